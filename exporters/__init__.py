@@ -1,0 +1,1 @@
+"""Reads sources: databases and buckets. Imports nothing of ``migrate``."""

@@ -1,0 +1,65 @@
+"""What the object exporter needs of a bucket; implemented by whoever has the S3 client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from exporters.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSummary:
+    """One line of a listing. ``key`` is the whole key within the bucket, prefix included. ``etag`` without quotes."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: datetime
+    storage_class: str = "STANDARD"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What reading one object gave: the body and all response headers (names in lower case, user metadata as
+    ``x-amz-meta-…``) and tags; or the error that this one object ended in.
+    """
+
+    summary: ObjectSummary
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    error: SourceError | None = None
+
+
+class Bucket(Protocol):
+    """A bucket and prefix, read-only and thread-safe. Raises only ``SourceError``s."""
+
+    name: str
+    prefix: str
+    url: str
+    """Without secrets."""
+
+    def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
+        """Yield all objects under the prefix, by key, streamed; after ``start_after`` where given."""
+        ...
+
+    def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
+        """Read small objects, many at once, yielded in the order of ``wanted``; at most ``window_bytes`` of
+        bodies in memory. Reads are pinned by If-Match: an object that changed since the listing is an error.
+        """
+        ...
+
+    def head(self, summary: ObjectSummary) -> Fetched:
+        """Return headers and tags without the body."""
+        ...
+
+    def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
+        """Return exactly this range, pinned by If-Match."""
+        ...
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Return the bucket's own settings that can be read (versioning, policy, CORS, …), by name."""
+        ...

@@ -1,0 +1,51 @@
+"""Errors that a source can raise. Each carries the exit code that the command ends with.
+
+SourceError
+├── SourceUsageError        2   a wrong URL, an option that makes no sense
+├── SourceNotAllowedError   4   credentials or permissions
+├── SourceUnreachableError  5   no answer; may succeed later
+└── SourceGoneError         7   the database or bucket does not exist (any more)
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SourceError(Exception):
+    """Base: ``str(error)`` names the thing, ``next_step`` says what to do."""
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "source"
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class SourceUsageError(SourceError):
+    """The URL or an option cannot be used."""
+
+    exit_code = 2
+    code = "usage"
+
+
+class SourceNotAllowedError(SourceError):
+    """The source refuses these credentials, or they may not read this."""
+
+    exit_code = 4
+    code = "not-allowed"
+
+
+class SourceUnreachableError(SourceError):
+    """The source does not answer, or broke the connection."""
+
+    exit_code = 5
+    code = "unreachable"
+
+
+class SourceGoneError(SourceError):
+    """The source is not there."""
+
+    exit_code = 7
+    code = "gone"

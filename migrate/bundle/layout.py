@@ -1,0 +1,50 @@
+"""The names of a bundle's files. ``docs/FORMAT.md`` is the specification; this module is its only home in code."""
+
+from __future__ import annotations
+
+import re
+
+VERSION = 1
+
+BAGIT = "bagit.txt"
+BAG_INFO = "bag-info.txt"
+MANIFEST = "manifest-sha256.txt"
+TAG_MANIFEST = "tagmanifest-sha256.txt"
+DATA = "data/"
+CATALOG = "data/catalog.parquet"
+LOSSES = "data/losses.parquet"
+BUNDLE_META = "meta/bundle.json"
+SCOPE = "meta/scope.json"
+
+WORK = "_work/"
+LEASE = "_work/lease.json"
+EXPORT_STATE = "_work/export.json"
+TRANSFER_STATE = "_work/transfer.json"
+
+_SAFE = re.compile(r"[a-z0-9._/-]+")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def is_payload_name(name: str) -> bool:
+    """Tell whether ``name`` may be a file of the bundle: ``[a-z0-9._/-]+``, no empty, ``.`` or ``..`` segment."""
+    return bool(_SAFE.fullmatch(name)) and all(segment not in {"", ".", ".."} for segment in name.split("/"))
+
+
+def is_source_name(name: str) -> bool:
+    """Tell whether ``name`` may name a source: lower-case letters, digits, ``-``, at most 63."""
+    return bool(_SOURCE.fullmatch(name))
+
+
+def source_file(source: str, name: str) -> str:
+    """Return the key of a source's file: ``data/<source>/<name>``."""
+    return f"{DATA}{source}/{name}"
+
+
+def workspace_file(source: str, name: str) -> str:
+    """Return the key of a source's own notes: ``_work/<source>/state/<name>``."""
+    return f"{WORK}{source}/state/{name}"
+
+
+def commit_record(source: str, unit_id: str) -> str:
+    """Return the key of a unit's commit record: ``_work/<source>/units/<unit id>.json``."""
+    return f"{WORK}{source}/units/{unit_id}.json"

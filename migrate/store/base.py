@@ -1,0 +1,116 @@
+"""What a place can do with bytes.
+
+A place is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus whatever the bundle's
+own names need), and are ordered by their UTF-8 bytes. All methods are thread-safe. They raise only errors of
+``migrate.errors``: the foreign ones are translated where they arise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+MIN_PART_BYTES = 5 * 2**20
+"""S3's minimum for all parts but the last (Amazon S3 user guide, "multipart upload limits")."""
+MAX_PARTS = 10_000
+PART_BYTES = 16 * 2**20
+"""The usual part."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file at a place. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known only where
+    the writer said it and the store keeps it, and only from ``stat``.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: datetime
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that the store has, durable. Numbers count from 1. ``crc64nvme`` of its bytes, where the store tells."""
+
+    number: int
+    size_bytes: int
+    etag: str
+    crc64nvme: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload that was begun and neither completed nor aborted."""
+
+    key: str
+    id: str
+    started: datetime
+
+
+class Store(Protocol):
+    """Whole files, atomically."""
+
+    place: str
+    """The place as a URL, without secrets."""
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash; when
+        this returns it is durable.
+        """
+        ...
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """Like ``put``, but raise ``AlreadyExistsError`` if the key exists. Of two racing calls exactly one wins."""
+        ...
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """Like ``put``, but raise ``ChangedError`` unless the key exists with this etag."""
+        ...
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """Return ``length`` bytes from ``start``, fewer only at the end of the file. Raises ``GoneError``."""
+        ...
+
+    def stat(self, key: str) -> FileInfo:
+        """Raise ``GoneError`` where there is no such file."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[FileInfo]:
+        """Yield files whose key begins with ``prefix``, ordered by key, streamed. Unfinished uploads are not files."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        ...
+
+
+class MultipartStore(Store, Protocol):
+    """Large files in parts, resumable by anyone who can list them."""
+
+    def begin(self, key: str, *, sha256: str | None = None) -> str:
+        """Begin an upload, return its id. ``sha256`` is kept with the file."""
+        ...
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """Yield unfinished uploads whose key begins with ``prefix``."""
+        ...
+
+    def parts(self, key: str, upload: str) -> list[Part]:
+        """Return the durable parts of an upload, ordered by number (all pages of them). Raises ``GoneError``."""
+        ...
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """Write one part; writing a number again replaces it. The store checks the part's CRC64NVME where it can."""
+        ...
+
+    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+        """Make the file from ``parts``, atomically. Raises ``DamageError`` if the whole's checksum is not ``crc64nvme``."""
+        ...
+
+    def abort(self, key: str, upload: str) -> None:
+        """Drop an upload and its parts; nothing happens where there is none."""
+        ...

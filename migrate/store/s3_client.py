@@ -1,0 +1,172 @@
+"""S3 clients from URLs, and botocore's errors translated.
+
+A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own configuration files, ``endpoint_url`` included, so that
+every S3-compatible server is just a profile; without it the usual ``AWS_*`` variables hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import boto3
+import botocore.config
+import botocore.exceptions as boto_errors
+
+from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    SlowDownError,
+    UnreachableError,
+    UsageError,
+)
+
+MAX_CONNECTIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a place."""
+
+    bucket: str
+    prefix: str
+    profile: str | None
+
+    @property
+    def url(self) -> str:
+        """The URL again; it never holds secrets."""
+        query = f"?profile={self.profile}" if self.profile else ""
+        return f"s3://{self.bucket}/{self.prefix}{query}"
+
+
+def parse(url: str) -> S3Location:
+    """Parse an ``s3://`` URL. Raises ``UsageError`` with what is wrong in it."""
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
+    if "@" in parts.netloc:
+        raise UsageError(
+            "an s3:// URL takes no credentials",
+            next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
+        )
+    query = parse_qs(parts.query, keep_blank_values=True)
+    unknown = sorted(set(query) - {"profile"})
+    if unknown:
+        raise UsageError(f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes only profile=NAME")
+    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), (query.get("profile") or [None])[0])
+
+
+def session(location: S3Location) -> Any:
+    """Return the boto3 session of the location's profile."""
+    try:
+        return boto3.Session(profile_name=location.profile)
+    except boto_errors.ProfileNotFound as exc:
+        raise UsageError(
+            f"there is no AWS profile {location.profile!r}",
+            next_step="see `aws configure list-profiles`, or set AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE",
+        ) from exc
+
+
+def client(location: S3Location) -> Any:
+    """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own accord."""
+    config = botocore.config.Config(
+        retries={"total_max_attempts": 1},
+        max_pool_connections=MAX_CONNECTIONS,
+        connect_timeout=10,
+        read_timeout=60,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    made = session(location)
+    if made.get_credentials() is None:
+        raise NotAllowedError(
+            f"no credentials for {location.url}",
+            next_step="name a profile (s3://bucket?profile=NAME) or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    try:
+        return made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
+    except (ValueError, boto_errors.BotoCoreError) as exc:
+        raise UsageError(f"the settings for {location.url} cannot be used: {exc}") from exc
+
+
+_DENIED = {
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken", "InvalidToken",
+    "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
+}  # fmt: skip
+_GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
+_SLOW = {
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "TooManyRequests",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "429",
+    "503",
+}
+_PASSING = {"InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "500", "502", "504"}
+_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
+
+
+def translate(exc: Exception, what: str) -> MoveoutError:
+    """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
+    if isinstance(exc, boto_errors.ClientError):
+        return _translate_response(exc, what)
+    if isinstance(
+        exc,
+        boto_errors.NoCredentialsError
+        | boto_errors.CredentialRetrievalError
+        | boto_errors.TokenRetrievalError,
+    ):
+        return NotAllowedError(
+            f"{what}: no usable credentials", next_step="check the profile or the AWS_* variables"
+        )
+    if isinstance(exc, boto_errors.ParamValidationError):
+        return UsageError(f"{what}: {exc}")
+    if isinstance(exc, boto_errors.BotoCoreError | OSError):
+        return UnreachableError(
+            f"{what}: {exc}", next_step="check the endpoint and the network, then run the same command again"
+        )
+    return UnreachableError(f"{what}: {exc}")
+
+
+def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:
+    error = exc.response.get("Error", {})
+    metadata = exc.response.get("ResponseMetadata", {})
+    code = str(error.get("Code", ""))
+    status = int(metadata.get("HTTPStatusCode", 0))
+    said = f"{what}: {code} {error.get('Message', '')}".rstrip()
+    if code in _SLOW or status == 503 or status == 429:
+        return SlowDownError(
+            said, wait_seconds=_retry_after(metadata), next_step="wait, or use fewer --workers"
+        )
+    if code in _DENIED or status in {401, 403}:
+        return NotAllowedError(said, next_step="check the credentials and what they are permitted to do here")
+    if code in _GONE or status == 404:
+        return GoneError(said, next_step="check the name of the bucket and the prefix")
+    if code == "PreconditionFailed" or status == 412:
+        return ChangedError(said)
+    if code == "ConditionalRequestConflict" or status == 409 and code == "PreconditionFailed":
+        return AlreadyExistsError(said)
+    if code in _DAMAGED:
+        return DamageError(what, expected="the checksum that was sent", found=code)
+    if code in _FULL or status == 507:
+        return NoSpaceError(said, next_step="make room there, then run the same command again")
+    if code in _PASSING or status >= 500:
+        return UnreachableError(said, next_step="run the same command again")
+    return MoveoutError(said)
+
+
+def _retry_after(metadata: Any) -> float | None:
+    value = metadata.get("HTTPHeaders", {}).get("retry-after")
+    try:
+        return float(value) if value is not None else None
+    except ValueError:
+        return None
