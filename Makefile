@@ -1,0 +1,82 @@
+# moveout. `make` alone lists the targets. Everything happens in .venv; nothing outside the checkout is touched except
+# the cache of built servers (~/.cache/moveout).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CASE ?= moveout.toml
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+MOVEOUT := $(VENV)/bin/moveout
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+
+.PHONY: help setup demo test check bench torture servers evacuate plan export transfer verify restore status clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "CASE=FILE names the case file (default moveout.toml), ARGS='…' adds options: make plan CASE=my.toml ARGS=--json"
+
+setup: $(VENV)/.ready ## make the environment in .venv (done by itself where needed)
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml scripts/make_venv.sh
+	@scripts/make_venv.sh $(VENV)
+	@echo "setup: installing the locked packages into $(VENV) ..."
+	@$(PIP) install --quiet --require-hashes -r requirements/dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt
+	@echo "setup: installing the locked packages for benchmarks into $(VENV) ..."
+	@$(PIP) install --quiet --require-hashes -r requirements/bench.txt
+	@touch $@
+
+demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end
+	@$(PY) -m scripts.demo $(ARGS)
+
+test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
+	@$(PY) -m scripts.servers get > /dev/null
+	@$(PY) -m pytest $(ARGS)
+
+torture: $(VENV)/.ready ## long tests: kills at random moments, faults on the wire
+	@$(PY) -m scripts.servers get > /dev/null
+	@$(PY) -m pytest -m torture --timeout=0 $(ARGS)
+
+check: $(VENV)/.ready ## lint, format, types, layers
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.bench ## measure against other tools
+	@$(PY) -m scripts.bench $(ARGS)
+
+servers: $(VENV)/.ready ## two MinIOs and two PostgreSQLs to play with, until Ctrl-C
+	@$(PY) -m scripts.servers up $(ARGS)
+
+evacuate: $(VENV)/.ready ## all of a case in order, skipping what is done
+	@$(MOVEOUT) run -c $(CASE) $(ARGS)
+
+plan: $(VENV)/.ready ## what is there, and how long it will take
+	@$(MOVEOUT) plan -c $(CASE) $(ARGS)
+
+export: $(VENV)/.ready ## write the bundle
+	@$(MOVEOUT) export -c $(CASE) $(ARGS)
+
+transfer: $(VENV)/.ready ## bring the bundle to its target
+	@$(MOVEOUT) transfer -c $(CASE) $(ARGS)
+
+verify: $(VENV)/.ready ## check the bundle
+	@$(MOVEOUT) verify -c $(CASE) $(ARGS)
+
+restore: $(VENV)/.ready ## bring databases and buckets back to life on the new host
+	@$(MOVEOUT) restore -c $(CASE) $(ARGS)
+
+status: $(VENV)/.ready ## what is done and what is left
+	@$(MOVEOUT) status -c $(CASE) $(ARGS)
+
+clean: $(VENV)/.ready ## drop the leavings of interrupted runs (asks first)
+	@$(MOVEOUT) clean -c $(CASE) $(ARGS)
