@@ -1,0 +1,50 @@
+"""Bytes at a place: a directory, or a bucket and a prefix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from migrate.errors import UsageError
+from migrate.store.base import MultipartStore
+from migrate.store.local import LocalStore
+from migrate.store.retry import Note, Retrying
+from migrate.store.throttle import Throttle, Throttled
+
+__all__ = ["open_place"]
+
+
+def open_place(url: str, *, bwlimit: Throttle | None = None, note: Note | None = None) -> MultipartStore:
+    """Return the store of a place: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
+
+    Nothing is asked of the other side yet. ``bwlimit`` may be shared by several places; ``note`` is told of retries that take
+    long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
+    """
+    store = _bare(url)
+    if bwlimit is not None:
+        store = Throttled(store, bwlimit)
+    return Retrying(store, note=note)
+
+
+def _bare(url: str) -> MultipartStore:
+    parts = urlsplit(url)
+    if "://" not in url and parts.scheme not in {"s3", "file"}:
+        if not url:
+            raise UsageError(
+                "a place needs a name", next_step="give a directory or s3://bucket/prefix?profile=NAME"
+            )
+        return LocalStore(Path(url).expanduser())
+    if parts.scheme == "file":
+        if parts.netloc not in {"", "localhost"} or not parts.path.startswith("/"):
+            raise UsageError(
+                f"{url!r} names no directory of this machine", next_step="write file:///DIRECTORY"
+            )
+        return LocalStore(unquote(parts.path))
+    if parts.scheme == "s3":
+        from migrate.store import s3, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+
+        return s3.S3Store(s3_client.parse(url))
+    raise UsageError(
+        f"a place cannot be at {parts.scheme}://",
+        next_step="give a directory or s3://bucket/prefix?profile=NAME",
+    )

@@ -79,8 +79,10 @@ class Store(Protocol):
         """Raise ``GoneError`` where there is no such file."""
         ...
 
-    def list(self, prefix: str = "") -> Iterator[FileInfo]:
-        """Yield files whose key begins with ``prefix``, ordered by key, streamed. Unfinished uploads are not files."""
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """Yield files whose key begins with ``prefix``, ordered by key, streamed; only keys after ``start_after``.
+        Unfinished uploads are not files.
+        """
         ...
 
     def delete(self, key: str) -> None:
@@ -91,8 +93,10 @@ class Store(Protocol):
 class MultipartStore(Store, Protocol):
     """Large files in parts, resumable by anyone who can list them."""
 
-    def begin(self, key: str, *, sha256: str | None = None) -> str:
-        """Begin an upload, return its id. ``sha256`` is kept with the file."""
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
+        """Begin an upload, return its id. ``sha256`` is kept with the file where the store can. Every part but the last
+        has exactly ``part_bytes``, so that a store can put each where it belongs in the file at once.
+        """
         ...
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:

@@ -1,0 +1,31 @@
+"""CRC64NVME, the checksum that S3 computes over whole objects, and how parts of it are put together."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+
+from awscrt import checksums
+
+
+def crc64nvme(data: bytes | bytearray | memoryview, previous: int = 0) -> int:
+    """Return the CRC64NVME of ``data``, going on from ``previous``."""
+    return int(checksums.crc64nvme(data, previous))
+
+
+def combine(parts: Iterable[tuple[int, int]]) -> int:
+    """Return the CRC64NVME of the whole from ``(crc64nvme, size_bytes)`` of its parts, in order."""
+    whole = 0
+    for crc, size_bytes in parts:
+        whole = int(checksums.combine_crc64nvme(whole, crc, size_bytes))
+    return whole
+
+
+def to_header(crc: int) -> str:
+    """Return the checksum as S3 writes it: base64 of eight bytes, big end first."""
+    return base64.b64encode(crc.to_bytes(8, "big")).decode()
+
+
+def from_header(text: str) -> int:
+    """Read what ``to_header`` wrote. Raises ``ValueError``."""
+    return int.from_bytes(base64.b64decode(text), "big")

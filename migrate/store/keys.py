@@ -1,0 +1,19 @@
+"""Which keys a place takes: those that cannot escape it, whatever kind of place it is."""
+
+from __future__ import annotations
+
+from migrate.errors import UsageError
+
+HIDDEN = ("_work/uploads/", "_work/tmp/", "_work/lock")
+"""A local store's own files: never listed, never to be written through the store."""
+
+
+def checked(key: str) -> str:
+    """Return ``key`` if it names a file below the place. Raises ``UsageError`` for ``..``, absolute keys, NUL and the like.
+
+    The same rule holds for S3, where some servers take ``a/../b`` and store ``b``.
+    """
+    bad = not key or "\0" in key or any(segment in {"", ".", ".."} for segment in key.split("/"))
+    if bad or key.startswith(HIDDEN):
+        raise UsageError(f"{key!r} cannot be the name of a file at a place")
+    return key

@@ -1,0 +1,50 @@
+"""The operating system's errors about files, translated."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from migrate.errors import (
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    UnreachableError,
+    UsageError,
+)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+_UNUSABLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.ENOTEMPTY}
+_PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
+
+
+def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
+    """Return the error of ours that says what ``exc`` means; ``path`` names the file."""
+    said = f"{os.fspath(path)}: {exc.strerror or exc}"
+    if exc.errno in _FULL:
+        return NoSpaceError(said, next_step="make room there, then run the same command again")
+    if exc.errno in _DENIED:
+        return NotAllowedError(said, next_step="check the owner and the permissions of the directory")
+    if exc.errno in _GONE:
+        return GoneError(said, next_step="check the path")
+    if exc.errno in _UNUSABLE:
+        return UsageError(said)
+    if exc.errno in _PASSING:
+        return UnreachableError(
+            said, next_step="check the disk or the mount, then run the same command again"
+        )
+    return MoveoutError(said)
+
+
+@contextmanager
+def translated(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise our errors instead of ``OSError`` within the context."""
+    try:
+        yield
+    except OSError as exc:
+        raise translate_os(exc, path) from exc

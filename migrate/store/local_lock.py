@@ -1,0 +1,67 @@
+"""A lock between threads and processes that work in one directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+
+class DirectoryLock:
+    """Exclusive while held. The lock file lies in ``directory`` and may be removed when it is the last thing in there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "lock"
+        self._threads = threading.RLock()
+        self._descriptor: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        self._depth += 1
+        if self._depth > 1:
+            return
+        try:
+            self._descriptor = self._acquire()
+        except BaseException:
+            self._depth -= 1
+            self._threads.release()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self._threads.release()
+
+    def remove_if_last(self) -> None:
+        """Remove the lock file if nothing else lies beside it."""
+        with suppress(OSError):
+            if os.listdir(self._path.parent) == [self._path.name]:
+                with self:
+                    self._path.unlink(missing_ok=True)
+
+    def _acquire(self) -> int:
+        """Open and lock the file; again if whoever held it before has removed it."""
+        while True:
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)

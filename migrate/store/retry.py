@@ -1,0 +1,207 @@
+"""The one place where things are tried again.
+
+What may be tried again says so by its type (``retryable``). Most calls can simply be repeated: they come to the same end. Three
+cannot, because an attempt that seemed to fail may have worked: a conditional ``create`` or ``replace`` then meets its own
+file, and ``complete`` an upload that is gone. These look at what lies there before they call it an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import tenacity
+
+from migrate.errors import AlreadyExistsError, ChangedError, GoneError, MoveoutError, SlowDownError
+from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Upload
+from migrate.store.checksums import crc64nvme as crc64
+
+T = TypeVar("T")
+Note = Callable[[str], None]
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+TOTAL_SECONDS = 300.0
+NOTE_AFTER_SECONDS = 10.0
+
+
+class Retrying:
+    """A store that tries again after passing faults: full jitter up to ``longest_wait``, or as long as the other side asks,
+    until ``total_seconds`` have passed since the first attempt. ``note`` is told when a retry takes long.
+
+    ``retries`` counts all second attempts, for whoever adapts to a struggling server.
+    """
+
+    def __init__(
+        self,
+        store: MultipartStore,
+        *,
+        total_seconds: float = TOTAL_SECONDS,
+        first_wait: float = FIRST_WAIT_SECONDS,
+        longest_wait: float = LONGEST_WAIT_SECONDS,
+        note: Note | None = None,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self.inner = store
+        self.place = store.place
+        self.note: Note = note or _ignore
+        self.retries = 0
+        self._count = threading.Lock()
+        self._stopped = threading.Event()
+        self._total_seconds = total_seconds
+        self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        self._sleep = sleep or self._pause
+
+    def stop(self) -> None:
+        """End all waiting, now and later: what fails from here on fails for good. For a run that is being cancelled."""
+        self._stopped.set()
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``."""
+        return self._try(lambda: self.inner.put(key, data, sha256=sha256))
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create``."""
+        return self._try_conditional(lambda: self.inner.create(key, data), key, data)
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace``."""
+        return self._try_conditional(lambda: self.inner.replace(key, data, etag=etag), key, data)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``."""
+        return self._try(lambda: self.inner.read(key, start, length))
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        return self._try(lambda: self.inner.stat(key))
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``. After a fault it goes on behind the last file that was seen."""
+        last = start_after
+        rows = iter(self.inner.list(prefix, start_after=last))
+
+        def again() -> FileInfo | None:
+            nonlocal rows
+            try:
+                return next(rows, None)
+            except MoveoutError:
+                rows = iter(self.inner.list(prefix, start_after=last))  # a generator that raised is finished
+                raise
+
+        while (info := self._try(again)) is not None:
+            last = info.key
+            yield info
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+        self._try(lambda: self.inner.delete(key))
+
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
+        """See ``MultipartStore.begin``. A lost answer leaves an empty upload behind, which the transfer's end removes."""
+        return self._try(lambda: self.inner.begin(key, sha256=sha256, part_bytes=part_bytes))
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``."""
+        return iter(self._try(lambda: list(self.inner.uploads(prefix))))
+
+    def parts(self, key: str, upload: str) -> list[Part]:
+        """See ``MultipartStore.parts``."""
+        return self._try(lambda: self.inner.parts(key, upload))
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        return self._try(lambda: self.inner.put_part(key, upload, number, data))
+
+    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``."""
+        attempts = 0
+
+        def attempt() -> FileInfo:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return self.inner.complete(key, upload, parts, crc64nvme=crc64nvme)
+            except GoneError:
+                found = self._finished(key, parts, crc64nvme) if attempts > 1 else None
+                if found is None:
+                    raise
+                return found
+
+        return self._try(attempt)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        self._try(lambda: self.inner.abort(key, upload))
+
+    def _finished(self, key: str, parts: list[Part], crc64nvme: int) -> FileInfo | None:
+        """Return the file if it is what these parts make: an earlier attempt has worked, its answer was lost."""
+        try:
+            info = self.inner.stat(key)
+        except GoneError:
+            return None
+        if info.size_bytes != sum(part.size_bytes for part in parts):
+            return None
+        crc = 0
+        for start in range(0, info.size_bytes, PART_BYTES):
+            crc = crc64(self.inner.read(key, start, PART_BYTES), crc)
+        return info if crc == crc64nvme else None
+
+    def _try_conditional(self, call: Callable[[], FileInfo], key: str, data: bytes) -> FileInfo:
+        """Try; where a second attempt finds the condition broken, see whether our own first attempt broke it."""
+        attempts = 0
+
+        def attempt() -> FileInfo:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return call()
+            except (AlreadyExistsError, ChangedError):
+                if attempts == 1:
+                    raise
+                info = self.inner.stat(key)
+                if info.size_bytes != len(data) or self.inner.read(key) != data:
+                    raise
+                return info
+
+        return self._try(attempt)
+
+    def _try(self, call: Callable[[], T]) -> T:
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_passes),
+            wait=self._wait,
+            stop=self._stop,
+            sleep=self._sleep,
+            before_sleep=self._tell,
+            reraise=True,
+        )(call)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at once."""
+        error = state.outcome.exception() if state.outcome else None
+        jitter = self._jitter(state)
+        if isinstance(error, SlowDownError) and error.wait_seconds is not None:
+            return error.wait_seconds + min(jitter, 1.0)
+        return jitter
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        return self._stopped.is_set() or passed > self._total_seconds
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        with self._count:
+            self.retries += 1
+        if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
+            self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
+
+    def _pause(self, seconds: float) -> None:
+        self._stopped.wait(seconds)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, MoveoutError) and error.retryable
+
+
+def _ignore(_: str) -> None:
+    """Tell nobody."""

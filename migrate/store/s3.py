@@ -1,0 +1,317 @@
+"""A bucket and a prefix as a place, through boto3.
+
+Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are begun with a
+full-object CRC64NVME, which the server compares with ours when it makes the file. A server that knows none of this is
+noted in ``S3Store.checksums``; what it does not check is checked by reading back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+import botocore.exceptions as boto_errors
+import urllib3.exceptions as http_errors
+
+from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UnreachableError
+from migrate.store import s3_client
+from migrate.store.base import PART_BYTES, FileInfo, Part, Upload
+from migrate.store.checksums import crc64nvme as crc64
+from migrate.store.checksums import from_header, to_header
+from migrate.store.keys import checked
+
+SHA256_METADATA = "moveout-sha256"
+_FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
+
+
+class S3Store:
+    """The ``MultipartStore`` over S3. ``checksums`` says what the server was seen to check: CRC64NVME, or nothing."""
+
+    def __init__(self, location: s3_client.S3Location, *, page_size: int = 1000) -> None:
+        prefix = location.prefix
+        self.location = replace(
+            location, prefix=prefix if not prefix or prefix.endswith("/") else prefix + "/"
+        )
+        self.place = self.location.url
+        self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
+        self._client = s3_client.client(self.location)
+        self._bucket = self.location.bucket
+        self._page_size = page_size
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``. ``sha256`` is kept as user metadata."""
+        return self._put(key, data, **_metadata(sha256))
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create`` (If-None-Match)."""
+        try:
+            return self._put(key, data, IfNoneMatch="*")
+        except ChangedError as exc:
+            raise AlreadyExistsError(f"{self._named(key)} exists already") from exc
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace`` (If-Match)."""
+        try:
+            return self._put(key, data, IfMatch=f'"{etag}"')
+        except GoneError as exc:
+            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+                raise
+            raise ChangedError(f"{self._named(key)} is not there any more") from exc
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``. A body shorter than the server announced is an ``UnreachableError``."""
+        if length == 0:
+            self.stat(key)
+            return b""
+        with self._translated(key):
+            try:
+                answer = self._call("get_object", key, **_range(start, length))
+            except boto_errors.ClientError as exc:
+                if _code(exc) in {"InvalidRange", "416"}:
+                    return b""
+                raise
+            announced = int(answer["ContentLength"])
+            data = _body(answer["Body"], announced)
+        if len(data) != announced:
+            raise UnreachableError(
+                f"{self._named(key)}: the connection broke after {len(data)} of {announced} bytes"
+            )
+        if length is not None and announced > length:
+            raise UnreachableError(
+                f"{self._named(key)}: the server sent {announced} bytes where {length} were asked"
+            )
+        return data
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        return self._stat(key)[0]
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``; one page in memory."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self.location.prefix + prefix}
+        if start_after:
+            request["StartAfter"] = self.location.prefix + start_after
+        while True:
+            with self._translated(""):
+                page = self._client.list_objects_v2(**request, MaxKeys=self._page_size)
+            for row in page.get("Contents", ()):
+                key = row["Key"][len(self.location.prefix) :]
+                if key and key > start_after:
+                    yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), _utc(row["LastModified"]))
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+        with self._translated(key):
+            self._call("delete_object", key)
+
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:  # noqa: ARG002
+        """See ``MultipartStore.begin``."""
+        with self._translated(key):
+            answer = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
+        if answer.get("ChecksumAlgorithm") != "CRC64NVME":
+            self.checksums = "none"
+        return str(answer["UploadId"])
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``.
+
+        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where nothing is found, all of
+        the bucket's uploads are asked for.
+        """
+        whole = self.location.prefix + prefix
+        found = list(self._uploads(whole))
+        if not found and whole:
+            found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
+        yield from sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
+
+    def parts(self, key: str, upload: str) -> list[Part]:
+        """See ``MultipartStore.parts``."""
+        found: list[Part] = []
+        request: dict[str, Any] = {"UploadId": upload, "MaxParts": self._page_size}
+        while True:
+            with self._translated(key):
+                page = self._call("list_parts", key, **request)
+            found.extend(_part(row) for row in page.get("Parts", ()))
+            if not page.get("IsTruncated"):
+                return sorted(found, key=lambda part: part.number)
+            request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        crc = crc64(data)
+        sent = {"ChecksumCRC64NVME": to_header(crc)} if self.checksums == "crc64nvme" else {}
+        with self._translated(key):
+            answer = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **sent)
+        return Part(number, len(data), answer["ETag"].strip('"'), crc)
+
+    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
+        request: dict[str, Any] = {"UploadId": upload}
+        if self.checksums == "crc64nvme":
+            request |= {"ChecksumCRC64NVME": to_header(crc64nvme), "ChecksumType": "FULL_OBJECT"}
+        size_bytes = sum(part.size_bytes for part in parts)
+        try:
+            with self._translated(key):
+                self._call(
+                    "complete_multipart_upload", key, **request,
+                    MultipartUpload={"Parts": [self._row(part) for part in parts]},
+                )  # fmt: skip
+        except GoneError:
+            info, found = self._stat(key)
+            if info.size_bytes == size_bytes and found == crc64nvme:
+                return info
+            raise
+        info, found = self._stat(key)
+        if info.size_bytes != size_bytes or found not in {None, crc64nvme}:
+            raise DamageError(
+                key, expected=f"{size_bytes} bytes, CRC64NVME {to_header(crc64nvme)}",
+                found=f"{info.size_bytes} bytes, CRC64NVME {to_header(found or 0)}",
+            )  # fmt: skip
+        if found is None:
+            self._check_by_reading(key, info, crc64nvme)
+        return info
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        try:
+            with self._translated(key):
+                self._call("abort_multipart_upload", key, UploadId=upload)
+        except GoneError as exc:
+            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+                raise
+
+    def _put(self, key: str, data: bytes, **options: Any) -> FileInfo:
+        crc = crc64(data)
+        with self._translated(key):
+            answer = self._call("put_object", key, Body=data, ChecksumCRC64NVME=to_header(crc), **options)
+        if answer.get("ChecksumCRC64NVME") != to_header(crc):
+            self.checksums = "none"
+        modified = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        return FileInfo(key, len(data), answer["ETag"].strip('"'), _http_date(modified), _kept(options))
+
+    def _stat(self, key: str) -> tuple[FileInfo, int | None]:
+        """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
+        with self._translated(key):
+            answer = self._call("head_object", key, ChecksumMode="ENABLED")
+        info = FileInfo(
+            key=key,
+            size_bytes=int(answer["ContentLength"]),
+            etag=answer["ETag"].strip('"'),
+            modified=_utc(answer["LastModified"]),
+            sha256=answer.get("Metadata", {}).get(SHA256_METADATA),
+        )
+        checksum = answer.get("ChecksumCRC64NVME")
+        return info, from_header(checksum) if checksum and "-" not in checksum else None
+
+    def _check_by_reading(self, key: str, info: FileInfo, expected: int) -> None:
+        found = 0
+        for start in range(0, info.size_bytes, PART_BYTES):
+            found = crc64(self.read(key, start, PART_BYTES), found)
+        if found != expected:
+            raise DamageError(
+                key, expected=f"CRC64NVME {to_header(expected)}", found=f"CRC64NVME {to_header(found)}"
+            )
+
+    def _uploads(self, whole_prefix: str) -> Iterator[Upload]:
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": whole_prefix, "EncodingType": "url"}
+        while True:
+            with self._translated(""):
+                page = self._client.list_multipart_uploads(**request)
+            decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
+            for row in page.get("Uploads", ()):
+                key = decode(row["Key"])
+                if key.startswith(self.location.prefix):
+                    yield Upload(key[len(self.location.prefix) :], row["UploadId"], _utc(row["Initiated"]))
+            if not page.get("IsTruncated"):
+                return
+            request["KeyMarker"] = decode(page["NextKeyMarker"])
+            request["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def _algorithm(self) -> dict[str, str]:
+        if self.checksums == "none":
+            return {}
+        return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
+
+    def _row(self, part: Part) -> dict[str, Any]:
+        row: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+        if self.checksums == "crc64nvme" and part.crc64nvme is not None:
+            row["ChecksumCRC64NVME"] = to_header(part.crc64nvme)
+        return row
+
+    def _call(self, operation: str, key: str, **arguments: Any) -> Any:
+        whole = self.location.prefix + checked(key)
+        return getattr(self._client, operation)(Bucket=self._bucket, Key=whole, **arguments)
+
+    def _named(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self.location.prefix}{key}"
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _FOREIGN as exc:
+            if isinstance(exc, self._client.exceptions.NoSuchBucket):
+                raise GoneError(
+                    f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
+                    next_step="check its name, or create it",
+                ) from exc
+            raise s3_client.translate(exc, self._named(key)) from exc
+
+
+def _metadata(sha256: str | None) -> dict[str, Any]:
+    return {"Metadata": {SHA256_METADATA: sha256}} if sha256 else {}
+
+
+def _kept(options: dict[str, Any]) -> str | None:
+    kept = options.get("Metadata", {}).get(SHA256_METADATA)
+    return str(kept) if kept else None
+
+
+def _range(start: int, length: int | None) -> dict[str, str]:
+    if length is None:
+        return {"Range": f"bytes={start}-"} if start else {}
+    return {"Range": f"bytes={start}-{start + length - 1}"}
+
+
+def _body(body: Any, announced: int) -> bytes:
+    """Read the body; shorter than announced where the connection broke."""
+    try:
+        return bytes(body.read())
+    except boto_errors.IncompleteReadError as exc:
+        raise UnreachableError(
+            f"the connection broke after {exc.kwargs.get('actual_bytes')} of {announced} bytes"
+        ) from exc
+    finally:
+        body.close()
+
+
+def _part(row: dict[str, Any]) -> Part:
+    checksum = row.get("ChecksumCRC64NVME")
+    return Part(
+        int(row["PartNumber"]),
+        int(row["Size"]),
+        row["ETag"].strip('"'),
+        from_header(checksum) if checksum else None,
+    )
+
+
+def _code(exc: boto_errors.ClientError) -> str:
+    return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment.astimezone(UTC)
+
+
+def _http_date(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)
