@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,19 +15,26 @@ from migrate.store.throttle import Throttle, Throttled
 __all__ = ["open_place"]
 
 
-def open_place(url: str, *, bwlimit: Throttle | None = None, note: Note | None = None) -> MultipartStore:
+def open_place(
+    url: str,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    bwlimit: Throttle | None = None,
+    note: Note | None = None,
+) -> MultipartStore:
     """Return the store of a place: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
 
-    Nothing is asked of the other side yet. ``bwlimit`` may be shared by several places; ``note`` is told of retries that take
-    long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
+    Nothing is asked of the other side yet. ``secrets`` are keys of the place, where they do
+    not come from a profile or the environment. ``bwlimit`` may be shared by several places; ``note`` is told of
+    retries that take long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
-    store = _bare(url)
+    store = _bare(url, secrets)
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
     return Retrying(store, note=note)
 
 
-def _bare(url: str) -> MultipartStore:
+def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:
     parts = urlsplit(url)
     if "://" not in url and parts.scheme not in {"s3", "file"}:
         if not url:
@@ -43,7 +51,7 @@ def _bare(url: str) -> MultipartStore:
     if parts.scheme == "s3":
         from migrate.store import s3, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 
-        return s3.S3Store(s3_client.parse(url))
+        return s3.S3Store(s3_client.parse(url, secrets=secrets))
     raise UsageError(
         f"a place cannot be at {parts.scheme}://",
         next_step="give a directory or s3://bucket/prefix?profile=NAME",

@@ -1,12 +1,14 @@
 """S3 clients from URLs, and botocore's errors translated.
 
-A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own configuration files, ``endpoint_url`` included, so that
-every S3-compatible server is just a profile; without it the usual ``AWS_*`` variables hold.
+A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own configuration files,
+``endpoint_url`` included, so that every S3-compatible server is just a profile; without it the usual
+``AWS_*`` variables hold.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -15,7 +17,6 @@ import botocore.config
 import botocore.exceptions as boto_errors
 
 from migrate.errors import (
-    AlreadyExistsError,
     ChangedError,
     DamageError,
     GoneError,
@@ -28,6 +29,7 @@ from migrate.errors import (
 )
 
 MAX_CONNECTIONS = 64
+SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class S3Location:
     bucket: str
     prefix: str
     profile: str | None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def url(self) -> str:
@@ -45,8 +48,8 @@ class S3Location:
         return f"s3://{self.bucket}/{self.prefix}{query}"
 
 
-def parse(url: str) -> S3Location:
-    """Parse an ``s3://`` URL. Raises ``UsageError`` with what is wrong in it."""
+def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
+    """Parse an ``s3://`` URL. ``secrets`` (by the names in ``SECRET_NAMES``) go before the profile's. Raises ``UsageError`` with what is wrong in it."""
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc:
         raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
@@ -59,13 +62,14 @@ def parse(url: str) -> S3Location:
     unknown = sorted(set(query) - {"profile"})
     if unknown:
         raise UsageError(f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes only profile=NAME")
-    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), (query.get("profile") or [None])[0])
+    profiles = query.get("profile")
+    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, secrets or {})
 
 
 def session(location: S3Location) -> Any:
     """Return the boto3 session of the location's profile."""
     try:
-        return boto3.Session(profile_name=location.profile)
+        return boto3.Session(profile_name=location.profile, **_given(location.secrets))
     except boto_errors.ProfileNotFound as exc:
         raise UsageError(
             f"there is no AWS profile {location.profile!r}",
@@ -73,8 +77,14 @@ def session(location: S3Location) -> Any:
         ) from exc
 
 
+def _given(secrets: Mapping[str, str]) -> dict[str, str]:
+    return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
+
+
 def client(location: S3Location) -> Any:
-    """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own accord."""
+    """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
+    accord.
+    """
     config = botocore.config.Config(
         retries={"total_max_attempts": 1},
         max_pool_connections=MAX_CONNECTIONS,
@@ -110,7 +120,16 @@ _SLOW = {
     "429",
     "503",
 }
-_PASSING = {"InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "500", "502", "504"}
+_PASSING = {
+    "InternalError",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "OperationAborted",
+    "ConditionalRequestConflict",  # two conditional writes at once; S3's guide says: send it again
+    "500",
+    "502",
+    "504",
+}
 _DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
 
@@ -143,7 +162,7 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     code = str(error.get("Code", ""))
     status = int(metadata.get("HTTPStatusCode", 0))
     said = f"{what}: {code} {error.get('Message', '')}".rstrip()
-    if code in _SLOW or status == 503 or status == 429:
+    if code in _SLOW or status in {429, 503}:
         return SlowDownError(
             said, wait_seconds=_retry_after(metadata), next_step="wait, or use fewer --workers"
         )
@@ -153,8 +172,6 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
         return GoneError(said, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:
         return ChangedError(said)
-    if code == "ConditionalRequestConflict" or status == 409 and code == "PreconditionFailed":
-        return AlreadyExistsError(said)
     if code in _DAMAGED:
         return DamageError(what, expected="the checksum that was sent", found=code)
     if code in _FULL or status == 507:
