@@ -1,8 +1,8 @@
 """What a place can do with bytes.
 
-A place is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus whatever the bundle's
-own names need), and are ordered by their UTF-8 bytes. All methods are thread-safe. They raise only errors of
-``migrate.errors``: the foreign ones are translated where they arise.
+A place is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus
+whatever the bundle's own names need), and are ordered by their UTF-8 bytes. All methods are thread-safe. They
+raise only errors of ``migrate.errors``: the foreign ones are translated where they arise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 MIN_PART_BYTES = 5 * 2**20
 """S3's minimum for all parts but the last (Amazon S3 user guide, "multipart upload limits")."""
@@ -21,8 +21,8 @@ PART_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file at a place. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known only where
-    the writer said it and the store keeps it, and only from ``stat``.
+    """A file at a place. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known
+    only where the writer said it and the store keeps it, and only from ``stat``.
     """
 
     key: str
@@ -34,12 +34,18 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that the store has, durable. Numbers count from 1. ``crc64nvme`` of its bytes, where the store tells."""
+    """A part that the store has, durable. Numbers count from 1. ``crc64nvme`` of its bytes, where the store
+    tells.
+    """
 
     number: int
     size_bytes: int
     etag: str
     crc64nvme: int | None
+
+
+Parts: TypeAlias = list[Part]
+"""A name for use inside of classes that have a method ``list``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,15 @@ class Store(Protocol):
     """The place as a URL, without secrets."""
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
-        """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash; when
-        this returns it is durable.
+        """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash;
+        when this returns it is durable.
         """
         ...
 
     def create(self, key: str, data: bytes) -> FileInfo:
-        """Like ``put``, but raise ``AlreadyExistsError`` if the key exists. Of two racing calls exactly one wins."""
+        """Like ``put``, but raise ``AlreadyExistsError`` if the key exists. Of two racing calls exactly one
+        wins.
+        """
         ...
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
@@ -80,8 +88,8 @@ class Store(Protocol):
         ...
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
-        """Yield files whose key begins with ``prefix``, ordered by key, streamed; only keys after ``start_after``.
-        Unfinished uploads are not files.
+        """Yield files whose key begins with ``prefix``, ordered by key, streamed; only keys after
+        ``start_after``. Unfinished uploads are not files.
         """
         ...
 
@@ -94,8 +102,9 @@ class MultipartStore(Store, Protocol):
     """Large files in parts, resumable by anyone who can list them."""
 
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
-        """Begin an upload, return its id. ``sha256`` is kept with the file where the store can. Every part but the last
-        has exactly ``part_bytes``, so that a store can put each where it belongs in the file at once.
+        """Begin an upload, return its id. ``sha256`` is kept with the file where the store can. Every part
+        but the last has exactly ``part_bytes``, so that a store can put each where it belongs in the file at
+        once.
         """
         ...
 
@@ -104,15 +113,21 @@ class MultipartStore(Store, Protocol):
         ...
 
     def parts(self, key: str, upload: str) -> list[Part]:
-        """Return the durable parts of an upload, ordered by number (all pages of them). Raises ``GoneError``."""
+        """Return the durable parts of an upload, ordered by number (all pages of them). Raises
+        ``GoneError``.
+        """
         ...
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
-        """Write one part; writing a number again replaces it. The store checks the part's CRC64NVME where it can."""
+        """Write one part; writing a number again replaces it. The store checks the part's CRC64NVME where it
+        can.
+        """
         ...
 
     def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
-        """Make the file from ``parts``, atomically. Raises ``DamageError`` if the whole's checksum is not ``crc64nvme``."""
+        """Make the file from ``parts``, atomically. Raises ``DamageError`` if the whole's checksum is not
+        ``crc64nvme``.
+        """
         ...
 
     def abort(self, key: str, upload: str) -> None:

@@ -9,7 +9,8 @@ HIDDEN = ("_work/uploads/", "_work/tmp/", "_work/lock")
 
 
 def checked(key: str) -> str:
-    """Return ``key`` if it names a file below the place. Raises ``UsageError`` for ``..``, absolute keys, NUL and the like.
+    """Return ``key`` if it names a file below the place. Raises ``UsageError`` for ``..``, absolute keys, NUL
+    and the like.
 
     The same rule holds for S3, where some servers take ``a/../b`` and store ``b``.
     """

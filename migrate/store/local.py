@@ -1,8 +1,8 @@
 """A directory as a place.
 
-A file is written beside the others (``_work/tmp``), made durable, and then renamed: nobody ever sees a part of it. An upload is one
-file of its final size under ``_work/uploads/<id>`` in which every part has its place from the start, so that completing it is
-one rename; a journal names the parts that are durable.
+A file is written beside the others (``_work/tmp``), made durable, and then renamed: nobody ever sees a part
+of it. An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its place
+from the start, so that completing it is one rename; a journal names the parts that are durable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
 from migrate.store import local_lock, local_uploads
-from migrate.store.base import PART_BYTES, FileInfo, Part, Upload
+from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.keys import HIDDEN, checked
 from migrate.store.local_errors import translated
 
@@ -26,7 +26,9 @@ _TRIES = 20
 
 
 class LocalStore:
-    """The ``MultipartStore`` over a directory, which need not exist yet. Several processes may use it at once."""
+    """The ``MultipartStore`` over a directory, which need not exist yet. Several processes may use it at
+    once.
+    """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
@@ -53,7 +55,9 @@ class LocalStore:
         return self._finish(key, path)
 
     def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
-        """See ``Store.replace``; a lock file keeps other writers away between the comparison and the rename."""
+        """See ``Store.replace``; a lock file keeps other writers away between the comparison and the
+        rename.
+        """
         path = self._path(key)
         with translated(path), self._written(data) as temporary, self._lock:
             try:
@@ -92,10 +96,9 @@ class LocalStore:
         with translated(path):
             if not path.exists():
                 return
-            with self._lock:
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    path.unlink()
-                    _sync_directory(path.parent)
+            with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                _sync_directory(path.parent)
             self._prune(path.parent)
 
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
@@ -110,7 +113,7 @@ class LocalStore:
             found = self._uploads.all()
         yield from (upload for upload in found if upload.key.startswith(prefix))
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``. Every part that the journal claims is read again."""
         with translated(self._path(key)):
             return self._uploads.parts(key, upload)
@@ -120,7 +123,7 @@ class LocalStore:
         with translated(self._path(key)):
             return self._uploads.put_part(key, upload, number, data)
 
-    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``: one rename, nothing is copied."""
         path = self._path(key)
         with translated(path):
@@ -137,10 +140,22 @@ class LocalStore:
             self._uploads.drop(upload)
             self._prune(self._uploads.directory)
 
-    def leftovers(self) -> list[Path]:
-        """Return the temporary files of writers that died."""
+    def leftovers(self) -> Iterator[FileInfo]:
+        """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by
+        their names below the root. They are not files of the place: ``remove_leftover`` removes them.
+        """
         with translated(self._temporary):
-            return sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
+            found = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
+            for path in found:
+                with suppress(FileNotFoundError):
+                    yield _info(path.relative_to(self.root).as_posix(), path.lstat())
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove a file that ``leftovers`` named."""
+        path = self._temporary / Path(name).name
+        with translated(path):
+            path.unlink(missing_ok=True)
+            self._prune(self._temporary)
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -234,7 +249,9 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _stamp(file: int | Path) -> None:
-    """Set the modification time in nanoseconds: the kernel's own has the grain of a tick, too coarse for an etag."""
+    """Set the modification time in nanoseconds: the kernel's own has the grain of a tick, too coarse for an
+    etag.
+    """
     now = time.time_ns()
     os.utime(file, ns=(now, now))
 
@@ -244,7 +261,9 @@ def _rename(source: Path, path: Path) -> None:
 
 
 def _retry_without_directory(path: Path, do: Callable[[], object]) -> None:
-    """Run ``do`` after making the directory of ``path``; again if another thread removed it, empty, in between."""
+    """Run ``do`` after making the directory of ``path``; again if another thread removed it, empty, in
+    between.
+    """
     for attempt in range(_TRIES):
         try:
             do()

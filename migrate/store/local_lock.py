@@ -11,7 +11,9 @@ from types import TracebackType
 
 
 class DirectoryLock:
-    """Exclusive while held. The lock file lies in ``directory`` and may be removed when it is the last thing in there."""
+    """Exclusive while held. The lock file lies in ``directory`` and may be removed when it is the last thing
+    in there.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "lock"
@@ -43,7 +45,7 @@ class DirectoryLock:
     def remove_if_last(self) -> None:
         """Remove the lock file if nothing else lies beside it."""
         with suppress(OSError):
-            if os.listdir(self._path.parent) == [self._path.name]:
+            if list(self._path.parent.iterdir()) == [self._path]:
                 with self:
                     self._path.unlink(missing_ok=True)
 
@@ -57,7 +59,7 @@ class DirectoryLock:
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                if os.path.samestat(os.fstat(descriptor), self._path.stat()):
                     return descriptor
             except FileNotFoundError:
                 pass

@@ -1,7 +1,7 @@
 """Unfinished uploads in a directory: ``<id>/meta.json``, ``<id>/data`` and ``<id>/journal``.
 
-The journal gets a line ``number size crc`` only after the part's bytes are durable, yet it is never believed: a part counts
-when its bytes, read again, have that CRC64NVME.
+The journal gets a line ``number size crc`` only after the part's bytes are durable, yet it is never believed:
+a part counts when its bytes, read again, have that CRC64NVME.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class Uploads:
         if not self.directory.is_dir():
             return []
         found = []
-        for name in os.listdir(self.directory):
+        for each in self.directory.iterdir():
             with suppress(GoneError):
-                meta = self._meta(name)
-                found.append(Upload(meta.key, name, meta.started))
+                meta = self._meta(each.name)
+                found.append(Upload(meta.key, each.name, meta.started))
         return sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
     def parts(self, key: str, upload: str) -> list[Part]:

@@ -1,8 +1,9 @@
 """The one place where things are tried again.
 
-What may be tried again says so by its type (``retryable``). Most calls can simply be repeated: they come to the same end. Three
-cannot, because an attempt that seemed to fail may have worked: a conditional ``create`` or ``replace`` then meets its own
-file, and ``complete`` an upload that is gone. These look at what lies there before they call it an error.
+What may be tried again says so by its type (``retryable``). Most calls can simply be repeated: they come to
+the same end. Three cannot, because an attempt that seemed to fail may have worked: a conditional ``create``
+or ``replace`` then meets its own file, and ``complete`` an upload that is gone. These look at what lies there
+before they call it an error.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TypeVar
 import tenacity
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, MoveoutError, SlowDownError
-from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Upload
+from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 
 T = TypeVar("T")
@@ -27,8 +28,9 @@ NOTE_AFTER_SECONDS = 10.0
 
 
 class Retrying:
-    """A store that tries again after passing faults: full jitter up to ``longest_wait``, or as long as the other side asks,
-    until ``total_seconds`` have passed since the first attempt. ``note`` is told when a retry takes long.
+    """A store that tries again after passing faults: full jitter up to ``longest_wait``, or as long as the
+    other side asks, until ``total_seconds`` have passed since the first attempt. ``note`` is told when a
+    retry takes long.
 
     ``retries`` counts all second attempts, for whoever adapts to a struggling server.
     """
@@ -54,7 +56,9 @@ class Retrying:
         self._sleep = sleep or self._pause
 
     def stop(self) -> None:
-        """End all waiting, now and later: what fails from here on fails for good. For a run that is being cancelled."""
+        """End all waiting, now and later: what fails from here on fails for good. For a run that is being
+        cancelled.
+        """
         self._stopped.set()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
@@ -99,14 +103,16 @@ class Retrying:
         self._try(lambda: self.inner.delete(key))
 
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
-        """See ``MultipartStore.begin``. A lost answer leaves an empty upload behind, which the transfer's end removes."""
+        """See ``MultipartStore.begin``. A lost answer leaves an empty upload behind, which the transfer's end
+        removes.
+        """
         return self._try(lambda: self.inner.begin(key, sha256=sha256, part_bytes=part_bytes))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``."""
         return iter(self._try(lambda: list(self.inner.uploads(prefix))))
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``."""
         return self._try(lambda: self.inner.parts(key, upload))
 
@@ -114,7 +120,7 @@ class Retrying:
         """See ``MultipartStore.put_part``."""
         return self._try(lambda: self.inner.put_part(key, upload, number, data))
 
-    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``."""
         attempts = 0
 
@@ -135,8 +141,10 @@ class Retrying:
         """See ``MultipartStore.abort``."""
         self._try(lambda: self.inner.abort(key, upload))
 
-    def _finished(self, key: str, parts: list[Part], crc64nvme: int) -> FileInfo | None:
-        """Return the file if it is what these parts make: an earlier attempt has worked, its answer was lost."""
+    def _finished(self, key: str, parts: Parts, crc64nvme: int) -> FileInfo | None:
+        """Return the file if it is what these parts make: an earlier attempt has worked, its answer was
+        lost.
+        """
         try:
             info = self.inner.stat(key)
         except GoneError:
@@ -149,7 +157,9 @@ class Retrying:
         return info if crc == crc64nvme else None
 
     def _try_conditional(self, call: Callable[[], FileInfo], key: str, data: bytes) -> FileInfo:
-        """Try; where a second attempt finds the condition broken, see whether our own first attempt broke it."""
+        """Try; where a second attempt finds the condition broken, see whether our own first attempt broke
+        it.
+        """
         attempts = 0
 
         def attempt() -> FileInfo:
@@ -178,7 +188,9 @@ class Retrying:
         )(call)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at once."""
+        """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at
+        once.
+        """
         error = state.outcome.exception() if state.outcome else None
         jitter = self._jitter(state)
         if isinstance(error, SlowDownError) and error.wait_seconds is not None:

@@ -1,8 +1,8 @@
 """A bucket and a prefix as a place, through boto3.
 
-Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are begun with a
-full-object CRC64NVME, which the server compares with ours when it makes the file. A server that knows none of this is
-noted in ``S3Store.checksums``; what it does not check is checked by reading back.
+Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are
+begun with a full-object CRC64NVME, which the server compares with ours when it makes the file. A server that
+knows none of this is noted in ``S3Store.checksums``; what it does not check is checked by reading back.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import urllib3.exceptions as http_errors
 
 from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UnreachableError
 from migrate.store import s3_client
-from migrate.store.base import PART_BYTES, FileInfo, Part, Upload
+from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.checksums import from_header, to_header
 from migrate.store.keys import checked
@@ -29,7 +29,9 @@ _FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTP
 
 
 class S3Store:
-    """The ``MultipartStore`` over S3. ``checksums`` says what the server was seen to check: CRC64NVME, or nothing."""
+    """The ``MultipartStore`` over S3. ``checksums`` says what the server was seen to check: CRC64NVME, or
+    nothing.
+    """
 
     def __init__(self, location: s3_client.S3Location, *, page_size: int = 1000) -> None:
         prefix = location.prefix
@@ -111,7 +113,13 @@ class S3Store:
         with self._translated(key):
             self._call("delete_object", key)
 
-    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:  # noqa: ARG002
+    def begin(
+        self,
+        key: str,
+        *,
+        sha256: str | None = None,
+        part_bytes: int = PART_BYTES,  # noqa: ARG002
+    ) -> str:
         """See ``MultipartStore.begin``."""
         with self._translated(key):
             answer = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
@@ -122,8 +130,8 @@ class S3Store:
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
 
-        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where nothing is found, all of
-        the bucket's uploads are asked for.
+        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where nothing is found,
+        all of the bucket's uploads are asked for.
         """
         whole = self.location.prefix + prefix
         found = list(self._uploads(whole))
@@ -131,9 +139,9 @@ class S3Store:
             found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
         yield from sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``."""
-        found: list[Part] = []
+        found: Parts = []
         request: dict[str, Any] = {"UploadId": upload, "MaxParts": self._page_size}
         while True:
             with self._translated(key):
@@ -151,7 +159,7 @@ class S3Store:
             answer = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **sent)
         return Part(number, len(data), answer["ETag"].strip('"'), crc)
 
-    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
         request: dict[str, Any] = {"UploadId": upload}
         if self.checksums == "crc64nvme":

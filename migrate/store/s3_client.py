@@ -63,7 +63,9 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
     if unknown:
         raise UsageError(f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes only profile=NAME")
     profiles = query.get("profile")
-    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, secrets or {})
+    return S3Location(
+        parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, secrets or {}
+    )
 
 
 def session(location: S3Location) -> Any:
@@ -73,7 +75,7 @@ def session(location: S3Location) -> Any:
     except boto_errors.ProfileNotFound as exc:
         raise UsageError(
             f"there is no AWS profile {location.profile!r}",
-            next_step="see `aws configure list-profiles`, or set AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE",
+            next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
 
 
@@ -97,7 +99,7 @@ def client(location: S3Location) -> Any:
     if made.get_credentials() is None:
         raise NotAllowedError(
             f"no credentials for {location.url}",
-            next_step="name a profile (s3://bucket?profile=NAME) or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     try:
         return made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
@@ -106,7 +108,8 @@ def client(location: S3Location) -> Any:
 
 
 _DENIED = {
-    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken", "InvalidToken",
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
+    "InvalidToken",
     "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
 }  # fmt: skip
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 
 from migrate.errors import UsageError
-from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Upload
+from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)(/s)?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_rate(text: str) -> int:
-    """Return bytes per second from ``10M``, ``1.5G``, ``500K/s``, ``64KiB/s``: units are of 1024, bytes, not bits.
+    """Return bytes per second from ``10M``, ``1.5G``, ``500K/s``, ``64KiB/s``: units are of 1024, bytes, not
+    bits.
 
     Raises ``UsageError``.
     """
@@ -29,9 +30,11 @@ def parse_rate(text: str) -> int:
 
 
 class Throttle:
-    """A token bucket that may be overdrawn: whoever takes waits until what was taken before has been paid for.
+    """A token bucket that may be overdrawn: whoever takes waits until what was taken before has been paid
+    for.
 
-    So a part larger than a second's worth goes out in one piece, and the average over any long time is the rate.
+    So a part larger than a second's worth goes out in one piece, and the average over any long time is the
+    rate.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Throttled:
         """See ``MultipartStore.uploads``."""
         return self.inner.uploads(prefix)
 
-    def parts(self, key: str, upload: str) -> list[Part]:
+    def parts(self, key: str, upload: str) -> Parts:
         """See ``MultipartStore.parts``."""
         return self.inner.parts(key, upload)
 
@@ -117,7 +120,7 @@ class Throttled:
         self._throttle.take(len(data))
         return self.inner.put_part(key, upload, number, data)
 
-    def complete(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> FileInfo:
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``."""
         return self.inner.complete(key, upload, parts, crc64nvme=crc64nvme)
 

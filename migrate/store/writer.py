@@ -1,0 +1,202 @@
+"""A file at a place, written from beginning to end, hashed on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import deque
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from migrate.errors import MoveoutError, UsageError
+from migrate.store.base import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, Part, Parts
+from migrate.store.checksums import combine, crc64nvme
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+IN_FLIGHT = 2
+"""Parts of one file that may be on their way while the next one fills: (IN_FLIGHT + 1) x part_bytes of memory
+a writer.
+"""
+
+
+class FileWriter(io.RawIOBase):
+    """A binary file for sequential writing. Up to ``part_bytes`` go by one ``put``; more go in parts,
+    uploaded in the background.
+
+    As a context manager: the file exists, whole, once the context has ended without an error (closing it
+    inside only ends the writing); after an error nothing of it remains. Without a context, ``close`` makes
+    the file. Afterwards ``info``, ``sha256`` (64 hex digits), ``crc64nvme`` and ``size_bytes`` hold.
+    ``executor`` may be shared by many writers; without one the writer has a thread of its own. Not for
+    several threads at once. Raises the store's errors.
+    """
+
+    def __init__(
+        self,
+        store: MultipartStore,
+        key: str,
+        *,
+        part_bytes: int = PART_BYTES,
+        executor: Executor | None = None,
+        sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.key = key
+        self.size_bytes = 0
+        self.crc64nvme = 0
+        self.info: FileInfo | None = None
+        self._store, self._part_bytes, self._promised = store, part_bytes, sha256
+        self._executor = executor
+        self._own_executor: ThreadPoolExecutor | None = None
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+        self._upload: str | None = None
+        self._parts: Parts = []
+        self._pending: deque[Future[Part]] = deque()
+        self._in_context = False
+        self._ended = False
+        self._failed = False
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._hash.hexdigest()
+
+    @property
+    def closed(self) -> bool:
+        """Tell whether the writing has ended."""
+        return self._ended
+
+    def writable(self) -> bool:
+        """Return True until closed."""
+        return not self._ended
+
+    def readable(self) -> bool:
+        """Return False."""
+        return False
+
+    def seekable(self) -> bool:
+        """Return False."""
+        return False
+
+    def tell(self) -> int:
+        """Return the number of bytes written."""
+        return self.size_bytes
+
+    def flush(self) -> None:
+        """Do nothing: a file that is not whole is not there."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Take all of ``data``."""
+        if self._ended:
+            raise ValueError(f"{self.key} is closed")
+        with memoryview(data) as given, given.cast("B") as view:
+            size = view.nbytes
+            self._hash.update(view)
+            done = 0
+            while done < size:
+                if len(self._buffer) == self._part_bytes:
+                    self._send()
+                room = self._part_bytes - len(self._buffer)
+                self._buffer += view[done : done + room]
+                done += min(room, size - done)
+        self.size_bytes += size
+        return size
+
+    def close(self) -> None:
+        """End the writing, and outside of a context make the file."""
+        if self._ended:
+            return
+        self._ended = True
+        if not self._in_context and not self._failed:
+            self._make()
+
+    def abort(self) -> None:
+        """Drop what was written."""
+        self._ended = True
+        self._failed = True
+        for future in self._pending:
+            future.cancel()
+        for future in self._pending:
+            with suppress(BaseException):
+                future.result()
+        self._pending.clear()
+        self._buffer.clear()
+        self._release()
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            with suppress(MoveoutError):  # what made us give up is the error to tell
+                self._store.abort(self.key, upload)
+
+    def __enter__(self) -> Self:
+        self._in_context = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._in_context = False
+        self._ended = True
+        if exc is not None:
+            self.abort()
+        elif not self._failed:
+            self._make()
+
+    def __del__(self) -> None:
+        """Never make a file that nobody closed (``io.IOBase`` would close)."""
+        self._ended = True
+        self._release()
+
+    def _make(self) -> None:
+        try:
+            self.info = self._complete()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._release()
+
+    def _complete(self) -> FileInfo:
+        if self._upload is None:
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            self.crc64nvme = crc64nvme(data)
+            return self._store.put(self.key, data, sha256=self._promised or self.sha256)
+        if self._buffer:
+            self._send()
+        while self._pending:
+            self._collect()
+        self.crc64nvme = combine((part.crc64nvme or 0, part.size_bytes) for part in self._parts)
+        info = self._store.complete(self.key, self._upload, self._parts, crc64nvme=self.crc64nvme)
+        self._upload = None
+        return info
+
+    def _send(self) -> None:
+        """Hand the full buffer over to be uploaded; waits while too many are under way."""
+        if self._upload is None:
+            self._upload = self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
+        number = len(self._parts) + len(self._pending) + 1
+        if number > MAX_PARTS:
+            raise UsageError(f"{self.key}: more than {MAX_PARTS} parts of {self._part_bytes} bytes")
+        while len(self._pending) >= IN_FLIGHT:
+            self._collect()
+        data, self._buffer = bytes(self._buffer), bytearray()
+        if self._executor is None:
+            self._executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix="moveout-write")
+        self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
+
+    def _put_part(self, upload: str, number: int, data: bytes) -> Part:
+        part = self._store.put_part(self.key, upload, number, data)
+        return Part(part.number, part.size_bytes, part.etag, crc64nvme(data))
+
+    def _collect(self) -> None:
+        self._parts.append(self._pending.popleft().result())
+
+    def _release(self) -> None:
+        executor = getattr(self, "_own_executor", None)
+        if executor is not None:
+            executor.shutdown(wait=False)
+            self._own_executor = self._executor = None
