@@ -170,9 +170,10 @@ class Workspace(Protocol):
 class Sink(Protocol):
     """Takes the files of one unit. Names are relative to ``data/<source>/`` and match ``[a-z0-9._/-]+``."""
 
-    def create(self, name: str) -> AbstractContextManager[BinaryIO]:
+    def create(self, name: str, *, size_bytes: int = 0) -> AbstractContextManager[BinaryIO]:
         """Open a new file for writing, sequentially. It exists once the context ends without an error, whole;
         after an error nothing of it remains. Safe to call again for the same name after a crash (it replaces).
+        ``size_bytes``: how large it will be, about; needed only for files above 100 GB (it decides the size of the parts).
         """
         ...
 
@@ -221,8 +222,29 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long reading the whole source will take, from a measured sample. Rates are per second."""
+
+    seconds: float
+    items_rate: float
+    bytes_rate: float
+
+
+class Measurable(Protocol):
+    """A source that can be tried out before the move."""
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """Read real data the way an export would for about ``seconds``, keep nothing, and extrapolate to ``survey``."""
+        ...
+
+
 class Host(Protocol):
     """What moveout lends to an exporter, so that an exporter needs no client libraries of its own for it."""
+
+    def secret(self, name: str) -> str | None:
+        """Return a secret that the case file gives for this source (``password``), or None."""
+        ...
 
     def bucket(self, url: str) -> Bucket:
         """Open the bucket of an ``s3://`` URL."""

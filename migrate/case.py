@@ -1,0 +1,284 @@
+"""The case file: one move, described in TOML.
+
+``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the place. Relative paths are relative to the
+file. Secrets stand in it only as references (``env:VAR``, ``file:PATH``, ``command:…``), resolved when they are needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from migrate.errors import UsageError
+
+SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "case": ("name", "deadline"),
+    "source": ("name", "url", *SECRET_FIELDS),
+    "bundle": ("place", *SECRET_FIELDS),
+    "target": ("place", *SECRET_FIELDS),
+    "restore": ("source", "url", *SECRET_FIELDS),
+    "limits": ("workers", "bwlimit"),
+}
+_LISTS = ("source", "restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A reference to a secret; its value is fetched by ``reveal`` and never shown."""
+
+    reference: str
+    directory: Path = field(default_factory=Path)
+
+    def reveal(self) -> str:
+        """Return the secret. Raises ``UsageError`` that names the reference, not the value."""
+        kind, _, rest = self.reference.partition(":")
+        if kind == "env":
+            return self._from_environment(rest)
+        if kind == "file":
+            return self._from_file(self.directory / Path(rest).expanduser())
+        return self._from_command(rest)
+
+    @staticmethod
+    def _from_environment(name: str) -> str:
+        try:
+            return os.environ[name]
+        except KeyError:
+            raise UsageError(f"the environment has no {name}", next_step=f"export {name}=…") from None
+
+    @staticmethod
+    def _from_file(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise UsageError(f"the secret's file {path} cannot be read: {_reason(exc)}") from exc
+
+    @staticmethod
+    def _from_command(line: str) -> str:
+        try:
+            done = subprocess.run(shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
+            program = line.split(maxsplit=1)[:1] or ["?"]
+            raise UsageError(f"the secret's command {program[0]!r} failed: {type(exc).__name__}") from exc
+        return done.stdout.rstrip("\r\n")
+
+
+def _reason(exc: Exception) -> str:
+    return getattr(exc, "strerror", None) or type(exc).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``."""
+
+    url: str
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+
+    def reveal(self) -> dict[str, str]:
+        """Return the secrets' values by name."""
+        return {name: secret.reveal() for name, secret in self.secrets.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One move. ``sources`` and ``restores`` map a source's name to where it comes from and goes to."""
+
+    name: str
+    deadline: datetime | None
+    sources: Mapping[str, Endpoint]
+    bundle: Endpoint | None
+    target: Endpoint | None
+    restores: Mapping[str, Endpoint]
+    workers: int | None = None
+    bwlimit: str | None = None
+
+
+def load(path: Path) -> Case:
+    """Read a case file. Raises ``UsageError`` with file and place of what is wrong."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no case file {path}", next_step="moveout init writes one") from None
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise UsageError(f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes") from exc
+    return _Reader(path).case(document)
+
+
+class _Reader:
+    """Turns the parsed document into a ``Case``; knows the file's name for its complaints."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def case(self, document: Mapping[str, Any]) -> Case:
+        for section, content in document.items():
+            self._check_section(section, content)
+        head = document.get("case", {})
+        limits = document.get("limits", {})
+        sources = self._endpoints(document, "source", key="name")
+        restores = self._endpoints(document, "restore", key="source")
+        for name in restores:
+            if sources and name not in sources:
+                self._fail(f"[[restore]] names the source {name!r}, which is not among {', '.join(sources)}")
+        return Case(
+            name=self._text(head, "name", "[case]", default=self._path.stem),
+            deadline=self._deadline(head.get("deadline")),
+            sources=sources,
+            bundle=self._place(document, "bundle"),
+            target=self._place(document, "target"),
+            restores=restores,
+            workers=self._workers(limits.get("workers")),
+            bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
+        )
+
+    def _fail(self, message: str) -> None:
+        raise UsageError(f"{self._path}: {message}")
+
+    def _check_section(self, section: str, content: Any) -> None:
+        if section not in _SECTIONS:
+            self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
+        wanted = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
+        tables = content if section in _LISTS else [content]
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self._fail(f"{section!r} must be {wanted % section}")
+        for table in tables:
+            for key in table:
+                if key not in _SECTIONS[section]:
+                    self._fail(f"[{section}] has no {key!r}{_suggest(key, _SECTIONS[section])}")
+
+    def _text(self, table: Mapping[str, Any], key: str, where: str, *, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or not value.strip():
+            self._fail(f"{where} needs {key} = \"…\"")
+        return str(value)
+
+    def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
+        found: dict[str, Endpoint] = {}
+        for position, table in enumerate(document.get(section, []), start=1):
+            where = f"[[{section}]] number {position}"
+            name = self._text(table, key, where)
+            if name in found:
+                self._fail(f"{where}: {name!r} stands there twice")
+            url = self._resolve(self._text(table, "url", f"{where} ({name})"))
+            found[name] = Endpoint(url, self._secrets(table, where))
+        return found
+
+    def _place(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
+        if section not in document:
+            return None
+        table = document[section]
+        return Endpoint(self._resolve(self._text(table, "place", f"[{section}]")), self._secrets(table, f"[{section}]"))
+
+    def _resolve(self, url: str) -> str:
+        if "://" in url:
+            return url
+        return str((self._path.parent / Path(url).expanduser()).resolve())
+
+    def _secrets(self, table: Mapping[str, Any], where: str) -> dict[str, Secret]:
+        found = {}
+        for name in SECRET_FIELDS:
+            if name not in table:
+                continue
+            reference = table[name]
+            if not isinstance(reference, str) or reference.partition(":")[0] not in {"env", "file", "command"}:
+                self._fail(f"{where}: {name} takes no secret itself; write env:VARIABLE, file:PATH or command:PROGRAM …")
+            found[name] = Secret(reference, self._path.parent)
+        return found
+
+    def _deadline(self, value: Any) -> datetime | None:
+        if value is None:
+            return None
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.astimezone()
+        try:
+            return parse_deadline(str(value), relative=False)
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
+
+    def _workers(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
+            self._fail("[limits] workers must be a whole number from 1 to 256")
+        return int(value)
+
+
+def _suggest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it may hold {', '.join(known)}"
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_deadline(text: str, *, relative: bool = True) -> datetime:
+    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), or ``30h``, ``90m``, ``2d`` from now."""
+    text = text.strip()
+    if relative and text[-1:] in _UNITS and text[:-1].isdigit():
+        return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"deadline {text!r} is no moment in time",
+            next_step="write 2026-11-25T18:00:00Z, or with --deadline also 30h, 90m, 2d",
+        ) from None
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+TEMPLATE = '''\
+# One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
+
+[case]
+name = "acme"
+# The moment at which the old host shuts the door. Without it nothing is late.
+# deadline = 2026-11-25T18:00:00Z
+
+# What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits and "-".
+[[source]]
+name = "app"
+url = "postgresql://reader@old.example:5432/app"
+# The password comes from PGPASSWORD, ~/.pgpass or a service file, or from a reference:
+# password = "env:OLD_DB_PASSWORD"        # also "file:secrets/old-db", "command:pass show old-db"
+
+[[source]]
+name = "media"
+# The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
+url = "s3://media?profile=old"
+# Or without a profile, by the AWS_* variables, or by references:
+# access_key_id = "env:OLD_KEY"
+# secret_access_key = "env:OLD_SECRET"
+
+# Where the bundle is written first: a directory, or s3://bucket/prefix.
+[bundle]
+place = "./bundle"
+
+# Where the bundle travels to, on the new host.
+[target]
+place = "s3://evacuated/acme?profile=new"
+
+# What is brought up again on the new host, from the bundle there.
+[[restore]]
+source = "app"
+url = "postgresql://owner@new.example:5432/app"
+
+[[restore]]
+source = "media"
+url = "s3://media?profile=new"
+
+# [limits]
+# workers = 8
+# bwlimit = "50M"       # bytes a second
+'''

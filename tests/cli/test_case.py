@@ -1,0 +1,84 @@
+"""The case file: what it gives, and how it complains."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from migrate.case import TEMPLATE, Secret, load, parse_deadline
+from migrate.errors import UsageError
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "moveout.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_template_is_a_case_file(tmp_path):
+    case = load(write(tmp_path, TEMPLATE))
+    assert case.name == "acme"
+    assert list(case.sources) == ["app", "media"]
+    assert set(case.restores) == {"app", "media"}
+    assert case.bundle.url == str(tmp_path / "bundle")
+    assert case.target.url == "s3://evacuated/acme?profile=new"
+
+
+def test_a_deadline_without_a_zone_is_local_time(tmp_path):
+    case = load(write(tmp_path, "[case]\ndeadline = 2026-11-25T18:00:00\n"))
+    assert case.deadline == datetime(2026, 11, 25, 18).astimezone()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[case\n", "is not TOML"),
+        ("[sources]\n", "did you mean 'source'"),
+        ("[source]\nname = 'a'\n", r"\[\[source\]\]"),
+        ("[[source]]\nname = 'a'\n", "needs url"),
+        ("[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n", "did you mean 'url'"),
+        ("[[source]]\nname='a'\nurl='s3://b'\n[[source]]\nname='a'\nurl='s3://c'\n", "twice"),
+        ("[[source]]\nname='a'\nurl='s3://b'\n[[restore]]\nsource='z'\nurl='s3://c'\n", "not among a"),
+        ("[[source]]\nname='a'\nurl='postgresql://h/d'\npassword='hunter2'\n", "takes no secret itself"),
+        ("[limits]\nworkers = 0\n", "from 1 to 256"),
+        ("[case]\ndeadline = 'soon'\n", "no moment in time"),
+    ],
+)
+def test_what_is_wrong_is_named_with_the_file(tmp_path, text, complaint):
+    path = write(tmp_path, text)
+    with pytest.raises(UsageError, match=complaint) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path / "none.toml")
+    assert "moveout init" in caught.value.next_step
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path):
+    path = tmp_path / "moveout.toml"
+    path.write_bytes(b"[case]\nname = '\xff'\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load(path)
+
+
+def test_secrets_come_from_the_environment_a_file_or_a_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("OLD_PASSWORD", "one")
+    (tmp_path / "secret").write_text("two\n")
+    assert Secret("env:OLD_PASSWORD").reveal() == "one"
+    assert Secret("file:secret", tmp_path).reveal() == "two"
+    assert Secret("command:printf three").reveal() == "three"
+
+
+@pytest.mark.parametrize("reference", ["env:NOT_SET_ANYWHERE", "file:/no/such/file", "command:false", "command:"])
+def test_a_secret_that_cannot_be_had_is_a_usage_error(reference):
+    with pytest.raises(UsageError):
+        Secret(reference).reveal()
+
+
+def test_a_deadline_may_be_relative_on_the_command_line():
+    left = (parse_deadline("30h") - datetime.now(UTC)).total_seconds()
+    assert 30 * 3600 - 5 < left <= 30 * 3600

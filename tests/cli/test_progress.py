@@ -1,0 +1,62 @@
+"""The progress line: what is done, how fast, how long still."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from migrate.cli.progress import LineProgress, Meter
+from migrate.cli.words import bytes_words, duration_words
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_line_shows_share_rate_and_time_left():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.begin("export app", items=1000, size_bytes=100_000_000)
+    clock.now = 10.0
+    meter.advance(items=250, size_bytes=25_000_000)
+    assert meter.line() == "export app   25%  250 of 1,000  25 MB of 100 MB  2.5 MB/s  25/s  30 s left"
+
+
+def test_what_an_earlier_run_did_counts_as_done_but_not_in_the_rate():
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.begin("transfer", items=0, size_bytes=100_000_000)
+    meter.skip(size_bytes=50_000_000)
+    clock.now = 10.0
+    meter.advance(size_bytes=10_000_000)
+    assert meter.line() == "transfer   60%  60 MB of 100 MB  1 MB/s  40 s left"
+
+
+def test_without_a_terminal_the_last_state_is_a_plain_line():
+    written = io.StringIO()
+    progress = LineProgress(Console(file=written, highlight=False))
+    progress.begin("verify", items=3, size_bytes=0)
+    progress.advance(items=3)
+    progress.note("one sentence [with brackets]")
+    progress.end()
+    lines = written.getvalue().splitlines()
+    assert lines[0] == "one sentence [with brackets]"
+    assert lines[1].startswith("verify  100%  3 of 3")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "words"), [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (3_240_000_000, "3.24 GB"), (7e13, "70 TB")]
+)
+def test_sizes_are_powers_of_a_thousand(size_bytes, words):
+    assert bytes_words(size_bytes) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.04, "0.0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (104_700, "29 h 5 min")]
+)
+def test_durations_have_two_units_at_most(seconds, words):
+    assert duration_words(seconds) == words
