@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -58,6 +58,20 @@ class Bucket(Protocol):
 
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """Return exactly this range, pinned by If-Match."""
+        ...
+
+    def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
+        """Yield a large object's bytes in ranges of ``part_bytes``, in order, read many at once; at most
+        ``window_bytes`` in memory. Pinned by If-Match.
+        """
+        ...
+
+    def crc64nvme(self, data: bytes, previous: int = 0) -> int:
+        """Return the CRC64NVME of ``data``, going on from ``previous``: the client's own fast code for it."""
+        ...
+
+    def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
+        """Tell whether these credentials may read tags: where they may not, servers leave out that there are any."""
         ...
 
     def configuration(self) -> Mapping[str, Any]:

@@ -24,6 +24,8 @@ Note = Callable[[str], None]
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 TOTAL_SECONDS = 300.0
+FIRST_CONTACT_SECONDS = 10.0
+"""A place that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
 
 
@@ -40,6 +42,7 @@ class Retrying:
         store: MultipartStore,
         *,
         total_seconds: float = TOTAL_SECONDS,
+        first_contact_seconds: float = FIRST_CONTACT_SECONDS,
         first_wait: float = FIRST_WAIT_SECONDS,
         longest_wait: float = LONGEST_WAIT_SECONDS,
         note: Note | None = None,
@@ -47,11 +50,14 @@ class Retrying:
     ) -> None:
         self.inner = store
         self.place = store.place
+        self.keeps_sha256 = store.keeps_sha256
         self.note: Note = note or _ignore
         self.retries = 0
         self._count = threading.Lock()
         self._stopped = threading.Event()
         self._total_seconds = total_seconds
+        self._first_contact_seconds = min(first_contact_seconds, total_seconds)
+        self._answered = False
         self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self._sleep = sleep or self._pause
 
@@ -178,7 +184,7 @@ class Retrying:
         return self._try(attempt)
 
     def _try(self, call: Callable[[], T]) -> T:
-        return tenacity.Retrying(
+        value = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_passes),
             wait=self._wait,
             stop=self._stop,
@@ -186,6 +192,8 @@ class Retrying:
             before_sleep=self._tell,
             reraise=True,
         )(call)
+        self._answered = True
+        return value
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         """Full jitter; or what the other side asks for, and a little jitter, so that not all come back at
@@ -199,7 +207,8 @@ class Retrying:
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
-        return self._stopped.is_set() or passed > self._total_seconds
+        limit = self._total_seconds if self._answered else self._first_contact_seconds
+        return self._stopped.is_set() or passed > limit
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
@@ -217,3 +226,20 @@ def _passes(error: BaseException) -> bool:
 
 def _ignore(_: str) -> None:
     """Tell nobody."""
+
+
+def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) -> T:
+    """Call, and again after passing faults, with the waits of ``Retrying``: for requests that go to no store."""
+    jitter = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.wait_seconds if isinstance(error, SlowDownError) else None
+        return jitter(state) if asked is None else asked + min(jitter(state), 1.0)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_passes),
+        wait=wait,
+        stop=tenacity.stop_before_delay(total_seconds),
+        reraise=True,
+    )(call)

@@ -1,0 +1,117 @@
+"""Requests to a bucket by the thousand: sent ahead within a window, answered in order, each failure by itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.retry import patiently
+from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response, concerns_bucket
+
+Item = TypeVar("Item")
+
+IN_FLIGHT = 48
+"""Requests of one stream that are under way at once."""
+PATIENCE_SECONDS = 120.0
+"""How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until one
+succeeds: an outage is noticed once, not once an object.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[Item]):
+    """A request and what it is for. ``size_bytes`` counts towards the window."""
+
+    item: Item
+    request: Request
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Item]):
+    """What became of a job: a response (and that of the request it gave rise to), or an error."""
+
+    item: Item
+    response: Response | None
+    also: Response | None = None
+    error: MoveoutError | None = None
+
+
+class Stream:
+    """Sends jobs through one client. Thread-safe: streams of several threads share connections and patience."""
+
+    def __init__(self, client: CrtClient) -> None:
+        self._client = client
+        self._patience = PATIENCE_SECONDS
+
+    def run(
+        self,
+        jobs: Iterable[Job[Item]],
+        *,
+        window_bytes: int,
+        also: Callable[[Item, Headers], Request | None] | None = None,
+    ) -> Iterator[Answer[Item]]:
+        """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the credentials have
+        expired) is raised; what concerns one object is its answer.
+        """
+        waiting: deque[tuple[Job[Item], Pending]] = deque()
+        ahead = 0
+        source = iter(jobs)
+        following = next(source, None)
+        try:
+            while waiting or following is not None:
+                while following is not None and (
+                    not waiting or (ahead + following.size_bytes <= window_bytes and len(waiting) < IN_FLIGHT)
+                ):
+                    waiting.append((following, self._send(following, also)))
+                    ahead += following.size_bytes
+                    following = next(source, None)
+                job, pending = waiting.popleft()
+                answer = self._settle(job, pending, also)
+                ahead -= job.size_bytes
+                yield answer
+        finally:
+            for _, pending in waiting:
+                pending.cancel()
+
+    def call(self, request: Request) -> Response:
+        """Send one request and wait, trying again. Raises ``MoveoutError``."""
+        return patiently(lambda: self._client.call(request), total_seconds=self._patience)
+
+    def _send(self, job: Job[Item], also: Callable[[Item, Headers], Request | None] | None) -> Pending:
+        if also is None:
+            return self._client.send(job.request)
+
+        def on_headers(headers: Headers) -> Pending | None:
+            second = also(job.item, headers)
+            return None if second is None else self._client.send(second)
+
+        return self._client.send(job.request, on_headers=on_headers)
+
+    def _settle(
+        self,
+        job: Job[Item],
+        pending: Pending,
+        also: Callable[[Item, Headers], Request | None] | None,
+    ) -> Answer[Item]:
+        first: Pending | None = pending
+
+        def attempt() -> Answer[Item]:
+            nonlocal first
+            current, first = first or self._send(job, also), None
+            response = current.wait()
+            second = current.also.wait() if current.also else None
+            return Answer(job.item, response, second)
+
+        try:
+            answer = patiently(attempt, total_seconds=self._patience)
+        except MoveoutError as exc:
+            if concerns_bucket(exc):
+                raise
+            self._patience = 1.0 if isinstance(exc, UnreachableError) else self._patience
+            return Answer(job.item, None, error=exc)
+        self._patience = PATIENCE_SECONDS
+        return answer
