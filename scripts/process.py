@@ -109,3 +109,11 @@ def start(
             start_new_session=True,
         )
     return Child(name, log, popen, stop_signal)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only we may read, atomically."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(path)

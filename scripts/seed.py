@@ -55,11 +55,12 @@ class SeedObject:
         return noise.randbytes(self.size_bytes)
 
 
-def seed_database(url: str) -> int:
-    """Fill an empty database, return its number of rows (materialized views not counted)."""
+def seed_database(url: str) -> tuple[int, int]:
+    """Fill an empty database, return its rows and its tables (partitions singly, materialized views not)."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
-        return sum(count_rows(connection).values())
+        counts = count_rows(connection)
+        return sum(counts.values()), len(counts)
 
 
 def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pwd
 import secrets
 import shlex
 import shutil
@@ -27,10 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import psycopg
-
 from scripts.binaries import MINIO, PROGRAMS, TOXIPROXY, VERSITYGW, find_postgres, find_program
-from scripts.process import Argv, Child, ServerError, free_port, start
+from scripts.postgresql import PostgresServer, make_cluster
+from scripts.process import Argv, Child, ServerError, free_port, start, write_private
 from scripts.toxiproxy import Toxiproxy
 
 READY_SECONDS = 60.0
@@ -48,35 +46,6 @@ class S3Server:
     secret_key: str
     directory: Path
     child: Child
-
-
-@dataclass(frozen=True, slots=True)
-class PostgresServer:
-    """A running PostgreSQL with the superuser ``postgres``. URLs hold no password: pgpass does."""
-
-    name: str
-    host: str
-    port: int
-    password: str
-    bin_dir: Path
-    directory: Path
-    child: Child
-
-    @property
-    def url(self) -> str:
-        """The URL of the database ``postgres``."""
-        return self.url_of("postgres")
-
-    def url_of(self, database: str) -> str:
-        """Return the URL of one of its databases."""
-        return f"postgresql://postgres@{self.host}:{self.port}/{database}"
-
-    def database(self, name: str = "") -> str:
-        """Create an empty database, return its URL."""
-        name = name or f"db_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
-        return self.url_of(name)
 
 
 @dataclass(slots=True)
@@ -118,6 +87,11 @@ class Servers:
             "AWS_EC2_METADATA_DISABLED": "true",
             "PGPASSFILE": str(self.directory / "pgpass"),
         }
+
+    def write_environment(self) -> None:
+        """Write ``env.sh``, by which a shell gets the environment."""
+        lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]
+        (self.directory / "env.sh").write_text("".join(lines))
 
     def minio(self, name: str) -> S3Server:
         """Start a MinIO."""
@@ -170,24 +144,14 @@ class Servers:
 
     def postgres(self, name: str) -> PostgresServer:
         """Start a PostgreSQL: TCP only, passwords by SCRAM, no fsync. As root it runs as another user."""
-        bin_dir = find_postgres()
-        user = _unprivileged_user()
-        data = self.directory / name / "data"
-        data.parent.mkdir(parents=True, exist_ok=True)
         password = self._secret(name)
-        if user and not _reaches(user, bin_dir / "postgres"):
-            bin_dir = self._copied(bin_dir)
-        if user and not _reaches(user, data.parent):
-            data = self._borrow(f"moveout-{name}-") / "data"
-        if not (data / "PG_VERSION").exists():
-            self._initdb(name, bin_dir, data, user=user, password=password)
+        cluster = make_cluster(name, self.directory / name, password, self._borrow)
 
         def attempt() -> PostgresServer:
             port = free_port()
-            argv: Argv = [bin_dir / "postgres", "-D", data, "-p", str(port), *_POSTGRES_SETTINGS]
-            child = self._launch(name, argv, user=user, stop_signal=signal.SIGINT)
-            server = PostgresServer(name, "127.0.0.1", port, password, bin_dir, data, child)
-            child.wait_until(lambda: _accepts(server), seconds=READY_SECONDS)
+            child = self._launch(name, cluster.command(port), user=cluster.user, stop_signal=signal.SIGINT)
+            server = PostgresServer(name, "127.0.0.1", port, password, cluster.bin_dir, cluster.data, child)
+            child.wait_until(server.accepts, seconds=READY_SECONDS)
             return server
 
         server = _retried(attempt)
@@ -225,34 +189,10 @@ class Servers:
     def _secret(self, name: str) -> str:
         """Return the server's password: made once, kept beside its data."""
         path = self.directory / name / "password"
+        path.parent.mkdir(exist_ok=True)
         if not path.exists():
-            _write_private(path, secrets.token_urlsafe(18))
+            write_private(path, secrets.token_urlsafe(18))
         return path.read_text()
-
-    def _initdb(self, name: str, bin_dir: Path, data: Path, *, user: str, password: str) -> None:
-        data.mkdir(mode=0o700, exist_ok=True)
-        password_file = data.parent / "initdb-password"
-        _write_private(password_file, password)
-        if user:
-            shutil.chown(data, user)
-            shutil.chown(password_file, user)
-        argv: list[str | Path] = [
-            bin_dir / "initdb",
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "--auth=scram-sha-256",
-            f"--pwfile={password_file}",
-        ]
-        argv += ["--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
-        log = self.directory / name / "initdb.log"
-        child = start(f"initdb for {name}", argv, log=log, user=user)
-        status = child.popen.wait()
-        password_file.unlink()
-        if status:
-            shutil.rmtree(data, ignore_errors=True)
-            raise ServerError(f"initdb for {name} failed:\n{child.log_end()}")
 
     def _borrow(self, prefix: str) -> Path:
         """Make a directory that another user can reach; it goes away with the servers."""
@@ -260,15 +200,6 @@ class Servers:
         path.chmod(0o755)
         self._borrowed.append(path)
         return path
-
-    def _copied(self, bin_dir: Path) -> Path:
-        """Copy a PostgreSQL from where only root can enter; its libraries lie beside the package."""
-        package = bin_dir.parent.parent
-        there = self._borrow("moveout-postgres-")
-        for source in (bin_dir.parent, package.parent / f"{package.name}.libs"):
-            if source.exists():
-                shutil.copytree(source, there / source.relative_to(package.parent), symlinks=True)
-        return there / bin_dir.relative_to(package.parent)
 
     def _write_access_files(self) -> None:
         profiles = "".join(
@@ -282,28 +213,21 @@ class Servers:
             for one in self.s3
         )
         passwords = "".join(f"{one.host}:{one.port}:*:postgres:{one.password}\n" for one in self.databases)
-        _write_private(self.directory / "aws-config", profiles)
-        _write_private(self.directory / "aws-credentials", keys)
-        _write_private(self.directory / "pgpass", passwords)
-
-
-_POSTGRES_SETTINGS = [
-    word
-    for setting in (
-        "listen_addresses=127.0.0.1",
-        "unix_socket_directories=",
-        "max_connections=200",
-        "shared_buffers=128MB",
-        "max_wal_size=2GB",
-        "fsync=off",
-        "full_page_writes=off",
-        "logging_collector=off",
-    )
-    for word in ("-c", setting)
-]
+        write_private(self.directory / "aws-config", profiles)
+        write_private(self.directory / "aws-credentials", keys)
+        write_private(self.directory / "pgpass", passwords)
 
 
 _Started = TypeVar("_Started")
+
+FOREIGN = ("AWS_", "PG", "MOVEOUT_CASE")
+"""Prefixes of variables by which the caller's environment would reach servers other than ours."""
+
+
+def environment_for(servers: Servers) -> dict[str, str]:
+    """Return our environment without what reaches other servers, and with what reaches these."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return {**own, **servers.environment}
 
 
 def _retried(attempt: Callable[[], _Started]) -> _Started:
@@ -324,50 +248,12 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _accepts(server: PostgresServer) -> bool:
-    try:
-        psycopg.connect(server.url, password=server.password, connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def _unprivileged_user() -> str:
-    """Return whom PostgreSQL runs as where we are root (it refuses root), else an empty name."""
-    if os.geteuid() != 0:
-        return ""
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    for name in ("postgres", "nobody"):
-        if name in known:
-            return name
-    raise ServerError("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
-
-
-def _reaches(user: str, path: Path) -> bool:
-    """Tell whether another user can enter every directory above ``path`` and use it."""
-    entry = pwd.getpwnam(user)
-    for step in (*path.resolve().parents, path.resolve()):
-        status = step.stat()
-        if not (status.st_mode & 0o001 or (status.st_uid == entry.pw_uid and status.st_mode & 0o100)):
-            return False
-    return True
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file that only we may read, atomically."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.replace(path)
-
-
 def _up(directory: Path) -> None:
     with Servers(directory) as servers:
         for name in ("old", "new"):
             servers.minio(f"{name}-s3")
             servers.postgres(f"{name}-db")
-        lines = [f"export {key}={shlex.quote(value)}" for key, value in servers.environment.items()]
-        (servers.directory / "env.sh").write_text("\n".join(lines) + "\n")
+        servers.write_environment()
         for s3 in servers.s3:
             print(f"{s3.profile:8} s3://BUCKET?profile={s3.profile}   ({s3.endpoint})")
         for database in servers.databases:

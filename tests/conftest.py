@@ -7,21 +7,9 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
-from scripts.servers import PostgresServer, S3Server, Servers
+from scripts.postgresql import PostgresServer
+from scripts.servers import FOREIGN, S3Server, Servers
 from scripts.toxiproxy import Toxiproxy
-
-FOREIGN = (
-    "AWS_",
-    "PGPASS",
-    "PGHOST",
-    "PGPORT",
-    "PGUSER",
-    "PGSERVICE",
-    "PGDATABASE",
-    "PGOPTIONS",
-    "MOVEOUT_CASE",
-)
-"""What the caller's environment must not lend to the tests."""
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,151 @@
+"""A PostgreSQL server of our own: its data directory, and whom it runs as (it refuses to be root)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from scripts.binaries import find_postgres
+from scripts.process import Argv, Child, ServerError, start, write_private
+
+_SETTINGS = [
+    word
+    for setting in (
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "max_connections=200",
+        "shared_buffers=128MB",
+        "max_wal_size=2GB",
+        "fsync=off",
+        "full_page_writes=off",
+        "logging_collector=off",
+    )
+    for word in ("-c", setting)
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """A running PostgreSQL with the superuser ``postgres``. URLs hold no password: pgpass does."""
+
+    name: str
+    host: str
+    port: int
+    password: str
+    bin_dir: Path
+    directory: Path
+    child: Child
+
+    @property
+    def url(self) -> str:
+        """The URL of the database ``postgres``."""
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Return the URL of one of its databases."""
+        return f"postgresql://postgres@{self.host}:{self.port}/{database}"
+
+    def accepts(self) -> bool:
+        """Tell whether it takes connections."""
+        try:
+            psycopg.connect(self.url, password=self.password, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def database(self, name: str = "") -> str:
+        """Create an empty database, return its URL."""
+        name = name or f"db_{secrets.token_hex(6)}"
+        with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        return self.url_of(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A data directory with the programs that made it. ``user`` is empty unless we are root."""
+
+    bin_dir: Path
+    data: Path
+    user: str
+
+    def command(self, port: int) -> Argv:
+        """Return the command that serves it."""
+        return [self.bin_dir / "postgres", "-D", self.data, "-p", str(port), *_SETTINGS]
+
+
+def make_cluster(name: str, directory: Path, password: str, borrow: Callable[[str], Path]) -> Cluster:
+    """Find a PostgreSQL and make its data directory, unless it is there already. Raises ``ServerError``.
+
+    ``borrow(prefix)`` makes a directory that every user can reach, for when ours cannot be.
+    """
+    bin_dir, user, data = find_postgres(), _unprivileged_user(), directory / "data"
+    directory.mkdir(parents=True, exist_ok=True)
+    if user and not _reaches(user, bin_dir / "postgres"):
+        bin_dir = _copied(bin_dir, borrow("moveout-postgres-"))
+    if user and not _reaches(user, directory):
+        data = borrow(f"moveout-{name}-") / "data"
+    if not (data / "PG_VERSION").exists():
+        _initdb(name, Cluster(bin_dir, data, user), directory / "initdb.log", password)
+    return Cluster(bin_dir, data, user)
+
+
+def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
+    cluster.data.mkdir(mode=0o700, exist_ok=True)
+    password_file = cluster.data.parent / "initdb-password"
+    write_private(password_file, password)
+    if cluster.user:
+        shutil.chown(cluster.data, cluster.user)
+        shutil.chown(password_file, cluster.user)
+    argv: list[str | Path] = [
+        cluster.bin_dir / "initdb",
+        "-D",
+        cluster.data,
+        "-U",
+        "postgres",
+        f"--pwfile={password_file}",
+    ]
+    argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    child = start(f"initdb for {name}", argv, log=log, user=cluster.user)
+    status = child.popen.wait()
+    password_file.unlink()
+    if status:
+        shutil.rmtree(cluster.data, ignore_errors=True)
+        raise ServerError(f"initdb for {name} failed:\n{child.log_end()}")
+
+
+def _copied(bin_dir: Path, there: Path) -> Path:
+    """Copy a PostgreSQL from where only root can enter; a wheel's libraries lie beside its package."""
+    package = bin_dir.parent.parent
+    for source in (bin_dir.parent, package.parent / f"{package.name}.libs"):
+        if source.exists():
+            shutil.copytree(source, there / source.relative_to(package.parent), symlinks=True)
+    return there / bin_dir.relative_to(package.parent)
+
+
+def _unprivileged_user() -> str:
+    """Return whom PostgreSQL runs as where we are root (it refuses root), else an empty name."""
+    if os.geteuid() != 0:
+        return ""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    for name in ("postgres", "nobody"):
+        if name in known:
+            return name
+    raise ServerError("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
+
+
+def _reaches(user: str, path: Path) -> bool:
+    """Tell whether another user can enter every directory above ``path`` and use it."""
+    entry = pwd.getpwnam(user)
+    for step in (*path.resolve().parents, path.resolve()):
+        status = step.stat()
+        if not (status.st_mode & 0o001 or (status.st_uid == entry.pw_uid and status.st_mode & 0o100)):
+            return False
+    return True
