@@ -62,6 +62,8 @@ class Store(Protocol):
 
     place: str
     """The place as a URL, without secrets."""
+    keeps_sha256: bool
+    """Whether ``stat`` tells the SHA-256 that the writer gave."""
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash;

@@ -30,6 +30,8 @@ class LocalStore:
     once.
     """
 
+    keeps_sha256 = False
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.place = self.root.as_uri()

@@ -229,7 +229,9 @@ def _ignore(_: str) -> None:
 
 
 def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) -> T:
-    """Call, and again after passing faults, with the waits of ``Retrying``: for requests that go to no store."""
+    """Call, and again after passing faults, with the waits of ``Retrying``: for requests that go to no
+    store.
+    """
     jitter = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
     def wait(state: tenacity.RetryCallState) -> float:

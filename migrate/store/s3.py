@@ -33,6 +33,8 @@ class S3Store:
     nothing.
     """
 
+    keeps_sha256 = True
+
     def __init__(self, location: s3_client.S3Location, *, page_size: int = 1000) -> None:
         prefix = location.prefix
         self.location = replace(

@@ -67,6 +67,7 @@ class Throttled:
     def __init__(self, store: MultipartStore, throttle: Throttle) -> None:
         self.inner = store
         self.place = store.place
+        self.keeps_sha256 = store.keeps_sha256
         self._throttle = throttle
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:

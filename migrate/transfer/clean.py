@@ -1,0 +1,102 @@
+"""What dead runs have left at a place, and how it goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Literal, Protocol, cast
+
+from migrate.bundle import layout
+from migrate.bundle.lease import Lease, busy, look
+from migrate.bundle.process import is_alive
+from migrate.errors import GoneError
+from migrate.progress import Progress
+from migrate.store.base import FileInfo, MultipartStore
+from migrate.transfer.plan import SEALS
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Something that a dead run left. ``size_bytes`` of durable bytes; ``age`` since it was begun or last
+    written.
+    """
+
+    kind: Literal["upload", "temporary file", "work file"]
+    key: str
+    size_bytes: int
+    age: timedelta
+
+
+class _Tidying(Protocol):
+    """A store with temporary files of its own that a dead writer can leave."""
+
+    def leftovers(self) -> Iterator[FileInfo]: ...
+
+    def remove_leftover(self, name: str) -> None: ...
+
+
+def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
+    """Return what dead runs have left at the place; remove it unless ``dry_run``.
+
+    Unfinished uploads, temporary files, and the ``_work/`` of a bundle that is complete. Never a file of a
+    bundle, nor the commit records of an export that can be gone on with. Raises ``BusyError`` if a run is at
+    work there.
+    """
+    if dry_run:
+        _refuse_live(store)
+        return [leaving for leaving, _ in _leavings(store)]
+    found = []
+    with Lease(store, "clean", progress=progress) as lease:
+        for leaving, remove in list(_leavings(store)):
+            lease.check()
+            remove()
+            found.append(leaving)
+    return found
+
+
+def _refuse_live(store: MultipartStore) -> None:
+    found = look(store)
+    if found is not None and found[0] is not None and is_alive(found[0].process):
+        raise busy(store, found[0])
+
+
+def _leavings(store: MultipartStore) -> Iterator[tuple[Leaving, Callable[[], None]]]:
+    now = datetime.now(UTC)
+    for upload in store.uploads():
+        try:
+            size = sum(part.size_bytes for part in store.parts(upload.key, upload.id))
+        except GoneError:
+            continue
+        leaving = Leaving("upload", upload.key, size, now - upload.started)
+        yield leaving, partial(store.abort, upload.key, upload.id)
+    tidying = _tidying(store)
+    for info in tidying.leftovers() if tidying else ():
+        leaving = Leaving("temporary file", info.key, info.size_bytes, now - info.modified)
+        yield leaving, partial(cast("_Tidying", tidying).remove_leftover, info.key)
+    for info in _work_files(store):
+        leaving = Leaving("work file", info.key, info.size_bytes, now - info.modified)
+        yield leaving, partial(store.delete, info.key)
+
+
+def _work_files(store: MultipartStore) -> Iterator[FileInfo]:
+    """Yield the work files of a bundle that needs them no more: one that is sealed, and sealed as
+    complete.
+    """
+    work = [info for info in store.list(layout.WORK) if info.key != layout.LEASE]
+    if any(info.key == layout.EXPORT_STATE for info in work):
+        return
+    for key in SEALS:
+        try:
+            store.stat(key)
+        except GoneError:
+            return
+    yield from work
+
+
+def _tidying(store: object) -> _Tidying | None:
+    """Return the store below the wrappers if it has temporary files of its own."""
+    while (inner := getattr(store, "inner", None)) is not None:
+        store = inner
+    return cast("_Tidying", store) if hasattr(store, "leftovers") else None

@@ -1,0 +1,110 @@
+"""The sealed bundle at the origin: its files by its own manifests, set against what really lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.tagfiles import parse_manifest
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.store.base import Store
+from migrate.transfer.plan import WantedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, and what
+    lies there without belonging to it.
+    """
+
+    id: str
+    files: list[WantedFile]
+    findings: list[Finding]
+    extra: list[Finding]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def read_sealed(origin: Store) -> Sealed:
+    """Read the manifests and the listing of the origin.
+
+    Raises ``UsageError`` where there is no sealed bundle, ``DamageError`` for a manifest that cannot be read.
+    """
+    present = {info.key: info.size_bytes for info in origin.list() if not info.key.startswith(layout.WORK)}
+    _check_sealed(origin, present)
+    hashes = dict(_tag_entries(origin))
+    manifest = origin.read(layout.MANIFEST)
+    promised = hashes.get(layout.MANIFEST)
+    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, _is_payload):
+        hashes[entry.key] = entry.sha256
+    findings = [
+        Finding(key, "is in the manifest but not at the origin") for key in hashes if key not in present
+    ]
+    extra = [
+        Finding(key, "lies at the origin but is in no manifest; it was not copied")
+        for key in present
+        if key not in hashes and not _is_unlisted(key)
+    ]
+    found = hashlib.sha256(manifest).hexdigest()
+    if promised is not None and found != promised:
+        findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, found))
+    files = [
+        WantedFile(key, size, hashes.get(key))
+        for key, size in present.items()
+        if key in hashes or _is_unlisted(key)
+    ]
+    return Sealed(_bundle_id(origin), files, findings, extra)
+
+
+def bundle_id(data: bytes) -> str:
+    """Return the bundle's id from the bytes of ``meta/bundle.json``. Raises ``DamageError``."""
+    try:
+        value = json.loads(data)
+        if isinstance(value["id"], str) and value["id"]:
+            return str(value["id"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DamageError(layout.BUNDLE_META, expected="the bundle's id", found=repr(data[:80]))
+
+
+def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
+    missing = [key for key in (layout.BAGIT, layout.TAG_MANIFEST, layout.MANIFEST) if key not in present]
+    if not present:
+        raise GoneError(f"{origin.place} holds nothing", next_step="check the place's name")
+    if missing:
+        raise UsageError(
+            f"{origin.place} holds no sealed bundle ({missing[0]} is missing)",
+            next_step="finish its export first: moveout export seals the bundle at the end",
+        )
+
+
+def _tag_entries(origin: Store) -> Iterator[tuple[str, str]]:
+    data = origin.read(layout.TAG_MANIFEST)
+    for entry in parse_manifest(BytesIO(data), layout.TAG_MANIFEST, layout.is_tag_name):
+        yield entry.key, entry.sha256
+
+
+def _bundle_id(origin: Store) -> str:
+    try:
+        return bundle_id(origin.read(layout.BUNDLE_META))
+    except GoneError as exc:
+        raise DamageError(layout.BUNDLE_META, expected="the bundle's identity", found="no such file") from exc
+
+
+def _is_payload(name: str) -> bool:
+    return name.startswith(layout.DATA) and layout.is_payload_name(name)
+
+
+def _is_unlisted(key: str) -> bool:
+    """Tell whether the file belongs to a bundle without being in a manifest: the last ones written, and
+    signatures.
+    """
+    return key in {layout.TAG_MANIFEST, layout.BAGIT} or key.startswith(layout.SIGNATURES)

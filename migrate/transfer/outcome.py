@@ -1,0 +1,33 @@
+"""What a transfer came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from migrate.bundle.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOutcome:
+    """``files`` and ``size_bytes`` are what the bundle has; of these so many were moved now and so many lay
+    there already.
+
+    ``bytes_moved`` counts bodies sent to the target, ``bytes_skipped`` bytes that were durable there from an
+    earlier run. With ``findings`` the target is left unsealed: repair the origin and run the same command
+    again.
+    """
+
+    files: int
+    size_bytes: int
+    files_moved: int
+    files_skipped: int
+    bytes_moved: int
+    bytes_skipped: int
+    seconds: float
+    findings: Sequence[Finding] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 6 with findings."""
+        return 6 if self.findings else 0

@@ -1,0 +1,104 @@
+"""What has to be moved: decided from lists, without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from migrate.bundle import layout
+from migrate.store.base import Part
+from migrate.store.sizes import part_bytes_for, part_sizes
+
+
+@dataclass(frozen=True, slots=True)
+class WantedFile:
+    """A file of the bundle. ``sha256`` is what the manifests promise; None for signatures, which no manifest
+    names.
+    """
+
+    key: str
+    size_bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartJob:
+    """One part of a large file. ``kept`` is the part that lies at the target already, if it may be the
+    same.
+    """
+
+    number: int
+    start: int
+    size_bytes: int
+    kept: Part | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileJob:
+    """A file to move: whole if it has one part, else in parts of ``part_bytes`` (the last may be smaller)."""
+
+    file: WantedFile
+    part_bytes: int
+    upload: str | None
+    parts: Sequence[PartJob]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one ``put`` does it."""
+        return self.file.size_bytes <= self.part_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """The order that keeps a half transferred place from being taken for a sealed bundle: payload, then tag
+    files, then, one after the other, the tag manifest and ``bagit.txt``.
+    """
+
+    payload: Sequence[WantedFile]
+    tags: Sequence[WantedFile]
+    seals: Sequence[WantedFile]
+
+
+SEALS = (layout.TAG_MANIFEST, layout.BAGIT)
+
+
+def phases(files: Iterable[WantedFile]) -> Phases:
+    """Sort files into the three phases."""
+    payload: list[WantedFile] = []
+    tags: list[WantedFile] = []
+    seals: dict[str, WantedFile] = {}
+    for file in files:
+        if file.key in SEALS:
+            seals[file.key] = file
+        else:
+            (payload if file.key.startswith(layout.DATA) else tags).append(file)
+    return Phases(payload, tags, [seals[key] for key in SEALS if key in seals])
+
+
+def plan_file(file: WantedFile, upload: str | None = None, kept: Iterable[Part] = ()) -> FileJob:
+    """Cut a file into parts; a part that lies at the target with the right size is offered to be kept."""
+    part_bytes = part_bytes_for(file.size_bytes)
+    there = {part.number: part for part in kept}
+    jobs: list[PartJob] = []
+    for index, size_bytes in enumerate(part_sizes(file.size_bytes, part_bytes)):
+        part = there.get(index + 1)
+        if part is not None and (part.size_bytes != size_bytes or part.crc64nvme is None):
+            part = None
+        jobs.append(PartJob(index + 1, index * part_bytes, size_bytes, part))
+    return FileJob(file, part_bytes, upload, jobs)
+
+
+def candidates(
+    files: Iterable[WantedFile], present: Mapping[str, int]
+) -> tuple[list[WantedFile], list[WantedFile]]:
+    """Return (must be moved, may lie there already): the second have their size at the target."""
+    missing: list[WantedFile] = []
+    there: list[WantedFile] = []
+    for file in files:
+        (there if present.get(file.key) == file.size_bytes else missing).append(file)
+    return missing, there
+
+
+def foreign(present: Iterable[str], wanted: Collection[str]) -> Iterator[str]:
+    """Yield keys at the target that are no files of the bundle, nor of anybody's work on it."""
+    return (key for key in present if key not in wanted and not key.startswith(layout.WORK))

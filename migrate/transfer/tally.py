@@ -1,0 +1,78 @@
+"""Counts what a transfer does, for its outcome and for whoever watches."""
+
+from __future__ import annotations
+
+import threading
+
+from migrate.bundle.findings import Finding
+from migrate.progress import Progress
+from migrate.transfer.origin import Sealed
+from migrate.transfer.outcome import TransferOutcome
+from migrate.transfer.plan import WantedFile
+
+
+class Tally:
+    """Thread-safe."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self.findings: list[Finding] = []
+        self.blocked = False
+        """Whether a finding stands in the way of a whole bundle at the target."""
+        self._files_moved = self._files_skipped = 0
+        self._bytes_moved = self._bytes_skipped = 0
+
+    def move_bytes(self, size_bytes: int) -> None:
+        """So many bytes became durable at the target."""
+        with self._lock:
+            self._bytes_moved += size_bytes
+        self._progress.advance(size_bytes=size_bytes)
+
+    def skip_bytes(self, size_bytes: int) -> None:
+        """So many bytes were durable from an earlier run."""
+        with self._lock:
+            self._bytes_skipped += size_bytes
+        self._progress.skip(size_bytes=size_bytes)
+
+    def pass_bytes(self, size_bytes: int) -> None:
+        """So many bytes were counted before and are done with again."""
+        self._progress.advance(size_bytes=size_bytes)
+
+    def move_file(self) -> None:
+        """A file is there now."""
+        with self._lock:
+            self._files_moved += 1
+        self._progress.advance(items=1)
+
+    def skip_file(self, file: WantedFile) -> None:
+        """A file was there already."""
+        with self._lock:
+            self._files_skipped += 1
+            self._bytes_skipped += file.size_bytes
+        self._progress.skip(items=1, size_bytes=file.size_bytes)
+
+    def again(self, file: WantedFile) -> None:
+        """A file is read once more."""
+        self._progress.grow(size_bytes=file.size_bytes)
+        self._progress.note(f"{file.key}: what was read differs from the manifest; reading it once more")
+
+    def find(self, finding: Finding, *, blocks: bool = True) -> None:
+        """Something is wrong."""
+        with self._lock:
+            self.findings.append(finding)
+            self.blocked = self.blocked or blocks
+        self._progress.note(str(finding))
+
+    def outcome(self, sealed: Sealed, seconds: float) -> TransferOutcome:
+        """Sum up."""
+        return TransferOutcome(
+            files=len(sealed.files),
+            size_bytes=sealed.size_bytes,
+            files_moved=self._files_moved,
+            files_skipped=self._files_skipped,
+            bytes_moved=self._bytes_moved,
+            bytes_skipped=self._bytes_skipped,
+            seconds=seconds,
+            findings=sorted(self.findings, key=lambda finding: finding.key),
+        )
