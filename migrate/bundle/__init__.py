@@ -1,0 +1,1 @@
+"""The bundle: names, commit records, lease, seal, reader. Specified in ``docs/FORMAT.md``."""

@@ -1,4 +1,6 @@
-"""The names of a bundle's files. ``docs/FORMAT.md`` is the specification; this module is its only home in code."""
+"""The names of a bundle's files. ``docs/FORMAT.md`` is the specification; this module is its only home in
+code.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,16 @@ TAG_MANIFEST = "tagmanifest-sha256.txt"
 DATA = "data/"
 CATALOG = "data/catalog.parquet"
 LOSSES = "data/losses.parquet"
+GAPS = "data/gaps.parquet"
+FILES = "meta/files.jsonl"
 BUNDLE_META = "meta/bundle.json"
 SCOPE = "meta/scope.json"
 
+SIGNATURES = "sig/"
 WORK = "_work/"
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
+SEAL_STATE = "_work/seal.json"
 TRANSFER_STATE = "_work/transfer.json"
 
 _SAFE = re.compile(r"[a-z0-9._/-]+")
@@ -26,7 +32,9 @@ _SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def is_payload_name(name: str) -> bool:
-    """Tell whether ``name`` may be a file of the bundle: ``[a-z0-9._/-]+``, no empty, ``.`` or ``..`` segment."""
+    """Tell whether ``name`` may be a file of the bundle: ``[a-z0-9._/-]+``, no empty, ``.`` or ``..``
+    segment.
+    """
     return bool(_SAFE.fullmatch(name)) and all(segment not in {"", ".", ".."} for segment in name.split("/"))
 
 
@@ -48,3 +56,25 @@ def workspace_file(source: str, name: str) -> str:
 def commit_record(source: str, unit_id: str) -> str:
     """Return the key of a unit's commit record: ``_work/<source>/units/<unit id>.json``."""
     return f"{WORK}{source}/units/{unit_id}.json"
+
+
+def units_prefix(source: str) -> str:
+    """Return the prefix of a source's commit records."""
+    return f"{WORK}{source}/units/"
+
+
+def final_record(source: str) -> str:
+    """Return the key of the record of a finished source: ``_work/<source>/final.json``."""
+    return f"{WORK}{source}/final.json"
+
+
+def plan_summary(source: str) -> str:
+    """Return the key of the planned totals of a source: ``_work/<source>/plan.json``."""
+    return f"{WORK}{source}/plan.json"
+
+
+def is_tag_name(name: str) -> bool:
+    """Tell whether ``name`` may be a file outside ``data/``: like a payload name, capitals allowed
+    (``REPORT.html``).
+    """
+    return is_payload_name(name.lower()) and name.isascii() and not name.startswith((DATA, WORK))

@@ -1,0 +1,48 @@
+"""JSON as the bundle writes it: one byte sequence for one value, so that the same bundle has the same bytes.
+
+Keys sorted, no spaces, non-ASCII escaped (a lone surrogate from a key that is not UTF-8 survives that way).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from migrate.errors import DamageError, UsageError
+
+
+def encode(value: Any) -> bytes:
+    """Return ``value`` as one line of canonical JSON, without a newline."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def encode_pretty(value: Any) -> bytes:
+    """Return ``value`` as indented JSON for people, with a newline at the end; as deterministic as
+    ``encode``.
+    """
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False).encode("ascii") + b"\n"
+
+
+def decode(data: bytes, key: str) -> dict[str, Any]:
+    """Parse the JSON object in the file ``key``. Raises ``DamageError`` that names it."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as exc:
+        raise DamageError(key, expected="a JSON object", found=f"something else ({exc})") from exc
+    if not isinstance(value, dict):
+        raise DamageError(key, expected="a JSON object", found=f"a JSON {type(value).__name__}")
+    return value
+
+
+def check_version(value: dict[str, Any], key: str, known: int) -> None:
+    """Raise ``UsageError`` if ``key`` was written by a newer moveout, ``DamageError`` if it has no
+    version.
+    """
+    version = value.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DamageError(key, expected="a version number", found=repr(version))
+    if version > known:
+        raise UsageError(
+            f"{key} has version {version}; this moveout reads up to version {known}",
+            next_step="use the moveout that wrote it, or a newer one",
+        )

@@ -1,0 +1,160 @@
+"""The tables that say what a bundle holds: ``data/catalog.parquet``, ``data/losses.parquet`` and
+``data/gaps.parquet``.
+
+Rows are ordered (source, then as the source gave them, or by item), so that the same bundle has the same
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.base import CatalogEntry, Gap, Json, Loss
+from migrate.bundle import canonical
+from migrate.errors import DamageError
+
+CATALOG_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("schema", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("items", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("point", pa.string(), nullable=False),
+        pa.field("details", pa.string(), nullable=False),
+    ]
+)
+LOSSES_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("source", "item", "property", "reason")]
+)
+GAPS_SCHEMA = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("source", "item", "disposition", "reason")]
+)
+_BATCH = 20_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogRow:
+    """One row of the catalog: a table or bucket of one source. ``point`` is that of the newest snapshot, {}
+    without any.
+    """
+
+    source: str
+    kind: Literal["table", "bucket"]
+    number: int
+    schema: str
+    name: str
+    items: int
+    size_bytes: int
+    digest: str
+    point: Json
+    details: Json
+
+
+def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
+    """Write ``catalog.parquet``."""
+    _write(file, CATALOG_SCHEMA, map(_from_catalog_row, rows))
+
+
+def catalog_row(source: str, entry: CatalogEntry, point: Json) -> CatalogRow:
+    """Return the catalog's row for what a source says of one table or bucket."""
+    return CatalogRow(
+        source,
+        entry.kind,
+        entry.number,
+        entry.schema,
+        entry.name,
+        entry.items,
+        entry.size_bytes,
+        entry.digest,
+        point,
+        entry.details,
+    )
+
+
+def write_losses(file: BinaryIO, rows: Iterable[tuple[str, Loss]]) -> int:
+    """Write (source, loss) pairs as ``losses.parquet``; return how many."""
+    return _write(
+        file, LOSSES_SCHEMA, ((source, loss.item, loss.property, loss.reason) for source, loss in rows)
+    )
+
+
+def write_gaps(file: BinaryIO, rows: Iterable[tuple[str, Gap]]) -> int:
+    """Write (source, gap) pairs as ``gaps.parquet``; return how many."""
+    return _write(
+        file, GAPS_SCHEMA, ((source, gap.item, gap.disposition, gap.reason) for source, gap in rows)
+    )
+
+
+def read_catalog(file: Any, key: str) -> list[CatalogRow]:
+    """Read what ``write_catalog`` wrote, from a file that pyarrow can read. Raises ``DamageError`` that
+    names ``key``.
+    """
+    return list(_read(file, key, CATALOG_SCHEMA, _to_catalog_row))
+
+
+def read_losses(file: Any, key: str) -> Iterator[tuple[str, Loss]]:
+    """Read what ``write_losses`` wrote, streamed."""
+    return _read(
+        file,
+        key,
+        LOSSES_SCHEMA,
+        lambda row: (row["source"], Loss(row["item"], row["property"], row["reason"])),
+    )
+
+
+def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
+    """Read what ``write_gaps`` wrote, streamed."""
+    return _read(
+        file,
+        key,
+        GAPS_SCHEMA,
+        lambda row: (row["source"], Gap(row["item"], row["disposition"], row["reason"])),
+    )
+
+
+def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
+    values = {name: getattr(row, name) for name in CATALOG_SCHEMA.names}
+    for name in ("point", "details"):
+        values[name] = canonical.encode(values[name]).decode("ascii")
+    return tuple(values.values())
+
+
+def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
+    return CatalogRow(**{**row, "point": json.loads(row["point"]), "details": json.loads(row["details"])})
+
+
+def _write(file: BinaryIO, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> int:
+    count = 0
+    rows = iter(rows)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, _BATCH)):
+            count += len(batch)
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*batch, strict=True), schema, strict=True)
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+    return count
+
+
+def _read(file: Any, key: str, schema: pa.Schema, convert: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(_BATCH, columns=schema.names):
+                yield from map(convert, batch.cast(schema).to_pylist())
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as exc:
+        raise DamageError(
+            key, expected="a Parquet file of the bundle's own", found=f"something else ({exc})"
+        ) from exc

@@ -1,0 +1,232 @@
+"""One run at a time on a place: a lease file, taken by conditional create, kept by heartbeats, taken over
+when stale.
+
+No two clocks are compared. A run that finds the lease taken watches its etag: every heartbeat changes it,
+so a lease whose etag
+stays the same for ``stale_seconds`` *of the watcher's own clock* has no holder. A holder that was a process
+of this very
+machine and is dead is taken over at once, so that the same command goes on right after a kill. A holder
+that cannot
+refresh its lease (a sleeping laptop, a network gone) finds out at its next ``check``, before it commits
+anything more.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from migrate.bundle import canonical, layout, process
+from migrate.bundle.process import ProcessName
+from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError, MoveoutError
+from migrate.progress import Progress, Silent
+from migrate.store.base import FileInfo, Store
+
+VERSION = 1
+BEAT_SECONDS = 10.0
+STALE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """What the lease file says. ``since`` (UTC, ISO 8601) is for people, by the holder's clock; nothing is
+    computed with it.
+    """
+
+    id: str
+    purpose: str
+    process: ProcessName
+    since: str
+    beats: int
+
+    def __str__(self) -> str:
+        return f"{self.purpose} on {self.process.host}, process {self.process.pid}, since {self.since}"
+
+
+class Lease:
+    """Hold the place while the context lasts. Raises ``BusyError`` if another run holds it."""
+
+    def __init__(
+        self,
+        store: Store,
+        purpose: str,
+        *,
+        progress: Progress | None = None,
+        beat_seconds: float = BEAT_SECONDS,
+        stale_seconds: float = STALE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._progress = progress or Silent()
+        self._beat_seconds = beat_seconds
+        self._stale_seconds = stale_seconds
+        self._state = LeaseState(uuid.uuid4().hex, purpose, process.this_process(), _now(), 0)
+        self._etag = ""
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._lost: MoveoutError | None = None
+        self._refreshed = 0.0
+        self._thread = threading.Thread(target=self._beat_on, name="moveout-lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._etag = self._take()
+        self._refreshed = _uptime()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._lost is None:
+            with suppress(MoveoutError):
+                self._release()
+
+    def check(self) -> None:
+        """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the place only
+        when heartbeats
+        have failed for so long that somebody else may have taken over.
+        """
+        if self._lost is None and _uptime() - self._refreshed > self._stale_seconds * 0.7:
+            self._beat()
+        if self._lost is not None:
+            raise self._lost
+
+    def abandon(self) -> None:
+        """Stop the heartbeat but leave the lease to grow stale: for threads that could not be stopped and
+        may still write.
+        """
+        self._lost = BusyError("the lease was abandoned")
+
+    def _take(self) -> str:
+        while True:
+            try:
+                return self._store.create(layout.LEASE, encode(self._state)).etag
+            except AlreadyExistsError:
+                pass
+            found = look(self._store)
+            if found is None:
+                continue
+            state, info = found
+            if state is not None and process.is_alive(state.process):
+                raise busy(self._store, state)
+            if state is None or not process.is_dead(state.process):
+                self._watch(state, info)
+            with suppress(ChangedError, GoneError):
+                etag = self._store.replace(layout.LEASE, encode(self._state), etag=info.etag).etag
+                self._progress.note(
+                    f"took over from a run that ended without saying so ({state or 'unreadable lease'})"
+                )
+                return etag
+
+    def _watch(self, state: LeaseState | None, info: FileInfo) -> None:
+        """Return once the lease is stale or gone; raise ``BusyError`` as soon as it moves."""
+        self._progress.note(
+            f"the place is held by {state or 'an unreadable lease'}; waiting up to "
+            f"{self._stale_seconds:.0f} s to see whether that run still lives"
+        )
+        end = _uptime() + self._stale_seconds
+        while _uptime() < end:
+            time.sleep(min(1.0, self._stale_seconds / 10))
+            try:
+                now = self._store.stat(layout.LEASE)
+            except GoneError:
+                return
+            if now.etag != info.etag:
+                found = look(self._store)
+                raise busy(self._store, found[0] if found else state)
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(self._beat_seconds) and self._lost is None:
+            with suppress(MoveoutError):
+                self._beat()
+
+    def _beat(self) -> None:
+        """Refresh the lease; set ``_lost`` if it is somebody else's. Raises what the store raises when it
+        cannot tell.
+        """
+        with self._lock:
+            state = LeaseState(
+                self._state.id,
+                self._state.purpose,
+                self._state.process,
+                self._state.since,
+                self._state.beats + 1,
+            )
+            asked = _uptime()
+            try:
+                self._etag = self._store.replace(layout.LEASE, encode(state), etag=self._etag).etag
+            except (ChangedError, GoneError):
+                found = look(self._store)
+                if found is None or found[0] is None or found[0].id != state.id:
+                    self._lost = busy(self._store, found[0] if found else None)
+                    return
+                # A retry of our own write whose first answer was lost.
+                self._etag = found[1].etag
+            self._state = state
+            self._refreshed = asked
+
+    def _release(self) -> None:
+        # The beat proves that the lease is ours for another while; the delete that follows cannot hit
+        # another's.
+        self._beat()
+        if self._lost is None:
+            self._store.delete(layout.LEASE)
+
+
+def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:
+    """Return the lease and its file as of one moment, None where there is none. An unreadable lease is
+    (None, file).
+    """
+    while True:
+        try:
+            before = store.stat(layout.LEASE)
+            data = store.read(layout.LEASE)
+            after = store.stat(layout.LEASE)
+        except GoneError:
+            return None
+        if before.etag == after.etag:
+            try:
+                return decode(data), after
+            except DamageError:
+                return None, after
+
+
+def encode(state: LeaseState) -> bytes:
+    """Return the lease file's bytes."""
+    return canonical.encode({"version": VERSION, **asdict(state)})
+
+
+def decode(data: bytes) -> LeaseState:
+    """Parse a lease file. Raises ``DamageError``."""
+    value: dict[str, Any] = canonical.decode(data, layout.LEASE)
+    try:
+        named = ProcessName(**value["process"])
+        return LeaseState(value["id"], value["purpose"], named, value["since"], int(value["beats"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamageError(layout.LEASE, expected="a lease", found=f"a malformed one ({exc!r})") from exc
+
+
+def busy(store: Store, state: LeaseState | None) -> BusyError:
+    """Return the error that names the holder."""
+    holder = str(state) if state else "another run"
+    return BusyError(
+        f"{store.place} is in use: {holder}",
+        next_step="wait for that run or stop it, then run the same command again; "
+        "`moveout status` shows how far it is",
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _uptime() -> float:
+    """Seconds that also pass while the machine sleeps, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -1,0 +1,141 @@
+"""The closure account: is everything that was enumerated accounted for? Pure; the answer is
+``meta/scope.json``.
+
+A source is complete when
+- it was counted in at least two independent ways, and all counts of one thing agree;
+- the items of its commit records add up to the items of its catalog, and to one of those counts (in a
+bucket: together with the
+  items that are missing for a stated reason);
+- no unit failed and no item has the disposition ``failed``. What was *excluded* on purpose is named, and
+does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.base import Account, Enumeration, Gap
+from migrate.bundle import canonical, layout
+from migrate.bundle.ledger import Totals
+from migrate.errors import DamageError
+
+VERSION = 1
+INLINE_GAPS = 1000
+"""So many gaps stand in ``meta/scope.json`` itself; all of them in ``data/gaps.parquet``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScope:
+    """The account of one source. ``reasons`` are sentences; none means complete."""
+
+    name: str
+    url: str
+    account: Account
+    totals: Totals
+    dispositions: Mapping[str, int]
+    gaps: Sequence[Gap]
+    reasons: Sequence[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is accounted for."""
+        return not self.reasons
+
+
+def reasons_incomplete(account: Account, totals: Totals, gaps: Mapping[str, int]) -> list[str]:
+    """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition."""
+    reasons = _disagreements(account.enumerations)
+    listed = sum(entry.items for entry in account.entries)
+    if listed != totals.items:
+        reasons.append(f"the catalog says {listed} items, the commit records {totals.items}")
+    counts = {item.count for item in account.enumerations}
+    buckets = any(entry.kind == "bucket" for entry in account.entries)
+    accounted = totals.items + (sum(gaps.values()) if buckets else 0)
+    if counts and accounted not in counts:
+        reasons.append(
+            f"{accounted} items are accounted for, but none of the counts says so: {sorted(counts)}"
+        )
+    if failed := gaps.get("failed", 0):
+        reasons.append(f"{failed} {'item' if failed == 1 else 'items'} could not be exported")
+    return reasons
+
+
+def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
+    if not enumerations:
+        return ["nothing was counted"]
+    by_what: dict[str, list[Enumeration]] = defaultdict(list)
+    for item in enumerations:
+        by_what[item.what].append(item)
+    reasons = []
+    for what, items in sorted(by_what.items()):
+        if len({item.how for item in items}) < 2:
+            reasons.append(f"{what} were counted in one way only ({items[0].how}: {items[0].count})")
+        elif len({item.count for item in items}) > 1:
+            said = ", ".join(f"{item.how}: {item.count}" for item in items)
+            reasons.append(f"the counts of {what} differ: {said}")
+    return reasons
+
+
+def scope_json(scopes: Sequence[SourceScope]) -> dict[str, Any]:
+    """Return the content of ``meta/scope.json``."""
+    return {
+        "version": VERSION,
+        "complete": all(scope.complete for scope in scopes),
+        "sources": [_source_json(scope) for scope in scopes],
+    }
+
+
+def _source_json(scope: SourceScope) -> dict[str, Any]:
+    gaps = sum(count for name, count in scope.dispositions.items() if name != "exported")
+    return {
+        "name": scope.name,
+        "url": scope.url,
+        "server": scope.account.server,
+        "complete": scope.complete,
+        "reasons": list(scope.reasons),
+        "units": scope.totals.units,
+        "items": scope.totals.items,
+        "size_bytes": scope.totals.size_bytes,
+        "dispositions": dict(scope.dispositions),
+        "enumerations": [
+            {"what": item.what, "how": item.how, "count": item.count} for item in scope.account.enumerations
+        ],
+        "points": list(scope.account.points),
+        "gaps_total": gaps,
+        "gaps": [
+            {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason} for gap in scope.gaps
+        ],
+    }
+
+
+def decode(data: bytes) -> list[SourceScope]:
+    """Parse ``meta/scope.json``; the accounts come back without catalog entries and losses. Raises
+    ``DamageError``.
+    """
+    value = canonical.decode(data, layout.SCOPE)
+    canonical.check_version(value, layout.SCOPE, VERSION)
+    try:
+        return [_source_scope(item) for item in value["sources"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        raise DamageError(
+            layout.SCOPE, expected="a closure account", found=f"a malformed one ({exc!r})"
+        ) from exc
+
+
+def _source_scope(value: Mapping[str, Any]) -> SourceScope:
+    counts = [Enumeration(item["what"], item["how"], int(item["count"])) for item in value["enumerations"]]
+    gaps = [Gap(item["item"], item["disposition"], item["reason"]) for item in value["gaps"]]
+    return SourceScope(
+        name=str(value["name"]),
+        url=str(value["url"]),
+        account=Account(
+            [], counts, gaps, points=[dict(p) for p in value["points"]], server=str(value["server"])
+        ),
+        totals=Totals(int(value["units"]), int(value["items"]), int(value["size_bytes"])),
+        dispositions={str(name): int(count) for name, count in value["dispositions"].items()},
+        gaps=gaps,
+        reasons=[str(reason) for reason in value["reasons"]],
+    )

@@ -1,0 +1,275 @@
+"""The seal: tables of contents, reconciliation, manifests; from then on the bundle does not change.
+
+Order of writing, so that a crash at any step leaves either an unsealed export or a sealed bundle, never a
+wrong one:
+
+1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes)
+2. ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if there are gaps)
+3. reconcile the place with the commit records: leavings of dead runs are removed; a file that is missing or
+has another size
+   makes its commit record void, and the seal is refused
+4. ``meta/files.jsonl``, ``meta/scope.json``, ``meta/bundle.json``, ``bag-info.txt``,
+``manifest-sha256.txt``, ``bagit.txt``
+5. ``tagmanifest-sha256.txt``: with it, and only with it, the bundle is sealed
+6. a complete bundle loses its ``_work/`` (``export.json`` last); an incomplete one keeps it, to be
+continued by the same command
+
+Hashes come from the commit records: no payload is read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, BinaryIO, cast
+
+from exporters.base import Gap
+from migrate.bundle import canonical, catalog, layout, tagfiles
+from migrate.bundle.ledger import Ledger
+from migrate.bundle.meta import FORMAT
+from migrate.bundle.records import FileRecord
+from migrate.bundle.scope import SourceScope, scope_json
+from migrate.bundle.state import ExportState, seal_time
+from migrate.errors import DamageError
+from migrate.store.base import MultipartStore
+from migrate.store.writer import FileWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What a seal came to. ``files`` and ``size_bytes`` of payload."""
+
+    id: str
+    complete: bool
+    files: int
+    size_bytes: int
+    scopes: Sequence[SourceScope]
+
+
+def seal(
+    store: MultipartStore,
+    state: ExportState,
+    ledger: Ledger,
+    scopes: Sequence[SourceScope],
+    *,
+    executor: Executor,
+    check: Callable[[], None],
+) -> Sealed:
+    """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop.
+
+    Raises ``DamageError`` where the place does not hold what the commit records say.
+    """
+    sealed = seal_time(store, state)
+    check()
+    ledger.add_files(_write_tables(store, ledger, scopes))
+    check()
+    _abort_uploads(store)
+    _reconcile(store, ledger, executor)
+    check()
+    complete = all(scope.complete for scope in scopes)
+    tags, files, size_bytes = _write_files(store, ledger)
+    for key, data in (
+        (layout.SCOPE, canonical.encode_pretty(scope_json(scopes))),
+        (layout.BUNDLE_META, canonical.encode_pretty(_bundle_json(state, scopes, sealed, complete=complete))),
+        (layout.BAG_INFO, _bag_info(state, scopes, sealed, (size_bytes, files))),
+        (layout.BAGIT, tagfiles.DECLARATION),
+    ):
+        check()
+        tags.append(_write(store, key, [data]))
+    check()
+    tags.sort(key=lambda tag: tag.key)
+    _write(store, layout.TAG_MANIFEST, [tagfiles.manifest_line(tag.key, tag.sha256) for tag in tags])
+    if complete:
+        clean_work(store, executor)
+    return Sealed(state.id, complete, files, size_bytes, scopes)
+
+
+def clean_work(store: MultipartStore, executor: Executor) -> None:
+    """Remove ``_work/`` but for the lease, which its holder releases; ``export.json`` last, since it is
+    what says that there
+    is something to clean.
+    """
+    _delete_all(store, executor, lambda key: key not in {layout.EXPORT_STATE, layout.LEASE}, layout.WORK)
+    store.delete(layout.EXPORT_STATE)
+
+
+def unseal(store: MultipartStore) -> None:
+    """Take the seal off an incomplete bundle that is being continued; the tag manifest first: without it
+    nothing is sealed.
+    """
+    for key in (
+        layout.TAG_MANIFEST,
+        layout.BAGIT,
+        layout.MANIFEST,
+        layout.BAG_INFO,
+        layout.BUNDLE_META,
+        layout.SCOPE,
+        layout.FILES,
+        layout.CATALOG,
+        layout.LOSSES,
+        layout.GAPS,
+        layout.SEAL_STATE,
+    ):
+        store.delete(key)
+
+
+def _write_tables(store: MultipartStore, ledger: Ledger, scopes: Sequence[SourceScope]) -> list[FileRecord]:
+    rows = (
+        catalog.catalog_row(scope.name, entry, scope.account.points[-1] if scope.account.points else {})
+        for scope in scopes
+        for entry in scope.account.entries
+    )
+    losses = ((scope.name, loss) for scope in scopes for loss in ledger.losses(scope.name))
+    tables: list[tuple[str, Callable[[BinaryIO], object]]] = [
+        (layout.CATALOG, lambda file: catalog.write_catalog(file, rows)),
+        (layout.LOSSES, lambda file: catalog.write_losses(file, losses)),
+    ]
+    if any(ledger.gap_counts(scope.name) for scope in scopes):
+        gaps: Iterator[tuple[str, Gap]] = (
+            (scope.name, gap) for scope in scopes for gap in ledger.gaps(scope.name)
+        )
+        tables.append((layout.GAPS, lambda file: catalog.write_gaps(file, gaps)))
+    written = []
+    for key, fill in tables:
+        with FileWriter(store, key) as writer:
+            fill(cast("BinaryIO", writer))
+        written.append(_record(writer))
+    return written
+
+
+def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> None:
+    """Make ``data/`` and the ledger agree: remove what no record names, void records whose files are not as
+    they say.
+    """
+    extra, wrong = [], []
+    for key, expected, found in compare(ledger.files(), store):
+        if expected is None:
+            extra.append(key)
+        else:
+            wrong.append((key, expected, found))
+    for key in extra:
+        executor.submit(store.delete, key).result()
+    if not wrong:
+        return
+    for key, _, _ in wrong:
+        owner = ledger.owner(key)
+        if owner and owner[0]:
+            source, unit_id = owner
+            store.delete(layout.final_record(source))
+            if unit_id:
+                store.delete(layout.commit_record(source, unit_id))
+    key, expected, found = wrong[0]
+    more = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
+    raise DamageError(
+        f"{store.place}/{key}",
+        expected=f"{expected} bytes",
+        found=("no such file" if found is None else f"{found} bytes") + more,
+        next_step="somebody changed the place; run the same command again, it exports these units anew",
+    )
+
+
+def compare(
+    files: Iterator[FileRecord], store: MultipartStore
+) -> Iterator[tuple[str, int | None, int | None]]:
+    """Yield (key, expected size, found size) where the files, ordered by key, and the listing of ``data/``
+    differ.
+    """
+    listed = iter(store.list(layout.DATA))
+    info = next(listed, None)
+    file = next(files, None)
+    while info is not None or file is not None:
+        if info is None or (file is not None and file.key < info.key):
+            assert file is not None
+            yield file.key, file.size_bytes, None
+            file = next(files, None)
+        elif file is None or info.key < file.key:
+            yield info.key, None, info.size_bytes
+            info = next(listed, None)
+        else:
+            if info.size_bytes != file.size_bytes:
+                yield file.key, file.size_bytes, info.size_bytes
+            info, file = next(listed, None), next(files, None)
+
+
+def _write_files(store: MultipartStore, ledger: Ledger) -> tuple[list[FileRecord], int, int]:
+    """Write ``meta/files.jsonl`` and the manifest; return them, the number of payload files and their
+    bytes.
+    """
+    count = size_bytes = 0
+    with FileWriter(store, layout.FILES) as sizes, FileWriter(store, layout.MANIFEST) as manifest:
+        for file in ledger.files():
+            sizes.write(tagfiles.files_line(file))
+            manifest.write(tagfiles.manifest_line(file.key, file.sha256))
+            count += 1
+            size_bytes += file.size_bytes
+    return [_record(sizes), _record(manifest)], count, size_bytes
+
+
+def _bundle_json(
+    state: ExportState, scopes: Sequence[SourceScope], sealed: str, *, complete: bool
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": layout.VERSION,
+        "id": state.id,
+        "created": state.created,
+        "sealed": sealed,
+        "software": software(),
+        "complete": complete,
+        "continues": list(state.continues),
+        "sources": [
+            {
+                "name": scope.name,
+                "url": scope.url,
+                "kind": scope.url.partition(":")[0],
+                "complete": scope.complete,
+            }
+            for scope in scopes
+        ],
+    }
+
+
+def _bag_info(state: ExportState, scopes: Sequence[SourceScope], sealed: str, oxum: tuple[int, int]) -> bytes:
+    labels = {
+        "Bag-Software-Agent": software(),
+        "Bagging-Date": sealed[:10],
+        "External-Identifier": state.id,
+        "Payload-Oxum": f"{oxum[0]}.{oxum[1]}",
+        "Moveout-Bundle-Version": str(layout.VERSION),
+        "Moveout-Status": "complete" if all(scope.complete for scope in scopes) else "incomplete",
+    }
+    for scope in scopes:
+        said = "; ".join(scope.reasons) or "complete"
+        labels[f"Moveout-Source-{scope.name}"] = f"{scope.totals.items} items, {said}"
+    return tagfiles.bag_info(labels)
+
+
+def software() -> str:
+    """Name and version of this software."""
+    return f"moveout {version('moveout')}"
+
+
+def _abort_uploads(store: MultipartStore) -> None:
+    for upload in list(store.uploads(layout.DATA)):
+        store.abort(upload.key, upload.id)
+
+
+def _write(store: MultipartStore, key: str, lines: Sequence[bytes]) -> FileRecord:
+    with FileWriter(store, key) as writer:
+        for line in lines:
+            writer.write(line)
+    return _record(writer)
+
+
+def _record(writer: FileWriter) -> FileRecord:
+    return FileRecord(writer.key, writer.size_bytes, writer.sha256, writer.crc64nvme)
+
+
+def _delete_all(
+    store: MultipartStore, executor: Executor, chosen: Callable[[str], bool], prefix: str
+) -> None:
+    keys = [info.key for info in store.list(prefix) if chosen(info.key)]
+    for start in range(0, len(keys), 256):
+        list(executor.map(store.delete, keys[start : start + 256]))

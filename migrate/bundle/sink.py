@@ -1,0 +1,100 @@
+"""Where a unit writes its files: straight to the place, hashed on the way, each noted for the commit
+record.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from migrate.bundle import layout
+from migrate.bundle.records import FileRecord
+from migrate.errors import MoveoutError, UsageError
+from migrate.store.base import MultipartStore
+from migrate.store.sizes import part_bytes_for
+from migrate.store.writer import FileWriter
+
+
+class StoreSink:
+    """A ``Sink`` (see ``exporters.base``) over a store. ``files`` fills up as files are finished.
+
+    ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
+    half file.
+    """
+
+    def __init__(
+        self,
+        store: MultipartStore,
+        source: str,
+        *,
+        stop: threading.Event | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self.stop = stop or threading.Event()
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._files: list[FileRecord] = []
+        self.error: MoveoutError | None = None
+        """What went wrong at the place, also if the exporter swallowed it."""
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """The files that were finished, ordered by key."""
+        with self._lock:
+            return sorted(self._files, key=lambda file: file.key)
+
+    @contextmanager
+    def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
+        """Open ``data/<source>/<name>`` for writing. Raises ``UsageError`` for a name that a bundle cannot
+        hold.
+        """
+        if not layout.is_payload_name(name):
+            raise UsageError(
+                f"{self._source}: {name!r} cannot be a file of a bundle",
+                next_step="this is a defect of the exporter: names match [a-z0-9._/-]+",
+            )
+        key = layout.source_file(self._source, name)
+        # An object may grow between the listing and the reading: a tenth of room.
+        part_bytes = part_bytes_for(size_bytes + size_bytes // 10)
+        try:
+            with FileWriter(self._store, key, executor=self._executor, part_bytes=part_bytes) as writer:
+                yield cast("BinaryIO", StoppableFile(writer, self))
+        except MoveoutError as exc:
+            self.error = exc
+            raise
+        with self._lock:
+            self._files.append(FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme))
+
+
+class Stopped(BaseException):
+    """The run was told to stop. Not an ``Exception``, so that no exporter takes it for an item that
+    failed.
+    """
+
+
+class StoppableFile:
+    """A writer that asks before every write whether to go on, and keeps its errors; the rest is the
+    writer's.
+    """
+
+    def __init__(self, writer: FileWriter, sink: StoreSink) -> None:
+        self._writer = writer
+        self._sink = sink
+
+    def write(self, data: bytes) -> int:
+        """Write, unless the run was told to stop."""
+        if self._sink.stop.is_set():
+            raise Stopped
+        try:
+            return self._writer.write(data)
+        except MoveoutError as exc:
+            self._sink.error = exc
+            raise
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._writer, name)

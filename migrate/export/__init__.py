@@ -1,0 +1,17 @@
+"""Export: sources become a bundle at a place, resumable by the same command from anywhere."""
+
+from __future__ import annotations
+
+from migrate.export.engine import export
+from migrate.export.outcome import ExportOptions, ExportOutcome, SourceResult
+from migrate.export.status import ExportStatus, SourceStatus, export_status
+
+__all__ = [
+    "ExportOptions",
+    "ExportOutcome",
+    "ExportStatus",
+    "SourceResult",
+    "SourceStatus",
+    "export",
+    "export_status",
+]

@@ -1,0 +1,82 @@
+"""What an export is asked for and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from exporters.base import Gap
+from exporters.errors import SourceError
+from migrate.bundle.scope import SourceScope
+from migrate.errors import OK, IncompleteError
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """``seal_incomplete``: seal what is there even if a source broke off; else such a bundle stays open, to
+    be continued.
+
+    ``attempts``: how often a unit is tried while the source cannot be reached. ``executor`` runs the units;
+    by default threads,
+    as many as there are workers. It is not shut down.
+    """
+
+    seal_incomplete: bool = False
+    attempts: int = 3
+    executor: Executor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceResult:
+    """What became of one source. ``gaps`` are at most the first 1000; ``reasons`` are sentences, none means
+    complete.
+    """
+
+    name: str
+    url: str
+    complete: bool
+    items: int
+    size_bytes: int
+    dispositions: Mapping[str, int]
+    reasons: Sequence[str]
+    gaps: Sequence[Gap]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOutcome:
+    """A sealed bundle. ``files`` and ``size_bytes`` of payload. ``already_sealed``: it was so before,
+    nothing was done.
+
+    ``broken``: sources that were given up in the middle, with the error that ended them.
+    """
+
+    place: str
+    bundle_id: str
+    complete: bool
+    files: int
+    size_bytes: int
+    sources: Sequence[SourceResult]
+    already_sealed: bool = False
+    broken: Sequence[tuple[str, SourceError]] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 complete; else the code of the error that ended a source, else 3."""
+        if self.complete:
+            return OK
+        return self.broken[0][1].exit_code if self.broken else IncompleteError.exit_code
+
+
+def result(scope: SourceScope) -> SourceResult:
+    """Return a scope as the outcome tells it."""
+    return SourceResult(
+        scope.name,
+        scope.url,
+        scope.complete,
+        scope.totals.items,
+        scope.totals.size_bytes,
+        scope.dispositions,
+        scope.reasons,
+        scope.gaps,
+    )

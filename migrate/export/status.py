@@ -1,0 +1,187 @@
+"""How far an export is, from the place alone: also while another process works on it, and after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Literal
+
+from exporters.base import Gap
+from migrate.bundle import layout, lease, meta, process, scope, state
+from migrate.bundle.lease import LeaseState
+from migrate.bundle.ledger import Totals
+from migrate.bundle.records import CommitRecord, read_records
+from migrate.errors import GoneError, UsageError
+from migrate.export.summary import read_summary
+from migrate.store.base import FileInfo, Store
+
+READ_AT_MOST = 5_000
+"""So many commit records are read for exact sums; beyond, sums are scaled from the counts."""
+WINDOW = timedelta(minutes=10)
+_READERS = 16
+_GAPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """``planned`` is None before the first summary was written; ``whole``: the plan is complete. ``exact``:
+    ``done`` was summed,
+    not scaled. Rates per second over the last ten minutes in which units were finished, None with fewer
+    than two units.
+    """
+
+    name: str
+    url: str
+    planned: Totals | None
+    whole: bool
+    done: Totals
+    exact: bool
+    finished: bool
+    items_rate: float | None
+    bytes_rate: float | None
+    gaps: Sequence[Gap]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportStatus:
+    """``state``: empty, exporting (a run holds the place), stopped, incomplete or complete (both sealed).
+
+    ``heartbeat_seconds``: the age of the holder's last sign of life, by the clock of the place against ours.
+    """
+
+    place: str
+    state: Literal["empty", "exporting", "stopped", "incomplete", "complete"]
+    bundle_id: str
+    created: str
+    sources: Sequence[SourceStatus]
+    holder: LeaseState | None = None
+    heartbeat_seconds: float | None = None
+
+
+def export_status(store: Store) -> ExportStatus:
+    """Say how far the export at a place is. Raises ``UsageError`` where something else lies there."""
+    sealed = meta.read_sealed(store)
+    making = state.read_state(store)
+    holder, age = _holder(store)
+    if sealed is not None and (making is None or making.id == sealed.id):
+        sources = [_sealed_source(found) for found in scope.decode(store.read(layout.SCOPE))]
+        kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
+        return ExportStatus(store.place, kind, sealed.id, sealed.created, sources, holder, age)
+    if making is None:
+        kind_of_place, key = state.look(store)
+        if kind_of_place is state.PlaceKind.FOREIGN:
+            raise UsageError(f"{store.place} holds no export: there is {key}")
+        return ExportStatus(store.place, "empty", "", "", [], holder, age)
+    with ThreadPoolExecutor(_READERS) as executor:
+        found = [_open_source(store, source, executor) for source in making.sources]
+    live = holder is not None and _lives(holder, age or 0.0)
+    return ExportStatus(
+        store.place, "exporting" if live else "stopped", making.id, making.created, found, holder, age
+    )
+
+
+def _holder(store: Store) -> tuple[LeaseState | None, float | None]:
+    found = lease.look(store)
+    if found is None:
+        return None, None
+    return found[0], max(0.0, (datetime.now(UTC) - found[1].modified).total_seconds())
+
+
+def _lives(holder: LeaseState, age: float) -> bool:
+    if process.is_dead(holder.process):
+        return False
+    return process.is_alive(holder.process) or age < 2 * lease.STALE_SECONDS
+
+
+def _sealed_source(found: scope.SourceScope) -> SourceStatus:
+    return SourceStatus(
+        found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps
+    )
+
+
+def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExecutor) -> SourceStatus:
+    prefix = layout.units_prefix(source.name)
+    infos = [info for info in store.list(prefix) if info.key.endswith(".json")]
+    summary = read_summary(store, source.name)
+    recent = sorted(infos, key=lambda info: info.modified)
+    exact = len(infos) <= READ_AT_MOST
+    chosen = recent if exact else recent[-READ_AT_MOST:]
+    sample = _sample(store, source.name, prefix, chosen, executor)
+    scale = len(infos) / len(chosen) if chosen else 0
+    done = Totals(len(infos), round(sample.items * scale), round(sample.size_bytes * scale))
+    return SourceStatus(
+        name=source.name,
+        url=source.url,
+        planned=summary.planned if summary else None,
+        whole=bool(summary and summary.whole),
+        done=done,
+        exact=exact,
+        finished=_exists(store, layout.final_record(source.name)),
+        items_rate=sample.items_rate,
+        bytes_rate=sample.bytes_rate,
+        gaps=sample.gaps,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    items: int
+    size_bytes: int
+    items_rate: float | None
+    bytes_rate: float | None
+    gaps: Sequence[Gap]
+
+
+def _sample(
+    store: Store, source: str, prefix: str, infos: Sequence[FileInfo], executor: ThreadPoolExecutor
+) -> _Sample:
+    """Sum the records of ``infos``, which are ordered by time, and take the rate from their end."""
+    ids = [info.key[len(prefix) : -len(".json")] for info in infos]
+    items = size_bytes = recent_items = recent_bytes = 0
+    gaps: list[Gap] = []
+    since = infos[-1].modified - WINDOW if infos else datetime.min.replace(tzinfo=UTC)
+    first = next((info.modified for info in infos if info.modified >= since), since)
+    for info, record in zip(infos, _records(store, source, ids, executor), strict=True):
+        if record is None:
+            continue
+        items += record.outcome.items
+        size_bytes += record.outcome.size_bytes
+        gaps.extend(islice(record.outcome.gaps, _GAPS - len(gaps)))
+        # The first unit of the window only opens it: its own duration lies before.
+        if info.modified > first:
+            recent_items += record.outcome.items
+            recent_bytes += record.outcome.size_bytes
+    seconds = (infos[-1].modified - first).total_seconds() if infos else 0
+    if seconds <= 0:
+        return _Sample(items, size_bytes, None, None, gaps)
+    return _Sample(items, size_bytes, recent_items / seconds, recent_bytes / seconds, gaps)
+
+
+def _records(
+    store: Store, source: str, ids: Sequence[str], executor: ThreadPoolExecutor
+) -> Iterator[CommitRecord | None]:
+    """Yield the records, None for one that vanished meanwhile: a run may be redoing its unit or cleaning
+    up.
+    """
+    left = list(ids)
+    while left:
+        count = 0
+        try:
+            for record in read_records(store, source, left, executor):
+                count += 1
+                yield record
+        except GoneError:
+            yield None
+            count += 1
+        left = left[count:]
+
+
+def _exists(store: Store, key: str) -> bool:
+    try:
+        store.stat(key)
+    except GoneError:
+        return False
+    return True
