@@ -1,0 +1,173 @@
+"""What is in a database: its tables with their columns, read under the caller's transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.types import Kind, SqlType, kind_of
+
+_TABLES = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
+  c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
+  coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
+  pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
+  pg_total_relation_size(c.oid)::int8 AS total_bytes,
+  has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+  c.relrowsecurity AS row_security, coalesce(t.spcname, '') AS tablespace,
+  pg_relation_filenode(c.oid)::int8 AS filenode_now
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't'
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> %(own)s
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+ORDER BY n.nspname, c.relname
+"""
+
+_COLUMNS = """
+SELECT a.attrelid::int8 AS table_oid, a.attname AS name, a.atttypid::int8 AS type_oid, a.atttypmod AS modifier,
+  format_type(a.atttypid, a.atttypmod) AS sql_type, a.attnotnull AS not_null, {generated} AS generated,
+  {identity} AS identity, CASE WHEN a.attcollation NOT IN (0, 100) THEN co.collname ELSE '' END AS collation
+FROM pg_attribute a LEFT JOIN pg_collation co ON co.oid = a.attcollation
+WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%(oids)s)
+ORDER BY a.attrelid, a.attnum
+"""
+
+_TYPES = """
+SELECT t.oid::int8 AS oid, t.typname AS name, n.nspname = 'pg_catalog' AS built_in, t.typtype AS kind,
+  t.typbasetype::int8 AS base, t.typtypmod AS base_modifier
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+"""
+
+PROGRESS_SCHEMA = "moveout_restore"
+"""Where a restore keeps its place in the target; never a part of the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as it is exported. ``sql_type`` is the server's own spelling, domains by their name."""
+
+    name: str
+    sql_type: str
+    kind: Kind
+    not_null: bool
+    generated: bool
+    identity: str
+    collation: str
+
+    @property
+    def expression(self) -> str:
+        """The canonical SQL of the value."""
+        return self.kind.expression(quote_name(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that holds rows of its own (leaf partitions and inheritance parents included) or a foreign one."""
+
+    oid: int
+    schema: str
+    name: str
+    foreign: bool
+    persistence: str
+    filenode: int
+    heap: bool
+    estimate: int
+    size_bytes: int
+    heap_bytes: int
+    total_bytes: int
+    readable: bool
+    tablespace: str
+    moved: bool
+    columns: tuple[Column, ...]
+
+    @property
+    def label(self) -> str:
+        """``"schema"."name"``, for SQL and for people."""
+        return quote_qualified(self.schema, self.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what a finished chunk depends on besides the rows: identity, file and columns."""
+        facts = [self.oid, self.schema, self.name, self.filenode]
+        facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
+    """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the user's."""
+    rows = _fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
+    columns = _read_columns(connection, [row["oid"] for row in rows])
+    return [
+        Table(
+            oid=row["oid"],
+            schema=row["schema"],
+            name=row["name"],
+            foreign=row["relkind"] == "f",
+            persistence=row["persistence"],
+            filenode=row["filenode"],
+            heap=row["access_method"] == "heap",
+            estimate=row["estimate"],
+            size_bytes=row["size_bytes"] or 0,
+            heap_bytes=row["heap_bytes"] or 0,
+            total_bytes=row["total_bytes"] or 0,
+            readable=row["readable"],
+            tablespace=row["tablespace"],
+            moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
+            columns=tuple(columns.get(row["oid"], ())),
+        )
+        for row in rows
+    ]
+
+
+def _read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[Column]]:
+    version = connection.info.server_version
+    query = _COLUMNS.format(
+        generated="a.attgenerated <> ''" if version >= 120000 else "false",
+        identity="a.attidentity" if version >= 100000 else "''",
+    )
+    types = {row["oid"]: row for row in _fetch(connection, _TYPES, {})}
+    encoding = _fetch(connection, "SELECT getdatabaseencoding() AS encoding", {})[0]["encoding"]
+    found: dict[int, list[Column]] = {}
+    for row in _fetch(connection, query, {"oids": oids}):
+        sql_type = _resolve(types, row["type_oid"], row["modifier"])
+        column = Column(
+            name=row["name"],
+            sql_type=row["sql_type"],
+            kind=kind_of(sql_type, utf8=encoding != "SQL_ASCII"),
+            not_null=row["not_null"],
+            generated=row["generated"],
+            identity=row["identity"],
+            collation=row["collation"] or "",
+        )
+        found.setdefault(row["table_oid"], []).append(column)
+    return found
+
+
+def _resolve(types: Mapping[int, Mapping[str, Any]], oid: int, modifier: int) -> SqlType:
+    """Return the type with domains followed down to their base."""
+    row = types[oid]
+    while row["kind"] == "d":
+        modifier = row["base_modifier"]
+        row = types[row["base"]]
+    return SqlType(row["name"], row["built_in"], modifier)
+
+
+def _fetch(
+    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    cursor = connection.execute(query, parameters)
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, (_text(value) for value in row), strict=True)) for row in cursor.fetchall()]
+
+
+def _text(value: Any) -> Any:
+    """Return text also where the server sends "char" columns as bytes."""
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,189 @@
+"""Connections: the URL, libpq's ways to a password, and the settings under which text means one thing only.
+
+psycopg (libpq) is for control: it knows PGPASSWORD, ~/.pgpass, service files, sslmode. asyncpg is for the stream of
+rows: it hands over blocks where libpq hands over one row a call. Both connect to the same server as the same user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import asyncpg
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from exporters.errors import SourceError, SourceUsageError
+from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+
+CONNECT_SECONDS = 15
+
+PINNED: Mapping[str, str] = {
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "iso_8601",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "search_path": "",
+    "lc_monetary": "C",
+    "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "client_min_messages": "error",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
+    "row_security": "off",
+    "synchronize_seqscans": "off",
+    "jit": "off",
+}
+"""Settings on which the text of a value, or the life of a long session, depends. ``row_security = off`` makes a policy
+that would hide rows an error. A server that does not know one of them does without.
+"""
+
+
+def pin_statement() -> str:
+    """Return one statement that pins every setting the server knows, and speaks UTF-8 unless the database has no
+    encoding at all (SQL_ASCII), where bytes must pass as they are.
+    """
+    values = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
+    return (
+        f"SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
+        " JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = w.name;"
+        " SELECT set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII'"
+        " THEN 'SQL_ASCII' ELSE 'UTF8' END, false)"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown."""
+
+    url: str
+    keywords: Mapping[str, str]
+
+    def environment(self, password: str | None) -> dict[str, str]:
+        """Return the variables by which libpq programs (pg_dump) reach the same database without a secret on
+        their command line.
+        """
+        names = {
+            "host": "PGHOST",
+            "hostaddr": "PGHOSTADDR",
+            "port": "PGPORT",
+            "user": "PGUSER",
+            "dbname": "PGDATABASE",
+            "sslmode": "PGSSLMODE",
+            "sslrootcert": "PGSSLROOTCERT",
+            "sslcert": "PGSSLCERT",
+            "sslkey": "PGSSLKEY",
+            "service": "PGSERVICE",
+            "passfile": "PGPASSFILE",
+            "options": "PGOPTIONS",
+        }
+        variables = {names[word]: value for word, value in self.keywords.items() if word in names}
+        return variables | ({"PGPASSWORD": password} if password else {})
+
+
+def parse_url(url: str) -> Address:
+    """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it."""
+    try:
+        keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except psycopg.Error:
+        raise SourceUsageError(
+            "the database URL cannot be read", next_step="Write it as postgresql://user@host:port/database."
+        ) from None
+    if "password" in keywords:
+        raise SourceUsageError(
+            f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",
+            next_step="Take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass.",
+        )
+    return Address(_shown(keywords), keywords)
+
+
+def _shown(keywords: Mapping[str, str]) -> str:
+    user = quote(keywords["user"], safe="") + "@" if keywords.get("user") else ""
+    host = keywords.get("host") or keywords.get("hostaddr") or ""
+    port = f":{keywords['port']}" if keywords.get("port") else ""
+    database = quote(keywords.get("dbname", ""), safe="")
+    kept = {word: keywords[word] for word in ("service", "sslmode") if word in keywords}
+    return f"postgresql://{user}{quote(host, safe=',:[].-')}{port}/{database}" + (
+        "?" + urlencode(kept) if kept else ""
+    )
+
+
+def connect(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
+    """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
+    keywords = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "moveout", **address.keywords}
+    try:
+        connection = psycopg.connect("", autocommit=True, **keywords)  # type: ignore[arg-type]
+    except psycopg.Error as exc:
+        raise _why_not(address, exc) from exc
+    try:
+        connection.execute(pin_statement())
+    except psycopg.Error as exc:
+        connection.close()
+        raise translate(exc, address.url) from exc
+    connection.prepare_threshold = None
+    return connection
+
+
+def _why_not(address: Address, error: psycopg.Error) -> SourceError:
+    """Find out why libpq could not connect. It tells in words of the server's language only, so the reason is asked
+    for a second time by the driver that tells the SQLSTATE.
+    """
+    if sqlstate(error):
+        return translate(error, address.url)
+    keywords = address.keywords
+
+    async def probe() -> None:
+        connection = await asyncpg.connect(
+            host=keywords.get("host") or keywords.get("hostaddr"),
+            port=int(keywords["port"]) if "port" in keywords else None,
+            user=keywords.get("user"),
+            database=keywords.get("dbname"),
+            passfile=keywords.get("passfile"),
+            timeout=CONNECT_SECONDS,
+        )
+        await connection.close()
+
+    try:
+        asyncio.run(probe())
+    except asyncpg.PostgresError as exc:
+        return translate(exc, address.url)
+    except (*DRIVER_ERRORS, ValueError, RuntimeError):
+        pass
+    said = str(error)
+    if "no password supplied" in said:  # libpq's own sentence, raised before the server could answer
+        return translate(asyncpg.InvalidPasswordError(said), address.url)
+    return translate(error, address.url)
+
+
+def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+    """Return asyncpg's arguments for a connection to where ``connection`` is, as the same user."""
+    info = connection.info
+    parameters = info.get_parameters()
+    files = {
+        word: parameters[word]
+        for word in ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+        if word in parameters
+    }
+    mode = parameters.get("sslmode", "prefer")
+    options: dict[str, Any] = {
+        "host": info.host or parameters.get("hostaddr"),
+        "port": info.port,
+        "user": info.user,
+        "password": info.password or None,
+        "database": info.dbname,
+        "timeout": CONNECT_SECONDS,
+        "statement_cache_size": 0,
+    }
+    if not connection.pgconn.ssl_in_use:
+        return options | {"ssl": False}
+    if files:
+        return options | {"dsn": "postgresql:///?" + urlencode({"sslmode": mode, **files})}
+    return options | {"ssl": "require" if mode in {"prefer", "allow"} else mode}

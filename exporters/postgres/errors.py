@@ -1,0 +1,80 @@
+"""Translates the drivers' errors into the source errors, by SQLSTATE (PostgreSQL documentation, appendix A)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import psycopg
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+)
+
+DRIVER_ERRORS = (
+    psycopg.Error,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    OSError,
+    asyncio.IncompleteReadError,
+    TimeoutError,
+)
+"""What a driver may raise while it talks to a server."""
+
+_PASSWORD_STEP = "Set PGPASSWORD or add the server to ~/.pgpass, and check the user name."  # noqa: S105
+_GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data."
+_AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
+
+
+def sqlstate(error: BaseException) -> str:
+    """Return the error's five-character SQLSTATE, or ""."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def translate(error: BaseException, where: str) -> SourceError:
+    """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
+    state = sqlstate(error)
+    said = first_line(error)
+    if state.startswith("28"):
+        return SourceNotAllowedError(
+            f"{where}: the server refuses the login: {said}", next_step=_PASSWORD_STEP
+        )
+    if state == "42501":
+        return SourceNotAllowedError(f"{where}: {said}", next_step=_GRANT_STEP)
+    if state == "3D000":
+        return SourceGoneError(f"{where}: {said}", next_step="Check the database name in the URL.")
+    if state in {"42P01", "3F000"}:
+        return SourceGoneError(
+            f"{where}: {said}", next_step="It was dropped meanwhile; give the command again."
+        )
+    if state == "55P03":
+        return SourceUnreachableError(
+            f"{where}: a table is locked by somebody else: {said}",
+            next_step="Find the session that holds the lock (pg_locks), end it, and give the same command again.",
+        )
+    if _is_passing(error, state):
+        return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)
+    return SourceError(f"{where}: {said}", next_step="The server's log says more.")
+
+
+def _is_passing(error: BaseException, state: str) -> bool:
+    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is gone."""
+    if state:
+        return state[:2] in {"08", "53", "57", "40"} or state in {"22023", "25006", "55000"}
+    return isinstance(
+        error,
+        psycopg.OperationalError
+        | asyncpg.InterfaceError
+        | OSError
+        | asyncio.IncompleteReadError
+        | TimeoutError,
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return what the driver said, as one line without the driver's own prefixes."""
+    text = str(error).strip() or type(error).__name__
+    return " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())

@@ -1,0 +1,151 @@
+"""Blocks of COPY output from one connection that sees the shared snapshot.
+
+asyncpg hands over everything that has arrived, cut at the protocol's messages, and the server sends one message a row: so
+every block ends at a row's end. Where asyncpg cannot log in as libpq does (Kerberos, say), psycopg's COPY does the same, a row a
+call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import asyncpg
+import psycopg
+
+from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.identifiers import quote_literal
+
+OnBlock = Callable[[bytes], None]
+
+
+class Feed(Protocol):
+    """A connection within the snapshot. One thread at a time."""
+
+    def copy(self, query: str, on_block: OnBlock) -> int:
+        """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it sent."""
+        ...
+
+    def close(self) -> None:
+        """End the connection."""
+        ...
+
+
+class AsyncpgFeed:
+    """Blocks of up to what one read of the socket brings."""
+
+    def __init__(self, address: Address, snapshot: str, options: dict[str, Any]) -> None:
+        self._where = address.url
+        self._loop = asyncio.new_event_loop()
+        try:
+            self._connection = self._loop.run_until_complete(self._open(snapshot, options))
+        except BaseException:
+            self._loop.close()
+            raise
+
+    async def _open(self, snapshot: str, options: dict[str, Any]) -> Any:
+        connection = await asyncpg.connect(**options)
+        try:
+            await connection.execute(pin_statement())
+            await connection.execute(begin_statement(snapshot))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def copy(self, query: str, on_block: OnBlock) -> int:
+        failed: list[Exception] = []
+
+        async def take(block: bytes) -> None:
+            try:
+                on_block(block)
+            except Exception as exc:  # asyncpg would wrap the cancellation around it
+                failed.append(exc)
+                raise
+
+        task = self._connection.copy_from_query(query, output=take, format="csv")
+        try:
+            status = self._loop.run_until_complete(task)
+        except Exception as exc:
+            if failed:
+                raise failed[0] from None
+            if isinstance(exc, DRIVER_ERRORS):
+                raise translate(exc, self._where) from exc
+            raise
+        return int(status.rpartition(" ")[2])
+
+    def close(self) -> None:
+        if not self._loop.is_closed():
+            self._connection.terminate()
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.close()
+
+
+class PsycopgFeed:
+    """The same by libpq, slower."""
+
+    def __init__(self, address: Address, snapshot: str) -> None:
+        self._where = address.url
+        self._connection = connect(address)
+        self._connection.execute(begin_statement(snapshot).encode())
+
+    def copy(self, query: str, on_block: OnBlock) -> int:
+        try:
+            with self._connection.cursor() as cursor:
+                statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv)"
+                with cursor.copy(statement.encode()) as copy:
+                    for row in copy:
+                        on_block(bytes(row))
+                return cursor.rowcount
+        except psycopg.Error as exc:
+            raise translate(exc, self._where) from exc
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def begin_statement(snapshot: str) -> str:
+    """Return the statements that begin a transaction with another one's snapshot."""
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    return f"{begin}; SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}" if snapshot else begin
+
+
+def open_feed(address: Address, snapshot: str, control: psycopg.Connection[Any]) -> Feed:
+    """Return a feed that sees ``snapshot``; ``control`` is an open connection to the same server."""
+    try:
+        return AsyncpgFeed(address, snapshot, row_connection_options(control))
+    except (*DRIVER_ERRORS, ValueError, RuntimeError):
+        pass
+    try:
+        return PsycopgFeed(address, snapshot)
+    except psycopg.Error as exc:
+        raise translate(exc, address.url) from exc
+
+
+class Feeds:
+    """Feeds of one snapshot, opened as they are needed and used again."""
+
+    def __init__(self, address: Address, snapshot: str, control: psycopg.Connection[Any]) -> None:
+        self._open: Callable[[], Feed] = lambda: open_feed(address, snapshot, control)
+        self._idle: list[Feed] = []
+
+    def copy(self, query: str, on_block: OnBlock) -> int:
+        """Run one COPY on an idle feed; a feed that failed is not used again."""
+        try:
+            feed = self._idle.pop()
+        except IndexError:
+            feed = self._open()
+        try:
+            rows = feed.copy(query, on_block)
+        except BaseException:
+            feed.close()
+            raise
+        self._idle.append(feed)
+        return rows
+
+    def close(self) -> None:
+        """Close the idle feeds."""
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,153 @@
+"""The files of a source that are not rows: definitions, sequences' values, roles; and what they leave out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from exporters.base import Loss, Sink
+from exporters.errors import SourceError
+from exporters.postgres import schema
+from exporters.postgres.catalog import Table
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.identifiers import quote_literal, quote_qualified
+from exporters.postgres.session import Session
+
+PRE_DATA = "schema/pre-data.sql"
+POST_DATA = "schema/post-data.sql"
+PRE_DATA_PORTABLE = "schema/pre-data-portable.sql"
+POST_DATA_PORTABLE = "schema/post-data-portable.sql"
+GLOBALS = "schema/globals.sql"
+SEQUENCES = "schema/sequences.json"
+ROLES = "schema/roles.json"
+
+_BATCH = 200
+
+_SEQUENCES = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+ORDER BY 1, 2
+"""
+
+_ROLES = """
+WITH RECURSIVE needed(oid) AS (
+  SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
+    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  UNION SELECT relowner FROM pg_class UNION SELECT nspowner FROM pg_namespace
+  UNION SELECT proowner FROM pg_proc UNION SELECT typowner FROM pg_type
+  UNION SELECT m.roleid FROM needed JOIN pg_auth_members m ON m.member = needed.oid)
+SELECT r.rolname AS name, r.oid = 10 AS bootstrap, r.rolsuper AS superuser, r.rolinherit AS inherit,
+  r.rolcreaterole AS createrole, r.rolcreatedb AS createdb, r.rolcanlogin AS login,
+  r.rolreplication AS replication, r.rolbypassrls AS bypassrls, r.rolconnlimit AS connection_limit,
+  r.rolvaliduntil::text AS valid_until,
+  ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
+    WHERE m.member = r.oid ORDER BY 1) AS member_of
+FROM pg_roles r JOIN (SELECT DISTINCT oid FROM needed) n ON n.oid = r.oid
+WHERE r.rolname !~ '^pg_' ORDER BY r.rolname
+"""
+
+_ODDITIES = """
+SELECT 'database ' || current_database(), 'settings of the database', 'ALTER DATABASE … SET is not a part of pg_dump''s sections'
+  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
+UNION SELECT 'database ' || current_database(), 'privileges on the database', 'the target database has its own'
+  FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
+UNION SELECT 'foreign server ' || s.srvname, 'user mapping', 'it is in pre-data.sql as far as it may be read; its password must be set again'
+  FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mapping u WHERE u.umserver = s.oid)
+UNION SELECT e.extname, 'configuration data of the extension', 'rows that the extension marks as configuration are not exported'
+  FROM pg_extension e WHERE e.extconfig IS NOT NULL
+    AND EXISTS (SELECT FROM unnest(e.extconfig) x(oid) JOIN pg_class c ON c.oid = x.oid WHERE c.relkind = 'r' AND c.relpages > 0)
+"""
+
+
+def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[Loss]:
+    """Write the definitions as of the snapshot, and return what they do not hold. Raises ``SourceError``."""
+    tools = schema.find_tools(session.version // 10000)
+    password = session.holder.info.password or None
+    environment = dict(os.environ) | session.address.environment(password)
+    for section, name, portable in (
+        ("pre-data", PRE_DATA, False),
+        ("post-data", POST_DATA, False),
+        ("pre-data", PRE_DATA_PORTABLE, True),
+        ("post-data", POST_DATA_PORTABLE, True),
+    ):
+        _write(
+            sink, name, schema.dump_section(tools, environment, session.exported, section, portable=portable)
+        )
+    losses = [*_dump_globals(tools, environment, sink), *_table_losses(tables)]
+    try:
+        _write(sink, SEQUENCES, _json(_sequences(session.holder)))
+        _write(sink, ROLES, _json(_rows(session.holder, _ROLES)))
+        losses += [Loss(*row) for row in session.holder.execute(_ODDITIES)]
+        losses += _subscriptions(session.holder)
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, session.address.url) from exc
+    return losses
+
+
+def _dump_globals(tools: schema.Tools, environment: dict[str, str], sink: Sink) -> list[Loss]:
+    losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the target")]
+    try:
+        _write(sink, GLOBALS, schema.dump_globals(tools, environment))
+    except SourceError as exc:
+        losses.append(Loss("roles", "definition in globals.sql", str(exc)))
+    return losses
+
+
+def _table_losses(tables: Sequence[Table]) -> list[Loss]:
+    losses = []
+    for table in tables:
+        if table.foreign:
+            reason = "the rows lie on another server; only the definition is exported"
+            losses.append(Loss(table.label, "rows of the foreign table", reason))
+        if table.tablespace:
+            losses.append(
+                Loss(table.label, "tablespace", f"it was in {table.tablespace}; the target's default is used")
+            )
+    return losses
+
+
+def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
+    if holder.info.server_version < 100000:
+        return []
+    query = (
+        "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
+        " WHERE d.datname = current_database() AND has_column_privilege('pg_subscription', 'subname', 'SELECT')"
+    )
+    reason = "it holds the password of another server; make it again on the target"
+    return [Loss(row[0], "subscription", reason) for row in holder.execute(query)]
+
+
+def _sequences(holder: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """Return every sequence's value. Sequences are outside of transactions: the value is now's, at least the snapshot's."""
+    names = [(row[0], row[1]) for row in holder.execute(_SEQUENCES)]
+    found = []
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        query = " UNION ALL ".join(
+            f"SELECT {quote_literal(schema_)} AS schema, {quote_literal(name)} AS name, last_value, is_called"
+            f" FROM {quote_qualified(schema_, name)}"
+            for schema_, name in batch
+        )
+        found += _rows(holder, query)
+    return found
+
+
+def _rows(holder: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
+    cursor = holder.execute(query.encode())
+    names = [column.name for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _write(sink: Sink, name: str, data: bytes) -> None:
+    with sink.create(name) as file:
+        file.write(data)

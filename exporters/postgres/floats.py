@@ -1,0 +1,61 @@
+"""The text of floating-point numbers, as PostgreSQL writes them with extra_float_digits >= 1.
+
+Digits are the shortest that give the same number back; an exponent is written where it is below -4 or at least 15
+(src/common/d2s.c), with two digits or more.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_FIXED_FROM = 1e-4
+_FIXED_BELOW = 1e14
+
+
+def float_text(values: pa.Array) -> pa.Array:
+    """Return the text of float64 values. The few ranges in which Arrow writes otherwise are done one by one."""
+    text = pc.cast(values, pa.string())
+    size = pc.abs(values)
+    odd = pc.or_(
+        pc.invert(pc.and_(pc.greater_equal(size, _FIXED_FROM), pc.less(size, _FIXED_BELOW))),
+        pc.is_nan(values),
+    )
+    odd = pc.fill_null(pc.and_(odd, pc.not_equal(size, 0.0)), fill_value=False)
+    if not pc.any(odd).as_py():
+        return text
+    fixed = pa.array(list(map(server_text, values.filter(odd).to_pylist())), pa.string())
+    return pc.replace_with_mask(text, odd, fixed)
+
+
+def server_text(value: float) -> str:
+    """Return one number as the server writes it."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    sign, digits, exponent = _shortest(value)
+    if -4 <= exponent < 15:
+        return sign + _fixed(digits, exponent)
+    mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
+    return f"{sign}{mantissa}e{exponent:+03d}"
+
+
+def _shortest(value: float) -> tuple[str, str, int]:
+    """Return sign, significant digits and the exponent of the first digit."""
+    mantissa, _, exponent = f"{value!r}".partition("e")
+    sign = "-" if mantissa.startswith("-") else ""
+    whole, _, fraction = mantissa.lstrip("-").partition(".")
+    digits = (whole + fraction).lstrip("0")
+    leading = len(whole) if whole.strip("0") else -(len(fraction) - len(fraction.lstrip("0")))
+    return sign, digits.rstrip("0") or "0", leading - 1 + int(exponent or 0)
+
+
+def _fixed(digits: str, exponent: int) -> str:
+    if exponent < 0:
+        return "0." + "0" * (-exponent - 1) + digits
+    if len(digits) <= exponent + 1:
+        return digits + "0" * (exponent + 1 - len(digits))
+    return digits[: exponent + 1] + "." + digits[exponent + 1 :]

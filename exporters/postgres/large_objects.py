@@ -1,0 +1,61 @@
+"""Large objects (pg_largeobject): one more table, number 0, whose rows are pieces of them.
+
+Their definitions (owner, privileges, comment) are in ``pre-data.sql``, where pg_dump creates them empty.
+"""
+
+from __future__ import annotations
+
+from exporters.base import Unit
+from exporters.postgres.catalog import Column, Table
+from exporters.postgres.types import SqlType, kind_of
+
+NUMBER = 0
+"""Their place in the catalog: tables count from 1."""
+UNIT_ID = f"tables/{NUMBER}/000000"
+_PIECE_BYTES = 64 * 2048
+
+_PIECES = f"""
+FROM pg_catalog.pg_largeobject_metadata m CROSS JOIN LATERAL pg_catalog.generate_series(0::int8,
+  coalesce((SELECT max(l.pageno)::int8 * 2048 FROM pg_catalog.pg_largeobject l WHERE l.loid = m.oid), 0),
+  {_PIECE_BYTES}) AS p(start)
+"""
+COUNT = f"SELECT count(*) {_PIECES}"
+SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {_PIECE_BYTES}) {_PIECES}"
+"""Every object has at least one piece, however empty: the piece that begins with its first byte."""
+
+
+def spec(filenode: int) -> dict[str, object]:
+    """Return the spec of the one unit."""
+    return {"table": NUMBER, "chunk": 0, "pages": [0, None], "fingerprint": f"large objects {filenode}"}
+
+
+def unit(table: Table) -> Unit:
+    """Return the one unit for all large objects."""
+    return Unit(UNIT_ID, table.estimate, table.size_bytes, spec(table.filenode))
+
+
+def table(count: int) -> Table:
+    """Return what stands in the catalog for ``count`` large objects."""
+    columns = [("oid", "oid"), ("start", "int8"), ("data", "bytea")]
+    return Table(
+        oid=0,
+        schema="pg_catalog",
+        name="pg_largeobject",
+        foreign=False,
+        persistence="p",
+        filenode=0,
+        heap=False,
+        estimate=count,
+        size_bytes=0,
+        heap_bytes=0,
+        total_bytes=0,
+        readable=True,
+        tablespace="",
+        moved=False,
+        columns=tuple(_column(name, sql_type) for name, sql_type in columns),
+    )
+
+
+def _column(name: str, sql_type: str) -> Column:
+    kind = kind_of(SqlType(sql_type, built_in=True, modifier=-1))
+    return Column(name, sql_type, kind, not_null=True, generated=False, identity="", collation="")

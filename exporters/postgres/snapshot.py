@@ -1,0 +1,135 @@
+"""One consistent view of a PostgreSQL database, cut into chunks of tables."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
+from exporters.postgres import changes, large_objects
+from exporters.postgres.account import Finished, account
+from exporters.postgres.catalog import Table
+from exporters.postgres.copy import copy_chunk
+from exporters.postgres.feed import Feeds
+from exporters.postgres.files import write_schema
+from exporters.postgres.parse import Layout
+from exporters.postgres.plan import Plan, canonical_select, units
+from exporters.postgres.session import Session
+
+PLAN = "plan.json"
+POINTS = "points.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What one table's units share."""
+
+    table: Table
+    layout: Layout
+
+
+class PostgresSnapshot:
+    """See ``exporters.base.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
+
+    def __init__(
+        self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
+    ) -> None:
+        self.point = session.point
+        self._session = session
+        self._plan = plan
+        self._workers = workers
+        self._tables = [table for table in tables if not table.foreign and table.readable]
+        self._all_tables = tables
+        by_name = {(table.schema, table.name): table for table in self._tables}
+        self._planned = {
+            planned.number: _Planned(
+                by_name[planned.schema, planned.name],
+                Layout.of(by_name[planned.schema, planned.name].columns),
+            )
+            for planned in plan.tables
+        }
+        if session.large_objects:
+            objects = large_objects.table(session.large_objects)
+            self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
+        self._specs = {unit.id: unit.spec for unit in self.units()}
+        self._feeds = Feeds(session.address, session.exported, session.holder)
+        self._points = _remember(workspace, self.point)
+        self._holder_lock = threading.Lock()
+
+    def units(self) -> Iterator[Unit]:
+        """Yield the chunks of every table, and one unit for all large objects where there are any."""
+        yield from units(self._plan, self._tables)
+        if self._session.large_objects:
+            yield large_objects.unit(self._planned[large_objects.NUMBER].table)
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """Export one chunk."""
+        planned = self._planned[unit.spec["table"]]
+        first, last = unit.spec["pages"]
+        query = canonical_select(planned.table, (first, last))
+        if unit.id == large_objects.UNIT_ID:
+            query = large_objects.SELECT
+        stem = f"tables/{unit.spec['table']}/part-{unit.spec['chunk']:06d}"
+        copied = copy_chunk(lambda take: self._feeds.copy(query, take), planned.layout, sink, stem)
+        facts = {
+            "snapshot": self.point["snapshot"],
+            "filenode": planned.table.filenode,
+            "parts": [asdict(part) for part in copied.parts],
+            "exact": list(copied.exact),
+        }
+        return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """Tell whether a chunk has the same rows under this snapshot; one scan of its pages at most."""
+        wanted = self._specs.get(done.unit.id)
+        if wanted is None or dict(wanted) != dict(done.unit.spec):
+            return False
+        before = str(done.outcome.facts.get("snapshot", ""))
+        if changes.nothing_happened(before, self.point["snapshot"]):
+            return True
+        table = self._planned[wanted["table"]].table
+        if not table.heap or table.filenode != done.outcome.facts.get("filenode"):
+            return False
+        first, last = wanted["pages"]
+        query = changes.query(table, (first, last), before, self.point["snapshot"])
+        return query is not None and self._counts(query) == (done.outcome.items, 0)
+
+    def _counts(self, query: str) -> tuple[int, int]:
+        """Run a query of two counts within the snapshot."""
+        pieces: list[bytes] = []
+        self._feeds.copy(query, pieces.append)
+        rows, other = b"".join(pieces).split(b",")
+        return int(rows), int(other)
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """Write the definitions and give the account, with the server's own count of every table."""
+        held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
+        with self._holder_lock:
+            losses = write_schema(self._session, self._all_tables, sink)
+        with ThreadPoolExecutor(max(1, self._workers)) as pool:
+            counted = dict(zip(self._planned, pool.map(self._count, self._planned), strict=True))
+        tables = {number: planned.table for number, planned in self._planned.items()}
+        return account(
+            Finished(tables, self._all_tables, counted, held, self._points, self._session.server, losses)
+        )
+
+    def _count(self, number: int) -> int:
+        if number == large_objects.NUMBER:
+            return self._counts(f"SELECT n, 0 FROM ({large_objects.COUNT}) AS c(n)")[0]
+        return self._counts(f"SELECT count(*), 0 FROM ONLY {self._planned[number].table.label}")[0]
+
+    def close(self) -> None:
+        """Close the workers' connections."""
+        self._feeds.close()
+
+
+def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Add this point to those of former runs."""
+    points = json.loads(workspace.read(POINTS) or b"[]")
+    points.append(dict(point))
+    workspace.write(POINTS, json.dumps(points).encode())
+    return list(points)

@@ -1,0 +1,85 @@
+"""A PostgreSQL database as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from exporters.base import Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.errors import SourceNotAllowedError
+from exporters.postgres.catalog import Table, read_tables
+from exporters.postgres.connect import Address, connect, parse_url
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.plan import Plan, make_plan
+from exporters.postgres.schema import find_tools
+from exporters.postgres.session import hold
+from exporters.postgres.snapshot import PLAN, PostgresSnapshot
+
+
+class PostgresExporter:
+    """Opens ``postgresql://user@host:port/database``. See ``exporters.base.Exporter``."""
+
+    def open(self, name: str, url: str, host: Host) -> PostgresSource:
+        """Connect once, to prove that the database can be reached and dumped."""
+        del host
+        address = parse_url(url)
+        with connect(address) as connection:
+            find_tools(connection.info.server_version // 10000)
+        return PostgresSource(name, address)
+
+
+class PostgresSource:
+    """See ``exporters.base.Source``."""
+
+    def __init__(self, name: str, address: Address) -> None:
+        self.name = name
+        self.url = address.url
+        self._address = address
+
+    def survey(self) -> Survey:
+        """Return the planner's estimates of every table."""
+        with connect(self._address) as connection:
+            try:
+                tables = read_tables(connection)
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self.url) from exc
+            server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
+        items = [
+            SurveyItem(
+                f"{table.schema}.{table.name}", "table", table.estimate, table.total_bytes, exact=False
+            )
+            for table in tables
+            if not table.foreign
+        ]
+        return Survey(items, server, _warnings(tables))
+
+    @contextmanager
+    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
+        """Take a snapshot; the plan of an earlier one is used again where it still fits."""
+        with hold(self._address) as (session, tables):
+            exported = [table for table in tables if not table.foreign and table.readable]
+            if not exported and any(not table.readable for table in tables):
+                raise SourceNotAllowedError(
+                    f"{self.url}: the role may read none of the {len(tables)} tables",
+                    next_step="Use the owner, a superuser, or a member of pg_read_all_data.",
+                )
+            saved = workspace.read(PLAN)
+            former = Plan.load(saved) if saved else None
+            plan = make_plan(exported, former, version=session.version, page_bytes=session.page_bytes)
+            if plan != former:
+                workspace.write(PLAN, plan.dump())
+            view = PostgresSnapshot(session, tables, plan, workspace, workers)
+            try:
+                yield view
+            finally:
+                view.close()
+
+    def close(self) -> None:
+        """Nothing is kept open between calls."""
+
+
+def _warnings(tables: Sequence[Table]) -> list[str]:
+    return [
+        *(f"{t.label} is a foreign table: only its definition is exported" for t in tables if t.foreign),
+        *(f"{t.label} cannot be read by this role" for t in tables if not t.readable and not t.foreign),
+    ]
