@@ -40,7 +40,7 @@ class GoProgram:
 
 
 MINIO = GoProgram(
-    "minio", "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "minio", "2-4 minutes"
+    "minio", "github.com/minio/minio", "v0.0.0-20260212201848-7aac2a2c5b7c", "minio", "3-5 minutes"
 )
 VERSITYGW = GoProgram(
     "versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0", "versitygw", "1-3 minutes"

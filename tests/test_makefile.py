@@ -1,0 +1,48 @@
+"""``make`` alone says what can be made, and a machine that cannot be set up is told why."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+VERBS = ["plan", "export", "transfer", "verify", "restore", "status", "clean"]
+
+
+def make(*words):
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_alone_lists_every_target_with_a_line():
+    listed = [line.split()[1] for line in make().splitlines() if line.startswith("make ")]
+    assert set(listed) >= {
+        *["setup", "demo", "test", "check", "bench", "torture", "servers", "evacuate"],
+        *VERBS,
+    }
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_case_names_the_case_file_of_a_command(verb):
+    assert f"moveout {verb} -c other.toml --json" in make("-n", verb, "CASE=other.toml", "ARGS=--json")
+
+
+def test_evacuate_is_the_whole_run():
+    assert "moveout run -c other.toml" in make("-n", "evacuate", "CASE=other.toml")
+
+
+def test_an_old_python_is_refused_with_a_next_step(tmp_path):
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    script = ROOT / "scripts" / "make_venv.sh"
+    done = subprocess.run(
+        [script, tmp_path / "venv"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": old},
+    )
+    assert done.returncode == 1
+    assert "needs Python 3.11 or newer" in done.stderr
+    assert "make setup PYTHON=" in done.stderr
+    assert not (tmp_path / "venv").exists()
