@@ -12,7 +12,9 @@ from exporters.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
-    """One line of a listing. ``key`` is the whole key within the bucket, prefix included. ``etag`` without quotes."""
+    """One line of a listing. ``key`` is the whole key within the bucket, prefix included; ``etag`` is
+    without quotes.
+    """
 
     key: str
     size_bytes: int
@@ -41,6 +43,8 @@ class Bucket(Protocol):
     prefix: str
     url: str
     """Without secrets."""
+    server: str
+    """What the server calls itself (``MinIO``), or empty."""
 
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """Yield all objects under the prefix, by key, streamed; after ``start_after`` where given."""
@@ -62,7 +66,7 @@ class Bucket(Protocol):
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """Yield a large object's bytes in ranges of ``part_bytes``, in order, read many at once; at most
-        ``window_bytes`` in memory. Pinned by If-Match.
+        ``window_bytes`` in memory. Pinned by If-Match. Raises ``SourceItemError`` where the fault is the object's.
         """
         ...
 
@@ -71,7 +75,9 @@ class Bucket(Protocol):
         ...
 
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
-        """Tell whether these credentials may read tags: where they may not, servers leave out that there are any."""
+        """Tell whether these credentials may read tags. Where they may not, servers do not even say that there
+        are any.
+        """
         ...
 
     def configuration(self) -> Mapping[str, Any]:

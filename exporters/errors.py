@@ -4,7 +4,8 @@ SourceError
 ├── SourceUsageError        2   a wrong URL, an option that makes no sense
 ├── SourceNotAllowedError   4   credentials or permissions
 ├── SourceUnreachableError  5   no answer; may succeed later
-└── SourceGoneError         7   the database or bucket does not exist (any more)
+├── SourceGoneError         7   the database or bucket does not exist (any more)
+└── SourceItemError         3   one row or object cannot be read; the others may be fine
 """
 
 from __future__ import annotations
@@ -49,3 +50,10 @@ class SourceGoneError(SourceError):
 
     exit_code = 7
     code = "gone"
+
+
+class SourceItemError(SourceError):
+    """One item cannot be read, for a reason that is its own: the exporter makes a gap of it and goes on."""
+
+    exit_code = 3
+    code = "item"

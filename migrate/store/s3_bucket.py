@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from urllib.parse import unquote_plus
-from xml.etree import ElementTree as ET  # noqa: S405 - expat expands no external entities
+from xml.etree import ElementTree as ET
 
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import (
     SourceError,
     SourceGoneError,
+    SourceItemError,
     SourceNotAllowedError,
     SourceUnreachableError,
     SourceUsageError,
@@ -59,12 +60,6 @@ class S3Bucket:
         response = self.client.call(self._page_request("", "", 1))
         self.server = response.headers.get("server", "")
 
-    def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
-        """See ``Bucket.list``."""
-        with _as_source_errors(self.url):
-            for page in self._pages(start_after):
-                yield from page
-
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
         jobs = (Job(summary, _get(summary), summary.size_bytes) for summary in wanted)
@@ -99,9 +94,13 @@ class S3Bucket:
         jobs = (Job(length, _get(summary, start, length), length) for start, length in ranges)
         with _as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=window_bytes):
-                if answer.response is None:
-                    raise answer.error or UnreachableError(f"{summary.key}: no answer")
-                yield _whole(answer.response, summary, answer.item).body
+                yield _range(answer, summary)
+
+    def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
+        """See ``Bucket.list``."""
+        with _as_source_errors(self.url):
+            for page in self._pages(start_after):
+                yield from page
 
     def crc64nvme(self, data: bytes, previous: int = 0) -> int:
         """See ``Bucket.crc64nvme``."""
@@ -148,7 +147,7 @@ class S3Bucket:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags)
 
-    def _pages(self, start_after: str) -> Iterator[list[ObjectSummary]]:
+    def _pages(self, start_after: str) -> Iterator[Sequence[ObjectSummary]]:
         request = self._page_request(start_after, "", PAGE_KEYS)
         ahead = self.client.send(request)
         while True:
@@ -266,6 +265,18 @@ def _whole(response: Response, summary: ObjectSummary, length: int) -> Response:
     if len(response.body) != length:
         raise ChangedError(f"{summary.key}: {len(response.body)} bytes came, {length} were listed")
     return response
+
+
+def _range(answer: Answer[int], summary: ObjectSummary) -> bytes:
+    """Return the body of a range. What is this object's fault alone is told apart from an outage."""
+    try:
+        if answer.response is None:
+            raise answer.error or GoneError(summary.key)
+        return _whole(answer.response, summary, answer.item).body
+    except UnreachableError:
+        raise
+    except MoveoutError as exc:
+        raise SourceItemError(str(source_error(exc)), next_step=exc.next_step) from exc
 
 
 def _check(response: Response, key: str) -> None:

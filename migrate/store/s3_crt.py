@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
-from xml.etree import ElementTree as ET  # noqa: S405 - expat expands no external entities
+from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 from awscrt import auth, exceptions, http, s3

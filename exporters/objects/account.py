@@ -1,0 +1,212 @@
+"""What is left to do once all units are done: one index over all objects, the bucket's settings, and the account."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss, Sink, Unit, Workspace
+from exporters.bucket import Bucket, ObjectSummary
+from exporters.objects import rows
+from exporters.objects.inventory import Inventory
+from exporters.objects.pack import rows_name
+from exporters.objects.relisting import Relisting
+
+INDEX_ROWS = 1_000_000
+"""At most so many rows in one file of the index."""
+_GROUP_ROWS = 50_000
+CONFIGURATION = "bucket.json"
+_TAG_SAMPLES = 3
+
+
+class Finished:
+    """Which units are done, and the index rows of the large ones. On disk once they are many."""
+
+    def __init__(self, done: Iterable[DoneUnit]) -> None:
+        self._packs: set[str] = set()
+        self._large = sqlite3.connect("")  # a private file that SQLite removes
+        self._large.execute("CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)")
+        for one in done:
+            if "row" in one.outcome.facts:
+                pair = (one.unit.id, json.dumps(one.outcome.facts["row"]))
+                self._large.execute("INSERT OR REPLACE INTO large VALUES (?, ?)", pair)
+            else:
+                self._packs.add(one.unit.id)
+
+    def has_pack(self, unit_id: str) -> bool:
+        """Tell whether a pack is done."""
+        return unit_id in self._packs
+
+    def large(self, unit_id: str) -> dict[str, Any] | None:
+        """Return the work row of a large object, or None where its unit is not done."""
+        found = self._large.execute("SELECT row FROM large WHERE id = ?", (unit_id,)).fetchone()
+        return None if found is None else rows.from_json(json.loads(found[0]))
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._large.close()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the index holds."""
+
+    rows: int = 0
+    exported: int = 0
+    size_bytes: int = 0
+    files: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of an export of one bucket."""
+
+    bucket: Bucket
+    inventory: Inventory
+    workspace: Workspace
+    units: Iterable[Unit]
+
+    def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
+        """Write the index and the settings, give the account. Raises ``SourceError``."""
+        finished = Finished(done)
+        relisting = Relisting(self.bucket, self.inventory.totals)
+        tally = Tally()
+        try:
+            _write_index(self._tables(finished, relisting, tally), sink, tally)
+        finally:
+            finished.close()
+        relisting.end()
+        configuration = self.bucket.configuration()
+        with sink.create(CONFIGURATION) as file:
+            file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
+        return self._account(tally, relisting, configuration)
+
+    def _tables(self, finished: Finished, relisting: Relisting, tally: Tally) -> Iterator[pa.Table]:
+        """Yield the index rows of one shard after the other, in the order of the listing."""
+        for shard, units in _by_shard(self.units):
+            listed = self.inventory.shard(shard)
+            relisting.compare(listed["key"].to_pylist(), listed["etag"].to_pylist())
+            parts = [self._unit_rows(unit, finished, tally) for unit in units]
+            yield pa.concat_tables(parts).sort_by("position").drop_columns(["position"])
+
+    def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
+        spec = unit.spec
+        if "number" in spec:
+            if finished.has_pack(unit.id):
+                data = self.workspace.read(rows_name(unit.id))
+                if data is not None:
+                    return pq.read_table(io.BytesIO(data))
+        elif (row := finished.large(unit.id)) is not None:
+            return rows.to_table([row])
+        return self._missing(unit, tally)
+
+    def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
+        """Return rows that say that a unit was not done, and note the gap."""
+        spec = unit.spec
+        summaries = list(self.inventory.objects(spec["shard"], spec["start"], spec["rows"]))
+        small = "number" in spec
+        lost = [(at, it) for at, it in enumerate(summaries, spec["start"]) if _belongs(it, small=small)]
+        reason = f"unit {unit.id} was not finished"
+        first, last = lost[0][1].key, lost[-1][1].key
+        item = first if len(lost) == 1 else f"{len(lost)} objects from {first!r} to {last!r}"
+        tally.gaps.append(Gap(item, "failed", reason))
+        return rows.to_table(rows.failed(self.bucket.name, at, it, reason) for at, it in lost)
+
+    def _account(self, tally: Tally, relisting: Relisting, configuration: Mapping[str, Any]) -> Account:
+        totals = self.inventory.totals
+        name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
+        entry = CatalogEntry(
+            kind="bucket",
+            number=0,
+            schema="",
+            name=name,
+            items=tally.exported,
+            size_bytes=tally.size_bytes,
+            digest="",
+            details={"bucket": self.bucket.name, "prefix": self.bucket.prefix, "index_files": tally.files},
+        )
+        return Account(
+            entries=[entry],
+            enumerations=[
+                Enumeration("objects", "the listing", totals.objects),
+                Enumeration("objects", "rows of the index", tally.rows),
+                Enumeration("objects", relisting.how, relisting.count),
+            ],
+            gaps=tally.gaps,
+            losses=[*self._losses(configuration), *relisting.losses()],
+            points=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
+            server=self.bucket.server,
+        )
+
+    def _losses(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
+        name = self.bucket.name
+        for denied in configuration.get("denied", ()):
+            yield Loss(name, f"bucket {denied}", "these credentials may not read it")
+        if configuration.get("versioning", {}).get("Status"):
+            yield Loss(name, "versions", "only the current version of each object is in the bundle")
+        if self._may_have_acls(configuration):
+            yield Loss(name, "object ACLs", "not read object by object; objects are restored as private")
+        samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
+        if not self.bucket.tags_readable(samples):
+            yield Loss(name, "tags", "these credentials may not read the objects' tags")
+
+    def _may_have_acls(self, configuration: Mapping[str, Any]) -> bool:
+        """Tell whether objects may have ACLs of their own. MinIO knows none; ``BucketOwnerEnforced`` switches them off."""
+        if self.bucket.server.lower().startswith("minio"):
+            return False
+        rules = configuration.get("ownership", {}).get("OwnershipControls", {}).get("Rules", [])
+        return not any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
+
+
+def _belongs(summary: ObjectSummary, *, small: bool) -> bool:
+    from exporters.objects.inventory import SMALL_BYTES
+
+    return not small or summary.size_bytes <= SMALL_BYTES
+
+
+def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
+    shard, gathered = -1, list[Unit]()
+    for unit in units:
+        if unit.spec["shard"] != shard and gathered:
+            yield shard, gathered
+            gathered = []
+        shard = unit.spec["shard"]
+        gathered.append(unit)
+    if gathered:
+        yield shard, gathered
+
+
+def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: Tally) -> None:
+    """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
+    table = next(tables, rows.INDEX.empty_table())
+    while table is not None:
+        with sink.create(f"index/objects-{tally.files:06d}.parquet") as file:
+            table = _write_file(table, tables, file, tally)
+        tally.files += 1
+
+
+def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: Tally) -> pa.Table | None:
+    written = 0
+    table: pa.Table | None = first
+    with pq.ParquetWriter(file, rows.INDEX, compression="zstd") as writer:
+        while table is not None and written + table.num_rows <= INDEX_ROWS:
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            written += table.num_rows
+            _count(table, tally)
+            table = next(tables, None)
+    return table
+
+
+def _count(table: pa.Table, tally: Tally) -> None:
+    tally.rows += table.num_rows
+    there = table.filter(pa.compute.equal(table["disposition"], "exported"))
+    tally.exported += there.num_rows
+    tally.size_bytes += pa.compute.sum(there["size"]).as_py() or 0

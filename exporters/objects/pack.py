@@ -1,0 +1,133 @@
+"""One unit of small objects: read, hashed, put into a tar in the order of the listing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
+from exporters.bucket import Bucket, Fetched
+from exporters.errors import SourceUnreachableError
+from exporters.objects import rows, tar
+from exporters.objects.inventory import SMALL_BYTES, Inventory
+
+WINDOW_BYTES = 8 * 2**20
+"""Bodies that one pack holds in memory."""
+OUTAGE = 3
+"""So many objects in a row without an answer are an outage of the source, not a fault of theirs."""
+_WRITE_BYTES = 2**20
+
+
+def pack_name(unit: Unit) -> str:
+    """Return the name of a pack's file, relative to ``data/<source>/``."""
+    return f"packs/pack-{unit.spec['number']:06d}.tar"
+
+
+def rows_name(unit_id: str) -> str:
+    """Return the name of the workspace file that holds the index rows of a pack."""
+    return f"rows/{unit_id}.parquet"
+
+
+def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspace: Workspace) -> Outcome:
+    """Write a pack, and its index rows to the workspace. Raises ``SourceError`` for what is not one object's fault."""
+    spec = unit.spec
+    listed = list(enumerate(inventory.objects(spec["shard"], spec["start"], spec["rows"]), spec["start"]))
+    small = [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
+    fetched = bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
+    name = pack_name(unit)
+    with sink.create(name, size_bytes=unit.size_bytes) as file:
+        pack = _Pack(bucket, name, file)
+        for (row, _), found in zip(small, _unless_outage(fetched), strict=True):
+            pack.add(row, found)
+        pack.end()
+    workspace.write(rows_name(unit.id), rows.to_bytes(rows.to_table(pack.rows)))
+    return Outcome(
+        items=pack.exported,
+        size_bytes=pack.size_bytes,
+        losses=pack.losses,
+        gaps=pack.gaps,
+        facts={"inventory": inventory.totals.id},
+    )
+
+
+def _unless_outage(fetched: Iterator[Fetched]) -> Iterator[Fetched]:
+    """Pass on what was fetched; raise where nothing has answered for some time, so that an outage does not become
+    a gap for each object.
+    """
+    silent = 0
+    for found in fetched:
+        silent = silent + 1 if isinstance(found.error, SourceUnreachableError) else 0
+        if silent == OUTAGE and found.error is not None:
+            raise found.error
+        yield found
+
+
+@dataclass(slots=True)
+class _Pack:
+    """A tar being written."""
+
+    bucket: Bucket
+    name: str
+    file: BinaryIO
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    exported: int = 0
+    size_bytes: int = 0
+    _pieces: list[bytes] = field(default_factory=list)
+    _held: int = 0
+    _offset: int = 0
+
+    def add(self, row: int, found: Fetched) -> None:
+        summary = found.summary
+        if found.error is not None:
+            self.gaps.append(Gap(summary.key, "failed", str(found.error)))
+            self.rows.append(rows.failed(self.bucket.name, row, summary, str(found.error)))
+            return
+        body = found.body
+        header = tar.header(tar.member_name(summary.key), len(body), int(summary.modified.timestamp()))
+        content = rows.Content(
+            sha256=hashlib.sha256(body).hexdigest(),
+            md5=hashlib.md5(body, usedforsecurity=False).hexdigest(),
+            crc64nvme=self.bucket.crc64nvme(body),
+            pack=self.name,
+            offset=self._offset + len(header),
+        )
+        self._write(header, body, tar.padding(len(body)))
+        self.rows.append(rows.exported(self.bucket.name, row, found, content))
+        self.losses.extend(losses(found))
+        self.exported += 1
+        self.size_bytes += len(body)
+
+    def end(self) -> None:
+        self._write(tar.END)
+        self._flush()
+
+    def _write(self, *pieces: bytes) -> None:
+        size = sum(map(len, pieces))
+        self._pieces += pieces
+        self._offset += size
+        self._held += size
+        if self._held >= _WRITE_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.file.write(b"".join(self._pieces))
+        self._pieces, self._held = [], 0
+
+
+def losses(found: Fetched) -> Iterator[Loss]:
+    """Yield what is known to be missing of an object that was read."""
+    missing = found.headers.get("x-amz-missing-meta")
+    if missing is not None:
+        yield Loss(
+            found.summary.key,
+            "user metadata",
+            f"the server holds {missing} entries that it cannot send as headers",
+        )
+    if "x-amz-server-side-encryption-customer-algorithm" in found.headers:
+        yield Loss(
+            found.summary.key, "encryption", "encrypted with a key of the customer's own: stored in clear"
+        )

@@ -1,0 +1,175 @@
+"""Rows of the object index: everything that is known of one object. ``docs/FORMAT.md`` describes the columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.bucket import Fetched, ObjectSummary
+
+_TEXTS = pa.map_(pa.string(), pa.string())
+INDEX = pa.schema(
+    [
+        ("bucket", pa.string()),
+        ("key", pa.string()),
+        ("version_id", pa.string()),
+        ("is_latest", pa.bool_()),
+        ("is_delete_marker", pa.bool_()),
+        ("size", pa.int64()),
+        ("last_modified", pa.timestamp("us", tz="UTC")),
+        ("etag", pa.string()),
+        ("storage_class", pa.string()),
+        ("sha256", pa.string()),
+        ("md5", pa.string()),
+        ("crc64nvme", pa.string()),
+        ("checksums", _TEXTS),
+        ("headers", _TEXTS),
+        ("metadata", _TEXTS),
+        ("tags", _TEXTS),
+        ("other", _TEXTS),
+        ("acl", pa.string()),
+        ("lock_mode", pa.string()),
+        ("lock_until", pa.string()),
+        ("legal_hold", pa.string()),
+        ("part_sizes", pa.list_(pa.int64())),
+        ("pack", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("large", pa.string()),
+        ("disposition", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+"""Hashes are hex digits; ``pack`` and ``large`` are names relative to ``data/<source>/``; ``offset`` and ``length`` are the
+object's bytes within its pack.
+"""
+WORK = pa.schema([("position", pa.int32()), *INDEX])
+"""A row before the index is put together: with its row number in its shard of the inventory."""
+
+STANDARD_HEADERS = (
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
+)
+"""Headers that belong to the object and can be given back to a target."""
+_METADATA = "x-amz-meta-"
+_CHECKSUM = "x-amz-checksum-"
+_LOCK_MODE, _LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+_LEGAL_HOLD, _VERSION = "x-amz-object-lock-legal-hold", "x-amz-version-id"
+_OF_THE_REQUEST = {
+    "x-amz-id-2",
+    "x-amz-request-id",
+    "x-amz-tagging-count",
+    "x-amz-storage-class",
+    "x-amz-bucket-region",
+    "x-amz-request-charged",
+    _LOCK_MODE,
+    _LOCK_UNTIL,
+    _LEGAL_HOLD,
+    _VERSION,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Where an object's bytes are in the bundle, and their hashes (hex)."""
+
+    sha256: str
+    md5: str
+    crc64nvme: int
+    pack: str | None = None
+    offset: int | None = None
+    large: str | None = None
+    part_sizes: Sequence[int] = field(default_factory=list)
+
+
+def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
+    """Return the work row of an object that is in the bundle."""
+    headers = fetched.headers
+    return _row(bucket, position, fetched.summary) | {
+        "version_id": _version(headers),
+        "sha256": content.sha256,
+        "md5": content.md5,
+        "crc64nvme": f"{content.crc64nvme:016x}",
+        "checksums": _pairs(headers, _CHECKSUM),
+        "headers": [(name, headers[name]) for name in STANDARD_HEADERS if name in headers],
+        "metadata": _pairs(headers, _METADATA),
+        "tags": list(fetched.tags.items()),
+        "other": [pair for pair in headers.items() if _is_other(pair[0])],
+        "lock_mode": headers.get(_LOCK_MODE),
+        "lock_until": headers.get(_LOCK_UNTIL),
+        "legal_hold": headers.get(_LEGAL_HOLD),
+        "part_sizes": content.part_sizes,
+        "pack": content.pack,
+        "offset": content.offset,
+        "length": fetched.summary.size_bytes,
+        "large": content.large,
+        "disposition": "exported",
+    }
+
+
+def failed(bucket: str, position: int, summary: ObjectSummary, reason: str) -> dict[str, Any]:
+    """Return the work row of an object that is not in the bundle."""
+    return _row(bucket, position, summary) | {"disposition": "failed", "reason": reason}
+
+
+def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return work rows as a table."""
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=WORK)
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def to_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a work row as plain JSON; ``from_json`` reads it."""
+    return dict(row) | {"last_modified": row["last_modified"].isoformat()}
+
+
+def from_json(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what ``to_json`` wrote."""
+    return dict(row) | {"last_modified": datetime.fromisoformat(row["last_modified"])}
+
+
+def _row(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
+    return {
+        "position": position,
+        "bucket": bucket,
+        "key": summary.key,
+        "is_latest": True,
+        "is_delete_marker": False,
+        "size": summary.size_bytes,
+        "last_modified": summary.modified,
+        "etag": summary.etag,
+        "storage_class": summary.storage_class,
+    }
+
+
+def _version(headers: Mapping[str, str]) -> str | None:
+    version = headers.get(_VERSION)
+    return None if version in {None, "", "null"} else version
+
+
+def _pairs(headers: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
+    cut = len(prefix)
+    return [(name[cut:], value) for name, value in headers.items() if name.startswith(prefix)]
+
+
+def _is_other(name: str) -> bool:
+    if not name.startswith("x-amz-") or name in _OF_THE_REQUEST or name in STANDARD_HEADERS:
+        return False
+    return not name.startswith((_METADATA, _CHECKSUM))

@@ -1,0 +1,99 @@
+"""A bucket as a source of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+from exporters.base import (
+    Account,
+    DoneUnit,
+    Host,
+    Json,
+    Outcome,
+    Sink,
+    Survey,
+    SurveyItem,
+    Unit,
+    Workspace,
+)
+from exporters.bucket import Bucket
+from exporters.objects import inventory, large, pack, tar, units
+from exporters.objects.account import Closing
+
+SURVEY_KEYS = 200_000
+"""A survey lists so many keys and then says that there are more."""
+
+
+class ObjectExporter:
+    """See ``exporters.base.Exporter``; for ``s3://bucket/prefix`` URLs."""
+
+    def open(self, name: str, url: str, host: Host) -> ObjectSource:
+        """See ``Exporter.open``."""
+        return ObjectSource(name, host.bucket(url))
+
+
+class ObjectSource:
+    """See ``exporters.base.Source``."""
+
+    def __init__(self, name: str, bucket: Bucket) -> None:
+        self.name = name
+        self.url = bucket.url
+        self._bucket = bucket
+
+    def survey(self) -> Survey:
+        """See ``Source.survey``."""
+        count = size_bytes = odd = archived = 0
+        for found in islice(self._bucket.list(), SURVEY_KEYS):
+            count += 1
+            size_bytes += found.size_bytes
+            odd += tar.member_name(found.key) != found.key
+            archived += found.storage_class in {"GLACIER", "DEEP_ARCHIVE"}
+        item = SurveyItem(self._bucket.name, "bucket", count, size_bytes, exact=count < SURVEY_KEYS)
+        return Survey([item], self._bucket.server, list(_warnings(self._bucket.name, odd, archived)))
+
+    @contextmanager
+    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:
+        """See ``Source.snapshot``: lists the bucket, once."""
+        del workers
+        yield ObjectSnapshot(self._bucket, workspace, inventory.take(self._bucket, workspace))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class ObjectSnapshot:
+    """See ``exporters.base.Snapshot``: the inventory, and reads pinned to the versions that it names."""
+
+    def __init__(self, bucket: Bucket, workspace: Workspace, taken: inventory.Inventory) -> None:
+        self._bucket = bucket
+        self._workspace = workspace
+        self._inventory = taken
+        totals = taken.totals
+        self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
+
+    def units(self) -> Iterator[Unit]:
+        """See ``Snapshot.units``."""
+        return units.cut(self._inventory, self._bucket.name)
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """See ``Snapshot.export``."""
+        if "number" in unit.spec:
+            return pack.export(unit, self._bucket, self._inventory, sink, self._workspace)
+        return large.export(unit, self._bucket, self._inventory, sink)
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """See ``Snapshot.still_holds``: whether it was made by the same inventory."""
+        return bool(done.outcome.facts.get("inventory") == self._inventory.totals.id)
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """See ``Snapshot.finish``."""
+        return Closing(self._bucket, self._inventory, self._workspace, self.units()).run(done, sink)
+
+
+def _warnings(name: str, odd: int, archived: int) -> Iterator[str]:
+    if odd:
+        yield f"{name}: {odd} keys are no file names; they keep their bytes and keys, some targets refuse them"
+    if archived:
+        yield f"{name}: {archived} objects lie in an archive class and must be restored there before the export"

@@ -1,0 +1,62 @@
+"""The inventory cut into units: packs of small objects, and large objects by themselves. Pure and deterministic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from exporters.base import Unit
+from exporters.objects.inventory import SMALL_BYTES, Inventory, Totals
+
+PACK_OBJECTS = 10_000
+"""At most so many objects a pack: what an interruption can cost stays small."""
+SMALLEST_PACK_BYTES = 16 * 2**20
+LARGEST_PACK_BYTES = 256 * 2**20
+_PACKS_WANTED = 16
+"""So that small buckets, too, give several workers something to do."""
+
+
+def pack_bytes(totals: Totals) -> int:
+    """Return the size at which a pack is full."""
+    return min(max(totals.small_bytes // _PACKS_WANTED, SMALLEST_PACK_BYTES), LARGEST_PACK_BYTES)
+
+
+def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
+    """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its spec
+    names shard, first row and number of rows.
+    """
+    target = pack_bytes(inventory.totals)
+    number = 0
+    for shard in range(inventory.totals.shards):
+        table = inventory.shard(shard)
+        sizes: list[int] = table["size"].to_pylist()
+        for start, end in runs(sizes, target):
+            small = [size for size in sizes[start:end] if size <= SMALL_BYTES]
+            spec = {"shard": shard, "start": start, "rows": end - start, "number": number}
+            yield Unit(f"packs/{number:06d}", len(small), sum(small), spec)
+            number += 1
+        for row, size in enumerate(sizes):
+            if size > SMALL_BYTES:
+                key = table["key"][row].as_py()
+                spec = {"shard": shard, "start": row, "rows": 1}
+                yield Unit(f"large/{large_id(bucket, key)}", 1, size, spec)
+
+
+def runs(sizes: Sequence[int], target_bytes: int) -> Iterator[tuple[int, int]]:
+    """Yield half-open row ranges whose small objects make one pack each; ranges without any are left out."""
+    start = count = filled = 0
+    for row, size in enumerate(sizes):
+        if size > SMALL_BYTES:
+            continue
+        if count and (filled + size > target_bytes or count == PACK_OBJECTS):
+            yield start, row
+            start, count, filled = row, 0, 0
+        count += 1
+        filled += size
+    if count:
+        yield start, len(sizes)
+
+
+def large_id(bucket: str, key: str, version: str = "") -> str:
+    """Return the name of a large object's file: a hash of bucket, key and version."""
+    return hashlib.sha256("\0".join((bucket, key, version)).encode()).hexdigest()[:40]
