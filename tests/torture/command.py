@@ -1,0 +1,45 @@
+"""The command ``moveout`` as a process that can be killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+MOVEOUT = Path(sys.executable).parent / "moveout"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that ended: its exit code (negative: the signal), what it said, how long it took."""
+
+    code: int
+    said: str
+    seconds: float
+
+
+def moveout(*words: str, kill_after: float | None = None) -> Ended:
+    """Run ``moveout``; SIGKILL it after so many seconds where given."""
+    started = time.monotonic()
+    with subprocess.Popen(
+        [MOVEOUT, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=kill_after)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate()
+    return Ended(process.returncode, said, time.monotonic() - started)
+
+
+def must(*words: str) -> Ended:
+    """Run ``moveout``, which has to succeed."""
+    ended = moveout(*words)
+    assert ended.code == 0, f"moveout {' '.join(map(str, words))} ended with {ended.code}:\n{ended.said}"
+    return ended
