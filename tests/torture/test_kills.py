@@ -26,7 +26,7 @@ SLACK_BYTES = 2**20
 
 
 def content(bundle: Path) -> dict:
-    """What a bundle says: tables with digests, objects with hashes and headers; not how Parquet encodes it."""
+    """What a bundle says: tables with digests, objects with hashes and headers; not how Parquet codes it."""
     catalog = pq.read_table(bundle / "data/catalog.parquet").to_pylist()
     tables = {(row["source"], row["schema"], row["name"]): (row["items"], row["digest"]) for row in catalog}
     index = ds.dataset(bundle / "data/media/index", format="parquet").to_table().to_pylist()
