@@ -1,13 +1,15 @@
 """The case file: one move, described in TOML.
 
-``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the place. Relative paths are relative to the
-file. Secrets stand in it only as references (``env:VAR``, ``file:PATH``, ``command:…``), resolved when they are needed.
+``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the place. Relative
+paths are relative to the file. Secrets stand in it only as references (``env:VAR``, ``file:PATH``,
+``command:…``), resolved when they are needed.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import subprocess
 import tomllib
@@ -64,7 +66,9 @@ class Secret:
     @staticmethod
     def _from_command(line: str) -> str:
         try:
-            done = subprocess.run(shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+            done = subprocess.run(
+                shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60
+            )
         except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
             program = line.split(maxsplit=1)[:1] or ["?"]
             raise UsageError(f"the secret's command {program[0]!r} failed: {type(exc).__name__}") from exc
@@ -75,12 +79,26 @@ def _reason(exc: Exception) -> str:
     return getattr(exc, "strerror", None) or type(exc).__name__
 
 
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
+_PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    """Return a URL without its password."""
+    return _PASSWORD_OPTION.sub(r"\1=…", _PASSWORD.sub(r"\1:…@", url))
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``."""
 
     url: str
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed: without a password, should somebody have written one into it."""
+        return redact(self.url)
 
     def reveal(self) -> dict[str, str]:
         """Return the secrets' values by name."""
@@ -112,7 +130,9 @@ def load(path: Path) -> Case:
     except UnicodeDecodeError as exc:
         raise UsageError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
     except tomllib.TOMLDecodeError as exc:
-        raise UsageError(f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes") from exc
+        raise UsageError(
+            f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes"
+        ) from exc
     return _Reader(path).case(document)
 
 
@@ -161,7 +181,7 @@ class _Reader:
     def _text(self, table: Mapping[str, Any], key: str, where: str, *, default: str | None = None) -> str:
         value = table.get(key, default)
         if not isinstance(value, str) or not value.strip():
-            self._fail(f"{where} needs {key} = \"…\"")
+            self._fail(f'{where} needs {key} = "…"')
         return str(value)
 
     def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
@@ -179,7 +199,9 @@ class _Reader:
         if section not in document:
             return None
         table = document[section]
-        return Endpoint(self._resolve(self._text(table, "place", f"[{section}]")), self._secrets(table, f"[{section}]"))
+        return Endpoint(
+            self._resolve(self._text(table, "place", f"[{section}]")), self._secrets(table, f"[{section}]")
+        )
 
     def _resolve(self, url: str) -> str:
         if "://" in url:
@@ -192,8 +214,14 @@ class _Reader:
             if name not in table:
                 continue
             reference = table[name]
-            if not isinstance(reference, str) or reference.partition(":")[0] not in {"env", "file", "command"}:
-                self._fail(f"{where}: {name} takes no secret itself; write env:VARIABLE, file:PATH or command:PROGRAM …")
+            if not isinstance(reference, str) or reference.partition(":")[0] not in {
+                "env",
+                "file",
+                "command",
+            }:
+                self._fail(
+                    f"{where}: {name} takes no secret itself; write env:VAR, file:PATH or command:PROGRAM …"
+                )
             found[name] = Secret(reference, self._path.parent)
         return found
 
@@ -224,7 +252,9 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse_deadline(text: str, *, relative: bool = True) -> datetime:
-    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), or ``30h``, ``90m``, ``2d`` from now."""
+    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), or with
+    ``relative`` also ``30h``, ``90m``, ``2d`` from now.
+    """
     text = text.strip()
     if relative and text[-1:] in _UNITS and text[:-1].isdigit():
         return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
@@ -238,7 +268,7 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
     return moment if moment.tzinfo else moment.astimezone()
 
 
-TEMPLATE = '''\
+TEMPLATE = """\
 # One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
 
 [case]
@@ -281,4 +311,4 @@ url = "s3://media?profile=new"
 # [limits]
 # workers = 8
 # bwlimit = "50M"       # bytes a second
-'''
+"""

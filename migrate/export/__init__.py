@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.export.engine import export
+from migrate.export.engine import already_sealed, export
 from migrate.export.outcome import ExportOptions, ExportOutcome, SourceResult
 from migrate.export.status import ExportStatus, SourceStatus, export_status
 
@@ -12,6 +12,7 @@ __all__ = [
     "ExportStatus",
     "SourceResult",
     "SourceStatus",
+    "already_sealed",
     "export",
     "export_status",
 ]

@@ -63,6 +63,15 @@ class Run:
     stop: threading.Event
 
 
+def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
+    """Return the outcome where the complete bundle of these sources lies at the place already: then they need not even be
+    reachable any more. Raises what ``export`` raises where something else lies there.
+    """
+    check_names(sources)
+    whole = refuse_foreign(store, sources)
+    return None if whole is None else _already(store, whole)
+
+
 def export(
     sources: Sequence[Source],
     store: MultipartStore,

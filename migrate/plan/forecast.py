@@ -11,7 +11,7 @@ from migrate.plan.survey import SourcePlan
 
 Verdict = Literal["in time", "tight", "late", "no deadline"]
 TIGHT_SHARE = 0.7
-"""A forecast that needs more than this share of the time left is called tight: rates seldom hold for a whole night."""
+"""A forecast that needs more than this share of the time left is tight: rates seldom hold all night."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """When everything has left the old host, and whether that is in time. ``margin_seconds`` is negative when late."""
+    """When all has left the old host, and whether in time. ``margin_seconds`` is negative when late."""
 
     stages: Sequence[StageTime]
     seconds: float
@@ -46,7 +46,7 @@ def forecast(
 ) -> Forecast:
     """Add up export and transfer: what must happen before the old host is gone. Rates are bytes per second.
 
-    The bundle is taken to be as large as its sources; Parquet is usually smaller, so this errs on the late side.
+    The bundle is taken to be as large as its sources; Parquet is usually smaller: this errs on the late side.
     """
     stages = [stage for source in sources if (stage := _export_stage(source, place_rate, limit_rate))]
     size_bytes = sum(source.size_bytes for source in sources)

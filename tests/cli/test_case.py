@@ -73,7 +73,9 @@ def test_secrets_come_from_the_environment_a_file_or_a_command(tmp_path, monkeyp
     assert Secret("command:printf three").reveal() == "three"
 
 
-@pytest.mark.parametrize("reference", ["env:NOT_SET_ANYWHERE", "file:/no/such/file", "command:false", "command:"])
+@pytest.mark.parametrize(
+    "reference", ["env:NOT_SET_ANYWHERE", "file:/no/such/file", "command:false", "command:"]
+)
 def test_a_secret_that_cannot_be_had_is_a_usage_error(reference):
     with pytest.raises(UsageError):
         Secret(reference).reveal()

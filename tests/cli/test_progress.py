@@ -49,7 +49,8 @@ def test_without_a_terminal_the_last_state_is_a_plain_line():
 
 
 @pytest.mark.parametrize(
-    ("size_bytes", "words"), [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (3_240_000_000, "3.24 GB"), (7e13, "70 TB")]
+    ("size_bytes", "words"),
+    [(0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (3_240_000_000, "3.24 GB"), (7e13, "70 TB")],
 )
 def test_sizes_are_powers_of_a_thousand(size_bytes, words):
     assert bytes_words(size_bytes) == words

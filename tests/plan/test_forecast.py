@@ -30,7 +30,10 @@ def test_the_slower_of_reading_and_writing_counts():
 
 
 def test_transfer_goes_at_the_slowest_of_both_places_and_the_limit():
-    stages = {stage.name: stage.seconds for stage in make([source()], place_rate=500, target_rate=200, limit_rate=100).stages}
+    stages = {
+        stage.name: stage.seconds
+        for stage in make([source()], place_rate=500, target_rate=200, limit_rate=100).stages
+    }
     assert stages == {"export app": 10.0, "transfer": 10.0}
 
 

@@ -1,0 +1,137 @@
+"""``moveout export``: sources become a sealed bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.state import SourceName
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.options import CaseFile
+from migrate.cli.session import Session, export_workers, verb
+from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.errors import UsageError
+from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export
+from migrate.store import open_place
+
+_SHOWN_GAPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A sealed bundle, and how it came to be. ``seconds`` of this run."""
+
+    outcome: ExportOutcome
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """3 where the bundle has gaps, or the code of the error that ended a source."""
+        return self.outcome.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the bundle, counts, sizes in bytes, seconds and gaps."""
+        done = self.outcome
+        broken = [
+            {"source": name, "code": error.code, "message": str(error), "next": error.next_step}
+            for name, error in done.broken
+        ]
+        return {
+            "place": done.place,
+            "bundle": done.bundle_id,
+            "complete": done.complete,
+            "already_sealed": done.already_sealed,
+            "files": done.files,
+            "size_bytes": done.size_bytes,
+            "seconds": self.seconds,
+            "sources": [asdict(source) for source in done.sources],
+            "broken": broken,
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what was exported and what is missing."""
+        done = self.outcome
+        for source in done.sources:
+            _draw_source(console, source)
+        for name, error in done.broken:
+            console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)), soft_wrap=True)
+        if done.already_sealed:
+            console.print(
+                f"The bundle at {done.place} was sealed before; nothing was left to do", soft_wrap=True
+            )
+            return
+        state = "complete" if done.complete else "INCOMPLETE"
+        console.print(
+            f"Sealed, {state}: {count_words(done.files)} files, {bytes_words(done.size_bytes)}"
+            f" at {done.place} in {duration_words(self.seconds)}",
+            soft_wrap=True,
+        )
+        if not done.complete:
+            console.print(
+                "→ once the reasons above are gone, run the same command again; what is done stays done"
+            )
+
+
+def _draw_source(console: Console, source: SourceResult) -> None:
+    counts = ", ".join(f"{count_words(count)} {word}" for word, count in source.dispositions.items() if count)
+    console.print(
+        Text.assemble(
+            (source.name, "bold"), f"  {counts or 'nothing there'}, {bytes_words(source.size_bytes)} read"
+        ),
+        soft_wrap=True,
+    )
+    for reason in source.reasons:
+        console.print(Text(f"  ! {reason}", style="yellow"), soft_wrap=True)
+    for gap in source.gaps[:_SHOWN_GAPS]:
+        console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"), soft_wrap=True)
+    if len(source.gaps) > _SHOWN_GAPS:
+        console.print(f"  and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
+
+
+def run_export(
+    session: Session,
+    endpoints: Mapping[str, Endpoint],
+    place: Endpoint,
+    case: Case | None,
+    options: ExportOptions,
+) -> Exported:
+    """Export the sources to the place."""
+    throttle = session.throttle(case.bwlimit if case else None)
+    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    workers = session.workers(default=export_workers(), case=case.workers if case else None)
+    started = time.monotonic()
+    names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
+    if (before := already_sealed(names, store)) is not None:
+        return Exported(before, time.monotonic() - started)
+    with open_sources(endpoints) as sources:
+        outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
+    return Exported(outcome, time.monotonic() - started)
+
+
+@verb(app, "export")
+def export_command(
+    session: Session,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=URL]...", help="Sources.")] = None,
+    case: CaseFile = None,
+    to: Annotated[str | None, typer.Option(metavar="PLACE", help="Directory or s3://bucket/prefix.")] = None,
+    seal_incomplete: Annotated[
+        bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
+    ] = False,
+) -> Exported:
+    """Snapshot the sources into a bundle and seal it; go on where an earlier run stopped."""
+    loaded = load_case(case)
+    place = Endpoint(to) if to else (loaded.bundle if loaded else None)
+    if place is None:
+        raise UsageError(
+            "no place for the bundle is named", next_step="add --to PLACE, or [bundle] place in the case file"
+        )
+    endpoints = choose(parse_pairs(pairs or []), loaded)
+    return run_export(session, endpoints, place, loaded, ExportOptions(seal_incomplete=seal_incomplete))

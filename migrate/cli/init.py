@@ -1,0 +1,52 @@
+"""``moveout init``: a commented case file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from migrate.case import TEMPLATE
+from migrate.cli import app
+from migrate.cli.session import Session, verb
+from migrate.errors import OK, NoSpaceError, NotEmptyError
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The case file that was written."""
+
+    path: Path
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the path."""
+        return {"case": str(self.path)}
+
+    def draw(self, console: Console) -> None:
+        """Say what to do with it."""
+        console.print(
+            f"{self.path} is written. Fill in where things are, then: moveout plan -c {self.path}",
+            soft_wrap=True,
+        )
+
+
+@verb(app, "init")
+def init(
+    _session: Session,
+    path: Annotated[Path, typer.Argument(metavar="[CASE]", help="Where to write it.")] = Path("moveout.toml"),
+) -> Written:
+    """Write a commented case file, moveout.toml."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE)
+    except FileExistsError:
+        raise NotEmptyError(
+            f"{path} exists already", next_step="edit it, or name another file: moveout init other.toml"
+        ) from None
+    except OSError as exc:
+        raise NoSpaceError(f"{path} cannot be written: {exc.strerror}") from exc
+    return Written(path)

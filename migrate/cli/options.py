@@ -1,0 +1,49 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migrate.case import Endpoint
+from migrate.cli.sources import parse_pairs
+from migrate.errors import UsageError
+
+CaseFile = Annotated[
+    Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to the question.")]
+
+_PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Positional words sorted by their look: places, and NAME=URL pairs."""
+
+    places: tuple[str, ...]
+    pairs: dict[str, Endpoint]
+
+
+def sort_words(words: Sequence[str]) -> Words:
+    """Tell places from ``NAME=URL`` pairs."""
+    pairs = [word for word in words if _PAIR.fullmatch(word)]
+    return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
+
+
+def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
+    """Return the one place that is meant: the word, else the case's. Raises ``UsageError``."""
+    if len(words.places) > 1:
+        raise UsageError(f"one {what} is wanted, {len(words.places)} are given: {', '.join(words.places)}")
+    if words.places:
+        return Endpoint(words.places[0])
+    if fallback is None:
+        raise UsageError(
+            f"no {what} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+        )
+    return fallback

@@ -1,0 +1,149 @@
+"""``moveout plan``: what is there, how fast, and is it in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from exporters.base import SurveyItem
+from migrate.case import Case, Endpoint, parse_deadline
+from migrate.cli import app
+from migrate.cli.options import CaseFile
+from migrate.cli.session import Session, export_workers, verb
+from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
+from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
+from migrate.errors import OK, DeadlineError
+from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
+from migrate.store import open_place
+
+_SHOWN_ITEMS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan as shown and as JSON."""
+
+    sources: Sequence[SourcePlan]
+    forecast: Forecast
+    place_rate: float | None
+    target_rate: float | None
+
+    @property
+    def exit_code(self) -> int:
+        """9 where the deadline will be missed."""
+        return DeadlineError.exit_code if self.forecast.verdict == "late" else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything that was found and measured; sizes in bytes, rates per second."""
+        return {
+            "sources": [
+                asdict(source) | {"items": source.items, "size_bytes": source.size_bytes}
+                for source in self.sources
+            ],
+            "write_bytes_per_second": {"bundle": self.place_rate, "target": self.target_rate},
+            "forecast": asdict(self.forecast),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print a table per source, then the stages and the verdict."""
+        for source in self.sources:
+            _draw_source(console, source)
+        _draw_forecast(console, self)
+
+
+def _draw_source(console: Console, source: SourcePlan) -> None:
+    console.print(
+        Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"), soft_wrap=True
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("what")
+    table.add_column("items", justify="right")
+    table.add_column("size", justify="right")
+    largest = sorted(source.survey.items, key=lambda item: (-item.size_bytes, item.name))
+    for item in largest[:_SHOWN_ITEMS]:
+        table.add_row(*_item_row(item))
+    if len(largest) > _SHOWN_ITEMS:
+        rest = largest[_SHOWN_ITEMS:]
+        rows, size = sum(item.items for item in rest), sum(item.size_bytes for item in rest)
+        table.add_row(f"and {len(rest)} more", count_words(rows), bytes_words(size), style="dim")
+    table.add_row(Text("in all", "bold"), count_words(source.items), bytes_words(source.size_bytes))
+    console.print(table)
+    for warning in source.survey.warnings:
+        console.print(Text.assemble(("! ", "yellow"), warning), soft_wrap=True)
+
+
+def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
+    about = "" if item.exact else "~"
+    return Text(item.name), about + count_words(item.items), about + bytes_words(item.size_bytes)
+
+
+def _draw_forecast(console: Console, planned: Planned) -> None:
+    found = planned.forecast
+    for source in planned.sources:
+        if source.estimate:
+            rate = source.estimate
+            rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
+            console.print(f"{source.name} was read for a moment at {rates}", soft_wrap=True)
+    for name, write in (("bundle's", planned.place_rate), ("target's", planned.target_rate)):
+        if write:
+            console.print(f"the {name} place takes {bytes_words(write)}/s", soft_wrap=True)
+    for stage in found.stages:
+        console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}", soft_wrap=True)
+    ready = f"ready {moment_words(found.ready)} if started now"
+    console.print(f"{'in all':<24}{duration_words(found.seconds):>14}   {ready}")
+    if found.deadline is None or found.margin_seconds is None:
+        console.print(
+            "No deadline is given; --deadline 30h, or deadline in the case file, is checked against.",
+            style="dim",
+        )
+        return
+    style = {"in time": "bold green", "tight": "bold yellow", "late": "bold red"}[found.verdict]
+    side = "too late" if found.margin_seconds < 0 else "to spare"
+    margin = f"{duration_words(abs(found.margin_seconds))} {side}"
+    console.print(
+        Text.assemble((found.verdict.upper(), style), f": deadline {moment_words(found.deadline)}, {margin}")
+    )
+
+
+def run_plan(
+    session: Session, endpoints: Mapping[str, Endpoint], case: Case | None, until: datetime | None
+) -> Planned:
+    """Survey the sources, try out the way, and forecast."""
+    workers = session.workers(default=export_workers(), case=case.workers if case else None)
+    with open_sources(endpoints) as sources:
+        found = survey(sources, workers=workers)
+    throttle = session.throttle(case.bwlimit if case else None)
+    places = (case.bundle, case.target) if case else (None, None)
+    bundle, target = (measure_write(open_place(p.url, secrets=p.reveal())) if p else None for p in places)
+    verdict = forecast(
+        found,
+        place_rate=bundle,
+        target_rate=target,
+        limit_rate=throttle.bytes_per_second if throttle else None,
+        now=datetime.now(UTC),
+        deadline=until,
+    )
+    return Planned(found, verdict, bundle, target)
+
+
+@verb(app, "plan")
+def plan_command(
+    session: Session,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=URL]...", help="Sources.")] = None,
+    case: CaseFile = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
+    ] = None,
+) -> Planned:
+    """Say what is there, how fast it can leave, and whether it makes it by the deadline."""
+    loaded = load_case(case)
+    until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
+    return run_plan(session, choose(parse_pairs(pairs or []), loaded), loaded, until)

@@ -1,0 +1,201 @@
+"""Progress for people: a live line on a terminal, a line every ten seconds elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from migrate.cli.words import bytes_words, count_words, duration_words
+
+LINE_SECONDS = 10.0
+"""How often a run without a terminal says where it is."""
+_RATE_WINDOW_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """The counters of one stage. Sizes are bytes; ``skipped_*`` was done by an earlier run."""
+
+    what: str
+    started: float
+    total_items: int = 0
+    total_bytes: int = 0
+    items: int = 0
+    size_bytes: int = 0
+    skipped_items: int = 0
+    skipped_bytes: int = 0
+
+    @property
+    def fraction(self) -> float | None:
+        """How much is done, 0 to 1, by bytes where they are known, else by items."""
+        if self.total_bytes:
+            return min(1.0, (self.size_bytes + self.skipped_bytes) / self.total_bytes)
+        if self.total_items:
+            return min(1.0, (self.items + self.skipped_items) / self.total_items)
+        return None
+
+
+class Meter:
+    """Counts what worker threads report; says it as one line. Drawing is up to the subclasses."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._stage: Stage | None = None
+        self._samples: deque[tuple[float, int, int]] = deque()
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        """Start a stage with its totals."""
+        with self._lock:
+            self._stage = Stage(what, self._clock(), items, size_bytes)
+            self._samples.clear()
+
+    def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Raise the totals."""
+        with self._lock:
+            if self._stage:
+                self._stage.total_items += items
+                self._stage.total_bytes += size_bytes
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Count what was done now."""
+        with self._lock:
+            if self._stage:
+                self._stage.items += items
+                self._stage.size_bytes += size_bytes
+
+    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        """Count what an earlier run had done."""
+        with self._lock:
+            if self._stage:
+                self._stage.skipped_items += items
+                self._stage.skipped_bytes += size_bytes
+
+    def line(self) -> str:
+        """Return the state of the stage as one line of text."""
+        with self._lock:
+            if self._stage is None:
+                return ""
+            return _line(self._stage, *self._rates(self._stage), self._clock())
+
+    def _rates(self, stage: Stage) -> tuple[float, float]:
+        now = self._clock()
+        self._samples.append((now, stage.items, stage.size_bytes))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_WINDOW_SECONDS:
+            self._samples.popleft()
+        then, items, size_bytes = self._samples[0]
+        if now - then < 0.5:
+            then, items, size_bytes = stage.started, 0, 0
+        seconds = max(now - then, 0.001)
+        return (stage.items - items) / seconds, (stage.size_bytes - size_bytes) / seconds
+
+
+def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float) -> str:
+    fraction = stage.fraction
+    words = [f"{fraction:4.0%}" if fraction is not None else ""]
+    items, size_bytes = stage.items + stage.skipped_items, stage.size_bytes + stage.skipped_bytes
+    if items or stage.total_items:
+        words.append(
+            count_words(items) + (f" of {count_words(stage.total_items)}" if stage.total_items else "")
+        )
+    if size_bytes or stage.total_bytes:
+        words.append(
+            bytes_words(size_bytes) + (f" of {bytes_words(stage.total_bytes)}" if stage.total_bytes else "")
+        )
+    if bytes_rate >= 1:
+        words.append(f"{bytes_words(bytes_rate)}/s")
+    if items_rate >= 1:
+        words.append(f"{count_words(round(items_rate))}/s")
+    left = _left_seconds(stage, items_rate, bytes_rate)
+    words.append(f"{duration_words(left)} left" if left is not None else duration_words(now - stage.started))
+    return f"{stage.what}  " + "  ".join(word for word in words if word)
+
+
+def _left_seconds(stage: Stage, items_rate: float, bytes_rate: float) -> float | None:
+    if stage.total_bytes and bytes_rate >= 1:
+        return max(0.0, (stage.total_bytes - stage.size_bytes - stage.skipped_bytes) / bytes_rate)
+    if not stage.total_bytes and stage.total_items and items_rate >= 1:
+        return max(0.0, (stage.total_items - stage.items - stage.skipped_items) / items_rate)
+    return None
+
+
+class LiveProgress(Meter):
+    """One line at the bottom of a terminal, redrawn four times a second."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._live: Live | None = None
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        """Start drawing."""
+        self.end()
+        super().begin(what, items=items, size_bytes=size_bytes)
+        self._live = Live(
+            get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def note(self, message: str) -> None:
+        """Print a sentence above the line."""
+        self._console.print(Text(message), soft_wrap=True)
+
+    def end(self) -> None:
+        """Leave the last state as a plain line."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+            self._console.print(self._draw())
+
+    def _draw(self) -> Text:
+        text = Text(self.line(), no_wrap=True, overflow="ellipsis")
+        text.stylize("bold", 0, text.plain.find("  ") if "  " in text.plain else len(text.plain))
+        return text
+
+
+class LineProgress(Meter):
+    """A line every ten seconds, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._stop: threading.Event | None = None
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        """Start the clock."""
+        self.end()
+        super().begin(what, items=items, size_bytes=size_bytes)
+        self._stop = threading.Event()
+        threading.Thread(target=self._tick, args=(self._stop,), daemon=True, name="progress").start()
+
+    def note(self, message: str) -> None:
+        """Print a sentence."""
+        self._console.print(Text(message), soft_wrap=True)
+
+    def end(self) -> None:
+        """Print where the stage ended."""
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+            self._console.print(Text(self.line()), soft_wrap=True)
+
+    def _tick(self, stop: threading.Event) -> None:
+        while not stop.wait(LINE_SECONDS):
+            self._console.print(Text(self.line()), soft_wrap=True)
+
+
+class Quiet(Meter):
+    """Counts and prints nothing."""
+
+    def note(self, message: str) -> None:
+        """Drop the sentence; errors are told by the command itself."""
+
+    def end(self) -> None:
+        """Nothing to draw."""

@@ -1,0 +1,109 @@
+"""``moveout restore``: databases and buckets are brought up from a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.reader import BundleReader
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.destinations import check_pairs, restore_source
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
+from migrate.cli.sources import load_case
+from migrate.cli.verify import known_secrets
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.errors import OK, DamageError, UsageError
+from migrate.restore.outcome import RestoreOutcome
+from migrate.store import open_place
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was brought up, and where."""
+
+    place: str
+    targets: Mapping[str, str]
+    outcomes: Sequence[RestoreOutcome]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """6 where something could not be brought up as it was."""
+        return DamageError.exit_code if any(one.findings for one in self.outcomes) else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return counts, bytes and findings by source."""
+        return {
+            "place": self.place,
+            "seconds": self.seconds,
+            "restored": [asdict(one) | {"url": self.targets[one.source]} for one in self.outcomes],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what is up and what is not."""
+        for one in self.outcomes:
+            skipped = f" ({count_words(one.skipped_items)} were there already)" if one.skipped_items else ""
+            console.print(
+                f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
+                f" → {self.targets[one.source]}",
+                soft_wrap=True,
+            )
+            for note in one.notes:
+                console.print(Text(f"  {note}", style="dim"), soft_wrap=True)
+            for finding in one.findings[:_SHOWN]:
+                console.print(Text(f"  ! {finding}", style="yellow"), soft_wrap=True)
+            if len(one.findings) > _SHOWN:
+                console.print(f"  and {len(one.findings) - _SHOWN:,} more (all with --json)")
+        console.print(f"Restored in {duration_words(self.seconds)}")
+
+
+def run_restore(
+    session: Session, place: Endpoint, targets: Mapping[str, Endpoint], case: Case | None, *, merge: bool
+) -> Restored:
+    """Bring the named sources up from the bundle at a place."""
+    throttle = session.throttle(case.bwlimit if case else None)
+    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    started = time.monotonic()
+    reader = BundleReader(store)
+    check_pairs(reader, targets)
+    outcomes = []
+    for name, endpoint in targets.items():
+        default = TRANSFER_WORKERS if endpoint.url.startswith("s3:") else export_workers()
+        workers = session.workers(default=default, case=case.workers if case else None)
+        outcomes.append(
+            restore_source(reader, name, endpoint, workers=workers, progress=session.progress, merge=merge)
+        )
+    shown = {name: endpoint.shown for name, endpoint in targets.items()}
+    return Restored(store.place, shown, outcomes, time.monotonic() - started)
+
+
+@verb(app, "restore")
+def restore_command(
+    session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE NAME=URL...]")] = None,
+    case: CaseFile = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Restore into a database or bucket that is not empty.")
+    ] = False,
+) -> Restored:
+    """Bring databases and buckets up from a bundle; go on where an earlier run stopped."""
+    loaded = load_case(case)
+    sorted_words = sort_words(words or [])
+    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
+    targets = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.restores) if loaded else {})
+    if not targets:
+        raise UsageError(
+            "nothing says what goes where",
+            next_step="give NAME=URL …, or [[restore]] tables in the case file",
+        )
+    return run_restore(session, place, targets, loaded, merge=merge)

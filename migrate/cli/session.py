@@ -1,0 +1,202 @@
+"""What all commands share: the common options, the error seam, and the two ways to answer (text and JSON)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, get_type_hints
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from exporters.errors import SourceError
+from migrate.cli.progress import LineProgress, LiveProgress, Quiet
+from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
+from migrate.progress import Progress
+from migrate.store.throttle import Throttle, parse_rate
+
+JSON_VERSION = 1
+_MAX_WORKERS = 256
+
+
+class Answer(Protocol):
+    """What a command says at its end."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the command ends with."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the machine-readable result."""
+        ...
+
+    def draw(self, console: Console) -> None:
+        """Print the result for people."""
+        ...
+
+
+@dataclass(slots=True)
+class Session:
+    """The common options of one command, and its progress."""
+
+    command: str
+    json: bool
+    quiet: bool
+    no_input: bool
+    workers_given: int | None
+    bwlimit_given: str | None
+    out: Console
+    err: Console
+    progress: Progress
+
+    def workers(self, *, default: int, case: int | None = None) -> int:
+        """Return the number of workers: the option, else the case's, else ``default``."""
+        return self.workers_given or case or default
+
+    def throttle(self, case: str | None = None) -> Throttle | None:
+        """Return the bandwidth limit, or None."""
+        text = self.bwlimit_given or case
+        return Throttle(parse_rate(text)) if text else None
+
+    def confirm(self, question: str) -> bool:
+        """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
+        if self.no_input or not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to mean it")
+        return typer.confirm(question, err=True)
+
+
+def export_workers() -> int:
+    """Return how many units are exported at once unless told: each needs CPU and holds memory."""
+    return min(max(os.cpu_count() or 2, 2), 8)
+
+
+TRANSFER_WORKERS = 8
+"""How many parts travel at once unless told."""
+
+_JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
+_WORKERS = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How much is done at once."),
+]
+_BWLIMIT = Annotated[
+    str | None, typer.Option("--bwlimit", metavar="RATE", help="Bytes a second, such as 10M or 500K.")
+]
+_NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
+
+
+def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
+    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options."""
+
+    def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(
+            *,
+            json_: bool = False,
+            quiet: bool = False,
+            workers: int | None = None,
+            bwlimit: str | None = None,
+            no_input: bool = False,
+            **own: Any,
+        ) -> None:
+            session = _session(name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
+            raise typer.Exit(_run(session, lambda: function(session, **own)))
+
+        _add_common_options(command, function)
+        app.command(name)(command)
+        return command
+
+    return decorate
+
+
+def _add_common_options(command: Callable[..., None], function: Callable[..., Answer]) -> None:
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    common: list[tuple[str, Any, Any]] = [
+        ("json_", _JSON, False), ("quiet", _QUIET, False), ("workers", _WORKERS, None),
+        ("bwlimit", _BWLIMIT, None), ("no_input", _NO_INPUT, False),
+    ]  # fmt: skip
+    parameters += [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, a, d in common
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _session(
+    name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
+) -> Session:
+    err = Console(stderr=True, highlight=False)
+    progress: Progress = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
+    return Session(name, as_json, quiet, no_input, workers, bwlimit, Console(highlight=False), err, progress)
+
+
+def _run(session: Session, work: Callable[[], Answer]) -> int:
+    """Do the work, say its answer or its error, and return the exit code."""
+    try:
+        with _terminable():
+            answer = work()
+    except (MoveoutError, SourceError) as exc:
+        session.progress.end()
+        return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
+    except KeyboardInterrupt:
+        session.progress.end()
+        step = "run the same command again: what is done stays done"
+        return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
+    except Exception as exc:
+        session.progress.end()
+        traceback.print_exc(file=sys.stderr)
+        step = "this is a defect of moveout; what is done stays done. Please report the lines above"
+        return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
+    session.progress.end()
+    if session.json:
+        _print_json(session, answer.exit_code, {"result": answer.as_json()})
+    else:
+        answer.draw(session.out)
+    return answer.exit_code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM stop the work as Ctrl-C does."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
+    if session.json:
+        _print_json(session, exit_code, {"error": {"code": code, "message": message, "next": next_step}})
+    text = Text.assemble(("moveout: ", "bold red"), message)
+    if next_step:
+        text.append(f"\n→ {next_step}")
+    session.err.print(text, soft_wrap=True)
+    return exit_code
+
+
+def _print_json(session: Session, exit_code: int, body: dict[str, Any]) -> None:
+    head = {
+        "moveout": JSON_VERSION,
+        "command": session.command,
+        "ok": exit_code == OK,
+        "exit_code": exit_code,
+    }
+    sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()

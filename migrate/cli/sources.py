@@ -1,0 +1,104 @@
+"""From words on the command line to open sources: NAME=URL pairs, the exporters' entry points, secrets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from exporters.base import Exporter, Source
+from exporters.bucket import Bucket
+from migrate.bundle import layout
+from migrate.case import Case, Endpoint, load, redact
+from migrate.errors import UsageError
+from migrate.store.s3_bucket import open_bucket
+
+ENTRY_POINTS = "moveout.exporters"
+
+
+def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
+    """Parse ``NAME=URL`` words. Raises ``UsageError`` naming the word."""
+    found: dict[str, Endpoint] = {}
+    for word in words:
+        name, equals, url = word.partition("=")
+        if not equals or not url:
+            raise UsageError(
+                f"{redact(word)!r} is not NAME=URL",
+                next_step="for example: app=postgresql://me@host/db media=s3://media",
+            )
+        check_name(name)
+        if name in found:
+            raise UsageError(f"the source {name!r} is named twice")
+        found[name] = Endpoint(url)
+    return found
+
+
+def check_name(name: str) -> None:
+    """Raise ``UsageError`` unless ``name`` can be a folder of the bundle."""
+    if not layout.is_source_name(name):
+        raise UsageError(
+            f"{name!r} cannot name a source", next_step="use lower-case letters, digits and '-', at most 63"
+        )
+
+
+def load_case(path: Path | None) -> Case | None:
+    """Load the case file, where one is given."""
+    if path is None:
+        return None
+    case = load(path)
+    for name in case.sources:
+        check_name(name)
+    return case
+
+
+def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
+    """Return the sources that are meant: those on the command line, else the case's."""
+    if pairs:
+        return pairs
+    if case and case.sources:
+        return case.sources
+    raise UsageError(
+        "no source is named", next_step="give NAME=URL …, or a case file with -c (moveout init writes one)"
+    )
+
+
+class _Host:
+    """Lends clients and secrets to one source's exporter."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def secret(self, name: str) -> str | None:
+        secret = self._endpoint.secrets.get(name)
+        return secret.reveal() if secret else None
+
+    def bucket(self, url: str) -> Bucket:
+        return open_bucket(url, secrets=self._endpoint.reveal())
+
+
+def exporter_for(url: str) -> Exporter:
+    """Return the exporter of a URL's scheme. Raises ``UsageError`` that lists the schemes there are."""
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    known = entry_points(group=ENTRY_POINTS)
+    for entry in known:
+        if entry.name == scheme:
+            made: Exporter = entry.load()()
+            return made
+    schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
+    raise UsageError(
+        f"no exporter reads {scheme + '://' if scheme else repr(redact(url))}",
+        next_step=f"this moveout reads {schemes}",
+    )
+
+
+@contextlib.contextmanager
+def open_sources(endpoints: Mapping[str, Endpoint]) -> Iterator[list[Source]]:
+    """Open all sources; close them at the end."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for name, endpoint in endpoints.items():
+            source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint))
+            stack.callback(source.close)
+            opened.append(source)
+        yield opened

@@ -1,0 +1,141 @@
+"""``moveout status``: how far things are, told from the places alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.errors import OK, MoveoutError
+from migrate.export import ExportStatus, SourceStatus, export_status
+from migrate.store import open_place
+from migrate.transfer import TransferStatus, transfer_status
+
+_SHOWN_GAPS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceStatus:
+    """A place and what is going on there: a transfer to it, or an export; or why that cannot be told."""
+
+    place: str
+    transfer: TransferStatus | None = None
+    export: ExportStatus | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of all places that were asked for."""
+
+    places: Sequence[PlaceStatus]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything that is known."""
+        return {"places": [asdict(place) for place in self.places]}
+
+    def draw(self, console: Console) -> None:
+        """Print a paragraph per place."""
+        for place in self.places:
+            console.print(Text(place.place, style="bold"), soft_wrap=True)
+            if place.error:
+                console.print(f"  {place.error}", soft_wrap=True)
+            if place.transfer:
+                _draw_transfer(console, place.transfer)
+            if place.export:
+                _draw_export(console, place.export)
+
+
+def _draw_transfer(console: Console, found: TransferStatus) -> None:
+    total = found.bytes_done + found.bytes_left
+    share = f"{found.bytes_done / total:.0%}" if total else "-"
+    state = (
+        f"running: {found.holder}"
+        if found.holder
+        else "nobody is at work; run the same transfer again to go on"
+    )
+    console.print(f"  transfer of {found.id} from {found.origin}", soft_wrap=True)
+    console.print(
+        f"  {share}: {count_words(found.files_done)} files, {bytes_words(found.bytes_done)} done;"
+        f" {count_words(found.files_left)} files, {bytes_words(found.bytes_left)} left",
+        soft_wrap=True,
+    )
+    console.print(f"  {state}", soft_wrap=True)
+
+
+def _draw_export(console: Console, found: ExportStatus) -> None:
+    words = {
+        "empty": "nothing is there yet",
+        "exporting": "an export is running",
+        "stopped": "an export was stopped; run the same export again to go on",
+        "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
+        "complete": "a sealed bundle, complete",
+    }
+    console.print(
+        f"  {words[found.state]}" + (f" ({found.bundle_id})" if found.bundle_id else ""), soft_wrap=True
+    )
+    if found.holder and found.state == "exporting":
+        age = (
+            f", last sign of life {duration_words(found.heartbeat_seconds)} ago"
+            if found.heartbeat_seconds
+            else ""
+        )
+        console.print(f"  {found.holder}{age}", soft_wrap=True)
+    for source in found.sources:
+        _draw_source(console, source)
+
+
+def _draw_source(console: Console, source: SourceStatus) -> None:
+    about = "" if source.exact else "~"
+    done = f"{about}{count_words(source.done.items)} items, {about}{bytes_words(source.done.size_bytes)}"
+    planned = ""
+    if source.planned and not source.finished:
+        more = "" if source.whole else "at least "
+        planned = f" of {more}{count_words(source.planned.items)}, {bytes_words(source.planned.size_bytes)}"
+    rate = f"; {bytes_words(source.bytes_rate)}/s" if source.bytes_rate and not source.finished else ""
+    console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"), soft_wrap=True)
+    for gap in source.gaps[:_SHOWN_GAPS]:
+        console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"), soft_wrap=True)
+    if len(source.gaps) > _SHOWN_GAPS:
+        console.print(f"    and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
+
+
+@verb(app, "status")
+def status_command(
+    _session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE]")] = None,
+    case: CaseFile = None,
+) -> Status:
+    """Say what is done and what is left; also while another process works on it, and after a crash."""
+    places = _places(words or [], load_case(case))
+    return Status([_look(endpoint, alone=len(places) == 1) for endpoint in places])
+
+
+def _places(words: Sequence[str], case: Case | None) -> list[Endpoint]:
+    if words or case is None:
+        return [one_place(sort_words(words), None, "place")]
+    named = [place for place in (case.bundle, case.target) if place is not None]
+    return named or [one_place(sort_words([]), None, "place")]
+
+
+def _look(endpoint: Endpoint, *, alone: bool) -> PlaceStatus:
+    """Ask one place. With several, one that cannot be asked does not hide the others."""
+    try:
+        store = open_place(endpoint.url, secrets=endpoint.reveal())
+        transfer = transfer_status(store)
+        return PlaceStatus(store.place, transfer, None if transfer else export_status(store))
+    except MoveoutError as exc:
+        if alone:
+            raise
+        return PlaceStatus(endpoint.shown, error=str(exc))

@@ -1,0 +1,168 @@
+"""``moveout transfer`` and ``moveout clean``: a bundle travels from place to place; leavings are cleared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.findings import draw_findings
+from migrate.cli.options import CaseFile, Yes, one_place, sort_words
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.errors import OK, UsageError
+from migrate.store import open_place
+from migrate.transfer import Leaving, TransferOutcome, clean, transfer
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """A bundle at its new place."""
+
+    origin: str
+    target: str
+    outcome: TransferOutcome
+
+    @property
+    def exit_code(self) -> int:
+        """6 where the origin is damaged."""
+        return self.outcome.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return counts, bytes, seconds and findings."""
+        return {"origin": self.origin, "target": self.target, **asdict(self.outcome)}
+
+    def draw(self, console: Console) -> None:
+        """Say what moved and what was there already."""
+        done = self.outcome
+        rate = (
+            f", {bytes_words(done.bytes_moved / done.seconds)}/s" if done.bytes_moved and done.seconds else ""
+        )
+        console.print(
+            f"{count_words(done.files_moved)} files moved"
+            f" ({bytes_words(done.bytes_moved)} in {duration_words(done.seconds)}{rate})",
+            soft_wrap=True,
+        )
+        if done.files_skipped or done.bytes_skipped:
+            console.print(
+                f"{count_words(done.files_skipped)} files lay there already;"
+                f" {bytes_words(done.bytes_skipped)} were not sent again",
+                soft_wrap=True,
+            )
+        if done.findings:
+            draw_findings(console, done.findings)
+            console.print(
+                "→ repair these files at the origin, then run the same command again", soft_wrap=True
+            )
+        else:
+            console.print(
+                f"The bundle lies whole at {self.target}; every file was hashed on the way", soft_wrap=True
+            )
+
+
+def run_transfer(
+    session: Session, origin: Endpoint, target: Endpoint, case: Case | None, *, recheck: bool
+) -> Transferred:
+    """Move the bundle. The bandwidth limit holds for the target's side."""
+    throttle = session.throttle(case.bwlimit if case else None)
+    source = open_place(origin.url, secrets=origin.reveal(), note=session.progress.note)
+    destination = open_place(
+        target.url, secrets=target.reveal(), bwlimit=throttle, note=session.progress.note
+    )
+    workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+    outcome = transfer(source, destination, workers=workers, progress=session.progress, recheck=recheck)
+    return Transferred(source.place, destination.place, outcome)
+
+
+@verb(app, "transfer")
+def transfer_command(
+    session: Session,
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PLACE PLACE]", help="From where, to where.")
+    ] = None,
+    case: CaseFile = None,
+    recheck: Annotated[
+        bool, typer.Option("--recheck", help="Hash what lies at the target and replace what differs.")
+    ] = False,
+) -> Transferred:
+    """Move a sealed bundle to another place; go on where an earlier run stopped."""
+    loaded = load_case(case)
+    origin, target = _ends(places or [], loaded)
+    return run_transfer(session, origin, target, loaded, recheck=recheck)
+
+
+def _ends(places: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoint]:
+    if len(places) == 2:
+        return Endpoint(places[0]), Endpoint(places[1])
+    if places:
+        raise UsageError(f"two places are wanted, {len(places)} given", next_step="moveout transfer FROM TO")
+    if case is None or case.bundle is None or case.target is None:
+        raise UsageError(
+            "no places are named",
+            next_step="moveout transfer FROM TO, or a case file with [bundle] and [target]",
+        )
+    return case.bundle, case.target
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What was (or would be) cleared away."""
+
+    place: str
+    leavings: Sequence[Leaving]
+    done: bool
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the leavings."""
+        return {
+            "place": self.place,
+            "removed": self.done,
+            "leavings": [asdict(leaving) for leaving in self.leavings],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what is gone."""
+        if not self.leavings:
+            console.print(f"Nothing is left over at {self.place}", soft_wrap=True)
+        elif self.done:
+            console.print(
+                f"{count_words(len(self.leavings))} leavings removed from {self.place}", soft_wrap=True
+            )
+        else:
+            console.print("Nothing was removed.")
+
+
+@verb(app, "clean")
+def clean_command(
+    session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE")] = None,
+    case: CaseFile = None,
+    yes: Yes = False,
+) -> Cleaned:
+    """Abort leftover multipart uploads and drop a dead run's leavings; asks first."""
+    loaded = load_case(case)
+    place = one_place(sort_words(words or []), loaded.target if loaded else None, "place")
+    store = open_place(place.url, secrets=place.reveal())
+    found = clean(store, dry_run=True)
+    if not found:
+        return Cleaned(store.place, found, done=False)
+    for leaving in found[:20]:
+        session.err.print(Text(f"  {leaving}"), soft_wrap=True)
+    if len(found) > 20:
+        session.err.print(f"  and {len(found) - 20} more")
+    if not (
+        yes
+        or session.confirm(
+            f"Remove {len(found)} leavings from {store.place}? A killed run cannot go on from them then."
+        )
+    ):
+        return Cleaned(store.place, found, done=False)
+    return Cleaned(store.place, clean(store, dry_run=False), done=True)

@@ -1,0 +1,141 @@
+"""``moveout verify``: whether a bundle is whole, and whether what lives somewhere is the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.destinations import check_pairs, compare_source
+from migrate.cli.findings import draw_findings
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case, parse_pairs
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.errors import OK, DamageError
+from migrate.store import open_place
+from migrate.verify import Level, VerifyOutcome, verify
+
+_CHECKED = {
+    Level.QUICK: "names and sizes",
+    Level.COMPLETE: "every file present, nothing extra",
+    Level.FULL: "every byte hashed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One source of the bundle beside a live one."""
+
+    source: str
+    url: str
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was checked and what was found."""
+
+    place: str
+    level: Level
+    outcome: VerifyOutcome
+    compared: Sequence[Compared]
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """6 with any finding."""
+        found = self.outcome.findings or any(one.findings for one in self.compared)
+        return DamageError.exit_code if found else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all findings."""
+        return {
+            "place": self.place,
+            "level": self.level.value,
+            "seconds": self.seconds,
+            **asdict(self.outcome),
+            "compared": [asdict(one) for one in self.compared],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what holds and what does not."""
+        size = f"{count_words(self.outcome.files)} files, {bytes_words(self.outcome.size_bytes)}"
+        checked = f"{size}, {_CHECKED[self.level]}"
+        if self.outcome.findings:
+            console.print(f"The bundle at {self.place} is damaged ({checked})", soft_wrap=True)
+            draw_findings(console, self.outcome.findings)
+            console.print(
+                "→ moveout transfer --recheck from a whole copy replaces damaged files", soft_wrap=True
+            )
+        else:
+            console.print(f"The bundle at {self.place} is whole: {checked}", soft_wrap=True)
+        for one in self.compared:
+            if one.findings:
+                console.print(f"{one.source} differs from {one.url}", soft_wrap=True)
+                draw_findings(console, one.findings)
+            else:
+                console.print(f"{one.source} and {one.url} agree: all rows and objects", soft_wrap=True)
+        console.print(f"Checked in {duration_words(self.seconds)}")
+
+
+def run_verify(
+    session: Session, place: Endpoint, level: Level, against: Mapping[str, Endpoint], case: Case | None
+) -> Verified:
+    """Verify the bundle at a place, then compare its sources with live ones."""
+    throttle = session.throttle(case.bwlimit if case else None)
+    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
+    started = time.monotonic()
+    outcome = verify(store, level, workers=workers, progress=session.progress)
+    compared = []
+    if against and not outcome.findings:
+        reader = BundleReader(store)
+        check_pairs(reader, against)
+        for name, endpoint in against.items():
+            findings = compare_source(
+                reader,
+                name,
+                endpoint,
+                workers=workers,
+                progress=session.progress,
+                read_all=level is Level.FULL,
+            )
+            compared.append(Compared(name, endpoint.shown, findings))
+    return Verified(store.place, level, outcome, compared, time.monotonic() - started)
+
+
+@verb(app, "verify")
+def verify_command(
+    session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE]")] = None,
+    case: CaseFile = None,
+    level: Annotated[
+        Level | None,
+        typer.Option(help="quick: names, sizes; complete: all there, nothing extra; full: every byte."),
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
+    ] = None,
+) -> Verified:
+    """Check a bundle (full, unless told), or compare it with what lives somewhere (after a quick check)."""
+    loaded = load_case(case)
+    sorted_words = sort_words(words or [])
+    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
+    pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
+    return run_verify(session, place, level or (Level.QUICK if pairs else Level.FULL), pairs, loaded)
+
+
+def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
+    """Give each endpoint the secrets that the case file has for the same URL."""
+    listed = [*case.sources.values(), *case.restores.values()] if case else []
+    by_url = {endpoint.url: endpoint for endpoint in listed}
+    return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
