@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.postgres.digest import MODULUS, digest_block
+from exporters.postgres.digest import Tally, tally_block, tally_empty_rows
 from exporters.postgres.feed import OnBlock
 from exporters.postgres.parse import Layout, Typed, parse_block, parse_exactly
-from exporters.postgres.render import lines_of
+from exporters.postgres.render import joined, lines_of
 
 BLOCK_BYTES = 8 * 2**20
 """Text that becomes one row group. A worker holds about five times as much."""
@@ -53,13 +53,14 @@ def copy_chunk(stream: Callable[[OnBlock], int], layout: Layout, sink: Sink, ste
         blocks.flush()
         if not layout.columns:
             writer.add_empty_rows(said)
-            blocks.count_empty_rows(said)
-        if blocks.rows != said:
+            blocks.tally = tally_empty_rows(said)
+        rows = blocks.tally.rows
+        if rows != said:
             raise SourceError(
-                f"{stem}: the server sent {said} rows, {blocks.rows} arrived",
+                f"{stem}: the server sent {said} rows, {rows} arrived",
                 next_step="Give the same command again; if it stays so, please report it.",
             )
-    return Copied(blocks.rows, blocks.text_bytes, blocks.digest % MODULUS, writer.parts(), writer.exact())
+    return Copied(rows, blocks.text_bytes, blocks.tally.digest, writer.parts(), writer.exact())
 
 
 class _Blocks:
@@ -70,9 +71,8 @@ class _Blocks:
         self._pieces: list[bytes] = []
         self._size = 0
         self._checked = False
-        self.rows = 0
         self.text_bytes = 0
-        self.digest = 0
+        self.tally = Tally()
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -92,30 +92,24 @@ class _Blocks:
         if not layout.columns:
             return
         typed = parse_block(block, layout)
-        digest = digest_block(block, typed.rows)
-        if not self._checked:
-            typed = _proved(typed, block, digest, layout)
+        tally = tally_block(block)
+        if not self._checked or typed.rows != tally.rows:
+            typed = _proved(typed, block, tally, layout)
             self._checked = True
-        self.rows += typed.rows
-        self.digest += digest
+        self.tally += tally
         self._writer.add(typed)
 
-    def count_empty_rows(self, rows: int) -> None:
-        """Rows of a table without columns are empty lines."""
-        self.rows = rows
-        self.digest = digest_block(b"\n", 1) * rows
 
-
-def _proved(typed: Typed, block: bytes, digest: int, layout: Layout) -> Typed:
+def _proved(typed: Typed, block: bytes, tally: Tally, layout: Layout) -> Typed:
     """Return ``typed`` if it renders to the same rows again, else what the slow way makes of the block.
 
-    Done for the first block of every chunk. The other blocks rest on the argument in ``types`` for the kinds that are not compared
-    value by value; ``verify --level full`` renders everything.
+    Done for the first block of every chunk. The other blocks rest on the argument in ``types`` for the kinds that are not
+    compared value by value; ``verify --level full`` renders everything.
     """
-    if _digest_of(typed, layout) == digest:
+    if _tally_of(typed, layout) == tally:
         return typed
     exact = parse_exactly(block, layout)
-    if _digest_of(exact, layout) != digest:
+    if _tally_of(exact, layout) != tally:
         raise SourceError(
             "rows do not come out of Parquet as they went in",
             next_step="Please report the table's definition; nothing of it was written.",
@@ -123,18 +117,8 @@ def _proved(typed: Typed, block: bytes, digest: int, layout: Layout) -> Typed:
     return exact
 
 
-def _digest_of(typed: Typed, layout: Layout) -> int:
-    lines = lines_of(typed.batch(layout, frozenset(typed.sides)))
-    return digest_block(joined(lines), typed.rows)
-
-
-def joined(lines: pa.Array) -> bytes:
-    """Return the lines one after the other."""
-    if not len(lines):
-        return b""
-    _, starts, data = pa.concat_arrays([lines, pa.array([], lines.type)]).buffers()
-    offsets = memoryview(starts).cast("i")
-    return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
+def _tally_of(typed: Typed, layout: Layout) -> Tally:
+    return tally_block(joined(lines_of(typed.batch(layout, frozenset(typed.sides)))))
 
 
 @dataclass

@@ -5,29 +5,47 @@ A row's line is what ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from xxhash import xxh3_128_intdigest
 
 MODULUS = 1 << 128
+_NOTHING = xxh3_128_intdigest(b"")
 
 
-def digest_block(block: bytes, rows: int) -> int:
-    """Return the digest of ``rows`` whole lines, each ended by a newline. Raises ``ValueError`` if there are not so many."""
-    if block.count(b"\n") == rows:
-        lines: Sequence[bytes] = block.split(b"\n")
-    else:
-        lines = _split_quoted(block)
-    if lines[-1] or len(lines) - 1 != rows:
-        raise ValueError(f"{len(lines) - 1} lines where {rows} rows were expected")
-    return (sum(map(xxh3_128_intdigest, lines)) - xxh3_128_intdigest(b"")) % MODULUS
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows and their digest; tallies of disjoint rows add up."""
+
+    rows: int = 0
+    digest: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.rows + other.rows, (self.digest + other.digest) % MODULUS)
+
+
+def tally_block(block: bytes) -> Tally:
+    """Return the tally of whole lines, each ended by a newline."""
+    lines = split_lines(block)
+    return Tally(len(lines), sum(map(xxh3_128_intdigest, lines)) % MODULUS)
+
+
+def tally_empty_rows(rows: int) -> Tally:
+    """Return the tally of rows without columns: empty lines."""
+    return Tally(rows, _NOTHING * rows % MODULUS)
+
+
+def split_lines(block: bytes) -> list[bytes]:
+    """Split whole lines at the newlines that are not inside quotes."""
+    if b'"' in block and b"\n" in b"".join(block.split(b'"')[1::2]):
+        return _split_quoted(block)
+    lines = block.split(b"\n")
+    lines.pop()
+    return lines
 
 
 def _split_quoted(block: bytes) -> list[bytes]:
-    """Split at the newlines that are not inside quotes; as ``bytes.split``, the last item is what follows the last one.
-
-    Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes.
-    """
+    """Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes."""
     lines: list[bytes] = []
     pending: list[bytes] = []
     for piece in block.split(b"\n"):
@@ -35,12 +53,12 @@ def _split_quoted(block: bytes) -> list[bytes]:
         if not pending and not odd:
             lines.append(piece)
             continue
-        closes = bool(pending) and odd
         pending.append(piece)
-        if closes:
+        if odd and len(pending) > 1:
             lines.append(b"\n".join(pending))
             pending = []
-    return lines + [b"\n".join(pending)] if pending else lines
+    lines.pop()
+    return lines
 
 
 def to_hex(digest: int) -> str:

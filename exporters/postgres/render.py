@@ -48,6 +48,15 @@ def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
     return pc.binary_join_element_wise(line, b"", b"\n")
 
 
+def joined(lines: pa.Array) -> bytes:
+    """Return the lines one after the other."""
+    _, starts, data = pa.concat_arrays([lines, pa.array([], lines.type)]).buffers()
+    if not len(lines) or data is None:
+        return b""
+    offsets = memoryview(starts).cast("i")
+    return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
+
+
 def exact_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
     """Return the server's text of every value, as binary, NULL for NULL."""
     text = text_of(field.metadata[KIND].decode(), values)

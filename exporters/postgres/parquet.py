@@ -1,0 +1,48 @@
+"""A table's Parquet parts as text again: for restore, and for the digest of what is really in the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.postgres.digest import Tally, tally_block, tally_empty_rows
+from exporters.postgres.render import joined, lines_of, names_of
+
+
+def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
+    """Return the table's own columns in the order of the text."""
+    return list(names_of(file.schema_arrow, generated=generated))
+
+
+def open_part(file: Any) -> pq.ParquetFile:
+    """Open a part; ``file`` is a path or a random-access file."""
+    return pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+
+
+def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
+    """Yield text and number of rows of every row group."""
+    for number in range(file.num_row_groups):
+        table = file.read_row_group(number, use_threads=False).combine_chunks()
+        for batch in table.to_batches():
+            yield joined(lines_of(batch, generated=generated)), batch.num_rows
+
+
+def tally_part(file: Any, rows: int) -> Tally:
+    """Return rows and digest of one part, from its values. ``rows`` counts only where the table has no columns.
+
+    Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
+    """
+    part = open_part(file)
+    if not column_names(part, generated=True):
+        return tally_empty_rows(rows)
+    found = Tally()
+    for block, _ in blocks_of(part):
+        found += tally_block(block)
+    return found
+
+
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError)
+"""What a damaged part can raise."""

@@ -1,0 +1,145 @@
+"""Definitions into the target: roles, pg_dump's sections, sequences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
+
+_RESTRICT = re.compile(rb"^\\(?:un)?restrict \S+\n", re.MULTILINE)
+_SETTING = re.compile(rb"^SET ([a-z_]+) = [^;\n]*;\n", re.MULTILINE)
+_OBJECT = b"\n-- Name: "
+
+_ATTRIBUTES = (
+    ("inherit", "INHERIT", "NOINHERIT"),
+    ("createrole", "CREATEROLE", "NOCREATEROLE"),
+    ("createdb", "CREATEDB", "NOCREATEDB"),
+    ("login", "LOGIN", "NOLOGIN"),
+)
+_SUPERUSERS_ATTRIBUTES = (
+    ("superuser", "SUPERUSER", "NOSUPERUSER"),
+    ("replication", "REPLICATION", "NOREPLICATION"),
+    ("bypassrls", "BYPASSRLS", "NOBYPASSRLS"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``."""
+
+    files: Mapping[str, bytes]
+
+    @staticmethod
+    def read(reader: BundleReader, source: str) -> Definitions:
+        """Raises ``DamageError``."""
+        prefix = layout.source_file(source, "schema/")
+        files = {
+            file.key.removeprefix(prefix): reader.read_checked(file)
+            for file in reader.source_files(source, "schema/")
+        }
+        for name in ("pre-data.sql", "post-data.sql", "sequences.json", "roles.json"):
+            if name not in files:
+                raise DamageError(prefix + name, expected="a file", found="nothing")
+        return Definitions(files)
+
+    def section(self, name: str, *, portable: bool) -> bytes:
+        """Return the SQL of ``pre-data`` or ``post-data``."""
+        return self.files[f"{name}-portable.sql" if portable else f"{name}.sql"]
+
+    def roles(self) -> Sequence[Mapping[str, Any]]:
+        """Return the roles that own or may use something."""
+        return list(json.loads(self.files["roles.json"]))
+
+    def sequences(self) -> Sequence[Mapping[str, Any]]:
+        """Return the sequences' values."""
+        return list(json.loads(self.files["sequences.json"]))
+
+
+def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
+    """Return a script of pg_dump's as the server takes it: without psql's ``\\restrict`` pair, which stands outside of every
+    object, and without settings at its head that an older server does not know.
+    """
+    head, mark, rest = script.partition(_OBJECT)
+    head = _RESTRICT.sub(b"", head)
+    head = _SETTING.sub(lambda found: found[0] if found[1].decode() in known_settings else b"", head)
+    before, close, after = rest.rpartition(b"\n\\unrestrict ")
+    if close and after.count(b"\n") <= 2:
+        rest = before + b"\n"
+    return head + mark + rest
+
+
+def run_section(connection: psycopg.Connection[Any], script: bytes) -> None:
+    """Run a section within the caller's transaction. Raises ``psycopg.Error``."""
+    known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
+    connection.execute(plain_sql(script, known))
+    connection.execute("RESET ROLE")
+
+
+def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the roles that the target does not have."""
+    have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
+    return [role["name"] for role in roles if role["name"] not in have]
+
+
+def make_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> None:
+    """Make roles without passwords, within the caller's transaction. The source's bootstrap superuser becomes a plain role
+    that cannot log in. Raises ``psycopg.errors.InsufficientPrivilege``.
+    """
+    row = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
+    superuser = bool(row and row[0])
+    wanted = [role for role in roles if role["name"] in set(missing)]
+    for role in wanted:
+        connection.execute(create_role(role, superuser=superuser).encode())
+    for role in wanted:
+        for group in role["member_of"]:
+            connection.execute(f"GRANT {quote_name(group)} TO {quote_name(role['name'])}".encode())
+
+
+def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
+    """Return the statement that makes a role as it was on the source, as far as one who is no superuser may."""
+    name = quote_name(role["name"])
+    if role["bootstrap"]:
+        return f"CREATE ROLE {name} NOLOGIN"
+    attributes = _ATTRIBUTES + (_SUPERUSERS_ATTRIBUTES if superuser else ())
+    words = [yes if role[key] else no for key, yes, no in attributes]
+    if role["connection_limit"] != -1:
+        words.append(f"CONNECTION LIMIT {int(role['connection_limit'])}")
+    if role["valid_until"]:
+        words.append(f"VALID UNTIL {quote_literal(role['valid_until'])}")
+    return f"CREATE ROLE {name} {' '.join(words)}"
+
+
+def set_sequences(connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]]) -> None:
+    """Give every sequence the value it had."""
+    for sequence in sequences:
+        name = quote_literal(quote_qualified(sequence["schema"], sequence["name"]))
+        value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
+        connection.execute(f"SELECT pg_catalog.setval({name}, {value}, {called})".encode())
+
+
+def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
+    """Return what to tell when a section cannot be run."""
+    said = " ".join(str(error).split())
+    if isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported) and "extension" in said:
+        return UsageError(
+            f"the target server lacks an extension: {said}",
+            next_step="Install the extension's package on the target server, then give the same command again.",
+        )
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return NotAllowedError(
+            f"{section} cannot be restored: {said}",
+            next_step="Restore as the owner of the target database or as a superuser.",
+        )
+    return UsageError(
+        f"{section} cannot be restored: {said}",
+        next_step="Nothing of it was kept. Compare the servers' versions and extensions, then try again.",
+    )
