@@ -51,6 +51,7 @@ object's bytes within its pack.
 """
 WORK = pa.schema([("position", pa.int32()), *INDEX])
 """A row before the index is put together: with its row number in its shard of the inventory."""
+_MAPS = tuple(one.name for one in INDEX if one.type == _TEXTS)
 
 STANDARD_HEADERS = (
     "content-type",
@@ -142,7 +143,8 @@ def to_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """Read what ``to_json`` wrote."""
-    return dict(row) | {"last_modified": datetime.fromisoformat(row["last_modified"])}
+    maps = {name: [(key, value) for key, value in row[name]] for name in _MAPS if name in row}
+    return dict(row) | maps | {"last_modified": datetime.fromisoformat(row["last_modified"])}
 
 
 def _row(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
