@@ -145,7 +145,7 @@ class Demo:
         with self.figures.timed(step):
             status = subprocess.run(argv, cwd=self.work, env=self.hosts.environment, check=False).returncode
         if status != 0:
-            raise DemoError(f"`{shlex.join(['moveout', *words])}` ended with {status}")
+            raise DemoError(f"`{shlex.join(['moveout', *argv[1:]])}` ended with {status}")
 
     def prove(self) -> list[str]:
         """Compare both hosts without moveout, run the four commands on the bundle; return what was found."""

@@ -155,12 +155,12 @@ def commands(bundle: Path) -> list[Command]:
     """Return the four commands, to be typed in the bundle's directory."""
     beside = Path(sys.executable).parent
     bagit = shlex.quote(str(beside / "bagit.py"))
-    query = f"select count(*) from '{_posts(bundle)}/*.parquet'"
+    table = f"{_posts(bundle)}/*.parquet"
     if shutil.which("duckdb"):
-        duck = Command(f"duckdb -c {shlex.quote(query)}", "duckdb")
+        duck = Command(f"duckdb -c \"select count(*) from '{table}'\"", "duckdb")
     else:
-        code = f'import duckdb; print(duckdb.sql("{query}"))'
-        duck = Command(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}", sys.executable)
+        code = f'import duckdb; print(duckdb.read_parquet("{table}").count("*"))'
+        duck = Command(f"{shlex.quote(sys.executable)} -c '{code}'", sys.executable)
     return [
         Command("sha256sum -c manifest-sha256.txt", "sha256sum"),
         Command(f"{bagit} --validate .", str(beside / "bagit.py")),
