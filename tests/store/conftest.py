@@ -1,0 +1,48 @@
+"""The places that the contract is tried on."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+from migrate.store.base import MultipartStore
+from migrate.store.local import LocalStore
+from migrate.store.s3 import S3Store
+from migrate.store.s3_client import parse
+
+Reopen = Callable[[], MultipartStore]
+
+
+@pytest.fixture(params=["local", "minio", "versitygw"])
+def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
+    """Open the same, at first empty, place again and again: each time as if by another process."""
+    if request.param == "local":
+        return lambda: LocalStore(tmp_path / "place")
+    server = request.getfixturevalue(request.param)
+    bucket = request.getfixturevalue("make_bucket")(server)
+    url = f"s3://{bucket}/some/{secrets.token_hex(4)}?profile={server.profile}"
+    return lambda: S3Store(parse(url))
+
+
+@pytest.fixture
+def store(reopen: Reopen) -> MultipartStore:
+    """An empty place."""
+    return reopen()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "tiny"
+    path.mkdir()
+    mounted = run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(
+            f"NOT TESTED: a full disk needs the right to mount one: {mounted.stderr.decode().strip()}"
+        )
+    yield path
+    run(["umount", str(path)], check=True)
