@@ -23,6 +23,7 @@ from migrate.bundle.ledger import Totals
 from migrate.errors import DamageError
 
 VERSION = 1
+INLINE_FAILURES = 20
 INLINE_GAPS = 1000
 """So many gaps stand in ``meta/scope.json`` itself; all of them in ``data/gaps.parquet``."""
 
@@ -45,16 +46,23 @@ class SourceScope:
         return not self.reasons
 
 
-def reasons_incomplete(account: Account, totals: Totals, gaps: Mapping[str, int]) -> list[str]:
-    """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition."""
-    reasons = _disagreements(account.enumerations)
+def reasons_incomplete(
+    account: Account, totals: Totals, gaps: Mapping[str, int], failures: Sequence[str] = ()
+) -> list[str]:
+    """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition; ``failures``:
+    units that failed.
+    """
+    reasons = list(failures[:INLINE_FAILURES])
+    if len(failures) > INLINE_FAILURES:
+        reasons.append(f"{len(failures) - INLINE_FAILURES} more units failed")
+    reasons += _disagreements(account.enumerations)
     listed = sum(entry.items for entry in account.entries)
     if listed != totals.items:
         reasons.append(f"the catalog says {listed} items, the commit records {totals.items}")
     counts = {item.count for item in account.enumerations}
     buckets = any(entry.kind == "bucket" for entry in account.entries)
     accounted = totals.items + (sum(gaps.values()) if buckets else 0)
-    if counts and accounted not in counts:
+    if counts and accounted not in counts and not gaps.get("failed"):
         reasons.append(
             f"{accounted} items are accounted for, but none of the counts says so: {sorted(counts)}"
         )

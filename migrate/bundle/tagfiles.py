@@ -16,8 +16,6 @@ from migrate.bundle.records import FileRecord
 from migrate.errors import DamageError, UsageError
 
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
-MAX_LINE_BYTES = 4096
-"""A payload name is at most 1024 bytes (S3's limit for keys); the hash and the separator come on top."""
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\r\n]+)")
 _OXUM = re.compile(r"(\d{1,20})\.(\d{1,20})")
 

@@ -64,7 +64,8 @@ class Run:
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
-    """Return the outcome where the complete bundle of these sources lies at the place already: then they need not even be
+    """Return the outcome where the complete bundle of these sources lies at the place already: then they
+    need not even be
     reachable any more. Raises what ``export`` raises where something else lies there.
     """
     check_names(sources)
@@ -151,15 +152,16 @@ def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
     except SourceError as exc:
         error = error or exc
     run.progress.end()
-    failed = list(units.failed) if units else []
-    if account is None:
-        error = error or SourceError(f"{source.name} was not finished")
-        account = Account([], [])
-        _load_records(run, source.name)
+    failures = list(units.failed) if units else []
     if error is not None:
-        failed.append(Gap(f"the rest of {source.name}", "failed", str(error)))
-    run.ledger.add_gaps(source.name, failed)
-    return _scope(run.ledger, source.name, source.url, account), error
+        failures.insert(0, f"{source.name} broke off: {error}")
+    if account is None:
+        # Nobody could say what is missing, so that is the one thing to say.
+        error = error or SourceError(f"{source.name} was not finished")
+        account = Account([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
+        _load_records(run, source.name)
+        run.ledger.add_gaps(source.name, account.gaps)
+    return _scope(run.ledger, source.name, source.url, account, failures), error
 
 
 def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
@@ -216,7 +218,9 @@ def _load_records(run: Run, source: str) -> None:
         run.ledger.add(record)
 
 
-def _scope(ledger: Ledger, name: str, url: str, account: Account) -> SourceScope:
+def _scope(
+    ledger: Ledger, name: str, url: str, account: Account, failures: Sequence[str] = ()
+) -> SourceScope:
     totals = ledger.totals(name)
     gaps = ledger.gap_counts(name)
     first = [gap for gap, _ in zip(ledger.gaps(name), range(scope.INLINE_GAPS), strict=False)]
@@ -227,7 +231,7 @@ def _scope(ledger: Ledger, name: str, url: str, account: Account) -> SourceScope
         totals=totals,
         dispositions={"excluded": 0, "failed": 0} | gaps | {"exported": totals.items},
         gaps=first,
-        reasons=scope.reasons_incomplete(account, totals, gaps),
+        reasons=scope.reasons_incomplete(account, totals, gaps, failures),
     )
 
 

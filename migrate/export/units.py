@@ -11,7 +11,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 
-from exporters.base import Gap, Snapshot, Unit
+from exporters.base import Snapshot, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease
@@ -102,7 +102,7 @@ class UnitRun:
     """One source's units in one run. After ``run``, ``failed`` names the units that could not be done."""
 
     def __init__(self, work: UnitWork, ledger: Ledger) -> None:
-        self.failed: list[Gap] = []
+        self.failed: list[str] = []
         self._work = work
         self._ledger = ledger
         self._source = work.source
@@ -177,7 +177,7 @@ class UnitRun:
 
     def _fail(self, unit: Unit, exc: Exception) -> None:
         said = str(exc) if isinstance(exc, SourceError) else repr(exc)
-        self.failed.append(Gap(f"unit {unit.id} ({unit.items} items)", "failed", said))
+        self.failed.append(f"unit {unit.id} ({unit.items} items) failed: {said}")
         self._work.progress.note(f"{self._source}: unit {unit.id} failed: {said}")
         if isinstance(exc, SourceNotAllowedError | SourceGoneError):
             self._denied_in_a_row += 1

@@ -21,7 +21,8 @@ from migrate.progress import Progress
 def compare_database(
     reader: BundleReader, source: str, url: str, *, workers: int, progress: Progress
 ) -> list[Finding]:
-    """Compare row counts and digests of every table of ``source`` with the database at ``url``. Raises errors of
+    """Compare row counts and digests of every table of ``source`` with the database at ``url``. Raises
+    errors of
     ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
     if source not in reader.sources:
@@ -63,7 +64,8 @@ def compare_table(table: CatalogRow, tally: Tally | None) -> list[Finding]:
 
 
 def parquet_digest(reader: BundleReader, table: CatalogRow) -> Tally:
-    """Return rows and digest of a table from its Parquet parts, rendered back to the server's text. Raises whatever
+    """Return rows and digest of a table from its Parquet parts, rendered back to the server's text. Raises
+    whatever
     ``exporters.postgres.parquet.READ_ERRORS`` lists where a part cannot be read.
     """
     found = Tally()

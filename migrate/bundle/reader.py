@@ -1,0 +1,236 @@
+"""A sealed bundle, read. It may come from anywhere, so nothing in it is believed before it was checked.
+
+Opening checks what everything else hangs on: the declaration, the versions, and the SHA-256 of every tag
+file (the manifests
+among them) against the tag manifest. Payload is checked by ``migrate.verify``, or file by file by
+``read_checked``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.base import Gap, Loss
+from migrate.bundle import catalog, layout, meta, scope, tagfiles
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.lines import chunks, lines
+from migrate.bundle.meta import BundleInfo, SourceInfo
+from migrate.bundle.records import FileRecord
+from migrate.bundle.scope import SourceScope
+from migrate.bundle.tagfiles import ManifestEntry
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.store.base import Store
+from migrate.store.reader import RandomAccess
+
+_INDEX_BATCH = 10_000
+REQUIRED = (
+    layout.BAGIT,
+    layout.BAG_INFO,
+    layout.MANIFEST,
+    layout.BUNDLE_META,
+    layout.FILES,
+    layout.SCOPE,
+)
+"""Tag files that every bundle has, besides the tag manifest."""
+
+
+class BundleReader:
+    """A bundle at a place. ``info`` says which; ``sources`` are its sources by name; ``tags`` the SHA-256
+    of its tag files by key.
+
+    Raises ``GoneError`` (nothing there), ``UsageError`` (no sealed bundle, or a newer format),
+    ``DamageError`` (tag files differ
+    from the tag manifest, or make no sense). Thread-safe.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.tags = read_tag_manifest(store)
+        first = [key for key in (layout.BAGIT, layout.BUNDLE_META) if key in self.tags]
+        for key in first:
+            check_hash(store, key, self.tags[key])
+        if layout.BAGIT in first:
+            tagfiles.check_declaration(store.read(layout.BAGIT))
+        self.info: BundleInfo = meta.decode(_read(store, layout.BUNDLE_META))
+        for key in REQUIRED:
+            if key not in self.tags:
+                raise DamageError(layout.TAG_MANIFEST, expected=f"a line for {key}", found="none")
+        for key, expected in self.tags.items():
+            if key not in first:
+                check_hash(store, key, expected)
+        self.bag_info = tagfiles.parse_bag_info(_read(store, layout.BAG_INFO))
+
+    @property
+    def sources(self) -> Mapping[str, SourceInfo]:
+        """The bundle's sources by name."""
+        return {source.name: source for source in self.info.sources}
+
+    def manifest(self) -> Iterator[ManifestEntry]:
+        """Yield all payload files, ordered by key, with size and SHA-256, streamed.
+
+        Raises ``DamageError`` where the manifest and ``meta/files.jsonl`` do not name the same files.
+        """
+        for file in self.files():
+            yield ManifestEntry(file.key, file.sha256, file.size_bytes)
+
+    def files(self, prefix: str = "") -> Iterator[FileRecord]:
+        """Yield the payload files whose key begins with ``prefix``, with size, SHA-256 and CRC64NVME.
+        Raises like ``manifest``.
+        """
+        listed = read_files(self.store)
+        for entry in read_manifest(self.store):
+            file = next(listed, None)
+            if file is None or (file.key, file.sha256) != (entry.key, entry.sha256):
+                raise DamageError(
+                    layout.FILES, expected=f"a line for {entry.key}", found=file.key if file else "its end"
+                )
+            if file.key.startswith(prefix):
+                yield file
+        if (file := next(listed, None)) is not None:
+            raise DamageError(layout.FILES, expected="its end", found=f"a line for {file.key}")
+
+    def source_files(self, source: str, prefix: str = "") -> Iterator[FileRecord]:
+        """Yield the files of a source whose name, relative to ``data/<source>/``, begins with ``prefix``."""
+        self.info.source(source)
+        return self.files(layout.source_file(source, prefix))
+
+    def open(self, key: str, *, size_bytes: int | None = None) -> RandomAccess:
+        """Open a file for random reading; pyarrow takes it as it is. Raises ``DamageError`` if it is not
+        there.
+        """
+        try:
+            return RandomAccess(self.store, key, size_bytes=size_bytes)
+        except GoneError as exc:
+            raise _missing(key) from exc
+
+    def read_checked(self, file: FileRecord) -> bytes:
+        """Return a whole (small) payload file. Raises ``DamageError`` if its bytes are not those of the
+        manifest.
+        """
+        try:
+            data = self.store.read(file.key)
+        except GoneError as exc:
+            raise _missing(file.key) from exc
+        found = hashlib.sha256(data).hexdigest()
+        if found != file.sha256:
+            raise DamageError(file.key, expected=f"SHA-256 {file.sha256}", found=found)
+        return data
+
+    def catalog(self) -> list[CatalogRow]:
+        """Return every table and bucket of the bundle. Raises ``DamageError``."""
+        return catalog.read_catalog(self.open(layout.CATALOG), layout.CATALOG)
+
+    def losses(self) -> Iterator[tuple[str, Loss]]:
+        """Yield (source, loss) from the loss ledger."""
+        return catalog.read_losses(self.open(layout.LOSSES), layout.LOSSES)
+
+    def gaps(self) -> Iterator[tuple[str, Gap]]:
+        """Yield (source, gap): every enumerated item that is not in the bundle."""
+        if next(self.files(layout.GAPS), None) is None:
+            return iter(())
+        return catalog.read_gaps(self.open(layout.GAPS), layout.GAPS)
+
+    def scope(self) -> list[SourceScope]:
+        """Return the closure account, a source each. Raises ``DamageError``."""
+        return scope.decode(_read(self.store, layout.SCOPE))
+
+    def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that
+        names the file.
+        """
+        for file in self.source_files(source, "index/objects-"):
+            try:
+                with pq.ParquetFile(self.open(file.key, size_bytes=file.size_bytes)) as parquet:
+                    yield from parquet.iter_batches(_INDEX_BATCH, columns=columns)
+            except GoneError as exc:
+                raise _missing(file.key) from exc
+            except (pa.ArrowException, OSError, ValueError, KeyError) as exc:
+                raise DamageError(
+                    file.key, expected="an object index", found=f"something else ({exc})"
+                ) from exc
+
+
+def read_tag_manifest(store: Store) -> dict[str, str]:
+    """Return SHA-256 by key of every tag file, by the tag manifest alone.
+
+    Raises ``DamageError``; where there is none, ``GoneError`` or ``UsageError`` with what there is instead.
+    """
+    try:
+        found = lines(chunks(store, layout.TAG_MANIFEST), layout.TAG_MANIFEST)
+        entries = tagfiles.parse_manifest(found, layout.TAG_MANIFEST, layout.is_tag_name)
+        return {entry.key: entry.sha256 for entry in entries}
+    except GoneError as exc:
+        raise _not_sealed(store) from exc
+
+
+def read_manifest(store: Store) -> Iterator[ManifestEntry]:
+    """Yield the entries of ``manifest-sha256.txt``, streamed. Raises ``DamageError``."""
+    found = lines(chunks(store, layout.MANIFEST), layout.MANIFEST)
+    return tagfiles.parse_manifest(found, layout.MANIFEST, _is_payload)
+
+
+def read_files(store: Store) -> Iterator[FileRecord]:
+    """Yield the lines of ``meta/files.jsonl``, streamed. Raises ``DamageError``."""
+    return tagfiles.parse_files(lines(chunks(store, layout.FILES), layout.FILES), layout.FILES)
+
+
+def check_hash(store: Store, key: str, expected: str) -> None:
+    """Raise ``DamageError`` unless the file is there and has this SHA-256."""
+    try:
+        found = hash_file(store, key)
+    except GoneError as exc:
+        raise _missing(key) from exc
+    if found != expected:
+        raise DamageError(key, expected=f"SHA-256 {expected}", found=found)
+
+
+def hash_file(store: Store, key: str) -> str:
+    """Return the SHA-256 of a file, streamed. Raises ``GoneError``."""
+    digest = hashlib.sha256()
+    for piece in chunks(store, key):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _is_payload(name: str) -> bool:
+    return name.startswith(layout.DATA) and layout.is_payload_name(name)
+
+
+def _read(store: Store, key: str) -> bytes:
+    try:
+        return store.read(key)
+    except GoneError as exc:
+        raise _missing(key) from exc
+
+
+def _missing(key: str) -> DamageError:
+    return DamageError(key, expected="a file", found="none")
+
+
+def _not_sealed(store: Store) -> Exception:
+    first = next(iter(store.list()), None)
+    if first is None:
+        return GoneError(f"there is nothing at {store.place}", next_step="check the place's URL")
+    try:
+        store.stat(layout.EXPORT_STATE)
+    except GoneError:
+        pass
+    else:
+        return UsageError(
+            f"the bundle at {store.place} is not sealed yet",
+            next_step="run the export again to its end; `moveout status` shows how far it is",
+        )
+    try:
+        store.stat(layout.TRANSFER_STATE)
+    except GoneError:
+        return UsageError(
+            f"{store.place} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
+            next_step="check the place's URL; if a bundle lay here, fetch that file again from a copy",
+        )
+    return UsageError(
+        f"the transfer to {store.place} has not ended", next_step="run the same transfer again to its end"
+    )

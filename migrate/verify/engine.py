@@ -1,0 +1,38 @@
+"""The levels of a verification, put together."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from migrate.bundle.findings import Finding
+from migrate.progress import Progress
+from migrate.store.base import Store
+from migrate.verify import presence, tags
+from migrate.verify.content import Content
+from migrate.verify.outcome import Level, VerifyOutcome
+from migrate.verify.presence import Counted
+
+
+def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> VerifyOutcome:
+    """Look for everything that is not as the bundle says; what is wrong comes back as findings.
+
+    Raises ``GoneError`` (nothing there), ``UsageError`` (not sealed, or sealed by a newer moveout) and the
+    store's errors: then
+    one could not look.
+    """
+    level = Level(level)
+    findings: list[Finding] = []
+    known = tags.check(store, findings)
+    size_bytes, files = known.oxum or (0, 0)
+    progress.begin(f"verify {level.value}", items=files, size_bytes=size_bytes if level is Level.FULL else 0)
+    findings.extend(presence.check_tags(store, known, level))
+    counted = Counted()
+    if level is Level.FULL:
+        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-verify") as executor:
+            Content(store, known, executor, progress, ahead=workers * 2).check(findings, counted)
+    else:
+        for _ in presence.check_payload(store, known, findings, counted):
+            progress.advance(items=1)
+    progress.end()
+    ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))
+    return VerifyOutcome(ordered, counted.files, counted.size_bytes)

@@ -1,0 +1,33 @@
+"""How deep a verification looks, and what it comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from migrate.bundle.findings import Finding
+
+
+class Level(StrEnum):
+    """Each level checks all that the one before it does."""
+
+    QUICK = "quick"
+    """Tag files by SHA-256; payload by names, sizes and Payload-Oxum."""
+    COMPLETE = "complete"
+    """Every file is there, and nothing else is, inside and outside of ``data/``."""
+    FULL = "full"
+    """Every byte is hashed; objects in packs against the index; the values in tables against the catalog's
+    digests.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOutcome:
+    """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
+    looked at.
+    """
+
+    findings: Sequence[Finding]
+    files: int
+    size_bytes: int

@@ -1,0 +1,125 @@
+"""Whatever is changed in a sealed bundle is found, and named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from migrate.errors import GoneError, UsageError
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.verify import Level, VerifyOutcome, verify
+from tests.export.sources import Numbers
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    """A whole bundle, to be copied before it is spoilt."""
+    place = tmp_path_factory.mktemp("sealed")
+    export([Numbers()], open_place(str(place)), workers=2, progress=Silent())
+    return place
+
+
+@pytest.fixture
+def bundle(sealed, tmp_path):
+    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
+
+
+def look(bundle: Path, level: Level) -> VerifyOutcome:
+    return verify(open_place(str(bundle)), level, workers=2, progress=Silent())
+
+
+def names(outcome: VerifyOutcome) -> str:
+    return "\n".join(map(str, outcome.findings))
+
+
+def all_files(bundle: Path) -> list[str]:
+    return sorted(str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("level", Level)
+def test_a_whole_bundle_has_no_findings(bundle, level):
+    outcome = look(bundle, level)
+    assert outcome.findings == []
+    assert outcome.files == 13
+
+
+def test_one_flipped_bit_in_any_file_is_found_and_named(bundle):
+    """First, middle and last byte of every file; ``full`` names the file."""
+    for name in all_files(bundle):
+        path = bundle / name
+        good = path.read_bytes()
+        for at in {0, len(good) // 2, len(good) - 1}:
+            path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+            assert name in names(look(bundle, Level.FULL)), (name, at)
+        path.write_bytes(good)
+    assert look(bundle, Level.FULL).findings == []
+
+
+@pytest.mark.parametrize("level", Level)
+def test_a_deleted_file_is_found_and_named(bundle, level):
+    for name in all_files(bundle):
+        if name == "tagmanifest-sha256.txt":
+            continue
+        good = (bundle / name).read_bytes()
+        (bundle / name).unlink()
+        assert name in names(look(bundle, level))
+        (bundle / name).write_bytes(good)
+
+
+def test_without_tag_manifest_nothing_is_sealed(bundle):
+    (bundle / "tagmanifest-sha256.txt").unlink()
+    with pytest.raises(UsageError, match=r"no tagmanifest-sha256\.txt"):
+        look(bundle, Level.QUICK)
+
+
+@pytest.mark.parametrize("name", ["data/app/more.txt", "data/more.txt", "more.txt", "meta/more.json"])
+def test_an_added_file_is_found_and_named(bundle, name):
+    (bundle / name).write_text("more")
+    assert [finding.key for finding in look(bundle, Level.COMPLETE).findings if finding.key == name]
+
+
+def test_two_swapped_files_are_found_and_named(bundle):
+    """Of different sizes by the listing, of equal sizes by the hash."""
+    one, two = bundle / "data/app/numbers/00000000.txt", bundle / "data/app/numbers/00000010.txt"
+    three = bundle / "data/app/numbers/00000020.txt"
+    swap(one, two)
+    swap(two, three)
+    outcome = look(bundle, Level.COMPLETE)
+    assert one.name in names(outcome)
+    assert {one.name, two.name, three.name} == {
+        Path(finding.key).name for finding in look(bundle, Level.FULL).findings if "numbers" in finding.key
+    }
+
+
+def swap(one: Path, two: Path) -> None:
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second)
+    two.write_bytes(first)
+
+
+def test_a_longer_file_is_found_by_size(bundle):
+    path = bundle / "data/app/numbers/00000000.txt"
+    path.write_bytes(path.read_bytes() + b"x")
+    (finding,) = [each for each in look(bundle, Level.QUICK).findings if each.key.startswith("data")]
+    assert str(finding).endswith("00000000.txt: has another size: expected 20 bytes, found 21 bytes")
+
+
+def test_nothing_there_is_gone(tmp_path):
+    with pytest.raises(GoneError, match="nothing at"):
+        look(tmp_path / "nowhere", Level.QUICK)
+
+
+def test_an_open_export_is_not_a_bundle(tmp_path):
+    store = open_place(str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        export([Numbers(on_finish=crash)], store, workers=2, progress=Silent())
+    with pytest.raises(UsageError, match="not sealed yet"):
+        look(tmp_path, Level.QUICK)
+
+
+def crash() -> None:
+    raise KeyboardInterrupt
