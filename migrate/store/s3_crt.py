@@ -91,6 +91,13 @@ class Pending:
 
     def wait(self) -> Response:
         """Return the answer. Raises ``MoveoutError``, translated like botocore's."""
+        try:
+            return self._wait()
+        finally:
+            # The request holds on to this object, through C code that the garbage collector cannot look into.
+            self._handle = None
+
+    def _wait(self) -> Response:
         what = self._request.key or self._request.operation
         future = self._handle.finished_future
         while True:
@@ -116,7 +123,9 @@ class Pending:
 
     def cancel(self) -> None:
         """Give the request up."""
-        self._handle.cancel()
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.cancel()
         if self._also is not None:
             self._also.cancel()
 

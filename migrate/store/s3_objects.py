@@ -107,7 +107,10 @@ class Stream:
             return Answer(job.item, response, second)
 
         try:
-            answer = patiently(attempt, total_seconds=self._patience)
+            try:
+                answer = attempt()  # the usual case must not pay for the machinery of trying again
+            except UnreachableError:
+                answer = patiently(attempt, total_seconds=self._patience)
         except MoveoutError as exc:
             if concerns_bucket(exc):
                 raise
