@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -62,10 +62,18 @@ def pin_statement() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown."""
+    """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown. ``password`` is one
+    that was given apart from the URL; without it libpq looks where it always looks.
+    """
 
     url: str
     keywords: Mapping[str, str]
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """The password as a keyword argument of a driver, where one was given."""
+        return {"password": self.password} if self.password else {}
 
     def environment(self, password: str | None) -> dict[str, str]:
         """Return the variables by which libpq programs (pg_dump) reach the same database without a secret on
@@ -89,7 +97,7 @@ class Address:
         return variables | ({"PGPASSWORD": password} if password else {})
 
 
-def parse_url(url: str) -> Address:
+def parse_url(url: str, *, password: str | None = None) -> Address:
     """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it."""
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
@@ -102,7 +110,7 @@ def parse_url(url: str) -> Address:
             f"the URL of {_shown(keywords)} contains a password, which would end up in process lists and logs",
             next_step="Take it out of the URL and set PGPASSWORD, or add it to ~/.pgpass.",
         )
-    return Address(_shown(keywords), keywords)
+    return Address(_shown(keywords), keywords, password)
 
 
 def _shown(keywords: Mapping[str, str]) -> str:
@@ -120,7 +128,7 @@ def connect(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
     """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
     keywords = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "moveout", **address.keywords}
     try:
-        connection = psycopg.connect("", autocommit=True, **keywords)  # type: ignore[arg-type]
+        connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     except psycopg.Error as exc:
         raise _why_not(address, exc) from exc
     try:
@@ -147,6 +155,7 @@ def _why_not(address: Address, error: psycopg.Error) -> SourceError:
             user=keywords.get("user"),
             database=keywords.get("dbname"),
             passfile=keywords.get("passfile"),
+            **address.secrets,
             timeout=CONNECT_SECONDS,
         )
         await connection.close()

@@ -5,6 +5,7 @@ A row's line is what ``COPY (canonical SELECT) TO STDOUT (FORMAT csv)`` prints f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh3_128_intdigest
@@ -26,7 +27,11 @@ class Tally:
 
 def tally_block(block: bytes) -> Tally:
     """Return the tally of whole lines, each ended by a newline."""
-    lines = split_lines(block)
+    return tally_lines(split_lines(block))
+
+
+def tally_lines(lines: Sequence[bytes]) -> Tally:
+    """Return the tally of lines without their newlines."""
     return Tally(len(lines), sum(map(xxh3_128_intdigest, lines)) % MODULUS)
 
 

@@ -8,6 +8,7 @@ call.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +18,10 @@ import psycopg
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal
+
+SMALL_BYTES = 128 * 2**10
+PAUSE_SECONDS = 0.001
+"""After a small block wait for more to arrive: to be woken for every few rows costs more than the rows."""
 
 OnBlock = Callable[[bytes], None]
 
@@ -64,6 +69,8 @@ class AsyncpgFeed:
             except Exception as exc:  # asyncpg would wrap the cancellation around it
                 failed.append(exc)
                 raise
+            if len(block) < SMALL_BYTES:
+                time.sleep(PAUSE_SECONDS)
 
         task = self._connection.copy_from_query(query, output=take, format="csv")
         try:

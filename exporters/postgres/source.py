@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from exporters.base import Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect, parse_url
@@ -14,6 +14,7 @@ from exporters.postgres.plan import Plan, make_plan
 from exporters.postgres.schema import find_tools
 from exporters.postgres.session import hold
 from exporters.postgres.snapshot import PLAN, PostgresSnapshot
+from exporters.sampling import MemoryWorkspace, measure
 
 
 class PostgresExporter:
@@ -21,8 +22,7 @@ class PostgresExporter:
 
     def open(self, name: str, url: str, host: Host) -> PostgresSource:
         """Connect once, to prove that the database can be reached and dumped."""
-        del host
-        address = parse_url(url)
+        address = parse_url(url, password=host.secret("password"))
         with connect(address) as connection:
             find_tools(connection.info.server_version // 10000)
         return PostgresSource(name, address)
@@ -46,12 +46,18 @@ class PostgresSource:
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
         items = [
             SurveyItem(
-                f"{table.schema}.{table.name}", "table", table.estimate, table.total_bytes, exact=False
+                f"{table.schema}.{table.name}", "table", table.estimate, table.data_bytes, exact=False
             )
             for table in tables
             if not table.foreign
         ]
         return Survey(items, server, _warnings(tables))
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
+        del survey
+        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
+            return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
