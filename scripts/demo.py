@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -121,7 +121,7 @@ class Demo:
         """Start a transfer and kill it once the new host has received half of the bundle."""
         target = int(self.figures.bundle_bytes * KILL_AT)
         before = received_bytes(self.hosts.new_s3.endpoint)
-        argv = self._announce("transfer", "--bwlimit", BWLIMIT)
+        argv = announce(["transfer", "--bwlimit", BWLIMIT])
         with self.figures.timed("transfer until killed"):
             process = subprocess.Popen(argv, cwd=self.work, env=self.hosts.environment)
             try:
@@ -140,12 +140,9 @@ class Demo:
         say(f"  the new host had received {megabytes(self.figures.sent_before_kill_bytes)}")
 
     def run(self, step: str, *words: str) -> None:
-        """Run a moveout command in the foreground. Raises ``DemoError`` unless it ends with 0."""
-        argv = self._announce(*words)
+        """Run a moveout command in the foreground, and measure it."""
         with self.figures.timed(step):
-            status = subprocess.run(argv, cwd=self.work, env=self.hosts.environment, check=False).returncode
-        if status != 0:
-            raise DemoError(f"`{shlex.join(['moveout', *argv[1:]])}` ended with {status}")
+            run_command(words, work=self.work, environment=self.hosts.environment)
 
     def prove(self) -> list[str]:
         """Compare both hosts without moveout, run the four commands on the bundle; return what was found."""
@@ -165,10 +162,20 @@ class Demo:
             say(proof.run_command(command, self.bundle))
         return found
 
-    def _announce(self, *words: str) -> list[str]:
-        command = [words[0], "-c", "moveout.toml", *words[1:]]
-        say(f"$ {shlex.join(['moveout', *command])}", bold=True)
-        return [str(MOVEOUT), *command]
+
+def announce(words: Sequence[str]) -> list[str]:
+    """Print a moveout command as a user types it, return it as a process takes it."""
+    command = [words[0], "-c", "moveout.toml", *words[1:]]
+    say(f"$ {shlex.join(['moveout', *command])}", bold=True)
+    return [str(MOVEOUT), *command]
+
+
+def run_command(words: Sequence[str], *, work: Path, environment: Mapping[str, str]) -> None:
+    """Run a moveout command in the foreground. Raises ``DemoError`` unless it ends with 0."""
+    argv = announce(words)
+    status = subprocess.run(argv, cwd=work, env=environment, check=False).returncode
+    if status != 0:
+        raise DemoError(f"`{shlex.join(['moveout', *argv[1:]])}` ended with {status}")
 
 
 CASE = """\
