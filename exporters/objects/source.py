@@ -9,6 +9,7 @@ from itertools import islice
 from exporters.base import (
     Account,
     DoneUnit,
+    Estimate,
     Host,
     Json,
     Outcome,
@@ -21,6 +22,7 @@ from exporters.base import (
 from exporters.bucket import Bucket
 from exporters.objects import inventory, large, pack, tar, units
 from exporters.objects.account import Closing
+from exporters.objects.estimate import Census, estimate
 
 SURVEY_KEYS = 200_000
 """A survey lists so many keys and then says that there are more."""
@@ -41,17 +43,25 @@ class ObjectSource:
         self.name = name
         self.url = bucket.url
         self._bucket = bucket
+        self._census = Census()
 
     def survey(self) -> Survey:
         """See ``Source.survey``."""
-        count = size_bytes = odd = archived = 0
+        odd = archived = 0
+        census = Census()
         for found in islice(self._bucket.list(), SURVEY_KEYS):
-            count += 1
-            size_bytes += found.size_bytes
+            census = census.plus(found.size_bytes)
             odd += tar.member_name(found.key) != found.key
             archived += found.storage_class in {"GLACIER", "DEEP_ARCHIVE"}
-        item = SurveyItem(self._bucket.name, "bucket", count, size_bytes, exact=count < SURVEY_KEYS)
+        self._census = census
+        exact = census.items < SURVEY_KEYS
+        item = SurveyItem(self._bucket.name, "bucket", census.items, census.size_bytes, exact=exact)
         return Survey([item], self._bucket.server, list(_warnings(self._bucket.name, odd, archived)))
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """See ``exporters.base.Measurable``."""
+        del survey, workers
+        return estimate(self._bucket, self._census, seconds=seconds)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:

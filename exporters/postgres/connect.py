@@ -192,7 +192,9 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
         "statement_cache_size": 0,
     }
     if not connection.pgconn.ssl_in_use:
-        return options | {"ssl": False}
-    if files:
-        return options | {"dsn": "postgresql:///?" + urlencode({"sslmode": mode, **files})}
-    return options | {"ssl": "require" if mode in {"prefer", "allow"} else mode}
+        options["ssl"] = False
+    elif files:
+        options["dsn"] = "postgresql:///?" + urlencode({"sslmode": mode, **files})
+    else:
+        options["ssl"] = "require" if mode in {"prefer", "allow"} else mode
+    return options

@@ -59,6 +59,7 @@ def restore_database(
     workers: int,
     progress: Progress,
     into_existing: bool = False,
+    password: str | None = None,
 ) -> RestoreOutcome:
     """Restore one source. Raises ``NotEmptyError`` if the database holds something else and ``into_existing`` is not given,
     ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
@@ -67,7 +68,7 @@ def restore_database(
     if source not in reader.sources:
         names = ", ".join(sorted(reader.sources))
         raise UsageError(f"the bundle has no source {source}", next_step=f"It has: {names}.")
-    address = parse_url(target_url)
+    address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
             run = _Run(reader, source, tables, target, workers, progress)
@@ -155,7 +156,9 @@ def _rows(run: _Run, done: set[str]) -> tuple[int, int]:
     parts = parts_of(run.tables)
     todo = [part for part in parts if part.name not in done]
     total_bytes = sum(table.size_bytes for table in run.tables)
-    run.progress.begin(f"restore {run.source}", items=sum(part.rows for part in parts), size_bytes=total_bytes)
+    run.progress.begin(
+        f"restore {run.source}", items=sum(part.rows for part in parts), size_bytes=total_bytes
+    )
     skipped = sum(part.rows for part in parts) - sum(part.rows for part in todo)
     if skipped:
         run.progress.skip(items=skipped, size_bytes=total_bytes - sum(map(_estimate, todo)))

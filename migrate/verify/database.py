@@ -19,11 +19,17 @@ from migrate.progress import Progress
 
 
 def compare_database(
-    reader: BundleReader, source: str, url: str, *, workers: int, progress: Progress
+    reader: BundleReader,
+    source: str,
+    url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    password: str | None = None,
 ) -> list[Finding]:
-    """Compare row counts and digests of every table of ``source`` with the database at ``url``. Raises
-    errors of
-    ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
+    """Compare row counts and digests of every table of ``source`` with the database at ``url``.
+
+    Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
     if source not in reader.sources:
         names = ", ".join(sorted(reader.sources))
@@ -33,7 +39,7 @@ def compare_database(
     progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
     live = dict(
         live_tables(
-            parse_url(url),
+            parse_url(url, password=password),
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
         )
