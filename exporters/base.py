@@ -81,8 +81,8 @@ class Gap:
 class Outcome:
     """What a unit came to. ``items`` rows or objects exported; ``size_bytes`` of payload read from the source.
 
-    ``digest`` is the sum of the row digests modulo 2**128 for table chunks, None elsewhere. ``facts`` is plain JSON that the
-    source wants back in ``finish`` and ``still_holds``.
+    ``digest`` is the sum of the row digests modulo 2**128 for table chunks, None elsewhere. ``facts`` is plain JSON
+    that the source wants back in ``finish`` and ``still_holds``.
     """
 
     items: int
@@ -173,7 +173,8 @@ class Sink(Protocol):
     def create(self, name: str, *, size_bytes: int = 0) -> AbstractContextManager[BinaryIO]:
         """Open a new file for writing, sequentially. It exists once the context ends without an error, whole;
         after an error nothing of it remains. Safe to call again for the same name after a crash (it replaces).
-        ``size_bytes``: how large it will be, about; needed only for files above 100 GB (it decides the size of the parts).
+        ``size_bytes``: how large it will be, about; needed only for files above 100 GB (it decides the size of
+        the parts).
         """
         ...
 
@@ -196,8 +197,8 @@ class Snapshot(Protocol):
         ...
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
-        """Write what belongs to the whole source (DDL, indexes) and give the account. Called once all units are done, or
-        when no more can be had; may be called again after a crash.
+        """Write what belongs to the whole source (DDL, indexes) and give the account. Called once all units are done,
+        or when no more can be had; may be called again after a crash.
         """
         ...
 

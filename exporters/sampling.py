@@ -58,9 +58,9 @@ class DiscardingSink:
     """A ``Sink`` that keeps nothing."""
 
     @contextmanager
-    def create(self, name: str) -> Iterator[BinaryIO]:
+    def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
         """See ``Sink.create``."""
-        del name
+        del name, size_bytes
         yield _Hole()  # type: ignore[misc]
 
 
