@@ -66,6 +66,7 @@ def claim(
     cleaned up and returned.
     """
     if (whole := refuse_foreign(store, wanted)) is not None:
+        clean_work(store, executor)
         return whole
     mine = state.read_state(store)
     if mine is None:

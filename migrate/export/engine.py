@@ -91,7 +91,8 @@ def export(
     options = options or ExportOptions()
     wanted = [SourceName(source.name, source.url) for source in sources]
     check_names(wanted)
-    if (whole := refuse_foreign(store, wanted)) is not None:
+    whole = refuse_foreign(store, wanted)
+    if whole is not None and next(iter(store.list(layout.WORK)), None) is None:
         return _already(store, whole)
     stop = threading.Event()
     with ExitStack() as stack:

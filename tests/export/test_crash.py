@@ -1,0 +1,88 @@
+"""An export may die at any moment; the same command goes on, and ends with the same bundle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.errors import BusyError
+from migrate.export import export, export_status
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.verify import Level, verify
+from tests.export.sources import Numbers, fingerprint
+from tests.export.victims import Counting, die_at_write, run, stay_in_unit, wait_for
+
+BAGIT = Path(sys.executable).with_name("bagit.py")
+OF_THE_RUN = {"meta/bundle.json", "bag-info.txt", "tagmanifest-sha256.txt"}
+"""Files that hold the bundle's id and the time."""
+
+
+def content(store):
+    return {key: digest for key, digest in fingerprint(store).items() if key not in OF_THE_RUN}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed export: its content and the number of its writes."""
+    store = Counting(open_place(str(tmp_path_factory.mktemp("whole"))))
+    assert export([Numbers(count=15)], store, workers=1, progress=Silent()).complete
+    return content(store), store.writes
+
+
+def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
+    """Every write of units, records, seal and clean-up; no unit with a commit record is done again."""
+    expected, writes = whole
+    assert writes > 20
+    for fatal in range(1, writes + 1):
+        place = str(tmp_path / f"{fatal}")
+        victim = run(die_at_write, place, fatal)
+        victim.join(30)
+        assert victim.exitcode == -signal.SIGKILL
+        store = open_place(place)
+        recorded = {info.key for info in store.list(layout.units_prefix("app"))}
+        source = Numbers(count=15)
+        began = time.monotonic()
+        outcome = export([source], store, workers=2, progress=Silent())
+        assert time.monotonic() - began < 5, "the dead run's lease was waited for"
+        assert outcome.complete
+        assert not recorded & {layout.commit_record("app", unit) for unit in source.exported}
+        assert content(store) == expected
+        assert not any(info.key.startswith("_work/") for info in store.list())
+        assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    subprocess.run([BAGIT, "--validate", place], check=True, capture_output=True)
+
+
+def test_two_runs_at_once_are_one_too_many(tmp_path):
+    """The second says who holds the place; the first goes on."""
+    place, marker = str(tmp_path / "place"), tmp_path / "there"
+    first = run(stay_in_unit, place, str(marker))
+    wait_for(marker)
+    store = open_place(place)
+    with pytest.raises(BusyError, match=rf"process {first.pid}, since") as caught:
+        export([Numbers()], store, workers=1, progress=Silent())
+    assert "moveout status" in caught.value.next_step
+    status = export_status(store)
+    assert (status.state, status.sources[0].done.units) == ("exporting", 2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.join()
+    assert export_status(store).state == "stopped"
+    notes = Notes()
+    outcome = export([Numbers()], store, workers=1, progress=notes)
+    assert outcome.complete
+    assert "took over" in notes.said[0]
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.said = []
+
+    def note(self, message):
+        self.said.append(message)

@@ -1,0 +1,77 @@
+"""Exports that die: at a given write to the place, by SIGKILL."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from exporters.base import Unit
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from tests.export.sources import Numbers
+
+WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["tests.export.victims"])
+
+
+class Counting:
+    """A store that counts its writes, and kills the process before the ``fatal``-th."""
+
+    def __init__(self, inner: MultipartStore, fatal: int = 0) -> None:
+        self.inner, self.place, self.writes = inner, inner.place, 0
+        self._fatal = fatal
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name):
+        call = getattr(self.inner, name)
+        return self._counted(call) if name in WRITES else call
+
+    def _counted(self, call):
+        def counted(*args, **kwargs):
+            with self._lock:
+                self.writes += 1
+                fatal = self.writes == self._fatal
+            if fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        return counted
+
+
+def die_at_write(place: str, fatal: int) -> None:
+    """Export, one unit at a time, until the ``fatal``-th write."""
+    store = Counting(open_place(place), fatal)
+    export([Numbers(count=15)], store, workers=1, progress=Silent())
+
+
+def stay_in_unit(place: str, marker: str) -> None:
+    """Export until the third unit, tell so by a file, and stay there."""
+
+    def stay(unit: Unit) -> None:
+        if unit.spec["start"] == 20:
+            Path(marker).touch()
+            time.sleep(60)
+
+    export([Numbers(on_export=stay)], open_place(place), workers=1, progress=Silent())
+
+
+def run(target, *args) -> multiprocessing.process.BaseProcess:
+    """Start a victim in a process of its own."""
+    process = SPAWN.Process(target=target, args=args)
+    process.start()
+    return process
+
+
+def wait_for(path: Path, seconds: float = 20) -> None:
+    """Wait until a file is there."""
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} did not come"
+        time.sleep(0.01)
