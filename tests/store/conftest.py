@@ -1,9 +1,8 @@
 """The places that the contract is tried on."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import run
 
 import pytest
 
@@ -11,6 +10,9 @@ from migrate.store.base import MultipartStore
 from migrate.store.local import LocalStore
 from migrate.store.s3 import S3Store
 from migrate.store.s3_client import parse
+from tests.tools.disks import tiny_disk
+
+__all__ = ["tiny_disk"]
 
 Reopen = Callable[[], MultipartStore]
 
@@ -30,19 +32,3 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
 def store(reopen: Reopen) -> MultipartStore:
     """An empty place."""
     return reopen()
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    path = tmp_path / "tiny"
-    path.mkdir()
-    mounted = run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(
-            f"NOT TESTED: a full disk needs the right to mount one: {mounted.stderr.decode().strip()}"
-        )
-    yield path
-    run(["umount", str(path)], check=True)

@@ -41,12 +41,12 @@ def contents(store: Store) -> dict[str, bytes]:
 
 
 def some_payload() -> dict[str, bytes]:
-    """Small files and large ones (in parts), among them one of whole parts exactly and an empty one."""
+    """Small files and large ones (in parts), cut at 5 MiB; one of whole parts exactly and an empty one."""
     small = {f"app/tables/1/part-{number:06}.parquet": noise(3000 + number, number) for number in range(40)}
     return small | {
         "app/schema/empty.sql": b"",
-        "app/packs/pack-000000.tar": noise(40 * MIB, 100),
-        "app/packs/pack-000001.tar": noise(32 * MIB, 101),
-        "app/packs/pack-000002.tar": noise(16 * MIB, 102),
-        "app/packs/pack-000003.tar": noise(16 * MIB + 1, 103),
+        "app/packs/pack-000000.tar": noise(13 * MIB, 100),
+        "app/packs/pack-000001.tar": noise(10 * MIB, 101),
+        "app/packs/pack-000002.tar": noise(5 * MIB, 102),
+        "app/packs/pack-000003.tar": noise(5 * MIB + 1, 103),
     }

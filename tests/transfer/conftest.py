@@ -1,0 +1,40 @@
+"""Where bundles travel to."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migrate.store import open_place
+from migrate.store.base import MIN_PART_BYTES, MultipartStore
+from tests.tools.disks import tiny_disk
+
+__all__ = ["tiny_disk"]
+
+
+@pytest.fixture(autouse=True)
+def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut files into S3's smallest parts, so that large files can be small ones."""
+    monkeypatch.setattr("migrate.store.sizes.PART_BYTES", MIN_PART_BYTES)
+
+
+@pytest.fixture(params=["local", "minio", "versitygw"])
+def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty place."""
+    if request.param == "local":
+        return str(tmp_path / "target")
+    server = request.getfixturevalue(request.param)
+    bucket = request.getfixturevalue("make_bucket")(server)
+    return f"s3://{bucket}/bundle?profile={server.profile}"
+
+
+@pytest.fixture
+def target(target_url: str) -> MultipartStore:
+    """The store of ``target_url``."""
+    return open_place(target_url)
+
+
+@pytest.fixture
+def s3_place(minio, make_bucket: Callable[..., str]) -> MultipartStore:
+    """An empty place on MinIO."""
+    return open_place(f"s3://{make_bucket(minio)}/bundle?profile={minio.profile}")

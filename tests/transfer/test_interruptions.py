@@ -1,0 +1,213 @@
+"""Killed, cut off, interrupted: the same command again brings the same result and sends little twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.errors import BusyError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MIN_PART_BYTES, MultipartStore
+from migrate.store.local import LocalStore
+from migrate.transfer import clean, transfer, transfer_status
+from tests.tools.counting_proxy import CountingProxy
+from tests.tools.profiles import extra_profile
+from tests.transfer.bags import MIB, contents, noise, seal
+
+WORKERS = 3
+PROGRAM = f"""
+import sys
+import migrate.store.sizes
+migrate.store.sizes.PART_BYTES = {MIN_PART_BYTES}
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.throttle import Throttle
+from migrate.transfer import transfer
+limit = Throttle(float(sys.argv[3])) if len(sys.argv) > 3 else None
+try:
+    transfer(open_place(sys.argv[1]), open_place(sys.argv[2], bwlimit=limit), workers={WORKERS}, progress=Silent())
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    root = tmp_path_factory.mktemp("origin")
+    packs = {f"app/packs/pack-{number:06}.tar": noise(31 * MIB, number) for number in range(2)}
+    small = {f"app/tables/1/part-{number:06}.parquet": noise(900, number) for number in range(20)}
+    return root, seal(LocalStore(root), packs | small)
+
+
+def start(origin: Path, target_url: str, *rate: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(origin), target_url, *rate])
+
+
+def finish(origin: Path, target_url: str) -> None:
+    assert start(origin, target_url).wait(60) == 0
+
+
+def wait_for(store: MultipartStore, bytes_done: int) -> None:
+    """Wait until so much is durable at the target."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        status = transfer_status(store)
+        if status is not None and status.bytes_done >= bytes_done:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the transfer never got there")
+
+
+def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, target_url, target):
+    root, files = sealed
+    moments = random.Random(4)
+    done = 0
+    for _ in range(3):
+        process = start(root, target_url, str(40 * MIB))
+        time.sleep(1.2 + moments.random())
+        process.kill()
+        process.wait()
+        arrived = contents(target)
+        assert {
+            key: data for key, data in arrived.items() if not key.startswith("_work/")
+        }.items() <= files.items()
+        status = transfer_status(target)
+        if status is None:
+            continue
+        assert status.bytes_done >= done
+        done = status.bytes_done
+    finish(root, target_url)
+    assert contents(target) == files
+    assert list(target.uploads()) == []
+
+
+def test_what_was_durable_at_the_kill_is_not_sent_again(sealed, minio, make_bucket, tmp_path, monkeypatch):
+    root, files = sealed
+    size = sum(map(len, files.values()))
+    bucket = make_bucket(minio)
+    direct = open_place(f"s3://{bucket}/b?profile={minio.profile}")
+    with CountingProxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        url = f"s3://{bucket}/b?profile={profile}"
+        process = start(root, url, str(30 * MIB))
+        wait_for(direct, 30 * MIB)
+        process.kill()
+        process.wait()
+        time.sleep(0.5)  # for what is in the proxy's hands
+        first = proxy.sent
+        finish(root, url)
+        total = proxy.sent
+    assert contents(direct) == files
+    requests = 600 * 1024  # headers, listings, state
+    assert total <= size + WORKERS * MIN_PART_BYTES + requests
+    assert total - first <= size - 30 * MIB + WORKERS * MIN_PART_BYTES + requests
+
+
+def test_a_finished_transfer_sends_no_payload_again(sealed, minio, make_bucket, tmp_path, monkeypatch):
+    root, files = sealed
+    bucket = make_bucket(minio)
+    finish(root, f"s3://{bucket}/b?profile={minio.profile}")
+    with CountingProxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        finish(root, f"s3://{bucket}/b?profile={profile}")
+        assert proxy.sent < 200 * len(files) * 10
+        assert proxy.received < 500 * 1024
+
+
+def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, target_url, target):
+    root, files = sealed
+    process = start(root, target_url, str(20 * MIB))
+    wait_for(target, 10 * MIB)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    status = transfer_status(target)
+    assert status is not None
+    assert (status.holder, status.is_finished) == ("", False)
+    assert status.bytes_done >= 10 * MIB
+    finish(root, target_url)
+    assert contents(target) == files
+
+
+def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, target_url, target):
+    root, files = sealed
+    process = start(root, target_url, str(20 * MIB))
+    wait_for(target, 10 * MIB)
+    with pytest.raises(BusyError):
+        transfer(open_place(str(root)), target, workers=2, progress=Silent())
+    with pytest.raises(BusyError):
+        clean(target, dry_run=True)
+    with pytest.raises(BusyError):
+        clean(target, dry_run=False)
+    status = transfer_status(target)
+    assert status is not None
+    assert f"process {process.pid}" in status.holder
+    assert process.wait(60) == 0
+    assert contents(target) == files
+
+
+def test_clean_names_and_removes_what_a_dead_run_left(sealed, target_url, target):
+    root, files = sealed
+    process = start(root, target_url, str(20 * MIB))
+    wait_for(target, 10 * MIB)
+    process.kill()
+    process.wait()
+    before = contents(target)
+    named = clean(target, dry_run=True)
+    uploads = [leaving for leaving in named if leaving.kind == "upload"]
+    assert uploads
+    assert all(leaving.key in files and leaving.age.total_seconds() < 120 for leaving in uploads)
+    assert sum(leaving.size_bytes for leaving in uploads) > 0
+    assert contents(target) == before
+    assert [leaving.key for leaving in clean(target, dry_run=False)] == [leaving.key for leaving in named]
+    assert list(target.uploads()) == []
+    assert clean(target, dry_run=True) == []
+    finish(root, target_url)
+    assert contents(target) == files
+
+
+def test_clean_leaves_a_whole_bundle_as_it_is(target):
+    files = seal(target, {"app/x": b"x"})
+    target.put(layout.TRANSFER_STATE, b"{}")
+    assert [leaving.key for leaving in clean(target, dry_run=False)] == [layout.TRANSFER_STATE]
+    assert contents(target) == files
+
+
+def test_clean_keeps_the_records_of_an_export_that_can_go_on(target):
+    files = {"_work/export.json": b"{}", "_work/app/units/1.json": b"{}", "data/app/x": b"x"}
+    for key, data in files.items():
+        target.put(key, data)
+    target.begin("data/app/large")
+    assert [leaving.key for leaving in clean(target, dry_run=False)] == ["data/app/large"]
+    assert contents(target) == files
+
+
+def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
+    store = open_place(str(tmp_path / "place"))
+    left = tmp_path / "place" / "_work" / "tmp" / "0123"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    store.put("data/app/x", b"x")
+    (leaving,) = clean(store, dry_run=False)
+    assert (leaving.kind, leaving.size_bytes) == ("temporary file", 4)
+    assert not left.exists()
+    assert not (tmp_path / "place" / "_work").exists()
+
+
+def test_interrupted_in_the_middle_the_threads_end(sealed, tmp_path):
+    """The caller's thread gets the interruption; no worker writes after ``transfer`` has returned."""
+    target = open_place(str(tmp_path / "target"))
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    origin = open_place(str(sealed[0]))
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        for _ in range(1000):
+            transfer(origin, target, workers=2, progress=Silent(), recheck=True)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("moveout-transfer")]

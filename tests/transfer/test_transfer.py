@@ -1,0 +1,280 @@
+"""A sealed bundle arrives whole, or says what is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
+from migrate.store.local import LocalStore
+from migrate.store.retry import Retrying
+from migrate.transfer import TransferOutcome, transfer, transfer_status
+from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
+
+LARGE = "data/app/packs/pack-000000.tar"
+SMALL = "data/app/tables/1/part-000007.parquet"
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A sealed bundle that no test changes."""
+    root = tmp_path_factory.mktemp("origin")
+    return root, seal(LocalStore(root), some_payload())
+
+
+@pytest.fixture(scope="module")
+def unspoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A smaller sealed bundle."""
+    root = tmp_path_factory.mktemp("unspoilt")
+    packs = {"app/packs/pack-000000.tar": noise(13 * MIB, 1), "app/packs/pack-000001.tar": noise(6 * MIB, 2)}
+    tables = {f"app/tables/1/part-{number:06}.parquet": noise(500, number) for number in range(9)}
+    seal(LocalStore(root), packs | tables)
+    return root
+
+
+@pytest.fixture
+def origin(unspoilt: Path, tmp_path: Path) -> MultipartStore:
+    """A copy to be spoilt."""
+    shutil.copytree(unspoilt, tmp_path / "origin")
+    return open_place(str(tmp_path / "origin"))
+
+
+def move(origin: MultipartStore, target: MultipartStore, **options) -> TransferOutcome:
+    return transfer(origin, target, workers=4, progress=Silent(), **options)
+
+
+def spoil(store: MultipartStore, key: str, offset: int = 100) -> None:
+    data = bytearray(store.read(key))
+    data[offset] ^= 4
+    store.put(key, bytes(data))
+
+
+def test_everything_arrives_and_nothing_else(sealed, target):
+    root, files = sealed
+    outcome = move(open_place(str(root)), target)
+    assert contents(target) == files
+    assert list(target.uploads()) == []
+    size = sum(map(len, files.values()))
+    assert (outcome.files, outcome.files_moved, outcome.files_skipped) == (len(files), len(files), 0)
+    assert (outcome.size_bytes, outcome.bytes_moved, outcome.bytes_skipped) == (size, size, 0)
+    assert (outcome.findings, outcome.exit_code) == ([], 0)
+    assert transfer_status(target) is None
+    if target.keeps_sha256:
+        assert all(target.stat(key).sha256 == sha256(data) for key, data in files.items())
+
+
+def test_a_second_run_moves_nothing(sealed, target):
+    root, files = sealed
+    move(open_place(str(root)), target)
+    etags = {info.key: info.etag for info in target.list()}
+    outcome = move(open_place(str(root)), target)
+    assert (outcome.bytes_moved, outcome.files_moved) == (0, 0)
+    assert outcome.bytes_skipped == sum(map(len, files.values()))
+    assert {info.key: info.etag for info in target.list()} == etags
+
+
+def test_a_bundle_travels_from_bucket_to_directory(s3_place, sealed, tmp_path):
+    move(open_place(str(sealed[0])), s3_place)
+    move(s3_place, open_place(str(tmp_path / "back")))
+    assert contents(LocalStore(tmp_path / "back")) == sealed[1]
+
+
+@pytest.mark.parametrize("key", [SMALL, LARGE])
+def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, target, key):
+    promised = sha256(origin.read(key))
+    spoil(origin, key)
+    outcome = move(origin, target)
+    (finding,) = outcome.findings
+    assert finding.key == key
+    assert promised in finding.expected
+    assert sha256(origin.read(key)) in finding.found
+    assert outcome.exit_code == 6
+    arrived = contents(target)
+    assert key not in arrived
+    assert {name for name in contents(origin) if name.startswith("data/")} - {key} == {
+        name for name in arrived if name.startswith("data/")
+    }
+    assert layout.TAG_MANIFEST not in arrived
+    assert layout.BAGIT not in arrived
+    assert list(target.uploads()) == []
+
+
+def test_a_repaired_origin_goes_on_where_it_stopped(origin, target):
+    spoil(origin, LARGE)
+    first = move(origin, target)
+    spoil(origin, LARGE)
+    second = move(origin, target)
+    assert (len(first.findings), second.findings) == (1, [])
+    assert second.files_moved == 1 + sum(not key.startswith("data/") for key in contents(origin))
+    assert contents(target) == contents(origin)
+
+
+def test_a_file_missing_at_the_origin_is_named(origin, target):
+    origin.delete(LARGE)
+    outcome = move(origin, target)
+    assert [finding.key for finding in outcome.findings] == [LARGE]
+    assert outcome.exit_code == 6
+    assert layout.BAGIT not in contents(target)
+
+
+def test_a_file_added_at_the_origin_is_named_and_left_behind(origin, target):
+    origin.put("data/app/tables/1/stray.parquet", b"who am I")
+    outcome = move(origin, target)
+    assert [finding.key for finding in outcome.findings] == ["data/app/tables/1/stray.parquet"]
+    assert outcome.exit_code == 6
+    assert "data/app/tables/1/stray.parquet" not in contents(target)
+    assert layout.BAGIT in contents(target)
+
+
+def test_two_swapped_files_are_named(origin, target):
+    other = "data/app/tables/1/part-000008.parquet"
+    one, two = origin.read(SMALL), origin.read(other)
+    origin.put(SMALL, two)
+    origin.put(other, one)
+    assert [finding.key for finding in move(origin, target).findings] == [SMALL, other]
+
+
+def test_a_file_cut_short_at_the_origin_is_named(origin, target):
+    origin.put(LARGE, origin.read(LARGE, 0, 12 * MIB))
+    assert [finding.key for finding in move(origin, target).findings] == [LARGE]
+
+
+def test_a_changed_manifest_is_named(origin, target):
+    text = origin.read(layout.MANIFEST)
+    origin.put(
+        layout.MANIFEST, bytes([text[0] ^ 1 if chr(text[0] ^ 1) in "0123456789abcdef" else 48]) + text[1:]
+    )
+    found = {finding.key for finding in move(origin, target).findings}
+    assert layout.MANIFEST in found
+    assert layout.BAGIT not in contents(target)
+
+
+@pytest.mark.parametrize("name", ["../x", "data/../../x", "/etc/passwd", "data/A b"])
+def test_a_hostile_name_in_the_manifest_is_refused(origin, target, name):
+    origin.put(layout.MANIFEST, f"{'0' * 64}  {name}\n".encode())
+    with pytest.raises(DamageError, match=r"manifest-sha256\.txt line 1"):
+        move(origin, target)
+    assert contents(target) == {}
+
+
+def test_bytes_that_were_wrong_only_once_are_read_again(origin, target):
+    plan = FaultPlan(
+        Fault("read", flip_bit(9), prefix=SMALL), Fault("read", flip_bit(9), nth=2, prefix=LARGE)
+    )
+    outcome = move(Faulty(origin, plan), target)
+    plan.assert_all_fired()
+    assert outcome.findings == []
+    assert contents(target) == contents(origin)
+
+
+def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, target):
+    plan = FaultPlan(Fault("read", truncate(100), prefix=SMALL))
+    assert move(Faulty(origin, plan), target).findings == []
+    plan.assert_all_fired()
+    assert target.read(SMALL) == origin.read(SMALL)
+
+
+def test_passing_faults_of_the_target_are_survived(origin, target):
+    gone = UnreachableError("gone for a moment")
+    plan = FaultPlan(
+        Fault("put", fail(gone), nth=2),
+        Fault("put", lose_answer(), nth=4),
+        Fault("begin", lose_answer()),
+        Fault("put_part", fail(gone), nth=2, times=2),
+        Fault("put_part", lose_answer(), nth=5),
+        Fault("complete", lose_answer()),
+        Fault("delete", fail(gone)),
+    )
+    faulty = Retrying(Faulty(target.inner, plan), first_wait=0.01)
+    assert move(origin, faulty).findings == []
+    plan.assert_all_fired()
+    assert contents(target) == contents(origin)
+    assert list(target.uploads()) == []
+
+
+def test_an_unreachable_target_ends_the_run_and_the_next_one_goes_on(origin, target):
+    plan = FaultPlan(Fault("put_part", fail(UnreachableError("the network is down")), nth=3, times=99))
+    with pytest.raises(UnreachableError, match="the network is down"):
+        move(origin, Faulty(target, plan))
+    status = transfer_status(target)
+    assert status is not None
+    assert 0 < status.bytes_done < status.bytes_done + status.bytes_left
+    outcome = move(origin, target)
+    assert outcome.bytes_skipped == status.bytes_done
+    assert outcome.bytes_skipped + outcome.bytes_moved == outcome.size_bytes
+    assert contents(target) == contents(origin)
+    assert list(target.uploads()) == []
+
+
+def test_an_unsealed_origin_is_refused(origin, target):
+    origin.delete(layout.TAG_MANIFEST)
+    with pytest.raises(UsageError, match="no sealed bundle") as error:
+        move(origin, target)
+    assert "moveout export" in error.value.next_step
+    assert contents(target) == {}
+
+
+def test_an_empty_origin_is_gone(target, tmp_path):
+    with pytest.raises(GoneError, match="nowhere"):
+        move(open_place(str(tmp_path / "nowhere")), target)
+
+
+def test_another_bundle_at_the_target_is_left_alone(origin, target):
+    other = seal(target, {"app/x": b"x"}, bundle_id="bundle-2")
+    with pytest.raises(NotEmptyError, match="bundle-2"):
+        move(origin, target)
+    assert contents(target) == other
+
+
+def test_another_transfer_s_target_is_left_alone(origin, target):
+    target.put(
+        layout.TRANSFER_STATE,
+        json.dumps(
+            {"version": 1, "id": "bundle-9", "origin": "file:///o", "files": 1, "size_bytes": 1}
+        ).encode(),
+    )
+    with pytest.raises(NotEmptyError, match="bundle-9"):
+        move(origin, target)
+
+
+def test_a_strange_file_at_the_target_is_named_and_left_alone(origin, target):
+    target.put("holiday.jpg", b"sea")
+    with pytest.raises(NotEmptyError, match=r"holiday\.jpg"):
+        move(origin, target)
+    assert contents(target) == {"holiday.jpg": b"sea"}
+
+
+def test_damage_at_the_target_is_replaced_by_a_recheck(origin, target):
+    move(origin, target)
+    spoil(target, SMALL)
+    spoil(target, LARGE)
+    outcome = move(origin, target, recheck=True)
+    assert (outcome.files_moved, outcome.findings) == (2, [])
+    assert contents(target) == contents(origin)
+
+
+def test_a_file_lost_at_the_target_is_brought_again(origin, target):
+    move(origin, target)
+    target.delete(LARGE)
+    assert move(origin, target).files_moved == 1
+    assert contents(target) == contents(origin)
+
+
+def test_signatures_travel_too_and_again_when_they_grow(origin, target):
+    origin.put("sig/custody.log", b"one\n")
+    move(origin, target)
+    origin.put("sig/custody.log", b"one\ntwo\n")
+    outcome = move(origin, target)
+    assert (outcome.files_moved, outcome.findings) == (1, [])
+    assert target.read("sig/custody.log") == b"one\ntwo\n"
+
+
+def test_a_full_disk_ends_the_run_with_its_name(origin, tiny_disk):
+    with pytest.raises(NoSpaceError, match="tiny"):
+        move(origin, open_place(str(tiny_disk / "target")))
