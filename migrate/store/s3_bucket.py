@@ -33,7 +33,7 @@ from migrate.errors import (
 from migrate.store import s3_client
 from migrate.store.checksums import crc64nvme, from_header
 from migrate.store.s3_configuration import read_configuration
-from migrate.store.s3_crt import CrtClient, Headers, Request, Response
+from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket
 from migrate.store.s3_objects import Answer, Job, Stream
 
 PAGE_KEYS = 1000
@@ -47,7 +47,7 @@ class S3Bucket:
 
     def __init__(self, location: s3_client.S3Location) -> None:
         self.name = location.bucket
-        self.prefix = location.prefix
+        self.prefix = location.prefix + "/" * (bool(location.prefix) and not location.prefix.endswith("/"))
         self.url = location.url
         self.boto = s3_client.client(location)
         self.client = CrtClient(self.boto, location)
@@ -57,7 +57,7 @@ class S3Bucket:
 
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
-        response = self.client.call(self._page_request("", "", 1))
+        response = self.client.call(self._page_request(self.prefix, "", "", 1))
         self.server = response.headers.get("server", "")
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
@@ -88,18 +88,25 @@ class S3Bucket:
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
-        starts = range(0, summary.size_bytes, part_bytes)
-        lengths = (min(part_bytes, summary.size_bytes - start) for start in starts)
-        ranges = ((start, length) for start, length in zip(starts, lengths, strict=True))
-        jobs = (Job(length, _get(summary, start, length), length) for start, length in ranges)
+        parts = self.read_parts(summary, part_bytes=part_bytes, window_bytes=window_bytes)
         with _as_source_errors(self.url):
-            for answer in self.requests.run(jobs, window_bytes=window_bytes):
-                yield _range(answer, summary)
+            while (body := _own_fault(parts)) is not None:
+                yield body
+
+    def read_parts(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
+        """Do the work of ``stream``. Raises ``MoveoutError``."""
+        starts = range(0, summary.size_bytes, part_bytes)
+        ranges = ((start, min(part_bytes, summary.size_bytes - start)) for start in starts)
+        jobs = (Job(length, _get(summary, start, length), length) for start, length in ranges)
+        for answer in self.requests.run(jobs, window_bytes=window_bytes):
+            if answer.response is None:
+                raise answer.error or GoneError(summary.key)
+            yield _whole(answer.response, summary, answer.item).body
 
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """See ``Bucket.list``."""
         with _as_source_errors(self.url):
-            for page in self._pages(start_after):
+            for page in self.pages(start_after):
                 yield from page
 
     def crc64nvme(self, data: bytes, previous: int = 0) -> int:
@@ -147,8 +154,10 @@ class S3Bucket:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags)
 
-    def _pages(self, start_after: str) -> Iterator[Sequence[ObjectSummary]]:
-        request = self._page_request(start_after, "", PAGE_KEYS)
+    def pages(self, start_after: str = "", *, prefix: str | None = None) -> Iterator[Sequence[ObjectSummary]]:
+        """Yield the listing page by page, of the whole prefix or of another one. Raises ``MoveoutError``."""
+        within = self.prefix if prefix is None else prefix
+        request = self._page_request(within, start_after, "", PAGE_KEYS)
         ahead = self.client.send(request)
         while True:
             try:
@@ -163,13 +172,13 @@ class S3Bucket:
                 return
             if not token:
                 raise UnreachableError(f"{self.url}: the listing breaks off without saying how to go on")
-            request = self._page_request("", token, PAGE_KEYS)
+            request = self._page_request(within, "", token, PAGE_KEYS)
             ahead = self.client.send(request)  # the server works on the next page while this one is used
             yield page
 
-    def _page_request(self, start_after: str, token: str, count: int) -> Request:
+    def _page_request(self, prefix: str, start_after: str, token: str, count: int) -> Request:
         query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count)}
-        given = {"prefix": self.prefix, "start-after": start_after, "continuation-token": token}
+        given = {"prefix": prefix, "start-after": start_after, "continuation-token": token}
         query |= {name: value for name, value in given.items() if value}
         return Request("ListObjectsV2", "GET", query=query)
 
@@ -267,15 +276,13 @@ def _whole(response: Response, summary: ObjectSummary, length: int) -> Response:
     return response
 
 
-def _range(answer: Answer[int], summary: ObjectSummary) -> bytes:
-    """Return the body of a range. What is this object's fault alone is told apart from an outage."""
+def _own_fault(parts: Iterator[bytes]) -> bytes | None:
+    """Return the next part. What is the object's fault alone is told apart from an outage."""
     try:
-        if answer.response is None:
-            raise answer.error or GoneError(summary.key)
-        return _whole(answer.response, summary, answer.item).body
-    except UnreachableError:
-        raise
+        return next(parts, None)
     except MoveoutError as exc:
+        if isinstance(exc, UnreachableError) or concerns_bucket(exc):
+            raise
         raise SourceItemError(str(source_error(exc)), next_step=exc.next_step) from exc
 
 

@@ -33,6 +33,27 @@ READERS = {
 """Names in the bundle, and the calls that read them."""
 
 
+WRITERS = {
+    "versioning": ("put_bucket_versioning", "VersioningConfiguration", None),
+    "policy": ("put_bucket_policy", "Policy", "Policy"),
+    "cors": ("put_bucket_cors", "CORSConfiguration", None),
+    "lifecycle": ("put_bucket_lifecycle_configuration", "LifecycleConfiguration", None),
+    "encryption": (
+        "put_bucket_encryption",
+        "ServerSideEncryptionConfiguration",
+        "ServerSideEncryptionConfiguration",
+    ),
+    "tagging": ("put_bucket_tagging", "Tagging", None),
+    "website": ("put_bucket_website", "WebsiteConfiguration", None),
+    "public-access-block": (
+        "put_public_access_block",
+        "PublicAccessBlockConfiguration",
+        "PublicAccessBlockConfiguration",
+    ),
+}
+"""Names, the calls that write them, the argument, and the field of what was read that is its value (None: all)."""
+
+
 def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     """Return the bucket's settings by name. What is not set or not known to the server is left out; what these credentials
     may not read is listed under ``denied``. Raises ``UnreachableError``.
@@ -67,3 +88,16 @@ def _unknown(exc: Exception) -> bool:
         return False
     status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return status in {405, 501} or exc.response.get("Error", {}).get("Code") == "NotImplemented"
+
+
+def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
+    """Write one setting as ``read_configuration`` gives it; return whether there is a way to. Raises ``MoveoutError``."""
+    if name not in WRITERS:
+        return False
+    call, argument, inner = WRITERS[name]
+    given = value[inner] if inner else dict(value)
+    try:
+        getattr(client, call)(Bucket=bucket, **{argument: given})
+    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+        raise translate(exc, f"{bucket}: {name}") from exc
+    return True
