@@ -134,6 +134,8 @@ class Demo:
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+        if sys.stdout.isatty():
+            print("\033[?25h", end="")  # the killed process had hidden the cursor
         say(f"\n$ kill -9 {process.pid}", bold=True)
         time.sleep(0.5)  # requests that the server already had in hand end, and are counted
         self.figures.sent_before_kill_bytes = received_bytes(self.hosts.new_s3.endpoint) - before

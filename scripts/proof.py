@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from botocore.config import Config
 
 SAMPLE_EVERY = 20
 """Of how many ordinary objects one has its headers and tags compared; the odd and the large ones all have."""
+_KINDS = {"r": "table", "m": "view", "S": "sequence"}
 _HEADERS = (
     "ContentType",
     "CacheControl",
@@ -43,9 +45,13 @@ def compare_databases(old_url: str, new_url: str) -> str:
     """Compare rows, their hashes and sequences; return what agrees. Raises ``DifferenceError``."""
     with ThreadPoolExecutor(2) as pool:
         old, new = pool.map(_fingerprint, (old_url, new_url))
-    _require_equal("table or sequence", old, new)
-    rows = sum(int(value.split()[0]) for name, value in old.items() if name.startswith("rows "))
-    return f"{rows:,} rows hash alike in {len(old)} tables, materialized views and sequences"
+    _require_equal("databases differ in", old, new)
+    kinds = Counter(name.split(" ", 1)[0] for name in old)
+    rows = sum(int(value.split()[0]) for name, value in old.items() if name.startswith("table "))
+    return (
+        f"{rows:,} rows hash alike (tables: {kinds['table']}), and so do materialized views ({kinds['view']});"
+        f" sequences stand alike ({kinds['sequence']})"
+    )
 
 
 def _fingerprint(url: str) -> dict[str, str]:
@@ -65,7 +71,7 @@ def _fingerprint(url: str) -> dict[str, str]:
                 hashes = "coalesce(sum(hashtextextended(t::text, 0)), 0)"
                 query = f"SELECT count(*) || ' ' || {hashes} FROM {name} AS t"
             row = connection.execute(query).fetchone()
-            found[f"{'sequence' if kind == 'S' else 'rows'} {name}"] = str(row[0]) if row else ""
+            found[f"{_KINDS[kind]} {name}"] = str(row[0]) if row else ""
     return found
 
 
@@ -198,5 +204,5 @@ def run_command(command: Command, bundle: Path) -> str:
         end = "\n".join(lines[-10:])
         raise DifferenceError(f"`{command.shown}` ended with {done.returncode}:\n{end}")
     if len(lines) > 8:
-        return "\n".join(["  …", *(f"  {line}" for line in lines[-3:]), f"  ({len(lines):,} lines)"])
+        return f"  … {len(lines) - 1:,} lines\n  {lines[-1]}"
     return "\n".join(f"  {line}" for line in lines)
