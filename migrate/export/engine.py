@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from exporters.base import Account, Gap, Snapshot, Source
-from exporters.errors import SourceError, SourceUnreachableError
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout, meta, scope, tagfiles
 from migrate.bundle.lease import Lease
 from migrate.bundle.ledger import Ledger
@@ -126,10 +126,14 @@ def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
 
 
 def _raise_if_open(scopes: Sequence[SourceScope], broken: Sequence[tuple[str, SourceError]]) -> None:
-    """Raise the error of a source for which the bundle had better stay open."""
-    done = {found.name: found.totals.units for found in scopes}
+    """Raise the error of a source for which the bundle had better stay open: all but one that was shut in
+    the middle, could
+    still be finished, and has something to show.
+    """
+    by_name = {found.name: found for found in scopes}
     for name, error in broken:
-        if isinstance(error, SourceUnreachableError) or done[name] == 0:
+        shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
+        if not shut or not by_name[name].totals.units or not by_name[name].account.enumerations:
             raise error
 
 

@@ -62,6 +62,12 @@ def stay_in_unit(place: str, marker: str) -> None:
     export([Numbers(on_export=stay)], open_place(place), workers=1, progress=Silent())
 
 
+def slowly(seconds: float, sleep=time.sleep) -> None:
+    """Sleep, but as a source does that reads on and on: in short steps that end with the writing."""
+    del seconds
+    sleep(0.5)
+
+
 def run(target, *args) -> multiprocessing.process.BaseProcess:
     """Start a victim in a process of its own."""
     process = SPAWN.Process(target=target, args=args)

@@ -1,0 +1,279 @@
+"""What an export does when something cannot be had: finish what is possible, name the rest, lose nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from exporters.base import Gap, Unit
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
+from migrate.export import ExportOptions, export, export_status
+from migrate.export import units as units_module
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail
+from migrate.verify import Level, verify
+from tests.export.sources import Numbers
+from tests.export.victims import run, stay_in_unit, wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_place(str(tmp_path / "place"))
+
+
+def go(store, *sources, workers=2, **options):
+    return export(sources, store, workers=workers, progress=Silent(), options=ExportOptions(**options))
+
+
+def raising(error: BaseException, *starts: int):
+    """Let the units that begin with these numbers (all without any) raise."""
+
+    def on_export(unit: Unit) -> None:
+        if not starts or unit.spec["start"] in starts:
+            raise error
+
+    return on_export
+
+
+def test_a_failed_item_makes_the_bundle_incomplete_and_the_next_run_whole(store, tmp_path):
+    """Sealed, checkable, exit code 3; the same command then does only that unit again, and the bundle gets a new id."""
+    first = go(store, Numbers(gaps={13: Gap("13", "failed", "it changed")}))
+    assert (first.complete, first.exit_code) == (False, 3)
+    reader = BundleReader(store)
+    assert list(reader.gaps()) == [("app", Gap("13", "failed", "it changed"))]
+    assert reader.bag_info["Moveout-Status"] == "incomplete"
+    assert reader.scope()[0].dispositions == {"exported": 94, "failed": 1, "excluded": 0}
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert export_status(store).state == "incomplete"
+    source = Numbers()
+    second = go(store, source)
+    assert second.complete
+    assert source.exported == ["chunk/00000010"]
+    assert BundleReader(store).info.continues == [first.bundle_id]
+    assert list(BundleReader(store).gaps()) == []
+    assert not (tmp_path / "place/_work").exists()
+
+
+def test_what_was_excluded_on_purpose_is_named_and_does_no_harm(store):
+    outcome = go(store, Numbers(gaps={13: Gap("13", "excluded", "as asked")}))
+    assert outcome.complete
+    assert outcome.sources[0].dispositions == {"exported": 94, "excluded": 1, "failed": 0}
+
+
+def test_counts_that_differ_make_the_bundle_incomplete(store):
+    outcome = go(store, Numbers(counted=96))
+    assert outcome.exit_code == 3
+    assert (
+        "the counts of objects differ: counted before: 96, exported and missing: 95"
+        in outcome.sources[0].reasons
+    )
+
+
+def test_an_empty_source_is_complete_once_counted_as_empty(store):
+    assert go(store, Numbers(count=0)).complete
+
+
+def test_one_failing_unit_does_not_stop_the_others(store):
+    """A defect in the exporter is told with its unit; the rest is there, and the next run gets it."""
+    broken = go(store, Numbers(on_export=raising(ValueError("a defect"), 20)))
+    assert broken.exit_code == 3
+    assert "unit chunk/00000020 (10 items) failed: ValueError('a defect')" in broken.sources[0].reasons
+    assert broken.sources[0].items == 85
+    source = Numbers()
+    assert go(store, source).complete
+    assert source.exported == ["chunk/00000020"]
+
+
+@pytest.mark.parametrize("error", [SourceNotAllowedError("denied"), SourceGoneError("gone")])
+def test_an_eviction_in_the_middle_seals_what_there_is(store, monkeypatch, error):
+    """The exit code is the error's; what was not tried is not lost: the next run goes on."""
+    monkeypatch.setattr(units_module, "GIVE_UP_AFTER", 3)
+    outcome = go(store, Numbers(on_export=raising(error, *range(20, 100, 10))), workers=1)
+    assert outcome.exit_code == error.exit_code
+    assert outcome.sources[0].items == 20
+    assert [name for name, _ in outcome.broken] == ["app"]
+    assert verify(store, Level.COMPLETE, workers=1, progress=Silent()).findings == []
+    assert go(store, Numbers()).complete
+
+
+def test_a_source_that_denies_everything_leaves_nothing_sealed(store):
+    with pytest.raises(SourceNotAllowedError, match="denied"):
+        go(store, Numbers(on_export=raising(SourceNotAllowedError("denied"))))
+    assert export_status(store).state == "stopped"
+
+
+def test_the_other_sources_are_exported_all_the_same(store):
+    gone = Numbers("gone", "numbers://host/gone", on_export=raising(SourceGoneError("gone")))
+    with pytest.raises(SourceGoneError):
+        go(store, gone, Numbers())
+    status = {source.name: source for source in export_status(store).sources}
+    assert (status["app"].done.units, status["app"].finished) == (10, True)
+    app = Numbers()
+    assert go(store, Numbers("gone", "numbers://host/gone"), app).complete
+    assert app.exported == []
+    assert app.finished == 0, "a finished source is not even read again"
+
+
+def test_an_unreachable_source_is_tried_again_then_the_state_is_kept(store, monkeypatch):
+    monkeypatch.setattr(units_module, "RETRY_WAITS", (0.01,))
+    tries = []
+
+    def flaky(unit: Unit) -> None:
+        tries.append(unit.id)
+        raise SourceUnreachableError("no answer", next_step="look at the network")
+
+    source = Numbers(on_export=lambda unit: flaky(unit) if unit.spec["start"] >= 50 else None)
+    with pytest.raises(SourceUnreachableError, match="no answer"):
+        go(store, source, workers=1, attempts=3)
+    assert tries[:3] == ["chunk/00000050"] * 3
+    assert export_status(store).sources[0].done.units == 5
+    again = Numbers()
+    assert go(store, again).complete
+    assert len(again.exported) == 5
+
+
+def test_an_incomplete_seal_can_be_asked_for(store, monkeypatch):
+    monkeypatch.setattr(units_module, "RETRY_WAITS", (0.01,))
+    source = Numbers(on_export=raising(SourceUnreachableError("no answer"), 90))
+    outcome = go(store, source, seal_incomplete=True)
+    assert (outcome.exit_code, outcome.sources[0].items) == (5, 90)
+    assert BundleReader(store).info.complete is False
+
+
+def test_a_source_that_cannot_finish_is_sealed_without_its_end_only_on_demand(store):
+    def fails() -> None:
+        raise SourceError("no definitions")
+
+    with pytest.raises(SourceError, match="no definitions"):
+        go(store, Numbers(on_finish=fails))
+    outcome = go(store, Numbers(on_finish=fails), seal_incomplete=True)
+    assert not outcome.complete
+    assert outcome.sources[0].items == 95
+    assert go(store, Numbers()).complete
+
+
+def test_a_full_place_stops_the_run_and_keeps_what_is_done(tmp_path):
+    inner = open_place(str(tmp_path))
+    plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), nth=4, prefix="data/", times=99))
+    with pytest.raises(NoSpaceError):
+        go(Faulty(inner, plan), Numbers(), workers=1)
+    assert export_status(inner).sources[0].done.units == 3
+    again = Numbers()
+    assert go(inner, again).complete
+    assert len(again.exported) == 7
+
+
+def test_a_sealed_bundle_is_not_made_again(store):
+    first = go(store, Numbers())
+    source = Numbers()
+    second = go(store, source)
+    assert (second.already_sealed, second.bundle_id, second.files) == (True, first.bundle_id, first.files)
+    assert second.sources[0].items == 95
+    assert source.exported == []
+
+
+def test_another_case_is_refused(store):
+    go(store, Numbers(gaps={1: Gap("1", "failed", "lost")}))
+    with pytest.raises(NotEmptyError, match=r"holds the bundle of app=numbers://host/app, not of other="):
+        go(store, Numbers("other", "numbers://host/other"))
+    assert go(store, Numbers(url="numbers://somebody@host/app?profile=new")).complete, (
+        "other credentials, same source"
+    )
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data/app/x.txt", "_work/transfer.json"])
+def test_a_place_that_holds_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(NotEmptyError, match=name):
+        go(open_place(str(tmp_path)), Numbers())
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [name]
+
+
+@pytest.mark.parametrize("name", ["", "Größe", "a/b", "..", "A"])
+def test_names_that_a_bundle_cannot_hold_are_refused(store, name):
+    with pytest.raises(UsageError, match="cannot be the name"):
+        go(store, Numbers(name))
+
+
+def test_a_file_that_vanished_is_told_and_exported_again(store):
+    """Files that somebody removed behind our back void their unit, before anything is sealed."""
+
+    def vanish() -> None:
+        store.delete("data/app/numbers/00000030.txt")
+
+    with pytest.raises(DamageError, match=r"00000030\.txt: expected 30 bytes, found no such file"):
+        go(store, Numbers(on_finish=vanish))
+    source = Numbers()
+    assert go(store, source).complete
+    assert source.exported == ["chunk/00000030"]
+
+
+def test_a_unit_that_no_longer_holds_is_done_again(store):
+    with pytest.raises(KeyboardInterrupt):
+        go(store, Numbers(on_finish=interrupt))
+    source = Numbers(holds=False)
+    assert go(store, source).complete
+    assert len(source.exported) == 10
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_leavings_of_a_dead_run_are_not_in_the_bundle(store, tmp_path):
+    marker = tmp_path / "there"
+    victim = run(stay_in_unit, store.place, str(marker))
+    wait_for(marker)
+    store.put("data/app/numbers/half.txt", b"half")
+    store.begin("data/app/numbers/upload.txt")
+    victim.kill()
+    victim.join()
+    assert go(store, Numbers()).complete
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert list(store.uploads()) == []
+
+
+def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
+    """130 is the command's business; here it ends by KeyboardInterrupt, and another run goes on at once."""
+    marker = tmp_path / "there"
+    code = (
+        "import sys; from tests.export.victims import stay_in_unit; "
+        "import tests.export.victims as v; v.time.sleep = v.slowly; stay_in_unit(*sys.argv[1:])"
+    )
+    victim = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "place"), str(marker)], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    wait_for(marker)
+    began = time.monotonic()
+    victim.send_signal(signal.SIGINT)
+    _, said = victim.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert b"KeyboardInterrupt" in said
+    store = open_place(str(tmp_path / "place"))
+    assert not any(info.key == layout.LEASE for info in store.list())
+    source = Numbers()
+    assert go(store, source).complete
+    assert len(source.exported) == 8
+
+
+def test_units_run_on_whatever_executor_is_given(store):
+    """Ten at once, if the executor allows it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    meeting = threading.Barrier(10, timeout=10)
+    with ThreadPoolExecutor(10) as executor:
+        outcome = go(store, Numbers(on_export=lambda _: meeting.wait()), workers=10, executor=executor)
+    assert outcome.complete
