@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from migrate import __version__
 
+VERBS = {
+    "init": "init",
+    "plan": "plan",
+    "export": "export",
+    "transfer": "transfer",
+    "verify": "verify",
+    "restore": "restore",
+    "run": "run",
+    "status": "status",
+    "clean": "transfer",
+}
+"""Each command, in the order of the help, and the module that has it."""
+
+
+class _Verbs(TyperGroup):
+    """Imports a verb's module when the verb is asked for: half of the libraries are needed by half of the verbs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in VERBS and cmd_name not in self.commands:
+            importlib.import_module(f"migrate.cli.{VERBS[cmd_name]}")
+            self.commands |= typer.main.get_group(app).commands
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
     name="moveout",
+    cls=_Verbs,
     help="Databases and object storage leave a host, whole and provably, before the deadline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -35,6 +66,4 @@ def _root(
 
 def main() -> None:
     """Run the command line."""
-    from migrate.cli import export, init, plan, restore, run, status, transfer, verify  # noqa: F401, PLC0415
-
     app()

@@ -119,14 +119,22 @@ def run_export(
 @verb(app, "export")
 def export_command(
     session: Session,
-    pairs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=URL]...", help="Sources.")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=URL", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+        ),
+    ] = None,
     case: CaseFile = None,
     to: Annotated[str | None, typer.Option(metavar="PLACE", help="Directory or s3://bucket/prefix.")] = None,
     seal_incomplete: Annotated[
         bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
     ] = False,
 ) -> Exported:
-    """Snapshot the sources into a bundle and seal it; go on where an earlier run stopped."""
+    """Write and seal a bundle of the sources.
+
+    The same command again goes on where an earlier run stopped, from anywhere.
+    """
     loaded = load_case(case)
     place = Endpoint(to) if to else (loaded.bundle if loaded else None)
     if place is None:

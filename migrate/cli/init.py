@@ -37,9 +37,9 @@ class Written:
 @verb(app, "init")
 def init(
     _session: Session,
-    path: Annotated[Path, typer.Argument(metavar="[CASE]", help="Where to write it.")] = Path("moveout.toml"),
+    path: Annotated[Path, typer.Argument(metavar="CASE", help="Where to write it.")] = Path("moveout.toml"),
 ) -> Written:
-    """Write a commented case file, moveout.toml."""
+    """Write a commented case file."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(TEMPLATE)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.case import Endpoint
+from migrate.case import Endpoint, redact
 from migrate.cli.sources import parse_pairs
 from migrate.errors import UsageError
 
@@ -39,7 +39,10 @@ def sort_words(words: Sequence[str]) -> Words:
 def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
     """Return the one place that is meant: the word, else the case's. Raises ``UsageError``."""
     if len(words.places) > 1:
-        raise UsageError(f"one {what} is wanted, {len(words.places)} are given: {', '.join(words.places)}")
+        raise UsageError(
+            f"one {what} is wanted, {len(words.places)} are given: {', '.join(map(redact, words.places))}",
+            next_step="moveout COMMAND --help says what it takes",
+        )
     if words.places:
         return Endpoint(words.places[0])
     if fallback is None:

@@ -137,13 +137,21 @@ def run_plan(
 @verb(app, "plan")
 def plan_command(
     session: Session,
-    pairs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=URL]...", help="Sources.")] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=URL", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+        ),
+    ] = None,
     case: CaseFile = None,
     deadline: Annotated[
         str | None, typer.Option(metavar="T", help="A moment, or 30h, 90m, 2d from now.")
     ] = None,
 ) -> Planned:
-    """Say what is there, how fast it can leave, and whether it makes it by the deadline."""
+    """Forecast the move.
+
+    Say what is there, how fast it can leave (measured now), and whether it makes it by the deadline.
+    """
     loaded = load_case(case)
     until = parse_deadline(deadline) if deadline else (loaded.deadline if loaded else None)
     return run_plan(session, choose(parse_pairs(pairs or []), loaded), loaded, until)

@@ -90,13 +90,19 @@ def run_restore(
 @verb(app, "restore")
 def restore_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE NAME=URL...]")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PLACE NAME=URL", help="The bundle, and which source goes where."),
+    ] = None,
     case: CaseFile = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Restore into a database or bucket that is not empty.")
     ] = False,
 ) -> Restored:
-    """Bring databases and buckets up from a bundle; go on where an earlier run stopped."""
+    """Bring databases and buckets up from a bundle.
+
+    The same command again goes on where an earlier run stopped.
+    """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")

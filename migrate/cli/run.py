@@ -90,7 +90,10 @@ def run_command(
         Path, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
     ] = Path("moveout.toml"),
 ) -> Evacuated:
-    """Do all of it in order: plan, export, transfer, verify, restore, compare; skip what is done."""
+    """Do all of it in order, skipping what is done.
+
+    Plan, export, transfer, verify, restore, and compare what was restored.
+    """
     loaded = load_case(case)
     if loaded is None or loaded.bundle is None or not loaded.sources:
         raise UsageError(

@@ -12,7 +12,6 @@ from exporters.bucket import Bucket
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load, redact
 from migrate.errors import UsageError
-from migrate.store.s3_bucket import open_bucket
 
 ENTRY_POINTS = "moveout.exporters"
 
@@ -74,6 +73,8 @@ class _Host:
         return secret.reveal() if secret else None
 
     def bucket(self, url: str) -> Bucket:
+        from migrate.store.s3_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
+
         return open_bucket(url, secrets=self._endpoint.reveal())
 
 

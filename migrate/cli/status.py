@@ -114,10 +114,13 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
 @verb(app, "status")
 def status_command(
     _session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE]")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where to look.")] = None,
     case: CaseFile = None,
 ) -> Status:
-    """Say what is done and what is left; also while another process works on it, and after a crash."""
+    """Say what is done and what is left.
+
+    Told from the place alone: also while another process works on it, and after a crash.
+    """
     places = _places(words or [], load_case(case))
     return Status([_look(endpoint, alone=len(places) == 1) for endpoint in places])
 

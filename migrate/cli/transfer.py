@@ -85,14 +85,21 @@ def run_transfer(
 def transfer_command(
     session: Session,
     places: Annotated[
-        list[str] | None, typer.Argument(metavar="[PLACE PLACE]", help="From where, to where.")
+        list[str] | None,
+        typer.Argument(
+            metavar="PLACE PLACE",
+            help="From where, to where: a directory or s3://bucket/prefix?profile=NAME.",
+        ),
     ] = None,
     case: CaseFile = None,
     recheck: Annotated[
         bool, typer.Option("--recheck", help="Hash what lies at the target and replace what differs.")
     ] = False,
 ) -> Transferred:
-    """Move a sealed bundle to another place; go on where an earlier run stopped."""
+    """Move a sealed bundle to another place.
+
+    The same command again goes on where an earlier run stopped, and moves nothing if all is there.
+    """
     loaded = load_case(case)
     origin, target = _ends(places or [], loaded)
     return run_transfer(session, origin, target, loaded, recheck=recheck)
@@ -143,11 +150,14 @@ class Cleaned:
 @verb(app, "clean")
 def clean_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where to look.")] = None,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Cleaned:
-    """Abort leftover multipart uploads and drop a dead run's leavings; asks first."""
+    """Clear a dead run's leavings, after asking.
+
+    Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
+    """
     loaded = load_case(case)
     place = one_place(sort_words(words or []), loaded.target if loaded else None, "place")
     store = open_place(place.url, secrets=place.reveal())

@@ -116,7 +116,7 @@ def run_verify(
 @verb(app, "verify")
 def verify_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[PLACE]")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
     case: CaseFile = None,
     level: Annotated[
         Level | None,
@@ -126,7 +126,10 @@ def verify_command(
         list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
     ] = None,
 ) -> Verified:
-    """Check a bundle (full, unless told), or compare it with what lives somewhere (after a quick check)."""
+    """Check a bundle, or compare it with what lives.
+
+    Alone it hashes every byte; with --against it compares rows and objects, after a quick check of the bundle.
+    """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")

@@ -104,12 +104,12 @@ def _restore(run: _Run, *, into_existing: bool) -> RestoreOutcome:
 
 def _already_there(run: _Run, found: str) -> RestoreOutcome:
     """Return that nothing is to be done if the database equals the bundle. Raises ``NotEmptyError``."""
-    if found.startswith("table") and not differences(run.tables, _live(run)):
+    if run.tables and not differences(run.tables, _live(run)):
         total = sum(table.items for table in run.tables)
         return RestoreOutcome(run.source, total, 0, total, notes=(_ALREADY,))
     raise NotEmptyError(
         f"{run.target.address.url} is not empty: it has the {found}",
-        next_step="Restore into a fresh, empty database, or say --into-existing if no name is in both.",
+        next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
     )
 
 

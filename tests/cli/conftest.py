@@ -1,0 +1,88 @@
+"""The command as a user runs it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from migrate.cli import app
+
+MOVEOUT = Path(sys.executable).parent / "moveout"
+
+SHOP = """
+CREATE TABLE customers (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, name text NOT NULL, balance numeric(12,2));
+CREATE TABLE orders (id bigint PRIMARY KEY, customer int REFERENCES customers, placed timestamptz, note text);
+INSERT INTO customers (name, balance) SELECT 'customer ' || i, i * 1.25 FROM generate_series(1, 500) i;
+INSERT INTO orders SELECT i, 1 + i % 500, 'infinity', CASE i % 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE E'two\\nlines' END
+  FROM generate_series(1, 2000) i;
+CREATE INDEX ON orders (customer);
+"""
+KEYS = ("plain.txt", "sp ace/ä?%2F.bin", "line\nbreak", "empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """The one object on stdout."""
+        return json.loads(self.out)
+
+
+def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
+    """Run moveout to its end."""
+    done = subprocess.run(
+        [MOVEOUT, *map(str, words)],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def call(*words, env=None):
+    """Run moveout within this process: faster, for what ends early."""
+    ended = CliRunner().invoke(app, [*map(str, words)], env=env, prog_name="moveout")
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def shop(postgres):
+    """The URL of a small database."""
+    url = postgres.database()
+    with psycopg.connect(url) as connection:
+        connection.execute(SHOP)
+    return url
+
+
+@pytest.fixture
+def media(minio, bucket):
+    """The URL of a small bucket with odd keys, and one object of several parts."""
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    for number, key in enumerate(KEYS):
+        client.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=b"" if key == "empty" else key.encode() * (number + 1),
+            ContentType="text/x-odd",
+            Metadata={"owner": "plaza"},
+            Tagging="kind=test",
+        )
+    client.put_object(Bucket=bucket, Key="large.bin", Body=bytes(range(256)) * 2**16)
+    return f"s3://{bucket}?profile={minio.profile}"

@@ -1,0 +1,129 @@
+"""What goes wrong ends with its own exit code, one sentence, a next step, no traceback, no secret."""
+
+import os
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from scripts.process import free_port
+from tests.cli.conftest import call
+
+SECRET = "hunter2-correct-horse"
+
+
+def check(ended, code, *words):
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    assert "moveout: " in ended.err
+    assert "\n→ " in ended.err
+    for word in words:
+        assert word in ended.err
+    assert SECRET not in ended.out + ended.err
+
+
+def test_a_wrong_password(shop, tmp_path):
+    env = {"PGPASSFILE": os.devnull, "PGPASSWORD": SECRET}
+    check(call("export", f"app={shop}", "--to", tmp_path / "b", env=env), 4)
+
+
+def test_a_wrong_secret_key(media, tmp_path):
+    env = {"AWS_ACCESS_KEY_ID": "minio", "AWS_SECRET_ACCESS_KEY": SECRET}
+    url, profile = media.split("?profile=")
+    config = tmp_path / "config"
+    lines = Path(os.environ["AWS_CONFIG_FILE"]).read_text(encoding="utf-8")
+    config.write_text(lines.replace(f"[profile {profile}]", "[default]"))
+    env |= {"AWS_CONFIG_FILE": str(config), "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    check(call("export", f"media={url}", "--to", tmp_path / "b", env=env), 4)
+
+
+def test_a_host_that_does_not_answer(tmp_path):
+    url = f"postgresql://me@127.0.0.1:{free_port()}/db"
+    check(call("export", f"app={url}", "--to", tmp_path / "b"), 5, "127.0.0.1")
+
+
+def test_a_bucket_that_is_not_there(minio, tmp_path):
+    url = f"s3://no-such-bucket-here?profile={minio.profile}"
+    check(call("export", f"media={url}", "--to", tmp_path / "b"), 7, "no-such-bucket-here")
+
+
+def test_a_database_that_is_not_there(postgres, tmp_path):
+    url = postgres.url.rpartition("/")[0] + "/no_such_database"
+    check(call("export", f"app={url}", "--to", tmp_path / "b"), 7, "no_such_database")
+
+
+def test_a_profile_that_is_not_there(tmp_path):
+    check(call("transfer", tmp_path, "s3://bucket?profile=nobody"), 2, "nobody")
+
+
+def test_a_place_that_holds_something_else(shop, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    check(call("export", f"app={shop}", "--to", tmp_path), 2, "holiday.jpg")
+    assert (tmp_path / "holiday.jpg").read_bytes() == b"x"
+
+
+def test_a_database_that_is_not_empty(shop, tmp_path, other_postgres):
+    assert call("export", f"app={shop}", "--to", tmp_path / "b", "-q").code == 0
+    new = other_postgres.database()
+    with psycopg.connect(new) as connection:
+        connection.execute("CREATE TABLE precious (id int)")
+    check(call("restore", tmp_path / "b", f"app={new}"), 2, "precious")
+
+
+def test_a_place_without_a_bundle(tmp_path):
+    check(call("verify", tmp_path / "nothing"), 7, "nothing")
+
+
+def test_a_corrupt_case_file(tmp_path):
+    path = tmp_path / "moveout.toml"
+    path.write_text("[[source]\nname = ")
+    check(call("run", "-c", path), 2, "moveout.toml", "TOML")
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
+    url = f"postgresql://me:{SECRET}@127.0.0.1:1/db"
+    check(call("export", f"app={url}", "--to", tmp_path / "b"), 2)
+    check(call("plan", f"app={url}"), 2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export",),
+        ("export", "app"),
+        ("export", "APP=s3://b", "--to", "x"),
+        ("export", "a=ftp://b", "--to", "x"),
+        ("plan", "a=s3://b", "--deadline", "soon"),
+        ("transfer", "one"),
+        ("restore", "place"),
+        ("verify", "one", "two"),
+        ("clean",),
+        ("status", "--bwlimit", "fast", "x", "y"),
+    ],
+)
+def test_words_that_make_no_sense(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check(call(*words), 2)
+
+
+def test_errors_as_json_have_a_code_and_a_next_step(tmp_path):
+    ended = call("verify", tmp_path / "nothing", "--json")
+    assert ended.json["ok"] is False
+    assert ended.json["moveout"] == 1
+    assert ended.json["exit_code"] == ended.code
+    assert set(ended.json["error"]) == {"code", "message", "next"}
+
+
+def test_an_existing_case_file_is_not_overwritten(tmp_path):
+    path = tmp_path / "my.toml"
+    assert call("init", path).code == 0
+    before = path.read_text()
+    check(call("init", path), 2, "my.toml")
+    assert path.read_text() == before
+
+
+def test_version_and_help():
+    assert call("--version").out.startswith("moveout ")
+    verbs = ("init", "plan", "export", "transfer", "verify", "restore", "run", "status", "clean")
+    said = call("--help").out
+    assert all(verb in said for verb in verbs)

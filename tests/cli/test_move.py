@@ -1,0 +1,127 @@
+"""A whole move by the command line, as one case."""
+
+import subprocess
+
+import boto3
+import psycopg
+import pytest
+
+from tests.cli.conftest import KEYS, run
+
+CASE = """
+[case]
+name = "shop"
+deadline = 2099-01-01T00:00:00Z
+[[source]]
+name = "app"
+url = "{app}"
+[[source]]
+name = "media"
+url = "{media}"
+[bundle]
+place = "bundle"
+[target]
+place = "s3://{evacuated}/shop?profile={profile}"
+[[restore]]
+source = "app"
+url = "{new_app}"
+[[restore]]
+source = "media"
+url = "s3://{new_media}?profile={profile}"
+"""
+
+
+@pytest.fixture
+def case(tmp_path, shop, media, other_postgres, other_minio, make_bucket):
+    path = tmp_path / "moveout.toml"
+    path.write_text(
+        CASE.format(
+            app=shop,
+            media=media,
+            new_app=other_postgres.database(),
+            evacuated=make_bucket(other_minio),
+            new_media=make_bucket(other_minio),
+            profile=other_minio.profile,
+        )
+    )
+    return path
+
+
+def test_run_moves_everything_and_a_second_run_moves_nothing(case, other_minio):
+    first = run("run", "-c", case, "--json")
+    assert first.code == 0, first.err
+    steps = {step["step"]: step["result"] for step in first.json["result"]["steps"]}
+    assert list(steps) == ["plan", "export", "transfer", "verify", "restore", "compare"]
+    assert steps["transfer"]["bytes_moved"] > 16 * 2**20
+    assert steps["compare"]["compared"][0]["findings"] == []
+
+    second = run("run", "-c", case, "--json")
+    assert second.code == 0, second.err
+    steps = {step["step"]: step["result"] for step in second.json["result"]["steps"]}
+    assert steps["export"] is None
+    assert steps["transfer"] is None
+    assert all(one["items"] == one["skipped_items"] for one in steps["restore"]["restored"])
+
+
+def test_what_arrives_is_what_left(case):
+    assert run("run", "-c", case, "-q").code == 0
+    text = case.read_text()
+    old, new = (line.split('"')[1] for line in text.splitlines() if line.startswith('url = "postgresql'))
+    for query in ("SELECT * FROM customers ORDER BY id", "SELECT id, placed::text, note FROM orders ORDER BY id"):
+        with psycopg.connect(old) as left, psycopg.connect(new) as right:
+            assert left.execute(query).fetchall() == right.execute(query).fetchall()
+    url = [line.split('"')[1] for line in text.splitlines() if line.startswith('url = "s3')][1]
+    name, _, profile = url.removeprefix("s3://").partition("?profile=")
+    client = boto3.Session(profile_name=profile).client("s3")
+    for number, key in enumerate(KEYS):
+        found = client.get_object(Bucket=name, Key=key)
+        assert found["Body"].read() == (b"" if key == "empty" else key.encode() * (number + 1))
+        assert (found["ContentType"], found["Metadata"]) == ("text/x-odd", {"owner": "plaza"})
+        assert client.get_object_tagging(Bucket=name, Key=key)["TagSet"] == [{"Key": "kind", "Value": "test"}]
+
+
+def test_the_verbs_one_by_one_with_places_and_pairs(tmp_path, shop, media, other_minio, make_bucket, other_postgres):
+    bundle, target = tmp_path / "bundle", f"s3://{make_bucket(other_minio)}/b?profile={other_minio.profile}"
+    planned = run("plan", f"app={shop}", f"media={media}", "--deadline", "30h", "--json")
+    assert planned.json["result"]["forecast"]["verdict"] == "in time", planned.err
+    assert planned.json["result"]["sources"][1]["items"] == 5
+
+    exported = run("export", f"app={shop}", f"media={media}", "--to", bundle, "--json")
+    assert exported.json["result"]["complete"], exported.err
+    assert {one["name"]: one["items"] for one in exported.json["result"]["sources"]} == {"app": 2500, "media": 5}
+    subprocess.run(["sha256sum", "--quiet", "-c", "manifest-sha256.txt"], cwd=bundle, check=True)
+
+    assert run("transfer", bundle, target, "-q").code == 0
+    assert "complete" in run("status", target).out
+    assert "whole" in run("verify", target, "--level", "full").out
+    new = other_postgres.database()
+    restored = run("restore", target, f"app={new}", "--json")
+    assert restored.json["result"]["restored"][0]["items"] == 2500, restored.err
+    assert run("verify", target, "--against", f"app={new}").code == 0
+
+
+def test_a_difference_in_the_live_database_is_a_finding(tmp_path, shop):
+    bundle = tmp_path / "bundle"
+    assert run("export", f"app={shop}", "--to", bundle, "-q").code == 0
+    with psycopg.connect(shop) as connection:
+        connection.execute("UPDATE customers SET balance = balance + 0.01 WHERE id = 7")
+    found = run("verify", bundle, "--against", f"app={shop}", "--json")
+    assert found.code == 6
+    assert "customers" in found.json["result"]["compared"][0]["findings"][0]["key"]
+
+
+def test_progress_without_a_terminal_is_plain_lines_on_stderr(tmp_path, shop):
+    done = run("export", f"app={shop}", "--to", tmp_path / "bundle", "--json")
+    assert done.out.count("\n") == 1
+    assert "export app  100%" in done.err
+    assert "\x1b" not in done.err
+
+
+def test_an_export_whose_source_is_gone_by_now_is_still_known_to_be_done(tmp_path, postgres, shop):
+    bundle = tmp_path / "bundle"
+    assert run("export", f"app={shop}", "--to", bundle, "-q").code == 0
+    name = shop.rpartition("/")[2]
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name}")
+    again = run("export", f"app={shop}", "--to", bundle, "--json")
+    assert (again.code, again.json["result"]["already_sealed"]) == (0, True)
