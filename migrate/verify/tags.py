@@ -114,9 +114,11 @@ def _agreeing(
         if file is None or (file.key, file.sha256) != (entry.key, entry.sha256):
             found = f"{file.sha256}  {file.key}" if file else "no more lines"
             findings.append(
-                Finding(layout.FILES, "differs from the manifest", f"{entry.sha256}  {entry.key}", found)
+                Finding(
+                    layout.FILES, f"differs from {layout.MANIFEST}", f"{entry.sha256}  {entry.key}", found
+                )
             )
             raise Unreadable
         yield Expected(file.key, file.sha256, file.size_bytes)
     if (file := next(files, None)) is not None:
-        findings.append(Finding(layout.FILES, "names a file that is not in the manifest", "", file.key))
+        findings.append(Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key))
