@@ -1,0 +1,170 @@
+"""A sealed bundle from one MinIO to another: moveout beside rclone.
+
+    python -m scripts.bench.transfer [--runs 5] [--large 6] [--large-mib 256] [--small 300] [--workers 8]
+
+The bundle is made once. Then the tools take turns, each in a process of its own and into an empty bucket;
+printed are all times, the medians and their ratio. moveout checks the SHA-256 of every file on the way, has
+the target check the CRC64NVME of every part and every whole file, and seals last; rclone compares sizes and,
+where it can, MD5s. rclone runs twice: as it comes, and with more transfers and larger parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.store.writer import FileWriter
+from scripts.servers import S3Server, Servers
+
+MIB = 2**20
+BUCKET = "bench"
+TUNED = ("--transfers", "16", "--s3-chunk-size", "16M", "--s3-upload-concurrency", "4")
+
+
+def main() -> int:
+    """Run the comparison."""
+    options = _options()
+    with (
+        tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
+        Servers(Path(directory)) as servers,
+    ):
+        old, new = servers.minio("old"), servers.minio("new")
+        os.environ.update(servers.environment)
+        boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
+        size_bytes, files = _make_bundle(old, options)
+        print(f"bundle: {files} files, {size_bytes / MIB:.0f} MiB; {os.cpu_count()} cores")
+        times = _compare(old, new, options)
+    moveout = _report("moveout", times["moveout"], size_bytes)
+    rclone = min(_report(name, times[name], size_bytes) for name in ("rclone", "rclone tuned"))
+    print(f"\nmoveout : best rclone = {rclone / moveout:.2f} x as fast")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--large", type=int, default=6, help="number of large files")
+    parser.add_argument("--large-mib", type=int, default=256)
+    parser.add_argument("--small", type=int, default=300, help="number of files of 4 to 256 KiB")
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--dir", type=Path, help="where the servers keep their data (default: the system's)")
+    return parser.parse_args()
+
+
+def _make_bundle(old: S3Server, options: argparse.Namespace) -> tuple[int, int]:
+    """Write a sealed bundle, return its size and number of files."""
+    store = open_place(f"s3://{BUCKET}/bundle?profile={old.profile}")
+    block = random.Random(1).randbytes(MIB)
+    large = {f"data/app/packs/pack-{n:06}.tar": options.large_mib * MIB for n in range(options.large)}
+    sizes = [(4 + number * 252 // options.small) * 1024 for number in range(options.small)]
+    small = {f"data/app/tables/1/part-{n:06}.parquet": size for n, size in enumerate(sizes)}
+
+    def write(item: tuple[str, int]) -> tuple[str, str, int]:
+        key, size_bytes = item
+        with FileWriter(store, key) as writer:
+            for piece in _pieces(key, size_bytes, block):
+                writer.write(piece)
+        return key, writer.sha256, writer.size_bytes
+
+    with ThreadPoolExecutor(4) as pool:
+        payload = list(pool.map(write, (large | small).items()))
+    tags = {
+        "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
+        "manifest-sha256.txt": "".join(f"{digest}  {key}\n" for key, digest, _ in sorted(payload)).encode(),
+        "meta/bundle.json": json.dumps({"id": "bench", "version": 1}).encode(),
+    }
+    lines = [f"{hashlib.sha256(data).hexdigest()}  {key}\n" for key, data in sorted(tags.items())]
+    tags["tagmanifest-sha256.txt"] = "".join(lines).encode()
+    _put_all(store, tags)
+    return sum(size for _, _, size in payload), len(payload) + len(tags)
+
+
+def _pieces(key: str, size_bytes: int, block: bytes) -> Iterator[bytes]:
+    """Bytes that differ from file to file and from block to block."""
+    for start in range(0, size_bytes, len(block)):
+        head = f"{key} {start} ".encode()
+        yield (head + block[len(head) :])[: size_bytes - start]
+
+
+def _put_all(store: MultipartStore, files: dict[str, bytes]) -> None:
+    for key, data in files.items():
+        store.put(key, data)
+
+
+def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, list[float]]:
+    place = f"s3://{BUCKET}/bundle?profile={{}}"
+    moveout = [_beside("moveout"), "transfer", place.format(old.profile)]
+    copy = [_beside("rclone"), "copy", f"old:{BUCKET}/bundle"]
+    tools: dict[str, Callable[[str], list[str]]] = {
+        "moveout": lambda to: [
+            *moveout, f"s3://{to}/bundle?profile={new.profile}", "--workers", str(options.workers), "--quiet",
+        ],
+        "rclone": lambda to: [*copy, f"new:{to}/bundle"],
+        "rclone tuned": lambda to: [*copy, f"new:{to}/bundle", *TUNED],
+    }  # fmt: skip
+    environment = {**os.environ, **_remote("OLD", old), **_remote("NEW", new)}
+    client = boto3.Session(profile_name=new.profile).client("s3")
+    times: dict[str, list[float]] = {name: [] for name in tools}
+    for number in range(options.runs):
+        for name, command in tools.items():
+            target = f"{name.replace(' ', '-')}-{number}"
+            client.create_bucket(Bucket=target)
+            started = time.monotonic()
+            subprocess.run(command(target), env=environment, check=True, stdout=subprocess.DEVNULL)
+            times[name].append(time.monotonic() - started)
+            _drop(client, target)
+            print(f"  run {number + 1}: {name:13} {times[name][-1]:6.2f} s", flush=True)
+    return times
+
+
+def _beside(program: str) -> str:
+    """Return the path of a program in this Python's environment."""
+    return str(Path(sys.executable).with_name(program))
+
+
+def _remote(name: str, server: S3Server) -> dict[str, str]:
+    """Return rclone's settings for a server."""
+    values = {
+        "TYPE": "s3",
+        "PROVIDER": "Minio",
+        "ENDPOINT": server.endpoint,
+        "ACCESS_KEY_ID": server.access_key,
+        "SECRET_ACCESS_KEY": server.secret_key,
+    }
+    return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in values.items()}
+
+
+def _drop(client: Any, bucket: str) -> None:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        if rows := [{"Key": row["Key"]} for row in page.get("Contents", ())]:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": rows, "Quiet": True})
+    client.delete_bucket(Bucket=bucket)
+
+
+def _report(name: str, seconds: list[float], size_bytes: int) -> float:
+    median = statistics.median(seconds)
+    spread = f"({min(seconds):.2f}-{max(seconds):.2f})"
+    print(f"{name:13} median {median:6.2f} s  {size_bytes / median / 1e6:6.0f} MB/s  {spread}")
+    return median
+
+
+if __name__ == "__main__":
+    sys.exit(main())
