@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 
 from scripts import proof, seed
 from scripts.demo_report import Figures, heading, megabytes, say, shown
@@ -73,9 +72,7 @@ class Demo:
             found = seed.seed_bucket(self.hosts.old_s3.profile, "plaza-media")
             self.figures.rows, self.figures.tables = rows.result()
         self.figures.objects, self.figures.object_bytes = found
-        client = boto3.Session(profile_name=self.hosts.new_s3.profile).client("s3")
-        for bucket in ("evacuated", "plaza-media"):
-            client.create_bucket(Bucket=bucket)
+        seed.make_buckets(self.hosts.new_s3.profile, "evacuated", "plaza-media")
         say(f"  old host   {self.old_url}   {self.figures.rows:,} rows in {self.figures.tables} tables")
         say(f"             s3://plaza-media?profile=old-s3   {self.figures.objects_words()}")
         say(f"  new host   {self.new_url}   empty")

@@ -119,6 +119,13 @@ def seed_bucket(profile: str, bucket: str) -> tuple[int, int]:
     return len(wanted), sum(one.size_bytes for one in wanted)
 
 
+def make_buckets(profile: str, *buckets: str) -> None:
+    """Make empty buckets."""
+    client = boto3.Session(profile_name=profile).client("s3")
+    for bucket in buckets:
+        client.create_bucket(Bucket=bucket)
+
+
 def _put(client: Any, bucket: str, one: SeedObject) -> None:
     extra = {**one.headers, **({"Tagging": urlencode(one.tags)} if one.tags else {})}
     if one.size_bytes < LARGE_BYTES:

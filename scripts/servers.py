@@ -248,18 +248,40 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _up(directory: Path) -> None:
+def _up(directory: Path, *, seeded: bool) -> None:
     with Servers(directory) as servers:
         for name in ("old", "new"):
             servers.minio(f"{name}-s3")
             servers.postgres(f"{name}-db")
         servers.write_environment()
+        if seeded:
+            _seed(servers)
         for s3 in servers.s3:
             print(f"{s3.profile:8} s3://BUCKET?profile={s3.profile}   ({s3.endpoint})")
         for database in servers.databases:
             print(f"{database.name:8} {database.url}   (programs: {database.bin_dir})")
         print(f"\nin another terminal:  . {servers.directory / 'env.sh'}\nCtrl-C ends them.", flush=True)
         signal.pause()
+
+
+def _seed(servers: Servers) -> None:
+    """Fill the old host with the demo's social network, once, and make room on the new one; ``env.sh`` then has the
+    databases' URLs too.
+    """
+    from scripts import seed  # noqa: PLC0415  the servers alone need no database driver
+
+    os.environ.update(servers.environment)
+    done = servers.directory / "seeded"
+    if not done.exists():
+        for database in servers.databases:
+            database.database("plaza")
+        seed.seed_database(servers.databases[0].url_of("plaza"))
+        seed.seed_bucket("old-s3", "plaza-media")
+        seed.make_buckets("new-s3", "evacuated", "plaza-media")
+        done.touch()
+    with (servers.directory / "env.sh").open("a") as file:
+        for name, database in zip(("OLD_DB", "NEW_DB"), servers.databases, strict=True):
+            file.write(f"export {name}={shlex.quote(database.url_of('plaza'))}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -270,13 +292,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="two MinIOs and two PostgreSQLs, until Ctrl-C")
     up.add_argument("--dir", type=Path, default=Path("servers-work"), help="where their data lies (kept)")
+    up.add_argument("--seed", action="store_true", help="fill the old ones with the demo's data")
     get = verbs.add_parser("get", help="find or build the programs")
     get.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)} (default: all)")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.verb == "up":
-            _up(options.dir)
+            _up(options.dir, seeded=options.seed)
         else:
             unknown = sorted(set(options.names) - set(PROGRAMS))
             if unknown:
