@@ -113,7 +113,9 @@ def check_declaration(data: bytes) -> None:
 
 def bag_info(labels: Mapping[str, str]) -> bytes:
     """Return ``bag-info.txt``: one ``Label: value`` a line, in the given order. Values are single lines."""
-    return "".join(f"{label}: {' '.join(value.split())}\n" for label, value in labels.items()).encode()
+    return "".join(f"{label}: {' '.join(value.split())}\n" for label, value in labels.items()).encode(
+        "utf-8", "backslashreplace"
+    )
 
 
 def parse_bag_info(data: bytes) -> dict[str, str]:

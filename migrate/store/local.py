@@ -283,6 +283,8 @@ def _make_directories(directory: Path) -> None:
         try:
             each.mkdir(exist_ok=True)
         except FileExistsError as exc:
+            if each.is_dir() or not each.exists():
+                return  # removed, perhaps made again, between two looks of mkdir; the caller tries again
             raise UsageError(f"{each} is a file, so nothing can be stored below it") from exc
         except FileNotFoundError:
             return  # removed in between; the caller tries again
