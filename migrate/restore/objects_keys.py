@@ -85,15 +85,17 @@ def _try(target: TargetBucket, oddity: str) -> str | None:
                 raise error
             if error is not None:
                 return f"refuses it ({error})"
-        stored = set(_stored(target, name))
-        return (
-            None
-            if stored == set(wanted)
-            else f"stores it as {min(stored - set(wanted), default='nothing')!r}"
-        )
+        return _differently(set(_stored(target, name)), set(wanted))
     finally:
         for one in {*_stored(target, name), *wanted}:
             _remove(target, one)
+
+
+def _differently(stored: set[str], wanted: set[str]) -> str | None:
+    if stored == wanted:
+        return None
+    other = min(stored - wanted, default=None)
+    return "does not list it afterwards" if other is None else f"stores it as {other!r}"
 
 
 def _sample(target: TargetBucket, oddity: str, name: str) -> str:

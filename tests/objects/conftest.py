@@ -1,0 +1,126 @@
+"""Buckets with real, odd and large objects, and what the tests do with them again and again."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+
+from exporters.bucket import Bucket
+from exporters.objects import ObjectExporter
+from migrate.bundle.reader import BundleReader
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.s3_bucket import open_bucket
+from scripts.servers import S3Server
+
+ODD_KEYS = (
+    "a b?c%2F\nx",
+    "..x",
+    "plus+and&=",
+    "ünï/çödé 日本",
+    "emoji-😀",
+    "q\"'<>",
+    "*~!()",
+    "space ",
+    "x" * 250,
+    "long/" * 60 + "end",
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A bucket on a server, with a boto3 client for it."""
+
+    server: S3Server
+    name: str
+    boto: Any
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}?profile={self.server.profile}"
+
+    def put(self, key: str, body: bytes = b"body", **more: Any) -> None:
+        self.boto.put_object(Bucket=self.name, Key=key, Body=body, **more)
+
+    def keys(self) -> list[str]:
+        pages = self.boto.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [one["Key"] for page in pages for one in page.get("Contents", ())]
+
+
+class BucketHost:
+    """Lends buckets to the exporter, as the command line does."""
+
+    def secret(self, name: str) -> str | None:
+        return None
+
+    def bucket(self, url: str) -> Bucket:
+        return open_bucket(url)
+
+
+@pytest.fixture(params=["minio", "versitygw"])
+def server(request: pytest.FixtureRequest) -> S3Server:
+    """Each of the S3 servers in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def make_shop(make_bucket: Callable[[S3Server], str]) -> Callable[[S3Server], Shop]:
+    """Make an empty bucket on a server."""
+
+    def make(server: S3Server) -> Shop:
+        return Shop(server, make_bucket(server), boto3.Session(profile_name=server.profile).client("s3"))
+
+    return make
+
+
+@pytest.fixture
+def shop(server: S3Server, make_shop: Callable[[S3Server], Shop]) -> Shop:
+    """An empty bucket on each of the servers."""
+    return make_shop(server)
+
+
+def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
+    """Put objects of every kind, return them."""
+    objects = {f"small/{number:03d}.bin": bytes([number]) * (number * 50) for number in range(40)}
+    objects |= dict.fromkeys(ODD_KEYS if odd else (), b"odd")
+    objects |= {"empty": b"", "large.bin": bytes(range(256)) * 40_000}
+    for key, body in objects.items():
+        shop.put(key, body, ContentType="application/x-thing", Metadata={"n": str(len(body)), "who": "me"})
+    shop.put(
+        "described",
+        b"described",
+        ContentType="text/plain; charset=utf-8",
+        CacheControl="max-age=60",
+        ContentDisposition='attachment; filename="x.txt"',
+        ContentEncoding="gzip",
+        ContentLanguage="de",
+        Metadata={"some-name": "some value"},
+        Tagging="project=blue%20sky&owner=me%2Byou",
+    )
+    return objects | {"described": b"described"}
+
+
+def take_out(shop_url: str, place: Path, *, workers: int = 2) -> BundleReader:
+    """Export a bucket into a bundle, return its reader."""
+    source = ObjectExporter().open("shop", shop_url, BucketHost())
+    export([source], open_place(str(place)), workers=workers, progress=Silent())
+    return BundleReader(open_place(str(place)))
+
+
+def raw_put(shop: Shop, key: str, headers: Mapping[str, str]) -> int:
+    """Put an object by a presigned URL, past boto3's checks of headers."""
+    url = urlsplit(shop.boto.generate_presigned_url("put_object", Params={"Bucket": shop.name, "Key": key}))
+    connection = http.client.HTTPConnection(url.netloc)
+    try:
+        connection.request("PUT", f"{url.path}?{url.query}", body=b"body", headers=dict(headers))
+        return connection.getresponse().status
+    finally:
+        connection.close()

@@ -1,0 +1,224 @@
+"""A bucket leaves as a bundle and comes up again somewhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle.reader import BundleReader
+from migrate.errors import GoneError, NotEmptyError
+from migrate.progress import Silent
+from migrate.restore.objects import restore_bucket
+from migrate.restore.outcome import RestoreOutcome
+from migrate.store import open_place
+from migrate.verify.bucket import compare_bucket
+from scripts.servers import S3Server
+from tests.objects.conftest import Shop, fill, take_out
+
+MakeShop = Callable[[S3Server], Shop]
+
+
+def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:
+    return restore_bucket(reader, "shop", url, workers=2, progress=Silent(), merge=merge)
+
+
+def compare(reader: BundleReader, url: str, *, read_all: bool = False) -> list[str]:
+    return [
+        str(one)
+        for one in compare_bucket(reader, "shop", url, workers=2, progress=Silent(), read_all=read_all)
+    ]
+
+
+def test_round_trip(shop: Shop, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    """Bytes, headers, metadata and tags are the same at the new host; a second restore writes nothing."""
+    objects = fill(shop)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    target = make_shop(other_minio)
+    outcome = restore(reader, target.url)
+    assert (outcome.items, outcome.skipped_items, outcome.findings) == (len(objects), 0, ())
+    assert sorted(target.keys()) == sorted(objects)
+    for key in ("large.bin", "a b?c%2F\nx", "empty"):
+        body = target.boto.get_object(Bucket=target.name, Key=key)["Body"].read()
+        assert hashlib.sha256(body).digest() == hashlib.sha256(objects[key]).digest()
+    head = target.boto.head_object(Bucket=target.name, Key="described")
+    assert head["ContentEncoding"] == "gzip"
+    assert head["CacheControl"] == "max-age=60"
+    assert head["Metadata"]["some-name"] == "some value"
+    tags = target.boto.get_object_tagging(Bucket=target.name, Key="described")["TagSet"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"project": "blue sky", "owner": "me+you"}
+    assert compare(reader, target.url) == compare(reader, target.url, read_all=True) == []
+    again = restore(reader, target.url)
+    assert (again.items, again.skipped_items, again.size_bytes) == (len(objects), len(objects), 0)
+
+
+def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    """Another kind of server takes everything but what it says it does not."""
+    shop, target = make_shop(minio), make_shop(versitygw)
+    objects = fill(shop)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    outcome = restore(reader, target.url)
+    assert outcome.items + len(outcome.findings) == len(objects)
+    missing = set(objects) - set(target.keys())
+    assert len(missing) == len(outcome.findings)
+    assert all("is not in the bucket" in one for one in compare(reader, target.url))
+
+
+def test_goes_on_after_an_interruption(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(other_minio)
+    objects = fill(shop)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    for key in ("small/001.bin", "small/002.bin"):
+        target.put(key, objects[key])
+    outcome = restore(reader, target.url)
+    assert (outcome.items, outcome.skipped_items) == (len(objects), 2)
+
+
+def test_parts_of_a_large_object_are_not_sent_twice(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(other_minio)
+    body = bytes(range(256)) * (48 * 4096)
+    shop.put("video", body, ContentType="video/mp4", Metadata={"a": "b"}, Tagging="t=1")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    place = {"Bucket": target.name, "Key": "video"}
+    upload = target.boto.create_multipart_upload(
+        **place, ContentType="video/mp4", Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME",
+        ChecksumType="FULL_OBJECT", Tagging="t=1",
+    )["UploadId"]  # fmt: skip
+    part = body[: 16 * 2**20]
+    target.boto.upload_part(**place, UploadId=upload, PartNumber=1, Body=part, ChecksumAlgorithm="CRC64NVME")
+    counted = Counting()
+    outcome = restore_bucket(reader, "shop", target.url, workers=2, progress=counted)
+    assert outcome.findings == ()
+    assert (counted.skipped_bytes, counted.sent_bytes) == (len(part), len(body) - len(part))
+    assert compare(reader, target.url, read_all=True) == []
+
+
+class Counting(Silent):
+    """Counts what was sent and what was there."""
+
+    skipped_bytes = sent_bytes = 0
+
+    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.skipped_bytes += size_bytes
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.sent_bytes += size_bytes
+
+
+@pytest.mark.parametrize(
+    ("key", "body"), [("foreign", b"x"), ("small/003.bin", b"something else")], ids=["foreign", "other"]
+)
+def test_a_bucket_in_use_is_not_touched(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, key: str, body: bytes
+) -> None:
+    """Without --merge nothing is written; with it, what is there stays as it is."""
+    shop, target = make_shop(minio), make_shop(minio)
+    fill(shop, odd=False)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    target.put(key, body)
+    with pytest.raises(NotEmptyError, match=key):
+        restore(reader, target.url)
+    assert target.keys() == [key]
+    outcome = restore(reader, target.url, merge=True)
+    assert len(outcome.findings) == (key != "foreign")
+    assert target.boto.get_object(Bucket=target.name, Key=key)["Body"].read() == body
+
+
+def test_keys_that_the_target_would_change(
+    versitygw: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """MinIO stores '/lead' as 'lead' and refuses 'a//b': both stay out, by name, and nothing is overwritten."""
+    from migrate.restore import objects_keys
+    from migrate.store.s3_bucket_write import open_target_bucket
+
+    target = make_shop(other_minio)
+    kinds = objects_keys.Oddities()
+    keys = ["../up", "./dot", "/lead", "a", "a//b", "a/b", "dir/", "n\nl", "w" * 300, "\u0001"]
+    seen = set().union(*(kinds.of(key, 0) for key in sorted(keys)))
+    assert {objects_keys.LEADING, objects_keys.EMPTY, objects_keys.BESIDE, objects_keys.LONG} <= seen
+    refused = objects_keys.refused(open_target_bucket(target.url), seen)
+    assert {objects_keys.LEADING, objects_keys.EMPTY, objects_keys.DOTDOT, objects_keys.LONG} <= set(refused)
+    assert "U+000A" not in " ".join(refused)
+    assert target.keys() == []
+    strict = make_shop(versitygw)
+    refused = objects_keys.refused(open_target_bucket(strict.url), seen)
+    assert {objects_keys.BESIDE, objects_keys.DOTDOT, objects_keys.DOT} <= set(refused)
+    assert strict.keys() == []
+
+
+def test_another_prefix(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    """Keys under one prefix come to lie under another; what lies beside is neither exported nor in the way."""
+    shop, target = make_shop(minio), make_shop(minio)
+    shop.put("photos/a")
+    shop.put("photos/sub/b")
+    shop.put("photos2/c")
+    target.put("elsewhere")
+    reader = take_out(f"s3://{shop.name}/photos?profile={minio.profile}", tmp_path / "bundle")
+    url = f"s3://{target.name}/old/pictures/?profile={minio.profile}"
+    assert restore(reader, url).items == 2
+    assert target.keys() == ["elsewhere", "old/pictures/a", "old/pictures/sub/b"]
+    assert compare(reader, url) == []
+
+
+def test_damage_in_a_pack_is_named_and_not_restored(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(minio)
+    objects = fill(shop, odd=False)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    pack = tmp_path / "bundle/data/shop/packs/pack-000000.tar"
+    data = bytearray(pack.read_bytes())
+    data[data.index(bytes([39]) * 1000) + 7] ^= 1
+    pack.write_bytes(data)
+    outcome = restore(BundleReader(open_place(str(tmp_path / "bundle"))), target.url)
+    assert [one.split(":")[0] for one in outcome.findings] == ["small/039.bin"]
+    assert sorted(target.keys()) == sorted(set(objects) - {"small/039.bin"})
+
+
+def test_every_difference_is_found(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    shop = make_shop(minio)
+    fill(shop, odd=False)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert compare(reader, shop.url) == []
+    shop.put("new")
+    shop.boto.delete_object(Bucket=shop.name, Key="small/001.bin")
+    shop.put(
+        "small/002.bin", b"z" * 100, ContentType="application/x-thing", Metadata={"n": "100", "who": "me"}
+    )
+    shop.put("small/003.bin", b"longer than before" * 100)
+    shop.boto.put_object_tagging(
+        Bucket=shop.name, Key="described", Tagging={"TagSet": [{"Key": "project", "Value": "red"}]}
+    )
+    different = ["described", "described", "new", "small/001.bin", "small/002.bin", "small/003.bin"]
+    for read_all in (False, True):
+        found = compare_bucket(reader, "shop", shop.url, workers=2, progress=Silent(), read_all=read_all)
+        assert sorted(one.key for one in found) == different
+
+
+def test_settings_come_along(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(other_minio)
+    shop.put("a")
+    rules = {"TagSet": [{"Key": "team", "Value": "blue"}]}
+    shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging=rules)
+    shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert restore(reader, target.url).notes == ()
+    assert target.boto.get_bucket_tagging(Bucket=target.name)["TagSet"] == rules["TagSet"]
+    assert target.boto.get_bucket_versioning(Bucket=target.name)["Status"] == "Enabled"
+    assert "versions" in {loss.property for _, loss in reader.losses()}
+
+
+def test_no_such_bucket(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    shop = make_shop(minio)
+    shop.put("a")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    with pytest.raises(GoneError):
+        restore(reader, f"s3://no-such-bucket-here?profile={minio.profile}")
