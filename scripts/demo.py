@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-
 from scripts import proof, seed
 from scripts.demo_report import Figures, heading, megabytes, say, shown
 from scripts.metrics import received_bytes
