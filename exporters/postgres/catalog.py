@@ -18,7 +18,6 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
   coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
-  pg_table_size(c.oid)::int8 AS data_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   c.relrowsecurity AS row_security, coalesce(t.spcname, '') AS tablespace,
   pg_relation_filenode(c.oid)::int8 AS filenode_now
@@ -82,7 +81,6 @@ class Table:
     estimate: int
     size_bytes: int
     heap_bytes: int
-    data_bytes: int
     readable: bool
     tablespace: str
     moved: bool
@@ -117,7 +115,6 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             estimate=row["estimate"],
             size_bytes=row["size_bytes"] or 0,
             heap_bytes=row["heap_bytes"] or 0,
-            data_bytes=row["data_bytes"] or 0,
             readable=row["readable"],
             tablespace=row["tablespace"],
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],

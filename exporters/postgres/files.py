@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -25,6 +26,12 @@ GLOBALS = "schema/globals.sql"
 SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
 
+_SECTIONS = (
+    ("pre-data", PRE_DATA, False),
+    ("post-data", POST_DATA, False),
+    ("pre-data", PRE_DATA_PORTABLE, True),
+    ("post-data", POST_DATA_PORTABLE, True),
+)
 _BATCH = 200
 
 _SEQUENCES = """
@@ -57,8 +64,8 @@ SELECT 'database ' || current_database(), 'settings of the database', 'ALTER DAT
   FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
 UNION SELECT 'database ' || current_database(), 'privileges on the database', 'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
-UNION SELECT 'foreign server ' || s.srvname, 'user mapping', 'it is in pre-data.sql as far as it may be read; its password must be set again'
-  FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mapping u WHERE u.umserver = s.oid)
+UNION SELECT 'foreign server ' || s.srvname, 'user mapping', 'its password is left out of pre-data.sql; set it again on the target'
+  FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
 UNION SELECT e.extname, 'configuration data of the extension', 'rows that the extension marks as configuration are not exported'
   FROM pg_extension e WHERE e.extconfig IS NOT NULL
     AND EXISTS (SELECT FROM unnest(e.extconfig) x(oid) JOIN pg_class c ON c.oid = x.oid WHERE c.relkind = 'r' AND c.relpages > 0)
@@ -70,16 +77,27 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     tools = schema.find_tools(session.version // 10000)
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
-    for section, name, portable in (
-        ("pre-data", PRE_DATA, False),
-        ("post-data", POST_DATA, False),
-        ("pre-data", PRE_DATA_PORTABLE, True),
-        ("post-data", POST_DATA_PORTABLE, True),
-    ):
-        _write(
-            sink, name, schema.dump_section(tools, environment, session.exported, section, portable=portable)
-        )
-    losses = [*_dump_globals(tools, environment, sink), *_table_losses(tables)]
+    without = [table.label for table in tables if not table.readable]
+    with ThreadPoolExecutor(len(_SECTIONS) + 1) as pool:
+        roles = pool.submit(_globals, tools, environment)
+        dumps = [
+            pool.submit(
+                schema.dump_section,
+                tools,
+                environment,
+                session.exported,
+                section,
+                portable=portable,
+                without=without,
+            )
+            for section, _, portable in _SECTIONS
+        ]
+        for (_, name, _), dump in zip(_SECTIONS, dumps, strict=True):
+            _write(sink, name, dump.result())
+    globals_sql, losses = roles.result()
+    if globals_sql is not None:
+        _write(sink, GLOBALS, globals_sql)
+    losses += _table_losses(tables)
     try:
         _write(sink, SEQUENCES, _json(_sequences(session.holder)))
         _write(sink, ROLES, _json(_rows(session.holder, _ROLES)))
@@ -90,25 +108,26 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     return losses
 
 
-def _dump_globals(tools: schema.Tools, environment: dict[str, str], sink: Sink) -> list[Loss]:
+def _globals(tools: schema.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
     losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the target")]
     try:
-        _write(sink, GLOBALS, schema.dump_globals(tools, environment))
+        return schema.dump_globals(tools, environment), losses
     except SourceError as exc:
-        losses.append(Loss("roles", "definition in globals.sql", str(exc)))
-    return losses
+        return None, [*losses, Loss("roles", "definition in globals.sql", str(exc))]
 
 
 def _table_losses(tables: Sequence[Table]) -> list[Loss]:
     losses = []
     for table in tables:
+        if not table.readable:
+            reason = "pg_dump may not lock it, because the role may not read it"
+            losses.append(Loss(table.label, "definition", reason))
         if table.foreign:
             reason = "the rows lie on another server; only the definition is exported"
             losses.append(Loss(table.label, "rows of the foreign table", reason))
         if table.tablespace:
-            losses.append(
-                Loss(table.label, "tablespace", f"it was in {table.tablespace}; the target's default is used")
-            )
+            reason = f"it was in {table.tablespace}; the target's default is used"
+            losses.append(Loss(table.label, "tablespace", reason))
     return losses
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _FIXED_FROM = 1e-4
-_FIXED_BELOW = 1e14
+_FIXED_BELOW = 1e10
 
 
 def float_text(values: pa.Array) -> pa.Array:

@@ -48,7 +48,6 @@ def table(count: int) -> Table:
         estimate=count,
         size_bytes=0,
         heap_bytes=0,
-        data_bytes=0,
         readable=True,
         tablespace="",
         moved=False,

@@ -140,7 +140,9 @@ def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
             quoted_strings_can_be_null=False,
         ),
     )
-    return [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
+    return [
+        column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns
+    ]
 
 
 def split(kind: str, stored: pa.DataType, text: pa.Array) -> tuple[pa.Array, pa.Array | None]:

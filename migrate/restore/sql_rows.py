@@ -103,7 +103,9 @@ class RowWriter:
         label = quote_qualified(part.table.schema, part.table.name)
         if not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
-            connection.execute(f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode())
+            connection.execute(
+                f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
+            )
             self._advance(rows, 0)
             return
         columns = ", ".join(map(quote_name, names))
@@ -159,5 +161,3 @@ def _damage(part: PartFile, error: BaseException) -> DamageError:
         found=str(error).splitlines()[0] if str(error) else type(error).__name__,
         next_step="Run verify --level full on the bundle and fetch the file again.",
     )
-
-

@@ -90,11 +90,15 @@ def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[s
     return [role["name"] for role in roles if role["name"] not in have]
 
 
-def make_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> None:
+def make_roles(
+    connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]
+) -> None:
     """Make roles without passwords, within the caller's transaction. The source's bootstrap superuser becomes a plain role
     that cannot log in. Raises ``psycopg.errors.InsufficientPrivilege``.
     """
-    row = connection.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
+    row = connection.execute(
+        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
+    ).fetchone()
     superuser = bool(row and row[0])
     wanted = [role for role in roles if role["name"] in set(missing)]
     for role in wanted:
@@ -129,7 +133,10 @@ def set_sequences(connection: psycopg.Connection[Any], sequences: Sequence[Mappi
 def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
     """Return what to tell when a section cannot be run."""
     said = " ".join(str(error).split())
-    if isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported) and "extension" in said:
+    if (
+        isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)
+        and "extension" in said
+    ):
         return UsageError(
             f"the target server lacks an extension: {said}",
             next_step="Install the extension's package on the target server, then give the same command again.",

@@ -63,6 +63,10 @@ def load(url: str, scale: float) -> str:
 class _NoBuckets:
     """A host for a database, which asks for no bucket."""
 
+    def secret(self, name: str) -> str | None:
+        del name
+        return None
+
     def bucket(self, url: str) -> Bucket:
         raise NotImplementedError(url)
 
@@ -84,7 +88,11 @@ def run_connectorx(url: str, directory: Path) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     table = connectorx.read_sql(
-        url, "SELECT * FROM lineitem", partition_on="l_orderkey", partition_num=PARTITIONS, return_type="arrow"
+        url,
+        "SELECT * FROM lineitem",
+        partition_on="l_orderkey",
+        partition_num=PARTITIONS,
+        return_type="arrow",
     )
     pq.write_table(table, directory / "lineitem.parquet", compression="zstd")
 
@@ -110,7 +118,17 @@ TOOLS: dict[str, Callable[[str, Path], None]] = {
 def measure(tool: str, url: str) -> dict[str, float]:
     """Run one tool in a process of its own; return seconds and peak memory."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "scripts.bench.postgres", "--url", url, "--one", tool, "--into", directory]
+        command = [
+            sys.executable,
+            "-m",
+            "scripts.bench.postgres",
+            "--url",
+            url,
+            "--one",
+            tool,
+            "--into",
+            directory,
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
     return dict(json.loads(done.stdout.splitlines()[-1])) | {"size_bytes": written}
@@ -121,7 +139,11 @@ def _one(tool: str, url: str, directory: Path) -> None:
     TOOLS[tool](url, directory)
     seconds = time.perf_counter() - begun
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    figures = {"seconds": seconds, "rss_mb": usage.ru_maxrss / 1024, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    figures = {
+        "seconds": seconds,
+        "rss_mb": usage.ru_maxrss / 1024,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+    }
     print(json.dumps(figures))
 
 

@@ -1,0 +1,40 @@
+"""What the tests of the PostgreSQL exporter and restore share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle.reader import BundleReader
+from tests.postgres.databases import export_database, read_bundle, run_sql
+
+
+@pytest.fixture(scope="session")
+def torture(postgres) -> str:
+    """A database with every type, extreme values and odd definitions."""
+    url = postgres.database()
+    run_sql(url, (Path(__file__).parent / "torture.sql").read_text())
+    return url
+
+
+@pytest.fixture(scope="session")
+def torture_bundle(torture, tmp_path_factory) -> BundleReader:
+    """The sealed bundle of ``torture``."""
+    place = tmp_path_factory.mktemp("torture") / "bundle"
+    outcome = export_database(torture, place)
+    assert outcome.complete, outcome.sources
+    return read_bundle(place)
+
+
+@pytest.fixture
+def exported(postgres, tmp_path) -> Callable[[str], tuple[str, BundleReader]]:
+    """Make a database by a script and export it."""
+
+    def make(script: str) -> tuple[str, BundleReader]:
+        url = postgres.database()
+        run_sql(url, script)
+        place = tmp_path / "bundle"
+        assert export_database(url, place).complete
+        return url, read_bundle(place)
+
+    return make

@@ -1,0 +1,53 @@
+"""What tests do with databases and their bundles."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import psycopg
+
+from exporters.bucket import Bucket
+from exporters.postgres import PostgresExporter
+from exporters.postgres.connect import parse_url
+from exporters.postgres.schema import find_tools
+from migrate.bundle.reader import BundleReader
+from migrate.export import ExportOutcome, export
+from migrate.progress import Silent
+from migrate.store import open_place
+
+
+class NoBuckets:
+    """A host for a source that asks for nothing."""
+
+    def secret(self, name: str) -> str | None:
+        return None
+
+    def bucket(self, url: str) -> Bucket:
+        raise NotImplementedError(url)
+
+
+def run_sql(url: str, script: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(script.encode())
+
+
+def fetch(url: str, query: str) -> list[tuple]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:
+    source = PostgresExporter().open("app", url, NoBuckets())
+    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+
+
+def read_bundle(place: Path) -> BundleReader:
+    return BundleReader(open_place(str(place)))
+
+
+def dump(url: str, *options: str) -> str:
+    """What pg_dump says of a database; the key of psql's restricted mode is pinned, it is random otherwise."""
+    tools = find_tools(15)
+    environment = dict(os.environ) | parse_url(url).environment(None)
+    arguments = [tools.pg_dump, "--restrict-key=key", *options]
+    return subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout

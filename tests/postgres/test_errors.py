@@ -1,0 +1,173 @@
+"""What goes wrong has the right code, names the thing and says what to do."""
+
+import pytest
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.postgres import PostgresExporter
+from exporters.postgres.schema import find_tools
+from migrate.errors import NotEmptyError, UsageError
+from migrate.progress import Silent
+from migrate.restore.sql import restore_database
+from migrate.store import open_place
+from migrate.export import export
+from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
+
+
+def open_source(url: str) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        PostgresExporter().open("app", url, NoBuckets())
+    assert caught.value.next_step
+    return caught.value
+
+
+def login(postgres, name: str, options: str = "") -> str:
+    """The URL of a fresh database as a role that may do nothing; its password is the server's."""
+    url = postgres.database()
+    run_sql(postgres.url, f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN {options} PASSWORD '{postgres.password}'")
+    return url
+
+
+def as_role(url: str, name: str) -> str:
+    return url.replace("postgres@", f"{name}@")
+
+
+def test_a_wrong_password_is_not_allowed(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "wrong-secret")
+    error = open_source(postgres.url)
+    assert isinstance(error, SourceNotAllowedError)
+    assert "wrong-secret" not in str(error)
+
+
+def test_no_password_at_all_is_not_allowed(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
+    assert isinstance(open_source(postgres.url), SourceNotAllowedError)
+
+
+def test_a_database_that_is_not_there_is_gone(postgres):
+    assert isinstance(open_source(postgres.url_of("nothing_here")), SourceGoneError)
+
+
+def test_a_server_that_is_not_there_is_unreachable():
+    assert isinstance(open_source("postgresql://me@127.0.0.1:1/db"), SourceUnreachableError)
+
+
+def test_a_wrong_url_is_a_usage_error():
+    assert isinstance(open_source("postgresql://host:port:port/db?nonsense=1"), SourceUsageError)
+
+
+def test_a_newer_server_than_any_pg_dump_is_a_usage_error():
+    with pytest.raises(SourceUsageError, match="PostgreSQL 99"):
+        find_tools(99)
+
+
+def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "limited")
+    run_sql(
+        url,
+        "CREATE TABLE secret AS SELECT 1 AS x; ALTER TABLE secret ENABLE ROW LEVEL SECURITY;"
+        "GRANT SELECT ON secret TO limited; CREATE POLICY none ON secret USING (false)",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    with pytest.raises(SourceNotAllowedError, match="row-level security"):
+        export_database(as_role(url, "limited"), tmp_path / "bundle")
+
+
+def test_a_table_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "partial")
+    run_sql(url, "CREATE TABLE open AS SELECT 1 AS x; CREATE TABLE closed AS SELECT 1 AS x; GRANT SELECT ON open TO partial")
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    source = PostgresExporter().open("app", as_role(url, "partial"), NoBuckets())
+    assert any("closed" in warning for warning in source.survey().warnings)
+    outcome = export([source], open_place(str(tmp_path / "bundle")), workers=1, progress=Silent())
+    assert not outcome.complete
+    assert any("closed" in gap.item for gap in outcome.sources[0].gaps)
+
+
+def test_a_target_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, other_postgres):
+    url = other_postgres.database()
+    run_sql(url, "CREATE TABLE precious AS SELECT 1 AS x")
+    with pytest.raises(NotEmptyError, match=r"public\.precious"):
+        restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+    assert fetch(url, "SELECT x FROM precious") == [(1,)]
+
+
+def test_a_target_with_another_restore_in_it_is_refused(torture_bundle, exported, other_postgres, monkeypatch):
+    _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
+    url = other_postgres.database()
+    with monkeypatch.context() as patch:
+        patch.setattr("migrate.restore.sql._rows", _break)
+        with pytest.raises(KeyboardInterrupt):
+            restore_database(other, "app", url, workers=1, progress=Silent())
+    with pytest.raises(NotEmptyError, match="unfinished restore"):
+        restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+
+
+def _break(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_unknown_source_is_named_with_those_that_are(torture_bundle, other_postgres):
+    with pytest.raises(UsageError) as caught:
+        restore_database(torture_bundle, "shop", other_postgres.url, workers=1, progress=Silent())
+    assert "app" in caught.value.next_step
+
+
+def test_definitions_that_fail_leave_nothing_behind(exported, other_postgres):
+    _, reader = exported("CREATE SCHEMA clash; CREATE TABLE clash.t AS SELECT 1 AS x")
+    url = other_postgres.database()
+    run_sql(url, "CREATE SCHEMA clash")
+    with pytest.raises(UsageError, match="clash"):
+        restore_database(reader, "app", url, workers=1, progress=Silent())
+    assert fetch(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
+
+
+def test_owners_are_left_out_and_noted_where_the_target_does_not_permit_them(postgres, other_postgres, tmp_path, monkeypatch):
+    url = login(postgres, "proprietor")
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x)")
+    export_database(url, tmp_path / "bundle")
+    target = login(other_postgres, "tenant")
+    run_sql(target, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", as_role(target, "tenant"), workers=1, progress=Silent()
+    )
+    assert outcome.findings == ()
+    assert any("owners and privileges" in note for note in outcome.notes)
+
+
+def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp_path):
+    url = login(postgres, "founder", "CREATEDB")
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO founder")
+    export_database(url, tmp_path / "bundle")
+    target = other_postgres.database()
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    assert any("founder" in note for note in outcome.notes)
+    query = "SELECT rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname = 'founder'"
+    assert fetch(target, query) == [(True, True, None)]
+    assert fetch(target, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("founder",)]
+
+
+def test_no_secret_is_in_the_bundle(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(
+        url,
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
+        "CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (\"user\" 'me', password 'hun''ter\\2')",
+    )
+    export_database(url, tmp_path / "bundle")
+    for file in (tmp_path / "bundle").rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            assert postgres.password.encode() not in data
+            assert b"hun''ter" not in data
+    script = (tmp_path / "bundle/data/app/schema/pre-data.sql").read_text()
+    assert "password ''" in script
+    assert "\"user\" 'me'" in script
+
+

@@ -1,0 +1,168 @@
+"""The small parts: lines and digests, cuts, scripts, URLs, plans."""
+
+import pyarrow as pa
+import pytest
+from xxhash import xxh3_128_intdigest
+
+from exporters.errors import SourceUsageError
+from exporters.postgres.catalog import Column, Table
+from exporters.postgres.changes import nothing_happened, query
+from exporters.postgres.connect import parse_url
+from exporters.postgres.digest import MODULUS, Tally, split_lines, tally_block
+from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.parse import Layout, parse_block
+from exporters.postgres.plan import Plan, cut, make_plan
+from exporters.postgres.render import joined, lines_of
+from exporters.postgres.types import SqlType, kind_of
+from migrate.restore.sql_schema import create_role, plain_sql
+
+
+def column(name: str, sql_type: str, *, generated: bool = False) -> Column:
+    kind = kind_of(SqlType(sql_type, built_in=True, modifier=-1))
+    return Column(name, sql_type, kind, not_null=False, generated=generated, identity="", collation="")
+
+
+def table(name: str, *, pages: int = 0, heap: bool = True, filenode: int = 1) -> Table:
+    return Table(
+        oid=1,
+        schema="public",
+        name=name,
+        foreign=False,
+        persistence="p",
+        filenode=filenode,
+        heap=heap,
+        estimate=0,
+        size_bytes=pages * 8192,
+        heap_bytes=pages * 8192,
+        readable=True,
+        tablespace="",
+        moved=False,
+        columns=(column("a", "int4"),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "lines"),
+    [
+        (b"1,2\n3,4\n", [b"1,2", b"3,4"]),
+        (b'"a\nb",1\n2,3\n', [b'"a\nb",1', b"2,3"]),
+        (b'"a""\n""b"\n\n', [b'"a""\n""b"', b""]),
+        (b'"a""b",2\n"",\n', [b'"a""b",2', b'"",']),
+        (b'"\n\n","\n"\n', [b'"\n\n","\n"']),
+        (b"", []),
+    ],
+)
+def test_lines_end_at_newlines_outside_of_quotes(block, lines):
+    assert split_lines(block) == lines
+
+
+def test_the_digest_is_the_sum_of_the_lines_hashes_in_any_order():
+    expected = (xxh3_128_intdigest(b"1,x") + xxh3_128_intdigest(b"2,")) % MODULUS
+    assert tally_block(b"1,x\n2,\n") == tally_block(b"2,\n1,x\n") == Tally(2, expected)
+
+
+def test_a_byte_order_mark_at_the_start_of_a_block_is_a_value():
+    layout = Layout.of([column("a", "text"), column("b", "int4")])
+    block = "\ufeffx,1\n".encode()
+    typed = parse_block(block, layout)
+    assert typed.columns[0].to_pylist() == ["\ufeffx"]
+    assert joined(lines_of(typed.batch(layout, frozenset()))) == block
+
+
+def test_generated_columns_are_rendered_only_on_request():
+    layout = Layout.of([column("a", "int4"), column("b", "int4", generated=True)])
+    batch = parse_block(b"1,2\n", layout).batch(layout, frozenset())
+    assert joined(lines_of(batch)) == b"1,2\n"
+    assert joined(lines_of(batch, generated=False)) == b"1\n"
+
+
+def test_side_columns_hold_only_what_the_type_cannot():
+    layout = Layout.of([column("d", "date"), column("i", "int4")])
+    block = b"2020-01-01,1\ninfinity,2\n,3\n"
+    typed = parse_block(block, layout)
+    batch = typed.batch(layout, frozenset(typed.sides))
+    assert batch.schema.names == ["d", "i", "d$exact"]
+    assert batch.column(2).to_pylist() == [None, "infinity", None]
+    assert batch.column(0).null_count == 2
+    assert joined(lines_of(batch)) == block
+
+
+def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
+    layout = Layout.of([column("t", "text")])
+    block = b'\n""\n"\\."\n\\\n'
+    batch = parse_block(block, layout).batch(layout, frozenset())
+    assert batch.column(0).to_pylist() == [None, "", "\\.", "\\"]
+    assert joined(lines_of(batch)) == block
+
+
+def test_ranges_cover_a_table_once_and_the_last_is_open():
+    ranges = cut(table("t", pages=50_000), version=150000, page_bytes=8192)
+    assert len(ranges) == 4
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] is None
+    assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+
+
+@pytest.mark.parametrize(("version", "heap"), [(130000, True), (150000, False)])
+def test_a_table_that_cannot_be_cut_is_one_chunk(version, heap):
+    assert cut(table("t", pages=40_000, heap=heap), version=version, page_bytes=8192) == ((0, None),)
+
+
+def test_a_plan_is_kept_where_tables_are_the_same_and_numbers_stay():
+    first = make_plan([table("a"), table("b", pages=40_000)], None, version=150000, page_bytes=8192)
+    grown = [table("0"), table("a", filenode=2), table("b", pages=80_000)]
+    second = make_plan(grown, Plan.load(first.dump()), version=150000, page_bytes=8192)
+    assert {t.name: t.number for t in second.tables} == {"a": 1, "b": 2, "0": 3}
+    assert second.tables[1] == first.tables[1]
+    assert second.tables[0] != first.tables[0]
+
+
+def test_snapshots_are_the_same_only_if_their_text_is():
+    assert nothing_happened("10:12:11", "10:12:11")
+    assert not nothing_happened("10:12:11", "12:12:")
+    assert not nothing_happened("", "")
+
+
+def test_nobody_can_tell_a_change_once_transaction_numbers_came_around():
+    assert query(table("t"), (0, None), "10:10:", f"{2**31 + 10}:{2**31 + 10}:") is None
+    assert query(table("t"), (0, None), "nonsense", "10:10:") is None
+
+
+@pytest.mark.parametrize("name", ['a"b', "A b", "select"])
+def test_names_are_quoted(name):
+    assert quote_name(name) == '"' + name.replace('"', '""') + '"'
+
+
+def test_literals_mean_the_same_with_any_setting():
+    assert quote_literal("it's") == "'it''s'"
+    assert quote_literal("a\\b").strip() == "E'a\\\\b'"
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(SourceUsageError) as caught:
+        parse_url("postgresql://me:hunter2@host:1/db")
+    assert "hunter2" not in str(caught.value) + caught.value.next_step
+    assert "PGPASSWORD" in caught.value.next_step
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_urls_are_shown_as_they_were_given(scheme):
+    address = parse_url(f"{scheme}://me@host:5433/my%20db?sslmode=require")
+    assert address.url == "postgresql://me@host:5433/my%20db?sslmode=require"
+
+
+def test_psqls_commands_and_unknown_settings_are_taken_out_of_a_script():
+    body = b"\n-- Name: f; Type: FUNCTION\nSELECT '\n\\restrict x\nSET new_thing = 1;\n';\n"
+    script = b"\\restrict k\nSET statement_timeout = 0;\nSET new_thing = 0;\n" + body + b"\n\\unrestrict k\n\n"
+    assert plain_sql(script, {"statement_timeout"}) == b"SET statement_timeout = 0;\n" + body + b"\n"
+
+
+def test_a_bootstrap_superuser_becomes_a_role_without_power():
+    role = {"name": "postgres", "bootstrap": True, "superuser": True}
+    assert create_role(role, superuser=True) == 'CREATE ROLE "postgres" NOLOGIN'
+
+
+def test_an_arrow_table_of_no_columns_still_has_lines():
+    batch = pa.RecordBatch.from_arrays([pa.array([1, 2])], schema=pa.schema([pa.field("g", pa.int64(), metadata={
+        b"moveout.kind": b"int", b"moveout.generated": b"1"})]))
+    assert joined(lines_of(batch, generated=False)) == b"\n\n"

@@ -1,0 +1,97 @@
+"""Export, then restore: the target is the source."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.postgres.live import live_tables
+from migrate.bundle import layout
+from migrate.progress import Silent
+from migrate.restore.sql import restore_database
+from migrate.verify.database import check_parquet, compare_database
+
+from tests.postgres.databases import dump, fetch, run_sql
+
+
+@pytest.fixture(scope="module")
+def restored(torture_bundle, other_postgres) -> str:
+    url = other_postgres.database()
+    outcome = restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    return url
+
+
+def table(reader, name):
+    return next(row for row in reader.catalog() if row.name == name)
+
+
+def column(reader, table_name, column_name):
+    row = table(reader, table_name)
+    part = reader.open(layout.source_file("app", row.details["parts"][0]["name"]))
+    return pq.ParquetFile(part).read([column_name]).column(0).to_pylist()
+
+
+def test_definitions_and_rows_are_equal_as_pg_dump_sees_them(torture, restored):
+    assert dump(restored) == dump(torture)
+
+
+def test_live_digests_are_equal(torture, restored):
+    tallies = live_tables(torture)
+    assert live_tables(restored) == tallies
+    assert tallies["public", "no_columns"].rows == 7
+
+
+def test_parquet_renders_to_the_very_text_of_the_source(torture_bundle):
+    tables = [row for row in torture_bundle.catalog() if row.kind == "table"]
+    assert len(tables) == 14
+    assert check_parquet(torture_bundle, tables) == []
+
+
+def test_values_that_a_type_cannot_hold_keep_their_text_beside_it(torture_bundle):
+    assert column(torture_bundle, "torture", "tz")[:2] == [None, None]
+    assert column(torture_bundle, "torture", "tz$exact")[:2] == ["-infinity", "294276-12-31 23:59:59.999999+00"]
+    assert column(torture_bundle, "torture", "n_small$exact")[0] == "NaN"
+    assert "uuid" not in torture_bundle.catalog()[0].details["exact"]
+
+
+def test_a_side_column_never_takes_a_real_columns_name(torture_bundle):
+    assert column(torture_bundle, "torture", "f8$exact")[:2] == [1, 0]
+
+
+def test_a_second_restore_finds_everything_there(torture_bundle, restored):
+    outcome = restore_database(torture_bundle, "app", restored, workers=2, progress=Silent())
+    assert outcome.size_bytes == 0
+    assert "already" in outcome.notes[0]
+
+
+def test_nothing_of_the_restore_stays_in_the_target(restored):
+    assert fetch(restored, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
+
+
+def test_compare_finds_nothing_in_an_equal_database(torture, torture_bundle):
+    assert compare_database(torture_bundle, "app", torture, workers=2, progress=Silent()) == []
+
+
+def test_compare_names_changed_missing_and_added_tables(exported):
+    url, reader = exported("CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 1 AS x; CREATE TABLE c (x int)")
+    run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x int)")
+    findings = compare_database(reader, "app", url, workers=2, progress=Silent())
+    assert {finding.key: finding.what for finding in findings} == {
+        '"public"."a"': "has other rows (their digest differs)",
+        '"public"."b"': "is missing in the database",
+        '"public"."c"': "has another number of rows",
+        '"public"."d"': "is in the database, not in the bundle",
+    }
+
+
+def test_losses_and_sequences_are_written_down(torture_bundle):
+    losses = {loss.property for _, loss in torture_bundle.losses()}
+    assert "password" in losses
+    files = {file.key for file in torture_bundle.source_files("app", "schema/")}
+    assert layout.source_file("app", "schema/globals.sql") in files
+
+
+def test_an_empty_database_is_counted_as_empty(exported, other_postgres):
+    _, reader = exported("SELECT 1")
+    assert reader.catalog() == []
+    outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    assert (outcome.items, outcome.findings) == (0, ())
