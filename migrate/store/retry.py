@@ -59,7 +59,7 @@ class Retrying:
         self._first_contact_seconds = min(first_contact_seconds, total_seconds)
         self._answered = False
         self._jitter = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
-        self._sleep = sleep or self._pause
+        self._sleep = self._pause if sleep is None else sleep
 
     def stop(self) -> None:
         """End all waiting, now and later: what fails from here on fails for good. For a run that is being

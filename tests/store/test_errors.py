@@ -1,0 +1,200 @@
+"""What goes wrong outside is told in our words: what, where, what next. No secret is in it."""
+
+import os
+import socket
+import subprocess
+
+import pytest
+
+from migrate.errors import (
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    SlowDownError,
+    UnreachableError,
+    UsageError,
+)
+from migrate.store import open_place
+from migrate.store.base import MIN_PART_BYTES
+from migrate.store.checksums import crc64nvme
+from migrate.store.local import LocalStore
+from migrate.store.s3 import S3Store
+from migrate.store.s3_client import parse
+from tests.tools.profiles import extra_profile
+
+
+def every_call(store):
+    """Calls that each must fail in the same way."""
+    yield lambda: list(store.list())
+    yield lambda: store.put("a", b"x")
+    yield lambda: store.create("a", b"x")
+    yield lambda: store.read("a")
+    yield lambda: store.stat("a")
+    yield lambda: store.begin("a")
+    yield lambda: store.put_part("a", "id", 1, b"x")
+    yield lambda: list(store.uploads())
+
+
+def test_a_wrong_password_is_not_allowed(minio, versitygw, make_bucket, monkeypatch, tmp_path):
+    for server in (minio, versitygw):
+        bucket = make_bucket(server)
+        name = extra_profile(monkeypatch, tmp_path, server, secret_key="not-the-password")
+        for call in every_call(S3Store(parse(f"s3://{bucket}/x?profile={name}"))):
+            with pytest.raises(NotAllowedError) as error:
+                call()
+            assert error.value.next_step
+            assert "not-the-password" not in f"{error.value!s}{error.value.next_step}"
+
+
+def test_a_closed_port_is_unreachable_and_given_up_soon(minio, monkeypatch, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=f"http://127.0.0.1:{port}")
+    for call in every_call(S3Store(parse(f"s3://bucket/x?profile={name}"))):
+        with pytest.raises(UnreachableError, match=str(port)):
+            call()
+
+
+def test_a_missing_bucket_is_gone_and_named(minio, versitygw):
+    for server in (minio, versitygw):
+        store = S3Store(parse(f"s3://no-such-bucket/x?profile={server.profile}"))
+        for call in list(every_call(store))[:4]:
+            with pytest.raises(GoneError, match="no-such-bucket"):
+                call()
+
+
+def test_a_broken_connection_in_a_body_is_unreachable(minio, make_bucket, toxiproxy, monkeypatch, tmp_path):
+    proxy = toxiproxy.proxy(minio.endpoint)
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={name}"))
+    store.put("a", os.urandom(3_000_000))
+    toxic = proxy.add("limit_data", bytes=1_000_000)
+    for start, length in ((0, None), (5, 2_500_000)):
+        with pytest.raises(UnreachableError):
+            store.read("a", start, length)
+    proxy.remove(toxic)
+    assert len(store.read("a")) == 3_000_000
+
+
+def test_a_broken_connection_while_sending_leaves_no_file(
+    minio, make_bucket, toxiproxy, monkeypatch, tmp_path
+):
+    proxy = toxiproxy.proxy(minio.endpoint)
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={name}"))
+    upload = store.begin("big")
+    toxic = proxy.add("limit_data", stream="upstream", bytes=1_000_000)
+    with pytest.raises(UnreachableError):
+        store.put("a", os.urandom(3_000_000))
+    with pytest.raises(UnreachableError):
+        store.put_part("big", upload, 1, os.urandom(MIN_PART_BYTES))
+    proxy.remove(toxic)
+    assert list(store.list()) == []
+    assert store.parts("big", upload) == []
+
+
+def test_retries_survive_a_connection_that_breaks(minio, make_bucket, toxiproxy, monkeypatch, tmp_path):
+    proxy = toxiproxy.proxy(minio.endpoint)
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+    store = open_place(f"s3://{make_bucket(minio)}/x?profile={name}")
+    data = os.urandom(500_000)
+    store.put("a", data)
+    proxy.add("reset_peer", toxicity=0.4, timeout=5)
+    assert all(store.read("a") == data for _ in range(5))
+    assert store.retries > 0
+
+
+def test_an_error_in_the_body_of_a_200_is_an_error(minio, make_bucket):
+    """S3 answers 200 to a completion before it knows the end; the body then has the error (S3 API reference)."""
+    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={minio.profile}"))
+    upload = store.begin("big")
+    part = store.put_part("big", upload, 1, b"hello")
+
+    def instead(http_response, **_):
+        http_response.status_code = 200
+        http_response._content = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
+
+    store._client.meta.events.register("before-parse.s3.CompleteMultipartUpload", lambda **_: None)
+    send = store._client._endpoint.http_session.send
+
+    def answer(request):
+        found = send(request)
+        if request.method == "POST" and "uploadId" in request.url:
+            instead(found)
+        return found
+
+    store._client._endpoint.http_session.send = answer
+    with pytest.raises(UnreachableError, match="InternalError"):
+        store.complete("big", upload, [part], crc64nvme=crc64nvme(b"other bytes"))
+
+
+def test_slow_down_says_how_long(minio, make_bucket):
+    store = S3Store(parse(f"s3://{make_bucket(minio)}/x?profile={minio.profile}"))
+    send = store._client._endpoint.http_session.send
+
+    def busy(request):
+        found = send(request)
+        found.status_code, found._content = 503, b"<Error><Code>SlowDown</Code></Error>"
+        found.headers["Retry-After"] = "7"
+        return found
+
+    store._client._endpoint.http_session.send = busy
+    for call in every_call(store):
+        with pytest.raises(SlowDownError) as error:
+            call()
+        assert error.value.wait_seconds == 7
+
+
+def test_a_full_disk_is_named(tiny_disk):
+    store = LocalStore(tiny_disk / "place")
+    store.put("small", b"fits")
+    for call in (
+        lambda: store.put("large", bytes(8_000_000)),
+        lambda: store.create("large", bytes(8_000_000)),
+    ):
+        with pytest.raises(NoSpaceError, match="tiny/place/large"):
+            call()
+    upload = store.begin("large")
+    with pytest.raises(NoSpaceError, match="tiny/place/large"):
+        store.put_part("large", upload, 1, bytes(8_000_000))
+    store.abort("large", upload)
+    assert [info.key for info in store.list()] == ["small"]
+    assert store.read("small") == b"fits"
+    assert list(store.leftovers()) == []
+
+
+def test_a_read_only_disk_is_not_allowed(tiny_disk):
+    store = LocalStore(tiny_disk / "place")
+    store.put("a", b"x")
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    for call in (lambda: store.put("a", b"y"), lambda: store.delete("a"), lambda: store.begin("b")):
+        with pytest.raises(NotAllowedError, match="tiny/place"):
+            call()
+    assert store.read("a") == b"x"
+
+
+def test_a_file_where_a_directory_should_be_is_named(tmp_path):
+    store = LocalStore(tmp_path)
+    store.put("a", b"x")
+    with pytest.raises(MoveoutError, match="/a"):
+        store.put("a/b", b"y")
+    with pytest.raises(GoneError):
+        store.read("a/b")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "ftp://host/dir", "http://host/dir", "s3:///nothing", "s3://user:pass@bucket", "s3://bucket?profle=x",
+     "file://elsewhere/dir", "s3://bucket?profile=no-such-profile"],
+)  # fmt: skip
+def test_what_is_no_place_is_a_usage_error(url, servers):
+    with pytest.raises(UsageError):
+        open_place(url)
+
+
+def test_places_are_told_by_their_urls(tmp_path, minio):
+    assert open_place(str(tmp_path)).place == open_place(tmp_path.as_uri()).place == tmp_path.as_uri()
+    url = f"s3://bucket/a%20b?profile={minio.profile}"
+    assert open_place(url).place == f"s3://bucket/a%20b/?profile={minio.profile}"
+    assert minio.secret_key not in open_place(url).place

@@ -1,0 +1,203 @@
+"""What is tried again, how long, and what an attempt that only seemed to fail comes to."""
+
+import itertools
+
+import pytest
+
+from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DamageError,
+    GoneError,
+    NotAllowedError,
+    SlowDownError,
+    UnreachableError,
+)
+from migrate.store.checksums import crc64nvme
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
+from migrate.store.local import LocalStore
+from migrate.store.retry import Retrying
+
+GONE_AWAY = UnreachableError("gone away")
+
+
+class Waits(list):
+    """Sleeps by noting for how long."""
+
+    def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+@pytest.fixture
+def local(tmp_path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def retrying(store, *faults: Fault, **options) -> tuple[Retrying, FaultPlan, Waits]:
+    plan, waits = FaultPlan(*faults), Waits()
+    return Retrying(Faulty(store, plan), sleep=waits, **options), plan, waits
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("put", lambda store: store.put("b", b"2")),
+        ("read", lambda store: store.read("a")),
+        ("stat", lambda store: store.stat("a")),
+        ("list", lambda store: list(store.list())),
+        ("delete", lambda store: store.delete("a")),
+        ("begin", lambda store: store.begin("b")),
+        ("uploads", lambda store: list(store.uploads())),
+        ("abort", lambda store: store.abort("b", "0" * 32)),
+    ],
+)
+def test_a_passing_fault_is_survived(local, method, call):
+    local.put("a", b"1")
+    store, plan, waits = retrying(local, Fault(method, fail(GONE_AWAY), times=3))
+    call(store)
+    plan.assert_all_fired()
+    assert (len(waits), store.retries) == (3, 3)
+
+
+def test_other_errors_are_raised_at_once(local):
+    for error in (NotAllowedError("no"), GoneError("gone"), ChangedError("changed")):
+        store, _, waits = retrying(local, Fault("read", fail(error), times=9))
+        with pytest.raises(type(error)):
+            store.read("a")
+        assert waits == []
+
+
+def test_waits_grow_and_are_spread(local):
+    local.put("a", b"1")
+    store, _, waits = retrying(
+        local,
+        Fault("read", fail(GONE_AWAY), times=8),
+        first_wait=1,
+        longest_wait=60,
+        first_contact_seconds=99,
+    )
+    store.read("a")
+    assert all(0 <= wait <= limit for wait, limit in zip(waits, (1, 2, 4, 8, 16, 32, 60, 60), strict=True))
+    assert len(set(waits)) == len(waits)
+
+
+def test_the_other_side_says_how_long_to_wait(local):
+    local.put("a", b"1")
+    store, _, waits = retrying(local, Fault("read", fail(SlowDownError("slow", wait_seconds=7))))
+    store.read("a")
+    assert 7 <= waits[0] <= 8
+
+
+def test_it_gives_up_in_the_end_with_the_last_error(local):
+    store, _, _ = retrying(local, Fault("read", fail(GONE_AWAY), times=10**6), total_seconds=0.05)
+    store._sleep = lambda _: None
+    with pytest.raises(UnreachableError, match="gone away"):
+        store.read("a")
+
+
+def test_a_place_that_never_answered_is_given_up_sooner(local):
+    local.put("a", b"1")
+    slow = SlowDownError("slow", wait_seconds=20)
+    store, _, _ = retrying(local, Fault("read", fail(slow), nth=1, times=1))
+    with pytest.raises(SlowDownError):
+        store.read("a")
+    store.stat("a")
+    store, plan, _ = retrying(local, Fault("read", fail(slow)))
+    store.stat("a")
+    assert store.read("a") == b"1"
+    plan.assert_all_fired()
+
+
+def test_a_stopped_run_waits_no_more(local):
+    store = Retrying(Faulty(local, FaultPlan(Fault("read", fail(GONE_AWAY), times=99))), first_wait=1000)
+    store.stop()
+    with pytest.raises(UnreachableError):
+        store.read("a")
+
+
+def test_long_waits_are_told(local):
+    local.put("a", b"1")
+    notes: list[str] = []
+    slow = SlowDownError("the bucket is busy", wait_seconds=30)
+    store, _, _ = retrying(local, Fault("read", fail(slow)), note=notes.append, first_contact_seconds=99)
+    store.read("a")
+    assert len(notes) == 1
+    assert "the bucket is busy" in notes[0]
+
+
+def test_a_create_whose_answer_was_lost_has_won(local):
+    store, plan, _ = retrying(local, Fault("create", lose_answer()))
+    assert store.create("lease", b"mine").size_bytes == 4
+    plan.assert_all_fired()
+
+
+def test_a_create_that_failed_and_then_lost_has_lost(local):
+    store, plan, _ = retrying(local, Fault("create", fail(GONE_AWAY)))
+    local.put("lease", b"theirs")
+    with pytest.raises(AlreadyExistsError):
+        store.create("lease", b"mine")
+    plan.assert_all_fired()
+    assert local.read("lease") == b"theirs"
+
+
+def test_a_replace_whose_answer_was_lost_has_won(local):
+    etag = local.put("lease", b"old").etag
+    store, plan, _ = retrying(local, Fault("replace", lose_answer()))
+    assert store.replace("lease", b"new", etag=etag).etag == local.stat("lease").etag
+    plan.assert_all_fired()
+
+
+def test_a_replace_that_failed_and_then_lost_has_lost(local):
+    etag = local.put("lease", b"old").etag
+    local.put("lease", b"other")
+    store, plan, _ = retrying(local, Fault("replace", fail(GONE_AWAY)))
+    with pytest.raises(ChangedError):
+        store.replace("lease", b"new", etag=etag)
+    plan.assert_all_fired()
+
+
+def test_a_completion_whose_answer_was_lost_finds_its_file(reopen):
+    bare = reopen()
+    store, plan, _ = retrying(bare, Fault("complete", lose_answer()))
+    upload = store.begin("big", part_bytes=10)
+    parts = [store.put_part("big", upload, 1, b"hello")]
+    assert store.complete("big", upload, parts, crc64nvme=crc64nvme(b"hello")).size_bytes == 5
+    plan.assert_all_fired()
+    assert bare.read("big") == b"hello"
+
+
+def test_a_completion_of_a_dropped_upload_is_an_error_even_beside_another_file(reopen):
+    bare = reopen()
+    bare.put("big", b"other")
+    store, _, _ = retrying(bare, Fault("complete", fail(GONE_AWAY)))
+    upload = store.begin("big", part_bytes=10)
+    parts = [store.put_part("big", upload, 1, b"hello")]
+    bare.abort("big", upload)
+    # versitygw answers 200 where any file of the name exists; then it is the checksum that tells.
+    with pytest.raises((GoneError, DamageError)):
+        store.complete("big", upload, parts, crc64nvme=crc64nvme(b"hello"))
+    assert bare.read("big") == b"other"
+
+
+def test_a_listing_goes_on_behind_the_last_file_seen(local):
+    names = [f"{number:02}" for number in range(20)]
+    for name in names:
+        local.put(name, b"")
+
+    class Breaking:
+        """Breaks every listing after seven rows."""
+
+        place, keeps_sha256 = local.place, False
+        listings = 0
+
+        def list(self, prefix: str = "", *, start_after: str = ""):
+            self.listings += 1
+            rows = list(local.list(prefix, start_after=start_after))
+            yield from itertools.islice(rows, 7)
+            if len(rows) > 7:
+                raise GONE_AWAY
+
+    breaking = Breaking()
+    store = Retrying(breaking, sleep=Waits())
+    assert [info.key for info in store.list()] == names
+    assert breaking.listings == 3
