@@ -13,6 +13,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import Any, Self
 from exporters.base import DoneUnit, Gap, Loss, Unit
 from migrate.bundle import canonical
 from migrate.bundle.records import CommitRecord, FileRecord, FinalRecord, decode_record, encode_record
-from migrate.errors import MoveoutError
+from migrate.errors import MoveoutError, NoSpaceError
 
 _TABLES = """
 PRAGMA journal_mode = OFF;
@@ -75,7 +76,7 @@ class Ledger:
     def add(self, record: CommitRecord) -> None:
         """Take in a finished unit. Raises ``MoveoutError`` if another unit has written one of its files."""
         unit, source = record.unit, record.source
-        with self._lock, self._transaction():
+        with self._writing():
             self._db.execute(
                 "INSERT INTO units VALUES (?, ?, ?, ?, ?)",
                 (source, unit.id, record.outcome.items, record.outcome.size_bytes, encode_record(record)),
@@ -85,23 +86,23 @@ class Ledger:
 
     def add_final(self, final: FinalRecord) -> None:
         """Take in what belongs to a whole source."""
-        with self._lock, self._transaction():
+        with self._writing():
             self._add_files(final.source, "", final.files)
             self._add_notes(final.source, final.account.gaps, final.account.losses)
 
     def add_files(self, files: Sequence[FileRecord]) -> None:
         """Take in files that belong to the whole bundle."""
-        with self._lock, self._transaction():
+        with self._writing():
             self._add_files("", "", files)
 
     def add_gaps(self, source: str, gaps: Iterable[Gap]) -> None:
         """Take in gaps that no record holds: units that failed."""
-        with self._lock, self._transaction():
+        with self._writing():
             self._add_notes(source, gaps, ())
 
     def forget(self, source: str) -> None:
         """Drop all that is known of a source."""
-        with self._lock, self._transaction():
+        with self._writing():
             for table in ("units", "files", "gaps", "losses", "plan"):
                 self._db.execute(f"DELETE FROM {table} WHERE source = ?", (source,))
 
@@ -110,7 +111,7 @@ class Ledger:
         rows = [
             (source, canonical.encode([unit.id, unit.items, unit.size_bytes, unit.spec])) for unit in units
         ]
-        with self._lock, self._transaction():
+        with self._writing():
             self._db.executemany("INSERT INTO plan (source, unit) VALUES (?, ?)", rows)
 
     def planned(self, source: str, after: int, limit: int) -> list[tuple[int, Unit]]:
@@ -195,9 +196,18 @@ class Ledger:
             ((source, _text(loss.item), _text(loss.property), _text(loss.reason)) for loss in losses),
         )
 
-    def _transaction(self) -> sqlite3.Connection:
-        self._db.execute("BEGIN")
-        return self._db
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Raises ``NoSpaceError`` where the temporary directory is full."""
+        try:
+            with self._lock, self._db:
+                self._db.execute("BEGIN")
+                yield
+        except sqlite3.Error as exc:
+            raise NoSpaceError(
+                f"the temporary directory {self._directory.name} cannot be written: {exc}",
+                next_step="make room there or set TMPDIR, then run the same command again",
+            ) from exc
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         with self._lock:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from migrate.export import export
+import duckdb
+
+from migrate.export import export, export_status
 from migrate.progress import Silent
 from migrate.store import open_place
 from tests.export.sources import Numbers
@@ -27,3 +29,44 @@ def test_a_bundle_is_a_bag(tmp_path):
         check=True,
     )
     assert not (tmp_path / "_work").exists()
+
+
+def test_a_bundle_is_read_without_moveout(tmp_path):
+    """As docs/FORMAT.md says."""
+    export([Numbers()], open_place(str(tmp_path)), workers=2, progress=Silent())
+    rows = duckdb.sql(f"SELECT schema, name, items, digest FROM '{tmp_path}/data/catalog.parquet'").fetchall()
+    assert rows == [("", "numbers", 95, f"{sum(range(95)):032x}")]
+    files = duckdb.sql(f"SELECT key, size_bytes FROM read_json('{tmp_path}/meta/files.jsonl')").fetchall()
+    assert dict(files) == {
+        str(path.relative_to(tmp_path)): path.stat().st_size
+        for path in tmp_path.glob("data/**/*")
+        if path.is_file()
+    }
+
+
+def test_the_status_of_a_place_is_told_from_the_place_alone(tmp_path):
+    store = open_place(str(tmp_path))
+    assert export_status(store).state == "empty"
+    outcome = export([Numbers()], store, workers=2, progress=Silent())
+    status = export_status(store)
+    assert (status.state, status.bundle_id, status.holder) == ("complete", outcome.bundle_id, None)
+    assert (status.sources[0].done.items, status.sources[0].finished) == (95, True)
+
+
+def test_progress_adds_up_to_the_totals(tmp_path):
+    """What is done and skipped is in the end what was planned, items and bytes."""
+
+    class Sums(Silent):
+        planned = done = 0
+
+        def grow(self, *, items=0, size_bytes=0):
+            self.planned += items
+
+        def advance(self, *, items=0, size_bytes=0):
+            self.done += items
+
+        skip = advance
+
+    sums = Sums()
+    export([Numbers()], open_place(str(tmp_path)), workers=1, progress=sums)
+    assert sums.planned == sums.done == 95

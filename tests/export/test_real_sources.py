@@ -133,9 +133,11 @@ def forge(store, files):
         store.put(key, data)
 
 
-def test_killed_on_a_bucket_then_the_same_command(other_minio, make_bucket):
+@pytest.mark.parametrize("server", ["other_minio", "versitygw"])
+def test_killed_on_a_bucket_then_the_same_command(request, server, make_bucket):
     """The lease of the dead process is taken over at once, there too."""
-    url = f"s3://{make_bucket(other_minio)}/p?profile={other_minio.profile}"
+    server = request.getfixturevalue(server)
+    url = f"s3://{make_bucket(server)}/p?profile={server.profile}"
     for fatal in (9, 16):
         victim = run(die_at_write, url, fatal)
         victim.join(30)

@@ -1,0 +1,236 @@
+"""Commit records, the ledger made of them, and the account made of that."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporters.base import Account, CatalogEntry, Enumeration, Gap, Loss, Outcome, Unit
+from migrate.bundle import layout, scope
+from migrate.bundle.ledger import Ledger, Totals
+from migrate.bundle.records import (
+    CommitRecord,
+    FileRecord,
+    FinalRecord,
+    decode_record,
+    encode_record,
+    read_final,
+    write_final,
+)
+from migrate.bundle.sink import Stopped, StoreSink
+from migrate.bundle.workspace import StoreWorkspace
+from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail
+from migrate.store.local import LocalStore
+
+TEXT = st.text(st.characters(codec=None), max_size=20)
+NUMBERS = st.integers(0, 2**62)
+GAPS = st.builds(Gap, TEXT, st.sampled_from(["excluded", "failed"]), TEXT)
+LOSSES = st.builds(Loss, TEXT, TEXT, TEXT)
+JSON = st.dictionaries(
+    TEXT, st.one_of(st.none(), st.booleans(), st.integers(), TEXT, st.lists(TEXT, max_size=3)), max_size=3
+)
+FILES = st.builds(
+    FileRecord,
+    st.from_regex(r"data/app/[a-z]{1,9}", fullmatch=True),
+    NUMBERS,
+    st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    st.integers(0, 2**64 - 1),
+)
+RECORDS = st.builds(
+    CommitRecord,
+    st.just("app"),
+    st.builds(Unit, st.just("a/1"), NUMBERS, NUMBERS, JSON),
+    st.builds(
+        Outcome,
+        NUMBERS,
+        NUMBERS,
+        st.one_of(st.none(), st.integers(0, 2**128 - 1)),
+        st.lists(LOSSES),
+        st.lists(GAPS),
+        JSON,
+    ),
+    st.lists(FILES, max_size=3),
+    JSON,
+    TEXT,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(RECORDS)
+def test_a_record_is_read_as_it_was_written(record):
+    """Lone surrogates (keys that are not UTF-8) and 128-bit digests included."""
+    assert decode_record(encode_record(record), "key", "app") == record
+
+
+@given(st.binary(max_size=60))
+def test_what_is_no_record_is_damage(data):
+    with pytest.raises(DamageError, match="the-key"):
+        decode_record(data, "the-key", "app")
+
+
+def record(unit: str, *keys: str, gaps=(), losses=(), items: int = 1) -> CommitRecord:
+    files = [FileRecord(f"data/app/{key}", 5, "0" * 64, 2**64 - 1) for key in keys]
+    return CommitRecord(
+        "app", Unit(unit, items, 5, {}), Outcome(items, 5, losses=losses, gaps=gaps), files, {}, "now"
+    )
+
+
+def test_the_ledger_gives_files_in_the_order_of_listings_and_each_note_once():
+    gap, loss = Gap("\ud800", "failed", "odd"), Loss("t", "owner", "why")
+    with Ledger() as ledger:
+        ledger.add(record("b", "b-c", "b/c", gaps=[gap], losses=[loss]))
+        ledger.add(record("a", "a", "z", gaps=[gap], losses=[loss]))
+        assert [file.key for file in ledger.files()] == [
+            f"data/app/{key}" for key in ("a", "b-c", "b/c", "z")
+        ]
+        assert list(ledger.gaps("app")) == [Gap("\\ud800", "failed", "odd")]
+        assert list(ledger.losses("app")) == [loss]
+        assert [done.unit.id for done in ledger.done("app")] == ["a", "b"]
+        assert list(next(iter(ledger.done("app"))).files) == ["a", "z"]
+        assert ledger.totals("app") == Totals(2, 2, 10)
+        assert ledger.owner("data/app/b-c") == ("app", "b")
+
+
+def test_two_units_cannot_write_one_file():
+    with Ledger() as ledger:
+        ledger.add(record("a", "x"))
+        with pytest.raises(MoveoutError, match="data/app/x was written twice"):
+            ledger.add(record("b", "x"))
+        assert ledger.totals("app").units == 1
+
+
+def fill(ledger: Ledger) -> None:
+    for number in range(10_000):
+        ledger.add(record(f"{number:05}", f"f{number:05}"))
+
+
+def test_a_full_temporary_directory_is_told():
+    with Ledger() as ledger:
+        ledger._db.execute("PRAGMA max_page_count = 30")
+        with pytest.raises(NoSpaceError, match=r"temporary directory .* is full") as caught:
+            fill(ledger)
+        assert "TMPDIR" in caught.value.next_step
+
+
+def test_many_units_are_walked_page_by_page():
+    with Ledger() as ledger:
+        for number in range(1234):
+            ledger.add(record(f"{number:05}", f"f{number:05}", losses=[Loss(f"{number:05}", "p", "r")]))
+        assert [done.unit.id for done in ledger.done("app")] == [f"{number:05}" for number in range(1234)]
+        assert len(list(ledger.files())) == len(list(ledger.losses("app"))) == 1234
+        ledger.forget("app")
+        assert list(ledger.files()) == []
+
+
+def test_a_final_record_is_read_as_it_was_written(tmp_path):
+    account = Account(
+        [CatalogEntry("table", 1, "s", "n", 3, 4, "f" * 32, {"a": [1]})],
+        [Enumeration("rows", "count(*)", 3)],
+        [Gap("i", "failed", "r")],
+        [Loss("i", "p", "r")],
+        [{"lsn": "0/1"}],
+        "PostgreSQL",
+    )
+    store = LocalStore(tmp_path)
+    final = FinalRecord("app", account, [FileRecord("data/app/x", 1, "0" * 64, 7)])
+    write_final(store, final)
+    assert read_final(store, "app") == final
+
+
+def counts(*numbers: int) -> list[Enumeration]:
+    return [Enumeration("rows", f"way {way}", number) for way, number in enumerate(numbers)]
+
+
+def entry(items: int, kind="table") -> CatalogEntry:
+    return CatalogEntry(kind, 1, "", "t", items, 0, "", {})
+
+
+@pytest.mark.parametrize(
+    ("account", "items", "gaps", "reason"),
+    [
+        (Account([entry(5)], counts(5, 5)), 5, {}, None),
+        (Account([entry(5)], counts(5, 6)), 5, {}, "the counts of rows differ: way 0: 5, way 1: 6"),
+        (Account([entry(5)], counts(5)), 5, {}, "rows were counted in one way only (way 0: 5)"),
+        (Account([], []), 0, {}, "nothing was counted"),
+        (Account([entry(4)], counts(5, 5)), 5, {}, "the catalog says 4 items, the commit records 5"),
+        (
+            Account([entry(4)], counts(5, 5)),
+            4,
+            {},
+            "4 items are accounted for, but none of the counts says so: [5]",
+        ),
+        (Account([entry(5)], counts(5, 5)), 5, {"failed": 1}, "1 item could not be exported"),
+        (Account([entry(4, "bucket")], counts(5, 5)), 4, {"excluded": 1}, None),
+        (Account([entry(3, "bucket")], counts(5, 5)), 3, {"excluded": 1}, "4 items are accounted for"),
+        (Account([entry(0)], counts(0, 0)), 0, {}, None),
+    ],
+)
+def test_the_account_says_what_does_not_add_up(account, items, gaps, reason):
+    reasons = scope.reasons_incomplete(account, Totals(1, items, 0), gaps)
+    assert reasons == [] if reason is None else reasons[0].startswith(reason)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "/x", "a//b", "Ä", "A", "a b", "a\nb", "."])
+def test_a_sink_and_a_workspace_refuse_names_that_a_bundle_cannot_hold(tmp_path, name):
+    store = LocalStore(tmp_path)
+    with pytest.raises(UsageError), StoreSink(store, "app").create(name):
+        pass
+    with pytest.raises(UsageError):
+        StoreWorkspace(store, "app").write(name, b"")
+    assert list(store.list()) == []
+
+
+def test_a_sink_notes_whole_files_only(tmp_path):
+    sink = StoreSink(LocalStore(tmp_path), "app")
+    with sink.create("b") as file:
+        file.write(b"whole")
+    with suppress(ValueError), sink.create("a") as file:
+        file.write(b"part")
+        raise ValueError("half")
+    assert [(file.key, file.size_bytes) for file in sink.files] == [("data/app/b", 5)]
+    assert [info.key for info in sink._store.list()] == ["data/app/b"]
+
+
+def test_a_sink_that_was_told_to_stop_writes_no_more(tmp_path):
+    stop = threading.Event()
+    sink = StoreSink(LocalStore(tmp_path), "app", stop=stop)
+    stop.set()
+    with pytest.raises(Stopped), sink.create("a") as file:
+        file.write(b"more")
+    assert sink.files == []
+
+
+def test_a_sink_keeps_the_places_error_even_if_the_exporter_swallows_it(tmp_path):
+    plan = FaultPlan(Fault("put_part", fail(NoSpaceError("full"))))
+    sink = StoreSink(Faulty(LocalStore(tmp_path), plan), "app")
+    try:
+        with sink.create("a") as file:
+            for _ in range(9):
+                file.write(bytes(8 * 2**20))
+    except Exception as swallowed:
+        del swallowed
+    assert isinstance(sink.error, NoSpaceError)
+
+
+def test_a_workspace_keeps_whole_files(tmp_path):
+    workspace = StoreWorkspace(LocalStore(tmp_path), "app")
+    assert workspace.read("plan.json") is None
+    workspace.write("plan.json", b"1")
+    workspace.write("inventory/0", b"2")
+    assert list(workspace.names()) == ["inventory/0", "plan.json"]
+    assert list(workspace.names("inv")) == ["inventory/0"]
+    assert (tmp_path / "_work/app/state/plan.json").read_bytes() == b"1"
+    workspace.delete("plan.json")
+    workspace.delete("plan.json")
+    assert workspace.read("plan.json") is None
+
+
+@pytest.mark.parametrize("name", ["a", "media-1", "0" * 63])
+def test_names_of_sources(name):
+    assert layout.is_source_name(name)
+    assert not layout.is_source_name(name + "_")
