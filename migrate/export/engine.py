@@ -121,7 +121,9 @@ def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
             broken.append((source.name, error))
     if not run.options.seal_incomplete:
         _raise_if_open(scopes, broken)
+    run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(run.store, run.state, run.ledger, scopes, executor=run.executor, check=run.lease.check)
+    run.progress.end()
     return _outcome(run.store, sealed, broken)
 
 

@@ -112,6 +112,7 @@ class UnitRun:
         self._error: SourceError | None = None
         self._last_denial: SourceError | None = None
         self._plan = Planner(work.snapshot, ledger, work.source, work.progress)
+        self._plan_told = False
         self._reported = time.monotonic()
 
     def run(self, executor: Executor, workers: int) -> SourceError | None:
@@ -191,8 +192,10 @@ class UnitRun:
             self._work.store.delete(layout.commit_record(self._source, unit_id))
 
     def _report(self, *, at_once: bool = False) -> None:
-        if at_once or time.monotonic() - self._reported > SUMMARY_SECONDS:
+        news = self._plan.whole and not self._plan_told
+        if at_once or news or time.monotonic() - self._reported > SUMMARY_SECONDS:
             self._reported = time.monotonic()
+            self._plan_told = self._plan.whole
             done = self._ledger.totals(self._source)
             write_summary(
                 self._work.store, self._source, Summary(self._plan.totals, self._plan.whole, done, now())
