@@ -1,9 +1,9 @@
 """Has a chunk changed since an earlier snapshot? Asked of the row versions, not of the values.
 
-A chunk has the same rows if as many are visible as then, and none of them was written by a transaction that the earlier snapshot
-might not have seen. Transactions below the snapshot's xmin were all over when it was taken; later ones, and subtransactions of
-running ones (which a snapshot's text does not list), count as unseen. So a changed chunk is never taken for unchanged; an
-unchanged one may be done again.
+A chunk has the same rows if as many are visible as then, and none of them was written by a transaction that
+the earlier snapshot might not have seen. Transactions below the snapshot's xmin were all over when it was
+taken; later ones, and subtransactions of running ones (which a snapshot's text does not list), count as
+unseen. So a changed chunk is never taken for unchanged; an unchanged one may be done again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def query(table: Table, pages: Range, before: str, now: str) -> str | None:
     """Return a query for the number of visible rows and of those that ``before`` may not have seen; None where
     transaction numbers have come around since, so that nobody can tell.
 
-    ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look young: then the
-    chunk is done again, which is only slower.
+    ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look
+    young: then the chunk is done again, which is only slower.
     """
     old, new = _Seen.of(before), _Seen.of(now)
     if old is None or new is None or not 0 <= new.xmax - old.xmin < _HALF:

@@ -194,7 +194,8 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
     if not connection.pgconn.ssl_in_use:
         options["ssl"] = False
     elif files:
-        options["dsn"] = "postgresql:///?" + urlencode({"sslmode": mode, **files})
+        files["sslmode"] = mode
+        options["dsn"] = "postgresql:///?" + urlencode(files)
     else:
         options["ssl"] = "require" if mode in {"prefer", "allow"} else mode
     return options

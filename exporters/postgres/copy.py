@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,8 +114,9 @@ class _Blocks:
 def _proved(typed: Typed, block: bytes, lines: Sequence[bytes], layout: Layout) -> Typed:
     """Return ``typed`` if its first rows render to their lines again, else what the slow way makes of the block.
 
-    Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the argument in
-    ``types`` for the kinds that are not compared value by value; ``verify --level full`` renders everything.
+    Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
+    argument in ``types`` for the kinds that are not compared value by value; ``verify --level full`` renders
+    everything.
     """
     if _renders(typed, lines, layout):
         return typed
@@ -209,7 +211,7 @@ class _Writer:
             file.undo.close()
             self._done.append(Part(file.name, file.rows))
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -246,7 +248,9 @@ def _parquet_writer(
 
 
 _ENCODINGS = {"integer": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"}
-"""Smaller than plain and quicker to write, since less is left for zstd (measured: half the time for keys and amounts)."""
+"""Smaller than plain and quicker to write, since less is left for zstd (measured: half the time for keys and
+amounts).
+"""
 
 
 def _physical(data_type: pa.DataType) -> str:

@@ -1,8 +1,8 @@
 """Blocks of COPY output from one connection that sees the shared snapshot.
 
-asyncpg hands over everything that has arrived, cut at the protocol's messages, and the server sends one message a row: so
-every block ends at a row's end. Where asyncpg cannot log in as libpq does (Kerberos, say), psycopg's COPY does the same, a row a
-call.
+asyncpg hands over everything that has arrived, cut at the protocol's messages, and the server sends one
+message a row: so every block ends at a row's end. Where asyncpg cannot log in as libpq does (Kerberos, say),
+psycopg's COPY does the same, a row a call.
 """
 
 from __future__ import annotations
@@ -61,16 +61,15 @@ class AsyncpgFeed:
         return connection
 
     def copy(self, query: str, on_block: OnBlock) -> int:
+        """See ``Feed``."""
         failed: list[Exception] = []
 
         async def take(block: bytes) -> None:
             try:
-                on_block(block)
+                _take(block, on_block)
             except Exception as exc:  # asyncpg would wrap the cancellation around it
                 failed.append(exc)
                 raise
-            if len(block) < SMALL_BYTES:
-                time.sleep(PAUSE_SECONDS)
 
         task = self._connection.copy_from_query(query, output=take, format="csv")
         try:
@@ -84,10 +83,18 @@ class AsyncpgFeed:
         return int(status.rpartition(" ")[2])
 
     def close(self) -> None:
+        """See ``Feed``."""
         if not self._loop.is_closed():
             self._connection.terminate()
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
+
+
+def _take(block: bytes, on_block: OnBlock) -> None:
+    """Hand over, then let more arrive. The loop serves this one connection, so nobody else is kept waiting."""
+    on_block(block)
+    if len(block) < SMALL_BYTES:
+        time.sleep(PAUSE_SECONDS)
 
 
 class PsycopgFeed:
@@ -99,6 +106,7 @@ class PsycopgFeed:
         self._connection.execute(begin_statement(snapshot).encode())
 
     def copy(self, query: str, on_block: OnBlock) -> int:
+        """See ``Feed``."""
         try:
             with self._connection.cursor() as cursor:
                 statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv)"
@@ -110,6 +118,7 @@ class PsycopgFeed:
             raise translate(exc, self._where) from exc
 
     def close(self) -> None:
+        """See ``Feed``."""
         self._connection.close()
 
 

@@ -60,15 +60,19 @@ WHERE r.rolname !~ '^pg_' ORDER BY r.rolname
 """
 
 _ODDITIES = """
-SELECT 'database ' || current_database(), 'settings of the database', 'ALTER DATABASE … SET is not a part of pg_dump''s sections'
+SELECT 'database ' || current_database(), 'settings of the database',
+    'ALTER DATABASE … SET is in none of pg_dump''s sections'
   FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
-UNION SELECT 'database ' || current_database(), 'privileges on the database', 'the target database has its own'
+UNION SELECT 'database ' || current_database(), 'privileges on the database',
+    'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
-UNION SELECT 'foreign server ' || s.srvname, 'user mapping', 'its password is left out of pre-data.sql; set it again on the target'
+UNION SELECT 'foreign server ' || s.srvname, 'user mapping',
+    'its password is left out of pre-data.sql; set it again on the target'
   FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
-UNION SELECT e.extname, 'configuration data of the extension', 'rows that the extension marks as configuration are not exported'
-  FROM pg_extension e WHERE e.extconfig IS NOT NULL
-    AND EXISTS (SELECT FROM unnest(e.extconfig) x(oid) JOIN pg_class c ON c.oid = x.oid WHERE c.relkind = 'r' AND c.relpages > 0)
+UNION SELECT 'extension ' || e.extname, 'configuration data of the extension',
+    'rows that the extension marks as configuration are not exported'
+  FROM pg_extension e WHERE EXISTS (SELECT FROM unnest(e.extconfig) x(oid)
+    JOIN pg_class c ON c.oid = x.oid WHERE c.relkind = 'r' AND c.relpages > 0)
 """
 
 
@@ -143,7 +147,9 @@ def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
 
 
 def _sequences(holder: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    """Return every sequence's value. Sequences are outside of transactions: the value is now's, at least the snapshot's."""
+    """Return every sequence's value. Sequences are outside of transactions: the value is now's, at least the
+    snapshot's.
+    """
     names = [(row[0], row[1]) for row in holder.execute(_SEQUENCES)]
     found = []
     for start in range(0, len(names), _BATCH):

@@ -1,7 +1,7 @@
 r"""Bytes and UUIDs as hexadecimal text, whole columns at a time.
 
-``bytes.fromhex`` and ``bytes.hex`` work at memory speed on the one buffer in which Arrow keeps a column's values, so no value
-becomes a Python object.
+``bytes.fromhex`` and ``bytes.hex`` work at memory speed on the one buffer in which Arrow keeps a column's
+values, so no value becomes a Python object.
 """
 
 from __future__ import annotations

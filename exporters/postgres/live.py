@@ -20,8 +20,8 @@ Advance = Callable[[int, int], None]
 def live_tables(
     url: str | Address, *, workers: int = 2, advance: Advance | None = None
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by (schema, name). Large objects count as ``pg_catalog.pg_largeobject``, where there
-    are any. Raises ``SourceError``.
+    """Return the tally of every table by (schema, name). Large objects count as
+    ``pg_catalog.pg_largeobject``, where there are any. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):

@@ -1,8 +1,8 @@
 """From the server's CSV text to typed Arrow, and no value lost on the way.
 
-The fast way types all columns while it parses. Where a block holds a value that its type cannot hold, the slow way
-parses every column as text, finds exactly the values that do not survive being typed and rendered again, and keeps their text
-in a side column.
+The fast way types all columns while it parses. Where a block holds a value that its type cannot hold, the
+slow way parses every column as text, finds exactly the values that do not survive being typed and rendered
+again, and keeps their text in a side column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which chunks of which tables: decided once, kept in the workspace, used again after a crash.
 
-A table keeps its number for the life of the bundle. Its chunks are half-open ranges of heap pages, the last one without an end, so
-that rows that appear later always lie in one of them.
+A table keeps its number for the life of the bundle. Its chunks are half-open ranges of heap pages, the last
+one without an end, so that rows that appear later always lie in one of them.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ class Plan:
     tables: tuple[PlannedTable, ...]
 
     def dump(self) -> bytes:
+        """Return it as JSON."""
         return json.dumps([asdict(table) for table in self.tables]).encode()
 
     @staticmethod
     def load(data: bytes) -> Plan:
+        """Read what ``dump`` wrote."""
         rows = json.loads(data)
         for row in rows:
             row["ranges"] = tuple((first, last) for first, last in row["ranges"])

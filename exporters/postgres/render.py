@@ -77,8 +77,9 @@ def _has(field: pa.Field, key: bytes) -> bool:
 
 
 def _quoted(text: pa.Array, *, alone: bool) -> pa.Array:
-    """Put quotes where the server does (CopyAttributeOutCSV in src/backend/commands/copyto.c): around empty text, text with
-    a separator, quote or line end in it, and a backslash and point if that is the only column.
+    """Put quotes where the server does (CopyAttributeOutCSV in src/backend/commands/copyto.c): around empty
+    text, text with a separator, quote or line end in it, and a backslash and point if that is the only
+    column.
     """
     needs = pc.equal(pc.binary_length(text), 0)
     data = text.buffers()[2]
@@ -141,7 +142,7 @@ _TEXT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "time": _timestamp,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,
-    "bytes": lambda values: hexadecimal.bytes_text(values),
+    "bytes": hexadecimal.bytes_text,
     "uuid": lambda values: hexadecimal.uuid_text(_storage(values)),
     "float8": float_text,
     "float4": lambda values: float_text(values.cast(pa.float64())),

@@ -32,10 +32,12 @@ class Tools:
 
     @property
     def pg_dump(self) -> str:
+        """The program's path."""
         return str(self.directory / "pg_dump")
 
     @property
     def pg_dumpall(self) -> str:
+        """The program's path."""
         return str(self.directory / "pg_dumpall")
 
 
@@ -100,7 +102,9 @@ def without_secrets(script: bytes) -> bytes:
 
 
 def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
-    """Return roles and their memberships, without passwords. Raises ``SourceNotAllowedError`` if that is not permitted."""
+    """Return roles and their memberships, without passwords. Raises ``SourceNotAllowedError`` if that is not
+    permitted.
+    """
     arguments = [
         tools.pg_dumpall,
         "--globals-only",

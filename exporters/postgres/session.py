@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ def hold(address: Address) -> Iterator[tuple[Session, list[Table]]]:
 
 
 def _consistent(holder: psycopg.Connection[Any]) -> list[Table]:
-    """Begin until the locked tables are the ones that the snapshot shows. A table that was truncated or rewritten between
-    the snapshot and the lock would look empty.
+    """Begin until the locked tables are the ones that the snapshot shows. A table that was truncated or
+    rewritten between the snapshot and the lock would look empty.
     """
     for _ in range(_TRIES):
         holder.execute(begin_statement("").encode())
@@ -99,6 +99,6 @@ def _describe(address: Address, holder: psycopg.Connection[Any]) -> Session:
         "encoding": row[6],
         "server": server,
         "server_started": row[8],
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds"),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
     return Session(address, holder, row[0], point, server, version, row[5], row[7])

@@ -1,17 +1,18 @@
 """How each SQL type becomes an Arrow type: one ``Kind`` a column.
 
 A kind says what the CSV parser makes of the server's text (``parsed``), what stands in the Parquet file
-(``stored``), and, by its name, how the text is made again (``render``). The rule for values that a type cannot hold is one
-for all kinds: the typed column is NULL there and the exact text stands in a side column.
+(``stored``), and, by its name, how the text is made again (``render``). The rule for values that a type
+cannot hold is one for all kinds: the typed column is NULL there and the exact text stands in a side column.
 
 Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
 
-``bool``  t or f. ``int``  canonical decimal digits. ``decimal``  numeric(p,s) with p <= 38 prints exactly s digits after
-the point; NaN and infinities fail to parse and go to the side. ``text``  itself. ``date``, ``timestamp``,
-``timestamptz``, ``time``  ISO 8601 with a fraction of up to six digits without trailing zeros; years beyond four digits,
-BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower case. These are parsed without being
-compared. ``float``  the shortest text that gives the same bits; two shortest-digit algorithms may differ, so it is
-compared, value by value (a float4 is sent as float8, which holds it exactly).
+``bool``  t or f. ``int``  canonical decimal digits. ``decimal``  numeric(p,s) with p <= 38 prints exactly s
+digits after the point; NaN and infinities fail to parse and go to the side. ``text``  itself. ``date``,
+``timestamp``, ``timestamptz``, ``time``  ISO 8601 with a fraction of up to six digits without trailing zeros;
+years beyond four digits, BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower
+case. These are parsed without being compared. ``float``  the shortest text that gives the same bits; two
+shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
+holds it exactly).
 """
 
 from __future__ import annotations

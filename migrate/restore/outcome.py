@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """``items`` rows or objects of the source in the target now, of them ``skipped_items`` there already from an earlier run;
-    ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in the bundle (none: it is equal);
-    ``notes`` what the user should know.
+    """``items`` rows or objects of the source in the target now, of them ``skipped_items`` there already from
+    an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in
+    the bundle (none: it is equal); ``notes`` what the user should know.
     """
 
     source: str

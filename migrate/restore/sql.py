@@ -1,8 +1,8 @@
 """A source's tables from a bundle into an empty PostgreSQL database.
 
-Definitions (pre-data), then the rows in parallel, then indexes, constraints, triggers (post-data) and sequences; at the end
-the target's rows are compared with the catalog's digests. The same command after a crash goes on where it was: see
-``sql_target``.
+Definitions (pre-data), then the rows in parallel, then indexes, constraints, triggers (post-data) and
+sequences; at the end the target's rows are compared with the catalog's digests. The same command after a
+crash goes on where it was: see ``sql_target``.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def restore_database(
     into_existing: bool = False,
     password: str | None = None,
 ) -> RestoreOutcome:
-    """Restore one source. Raises ``NotEmptyError`` if the database holds something else and ``into_existing`` is not given,
-    ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+    """Restore one source. Raises ``NotEmptyError`` if the database holds something else and ``into_existing``
+    is not given, ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
     tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
     if source not in reader.sources:
@@ -114,8 +114,8 @@ def _already_there(run: _Run, found: str) -> RestoreOutcome:
 
 
 def _define(run: _Run, notes: list[str]) -> State:
-    """Make roles, types, tables, functions and the state in one transaction: first with owners and privileges, then, where
-    the target does not permit that, without.
+    """Make roles, types, tables, functions and the state in one transaction: first with owners and
+    privileges, then, where the target does not permit that, without.
     """
     definitions = Definitions.read(run.reader, run.source)
     run.progress.note(f"{run.source}: making tables, types and functions")

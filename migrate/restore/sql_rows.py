@@ -98,7 +98,7 @@ class RowWriter:
         except READ_ERRORS as exc:
             raise _damage(part, exc) from exc
         if part.table.number == large_objects.NUMBER:
-            self._write_large_objects(connection, part, file)
+            self._write_large_objects(connection, file)
             return
         label = quote_qualified(part.table.schema, part.table.name)
         if not names:
@@ -130,9 +130,7 @@ class RowWriter:
                 return
             yield block
 
-    def _write_large_objects(
-        self, connection: psycopg.Connection[Any], part: PartFile, file: pq.ParquetFile
-    ) -> None:
+    def _write_large_objects(self, connection: psycopg.Connection[Any], file: pq.ParquetFile) -> None:
         """Fill the objects that the definitions made empty; one that is not there is made."""
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number).to_pylist()

@@ -65,8 +65,8 @@ class Definitions:
 
 
 def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
-    """Return a script of pg_dump's as the server takes it: without psql's ``\\restrict`` pair, which stands outside of every
-    object, and without settings at its head that an older server does not know.
+    r"""Return a script of pg_dump's as the server takes it: without psql's ``\restrict`` pair, which stands
+    outside of every object, and without settings at its head that an older server does not know.
     """
     head, mark, rest = script.partition(_OBJECT)
     head = _RESTRICT.sub(b"", head)
@@ -93,8 +93,8 @@ def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[s
 def make_roles(
     connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]
 ) -> None:
-    """Make roles without passwords, within the caller's transaction. The source's bootstrap superuser becomes a plain role
-    that cannot log in. Raises ``psycopg.errors.InsufficientPrivilege``.
+    """Make roles without passwords, within the caller's transaction. The source's bootstrap superuser becomes
+    a plain role that cannot log in. Raises ``psycopg.errors.InsufficientPrivilege``.
     """
     row = connection.execute(
         "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"

@@ -1,7 +1,7 @@
 """The target database: may it be restored into, and how far an earlier run came.
 
-A schema of our own in the target holds the state, written in the same transactions as what it speaks of. So a run can die
-at any moment: what the state says is done is done, once, and nothing else is.
+A schema of our own in the target holds the state, written in the same transactions as what it speaks of. So a
+run can die at any moment: what the state says is done is done, once, and nothing else is.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def read_done(target: Target) -> set[str]:
 
 
 def mark_done(connection: psycopg.Connection[Any], name: str) -> None:
-    """Say, within the transaction that does it, that a part or step is done. It waits where another transaction that may
-    yet commit said so too, and then raises.
+    """Say, within the transaction that does it, that a part or step is done. It waits where another
+    transaction that may yet commit said so too, and then raises.
     """
     connection.execute(f"INSERT INTO {PROGRESS_SCHEMA}.done VALUES (%s)".encode(), (name,))
 

@@ -2,9 +2,9 @@
 
     python -m scripts.bench.postgres --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
 
-Loads lineitem once (database ``moveout_bench``), then lets the tools export it by turns, each in a process of its own, and prints
-medians, ratios and peak memory. Every tool writes zstd Parquet to a local directory; moveout also hashes its files and
-digests its rows.
+Loads lineitem once (database ``moveout_bench``), then lets the tools export it by turns, each in a process of
+its own, and prints medians, ratios and peak memory. Every tool writes zstd Parquet to a local directory;
+moveout also hashes its files and digests its rows.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load(url: str, scale: float) -> str:
         connection.execute(f"CREATE DATABASE {DATABASE}".encode())
     with tempfile.TemporaryDirectory() as directory, psycopg.connect(target, autocommit=True) as connection:
         generator = Path(sys.executable).with_name("tpchgen-cli")
-        command = [generator, "csv", "-s", str(scale), "--tables", "lineitem", "--output-dir", directory]
+        command = [str(generator), "csv", "-s", str(scale), "--tables", "lineitem", "--output-dir", directory]
         subprocess.run(command, check=True)
         connection.execute(_TABLE)
         with (

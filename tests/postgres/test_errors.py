@@ -12,10 +12,10 @@ from exporters.errors import (
 from exporters.postgres import PostgresExporter
 from exporters.postgres.schema import find_tools
 from migrate.errors import NotEmptyError, UsageError
+from migrate.export import export
 from migrate.progress import Silent
 from migrate.restore.sql import restore_database
 from migrate.store import open_place
-from migrate.export import export
 from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
 
 
@@ -29,7 +29,10 @@ def open_source(url: str) -> SourceError:
 def login(postgres, name: str, options: str = "") -> str:
     """The URL of a fresh database as a role that may do nothing; its password is the server's."""
     url = postgres.database()
-    run_sql(postgres.url, f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN {options} PASSWORD '{postgres.password}'")
+    run_sql(
+        postgres.url,
+        f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN {options} PASSWORD '{postgres.password}'",
+    )
     return url
 
 
@@ -80,7 +83,10 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
 
 def test_a_table_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
     url = login(postgres, "partial")
-    run_sql(url, "CREATE TABLE open AS SELECT 1 AS x; CREATE TABLE closed AS SELECT 1 AS x; GRANT SELECT ON open TO partial")
+    run_sql(
+        url,
+        "CREATE TABLE open AS SELECT 1 AS x; CREATE TABLE closed AS SELECT 1 AS x; GRANT SELECT ON open TO partial",
+    )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     source = PostgresExporter().open("app", as_role(url, "partial"), NoBuckets())
     assert any("closed" in warning for warning in source.survey().warnings)
@@ -97,7 +103,9 @@ def test_a_target_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, 
     assert fetch(url, "SELECT x FROM precious") == [(1,)]
 
 
-def test_a_target_with_another_restore_in_it_is_refused(torture_bundle, exported, other_postgres, monkeypatch):
+def test_a_target_with_another_restore_in_it_is_refused(
+    torture_bundle, exported, other_postgres, monkeypatch
+):
     _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
     url = other_postgres.database()
     with monkeypatch.context() as patch:
@@ -127,12 +135,17 @@ def test_definitions_that_fail_leave_nothing_behind(exported, other_postgres):
     assert fetch(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
 
 
-def test_owners_are_left_out_and_noted_where_the_target_does_not_permit_them(postgres, other_postgres, tmp_path, monkeypatch):
+def test_owners_are_left_out_and_noted_where_the_target_does_not_permit_them(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
     url = login(postgres, "proprietor")
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x)")
     export_database(url, tmp_path / "bundle")
     target = login(other_postgres, "tenant")
-    run_sql(target, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant")
+    run_sql(
+        target,
+        f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
+    )
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     outcome = restore_database(
         read_bundle(tmp_path / "bundle"), "app", as_role(target, "tenant"), workers=1, progress=Silent()
@@ -169,5 +182,3 @@ def test_no_secret_is_in_the_bundle(postgres, tmp_path):
     script = (tmp_path / "bundle/data/app/schema/pre-data.sql").read_text()
     assert "password ''" in script
     assert "\"user\" 'me'" in script
-
-

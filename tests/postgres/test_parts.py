@@ -1,5 +1,7 @@
 """The small parts: lines and digests, cuts, scripts, URLs, plans."""
 
+from itertools import pairwise
+
 import pyarrow as pa
 import pytest
 from xxhash import xxh3_128_intdigest
@@ -100,7 +102,7 @@ def test_ranges_cover_a_table_once_and_the_last_is_open():
     assert len(ranges) == 4
     assert ranges[0][0] == 0
     assert ranges[-1][1] is None
-    assert all(before[1] == after[0] for before, after in zip(ranges, ranges[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(ranges))
 
 
 @pytest.mark.parametrize(("version", "heap"), [(130000, True), (150000, False)])
@@ -153,7 +155,9 @@ def test_urls_are_shown_as_they_were_given(scheme):
 
 def test_psqls_commands_and_unknown_settings_are_taken_out_of_a_script():
     body = b"\n-- Name: f; Type: FUNCTION\nSELECT '\n\\restrict x\nSET new_thing = 1;\n';\n"
-    script = b"\\restrict k\nSET statement_timeout = 0;\nSET new_thing = 0;\n" + body + b"\n\\unrestrict k\n\n"
+    script = (
+        b"\\restrict k\nSET statement_timeout = 0;\nSET new_thing = 0;\n" + body + b"\n\\unrestrict k\n\n"
+    )
     assert plain_sql(script, {"statement_timeout"}) == b"SET statement_timeout = 0;\n" + body + b"\n"
 
 
@@ -163,6 +167,10 @@ def test_a_bootstrap_superuser_becomes_a_role_without_power():
 
 
 def test_an_arrow_table_of_no_columns_still_has_lines():
-    batch = pa.RecordBatch.from_arrays([pa.array([1, 2])], schema=pa.schema([pa.field("g", pa.int64(), metadata={
-        b"moveout.kind": b"int", b"moveout.generated": b"1"})]))
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array([1, 2])],
+        schema=pa.schema(
+            [pa.field("g", pa.int64(), metadata={b"moveout.kind": b"int", b"moveout.generated": b"1"})]
+        ),
+    )
     assert joined(lines_of(batch, generated=False)) == b"\n\n"

@@ -19,7 +19,7 @@ from migrate.restore.sql import restore_database
 from migrate.verify.database import compare_database
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 
-SMALL_CHUNK = 256 * 1024
+SMALL_CHUNK = 512 * 1024
 
 _EXPORT = """
 import sys
@@ -55,7 +55,7 @@ restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, 
 
 _TABLE = """
 CREATE TABLE big (id int PRIMARY KEY, t text, touched int DEFAULT 0) WITH (fillfactor = 80);
-INSERT INTO big SELECT n, repeat(md5(n::text), 4), 0 FROM generate_series(1, 30000) n;
+INSERT INTO big SELECT n, repeat(md5(n::text), 4), 0 FROM generate_series(1, 20000) n;
 CREATE TABLE small AS SELECT n AS x FROM generate_series(1, 100) n;
 VACUUM ANALYZE big
 """
@@ -90,7 +90,9 @@ def redone(monkeypatch) -> Counter:
 
 def kill_when(script: str, arguments: list[str], ready) -> None:
     """Run a script in a process of its own and kill it as soon as ``ready`` says so."""
-    child = subprocess.Popen([sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[2], env=os.environ)
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], cwd=Path(__file__).parents[2], env=os.environ
+    )
     try:
         deadline = time.monotonic() + 60
         while not ready():
@@ -112,9 +114,28 @@ def killed_export(url: str, place: Path, *, after: int) -> set[str]:
     return records(place)
 
 
+def broken_export(url: str, place: Path, *, after: int) -> set[str]:
+    """Like ``killed_export``, quicker: an interrupt once so many units were begun."""
+    begun: Counter = Counter()
+    real = PostgresSnapshot.export
+
+    def export(self, unit, sink):
+        begun["units"] += 1
+        if begun["units"] > after:
+            raise KeyboardInterrupt
+        return real(self, unit, sink)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PostgresSnapshot, "export", export)
+        with pytest.raises(BaseException):  # noqa: B017, PT011
+            export_database(url, place, workers=1)
+    assert records(place)
+    return records(place)
+
+
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunks, redone):
     place = tmp_path / "bundle"
-    done = killed_export(big, place, after=4)
+    done = killed_export(big, place, after=3)
     outcome = export_database(big, place)
     assert outcome.complete, outcome.sources
     assert not done & redone.keys()
@@ -133,7 +154,8 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
 )
 def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chunks, redone, change):
     place = tmp_path / "bundle"
-    done = killed_export(big, place, after=6)
+    done = broken_export(big, place, after=4)
+    redone.clear()
     run_sql(big, change)
     outcome = export_database(big, place)
     assert outcome.complete, outcome.sources
@@ -153,17 +175,20 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
         connection.execute("SAVEPOINT s")
         connection.execute("UPDATE big SET touched = 7 WHERE id = 1")
         run_sql(big, "UPDATE small SET x = x + 1 WHERE x = 1")
-        killed_export(big, place, after=6)
+        broken_export(big, place, after=4)
         connection.execute("RELEASE s")
         connection.commit()
     assert export_database(big, place).complete
     assert compare_database(read_bundle(place), "app", big, workers=2, progress=Silent()) == []
 
 
-@pytest.mark.parametrize("change", ["VACUUM FULL big", "ALTER TABLE big ADD more int DEFAULT 5", "TRUNCATE big", "CREATE TABLE a (x int)"])
+@pytest.mark.parametrize(
+    "change",
+    ["VACUUM FULL big", "ALTER TABLE big ADD more int DEFAULT 5", "TRUNCATE big", "CREATE TABLE a (x int)"],
+)
 def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunks, change):
     place = tmp_path / "bundle"
-    killed_export(big, place, after=6)
+    broken_export(big, place, after=4)
     run_sql(big, change)
     outcome = export_database(big, place)
     assert outcome.complete, outcome.sources
@@ -177,7 +202,9 @@ def parts_done(url: str) -> int:
 
 
 @pytest.mark.parametrize("after", [1, 4])
-def test_a_restore_that_was_killed_does_the_rest_only_and_once(big, other_postgres, tmp_path, small_chunks, after, monkeypatch):
+def test_a_restore_that_was_killed_does_the_rest_only_and_once(
+    big, other_postgres, tmp_path, small_chunks, after, monkeypatch
+):
     place = tmp_path / "bundle"
     assert export_database(big, place).complete
     target = other_postgres.database()

@@ -8,7 +8,6 @@ from migrate.bundle import layout
 from migrate.progress import Silent
 from migrate.restore.sql import restore_database
 from migrate.verify.database import check_parquet, compare_database
-
 from tests.postgres.databases import dump, fetch, run_sql
 
 
@@ -48,7 +47,10 @@ def test_parquet_renders_to_the_very_text_of_the_source(torture_bundle):
 
 def test_values_that_a_type_cannot_hold_keep_their_text_beside_it(torture_bundle):
     assert column(torture_bundle, "torture", "tz")[:2] == [None, None]
-    assert column(torture_bundle, "torture", "tz$exact")[:2] == ["-infinity", "294276-12-31 23:59:59.999999+00"]
+    assert column(torture_bundle, "torture", "tz$exact")[:2] == [
+        "-infinity",
+        "294276-12-31 23:59:59.999999+00",
+    ]
     assert column(torture_bundle, "torture", "n_small$exact")[0] == "NaN"
     assert "uuid" not in torture_bundle.catalog()[0].details["exact"]
 
@@ -72,7 +74,9 @@ def test_compare_finds_nothing_in_an_equal_database(torture, torture_bundle):
 
 
 def test_compare_names_changed_missing_and_added_tables(exported):
-    url, reader = exported("CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 1 AS x; CREATE TABLE c (x int)")
+    url, reader = exported(
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 1 AS x; CREATE TABLE c (x int)"
+    )
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x int)")
     findings = compare_database(reader, "app", url, workers=2, progress=Silent())
     assert {finding.key: finding.what for finding in findings} == {

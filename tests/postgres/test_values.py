@@ -27,7 +27,9 @@ def server(postgres):
 
 
 def texts(server: psycopg.Connection, sql_type: str, values: list) -> list[str]:
-    rows = server.execute(f"SELECT v::text FROM unnest(%s::{sql_type}[]) WITH ORDINALITY AS u(v, n) ORDER BY n", [values])
+    rows = server.execute(
+        f"SELECT v::text FROM unnest(%s::{sql_type}[]) WITH ORDINALITY AS u(v, n) ORDER BY n", [values]
+    )
     return [row[0] for row in rows]
 
 
@@ -54,7 +56,9 @@ def test_every_float_keeps_its_bits_and_its_text(server, values):
 def test_floats_change_to_exponents_where_the_server_does(server, exponent):
     values = [float(f"{digits}e{exponent}") for digits in ("1", "9.5", "-1.25")]
     assert [server_text(value) for value in values] == texts(server, "float8", values)
-    assert text_of("float8", pa.array(values)).to_pylist() == [text.encode() for text in texts(server, "float8", values)]
+    assert text_of("float8", pa.array(values)).to_pylist() == [
+        text.encode() for text in texts(server, "float8", values)
+    ]
 
 
 @quick
