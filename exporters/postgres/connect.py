@@ -176,7 +176,7 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
     """Return asyncpg's arguments for a connection to where ``connection`` is, as the same user."""
     info = connection.info
     parameters = info.get_parameters()
-    files = {
+    files: dict[str, str] = {
         word: parameters[word]
         for word in ("sslrootcert", "sslcert", "sslkey", "sslcrl")
         if word in parameters

@@ -11,6 +11,9 @@ import pyarrow.parquet as pq
 from exporters.postgres.digest import Tally, tally_block, tally_empty_rows
 from exporters.postgres.render import joined, lines_of, names_of
 
+_BATCH_ROWS = 8192
+"""So many rows are text at once; the rest of the row group is Arrow."""
+
 
 def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
     """Return the table's own columns in the order of the text."""
@@ -23,10 +26,10 @@ def open_part(file: Any) -> pq.ParquetFile:
 
 
 def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
-    """Yield text and number of rows of every row group."""
+    """Yield text and number of rows, a few thousand rows at a time."""
     for number in range(file.num_row_groups):
-        table = file.read_row_group(number, use_threads=False).combine_chunks()
-        for batch in table.to_batches():
+        table = file.read_row_group(number, use_threads=False)
+        for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
             yield joined(lines_of(batch, generated=generated)), batch.num_rows
 
 

@@ -138,6 +138,7 @@ def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:
             false_values=["f"],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
+            check_utf8=not block.isascii(),
         ),
     )
     return [

@@ -81,6 +81,7 @@ def _quoted(text: pa.Array, *, alone: bool) -> pa.Array:
     text, text with a separator, quote or line end in it, and a backslash and point if that is the only
     column.
     """
+    text = pa.concat_arrays([text, pa.array([], text.type)])  # so that its buffer holds these values only
     needs = pc.equal(pc.binary_length(text), 0)
     data = text.buffers()[2]
     raw = data.to_pybytes() if data is not None else b""
