@@ -66,7 +66,8 @@ class Bucket(Protocol):
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """Yield a large object's bytes in ranges of ``part_bytes``, in order, read many at once; at most
-        ``window_bytes`` in memory. Pinned by If-Match. Raises ``SourceItemError`` where the fault is the object's.
+        ``window_bytes`` in memory. Pinned by If-Match. Raises ``SourceItemError`` where the fault is the
+        object's.
         """
         ...
 
@@ -75,8 +76,8 @@ class Bucket(Protocol):
         ...
 
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
-        """Tell whether these credentials may read tags. Where they may not, servers do not even say that there
-        are any.
+        """Tell whether these credentials may read tags. Where they may not, servers do not even say that
+        there are any.
         """
         ...
 

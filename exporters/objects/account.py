@@ -1,4 +1,6 @@
-"""What is left to do once all units are done: one index over all objects, the bucket's settings, and the account."""
+"""What is left to do once all units are done: one index over all objects, the bucket's settings, and the
+account.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss, Sink, Unit, Workspace
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import rows
-from exporters.objects.inventory import Inventory
+from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.pack import rows_name
 from exporters.objects.relisting import Relisting
 
@@ -159,7 +161,9 @@ class Closing:
             yield Loss(name, "tags", "these credentials may not read the objects' tags")
 
     def _may_have_acls(self, configuration: Mapping[str, Any]) -> bool:
-        """Tell whether objects may have ACLs of their own. MinIO knows none; ``BucketOwnerEnforced`` switches them off."""
+        """Tell whether objects may have ACLs of their own. MinIO knows none; ``BucketOwnerEnforced``
+        switches them off.
+        """
         if self.bucket.server.lower().startswith("minio"):
             return False
         rules = configuration.get("ownership", {}).get("OwnershipControls", {}).get("Rules", [])
@@ -167,8 +171,6 @@ class Closing:
 
 
 def _belongs(summary: ObjectSummary, *, small: bool) -> bool:
-    from exporters.objects.inventory import SMALL_BYTES
-
     return not small or summary.size_bytes <= SMALL_BYTES
 
 

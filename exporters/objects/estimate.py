@@ -51,7 +51,9 @@ class _Sample:
 
 
 def estimate(bucket: Bucket, census: Census, *, seconds: float) -> Estimate:
-    """Read for about ``seconds``: half of it small objects, half of it ranges of large ones, where there are both."""
+    """Read for about ``seconds``: half of it small objects, half of it ranges of large ones, where there
+    are both.
+    """
     kinds = bool(census.small) + bool(census.large)
     if not kinds:
         return Estimate(0.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
 """The inventory: what a bucket held when it was listed, in shards that lie in the workspace.
 
-It is made once; every later run goes by the same one. A run that was killed while listing goes on behind the last
-shard. Memory holds one shard, however many objects there are.
+It is made once; every later run goes by the same one. A run that was killed while listing goes on behind the
+last shard. Memory holds one shard, however many objects there are.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _CACHED_SHARDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the inventory came to. ``small`` are the objects that go into packs. Times are ISO 8601, UTC. ``ordered``:
-    the server lists by key, as it should.
+    """What the inventory came to. ``small`` are the objects that go into packs. Times are ISO 8601, UTC.
+    ``ordered``: the server lists by key, as it should.
     """
 
     id: str

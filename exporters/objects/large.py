@@ -15,12 +15,14 @@ from exporters.objects.pack import losses
 RANGE_BYTES = 8 * 2**20
 WINDOW_BYTES = 4 * RANGE_BYTES
 AT_ONCE = threading.BoundedSemaphore(3)
-"""Large objects that are read at the same time in one process: each holds a window, and its file two parts."""
+"""Large objects that are read at the same time in one process: each holds a window, and its file two
+parts.
+"""
 
 
 def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outcome:
-    """Write a large object's file. An object that has changed or is gone is a gap. Raises ``SourceUnreachableError``
-    when the source does not answer.
+    """Write a large object's file. An object that has changed or is gone is a gap. Raises
+    ``SourceUnreachableError`` when the source does not answer.
     """
     shard, row = unit.spec["shard"], unit.spec["start"]
     summary = next(inventory.objects(shard, row, 1))

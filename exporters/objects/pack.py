@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -15,8 +16,10 @@ from exporters.objects.inventory import SMALL_BYTES, Inventory
 
 WINDOW_BYTES = 8 * 2**20
 """Bodies that one pack holds in memory."""
-OUTAGE = 3
-"""So many objects in a row without an answer are an outage of the source, not a fault of theirs."""
+OUTAGE = 20
+"""So many objects in a row without an answer are an outage of the source, even if it lists its objects."""
+_READ_AGAIN = 3
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _WRITE_BYTES = 2**20
 
 
@@ -31,7 +34,9 @@ def rows_name(unit_id: str) -> str:
 
 
 def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspace: Workspace) -> Outcome:
-    """Write a pack, and its index rows to the workspace. Raises ``SourceError`` for what is not one object's fault."""
+    """Write a pack, and its index rows to the workspace. Raises ``SourceError`` for what is not one
+    object's fault.
+    """
     spec = unit.spec
     listed = list(enumerate(inventory.objects(spec["shard"], spec["start"], spec["rows"]), spec["start"]))
     small = [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
@@ -39,7 +44,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     name = pack_name(unit)
     with sink.create(name, size_bytes=unit.size_bytes) as file:
         pack = _Pack(bucket, name, file)
-        for (row, _), found in zip(small, _unless_outage(fetched), strict=True):
+        for (row, _), found in zip(small, _unless_outage(bucket, fetched), strict=True):
             pack.add(row, found)
         pack.end()
     workspace.write(rows_name(unit.id), rows.to_bytes(rows.to_table(pack.rows)))
@@ -52,16 +57,39 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     )
 
 
-def _unless_outage(fetched: Iterator[Fetched]) -> Iterator[Fetched]:
-    """Pass on what was fetched; raise where nothing has answered for some time, so that an outage does not become
-    a gap for each object.
+def _unless_outage(bucket: Bucket, fetched: Iterable[Fetched]) -> Iterator[Fetched]:
+    """Pass on what was fetched; raise where the source itself does not answer, so that an outage does not
+    become a gap for each object.
     """
     silent = 0
     for found in fetched:
-        silent = silent + 1 if isinstance(found.error, SourceUnreachableError) else 0
-        if silent == OUTAGE and found.error is not None:
-            raise found.error
+        if isinstance(found.error, SourceUnreachableError):
+            silent += 1
+            next(iter(bucket.list()), None)  # raises where not even this is answered
+            if silent == OUTAGE:
+                raise found.error
+        else:
+            silent = 0
         yield found
+
+
+def _again(bucket: Bucket, found: Fetched) -> Fetched:
+    """Fetch an object once more: what came may have been damaged on the way."""
+    again = next(iter(bucket.fetch([found.summary], window_bytes=found.summary.size_bytes)))
+    return again if again.error is None else found
+
+
+def promises_md5(found: Fetched) -> bool:
+    """Tell whether the ETag has the form of an MD5 of the content: not that of parts, nor of an encrypted
+    object.
+    """
+    encryption = found.headers.get("x-amz-server-side-encryption", "AES256")
+    customer = "x-amz-server-side-encryption-customer-algorithm" in found.headers
+    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(found.summary.etag))
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 @dataclass(slots=True)
@@ -74,6 +102,7 @@ class _Pack:
     rows: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
     exported: int = 0
     size_bytes: int = 0
     _pieces: list[bytes] = field(default_factory=list)
@@ -86,11 +115,18 @@ class _Pack:
             self.gaps.append(Gap(summary.key, "failed", str(found.error)))
             self.rows.append(rows.failed(self.bucket.name, row, summary, str(found.error)))
             return
+        md5 = _md5(found.body)
+        if md5 != summary.etag and promises_md5(found):
+            if len(self.unlike) < _READ_AGAIN:
+                found = _again(self.bucket, found)
+                md5 = _md5(found.body)
+            if md5 != summary.etag:
+                self.unlike.append(summary.key)
         body = found.body
         header = tar.header(tar.member_name(summary.key), len(body), int(summary.modified.timestamp()))
         content = rows.Content(
             sha256=hashlib.sha256(body).hexdigest(),
-            md5=hashlib.md5(body, usedforsecurity=False).hexdigest(),
+            md5=md5,
             crc64nvme=self.bucket.crc64nvme(body),
             pack=self.name,
             offset=self._offset + len(header),
@@ -102,6 +138,10 @@ class _Pack:
         self.size_bytes += len(body)
 
     def end(self) -> None:
+        if self.unlike:
+            count = len(self.unlike)
+            reason = f"the contents of {count} objects do not have the MD5 that their ETags look like"
+            self.losses.append(Loss(self.unlike[0], "ETag", reason))
         self._write(tar.END)
         self._flush()
 

@@ -1,4 +1,6 @@
-"""Rows of the object index: everything that is known of one object. ``docs/FORMAT.md`` describes the columns."""
+"""Rows of the object index: everything that is known of one object. ``docs/FORMAT.md`` describes the
+columns.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -46,8 +49,8 @@ INDEX = pa.schema(
         ("reason", pa.string()),
     ]
 )
-"""Hashes are hex digits; ``pack`` and ``large`` are names relative to ``data/<source>/``; ``offset`` and ``length`` are the
-object's bytes within its pack.
+"""Hashes are hex digits; ``pack`` and ``large`` are names relative to ``data/<source>/``; ``offset`` and
+``length`` are the object's bytes within its pack.
 """
 WORK = pa.schema([("position", pa.int32()), *INDEX])
 """A row before the index is put together: with its row number in its shard of the inventory."""
@@ -96,20 +99,17 @@ class Content:
 
 def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
     """Return the work row of an object that is in the bundle."""
-    headers = fetched.headers
+    found = _sorted_out(fetched.headers)
     return _row(bucket, position, fetched.summary) | {
-        "version_id": _version(headers),
+        "version_id": _version(fetched.headers),
         "sha256": content.sha256,
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
-        "checksums": _pairs(headers, _CHECKSUM),
-        "headers": [(name, headers[name]) for name in STANDARD_HEADERS if name in headers],
-        "metadata": _pairs(headers, _METADATA),
+        **found,
         "tags": list(fetched.tags.items()),
-        "other": [pair for pair in headers.items() if _is_other(pair[0])],
-        "lock_mode": headers.get(_LOCK_MODE),
-        "lock_until": headers.get(_LOCK_UNTIL),
-        "legal_hold": headers.get(_LEGAL_HOLD),
+        "lock_mode": fetched.headers.get(_LOCK_MODE),
+        "lock_until": fetched.headers.get(_LOCK_UNTIL),
+        "legal_hold": fetched.headers.get(_LEGAL_HOLD),
         "part_sizes": content.part_sizes,
         "pack": content.pack,
         "offset": content.offset,
@@ -166,12 +166,26 @@ def _version(headers: Mapping[str, str]) -> str | None:
     return None if version in {None, "", "null"} else version
 
 
-def _pairs(headers: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
-    cut = len(prefix)
-    return [(name[cut:], value) for name, value in headers.items() if name.startswith(prefix)]
+def _sorted_out(headers: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """Return the headers that belong to the object, by the index column that holds them."""
+    found: dict[str, list[tuple[str, str]]] = {"checksums": [], "headers": [], "metadata": [], "other": []}
+    for header, value in headers.items():
+        place = _column(header)
+        if place is not None:
+            found[place[0]].append((place[1], value))
+    return found
 
 
-def _is_other(name: str) -> bool:
-    if not name.startswith("x-amz-") or name in _OF_THE_REQUEST or name in STANDARD_HEADERS:
-        return False
-    return not name.startswith((_METADATA, _CHECKSUM))
+@lru_cache(maxsize=4096)
+def _column(header: str) -> tuple[str, str] | None:
+    """Return the column of a header and its name there; None for what belongs to the request. Remembered,
+    because the headers of all objects of a bucket are much alike, and there are many objects.
+    """
+    if header in STANDARD_HEADERS:
+        return "headers", header
+    if not header.startswith("x-amz-") or header in _OF_THE_REQUEST:
+        return None
+    for column, prefix in (("metadata", _METADATA), ("checksums", _CHECKSUM)):
+        if header.startswith(prefix):
+            return column, header.removeprefix(prefix)
+    return "other", header

@@ -104,6 +104,6 @@ class ObjectSnapshot:
 
 def _warnings(name: str, odd: int, archived: int) -> Iterator[str]:
     if odd:
-        yield f"{name}: {odd} keys are no file names; they keep their bytes and keys, some targets refuse them"
+        yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
     if archived:
-        yield f"{name}: {archived} objects lie in an archive class and must be restored there before the export"
+        yield f"{name}: {archived} objects are archived and must be brought back there before the export"

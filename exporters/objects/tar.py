@@ -1,5 +1,5 @@
-"""Headers of pax tar members (POSIX.1-2017, "pax Interchange Format"), written by hand: ``tarfile`` takes ten times as
-long for one as it takes to hash a small object.
+"""Headers of pax tar members (POSIX.1-2017, "pax Interchange Format"), written by hand: ``tarfile`` takes ten
+times as long for one as it takes to hash a small object.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _FILE, _PAX = b"0", b"x"
 
 
 def member_name(key: str) -> str:
-    """Return the key where it is a safe relative path, for the comfort of people who untar; else a name made of its
-    hash. The index says which member holds which key.
+    """Return the key where it is a safe relative path, for the comfort of people who untar; else a name made
+    of its hash. The index says which member holds which key.
     """
     return key if _is_safe(key) else GENERATED + hashlib.sha256(key.encode()).hexdigest()
 

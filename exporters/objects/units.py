@@ -1,4 +1,6 @@
-"""The inventory cut into units: packs of small objects, and large objects by themselves. Pure and deterministic."""
+"""The inventory cut into units: packs of small objects, and large objects by themselves. Pure and
+deterministic.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ def pack_bytes(totals: Totals) -> int:
 
 
 def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
-    """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its spec
-    names shard, first row and number of rows.
+    """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its
+    spec names shard, first row and number of rows.
     """
     target = pack_bytes(inventory.totals)
     number = 0
@@ -59,4 +61,4 @@ def runs(sizes: Sequence[int], target_bytes: int) -> Iterator[tuple[int, int]]:
 
 def large_id(bucket: str, key: str, version: str = "") -> str:
     """Return the name of a large object's file: a hash of bucket, key and version."""
-    return hashlib.sha256("\0".join((bucket, key, version)).encode()).hexdigest()[:40]
+    return hashlib.sha256(f"{bucket}\0{key}\0{version}".encode()).hexdigest()[:40]

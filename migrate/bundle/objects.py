@@ -17,8 +17,8 @@ _NEEDED = ("key", "size", "sha256", "disposition")
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object that is in the bundle. ``file`` is the bundle's file that holds its bytes, from ``offset``; hashes are hex
-    digits. ``key`` is relative to the prefix that was exported.
+    """One object that is in the bundle. ``file`` is the bundle's file that holds its bytes, from ``offset``;
+    hashes are hex digits. ``key`` is relative to the prefix that was exported.
     """
 
     key: str

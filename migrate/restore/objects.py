@@ -1,7 +1,7 @@
 """A source's objects from a bundle into a bucket.
 
-Nothing but the bundle and the bucket is needed to go on after a crash: what the bucket holds already is listed and
-compared. A bucket that holds anything else is not touched.
+Nothing but the bundle and the bucket is needed to go on after a crash: what the bucket holds already is
+listed and compared. A bucket that holds anything else is not touched.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ def restore_bucket(
     merge: bool = False,
     secrets: Mapping[str, str] | None = None,
 ) -> RestoreOutcome:
-    """Write all objects of a source to a bucket with their headers, metadata and tags; then the bucket's settings.
+    """Write all objects of a source to a bucket with their headers, metadata and tags; then the bucket's
+    settings.
 
-    The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds something that is
-    not in the bundle (with ``merge`` that is left alone), and what stops everything: ``UnreachableError``,
-    ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that the target does not take is a finding.
+    The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
+    something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
+    ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that the target does
+    not take is a finding.
     """
     target = open_target_bucket(target_url, secrets=secrets)
     present = Present(target)
@@ -52,7 +54,7 @@ def restore_bucket(
         plan = _survey(_Rows(reader, source, target), present, merge=merge)
         progress.begin(f"restore {source}", items=plan.items, size_bytes=plan.size_bytes)
         refused = objects_keys.refused(target, plan.oddities)
-        run = _Run(reader, source, target, present, refused, progress)
+        run = _Run(_Rows(reader, source, target), present, refused, progress)
         done = run.write(workers)
         progress.end()
     finally:
@@ -121,18 +123,10 @@ def _not_empty(target: TargetBucket, key: str, what: str) -> NotEmptyError:
 class _Run:
     """The writing."""
 
-    def __init__(
-        self,
-        reader: BundleReader,
-        source: str,
-        target: TargetBucket,
-        present: Present,
-        refused: Mapping[str, str],
-        progress: Progress,
-    ) -> None:
-        self._rows = _Rows(reader, source, target)
+    def __init__(self, rows: _Rows, present: Present, refused: Mapping[str, str], progress: Progress) -> None:
+        self._rows = rows
         self._present, self._refused, self._progress = present, refused, progress
-        self._writer = Writer(reader.store, target, progress)
+        self._writer = Writer(rows.reader.store, rows.target, progress)
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
         self.skipped = 0

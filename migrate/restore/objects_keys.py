@@ -1,7 +1,7 @@
 """Which keys a target takes as they are: tried out with keys of our own, before the first object is written.
 
-S3 servers over file systems refuse keys that are no paths, or, worse, store them under another name and answer 200. Each
-kind of oddity that occurs in the bundle is tried once.
+S3 servers over file systems refuse keys that are no paths, or, worse, store them under another name and
+answer 200. Each kind of oddity that occurs in the bundle is tried once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Oddities:
 
 
 def refused(target: TargetBucket, oddities: Iterable[str]) -> dict[str, str]:
-    """Return the oddities that the target does not take, each with what it does instead. Leaves nothing behind."""
+    """Return the oddities that the target does not take, each with what it does instead. Leaves nothing
+    behind.
+    """
     found = {}
     for oddity in sorted(oddities):
         fault = _try(target, oddity)

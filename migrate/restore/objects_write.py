@@ -1,5 +1,5 @@
-"""Objects from a bundle into a bucket: small ones in batches, large ones in parts. Nothing is written whose bytes are not
-those that the index promises.
+"""Objects from a bundle into a bucket: small ones in batches, large ones in parts. Nothing is written whose
+bytes are not those that the index promises.
 """
 
 from __future__ import annotations

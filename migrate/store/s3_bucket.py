@@ -57,7 +57,13 @@ class S3Bucket:
 
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
-        response = self.client.call(self._page_request(self.prefix, "", "", 1))
+        try:
+            response = self.client.call(self._page_request(self.prefix, "", "", 1))
+        except GoneError as exc:
+            raise GoneError(
+                f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
+                next_step="check its name, or create it",
+            ) from exc
         self.server = response.headers.get("server", "")
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
@@ -195,8 +201,8 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
 
 
 def parse_page(root: Any) -> list[ObjectSummary]:
-    """Return the objects on a page of ListObjectsV2. Keys are decoded where the server says that they are encoded
-    (as in a query: ``+`` is a space); versitygw is asked for that and does not.
+    """Return the objects on a page of ListObjectsV2. Keys are decoded where the server says that they are
+    encoded (as in a query: ``+`` is a space); versitygw is asked for that and does not.
     """
     encoded = root.findtext("{*}EncodingType") == "url"
     page = []

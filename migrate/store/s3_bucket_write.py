@@ -1,7 +1,7 @@
 """A bucket as the target of a restore: objects with their headers, metadata and tags, each in one request.
 
-Small objects go by one PUT that carries everything and its checksums, so that none is ever seen half described.
-Larger ones go in parts, and what an interrupted run has sent is found again through ListParts.
+Small objects go by one PUT that carries everything and its checksums, so that none is ever seen half
+described. Larger ones go in parts, and what an interrupted run has sent is found again through ListParts.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _ARGUMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata`` without
-    ``x-amz-meta-``.
+    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata``
+    without ``x-amz-meta-``.
     """
 
     key: str
@@ -63,7 +63,9 @@ class Written:
 
 
 class ObjectParts(S3Store):
-    """Multipart uploads whose objects are described when they are begun. Keys are whole keys of the bucket."""
+    """Multipart uploads whose objects are described when they are begun. Keys are whole keys of the
+    bucket.
+    """
 
     def __init__(self, location: s3_client.S3Location) -> None:
         super().__init__(replace(location, prefix=""))
@@ -133,7 +135,9 @@ class TargetBucket:
     def put_all(
         self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
     ) -> Iterator[Written]:
-        """Write small objects, many at once; yield in order what became of each. Raises what concerns all of them."""
+        """Write small objects, many at once; yield in order what became of each. Raises what concerns all
+        of them.
+        """
         jobs = (Job(it.key, _put_request(it, body), len(body)) for it, body in objects)
         for answer in self._requests.run(jobs, window_bytes=window_bytes):
             if answer.response is None:
@@ -204,8 +208,8 @@ def _put_request(it: Description, body: bytes) -> Request:
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the object; some servers
-    keep it.
+    """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
+    object; some servers keep it.
     """
     found = {name: value for name, value in headers.items() if name in _ARGUMENTS}
     encodings = [it.strip() for it in found.pop("content-encoding", "").split(",")]

@@ -51,12 +51,14 @@ WRITERS = {
         "PublicAccessBlockConfiguration",
     ),
 }
-"""Names, the calls that write them, the argument, and the field of what was read that is its value (None: all)."""
+"""Names, the calls that write them, the argument, and the field of what was read that is its value (None:
+all).
+"""
 
 
 def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
-    """Return the bucket's settings by name. What is not set or not known to the server is left out; what these credentials
-    may not read is listed under ``denied``. Raises ``UnreachableError``.
+    """Return the bucket's settings by name. What is not set or not known to the server is left out; what
+    these credentials may not read is listed under ``denied``. Raises ``UnreachableError``.
     """
     found: dict[str, Any] = {}
     denied = []
@@ -91,7 +93,9 @@ def _unknown(exc: Exception) -> bool:
 
 
 def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
-    """Write one setting as ``read_configuration`` gives it; return whether there is a way to. Raises ``MoveoutError``."""
+    """Write one setting as ``read_configuration`` gives it; return whether there is a way to. Raises
+    ``MoveoutError``.
+    """
     if name not in WRITERS:
         return False
     call, argument, inner = WRITERS[name]

@@ -62,10 +62,23 @@ class Response:
 class Pending:
     """A request on its way. ``also`` is a second request that the headers of this one gave rise to."""
 
-    __slots__ = ("_also", "_chunks", "_handle", "_headers", "_heard", "_on_headers", "_request", "_status")
+    __slots__ = (
+        "_also",
+        "_chunks",
+        "_handle",
+        "_headers",
+        "_heard",
+        "_on_headers",
+        "_place",
+        "_request",
+        "_status",
+    )
 
-    def __init__(self, request: Request, on_headers: Callable[[Headers], Pending | None] | None) -> None:
+    def __init__(
+        self, request: Request, place: str, on_headers: Callable[[Headers], Pending | None] | None
+    ) -> None:
         self._request = request
+        self._place = place
         self._on_headers = on_headers
         self._status = 0
         self._headers: dict[str, str] = {}
@@ -98,7 +111,7 @@ class Pending:
             self._handle = None
 
     def _wait(self) -> Response:
-        what = self._request.key or self._request.operation
+        what = self._request.key or self._place
         future = self._handle.finished_future
         while True:
             try:
@@ -142,7 +155,9 @@ class Pending:
 
 
 class CrtClient:
-    """Requests to one bucket. ``client`` is the boto3 client whose endpoint and addressing style are taken."""
+    """Requests to one bucket. ``client`` is the boto3 client whose endpoint and addressing style are
+    taken.
+    """
 
     def __init__(self, client: Any, location: S3Location) -> None:
         self.bucket = location.bucket
@@ -180,7 +195,7 @@ class CrtClient:
             http.HttpHeaders(lines),
             io.BytesIO(request.body) if request.body else None,
         )
-        pending = Pending(request, on_headers)
+        pending = Pending(request, f"s3://{self.bucket}", on_headers)
         pending.start(self._client, message)
         return pending
 
@@ -211,7 +226,9 @@ def _bootstrap() -> Any:
 
 
 def _tls(made: Any, host: str) -> Any:
-    """Return the options for TLS; ``ca_bundle`` of the profile and AWS_CA_BUNDLE hold as they do for boto3."""
+    """Return the options for TLS; ``ca_bundle`` of the profile and AWS_CA_BUNDLE hold as they do for
+    boto3.
+    """
     options = crt_io.TlsContextOptions()
     bundle = made._session.get_config_variable("ca_bundle")  # noqa: SLF001 - boto3 has no public way
     if bundle:

@@ -10,8 +10,8 @@ from exporters.bucket import ObjectSummary
 
 
 class Listed:
-    """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of the
-    caller's. For one thread at a time.
+    """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of
+    the caller's. For one thread at a time.
     """
 
     def __init__(self, listing: Iterable[ObjectSummary]) -> None:

@@ -1,4 +1,6 @@
-"""Requests to a bucket by the thousand: sent ahead within a window, answered in order, each failure by itself."""
+"""Requests to a bucket by the thousand: sent ahead within a window, answered in order, each failure by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ Item = TypeVar("Item")
 IN_FLIGHT = 48
 """Requests of one stream that are under way at once."""
 PATIENCE_SECONDS = 120.0
-"""How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until one
-succeeds: an outage is noticed once, not once an object.
+"""How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until
+one succeeds: an outage is noticed once, not once an object.
 """
 
 
@@ -41,7 +43,9 @@ class Answer(Generic[Item]):
 
 
 class Stream:
-    """Sends jobs through one client. Thread-safe: streams of several threads share connections and patience."""
+    """Sends jobs through one client. Thread-safe: streams of several threads share connections and
+    patience.
+    """
 
     def __init__(self, client: CrtClient) -> None:
         self._client = client
@@ -54,8 +58,8 @@ class Stream:
         window_bytes: int,
         also: Callable[[Item, Headers], Request | None] | None = None,
     ) -> Iterator[Answer[Item]]:
-        """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the credentials have
-        expired) is raised; what concerns one object is its answer.
+        """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the
+        credentials have expired) is raised; what concerns one object is its answer.
         """
         waiting: deque[tuple[Job[Item], Pending]] = deque()
         ahead = 0

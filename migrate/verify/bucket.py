@@ -37,11 +37,12 @@ def compare_bucket(
     read_all: bool = False,
     secrets: Mapping[str, str] | None = None,
 ) -> Sequence[Finding]:
-    """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content, the headers,
-    the metadata, the tags; and is there anything else.
+    """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content,
+    the headers, the metadata, the tags; and is there anything else.
 
-    Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with ``read_all``
-    every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where one cannot look.
+    Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
+    ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
+    one cannot look.
     """
     target = open_target_bucket(url, secrets=secrets)
     listed = Listed(target.list())

@@ -2,10 +2,10 @@
 
     python -m scripts.bench.objects [--runs 5] [--objects 20000] [--workers 4]
 
-``moveout export`` and ``rclone copy --transfers 32`` take turns, each in a process of its own and into an empty
-bucket of the other MinIO; both MinIOs run with the same settings. Printed are all times, the medians and their
-ratio. moveout hashes every object by SHA-256, MD5 and CRC64NVME, keeps headers, metadata and tags, lists the source
-twice, and seals; rclone copies object by object and compares sizes and MD5s.
+``moveout export`` and ``rclone copy --transfers 32`` take turns, each in a process of its own and into an
+empty bucket of the other MinIO; both MinIOs run with the same settings. Printed are all times, the medians
+and their ratio. moveout hashes every object by SHA-256, MD5 and CRC64NVME, keeps headers, metadata and tags,
+lists the source twice, and seals; rclone copies object by object and compares sizes and MD5s.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ KIB = 1024
 def main() -> int:
     """Run the comparison."""
     options = _options()
-    with tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory:
-        with Servers(Path(directory)) as servers:
-            old, new = servers.minio("old"), servers.minio("new")
-            os.environ.update(servers.environment)
-            size_bytes = _seed(old, options.objects)
-            print(f"{options.objects} objects, {size_bytes / 1e6:.0f} MB; {os.cpu_count()} cores", flush=True)
-            times = _compare(old, new, options)
+    with (
+        tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
+        Servers(Path(directory)) as servers,
+    ):
+        old, new = servers.minio("old"), servers.minio("new")
+        os.environ.update(servers.environment)
+        size_bytes = _seed(old, options.objects)
+        print(f"{options.objects} objects, {size_bytes / 1e6:.0f} MB; {os.cpu_count()} cores", flush=True)
+        times = _compare(old, new, options)
     rates = {name: _report(name, seconds, options.objects) for name, seconds in times.items()}
     print(f"\nmoveout : rclone = {rates['moveout'] / rates['rclone']:.2f} x the objects a second")
     return 0

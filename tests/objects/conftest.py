@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 import pytest
@@ -113,14 +111,3 @@ def take_out(shop_url: str, place: Path, *, workers: int = 2) -> BundleReader:
     source = ObjectExporter().open("shop", shop_url, BucketHost())
     export([source], open_place(str(place)), workers=workers, progress=Silent())
     return BundleReader(open_place(str(place)))
-
-
-def raw_put(shop: Shop, key: str, headers: Mapping[str, str]) -> int:
-    """Put an object by a presigned URL, past boto3's checks of headers."""
-    url = urlsplit(shop.boto.generate_presigned_url("put_object", Params={"Bucket": shop.name, "Key": key}))
-    connection = http.client.HTTPConnection(url.netloc)
-    try:
-        connection.request("PUT", f"{url.path}?{url.query}", body=b"body", headers=dict(headers))
-        return connection.getresponse().status
-    finally:
-        connection.close()

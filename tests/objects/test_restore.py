@@ -171,7 +171,7 @@ def test_damage_in_a_pack_is_named_and_not_restored(
 ) -> None:
     shop, target = make_shop(minio), make_shop(minio)
     objects = fill(shop, odd=False)
-    reader = take_out(shop.url, tmp_path / "bundle")
+    take_out(shop.url, tmp_path / "bundle")
     pack = tmp_path / "bundle/data/shop/packs/pack-000000.tar"
     data = bytearray(pack.read_bytes())
     data[data.index(bytes([39]) * 1000) + 7] ^= 1

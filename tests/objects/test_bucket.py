@@ -1,0 +1,142 @@
+"""Reading a bucket on two kinds of servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from exporters.bucket import ObjectSummary
+from exporters.errors import (
+    SourceGoneError,
+    SourceItemError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+)
+from migrate.store.s3_bucket import open_bucket
+from migrate.store.s3_bucket_write import Description, open_target_bucket
+from scripts.servers import S3Server
+from tests.objects.conftest import ODD_KEYS, Shop
+
+MakeShop = Callable[[S3Server], Shop]
+WINDOW = 1 << 20
+
+
+def test_odd_keys_are_listed_and_read(shop: Shop) -> None:
+    for key in ODD_KEYS:
+        shop.put(key, key.encode())
+    bucket = open_bucket(shop.url)
+    listed = list(bucket.list())
+    assert {one.key for one in listed} == set(ODD_KEYS)
+    assert [one.body.decode() for one in bucket.fetch(listed, window_bytes=WINDOW)] == [
+        one.key for one in listed
+    ]
+
+
+def test_headers_metadata_and_tags_come_with_the_body(shop: Shop) -> None:
+    shop.put(
+        "k", b"x", ContentType="text/x", CacheControl="no-store", Metadata={"a": "b"}, Tagging="t=1&u=e%20x"
+    )
+    bucket = open_bucket(shop.url)
+    [found] = bucket.fetch(bucket.list(), window_bytes=WINDOW)
+    assert found.headers["content-type"] == "text/x"
+    assert found.headers["cache-control"] == "no-store"
+    assert found.headers["x-amz-meta-a"] == "b"
+    assert found.tags == {"t": "1", "u": "e x"}
+    assert bucket.head(found.summary).tags == found.tags
+
+
+def test_the_order_is_that_of_the_listing_whatever_the_sizes(shop: Shop) -> None:
+    for number in range(60):
+        shop.put(f"{number:02d}", bytes([number]) * (200_000 if number % 7 == 0 else 10))
+    bucket = open_bucket(shop.url)
+    found = list(bucket.fetch(bucket.list(), window_bytes=250_000))
+    assert [one.body[0] for one in found] == list(range(60))
+
+
+def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    keys = [f"k{number:05d}" for number in range(2_100)]
+    target = open_target_bucket(shop.url)
+    assert all(
+        not one.error for one in target.put_all(((Description(key), b"") for key in keys), window_bytes=1)
+    )
+    bucket = open_bucket(shop.url)
+    assert [one.key for one in bucket.list()] == keys
+    assert [one.key for one in bucket.list(start_after=keys[1500])] == keys[1501:]
+
+
+def test_an_object_that_changed_or_vanished_is_its_own_error(shop: Shop) -> None:
+    for key in ("a", "b", "c"):
+        shop.put(key, b"before")
+    bucket = open_bucket(shop.url)
+    listed = list(bucket.list())
+    shop.put("a", b"after!")
+    shop.boto.delete_object(Bucket=shop.name, Key="b")
+    a, b, c = bucket.fetch(listed, window_bytes=WINDOW)
+    assert "changed" in str(a.error)
+    assert isinstance(b.error, SourceGoneError)
+    assert c.body == b"before"
+    with pytest.raises(SourceItemError):
+        list(bucket.stream(listed[0], part_bytes=4, window_bytes=8))
+
+
+def test_large_objects_come_in_ranges(shop: Shop) -> None:
+    body = bytes(range(256)) * 5000
+    shop.put("large", body)
+    bucket = open_bucket(shop.url)
+    [summary] = bucket.list()
+    parts = list(bucket.stream(summary, part_bytes=100_000, window_bytes=300_000))
+    assert b"".join(parts) == body
+    assert len(parts) == 13
+    assert bucket.read_range(summary, 5, 10) == body[5:15]
+
+
+def test_a_prefix_is_a_directory(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    for key in ("photos/a", "photos2/b", "photo"):
+        shop.put(key)
+    bucket = open_bucket(f"s3://{shop.name}/photos?profile={minio.profile}")
+    assert [one.key for one in bucket.list()] == ["photos/a"]
+
+
+def test_what_cannot_be_opened_says_why(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(minio)
+    with pytest.raises(SourceGoneError, match="no-such-bucket"):
+        open_bucket(f"s3://no-such-bucket?profile={minio.profile}")
+    with pytest.raises(SourceNotAllowedError):
+        open_bucket(
+            shop.url, secrets={"access_key_id": minio.access_key, "secret_access_key": "wrong-" + "x" * 10}
+        )
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    with pytest.raises(SourceUnreachableError):
+        open_bucket(f"s3://{shop.name}")
+
+
+def test_settings_that_are_there_are_read(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    found = open_bucket(shop.url).configuration()
+    assert found["tagging"] == {"TagSet": [{"Key": "a", "Value": "b"}]}
+    assert "policy" not in found
+
+
+def test_metadata_that_is_no_ascii_comes_back_as_it_was_sent(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    described = Description("utf8", metadata={"name": "J\u00fcrgen"})
+    assert open_target_bucket(shop.url).put(described, b"body").error is None
+    bucket = open_bucket(shop.url)
+    [found] = bucket.fetch(bucket.list(), window_bytes=WINDOW)
+    assert (found.error, found.body) == (None, b"body")
+    assert found.headers["x-amz-meta-name"] == "J\u00fcrgen"
+
+
+def test_whether_tags_may_be_read_is_found_out(shop: Shop) -> None:
+    shop.put("k", Tagging="a=b")
+    bucket = open_bucket(shop.url)
+    samples: list[ObjectSummary] = list(bucket.list())
+    assert bucket.tags_readable(samples)

@@ -1,0 +1,249 @@
+"""Exports of buckets: everything listed is exported or named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from exporters.base import DoneUnit
+from exporters.errors import SourceUnreachableError
+from exporters.objects import ObjectExporter, inventory
+from exporters.objects.source import ObjectSnapshot
+from exporters.objects.units import runs
+from migrate.store import s3_objects
+from migrate.store.s3_bucket import open_bucket
+from scripts.servers import S3Server
+from scripts.toxiproxy import Toxiproxy
+from tests.objects.conftest import BucketHost, Shop, fill, take_out
+
+MakeShop = Callable[[S3Server], Shop]
+
+
+class Workspace(dict[str, bytes]):
+    """Files in memory; ``fail_after`` breaks off a run as a kill would."""
+
+    fail_after = 1 << 60
+
+    def read(self, name: str) -> bytes | None:
+        return self.get(name)
+
+    def write(self, name: str, data: bytes) -> None:
+        if len(self) >= self.fail_after:
+            raise KeyboardInterrupt
+        self[name] = data
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        return sorted(name for name in self if name.startswith(prefix))
+
+    def delete(self, name: str) -> None:
+        self.pop(name, None)
+
+
+class Files:
+    """A sink over a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextmanager
+    def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            yield file
+
+
+def snapshot(url: str, workspace: Workspace) -> ObjectSnapshot:
+    with ObjectExporter().open("shop", url, BucketHost()).snapshot(workspace, workers=2) as found:
+        return found
+
+
+def do_all(taken: ObjectSnapshot, sink: Files, *, leave_out: Sequence[str] = ()) -> list[DoneUnit]:
+    wanted = [unit for unit in taken.units() if unit.id not in leave_out]
+    return [DoneUnit(unit, taken.export(unit, sink), []) for unit in wanted]
+
+
+def index(reader: Any) -> list[dict[str, Any]]:
+    return [row for batch in reader.index("shop") for row in batch.to_pylist()]
+
+
+def test_every_object_is_in_the_index_and_where_it_says(shop: Shop, tmp_path: Path) -> None:
+    objects = fill(shop)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    rows = index(reader)
+    assert {row["key"] for row in rows} == set(objects)
+    for row in rows:
+        path = tmp_path / "bundle/data/shop" / (row["pack"] or row["large"])
+        start = row["offset"] or 0
+        body = path.read_bytes()[start : start + row["length"]]
+        assert body == objects[row["key"]]
+        assert row["sha256"] == hashlib.sha256(body).hexdigest()
+        assert row["md5"] == row["etag"]
+    [described] = [row for row in rows if row["key"] == "described"]
+    assert dict(described["tags"]) == {"project": "blue sky", "owner": "me+you"}
+    assert dict(described["headers"])["content-language"] == "de"
+    assert dict(described["metadata"]) == {"some-name": "some value"}
+    [large] = [row for row in rows if row["key"] == "large.bin"]
+    assert large["large"].startswith("large/")
+    assert reader.info.complete
+
+
+def test_gnu_tar_lists_the_pack_by_key(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    shop = make_shop(minio)
+    objects = fill(shop)
+    take_out(shop.url, tmp_path / "bundle")
+    pack = tmp_path / "bundle/data/shop/packs/pack-000000.tar"
+    listed = subprocess.run(
+        ["tar", "--quoting-style=literal", "-tf", pack], capture_output=True, check=True, text=True
+    ).stdout.splitlines()
+    safe = {key for key in objects if "\n" not in key and key != "large.bin"}
+    assert safe < set(listed)
+    assert len(listed) == len(objects) - 1
+
+
+def test_an_empty_bucket_is_counted_as_empty(shop: Shop, tmp_path: Path) -> None:
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert index(reader) == []
+    assert reader.info.complete
+    [row] = reader.catalog()
+    assert (row.kind, row.items) == ("bucket", 0)
+
+
+def test_changed_and_deleted_objects_are_gaps_and_explained(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """The counts still agree: what users did meanwhile is told apart from what was overlooked."""
+    shop = make_shop(minio)
+    fill(shop)
+    taken = snapshot(shop.url, Workspace())
+    shop.put("small/001.bin", b"changed")
+    shop.put("zzz-new", b"new")
+    for key in ("small/002.bin", "large.bin"):
+        shop.boto.delete_object(Bucket=shop.name, Key=key)
+    done = do_all(taken, Files(tmp_path))
+    gaps = {gap.item: gap.reason for one in done for gap in one.outcome.gaps}
+    assert set(gaps) == {"small/001.bin", "small/002.bin", "large.bin"}
+    assert "changed" in gaps["small/001.bin"]
+    account = taken.finish(iter(done), Files(tmp_path))
+    assert len({one.count for one in account.enumerations}) == 1
+    assert {loss.reason.split()[0] for loss in account.losses if "changes" in loss.property} == {"1", "2"}
+
+
+def test_units_that_were_not_done_are_named(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    shop = make_shop(minio)
+    fill(shop)
+    taken = snapshot(shop.url, Workspace())
+    done = do_all(taken, Files(tmp_path), leave_out=["packs/000000"])
+    account = taken.finish(iter(done), Files(tmp_path))
+    assert account.entries[0].items == 1
+    [gap] = account.gaps
+    assert "packs/000000" in gap.reason
+    assert len({one.count for one in account.enumerations}) == 1
+
+
+def test_the_inventory_goes_on_where_it_was_killed(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "SHARD_ROWS", 10)
+    shop = make_shop(minio)
+    keys = [f"k{number:03d}" for number in range(45)]
+    for key in keys:
+        shop.put(key, b"x")
+    killed, whole = Workspace(), Workspace()
+    killed.fail_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        snapshot(shop.url, killed)
+    assert "inventory.json" not in killed
+    killed.fail_after = 1 << 60
+    left = dict(killed)
+    resumed, straight = snapshot(shop.url, killed), snapshot(shop.url, whole)
+    assert {name: killed[name] for name in left} == left
+    assert [unit.spec for unit in resumed.units()] == [unit.spec for unit in straight.units()]
+    found = [one.key for shard in range(5) for one in resumed._inventory.objects(shard, 0, 10)]
+    assert found == keys
+
+
+def test_packs_are_the_same_again(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+    shop = make_shop(minio)
+    fill(shop)
+    taken = snapshot(shop.url, Workspace())
+    do_all(taken, Files(tmp_path / "a"))
+    do_all(taken, Files(tmp_path / "b"))
+    first = (tmp_path / "a/packs/pack-000000.tar").read_bytes()
+    assert first == (tmp_path / "b/packs/pack-000000.tar").read_bytes()
+
+
+def test_packs_are_full_by_bytes_and_leave_large_objects_out() -> None:
+    large = inventory.SMALL_BYTES + 1
+    assert list(runs([5, 5, large, 5, 5], 10)) == [(0, 3), (3, 5)]
+    assert list(runs([large, large], 10)) == []
+    assert list(runs([0] * 25_000, 10)) == [(0, 10_000), (10_000, 20_000), (20_000, 25_000)]
+
+
+def test_an_outage_is_no_gap(
+    minio: S3Server,
+    make_shop: MakeShop,
+    toxiproxy: Toxiproxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the source does not answer, the unit is left for the next run."""
+    monkeypatch.setattr(s3_objects, "PATIENCE_SECONDS", 1.0)
+    shop = make_shop(minio)
+    fill(shop, odd=False)
+    proxy = toxiproxy.proxy(minio.endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", minio.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", minio.secret_key)
+    taken = snapshot(f"s3://{shop.name}", Workspace())
+    units = list(taken.units())
+    proxy.cut()
+    for unit in units:
+        with pytest.raises(SourceUnreachableError):
+            taken.export(unit, Files(tmp_path))
+    proxy.mend()
+    assert sum(one.outcome.items for one in do_all(taken, Files(tmp_path))) == len(shop.keys())
+
+
+def test_settings_and_losses(shop: Shop, tmp_path: Path) -> None:
+    shop.put("a")
+    shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})
+    taken = snapshot(shop.url, Workspace())
+    account = taken.finish(iter(do_all(taken, Files(tmp_path))), Files(tmp_path))
+    assert "versions" in {loss.property for loss in account.losses}
+    settings = json.loads((tmp_path / "bucket.json").read_text())
+    assert settings["versioning"]["Status"] == "Enabled"
+
+
+def test_survey_counts(shop: Shop) -> None:
+    objects = fill(shop)
+    survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
+    [item] = survey.items
+    assert (item.items, item.size_bytes, item.exact) == (
+        len(objects),
+        sum(map(len, objects.values())),
+        True,
+    )
+    assert any("no file names" in one for one in survey.warnings)
+
+
+def test_a_server_that_lists_in_its_own_order(
+    versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """versitygw shows a control character as U+FFFD, in the wrong place and unreadable: a gap, and no disagreement."""
+    shop = make_shop(versitygw)
+    for key in ("\x01ctl", "a", "b"):
+        shop.put(key)
+    taken = snapshot(shop.url, Workspace())
+    done = do_all(taken, Files(tmp_path))
+    account = taken.finish(iter(done), Files(tmp_path))
+    assert [gap.item for one in done for gap in one.outcome.gaps] == ["\ufffdctl"]
+    assert {one.count for one in account.enumerations} == {3}
+    assert open_bucket(shop.url).server.lower() == "versitygw"
