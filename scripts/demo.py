@@ -247,7 +247,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the servers up afterwards, until Ctrl-C")
     options = parser.parse_args(argv)
     work = options.dir.resolve()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _fresh_directory(work)
         with Servers(work / "servers") as servers:
@@ -262,4 +261,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -296,7 +296,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     get = verbs.add_parser("get", help="find or build the programs")
     get.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)} (default: all)")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.verb == "up":
             _up(options.dir, seeded=options.seed)
@@ -316,4 +315,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

@@ -27,7 +27,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(names) - set(NAMES))
     if unknown:
         parser.error(f"unknown benchmark {unknown[0]}; known are {', '.join(NAMES)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         failed = [name for name in names if _run(name) != 0]
     except ServerError as error:
@@ -52,4 +51,5 @@ def _run(name: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
