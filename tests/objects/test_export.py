@@ -234,6 +234,15 @@ def test_survey_counts(shop: Shop) -> None:
     assert any("no file names" in one for one in survey.warnings)
 
 
+def test_an_estimate_is_measured(minio: S3Server, make_shop: MakeShop) -> None:
+    shop = make_shop(minio)
+    fill(shop)
+    source = ObjectExporter().open("shop", shop.url, BucketHost())
+    found = source.estimate(source.survey(), seconds=0.3, workers=2)
+    assert found.items_rate > 0
+    assert 0 < found.seconds < 60
+
+
 def test_a_server_that_lists_in_its_own_order(
     versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
