@@ -7,6 +7,7 @@ knows none of this is noted in ``S3Store.checksums``; what it does not check is 
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +28,13 @@ from migrate.store.s3_wire import Wire
 
 SHA256_METADATA = "moveout-sha256"
 _CHECKSUM = "x-amz-checksum-crc64nvme"
-_FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
+_FOREIGN = (
+    boto_errors.BotoCoreError,
+    boto_errors.ClientError,
+    http_errors.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
 
 
 class S3Store:
@@ -318,11 +325,10 @@ def _body(body: Any, announced: int) -> bytes:
     """Read the body; shorter than announced where the connection broke."""
     try:
         # With the size given, urllib3 reads into one buffer: half the time of reading "all there is".
-        return bytes(body.read(announced) if announced else b"")
+        return bytes(body.read(announced)) if announced else b""
     except boto_errors.IncompleteReadError as exc:
-        raise UnreachableError(
-            f"the connection broke after {exc.kwargs.get('actual_bytes')} of {announced} bytes"
-        ) from exc
+        done = exc.kwargs.get("actual_bytes")
+        raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
     finally:
         body.close()
 
