@@ -34,7 +34,7 @@ class _Verbs(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in VERBS and cmd_name not in self.commands:
             importlib.import_module(f"migrate.cli.{VERBS[cmd_name]}")
-            self.commands |= typer.main.get_group(app).commands
+            self.commands.update(typer.main.get_group(app).commands)
         return super().get_command(ctx, cmd_name)
 
 

@@ -1,8 +1,14 @@
-"""Which code brings a source up again, or compares it with a live one: decided by the URL's scheme."""
+"""Which code brings a source up again, or compares it with a live one: decided by the URL's scheme.
+
+A further engine joins by a line in ``_WAYS`` (see ``exporters.engine`` for the rest of it).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 from urllib.parse import urlsplit
 
 from migrate.bundle.findings import Finding
@@ -12,65 +18,100 @@ from migrate.errors import UsageError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
 
-_DATABASES = {"postgresql", "postgres"}
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The functions for one kind of source, as ``module:function``: imported when they are needed, because a restore
+    of objects needs no database driver.
+    """
+
+    restore: str
+    compare: str = "migrate.verify.database:compare_database"
+
+
+_POSTGRES = _Way("migrate.restore.sql:restore_database")
+_BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
+
+_WAYS: Mapping[str, _Way] = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "s3": _BUCKET}
+"""By URL scheme; schemes that mean the same have the same way."""
 
 
 def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
-    """Raise ``UsageError`` for a name that is no source of the bundle."""
-    for name in endpoints:
-        reader.info.source(name)
+    """Raise ``UsageError`` for a name that is no source of the bundle, or a URL of another kind than the source's."""
+    for name, endpoint in endpoints.items():
+        kind = reader.info.source(name).kind
+        if _WAYS.get(kind) != _way(endpoint):
+            raise UsageError(
+                f"{name} is a {kind}:// source, {endpoint.shown} is of another kind",
+                next_step=f"give {name}={kind}://…",
+            )
 
 
 def restore_source(
     reader: BundleReader, name: str, endpoint: Endpoint, *, workers: int, progress: Progress, merge: bool
 ) -> RestoreOutcome:
     """Bring one source of the bundle up at the endpoint."""
-    if _scheme(endpoint) in _DATABASES:
-        from migrate.restore.sql import restore_database  # noqa: PLC0415  a restore of objects needs no database driver
-
-        password = endpoint.reveal().get("password")
-        return restore_database(
+    way = _way(endpoint)
+    restore = _load(way.restore)
+    outcome: RestoreOutcome
+    if way is _BUCKET:
+        outcome = restore(
             reader,
             name,
             endpoint.url,
             workers=workers,
             progress=progress,
-            into_existing=merge,
-            password=password,
+            merge=merge,
+            secrets=endpoint.reveal(),
         )
-    from migrate.restore.objects import restore_bucket  # noqa: PLC0415
-
-    return restore_bucket(
-        reader, name, endpoint.url, workers=workers, progress=progress, merge=merge, secrets=endpoint.reveal()
+        return outcome
+    password = endpoint.reveal().get("password")
+    outcome = restore(
+        reader,
+        name,
+        endpoint.url,
+        workers=workers,
+        progress=progress,
+        into_existing=merge,
+        password=password,
     )
+    return outcome
 
 
 def compare_source(
     reader: BundleReader, name: str, endpoint: Endpoint, *, workers: int, progress: Progress, read_all: bool
 ) -> Sequence[Finding]:
     """Compare one source of the bundle with what lives at the endpoint."""
-    if _scheme(endpoint) in _DATABASES:
-        from migrate.verify.database import compare_database  # noqa: PLC0415
-
-        password = endpoint.reveal().get("password")
-        return compare_database(
-            reader, name, endpoint.url, workers=workers, progress=progress, password=password
+    way = _way(endpoint)
+    compare = _load(way.compare)
+    findings: Sequence[Finding]
+    if way is _BUCKET:
+        findings = compare(
+            reader,
+            name,
+            endpoint.url,
+            workers=workers,
+            progress=progress,
+            read_all=read_all,
+            secrets=endpoint.reveal(),
         )
-    from migrate.verify.bucket import compare_bucket  # noqa: PLC0415
-
-    return compare_bucket(
-        reader,
-        name,
-        endpoint.url,
-        workers=workers,
-        progress=progress,
-        read_all=read_all,
-        secrets=endpoint.reveal(),
-    )
+        return findings
+    password = endpoint.reveal().get("password")
+    findings = compare(reader, name, endpoint.url, workers=workers, progress=progress, password=password)
+    return findings
 
 
-def _scheme(endpoint: Endpoint) -> str:
-    scheme = urlsplit(endpoint.url).scheme
-    if scheme in _DATABASES or scheme == "s3":
-        return scheme
-    raise UsageError(f"{endpoint.shown!r} is neither a postgresql:// nor an s3:// URL")
+def _load(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found
+
+
+def _way(endpoint: Endpoint) -> _Way:
+    way = _WAYS.get(urlsplit(endpoint.url).scheme)
+    if way is None:
+        known = ", ".join(f"{scheme}://" for scheme in _WAYS)
+        raise UsageError(
+            f"{endpoint.shown!r} is no URL of a database or bucket", next_step=f"it begins with {known}"
+        )
+    return way

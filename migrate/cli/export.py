@@ -19,7 +19,7 @@ from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
 from migrate.errors import UsageError
-from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export
+from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
 from migrate.store import open_place
 
 _SHOWN_GAPS = 10
@@ -62,17 +62,14 @@ class Exported:
         for source in done.sources:
             _draw_source(console, source)
         for name, error in done.broken:
-            console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)), soft_wrap=True)
+            console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)))
         if done.already_sealed:
-            console.print(
-                f"The bundle at {done.place} was sealed before; nothing was left to do", soft_wrap=True
-            )
+            console.print(f"The bundle at {done.place} was sealed before; nothing was left to do")
             return
         state = "complete" if done.complete else "INCOMPLETE"
         console.print(
             f"Sealed, {state}: {count_words(done.files)} files, {bytes_words(done.size_bytes)}"
             f" at {done.place} in {duration_words(self.seconds)}",
-            soft_wrap=True,
         )
         if not done.complete:
             console.print(
@@ -86,12 +83,11 @@ def _draw_source(console: Console, source: SourceResult) -> None:
         Text.assemble(
             (source.name, "bold"), f"  {counts or 'nothing there'}, {bytes_words(source.size_bytes)} read"
         ),
-        soft_wrap=True,
     )
     for reason in source.reasons:
-        console.print(Text(f"  ! {reason}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"), soft_wrap=True)
+        console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"))
     if len(source.gaps) > _SHOWN_GAPS:
         console.print(f"  and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
 
@@ -111,7 +107,11 @@ def run_export(
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
         return Exported(before, time.monotonic() - started)
-    with open_sources(endpoints) as sources:
+
+    def is_finished(name: str) -> bool:
+        return any(source.name == name and source.finished for source in export_status(store).sources)
+
+    with open_sources(endpoints, is_finished=is_finished) as sources:
         outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
     return Exported(outcome, time.monotonic() - started)
 

@@ -18,6 +18,6 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
         Text(f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}", style="bold red")
     )
     for finding in findings[:_SHOWN]:
-        console.print(Text(f"  {finding}"), soft_wrap=True)
+        console.print(Text(f"  {finding}"))
     if len(findings) > _SHOWN:
         console.print(f"  and {len(findings) - _SHOWN:,} more (all with --json)")

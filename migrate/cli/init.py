@@ -30,7 +30,6 @@ class Written:
         """Say what to do with it."""
         console.print(
             f"{self.path} is written. Fill in where things are, then: moveout plan -c {self.path}",
-            soft_wrap=True,
         )
 
 

@@ -60,9 +60,7 @@ class Planned:
 
 
 def _draw_source(console: Console, source: SourcePlan) -> None:
-    console.print(
-        Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"), soft_wrap=True
-    )
+    console.print(Text.assemble((source.name, "bold"), f"  {source.url}  {source.survey.server}"))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("what")
     table.add_column("items", justify="right")
@@ -77,7 +75,7 @@ def _draw_source(console: Console, source: SourcePlan) -> None:
     table.add_row(Text("in all", "bold"), count_words(source.items), bytes_words(source.size_bytes))
     console.print(table)
     for warning in source.survey.warnings:
-        console.print(Text.assemble(("! ", "yellow"), warning), soft_wrap=True)
+        console.print(Text.assemble(("! ", "yellow"), warning))
 
 
 def _item_row(item: SurveyItem) -> tuple[Text, str, str]:
@@ -91,12 +89,12 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
         if source.estimate:
             rate = source.estimate
             rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
-            console.print(f"{source.name} was read for a moment at {rates}", soft_wrap=True)
+            console.print(f"{source.name} was read for a moment at {rates}")
     for name, write in (("bundle's", planned.place_rate), ("target's", planned.target_rate)):
         if write:
-            console.print(f"the {name} place takes {bytes_words(write)}/s", soft_wrap=True)
+            console.print(f"the {name} place takes {bytes_words(write)}/s")
     for stage in found.stages:
-        console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}", soft_wrap=True)
+        console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
     ready = f"ready {moment_words(found.ready)} if started now"
     console.print(f"{'in all':<24}{duration_words(found.seconds):>14}   {ready}")
     if found.deadline is None or found.margin_seconds is None:

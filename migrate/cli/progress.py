@@ -145,7 +145,7 @@ class LiveProgress(Meter):
 
     def note(self, message: str) -> None:
         """Print a sentence above the line."""
-        self._console.print(Text(message), soft_wrap=True)
+        self._console.print(Text(message))
 
     def end(self) -> None:
         """Leave the last state as a plain line."""
@@ -177,18 +177,18 @@ class LineProgress(Meter):
 
     def note(self, message: str) -> None:
         """Print a sentence."""
-        self._console.print(Text(message), soft_wrap=True)
+        self._console.print(Text(message))
 
     def end(self) -> None:
         """Print where the stage ended."""
         if self._stop is not None:
             self._stop.set()
             self._stop = None
-            self._console.print(Text(self.line()), soft_wrap=True)
+            self._console.print(Text(self.line()))
 
     def _tick(self, stop: threading.Event) -> None:
         while not stop.wait(LINE_SECONDS):
-            self._console.print(Text(self.line()), soft_wrap=True)
+            self._console.print(Text(self.line()))
 
 
 class Quiet(Meter):

@@ -56,12 +56,11 @@ class Restored:
             console.print(
                 f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
                 f" → {self.targets[one.source]}",
-                soft_wrap=True,
             )
             for note in one.notes:
-                console.print(Text(f"  {note}", style="dim"), soft_wrap=True)
+                console.print(Text(f"  {note}", style="dim"))
             for finding in one.findings[:_SHOWN]:
-                console.print(Text(f"  ! {finding}", style="yellow"), soft_wrap=True)
+                console.print(Text(f"  ! {finding}", style="yellow"))
             if len(one.findings) > _SHOWN:
                 console.print(f"  and {len(one.findings) - _SHOWN:,} more (all with --json)")
         console.print(f"Restored in {duration_words(self.seconds)}")

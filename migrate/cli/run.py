@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.rule import Rule
 
-from migrate.bundle import layout
+from exporters.errors import SourceError
+from migrate.bundle import meta
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.export import run_export
@@ -21,12 +23,12 @@ from migrate.cli.session import Answer, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import run_verify
-from migrate.errors import OK, DeadlineError, GoneError, IncompleteError, UsageError
+from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions
 from migrate.store import open_place
 from migrate.verify import Level
 
-_GOES_ON = {OK, IncompleteError.exit_code, DeadlineError.exit_code}
+_NEVER_STOPS = ("plan", "export")
 """A late forecast and a bundle with gaps stop nobody: what there is must still leave."""
 
 
@@ -42,6 +44,11 @@ class Step:
         """The verb's."""
         return self.answer.exit_code if self.answer else OK
 
+    @property
+    def stops(self) -> bool:
+        """Whether the move cannot go on from here."""
+        return self.exit_code != OK and self.name not in _NEVER_STOPS
+
 
 @dataclass(frozen=True, slots=True)
 class Evacuated:
@@ -52,11 +59,10 @@ class Evacuated:
 
     @property
     def exit_code(self) -> int:
-        """The last step's where it stopped the move, else 3 where the bundle has gaps, else 0."""
-        if self.steps[-1].exit_code not in _GOES_ON:
+        """The last step's where it stopped the move, else the export's: 0, or what made the bundle incomplete."""
+        if self.steps[-1].stops:
             return self.steps[-1].exit_code
-        gaps = any(step.exit_code == IncompleteError.exit_code for step in self.steps)
-        return IncompleteError.exit_code if gaps else OK
+        return next((step.exit_code for step in self.steps if step.name == "export"), OK)
 
     def as_json(self) -> dict[str, Any]:
         """Return each step's result."""
@@ -72,15 +78,32 @@ class Evacuated:
 
     def draw(self, console: Console) -> None:
         """Say how it ended; the steps were drawn as they went."""
-        words = {
-            OK: "Everything is out, verified and up again.",
-            3: "Everything that could be had is out; see the gaps above.",
-        }
-        console.print(
-            words.get(
-                self.exit_code, f"Stopped at {self.steps[-1].name}; once that is mended, run the same again."
-            )
-        )
+        if self.steps[-1].stops:
+            console.print(f"Stopped at {self.steps[-1].name}; once that is mended, run the same again.")
+        elif self.exit_code == OK:
+            console.print("Everything is out, and verified." + (" It is up again." if self._is_up else ""))
+        else:
+            console.print("Everything that could be had is out; see the gaps above.")
+
+    @property
+    def _is_up(self) -> bool:
+        return self.steps[-1].name == "compare"
+
+
+@dataclass(frozen=True, slots=True)
+class StillIncomplete:
+    """A bundle that was sealed with gaps, and whose sources cannot be read any more."""
+
+    reason: str
+    exit_code: int = IncompleteError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return why."""
+        return {"complete": False, "reason": self.reason}
+
+    def draw(self, console: Console) -> None:
+        """Say why."""
+        console.print(f"The bundle stays incomplete: {self.reason}")
 
 
 @verb(app, "run")
@@ -109,7 +132,7 @@ def run_command(
             session.err.print("done before")
         elif not session.json:
             step.answer.draw(session.out)
-        if step.exit_code not in _GOES_ON:
+        if step.stops:
             break
     return Evacuated(loaded.name, tuple(done))
 
@@ -117,30 +140,44 @@ def run_command(
 def _steps(
     session: Session, case: Case, bundle: Endpoint
 ) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
-    """Yield the verbs of the move. A bundle that is sealed somewhere is not exported again: the source may
-    be gone by now.
-    """
-    away = case.target is not None and _is_sealed(case.target)
-    out = away or _is_sealed(bundle)
-    last = case.target or bundle
-    options = ExportOptions(seal_incomplete=True)
-    if not out:
+    """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
+    target = case.target
+    away = target is not None and _sealed(target) is Sealed.COMPLETE
+    here = Sealed.COMPLETE if away else _sealed(bundle)
+    if here is Sealed.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
-    yield "export", lambda: None if out else run_export(session, case.sources, bundle, case, options)
-    if case.target is not None:
-        target = case.target
+    yield "export", lambda: _export(session, case, bundle, here)
+    if target is not None:
         yield "transfer", lambda: None if away else run_transfer(session, bundle, target, case, recheck=False)
+    last = target or bundle
     yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case)
     if case.restores:
         yield "restore", lambda: run_restore(session, last, case.restores, case, merge=False)
         yield "compare", lambda: run_verify(session, last, Level.QUICK, case.restores, case)
 
 
-def _is_sealed(place: Endpoint) -> bool:
-    store = open_place(place.url, secrets=place.reveal())
+class Sealed(Enum):
+    """Whether a sealed bundle lies at a place."""
+
+    NOT = "not"
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+
+
+def _sealed(place: Endpoint) -> Sealed:
+    found = meta.read_sealed(open_place(place.url, secrets=place.reveal()))
+    if found is None:
+        return Sealed.NOT
+    return Sealed.COMPLETE if found.complete else Sealed.INCOMPLETE
+
+
+def _export(session: Session, case: Case, bundle: Endpoint, here: Sealed) -> Answer | None:
+    """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
+    if here is Sealed.COMPLETE:
+        return None
     try:
-        store.stat(layout.BAGIT)
-        store.stat(layout.TAG_MANIFEST)
-    except GoneError:
-        return False
-    return True
+        return run_export(session, case.sources, bundle, case, ExportOptions(seal_incomplete=True))
+    except SourceError as exc:
+        if here is Sealed.NOT or _sealed(bundle) is Sealed.NOT:
+            raise
+        return StillIncomplete(str(exc))

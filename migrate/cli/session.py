@@ -137,9 +137,19 @@ def _add_common_options(command: Callable[..., None], function: Callable[..., An
 def _session(
     name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
 ) -> Session:
-    err = Console(stderr=True, highlight=False)
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
     progress: Progress = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
-    return Session(name, as_json, quiet, no_input, workers, bwlimit, Console(highlight=False), err, progress)
+    return Session(
+        name,
+        as_json,
+        quiet,
+        no_input,
+        workers,
+        bwlimit,
+        Console(highlight=False, soft_wrap=True),
+        err,
+        progress,
+    )
 
 
 def _run(session: Session, work: Callable[[], Answer]) -> int:
@@ -187,7 +197,7 @@ def _fail(session: Session, exit_code: int, code: str, message: str, next_step: 
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:
         text.append(f"\n→ {next_step}")
-    session.err.print(text, soft_wrap=True)
+    session.err.print(text)
     return exit_code
 
 

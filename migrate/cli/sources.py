@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from exporters.base import Exporter, Source
+from exporters.base import Exporter, Snapshot, Source, Survey, Workspace
 from exporters.bucket import Bucket
+from exporters.errors import SourceError
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load, redact
 from migrate.errors import UsageError
@@ -93,13 +96,47 @@ def exporter_for(url: str) -> Exporter:
     )
 
 
+@dataclass(slots=True)
+class LostSource:
+    """A source that cannot be opened any more; whoever still wants to read it gets the reason."""
+
+    name: str
+    url: str
+    error: SourceError
+
+    def survey(self) -> Survey:
+        """Raise the reason."""
+        raise self.error
+
+    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """Raise the reason."""
+        del workspace, workers
+        raise self.error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _nothing_is_finished(_name: str) -> bool:
+    return False
+
+
 @contextlib.contextmanager
-def open_sources(endpoints: Mapping[str, Endpoint]) -> Iterator[list[Source]]:
-    """Open all sources; close them at the end."""
+def open_sources(
+    endpoints: Mapping[str, Endpoint], *, is_finished: Callable[[str], bool] = _nothing_is_finished
+) -> Iterator[list[Source]]:
+    """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
+    unless all of it was read by an earlier run.
+    """
     with contextlib.ExitStack() as stack:
-        opened = []
+        opened: list[Source] = []
         for name, endpoint in endpoints.items():
-            source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint))
+            try:
+                source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint))
+            except SourceError as exc:
+                if not is_finished(name):
+                    raise
+                source = LostSource(name, endpoint.shown, exc)
             stack.callback(source.close)
             opened.append(source)
         yield opened

@@ -48,9 +48,9 @@ class Status:
     def draw(self, console: Console) -> None:
         """Print a paragraph per place."""
         for place in self.places:
-            console.print(Text(place.place, style="bold"), soft_wrap=True)
+            console.print(Text(place.place, style="bold"))
             if place.error:
-                console.print(f"  {place.error}", soft_wrap=True)
+                console.print(f"  {place.error}")
             if place.transfer:
                 _draw_transfer(console, place.transfer)
             if place.export:
@@ -65,13 +65,12 @@ def _draw_transfer(console: Console, found: TransferStatus) -> None:
         if found.holder
         else "nobody is at work; run the same transfer again to go on"
     )
-    console.print(f"  transfer of {found.id} from {found.origin}", soft_wrap=True)
+    console.print(f"  transfer of {found.id} from {found.origin}")
     console.print(
         f"  {share}: {count_words(found.files_done)} files, {bytes_words(found.bytes_done)} done;"
         f" {count_words(found.files_left)} files, {bytes_words(found.bytes_left)} left",
-        soft_wrap=True,
     )
-    console.print(f"  {state}", soft_wrap=True)
+    console.print(f"  {state}")
 
 
 def _draw_export(console: Console, found: ExportStatus) -> None:
@@ -82,16 +81,14 @@ def _draw_export(console: Console, found: ExportStatus) -> None:
         "incomplete": "a sealed bundle, INCOMPLETE: see the gaps",
         "complete": "a sealed bundle, complete",
     }
-    console.print(
-        f"  {words[found.state]}" + (f" ({found.bundle_id})" if found.bundle_id else ""), soft_wrap=True
-    )
+    console.print(f"  {words[found.state]}" + (f" ({found.bundle_id})" if found.bundle_id else ""))
     if found.holder and found.state == "exporting":
         age = (
             f", last sign of life {duration_words(found.heartbeat_seconds)} ago"
             if found.heartbeat_seconds
             else ""
         )
-        console.print(f"  {found.holder}{age}", soft_wrap=True)
+        console.print(f"  {found.holder}{age}")
     for source in found.sources:
         _draw_source(console, source)
 
@@ -104,9 +101,9 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
         more = "" if source.whole else "at least "
         planned = f" of {more}{count_words(source.planned.items)}, {bytes_words(source.planned.size_bytes)}"
     rate = f"; {bytes_words(source.bytes_rate)}/s" if source.bytes_rate and not source.finished else ""
-    console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"), soft_wrap=True)
+    console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"))
     for gap in source.gaps[:_SHOWN_GAPS]:
-        console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"), soft_wrap=True)
+        console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
     if len(source.gaps) > _SHOWN_GAPS:
         console.print(f"    and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
 

@@ -48,23 +48,17 @@ class Transferred:
         console.print(
             f"{count_words(done.files_moved)} files moved"
             f" ({bytes_words(done.bytes_moved)} in {duration_words(done.seconds)}{rate})",
-            soft_wrap=True,
         )
         if done.files_skipped or done.bytes_skipped:
             console.print(
                 f"{count_words(done.files_skipped)} files lay there already;"
                 f" {bytes_words(done.bytes_skipped)} were not sent again",
-                soft_wrap=True,
             )
         if done.findings:
             draw_findings(console, done.findings)
-            console.print(
-                "→ repair these files at the origin, then run the same command again", soft_wrap=True
-            )
+            console.print("→ repair these files at the origin, then run the same command again")
         else:
-            console.print(
-                f"The bundle lies whole at {self.target}; every file was hashed on the way", soft_wrap=True
-            )
+            console.print(f"The bundle lies whole at {self.target}; every file was hashed on the way")
 
 
 def run_transfer(
@@ -138,11 +132,9 @@ class Cleaned:
     def draw(self, console: Console) -> None:
         """Say what is gone."""
         if not self.leavings:
-            console.print(f"Nothing is left over at {self.place}", soft_wrap=True)
+            console.print(f"Nothing is left over at {self.place}")
         elif self.done:
-            console.print(
-                f"{count_words(len(self.leavings))} leavings removed from {self.place}", soft_wrap=True
-            )
+            console.print(f"{count_words(len(self.leavings))} leavings removed from {self.place}")
         else:
             console.print("Nothing was removed.")
 
@@ -165,7 +157,7 @@ def clean_command(
     if not found:
         return Cleaned(store.place, found, done=False)
     for leaving in found[:20]:
-        session.err.print(Text(f"  {leaving}"), soft_wrap=True)
+        session.err.print(Text(f"  {leaving}"))
     if len(found) > 20:
         session.err.print(f"  and {len(found) - 20} more")
     if not (

@@ -71,19 +71,17 @@ class Verified:
         size = f"{count_words(self.outcome.files)} files, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if self.outcome.findings:
-            console.print(f"The bundle at {self.place} is damaged ({checked})", soft_wrap=True)
+            console.print(f"The bundle at {self.place} is damaged ({checked})")
             draw_findings(console, self.outcome.findings)
-            console.print(
-                "→ moveout transfer --recheck from a whole copy replaces damaged files", soft_wrap=True
-            )
+            console.print("→ moveout transfer --recheck from a whole copy replaces damaged files")
         else:
-            console.print(f"The bundle at {self.place} is whole: {checked}", soft_wrap=True)
+            console.print(f"The bundle at {self.place} is whole: {checked}")
         for one in self.compared:
             if one.findings:
-                console.print(f"{one.source} differs from {one.url}", soft_wrap=True)
+                console.print(f"{one.source} differs from {one.url}")
                 draw_findings(console, one.findings)
             else:
-                console.print(f"{one.source} and {one.url} agree: all rows and objects", soft_wrap=True)
+                console.print(f"{one.source} and {one.url} agree: all rows and objects")
         console.print(f"Checked in {duration_words(self.seconds)}")
 
 

@@ -50,7 +50,7 @@ def run(*words, cwd=None, env=None, stdin=subprocess.DEVNULL):
         stdin=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)

@@ -67,7 +67,10 @@ def test_what_arrives_is_what_left(case):
     assert run("run", "-c", case, "-q").code == 0
     text = case.read_text()
     old, new = (line.split('"')[1] for line in text.splitlines() if line.startswith('url = "postgresql'))
-    for query in ("SELECT * FROM customers ORDER BY id", "SELECT id, placed::text, note FROM orders ORDER BY id"):
+    for query in (
+        "SELECT * FROM customers ORDER BY id",
+        "SELECT id, placed::text, note FROM orders ORDER BY id",
+    ):
         with psycopg.connect(old) as left, psycopg.connect(new) as right:
             assert left.execute(query).fetchall() == right.execute(query).fetchall()
     url = [line.split('"')[1] for line in text.splitlines() if line.startswith('url = "s3')][1]
@@ -80,7 +83,9 @@ def test_what_arrives_is_what_left(case):
         assert client.get_object_tagging(Bucket=name, Key=key)["TagSet"] == [{"Key": "kind", "Value": "test"}]
 
 
-def test_the_verbs_one_by_one_with_places_and_pairs(tmp_path, shop, media, other_minio, make_bucket, other_postgres):
+def test_the_verbs_one_by_one_with_places_and_pairs(
+    tmp_path, shop, media, other_minio, make_bucket, other_postgres
+):
     bundle, target = tmp_path / "bundle", f"s3://{make_bucket(other_minio)}/b?profile={other_minio.profile}"
     planned = run("plan", f"app={shop}", f"media={media}", "--deadline", "30h", "--json")
     assert planned.json["result"]["forecast"]["verdict"] == "in time", planned.err
@@ -88,7 +93,10 @@ def test_the_verbs_one_by_one_with_places_and_pairs(tmp_path, shop, media, other
 
     exported = run("export", f"app={shop}", f"media={media}", "--to", bundle, "--json")
     assert exported.json["result"]["complete"], exported.err
-    assert {one["name"]: one["items"] for one in exported.json["result"]["sources"]} == {"app": 2500, "media": 5}
+    assert {one["name"]: one["items"] for one in exported.json["result"]["sources"]} == {
+        "app": 2500,
+        "media": 5,
+    }
     subprocess.run(["sha256sum", "--quiet", "-c", "manifest-sha256.txt"], cwd=bundle, check=True)
 
     assert run("transfer", bundle, target, "-q").code == 0
@@ -125,3 +133,23 @@ def test_an_export_whose_source_is_gone_by_now_is_still_known_to_be_done(tmp_pat
         connection.execute(f"DROP DATABASE {name}")
     again = run("export", f"app={shop}", "--to", bundle, "--json")
     assert (again.code, again.json["result"]["already_sealed"]) == (0, True)
+
+
+def test_run_takes_what_can_be_had_and_says_what_is_missing(case, minio, postgres):
+    """A table that may not be read is a gap: the rest leaves all the same, and the exit code tells."""
+    url = next(
+        line.split('"')[1] for line in case.read_text().splitlines() if line.startswith('url = "postgresql')
+    )
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader")
+        connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
+        connection.execute("GRANT SELECT ON customers TO reader")
+    case.write_text(case.read_text().replace("postgres@127", "reader@127", 1))
+    done = run("run", "-c", case, "--json", env={"PGPASSWORD": "reader", "PGPASSFILE": "/dev/null"})
+    steps = {step["step"]: step for step in done.json["result"]["steps"]}
+    assert done.code == 3, done.err
+    assert not steps["export"]["result"]["complete"]
+    assert any(
+        "orders" in gap["item"] for source in steps["export"]["result"]["sources"] for gap in source["gaps"]
+    )
+    assert steps["transfer"]["exit_code"] == 0
