@@ -6,6 +6,7 @@ SourceError
 ├── SourceUnreachableError  5   no answer; may succeed later
 ├── SourceGoneError         7   the database or bucket does not exist (any more)
 └── SourceItemError         3   one row or object cannot be read; the others may be fine
+    └── SourceChangedError  3   it is not any more what was listed
 """
 
 from __future__ import annotations
@@ -57,3 +58,9 @@ class SourceItemError(SourceError):
 
     exit_code = 3
     code = "item"
+
+
+class SourceChangedError(SourceItemError):
+    """One item is another version by now than the one that was asked for, or is gone."""
+
+    code = "changed"

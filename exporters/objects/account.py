@@ -64,6 +64,7 @@ class Tally:
     exported: int = 0
     size_bytes: int = 0
     files: int = 0
+    reread: int = 0
     gaps: list[Gap] = field(default_factory=list)
 
 
@@ -95,9 +96,12 @@ class Closing:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, units in _by_shard(self.units):
             listed = self.inventory.shard(shard)
-            relisting.compare(listed["key"].to_pylist(), listed["etag"].to_pylist())
             parts = [self._unit_rows(unit, finished, tally) for unit in units]
-            yield pa.concat_tables(parts).sort_by("position").drop_columns(["position"])
+            table = pa.concat_tables(parts).sort_by("position")
+            etags = listed["etag"].to_pylist()
+            tally.reread += _put_read(etags, table)
+            relisting.compare(listed["key"].to_pylist(), etags)
+            yield table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
         spec = unit.spec
@@ -120,7 +124,8 @@ class Closing:
         first, last = lost[0][1].key, lost[-1][1].key
         item = first if len(lost) == 1 else f"{len(lost)} objects from {first!r} to {last!r}"
         tally.gaps.append(Gap(item, "failed", reason))
-        return rows.to_table(rows.failed(self.bucket.name, at, it, reason) for at, it in lost)
+        name = self.bucket.name
+        return rows.to_table(rows.missing(name, at, it, Gap(it.key, "failed", reason)) for at, it in lost)
 
     def _account(self, tally: Tally, relisting: Relisting, configuration: Mapping[str, Any]) -> Account:
         totals = self.inventory.totals
@@ -133,7 +138,12 @@ class Closing:
             items=tally.exported,
             size_bytes=tally.size_bytes,
             digest="",
-            details={"bucket": self.bucket.name, "prefix": self.bucket.prefix, "index_files": tally.files},
+            details={
+                "bucket": self.bucket.name,
+                "prefix": self.bucket.prefix,
+                "index_files": tally.files,
+                "newer_than_listed": tally.reread,
+            },
         )
         return Account(
             entries=[entry],
@@ -168,6 +178,18 @@ class Closing:
             return False
         rules = configuration.get("ownership", {}).get("OwnershipControls", {}).get("Rules", [])
         return not any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
+
+
+def _put_read(etags: list[str | None], table: pa.Table) -> int:
+    """Put the ETags of what was read in the place of those that were listed, None for what was deleted
+    meanwhile. Return how many objects were read in a newer version.
+    """
+    newer = 0
+    columns = (table[name].to_pylist() for name in ("position", "etag", "disposition"))
+    for position, etag, disposition in zip(*columns, strict=True):
+        newer += disposition == "exported" and etag != etags[position]
+        etags[position] = None if disposition == "excluded" else etag
+    return newer
 
 
 def _belongs(summary: ObjectSummary, *, small: bool) -> bool:

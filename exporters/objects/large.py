@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from dataclasses import dataclass
+from typing import Any
 
-from exporters.base import Gap, Outcome, Sink, Unit
-from exporters.bucket import Bucket
-from exporters.errors import SourceError, SourceItemError, SourceUnreachableError
-from exporters.objects import rows
+from exporters.base import Outcome, Sink, Unit
+from exporters.bucket import Bucket, Fetched, ObjectSummary
+from exporters.errors import SourceError, SourceGoneError, SourceItemError, SourceUnreachableError
+from exporters.objects import revisit, rows
 from exporters.objects.inventory import Inventory
-from exporters.objects.pack import losses
+from exporters.objects.losses import losses
 
 RANGE_BYTES = 8 * 2**20
 WINDOW_BYTES = 4 * RANGE_BYTES
@@ -21,30 +23,60 @@ parts.
 
 
 def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outcome:
-    """Write a large object's file. An object that has changed or is gone is a gap. Raises
-    ``SourceUnreachableError`` when the source does not answer.
+    """Write a large object's file: the version that was listed, else the one that is there now. An object
+    that is gone is a gap. Raises ``SourceUnreachableError`` when the source does not answer.
     """
     shard, row = unit.spec["shard"], unit.spec["start"]
-    summary = next(inventory.objects(shard, row, 1))
-    facts = {"inventory": inventory.totals.id, "shard": shard}
-    head = bucket.head(summary)
-    error: SourceError | None = head.error
-    if error is None:
-        try:
-            sha256, md5, crc = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-            with AT_ONCE, sink.create(unit.id, size_bytes=summary.size_bytes) as file:
-                for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
-                    sha256.update(body)
-                    md5.update(body)
-                    crc = bucket.crc64nvme(body, crc)
-                    file.write(body)
-            content = rows.Content(sha256.hexdigest(), md5.hexdigest(), crc, large=unit.id)
-            row_json = rows.to_json(rows.exported(bucket.name, row, head, content))
-            return Outcome(1, summary.size_bytes, losses=list(losses(head)), facts=facts | {"row": row_json})
-        except SourceItemError as exc:
-            error = exc
+    listed = next(inventory.objects(shard, row, 1))
+    facts: dict[str, Any] = {"inventory": inventory.totals.id, "shard": shard}
+    read = write(bucket, listed, unit.id, sink)
+    if read.error is None:
+        found, content = read.found, read.content
+        facts |= {"row": rows.to_json(rows.exported(bucket.name, row, found, content))}
+        facts |= {"reread": 1} if found.summary.etag != listed.etag else {}
+        return Outcome(1, found.summary.size_bytes, losses=list(losses(found)), facts=facts)
+    gap = revisit.gap(bucket, listed, read.error, ordered=inventory.totals.ordered)
+    facts |= {"row": rows.to_json(rows.missing(bucket.name, row, listed, gap))}
+    return Outcome(0, 0, gaps=[gap], facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What reading a large object came to."""
+
+    found: Fetched
+    content: rows.Content
+    error: SourceError | None = None
+
+
+def write(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> Read:
+    """Write one object as a file of its own. Raises ``SourceUnreachableError``."""
+    found = bucket.head(summary)
+    error: SourceError | None = None
+    for _ in range(revisit.ATTEMPTS):
+        error = found.error
+        if error is None:
+            try:
+                return Read(found, _copy(bucket, found.summary, name, sink))
+            except SourceItemError as exc:
+                error = exc
+        if not revisit.is_due(error):
+            break
+        found = revisit.current(bucket, found.summary)
+        if isinstance(found.error, SourceGoneError):
+            error = found.error
+            break
     if isinstance(error, SourceUnreachableError):
         raise error
-    failed = rows.failed(bucket.name, row, summary, str(error))
-    gap = Gap(summary.key, "failed", str(error))
-    return Outcome(0, 0, gaps=[gap], facts=facts | {"row": rows.to_json(failed)})
+    return Read(found, rows.Content("", "", 0), error)
+
+
+def _copy(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> rows.Content:
+    sha256, md5, crc = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
+        for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
+            sha256.update(body)
+            md5.update(body)
+            crc = bucket.crc64nvme(body, crc)
+            file.write(body)
+    return rows.Content(sha256.hexdigest(), md5.hexdigest(), crc, large=name)

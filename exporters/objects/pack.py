@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
-from exporters.bucket import Bucket, Fetched
-from exporters.errors import SourceUnreachableError
-from exporters.objects import rows, tar
+from exporters.bucket import Bucket, Fetched, ObjectSummary
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.objects import large, revisit, rows, tar
 from exporters.objects.inventory import SMALL_BYTES, Inventory
+from exporters.objects.losses import losses
+from exporters.objects.rows import Content
+from exporters.objects.units import large_id
 
 WINDOW_BYTES = 8 * 2**20
 """Bodies that one pack holds in memory."""
@@ -47,13 +50,15 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
         for (row, _), found in zip(small, _unless_outage(bucket, fetched), strict=True):
             pack.add(row, found)
         pack.end()
+    pack.add_grown(sink)
+    pack.name_lost(ordered=inventory.totals.ordered)
     workspace.write(rows_name(unit.id), rows.to_bytes(rows.to_table(pack.rows)))
     return Outcome(
         items=pack.exported,
         size_bytes=pack.size_bytes,
         losses=pack.losses,
         gaps=pack.gaps,
-        facts={"inventory": inventory.totals.id},
+        facts={"inventory": inventory.totals.id} | ({"reread": pack.reread} if pack.reread else {}),
     )
 
 
@@ -103,17 +108,26 @@ class _Pack:
     gaps: list[Gap] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
+    lost: list[tuple[int, ObjectSummary, SourceError]] = field(default_factory=list)
+    grown: list[tuple[int, ObjectSummary]] = field(default_factory=list)
     exported: int = 0
+    reread: int = 0
     size_bytes: int = 0
     _pieces: list[bytes] = field(default_factory=list)
     _held: int = 0
     _offset: int = 0
 
     def add(self, row: int, found: Fetched) -> None:
+        listed = found.summary
+        if revisit.is_due(found.error):
+            found = self._as_it_is_now(found)
         summary = found.summary
         if found.error is not None:
-            self.gaps.append(Gap(summary.key, "failed", str(found.error)))
-            self.rows.append(rows.failed(self.bucket.name, row, summary, str(found.error)))
+            self.lost.append((row, listed, found.error))
+            return
+        self.reread += summary.etag != listed.etag
+        if summary.size_bytes > SMALL_BYTES:
+            self.grown.append((row, summary))
             return
         md5 = _md5(found.body)
         if md5 != summary.etag and promises_md5(found):
@@ -124,7 +138,7 @@ class _Pack:
                 self.unlike.append(summary.key)
         body = found.body
         header = tar.header(tar.member_name(summary.key), len(body), int(summary.modified.timestamp()))
-        content = rows.Content(
+        content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=md5,
             crc64nvme=self.bucket.crc64nvme(body),
@@ -132,10 +146,41 @@ class _Pack:
             offset=self._offset + len(header),
         )
         self._write(header, body, tar.padding(len(body)))
+        self._note(row, found, content)
+
+    def add_grown(self, sink: Sink) -> None:
+        """Write what was small when it was listed and is not any more, each as a file of its own."""
+        for row, summary in self.grown:
+            read = large.write(self.bucket, summary, f"large/{large_id(self.bucket.name, summary.key)}", sink)
+            if read.error is None:
+                self._note(row, read.found, read.content)
+            else:
+                self.lost.append((row, summary, read.error))
+
+    def name_lost(self, *, ordered: bool) -> None:
+        """Account for the objects that could not be had."""
+        lost = [(summary, error) for _, summary, error in self.lost]
+        found = revisit.gaps(self.bucket, lost, ordered=ordered)
+        for (row, summary, _), gap in zip(self.lost, found, strict=True):
+            self.gaps.append(gap)
+            self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
+
+    def _note(self, row: int, found: Fetched, content: Content) -> None:
         self.rows.append(rows.exported(self.bucket.name, row, found, content))
         self.losses.extend(losses(found))
         self.exported += 1
-        self.size_bytes += len(body)
+        self.size_bytes += found.summary.size_bytes
+
+    def _as_it_is_now(self, found: Fetched) -> Fetched:
+        """Read an object that is not what was listed; one that has grown large comes without its body."""
+        for _ in range(revisit.ATTEMPTS):
+            now = revisit.current(self.bucket, found.summary)
+            if now.error is not None or now.summary.size_bytes > SMALL_BYTES:
+                return now
+            found = next(iter(self.bucket.fetch([now.summary], window_bytes=WINDOW_BYTES)))
+            if not revisit.is_due(found.error):
+                break
+        return found
 
     def end(self) -> None:
         if self.unlike:
@@ -156,18 +201,3 @@ class _Pack:
     def _flush(self) -> None:
         self.file.write(b"".join(self._pieces))
         self._pieces, self._held = [], 0
-
-
-def losses(found: Fetched) -> Iterator[Loss]:
-    """Yield what is known to be missing of an object that was read."""
-    missing = found.headers.get("x-amz-missing-meta")
-    if missing is not None:
-        yield Loss(
-            found.summary.key,
-            "user metadata",
-            f"the server holds {missing} entries that it cannot send as headers",
-        )
-    if "x-amz-server-side-encryption-customer-algorithm" in found.headers:
-        yield Loss(
-            found.summary.key, "encryption", "encrypted with a key of the customer's own: stored in clear"
-        )

@@ -36,11 +36,16 @@ class Relisting:
         """Return the number of objects, see the class."""
         return self.same + self.changed + self.vanished + self.overlooked
 
-    def compare(self, keys: Sequence[str], etags: Sequence[str]) -> None:
-        """Go on to the end of these keys of the inventory."""
+    def compare(self, keys: Sequence[str], etags: Sequence[str | None]) -> None:
+        """Go on to the end of these keys of the inventory. ``etags`` are those of what was read, None for
+        what was found to be deleted.
+        """
         for key, etag in zip(keys, etags, strict=True):
             found = self._again.take(key)
-            if found is None:
+            if etag is None:
+                self.vanished += 1
+                self.added += found is not None
+            elif found is None:
                 self.vanished += 1
             elif found == etag:
                 self.same += 1
@@ -57,7 +62,10 @@ class Relisting:
         name = self._bucket.name
         for count, what in (
             (self.added, "objects were written after the listing and are not in the bundle"),
-            (self.changed, "objects were overwritten since the listing; the bundle holds the older content"),
+            (
+                self.changed,
+                "objects were overwritten after they were read; the bundle holds the older content",
+            ),
             (self.vanished, "objects were deleted since the listing"),
         ):
             if count:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
 
 _TEXTS = pa.map_(pa.string(), pa.string())
@@ -119,9 +120,9 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
     }
 
 
-def failed(bucket: str, position: int, summary: ObjectSummary, reason: str) -> dict[str, Any]:
+def missing(bucket: str, position: int, summary: ObjectSummary, gap: Gap) -> dict[str, Any]:
     """Return the work row of an object that is not in the bundle."""
-    return _row(bucket, position, summary) | {"disposition": "failed", "reason": reason}
+    return _row(bucket, position, summary) | {"disposition": gap.disposition, "reason": gap.reason}
 
 
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import (
+    SourceChangedError,
     SourceError,
     SourceGoneError,
     SourceItemError,
@@ -224,7 +225,7 @@ def parse_page(root: Any) -> list[ObjectSummary]:
 def source_error(exc: MoveoutError) -> SourceError:
     """Return the exporters' error for one of ours."""
     if isinstance(exc, ChangedError):
-        return SourceError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
+        return SourceChangedError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
     for ours, theirs in (
         (UsageError, SourceUsageError),
         (NotAllowedError, SourceNotAllowedError),
@@ -289,7 +290,8 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
     except MoveoutError as exc:
         if isinstance(exc, UnreachableError) or concerns_bucket(exc):
             raise
-        raise SourceItemError(str(source_error(exc)), next_step=exc.next_step) from exc
+        kind = SourceChangedError if isinstance(exc, ChangedError | GoneError) else SourceItemError
+        raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
 
 
 def _check(response: Response, key: str) -> None:

@@ -13,12 +13,16 @@ from typing import Any, BinaryIO
 import pytest
 
 from exporters.base import DoneUnit
-from exporters.errors import SourceUnreachableError
-from exporters.objects import ObjectExporter, inventory
+from exporters.bucket import Fetched
+from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.objects import ObjectExporter, inventory, revisit
 from exporters.objects.source import ObjectSnapshot
 from exporters.objects.units import runs
+from migrate.bundle.reader import BundleReader
+from migrate.progress import Silent
 from migrate.store import s3_objects
 from migrate.store.s3_bucket import open_bucket
+from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from scripts.toxiproxy import Toxiproxy
 from tests.objects.conftest import BucketHost, Shop, fill, take_out
@@ -116,24 +120,89 @@ def test_an_empty_bucket_is_counted_as_empty(shop: Shop, tmp_path: Path) -> None
     assert (row.kind, row.items) == ("bucket", 0)
 
 
-def test_changed_and_deleted_objects_are_gaps_and_explained(
+def read_back(reader: BundleReader) -> dict[str, bytes]:
+    """The bodies of the exported objects, by the index."""
+    root = Path(reader.store.place.removeprefix("file://")) / "data/shop"
+    bodies = {}
+    for row in index(reader):
+        if row["disposition"] == "exported":
+            start = row["offset"] or 0
+            bodies[row["key"]] = (root / (row["pack"] or row["large"])).read_bytes()[
+                start : start + row["length"]
+            ]
+            assert row["sha256"] == hashlib.sha256(bodies[row["key"]]).hexdigest()
+            assert row["size"] == row["length"] == len(bodies[row["key"]])
+    return bodies
+
+
+def test_what_has_changed_since_the_listing_is_read_as_it_is_and_what_is_gone_is_named(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle is complete: small to small, small to large and back, large to large, to nothing, deleted, added."""
+    objects = fill(shop)
+    for number in (2, 3):
+        objects[f"large-{number}"] = bytes([number]) * (9 * 2**20)
+        shop.put(f"large-{number}", objects[f"large-{number}"])
+    changes = {
+        "small/001.bin": b"changed",
+        "small/003.bin": bytes(range(250)) * 40_000,
+        "small/004.bin": b"",
+        "large.bin": b"small now",
+        "large-2": b"x" * (10 * 2**20),
+    }
+    take = inventory.take
+
+    def take_and_change(*args: Any) -> Any:
+        taken = take(*args)
+        for key, body in changes.items():
+            shop.put(key, body, Metadata={"new": "yes"})
+        shop.put("zzz-new", b"new")
+        for key in ("small/002.bin", "large-3", "described"):
+            shop.boto.delete_object(Bucket=shop.name, Key=key)
+        return taken
+
+    monkeypatch.setattr(inventory, "take", take_and_change)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    rows = {row["key"]: row for row in index(reader)}
+    gone = {key: row["reason"] for key, row in rows.items() if row["disposition"] == "excluded"}
+    assert gone == dict.fromkeys(("small/002.bin", "large-3", "described"), revisit.DELETED)
+    assert read_back(reader) == {key: body for key, body in (objects | changes).items() if key not in gone}
+    assert all(dict(rows[key]["metadata"]) == {"new": "yes"} for key in changes)
+    assert reader.info.complete
+    assert verify(reader.store, Level.FULL, workers=2, progress=Silent()).findings == []
+    [entry] = reader.catalog()
+    assert (entry.items, entry.details["newer_than_listed"]) == (len(objects) - 3, 5)
+    losses = {loss.reason for _, loss in reader.losses() if "changes" in loss.property}
+    assert {reason.split()[0] for reason in losses} == {"1", "3"}
+
+
+def test_an_object_that_is_listed_but_not_readable_is_no_deleted_one(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shop = make_shop(minio)
+    shop.put("here")
+    taken = snapshot(shop.url, Workspace())
+    monkeypatch.setattr(
+        revisit, "current", lambda bucket, summary: Fetched(summary, error=SourceGoneError("no such key"))
+    )
+    shop.put("here", b"other")
+    [done] = do_all(taken, Files(tmp_path))
+    assert [(gap.disposition, gap.reason) for gap in done.outcome.gaps] == [("failed", "no such key")]
+
+
+def test_a_bucket_that_is_gone_makes_no_deleted_objects(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
-    """The counts still agree: what users did meanwhile is told apart from what was overlooked."""
     shop = make_shop(minio)
-    fill(shop)
+    shop.put("a")
+    shop.put("large.bin", bytes(9 * 2**20))
     taken = snapshot(shop.url, Workspace())
-    shop.put("small/001.bin", b"changed")
-    shop.put("zzz-new", b"new")
-    for key in ("small/002.bin", "large.bin"):
+    for key in ("a", "large.bin"):
         shop.boto.delete_object(Bucket=shop.name, Key=key)
-    done = do_all(taken, Files(tmp_path))
-    gaps = {gap.item: gap.reason for one in done for gap in one.outcome.gaps}
-    assert set(gaps) == {"small/001.bin", "small/002.bin", "large.bin"}
-    assert "changed" in gaps["small/001.bin"]
-    account = taken.finish(iter(done), Files(tmp_path))
-    assert len({one.count for one in account.enumerations}) == 1
-    assert {loss.reason.split()[0] for loss in account.losses if "changes" in loss.property} == {"1", "2"}
+    shop.boto.delete_bucket(Bucket=shop.name)
+    for unit in taken.units():
+        with pytest.raises(SourceGoneError):
+            taken.export(unit, Files(tmp_path))
 
 
 def test_units_that_were_not_done_are_named(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
