@@ -9,7 +9,7 @@ from typing import Any
 from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.postgres.digest import MODULUS, to_hex
+from exporters.tally import MODULUS, to_hex
 
 
 @dataclass(frozen=True, slots=True)

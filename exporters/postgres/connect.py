@@ -48,15 +48,12 @@ that would hide rows an error. A server that does not know one of them does with
 
 
 def pin_statement() -> str:
-    """Return one statement that pins every setting the server knows, and speaks UTF-8 unless the database has no
-    encoding at all (SQL_ASCII), where bytes must pass as they are.
-    """
+    """Return one statement that pins every setting the server knows, and speaks UTF-8."""
     values = ", ".join(f"('{name}', '{value}')" for name, value in PINNED.items())
     return (
         f"SELECT count(set_config(w.name, w.value, false)) FROM (VALUES {values}) AS w(name, value)"
         " JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = w.name;"
-        " SELECT set_config('client_encoding', CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII'"
-        " THEN 'SQL_ASCII' ELSE 'UTF8' END, false)"
+        " SELECT set_config('client_encoding', 'UTF8', false)"
     )
 
 

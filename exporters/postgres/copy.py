@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.postgres.digest import Tally, split_lines, tally_empty_rows, tally_lines
+from exporters.postgres.digest import split_lines
 from exporters.postgres.feed import OnBlock
 from exporters.postgres.parse import Layout, Typed, parse_block, parse_exactly
 from exporters.postgres.render import joined, lines_of
+from exporters.tally import Tally, tally_empty_rows, tally_texts
 
 BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
@@ -98,7 +99,7 @@ class _Blocks:
         if not layout.columns:
             return
         typed = parse_block(block, layout)
-        lines = split_lines(block)
+        lines = split_lines(block, typed.rows)
         if not self._checked:
             typed = _proved(typed, block, lines, layout)
             self._checked = True
@@ -107,7 +108,7 @@ class _Blocks:
                 f"{len(lines)} lines were parsed as {typed.rows} rows",
                 next_step="Please report the table's definition.",
             )
-        self.tally += tally_lines(lines)
+        self.tally += tally_texts(lines)
         self._writer.add(typed, len(block))
 
 

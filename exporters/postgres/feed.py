@@ -55,6 +55,7 @@ class AsyncpgFeed:
         try:
             await connection.execute(pin_statement())
             await connection.execute(begin_statement(snapshot))
+            self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")
         except BaseException:
             connection.terminate()
             raise
@@ -71,7 +72,8 @@ class AsyncpgFeed:
                 failed.append(exc)
                 raise
 
-        task = self._connection.copy_from_query(query, output=take, format="csv")
+        encoding = copy_encoding(self._encoding)
+        task = self._connection.copy_from_query(query, output=take, format="csv", encoding=encoding)
         try:
             status = self._loop.run_until_complete(task)
         except Exception as exc:
@@ -109,7 +111,9 @@ class PsycopgFeed:
         """See ``Feed``."""
         try:
             with self._connection.cursor() as cursor:
-                statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv)"
+                found = cursor.execute("SELECT getdatabaseencoding()").fetchone()
+                encoding = copy_encoding(found[0] if found else "UTF8")
+                statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
                 with cursor.copy(statement.encode()) as copy:
                     for row in copy:
                         on_block(bytes(row))
@@ -120,6 +124,11 @@ class PsycopgFeed:
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
+
+
+def copy_encoding(database: str) -> str:
+    """Return the encoding of COPY for a database's own: UTF-8, but bytes as they are where it has none (SQL_ASCII)."""
+    return "SQL_ASCII" if database == "SQL_ASCII" else "UTF8"
 
 
 def begin_statement(snapshot: str) -> str:

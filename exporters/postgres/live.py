@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from exporters.postgres import large_objects
 from exporters.postgres.connect import Address, parse_url
 from exporters.postgres.copy import BLOCK_BYTES
-from exporters.postgres.digest import Tally, tally_block, tally_empty_rows
+from exporters.postgres.digest import tally_block
 from exporters.postgres.feed import Feeds
 from exporters.postgres.plan import canonical_select, cut
 from exporters.postgres.session import hold
-
-Advance = Callable[[int, int], None]
-"""Called with rows and bytes of text that were read; thread-safe."""
+from exporters.tally import Advance, Tally, tally_empty_rows
 
 
 def live_tables(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from exporters.postgres import large_objects
 from exporters.postgres.connect import Address
 from exporters.postgres.errors import translate
+from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.parquet import READ_ERRORS, blocks_of, column_names, open_part
 from migrate.bundle import layout
@@ -109,7 +110,9 @@ class RowWriter:
             self._advance(rows, 0)
             return
         columns = ", ".join(map(quote_name, names))
-        statement = f"COPY {label} ({columns}) FROM STDIN WITH (FORMAT csv)"
+        row = connection.execute("SELECT getdatabaseencoding()").fetchone()
+        encoding = copy_encoding(row[0] if row else "UTF8")
+        statement = f"COPY {label} ({columns}) FROM STDIN WITH (FORMAT csv, ENCODING '{encoding}')"
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for block, rows in self._blocks(part, file):
                 view = memoryview(block)

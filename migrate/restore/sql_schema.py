@@ -81,7 +81,7 @@ def run_section(connection: psycopg.Connection[Any], script: bytes) -> None:
     """Run a section within the caller's transaction. Raises ``psycopg.Error``."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
     connection.execute(plain_sql(script, known))
-    connection.execute("RESET ROLE")
+    connection.execute("SET client_encoding = 'UTF8'")
 
 
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:

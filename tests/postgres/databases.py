@@ -47,7 +47,7 @@ def read_bundle(place: Path) -> BundleReader:
 
 def dump(url: str, *options: str) -> str:
     """What pg_dump says of a database; the key of psql's restricted mode is pinned, it is random otherwise."""
-    tools = find_tools(15)
+    tools = find_tools(int(fetch(url, "SHOW server_version_num")[0][0]) // 10000)
     environment = dict(os.environ) | parse_url(url).environment(None)
     arguments = [tools.pg_dump, "--restrict-key=key", *options]
     return subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout

@@ -1,5 +1,6 @@
 """Export, then restore: the target is the source."""
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -8,7 +9,7 @@ from migrate.bundle import layout
 from migrate.progress import Silent
 from migrate.restore.sql import restore_database
 from migrate.verify.database import check_parquet, compare_database
-from tests.postgres.databases import dump, fetch, run_sql
+from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +100,54 @@ def test_an_empty_database_is_counted_as_empty(exported, other_postgres):
     assert reader.catalog() == []
     outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
     assert (outcome.items, outcome.findings) == (0, ())
+
+
+def test_an_extensions_types_come_back_and_its_own_tables_are_its_own(postgres, exported, other_postgres):
+    if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"):
+        pytest.skip("this PostgreSQL is built without contrib: hstore is not tried")
+    _, reader = exported(
+        "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); INSERT INTO t VALUES ('a=>1, b=>NULL'), (NULL), ('')"
+    )
+    target = other_postgres.database()
+    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    assert fetch(target, "SELECT h -> 'a' FROM t WHERE h ? 'a'") == [("1",)]
+
+
+def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
+    try:
+        fetch(postgres.url, "SELECT '<a/>'::xml")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this PostgreSQL is built without libxml: xml is not tried")
+    _, reader = exported(
+        "CREATE TABLE t AS SELECT unnest(ARRAY['<a>b &amp; c</a>', 'text only', '', NULL]::xml[]) AS x"
+    )
+    target = other_postgres.database()
+    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+
+
+def test_values_larger_than_a_block_come_back(exported, other_postgres):
+    _, reader = exported(
+        "CREATE TABLE t AS SELECT n AS id, repeat(E'a,\\n\"', 1000000) AS t,"
+        " decode(repeat('00ff', 1500000), 'hex') AS b FROM generate_series(1, 3) n; INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
+    )
+    target = other_postgres.database()
+    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    assert fetch(target, "SELECT length(t), length(b) FROM t WHERE id = 1") == [(4000000, 3000000)]
+
+
+def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres, tmp_path):
+    url, target = (postgres.url_of("bytes_only"), other_postgres.url_of("bytes_only"))
+    for server in (postgres, other_postgres):
+        run_sql(
+            server.url,
+            "CREATE DATABASE bytes_only ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0",
+        )
+    run_sql(
+        url,
+        "CREATE TABLE t (a text, j json, n int);"
+        " INSERT INTO t VALUES (E'\\xff\\xfe,\\n', '{}', 1), (NULL, NULL, 2), ('', '\"\"', 3)",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
+    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
