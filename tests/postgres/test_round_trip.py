@@ -128,6 +128,7 @@ def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
 def test_values_larger_than_a_block_come_back(exported, other_postgres):
     _, reader = exported(
         "CREATE TABLE t AS SELECT n AS id, repeat(E'a,\\n\"', 1000000) AS t,"
+        ""
         " decode(repeat('00ff', 1500000), 'hex') AS b FROM generate_series(1, 3) n; INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
     )
     target = other_postgres.database()
@@ -151,3 +152,15 @@ def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres
     reader = read_bundle(tmp_path / "bundle")
     assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
     assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+
+
+def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exported, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no such login")
+
+    monkeypatch.setattr("exporters.postgres.feed.AsyncpgFeed", refuse)
+    url, reader = exported(
+        "CREATE TABLE t AS SELECT n AS x, E'a\\nb' AS t FROM generate_series(1, 1000) n; CREATE TABLE e ()"
+    )
+    assert compare_database(reader, "app", url, workers=1, progress=Silent()) == []
+    assert table(reader, "t").items == 1000
