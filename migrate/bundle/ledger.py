@@ -1,5 +1,5 @@
 """What a run knows of the finished units: an SQLite file in the temporary directory, so that 100,000 units
-need no memory.
+need no memory. It has no name there, so that a killed run leaves nothing behind.
 
 It is a cache of the commit records at the place and of nothing else: losing it costs reading them again. It
 also answers
@@ -56,12 +56,11 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="moveout-")
         self._lock = threading.Lock()
-        self._db = sqlite3.connect(
-            Path(self._directory.name) / "ledger.sqlite", check_same_thread=False, isolation_level=None
-        )
-        self._db.executescript(_TABLES)
+        with _told(), tempfile.TemporaryDirectory(prefix="moveout-") as directory:
+            path = Path(directory) / "ledger.sqlite"
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.executescript(_TABLES)
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +70,6 @@ class Ledger:
     ) -> None:
         with self._lock:
             self._db.close()
-        self._directory.cleanup()
 
     def add(self, record: CommitRecord) -> None:
         """Take in a finished unit. Raises ``MoveoutError`` if another unit has written one of its files."""
@@ -199,18 +197,12 @@ class Ledger:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction. Raises ``NoSpaceError`` where the temporary directory is full."""
-        try:
-            with self._lock, self._db:
-                self._db.execute("BEGIN")
-                yield
-        except sqlite3.Error as exc:
-            raise NoSpaceError(
-                f"the temporary directory {self._directory.name} cannot be written: {exc}",
-                next_step="make room there or set TMPDIR, then run the same command again",
-            ) from exc
+        with _told(), self._lock, self._db:
+            self._db.execute("BEGIN")
+            yield
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
-        with self._lock:
+        with _told(), self._lock:
             return self._db.execute(query, values).fetchall()
 
     def _pages(self, query: str, order: str, *fixed: str, marks: int = 1) -> Iterator[Any]:
@@ -219,6 +211,18 @@ class Ledger:
         while rows := self._rows(f"{query} ORDER BY {order} LIMIT {_PAGE}", *fixed, *last):
             yield from rows
             last = tuple(rows[-1][:marks])
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise ``NoSpaceError`` where the temporary directory is full or cannot be written."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise NoSpaceError(
+            f"the temporary directory {tempfile.gettempdir()} cannot be written: {exc}",
+            next_step="make room there or set TMPDIR, then run the same command again",
+        ) from exc
 
 
 def _text(value: str) -> str:

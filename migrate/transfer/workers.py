@@ -33,9 +33,9 @@ def run_workers(lanes: Lanes, workers: int, *, stores: Sequence[Store], on_stuck
         threading.Thread(target=work, name=f"moveout-transfer-{number}", daemon=True)
         for number in range(workers)
     ]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)
@@ -53,7 +53,8 @@ def run_workers(lanes: Lanes, workers: int, *, stores: Sequence[Store], on_stuck
 def _ended(threads: Sequence[threading.Thread], seconds: float) -> bool:
     end = time.monotonic() + seconds
     for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+        if thread.ident is not None:  # an interruption may come before the last one is started
+            thread.join(max(0.0, end - time.monotonic()))
     return not any(thread.is_alive() for thread in threads)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from contextlib import suppress
 
@@ -115,6 +116,19 @@ def test_a_full_temporary_directory_is_told():
         with pytest.raises(NoSpaceError, match=r"temporary directory .* is full") as caught:
             fill(ledger)
         assert "TMPDIR" in caught.value.next_step
+
+
+def test_a_ledger_leaves_nothing_behind_even_when_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Ledger() as ledger:
+        fill(ledger)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_directory_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(NoSpaceError, match="gone cannot be written"):
+        Ledger()
 
 
 def test_many_units_are_walked_page_by_page():
