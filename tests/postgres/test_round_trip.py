@@ -129,7 +129,8 @@ def test_values_larger_than_a_block_come_back(exported, other_postgres):
     _, reader = exported(
         "CREATE TABLE t AS SELECT n AS id, repeat(E'a,\\n\"', 1000000) AS t,"
         ""
-        " decode(repeat('00ff', 1500000), 'hex') AS b FROM generate_series(1, 3) n; INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
+        " decode(repeat('00ff', 1500000), 'hex') AS b FROM generate_series(1, 3) n;"
+        " INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
     )
     target = other_postgres.database()
     assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
