@@ -14,10 +14,10 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import parse_url
-from exporters.postgres.digest import Tally, to_hex
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.live import live_tables
+from exporters.tally import Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError, UsageError

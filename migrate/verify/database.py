@@ -1,21 +1,19 @@
-"""A bundle's tables against a live database, and against their own Parquet files."""
+"""A bundle's tables against a live database, and against their own Parquet files, whichever engine they are of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporters.postgres import large_objects
-from exporters.postgres.connect import parse_url
-from exporters.postgres.digest import Tally, to_hex
-from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.live import live_tables
-from exporters.postgres.parquet import READ_ERRORS, tally_part
+from exporters.engine import Engine, engine_for
+from exporters.tally import Tally, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.errors import UsageError
 from migrate.progress import Progress
+
+NO_TABLE = 0
+"""The number of what the catalog lists beside the tables (PostgreSQL's large objects): where empty, it is nowhere."""
 
 
 def compare_database(
@@ -27,19 +25,19 @@ def compare_database(
     progress: Progress,
     password: str | None = None,
 ) -> list[Finding]:
-    """Compare row counts and digests of every table of ``source`` with the database at ``url``.
+    """Compare row counts and digests of every table of ``source`` with the database at ``url``, which is of the
+    same kind.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
-    if source not in reader.sources:
-        names = ", ".join(sorted(reader.sources))
-        raise UsageError(f"the bundle has no source {source}", next_step=f"It has: {names}.")
+    engine = engine_for(reader.info.source(source).kind)
     tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
     items = sum(table.items for table in tables)
     progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
     live = dict(
-        live_tables(
-            parse_url(url, password=password),
+        engine.live_tables(
+            url,
+            password=password,
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
         )
@@ -48,18 +46,18 @@ def compare_database(
     findings = []
     for table in tables:
         tally = live.pop((table.schema, table.name), None)
-        findings += compare_table(table, tally)
+        findings += compare_table(engine, table, tally)
     for (schema, name), tally in sorted(live.items()):
-        label = quote_qualified(schema, name)
+        label = engine.label(schema, name)
         findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))
     return findings
 
 
-def compare_table(table: CatalogRow, tally: Tally | None) -> list[Finding]:
+def compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
     """Compare one table's rows with what was found of it; ``None`` for not at all."""
-    label = quote_qualified(table.schema, table.name)
+    label = engine.label(table.schema, table.name)
     if tally is None:
-        if table.number == large_objects.NUMBER and not table.items:
+        if table.number == NO_TABLE and not table.items:
             return []
         return [Finding(label, "is missing in the database", f"{table.items} rows", "no table")]
     if tally.rows != table.items:
@@ -69,24 +67,25 @@ def compare_table(table: CatalogRow, tally: Tally | None) -> list[Finding]:
     return []
 
 
-def parquet_digest(reader: BundleReader, table: CatalogRow) -> Tally:
-    """Return rows and digest of a table from its Parquet parts, rendered back to the server's text. Raises
-    whatever
-    ``exporters.postgres.parquet.READ_ERRORS`` lists where a part cannot be read.
+def parquet_digest(engine: Engine, reader: BundleReader, table: CatalogRow) -> Tally:
+    """Return rows and digest of a table from its Parquet parts. Raises what ``engine.read_errors`` lists where a part
+    cannot be read.
     """
     found = Tally()
     for part in table.details["parts"]:
-        found += tally_part(reader.open(layout.source_file(table.source, part["name"])), part["rows"])
+        file = reader.open(layout.source_file(table.source, part["name"]))
+        found += engine.tally_part(file, part["rows"])
     return found
 
 
 def check_parquet(reader: BundleReader, tables: Sequence[CatalogRow]) -> list[Finding]:
-    """Compare what the Parquet parts of tables hold with the catalog; for ``verify --level full``."""
+    """Compare what the Parquet parts of tables hold with the catalog."""
     findings = []
     for table in tables:
+        engine = engine_for(reader.info.source(table.source).kind)
         try:
-            findings += compare_table(table, parquet_digest(reader, table))
-        except READ_ERRORS as exc:
-            label = quote_qualified(table.schema, table.name)
+            findings += compare_table(engine, table, parquet_digest(engine, reader, table))
+        except engine.read_errors as exc:
+            label = engine.label(table.schema, table.name)
             findings.append(Finding(label, f"its Parquet files cannot be read: {exc}"))
     return findings

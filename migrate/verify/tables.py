@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
-from exporters.postgres.digest import Tally, to_hex
-from exporters.postgres.parquet import READ_ERRORS, tally_part
+from exporters.engine import Engine, engine_for, has_engine
+from exporters.tally import Tally, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.verify.pool import in_parallel
-
-KINDS = frozenset({"postgresql", "postgres"})
-"""Sources whose digests this module can compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +28,10 @@ def check(
 ) -> Iterator[Finding]:
     """Yield what differs, part by part and table by table."""
     for row in rows:
-        if row.kind != "table" or reader.sources[row.source].kind not in KINDS:
+        kind = reader.sources[row.source].kind
+        if row.kind != "table" or not has_engine(kind):
             continue
+        engine = engine_for(kind)
         try:
             parts = [
                 _Part(layout.source_file(row.source, str(part["name"])), int(part["rows"]))
@@ -42,7 +42,7 @@ def check(
             continue
         total = Tally()
         unread = False
-        found = in_parallel(executor, lambda part: _tally(reader, part), parts, ahead=ahead)
+        found = in_parallel(executor, partial(_tally, engine, reader), parts, ahead=ahead)
         for part, tally in zip(parts, found, strict=True):
             if isinstance(tally, Finding):
                 unread = True
@@ -64,13 +64,13 @@ def check(
             )
 
 
-def _tally(reader: BundleReader, part: _Part) -> Tally | Finding:
+def _tally(engine: Engine, reader: BundleReader, part: _Part) -> Tally | Finding:
     try:
         with reader.open(part.key) as file:
-            return tally_part(file, part.rows)
+            return engine.tally_part(file, part.rows)
     except DamageError:
         return Finding(part.key, "is missing; it is in the catalog")
-    except READ_ERRORS as exc:
+    except engine.read_errors as exc:
         return Finding(part.key, "cannot be read as Parquet", found=str(exc)[:200])
 
 
