@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from exporters.postgres import hexadecimal
-from exporters.postgres.catalog import Column
-from exporters.postgres.render import EXACT_OF, GENERATED, KIND, PLAIN, text_of
+from exporters import hexadecimal, kinds
+from exporters.postgres.render import EXACT_OF, GENERATED, KIND, PLAIN, QUOTED, text_of
+from exporters.postgres.types import Kind
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -27,8 +28,43 @@ _REGULAR: Mapping[str, str] = {
     "timestamptz": r"^[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\+00$",
     "decimal": r"^-?[0-9]+(\.[0-9]+)?$",
     "bool": r"^[tf]$",
+    **kinds.REGULAR,
 }
 """What the text of a value that the type can hold looks like; for the kinds that can print others."""
+
+
+class Column(Protocol):
+    """What a layout needs to know of a column, whichever engine it is of."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def sql_type(self) -> str:
+        """The server's own spelling of its type."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """How its text becomes values."""
+        ...
+
+    @property
+    def not_null(self) -> bool:
+        """Whether NULL is refused."""
+        ...
+
+    @property
+    def generated(self) -> bool:
+        """Whether the server computes it."""
+        ...
+
+    @property
+    def collation(self) -> str:
+        """Its collation, or nothing."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +98,8 @@ def _field(column: Column) -> pa.Field:
     metadata = {KIND: column.kind.name, b"moveout.type": column.sql_type}
     if column.kind.plain:
         metadata[PLAIN] = "1"
+    if column.kind.quoted:
+        metadata[QUOTED] = "1"
     if column.generated:
         metadata[GENERATED] = "1"
     if column.collation:
@@ -227,4 +265,5 @@ _CONVERT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "time": _time,
     "bytes": hexadecimal.parse_bytes,
     "uuid": hexadecimal.parse_uuid,
+    **kinds.CONVERT,
 }

@@ -28,7 +28,7 @@ MAX_DECIMAL_DIGITS = 38
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``expression`` makes the canonical SQL from a quoted column name. ``compared``: the text is parsed as a string
-    first and every value rendered back. ``plain``: its text never needs quotes in CSV.
+    first and every value rendered back. ``plain``: its text never needs quotes in CSV; ``quoted``: it always has them.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Kind:
     stored: pa.DataType
     compared: bool = False
     plain: bool = True
+    quoted: bool = False
     expression: Callable[[str], str] = str
 
 

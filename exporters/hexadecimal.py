@@ -21,9 +21,12 @@ def parse_bytes(text: pa.Array) -> pa.Array:
     return _pairs(digits.cast(pa.binary()))
 
 
-def bytes_text(values: pa.Array) -> pa.Array:
+def bytes_text(values: pa.Array, *, upper: bool = False) -> pa.Array:
     r"""Return ``\x…`` for every value."""
-    return pc.binary_join_element_wise(pa.scalar(b"\\x", pa.binary()), _digits(values), b"")
+    digits = _digits(values)
+    if upper:
+        digits = pc.ascii_upper(digits.cast(pa.string())).cast(pa.binary())
+    return pc.binary_join_element_wise(pa.scalar(b"\\x", pa.binary()), digits, b"")
 
 
 def parse_uuid(text: pa.Array) -> pa.Array:
