@@ -89,9 +89,9 @@ def make_cluster(name: str, directory: Path, password: str, borrow: Callable[[st
     bin_dir, user, data = find_postgres(), _unprivileged_user(), directory / "data"
     directory.mkdir(parents=True, exist_ok=True)
     if user and not _reaches(user, bin_dir / "postgres"):
-        bin_dir = _copied(bin_dir, borrow("moveout-postgres-"))
+        bin_dir = _copied(bin_dir, borrow("programs-"))
     if user and not _reaches(user, directory):
-        data = borrow(f"moveout-{name}-") / "data"
+        data = borrow(f"{name}-") / "data"
     if not (data / "PG_VERSION").exists():
         _initdb(name, Cluster(bin_dir, data, user), directory / "initdb.log", password)
     return Cluster(bin_dir, data, user)

@@ -196,7 +196,8 @@ class Servers:
 
     def _borrow(self, prefix: str) -> Path:
         """Make a directory that another user can reach; it goes away with the servers."""
-        path = Path(tempfile.mkdtemp(prefix=prefix))
+        sweep(Path(tempfile.gettempdir()))
+        path = Path(tempfile.mkdtemp(prefix=f"{_BORROWED}{os.getpid()}-{prefix}"))
         path.chmod(0o755)
         self._borrowed.append(path)
         return path
@@ -222,6 +223,17 @@ _Started = TypeVar("_Started")
 
 FOREIGN = ("AWS_", "PG", "MOVEOUT_CASE")
 """Prefixes of variables by which the caller's environment would reach servers other than ours."""
+
+
+_BORROWED = "moveout-servers-"
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes have borrowed: the name says whose it was."""
+    for path in directory.glob(f"{_BORROWED}*-*"):
+        pid = path.name.removeprefix(_BORROWED).partition("-")[0]
+        if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def environment_for(servers: Servers) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The servers are real, reached by profile and pgpass alone, and do not outlive their parent."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 
 from scripts.process import ServerError, start
-from scripts.servers import Servers
+from scripts.servers import Servers, sweep
 
 
 @pytest.mark.parametrize("name", ["minio", "other_minio", "versitygw"])
@@ -106,3 +107,13 @@ def test_the_wheel_brings_a_postgres_of_its_own(tmp_path, monkeypatch):
         assert version in said.stdout
         child = server.child
     assert child.popen.returncode == 0
+
+
+def test_what_a_killed_process_borrowed_is_swept(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    dead, alive = (tmp_path / f"moveout-servers-{pid}-x-y" for pid in (gone.pid, os.getpid()))
+    dead.mkdir()
+    alive.mkdir()
+    sweep(tmp_path)
+    assert [path for path in (dead, alive) if path.exists()] == [alive]

@@ -23,7 +23,7 @@ from migrate.transfer.origin import Sealed, read_sealed
 from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import FileJob, Phases, WantedFile, candidates, phases, plan_file
 from migrate.transfer.tally import Tally
-from migrate.transfer.target import TransferState, survey, write_state
+from migrate.transfer.target import TransferState, make_room, survey, write_state
 from migrate.transfer.workers import run_workers
 
 
@@ -70,7 +70,11 @@ class _Run:
         self.tally = Tally(progress)
         self._origin, self._target, self._sealed, self._lease = origin, target, sealed, lease
         self._workers, self._progress, self._recheck = workers, progress, recheck
-        self._present, self._resumed = survey(target, sealed)
+        surveyed = survey(target, sealed)
+        if surveyed.predecessor:
+            progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
+            surveyed = make_room(target, sealed, surveyed, origin.place)
+        self._present, self._resumed = surveyed.present, surveyed.begun
         self._uploads = _by_key(target.uploads()) if self._present else {}
         self._lanes: Lanes | None = None
 

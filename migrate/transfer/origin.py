@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -18,14 +18,15 @@ from migrate.transfer.plan import WantedFile
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, and what
-    lies there without belonging to it.
+    """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, what
+    lies there without belonging to it, and the ids of the incomplete bundles that it was continued from.
     """
 
     id: str
     files: list[WantedFile]
     findings: list[Finding]
     extra: list[Finding]
+    continues: Collection[str] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -43,7 +44,7 @@ def read_sealed(origin: Store) -> Sealed:
     hashes = dict(_tag_entries(origin))
     manifest = origin.read(layout.MANIFEST)
     promised = hashes.get(layout.MANIFEST)
-    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, _is_payload):
+    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, is_payload):
         hashes[entry.key] = entry.sha256
     findings = [
         Finding(key, "is in the manifest but not at the origin") for key in hashes if key not in present
@@ -61,7 +62,8 @@ def read_sealed(origin: Store) -> Sealed:
         for key, size in present.items()
         if key in hashes or _is_unlisted(key)
     ]
-    return Sealed(_bundle_id(origin), files, findings, extra)
+    identity = _identity(origin)
+    return Sealed(bundle_id(identity), files, findings, extra, _continues(identity))
 
 
 def bundle_id(data: bytes) -> str:
@@ -92,14 +94,20 @@ def _tag_entries(origin: Store) -> Iterator[tuple[str, str]]:
         yield entry.key, entry.sha256
 
 
-def _bundle_id(origin: Store) -> str:
+def _continues(data: bytes) -> Collection[str]:
+    found = json.loads(data).get("continues", ())
+    return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
+def _identity(origin: Store) -> bytes:
     try:
-        return bundle_id(origin.read(layout.BUNDLE_META))
+        return origin.read(layout.BUNDLE_META)
     except GoneError as exc:
         raise DamageError(layout.BUNDLE_META, expected="the bundle's identity", found="no such file") from exc
 
 
-def _is_payload(name: str) -> bool:
+def is_payload(name: str) -> bool:
+    """Tell whether ``name`` may be a payload file's."""
     return name.startswith(layout.DATA) and layout.is_payload_name(name)
 
 

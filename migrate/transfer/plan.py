@@ -51,7 +51,7 @@ class FileJob:
 @dataclass(frozen=True, slots=True)
 class Phases:
     """The order that keeps a half transferred place from being taken for a sealed bundle: payload, then tag
-    files, then, one after the other, the tag manifest and ``bagit.txt``.
+    files, then, one after the other, ``bagit.txt`` and the tag manifest.
     """
 
     payload: Sequence[WantedFile]
@@ -59,7 +59,7 @@ class Phases:
     seals: Sequence[WantedFile]
 
 
-SEALS = (layout.TAG_MANIFEST, layout.BAGIT)
+SEALS = (layout.BAGIT, layout.TAG_MANIFEST)
 
 
 def phases(files: Iterable[WantedFile]) -> Phases:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
 
 from migrate.bundle import canonical, layout
+from migrate.bundle.layout import is_tag_name
+from migrate.bundle.reader import hash_file
+from migrate.bundle.tagfiles import parse_manifest
 from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.store.base import Store
-from migrate.transfer.origin import Sealed, bundle_id
+from migrate.transfer.origin import Sealed, bundle_id, is_payload
 from migrate.transfer.plan import foreign
 
 VERSION = 1
@@ -17,13 +21,14 @@ VERSION = 1
 @dataclass(frozen=True, slots=True)
 class TransferState:
     """``_work/transfer.json``: which bundle comes from where, and how much it is. ``origin`` is without
-    secrets.
+    secrets. ``replaces``: the bundle that lay there before, as long as what is left of it is not cleared.
     """
 
     id: str
     origin: str
     files: int
     size_bytes: int
+    replaces: str = ""
 
 
 def write_state(store: Store, state: TransferState) -> None:
@@ -35,6 +40,7 @@ def write_state(store: Store, state: TransferState) -> None:
         "files": state.files,
         "size_bytes": state.size_bytes,
     }
+    value |= {"replaces": state.replaces} if state.replaces else {}
     store.put(layout.TRANSFER_STATE, canonical.encode(value))
 
 
@@ -48,43 +54,114 @@ def read_state(store: Store) -> TransferState | None:
     canonical.check_version(value, layout.TRANSFER_STATE, VERSION)
     try:
         return TransferState(
-            str(value["id"]), str(value["origin"]), int(value["files"]), int(value["size_bytes"])
+            str(value["id"]),
+            str(value["origin"]),
+            int(value["files"]),
+            int(value["size_bytes"]),
+            str(value.get("replaces", "")),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(layout.TRANSFER_STATE, expected="a transfer", found=repr(data[:80])) from exc
 
 
-def survey(target: Store, sealed: Sealed) -> tuple[dict[str, int], bool]:
-    """Return (key -> size of what lies at the target, whether a transfer of this bundle was begun).
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What lies at the target: sizes by key; whether a transfer of this bundle was begun; and the id of the
+    bundle that this one continues and that must make room first, "" where there is none.
+    """
 
-    Raises ``NotEmptyError`` if the place holds anything but (a part of) this very bundle.
+    present: dict[str, int]
+    begun: bool
+    predecessor: str
+
+
+def survey(target: Store, sealed: Sealed) -> Surveyed:
+    """Look at the target. Raises ``NotEmptyError`` if the place holds anything but (a part of) this very
+    bundle, or of one that it continues.
     """
     present = {info.key: info.size_bytes for info in target.list()}
     state = read_state(target) if layout.TRANSFER_STATE in present else None
-    _check_owner(target, sealed, present, state)
+    predecessor = _predecessor(target, sealed, present, state)
     wanted = {file.key for file in sealed.files}
-    stranger = next(foreign(present, wanted), None)
+    allowed = wanted | _files_of_predecessor(target, present) if predecessor else wanted
+    stranger = next(foreign(present, allowed), None)
     if stranger is not None:
         raise NotEmptyError(
             f"{target.place} holds {stranger!r}, which is no file of the bundle",
             next_step="choose an empty place, or remove what lies there",
         )
-    return present, state is not None
+    return Surveyed(present, state is not None and state.id == sealed.id, predecessor)
 
 
-def _check_owner(
+def make_room(target: Store, sealed: Sealed, surveyed: Surveyed, origin: str) -> Surveyed:
+    """Remove what the predecessor has and this bundle has not, or has otherwise; the lease must be held.
+
+    The tag manifest goes first, so that nobody takes the place for sealed meanwhile. After a crash at any
+    point the same call goes on: the state says that there is room to be made.
+    """
+    present = dict(surveyed.present)
+    replaced = _hashes(target, present) or _hashed(target, sealed, present)
+    state = TransferState(sealed.id, origin, len(sealed.files), sealed.size_bytes, surveyed.predecessor)
+    write_state(target, state)
+    wanted = {file.key: file.sha256 for file in sealed.files}
+    # The manifest goes last: it says which of the other files differ.
+    stale = [key for key in present if key.startswith(layout.DATA) and _differs(key, wanted, replaced)]
+    tags = [key for key in present if not key.startswith((layout.DATA, layout.WORK))]
+    for key in sorted({*stale, *tags}, key=_order):
+        target.delete(key)
+        del present[key]
+    write_state(target, replace(state, replaces=""))
+    return Surveyed(present, begun=True, predecessor="")
+
+
+def _order(key: str) -> int:
+    return {layout.TAG_MANIFEST: 0, layout.BAGIT: 1, layout.MANIFEST: 3}.get(key, 2)
+
+
+def _differs(key: str, wanted: Mapping[str, str | None], replaced: Mapping[str, str]) -> bool:
+    return key not in wanted or wanted[key] != replaced.get(key)
+
+
+def _hashes(target: Store, present: Mapping[str, int]) -> dict[str, str]:
+    """Return the SHA-256 by key of the payload at the target, where a manifest still tells."""
+    if layout.MANIFEST not in present:
+        return {}
+    data = target.read(layout.MANIFEST)
+    return {entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, is_payload)}
+
+
+def _hashed(target: Store, sealed: Sealed, present: Mapping[str, int]) -> dict[str, str]:
+    """Return the same by reading, for files that may be the same: where no manifest had arrived yet."""
+    same = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
+    payload = [key for key in same if key.startswith(layout.DATA)]
+    kept = {key: target.stat(key).sha256 for key in payload} if target.keeps_sha256 else {}
+    return {key: kept.get(key) or hash_file(target, key) for key in payload}
+
+
+def _files_of_predecessor(target: Store, present: Mapping[str, int]) -> set[str]:
+    """Return the files that may go: what its manifest names, tag files, and, where its transfer had not come
+    to the manifest yet, whatever has a payload's name.
+    """
+    known = set(_hashes(target, present))
+    return {key for key in present if key in known or is_tag_name(key) or (not known and is_payload(key))}
+
+
+def _predecessor(
     target: Store, sealed: Sealed, present: Mapping[str, int], state: TransferState | None
-) -> None:
-    other = None
+) -> str:
+    """Return the id of the bundle that must make room. Raises ``NotEmptyError`` for what must not."""
+    found, what = "", ""
     if layout.EXPORT_STATE in present:
-        other = "an export"
-    elif state is not None and state.id != sealed.id:
-        other = f"the transfer of another bundle ({state.id}, from {state.origin})"
-    elif state is None and layout.BUNDLE_META in present:
+        what = "an export"
+    elif state is not None:
+        found = state.id if state.id != sealed.id else state.replaces
+        what = f"the transfer of another bundle ({found}, from {state.origin})"
+    elif layout.BUNDLE_META in present:
         found = bundle_id(target.read(layout.BUNDLE_META))
-        if found != sealed.id:
-            other = f"another bundle ({found})"
-    if other is not None:
+        found = found if found != sealed.id else ""
+        what = f"another bundle ({found})"
+    if layout.EXPORT_STATE in present or (found and found not in sealed.continues):
         raise NotEmptyError(
-            f"{target.place} holds {other}, not bundle {sealed.id}", next_step="choose an empty place"
+            f"{target.place} holds {what}, not bundle {sealed.id}", next_step="choose an empty place"
         )
+    return found

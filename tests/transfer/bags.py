@@ -3,21 +3,25 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from migrate.store.base import Store
 
 MIB = 2**20
 
 
-def seal(store: Store, payload: Mapping[str, bytes], *, bundle_id: str = "bundle-1") -> dict[str, bytes]:
+def seal(
+    store: Store, payload: Mapping[str, bytes], *, bundle_id: str = "bundle-1", continues: Sequence[str] = ()
+) -> dict[str, bytes]:
     """Write a sealed bag with this payload (keys without ``data/``); return all of its files."""
     files = {f"data/{name}": data for name, data in payload.items()}
     manifest = "".join(f"{sha256(data)}  {key}\n" for key, data in sorted(files.items()))
     tags = {
         "bagit.txt": b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n",
         "manifest-sha256.txt": manifest.encode(),
-        "meta/bundle.json": json.dumps({"id": bundle_id, "version": 1}).encode(),
+        "meta/bundle.json": json.dumps(
+            {"id": bundle_id, "version": 1, "continues": list(continues)}
+        ).encode(),
     }
     tag_manifest = "".join(f"{sha256(data)}  {key}\n" for key, data in sorted(tags.items()))
     files |= tags | {"tagmanifest-sha256.txt": tag_manifest.encode()}

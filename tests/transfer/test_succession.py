@@ -1,0 +1,118 @@
+"""A bundle that was sealed with gaps, moved, continued and sealed again takes the place of its predecessor."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.errors import NotEmptyError, UnreachableError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail
+from migrate.store.local import LocalStore
+from migrate.transfer import TransferOutcome, transfer
+from tests.transfer.bags import MIB, contents, noise, seal
+
+OLD = {
+    "app/same.parquet": noise(5000, 1),
+    "app/other.parquet": noise(5000, 2),
+    "app/gone.parquet": noise(400, 3),
+    "app/packs/same.tar": noise(6 * MIB, 4),
+    "app/packs/other.tar": noise(6 * MIB, 5),
+}
+NEW = (
+    OLD | {"app/other.parquet": noise(5000, 6), "app/packs/other.tar": noise(6 * MIB, 7), "app/new": b"new"}
+) | {}
+del NEW["app/gone.parquet"]
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("old")
+    store = LocalStore(root)
+    store.put("sig/custody.log", b"of the old one")
+    store.put("sig/old-only", b"of the old one")
+    seal(store, OLD, bundle_id="old")
+    return root
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("new")
+    store = LocalStore(root)
+    store.put("sig/custody.log", b"of the new one")
+    seal(store, NEW, bundle_id="new", continues=["older", "old"])
+    return root
+
+
+def move(origin: Path, target: MultipartStore) -> TransferOutcome:
+    return transfer(open_place(str(origin)), target, workers=3, progress=Silent())
+
+
+def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
+    """Whoever finds a tag manifest finds all that it promises, and nothing else."""
+    if layout.TAG_MANIFEST not in files:
+        return True
+    promised = dict(
+        reversed(line.split("  "))
+        for name in (layout.TAG_MANIFEST, layout.MANIFEST)
+        for line in files[name].decode().splitlines()
+    )
+    there = {key for key in files if not key.startswith(("_work/", "sig/"))} - {
+        layout.TAG_MANIFEST,
+        layout.BAGIT,
+    }
+    return promised.keys() - {layout.BAGIT} == there and all(
+        hashlib.sha256(files[key]).hexdigest() == digest for key, digest in promised.items()
+    )
+
+
+def test_it_takes_the_place_and_what_is_the_same_is_not_sent_again(old, new, target):
+    move(old, target)
+    outcome = move(new, target)
+    assert contents(target) == contents(LocalStore(new))
+    tags = sum(len(data) for key, data in contents(LocalStore(new)).items() if not key.startswith("data/"))
+    assert outcome.bytes_moved == 5000 + 6 * MIB + 3 + tags
+    assert list(target.uploads()) == []
+
+
+def test_it_takes_the_place_of_a_half_transferred_one(old, new, target):
+    plan = FaultPlan(Fault("put", fail(UnreachableError("cut")), prefix=layout.MANIFEST, times=99))
+    with pytest.raises(UnreachableError):
+        move(old, Faulty(target, plan))
+    outcome = move(new, target)
+    assert contents(target) == contents(LocalStore(new))
+    assert outcome.bytes_moved < 7 * MIB
+
+
+@pytest.mark.parametrize("what", ["delete", "put"])
+def test_broken_off_anywhere_it_never_looks_sealed_and_goes_on(old, new, tmp_path, what):
+    for number in (1, 2, 3, 4, 6, 9, 12):
+        target = open_place(str(tmp_path / f"{what}-{number}"))
+        move(old, target)
+        plan = FaultPlan(Fault(what, fail(UnreachableError("cut")), nth=number, times=99))
+        with suppress(UnreachableError):
+            move(new, Faulty(target, plan))
+        target.delete(layout.LEASE)  # of a run that could not even give that back
+        assert is_whole_or_unsealed(contents(target))
+        assert move(new, target).findings == []
+        assert contents(target) == contents(LocalStore(new))
+
+
+def test_the_predecessor_does_not_come_back(old, new, target):
+    move(new, target)
+    with pytest.raises(NotEmptyError, match="another bundle"):
+        move(old, target)
+    assert contents(target) == contents(LocalStore(new))
+
+
+def test_a_stranger_s_file_beside_the_predecessor_is_left_alone(old, new, target):
+    move(old, target)
+    target.put("data/app/holiday.jpg", b"sea")
+    before = contents(target)
+    with pytest.raises(NotEmptyError, match="holiday"):
+        move(new, target)
+    assert contents(target) == before
