@@ -35,6 +35,7 @@ from migrate.store import s3_client
 from migrate.store.checksums import crc64nvme, from_header
 from migrate.store.s3_configuration import read_configuration
 from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket
+from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 
 PAGE_KEYS = 1000
@@ -53,6 +54,7 @@ class S3Bucket:
         self.boto = s3_client.client(location)
         self.client = CrtClient(self.boto, location)
         self.requests = Stream(self.client)
+        self._lanes = Lanes(self.boto, location, self.requests)
         self.server = ""
         self._no_tags = False
 
@@ -71,7 +73,11 @@ class S3Bucket:
         """See ``Bucket.fetch``."""
         jobs = (Job(summary, _get(summary), summary.size_bytes) for summary in wanted)
         with _as_source_errors(self.url):
-            for answer in self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags):
+            if self._lanes.usable:
+                answers = self._lanes.run(jobs, also=self._ask_tags)
+            else:
+                answers = self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
+            for answer in answers:
                 yield self._fetched(answer)
 
     def head(self, summary: ObjectSummary) -> Fetched:

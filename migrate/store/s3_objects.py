@@ -85,6 +85,14 @@ class Stream:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
         return patiently(lambda: self._client.call(request), total_seconds=self._patience)
 
+    def send(self, request: Request) -> Pending:
+        """Send one request; do not wait."""
+        return self._client.send(request)
+
+    def one(self, job: Job[Item], also: Callable[[Item, Headers], Request | None] | None) -> Answer[Item]:
+        """Do one job, trying again. Raises like ``run``."""
+        return self._settle(job, self._send(job, also), also)
+
     def _send(self, job: Job[Item], also: Callable[[Item, Headers], Request | None] | None) -> Pending:
         if also is None:
             return self._client.send(job.request)

@@ -1,0 +1,126 @@
+"""The fast way to small objects: signed as botocore signs, and whatever goes wrong goes the careful way."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from migrate.store import s3_lanes
+from migrate.store.s3_bucket import open_bucket
+from migrate.store.s3_lanes import Signer, parse_head
+from scripts.servers import S3Server
+from tests.objects.conftest import Shop
+
+MakeShop = Callable[[S3Server], Shop]
+
+
+@pytest.mark.parametrize("token", [None, "a/session+token=="])
+def test_requests_are_signed_as_botocore_signs_them(token: str | None) -> None:
+    credentials = Credentials("AKID", "secret", token)
+    sent = Signer(credentials, "eu-west-1", "127.0.0.1:9000").get(
+        "/bucket/a%20b%2B%0A", {"If-Match": '"e"', "x-amz-checksum-mode": "ENABLED"}
+    )
+    _, headers = parse_head(b"HTTP/1.1 200 OK\r\n" + sent.split(b"\r\n", 1)[1].removesuffix(b"\r\n\r\n"))
+    names = [name for name in headers if name.startswith("x-amz-")]
+    request = AWSRequest(
+        method="GET",
+        url="http://127.0.0.1:9000/bucket/a%20b%2B%0A",
+        headers={name: headers[name] for name in names if name not in {"x-amz-date", "x-amz-security-token"}},
+    )
+    request.context["payload_signing_enabled"] = False
+    request.context["timestamp"] = headers["x-amz-date"]
+    auth = S3SigV4Auth(credentials, "s3", "eu-west-1")
+    assert abs((datetime.now(UTC) - _moment(headers["x-amz-date"])).total_seconds()) < 60
+    canonical = auth.canonical_request(_with(request, headers, names))
+    expected = auth.signature(auth.string_to_sign(request, canonical), request)
+    assert f"Signature={expected}" in headers["authorization"]
+
+
+def _with(request: AWSRequest, headers: dict[str, str], names: list[str]) -> AWSRequest:
+    for name in names:
+        del request.headers[name]
+        request.headers[name] = headers[name]
+    return request
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def test_the_fast_way_is_taken(minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of the objects needs the careful client."""
+    shop = make_shop(minio)
+    for number in range(30):
+        shop.put(f"{number:02d}", bytes([number]) * number * 5000)
+    bucket = open_bucket(shop.url)
+    listed = list(bucket.list())
+    monkeypatch.setattr(bucket.requests, "one", None)
+    found = list(bucket.fetch(listed, window_bytes=1 << 20))
+    assert [one.body for one in found] == [bytes([number]) * number * 5000 for number in range(30)]
+
+
+@contextmanager
+def rude_server(answer: bytes) -> Iterator[int]:
+    """A server that gives everybody the same bytes and hangs up."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    taken, _ = server.accept()
+                except OSError:
+                    return
+                with taken:
+                    taken.recv(65536)
+                    taken.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\ncut off",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x-long: " + b"y" * 70_000 + b"\r\n\r\n",
+    ],
+    ids=["nothing", "cut off", "chunked", "503", "no HTTP", "endless head"],
+)
+def test_what_is_no_plain_success_goes_the_careful_way(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    shop = make_shop(minio)
+    shop.put("a", b"body a")
+    shop.put("b", b"body b")
+    bucket = open_bucket(shop.url)
+    with rude_server(answer) as port:
+        monkeypatch.setattr(bucket._lanes, "_address", ("127.0.0.1", port))
+        found = list(bucket.fetch(bucket.list(), window_bytes=100))
+    assert [one.body for one in found] == [b"body a", b"body b"]
+
+
+def test_proxies_are_left_to_the_careful_client(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = make_shop(minio)
+    assert open_bucket(shop.url)._lanes.usable
+    monkeypatch.setenv("http_proxy", minio.endpoint)
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = open_bucket(shop.url).boto
+    location = s3_lanes.S3Location(shop.name, "", minio.profile)
+    assert not s3_lanes.Lanes(client, location, open_bucket(shop.url).requests).usable
