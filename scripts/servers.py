@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from scripts.binaries import MINIO, PROGRAMS, TOXIPROXY, VERSITYGW, find_postgres, find_program
+from scripts.mariadb import MariadbServer, make_store
 from scripts.postgresql import PostgresServer, make_cluster
 from scripts.process import Argv, Child, ServerError, free_port, start, write_private
 from scripts.toxiproxy import Toxiproxy
@@ -86,6 +87,7 @@ class Servers:
             "AWS_SHARED_CREDENTIALS_FILE": str(self.directory / "aws-credentials"),
             "AWS_EC2_METADATA_DISABLED": "true",
             "PGPASSFILE": str(self.directory / "pgpass"),
+            "MYSQL_PWD": self._secret("mariadb"),
         }
 
     def write_environment(self) -> None:
@@ -159,6 +161,21 @@ class Servers:
         self._write_access_files()
         return server
 
+    def mariadb(self, name: str) -> MariadbServer:
+        """Start a MariaDB. All of them have one password, since MYSQL_PWD is one. As root it runs as another user."""
+        password = self._secret("mariadb")
+        (self.directory / name).mkdir(exist_ok=True)
+        store = make_store(name, password, self._borrow)
+
+        def attempt() -> MariadbServer:
+            port = free_port()
+            child = self._launch(name, store.command(port), user=store.user)
+            server = MariadbServer(name, "127.0.0.1", port, password, store.home, child)
+            child.wait_until(server.accepts, seconds=READY_SECONDS)
+            return server
+
+        return _retried(attempt)
+
     def toxiproxy(self, name: str = "toxiproxy") -> Toxiproxy:
         """Start a proxy server whose proxies cut, slow down or corrupt connections."""
         program = find_program(TOXIPROXY)
@@ -221,7 +238,7 @@ class Servers:
 
 _Started = TypeVar("_Started")
 
-FOREIGN = ("AWS_", "PG", "MOVEOUT_CASE")
+FOREIGN = ("AWS_", "PG", "MYSQL_", "MOVEOUT_CASE")
 """Prefixes of variables by which the caller's environment would reach servers other than ours."""
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 import boto3
 import pytest
 
+from scripts.mariadb import MariadbServer, find_mariadb
 from scripts.postgresql import PostgresServer
+from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
 from scripts.toxiproxy import Toxiproxy
 
@@ -51,6 +53,27 @@ def postgres(servers: Servers) -> PostgresServer:
 def other_postgres(servers: Servers) -> PostgresServer:
     """Another PostgreSQL: the new host's."""
     return servers.postgres("other-postgres")
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers: Servers) -> MariadbServer:
+    """A MariaDB: the old host's; ``mariadb.database()`` is the URL of a fresh database."""
+    return _mariadb(servers, "mariadb-old")
+
+
+@pytest.fixture(scope="session")
+def other_mariadb(servers: Servers) -> MariadbServer:
+    """Another MariaDB: the new host's."""
+    return _mariadb(servers, "mariadb-new")
+
+
+def _mariadb(servers: Servers, name: str) -> MariadbServer:
+    """Start one, or skip and say so in the summary where there is no MariaDB."""
+    try:
+        find_mariadb()
+    except ServerError as error:
+        pytest.skip(f"NOT TESTED: {error}")
+    return servers.mariadb(name)
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,8 @@ class Layout:
             while name in taken:
                 name += "$"
             taken.add(name)
-            text = pa.binary() if pa.types.is_binary(column.kind.parsed) else pa.string()
+            as_bytes = column.kind.quoted or pa.types.is_binary(column.kind.parsed)
+            text = pa.binary() if as_bytes else pa.string()
             sides.append(pa.field(name, text, metadata={EXACT_OF: column.name.encode()}))
         return Layout(tuple(columns), tuple(_field(column) for column in columns), tuple(sides))
 
@@ -139,7 +140,7 @@ def parse_block(block: bytes, layout: Layout) -> Typed:
         if kind.compared:
             typed, side = split(kind.name, kind.stored, values)
             if side is not None:
-                sides[i] = side
+                sides[i] = side.cast(layout.sides[i].type)
         else:
             typed = values if kind.parsed == kind.stored else convert(kind.name, kind.stored, values)
         columns.append(typed)
@@ -148,16 +149,44 @@ def parse_block(block: bytes, layout: Layout) -> Typed:
 
 def parse_exactly(block: bytes, layout: Layout) -> Typed:
     """The slow way: compare every value of every column with its text."""
-    texts = [column.kind.parsed if column.kind.name == "text" else pa.string() for column in layout.columns]
+    texts = [_text_type(column.kind) for column in layout.columns]
     columns: list[pa.Array] = []
     sides: dict[int, pa.Array] = {}
     parsed = _read(block, texts)
     for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
-        typed, side = split(column.kind.name, column.kind.stored, text)
+        characters, bad = _characters(text) if column.kind.quoted else (text, None)
+        typed, side = split(column.kind.name, column.kind.stored, characters)
         columns.append(typed)
-        if side is not None:
-            sides[i] = side
+        if side is not None or bad is not None:
+            found = [one.cast(layout.sides[i].type) for one in (side, bad) if one is not None]
+            sides[i] = pc.coalesce(*found)
     return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def _text_type(kind: Kind) -> pa.DataType:
+    """Return what the text of a kind is parsed as, before it is typed."""
+    if kind.quoted:
+        return pa.binary()
+    return kind.parsed if kind.name == "text" else pa.string()
+
+
+def _characters(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass), that as it is."""
+    try:
+        return data.cast(pa.string()), None
+    except pa.ArrowInvalid:
+        pass
+    bad = pa.array([value is not None and not _is_utf8(value) for value in data.to_pylist()])
+    nothing = pa.scalar(None, pa.binary())
+    return pc.if_else(bad, nothing, data).cast(pa.string()), pc.if_else(bad, data, nothing)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read(block: bytes, types: Sequence[pa.DataType]) -> list[pa.Array]:

@@ -1,0 +1,189 @@
+"""What is in a database: its tables with their columns, as information_schema tells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.mysql.connect import Connection
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.types import SqlType, kind_of
+from exporters.postgres.types import Kind
+
+PROGRESS_TABLES = ("moveout_restore", "moveout_restore_done")
+"""Where a restore keeps its place in the target; never a part of the data."""
+
+ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})
+"""Engines whose rows lie in other tables or on other servers."""
+TRANSACTIONAL = frozenset({"INNODB", "ROCKSDB", "TOKUDB", "NDBCLUSTER"})
+"""Engines whose rows a consistent snapshot shows as they were."""
+
+_TABLES = """
+SELECT TABLE_NAME AS name, TABLE_TYPE AS type, ENGINE AS engine, TABLE_ROWS AS estimate, DATA_LENGTH AS data_bytes,
+  TABLE_COLLATION AS collation
+FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW', 'SEQUENCE')
+"""
+_COLUMNS = """
+SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name, DATA_TYPE AS type, COLUMN_TYPE AS full, IS_NULLABLE AS nullable,
+  NUMERIC_PRECISION AS digits, NUMERIC_SCALE AS scale, DATETIME_PRECISION AS fraction, CHARACTER_SET_NAME AS charset,
+  COLLATION_NAME AS collation, EXTRA AS extra, GENERATION_EXPRESSION AS expression
+FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} ORDER BY TABLE_NAME, ORDINAL_POSITION
+"""
+_KEYS = """
+SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as it is exported."""
+
+    name: str
+    sql_type: str
+    kind: Kind
+    not_null: bool
+    generated: bool
+    collation: str
+    extra: str
+    geometry: bool
+
+    @property
+    def value(self) -> str:
+        """SQL for the text of the value, NULL for NULL."""
+        return self.kind.expression(quote_name(self.name))
+
+    @property
+    def raw(self) -> bool:
+        """Whether its text can be made from the bare column by ``encode_raw``."""
+        return self.kind.name in {"text", "json", "hex"} and "zerofill" not in self.sql_type
+
+    @property
+    def text(self) -> str:
+        """SQL for its part of the line. NULL, where it is nullable, is nothing; a NULL that comes of anything else
+        makes the whole line NULL and is found.
+        """
+        return self.value if self.not_null else f"IF({quote_name(self.name)} IS NULL,'',{self.value})"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A base table. ``hidden``: columns that a server fills in by itself and nobody can set (row versions)."""
+
+    name: str
+    engine: str
+    estimate: int
+    size_bytes: int
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    versioned: bool
+    hidden: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The quoted name, for SQL and for people."""
+        return quote_name(self.name)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its rows are not its own."""
+        return self.engine.upper() in ELSEWHERE
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the snapshot holds for it."""
+        return self.engine.upper() in TRANSACTIONAL
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what a finished chunk depends on besides the rows."""
+        facts: list[Any] = [self.name, list(self.key)]
+        facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def read_tables(connection: Connection) -> list[Table]:
+    """Return all base tables of the session's database, by name. Raises the driver's errors."""
+    schema = quote_literal(connection.address.database)
+    columns: dict[str, list[Mapping[str, Any]]] = {}
+    json_columns = _json_columns(connection, schema)
+    for row in connection.named(_COLUMNS.format(schema=schema)):
+        columns.setdefault(row["table_name"], []).append(row)
+    keys: dict[str, list[str]] = {}
+    for row in connection.named(_KEYS.format(schema=schema)):
+        keys.setdefault(row["table_name"], []).append(row["name"])
+    found = [
+        _table(row, columns.get(row["name"], []), keys.get(row["name"], []), json_columns)
+        for row in connection.named(_TABLES.format(schema=schema))
+        if row["name"] not in PROGRESS_TABLES
+    ]
+    return sorted(found, key=lambda table: table.name)
+
+
+def _table(
+    row: Mapping[str, Any],
+    columns: list[Mapping[str, Any]],
+    key: list[str],
+    json_columns: frozenset[tuple[str, str]],
+) -> Table:
+    hidden = tuple(
+        c["name"] for c in columns if str(c["expression"] or "").upper() in {"ROW START", "ROW END"}
+    )
+    shown = tuple(
+        _column(c, json=(row["name"], c["name"]) in json_columns) for c in columns if c["name"] not in hidden
+    )
+    return Table(
+        name=row["name"],
+        engine=row["engine"] or "",
+        estimate=int(row["estimate"] or 0),
+        size_bytes=int(row["data_bytes"] or 0),
+        columns=shown,
+        key=tuple(name for name in key if name not in hidden),
+        versioned=row["type"] == "SYSTEM VERSIONED",
+        hidden=hidden,
+    )
+
+
+def _column(row: Mapping[str, Any], *, json: bool) -> Column:
+    sql_type = SqlType(
+        name=row["type"].lower(),
+        full=_text(row["full"]),
+        precision=int(row["digits"] or 0),
+        scale=int(row["scale"] or 0),
+        fraction=int(row["fraction"] or 0),
+        charset=row["charset"] or "",
+        json=json,
+    )
+    extra = _text(row["extra"] or "")
+    return Column(
+        name=row["name"],
+        sql_type=sql_type.full,
+        kind=kind_of(sql_type),
+        not_null=row["nullable"] == "NO",
+        generated=bool(row["expression"]) or "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", ""),
+        collation=row["collation"] or "",
+        extra=extra,
+        geometry=sql_type.geometry,
+    )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _json_columns(connection: Connection, schema: str) -> frozenset[tuple[str, str]]:
+    """Return MariaDB's JSON columns: LONGTEXT with the check that the word JSON stands for."""
+    if not connection.is_mariadb:
+        return frozenset()
+    query = (
+        "SELECT TABLE_NAME, CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS"
+        f" WHERE CONSTRAINT_SCHEMA = {schema}"
+    )
+    return frozenset(
+        (table, name)
+        for table, name, clause in connection.rows(query)
+        if clause == f"json_valid({quote_name(name)})"
+    )

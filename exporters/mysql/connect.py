@@ -1,0 +1,256 @@
+"""Connections: the URL, the ways to a password, TLS, and the settings under which text means one thing only."""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import ipaddress
+import os
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import pymysql
+from pymysql.optionfile import Parser
+
+from exporters.errors import SourceUsageError
+from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
+
+CONNECT_SECONDS = 15
+LOCK_SECONDS = 60
+SCHEMES = ("mysql", "mariadb")
+
+PINNED: Mapping[str, str] = {
+    "sql_mode": "'NO_BACKSLASH_ESCAPES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'",
+    "time_zone": "'+00:00'",
+    "sql_quote_show_create": "1",
+    "wait_timeout": "2147483",
+    "net_read_timeout": "3600",
+    "net_write_timeout": "3600",
+    "lock_wait_timeout": str(LOCK_SECONDS),
+    "foreign_key_checks": "0",
+    "unique_checks": "1",
+    "autocommit": "1",
+}
+"""Settings on which the text of a value, or the life of a long session, depends; every server knows them."""
+
+_OPTIONAL: Mapping[str, str] = {
+    "max_statement_time": "0",
+    "max_execution_time": "0",
+    "idle_transaction_timeout": "0",
+    "idle_readonly_transaction_timeout": "0",
+    "information_schema_stats_expiry": "0",
+    "explicit_defaults_for_timestamp": "1",
+    "sql_require_primary_key": "0",
+    "sql_generate_invisible_primary_key": "0",
+    "show_create_table_skip_secondary_engine": "0",
+    "use_stat_tables": "'never'",
+}
+"""Settings that some servers know; a server that refuses one does without."""
+
+_MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
+_WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
+_MAY_NEED_TLS = {1045, 3159}
+"""Accounts that require TLS are refused like wrong passwords (1045)."""
+_URL_STEP = "Write it as mysql://user@host:port/database."
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database is, never with a password. ``url`` is what may be shown. ``password`` is one that was given apart
+    from the URL; without it MYSQL_PWD and then the option file ~/.my.cnf are asked.
+    """
+
+    url: str
+    host: str
+    port: int
+    user: str
+    database: str
+    options: Mapping[str, str]
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether the server is on this machine, where nobody listens on the wire."""
+        if self.options.get("socket") or self.host in {"", "localhost"}:
+            return True
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return False
+
+
+def parse_url(url: str, *, password: str | None = None) -> Address:
+    """Read ``mysql://user@host:port/db?ssl-mode=…``. Raises ``SourceUsageError``, also for a password in it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 3306
+    except ValueError:
+        raise SourceUsageError("the database URL cannot be read", next_step=_URL_STEP) from None
+    database = unquote(parts.path.removeprefix("/"))
+    user, host = unquote(parts.username or ""), unquote(parts.hostname or "")
+    if parts.scheme not in SCHEMES or not database or "/" in database:
+        raise SourceUsageError("the database URL names no database", next_step=_URL_STEP)
+    options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
+    shown = _shown(parts.scheme, user, host, parts.port, database, options)
+    if parts.password is not None or "password" in options:
+        raise SourceUsageError(
+            f"the URL of {shown} contains a password, which would end up in process lists and logs",
+            next_step="Take it out of the URL and set MYSQL_PWD, or write it into ~/.my.cnf.",
+        )
+    unknown = sorted(set(options) - set(_WORDS))
+    if unknown:
+        raise SourceUsageError(
+            f"{shown}: the option {unknown[0]} is not known", next_step=f"Known are {', '.join(_WORDS)}."
+        )
+    if options.get("ssl-mode", "preferred").lower() not in _MODES:
+        raise SourceUsageError(
+            f"{shown}: ssl-mode is not {options['ssl-mode']}", next_step=f"It is one of {', '.join(_MODES)}."
+        )
+    return Address(shown, host, port, user, database, options, password)
+
+
+def _shown(
+    scheme: str, user: str, host: str, port: int | None, database: str, options: Mapping[str, str]
+) -> str:
+    before = quote(user, safe="") + "@" if user else ""
+    where = f"[{host}]" if ":" in host else quote(host, safe="")
+    kept = {word: options[word] for word in _WORDS if word in options}
+    return f"{scheme}://{before}{where}{f':{port}' if port else ''}/{quote(database, safe='')}" + (
+        "?" + urlencode(kept, safe="/") if kept else ""
+    )
+
+
+class Connection:
+    """One session with pinned settings; autocommit. Errors of the driver are the caller's to translate."""
+
+    def __init__(self, address: Address, raw: Any) -> None:
+        self.address = address
+        self.raw = raw
+
+    @property
+    def version(self) -> str:
+        """What the server calls itself, e.g. ``10.11.6-MariaDB``."""
+        return str(self.raw.get_server_info()).removeprefix("5.5.5-")  # MariaDB says so to old replicas
+
+    @property
+    def is_mariadb(self) -> bool:
+        """Whether it is MariaDB rather than MySQL."""
+        return "mariadb" in self.version.lower()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Run a query and return all rows; text as str, binary as bytes."""
+        with self.raw.cursor() as cursor:
+            cursor.execute(query)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def named(self, query: str) -> list[dict[str, Any]]:
+        """Run a query and return all rows by lower-case column names."""
+        with self.raw.cursor() as cursor:
+            cursor.execute(query)
+            names = [column[0].lower() for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def value(self, query: str) -> Any:
+        """Return the first column of the first row, or None."""
+        found = self.rows(query)
+        return found[0][0] if found else None
+
+    def run(self, statement: str | bytes) -> int:
+        """Run a statement, return the number of affected rows."""
+        with self.raw.cursor() as cursor:
+            return int(cursor.execute(statement))
+
+    def close(self) -> None:
+        """End the session at once."""
+        with contextlib.suppress(Exception):
+            self.raw._force_close()  # noqa: SLF001  close() would wait for a server that is stuck
+
+
+def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
+    """Open a session; ``settings`` are further SET assignments. Raises ``SourceError``."""
+    try:
+        connection = Connection(address, _open(address))
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc
+    try:
+        connection.run("SET NAMES utf8mb4")
+        assignments = [f"SESSION {name} = {value}" for name, value in PINNED.items()]
+        connection.run("SET " + ", ".join([*assignments, *settings]))
+        known = {row[0].lower() for row in connection.rows("SHOW VARIABLES")}
+        for name, value in _OPTIONAL.items():
+            if name in known:
+                with contextlib.suppress(pymysql.Error):
+                    connection.run(f"SET SESSION {name} = {value}")
+    except DRIVER_ERRORS as exc:
+        connection.close()
+        raise translate(exc, address.url) from exc
+    return connection
+
+
+def _open(address: Address) -> Any:
+    """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where nobody listens
+    on the wire, only if the login needs it.
+    """
+    mode = address.options.get("ssl-mode", "preferred").lower()
+    if mode != "preferred":
+        context = None if mode == "disabled" else _context(address, mode)
+        return _login(address, ssl=context, ssl_disabled=context is None)
+    if not address.local:
+        return _login(address)
+    try:
+        return _login(address, ssl_disabled=True)
+    except RuntimeError:  # the login's password may pass only by TLS or RSA
+        return _login(address)
+    except pymysql.OperationalError as exc:
+        if number_of(exc) not in _MAY_NEED_TLS:
+            raise
+        refused = exc
+    try:
+        return _login(address)
+    except pymysql.Error:
+        raise refused from None
+
+
+def _context(address: Address, mode: str) -> ssl.SSLContext:
+    options = address.options
+    context = ssl.create_default_context(cafile=options.get("ssl-ca"))
+    context.verify_flags &= (
+        ~ssl.VERIFY_X509_STRICT
+    )  # certificates that a server made by itself do not pass it
+    context.check_hostname = mode == "verify_identity"
+    verify = mode in {"verify_ca", "verify_identity"} or "ssl-ca" in options
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    if "ssl-cert" in options:
+        context.load_cert_chain(options["ssl-cert"], options.get("ssl-key"))
+    return context
+
+
+def _login(address: Address, **tls: Any) -> Any:
+    password = address.password or os.environ.get("MYSQL_PWD") or _from_option_file("password")
+    return pymysql.connect(
+        host=address.host or "localhost",
+        port=address.port,
+        unix_socket=address.options.get("socket"),
+        user=address.user or _from_option_file("user") or None,
+        password=(password or "").encode(),
+        database=address.database,
+        charset="utf8mb4",
+        connect_timeout=CONNECT_SECONDS,
+        autocommit=True,
+        max_allowed_packet=2**30,
+        program_name="moveout",
+        **tls,
+    )
+
+
+def _from_option_file(word: str) -> str | None:
+    """Return what ~/.my.cnf says in its group [client]: only the login, so that no other server is met by accident."""
+    parser = Parser()
+    try:
+        parser.read(Path("~/.my.cnf").expanduser())
+        return str(parser.get("client", word))
+    except (configparser.Error, OSError, UnicodeError, RuntimeError):
+        return None

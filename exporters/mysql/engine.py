@@ -1,0 +1,37 @@
+"""MySQL and MariaDB as verification sees them; see ``exporters.engine.Engine``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporters.engine import Engine
+from exporters.mysql.connect import parse_url
+from exporters.mysql.identifiers import quote_name
+from exporters.mysql.live import live_tables
+from exporters.postgres.parquet import READ_ERRORS, tally_part
+from exporters.tally import Advance, Tally
+
+
+class MysqlEngine:
+    """The methods are those of ``Engine``."""
+
+    read_errors: tuple[type[Exception], ...] = READ_ERRORS
+
+    def live_tables(
+        self, url: str, *, password: str | None, workers: int, advance: Advance
+    ) -> Mapping[tuple[str, str], Tally]:
+        """Read every table under one snapshot, in parallel."""
+        return live_tables(parse_url(url, password=password), workers=workers, advance=advance)
+
+    def tally_part(self, file: Any, rows: int) -> Tally:
+        """Render the part back to the server's text."""
+        return tally_part(file, rows)
+
+    def label(self, schema: str, name: str) -> str:
+        """Return the quoted name; databases' own names are the target's affair."""
+        del schema
+        return quote_name(name)
+
+
+ENGINE: Engine = MysqlEngine()

@@ -1,0 +1,70 @@
+"""Translates PyMySQL's errors into the source errors, by the server's error number (MySQL error reference)."""
+
+from __future__ import annotations
+
+import pymysql
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+)
+
+DRIVER_ERRORS = (pymysql.Error, OSError, EOFError)
+"""What the driver may raise while it talks to a server."""
+
+_LOGIN = {1045, 1698, 1862, 1820, 3118, 4151, 2059, 2061}
+_NOT_GRANTED = {1044, 1142, 1143, 1227, 1370, 1095, 1290}
+_NO_DATABASE = {1049}
+_NO_TABLE = {1146, 1109, 1051}
+_CHANGED = {1412}
+_PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1184, 1317, 1927, 4031}
+_CLIENT_FROM, _CLIENT_TO = 2000, 2100
+_TOO_LARGE = {1153, 1301}
+
+_PASSWORD_STEP = "Set MYSQL_PWD or write ~/.my.cnf ([client] password=…), and check user and host."  # noqa: S105
+_GRANT_STEP = "Use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on the database."
+_AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
+
+
+def number_of(error: BaseException) -> int:
+    """Return the server's or the client library's error number, or 0."""
+    first = error.args[0] if isinstance(error, pymysql.Error) and error.args else 0
+    return first if isinstance(first, int) else 0
+
+
+def said_by(error: BaseException) -> str:
+    """Return what the server said, as one line."""
+    text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def translate(error: BaseException, where: str) -> SourceError:
+    """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
+    number, said = number_of(error), said_by(error)
+    if number in _LOGIN:
+        return SourceNotAllowedError(
+            f"{where}: the server refuses the login: {said}", next_step=_PASSWORD_STEP
+        )
+    if number in _NOT_GRANTED:
+        return SourceNotAllowedError(f"{where}: {said}", next_step=_GRANT_STEP)
+    if number in _NO_DATABASE:
+        return SourceGoneError(f"{where}: {said}", next_step="Check the database name in the URL.")
+    if number in _NO_TABLE:
+        return SourceGoneError(
+            f"{where}: {said}", next_step="It was dropped meanwhile; give the command again."
+        )
+    if number in _CHANGED:
+        return SourceUnreachableError(
+            f"{where}: a table was altered during the export: {said}",
+            next_step="Stop schema changes on the source, then give the same command again.",
+        )
+    if number in _TOO_LARGE:
+        return SourceError(
+            f"{where}: {said}",
+            next_step="Raise max_allowed_packet on the server, then give the command again.",
+        )
+    if number in _PASSING or _CLIENT_FROM <= number < _CLIENT_TO or not isinstance(error, pymysql.Error):
+        return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)
+    return SourceError(f"{where}: {said}", next_step="The server's log says more.")

@@ -1,0 +1,18 @@
+"""Names and literals inside SQL text, for sessions whose sql_mode is pinned (``connect.PINNED``)."""
+
+from __future__ import annotations
+
+
+def quote_name(name: str) -> str:
+    """Return ``name`` as a quoted identifier (MySQL manual, 9.2)."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def quote_literal(text: str) -> str:
+    """Return ``text`` as a string literal; with NO_BACKSLASH_ESCAPES a backslash is only itself."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def quote_bytes(data: bytes) -> str:
+    """Return a hexadecimal literal, which is a binary string."""
+    return f"X'{data.hex()}'"

@@ -1,0 +1,37 @@
+"""Row counts and digests of a live database, under one snapshot, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from exporters.mysql.connect import Address
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.plan import cut
+from exporters.mysql.rows import tally_rows
+from exporters.mysql.session import hold
+from exporters.tally import Advance, Tally
+
+
+def live_tables(
+    address: Address, *, workers: int = 2, advance: Advance | None = None
+) -> Mapping[tuple[str, str], Tally]:
+    """Return the tally of every table by ("", name). Raises ``SourceError``."""
+    with hold(address, workers=max(1, workers)) as (session, tables):
+        try:
+            work = [
+                (table, keys)
+                for table in tables
+                if not table.elsewhere
+                for keys in cut(session.holder, table)
+            ]
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        found: dict[tuple[str, str], Tally] = {}
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            tallies = pool.map(
+                lambda item: session.feeds.use(lambda feed: tally_rows(feed, item[0], item[1], advance)), work
+            )
+            for (table, _), tally in zip(work, tallies, strict=True):
+                found["", table.name] = found.get(("", table.name), Tally()) + tally
+    return found

@@ -1,0 +1,151 @@
+"""Definitions, each as the server's own SHOW CREATE prints it, with the settings under which it was made.
+
+``schema/definitions.json`` is what restore reads: a list in the order in which it is run. ``schema/schema.sql`` is the same
+for people and for the ``mariadb``/``mysql`` client. ``schema/grants.sql`` is what accounts may do, without passwords.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pymysql
+
+from exporters.base import Loss, Sink
+from exporters.mysql.catalog import Table
+from exporters.mysql.connect import Connection
+from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+DEFINITIONS = "schema/definitions.json"
+SCRIPT = "schema/schema.sql"
+GRANTS = "schema/grants.sql"
+
+_VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
+_ROUTINES = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema} ORDER BY 1, 2"
+_TRIGGERS = (
+    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+)
+_EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
+_SEQUENCES = (
+    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
+    " ORDER BY 1"
+)
+_DATABASE = (
+    "SELECT DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation FROM information_schema.SCHEMATA"
+    " WHERE SCHEMA_NAME = {schema}"
+)
+_ACCOUNTS = (
+    "SELECT User, Host FROM mysql.user WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session')"
+)
+_PASSWORD = re.compile(
+    r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| ACCOUNT |$)"
+)
+_REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
+
+Definition = dict[str, Any]
+
+
+def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> list[Loss]:
+    """Write all definitions and return what they do not hold. Raises the driver's errors."""
+    losses: list[Loss] = []
+    definitions = read_definitions(connection, tables, losses)
+    _write(sink, DEFINITIONS, json.dumps(definitions, indent=1, ensure_ascii=False).encode() + b"\n")
+    _write(sink, SCRIPT, script_of(definitions).encode())
+    grants = _grants(connection, losses)
+    if grants:
+        _write(sink, GRANTS, grants.encode())
+    return losses
+
+
+def read_definitions(connection: Connection, tables: Sequence[Table], losses: list[Loss]) -> list[Definition]:
+    """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
+    schema = quote_literal(connection.address.database)
+    found: list[Definition] = [
+        {"kind": "database", "name": "", **connection.named(_DATABASE.format(schema=schema))[0]}
+    ]
+    for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
+        found += _define(connection, "sequence", str(name), losses)
+    for table in tables:
+        found += _define(connection, "table", table.name, losses)
+    for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
+        found += _define(connection, str(kind).lower(), str(name), losses)
+    for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
+        for (name,) in connection.rows(query.format(schema=schema)):
+            found += _define(connection, kind, str(name), losses)
+    return found
+
+
+def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) -> list[Definition]:
+    label = quote_name(name)
+    try:
+        row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
+        found: Definition = {"kind": kind, "name": name, **_settings(row)}
+        if kind == "sequence":
+            value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
+            found["next"] = int(value[0])
+    except pymysql.Error as exc:
+        if number_of(exc) not in _REFUSED:
+            raise
+        losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
+        return []
+    if not found["sql"]:
+        losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
+        return []
+    return [found]
+
+
+def _settings(row: Mapping[str, Any]) -> Definition:
+    """Return the statement and the session under which the object was made, from a row of SHOW CREATE."""
+    sql = next((v for k, v in row.items() if k.startswith("create ") or k == "sql original statement"), None)
+    names = {
+        "sql_mode": "sql_mode",
+        "time_zone": "time_zone",
+        "character_set_client": "client",
+        "collation_connection": "connection",
+        "database collation": "database_collation",
+    }
+    settings = {ours: row[theirs] for theirs, ours in names.items() if row.get(theirs) is not None}
+    return {"sql": sql.decode() if isinstance(sql, bytes) else sql, **settings}
+
+
+def script_of(definitions: Sequence[Definition]) -> str:
+    """Return the definitions as a script for the command-line client."""
+    lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
+    for one in definitions:
+        if one["kind"] == "database":
+            lines.append(f"ALTER DATABASE CHARACTER SET {one['charset']} COLLATE {one['collation']};")
+            continue
+        if "sql_mode" in one:
+            lines.append(f"SET SESSION sql_mode = {quote_literal(one['sql_mode'])};")
+        compound = one["kind"] not in {"table", "view", "sequence"}
+        lines.append(f"DELIMITER $$\n{one['sql']}$$\nDELIMITER ;" if compound else f"{one['sql']};")
+        if one["kind"] == "sequence":
+            lines.append(f"SELECT SETVAL({quote_name(one['name'])}, {one['next']}, 0);")
+    return "\n\n".join(lines) + "\n"
+
+
+def _grants(connection: Connection, losses: list[Loss]) -> str:
+    """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
+    losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
+    try:
+        accounts = [f"{quote_literal(u)}@{quote_literal(h)}" for u, h in connection.rows(_ACCOUNTS)]
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
+        accounts = ["CURRENT_USER()"]
+    lines = []
+    for account in accounts:
+        try:
+            for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
+                lines.append(_PASSWORD.sub("", str(grant)) + ";")
+        except pymysql.Error as exc:
+            losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _write(sink: Sink, name: str, data: bytes) -> None:
+    with sink.create(name) as file:
+        file.write(data)

@@ -1,0 +1,114 @@
+"""One consistent view of a MySQL or MariaDB database, cut into chunks of tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
+from exporters.mysql.account import Finished, account
+from exporters.mysql.catalog import Table
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.plan import Plan, Range, units
+from exporters.mysql.rows import export_rows, tally_rows
+from exporters.mysql.schema import write_schema
+from exporters.mysql.session import Session
+from exporters.postgres.parse import Layout
+
+PLAN = "plan.json"
+POINTS = "points.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What one table's units share."""
+
+    table: Table
+    layout: Layout
+
+
+class MysqlSnapshot:
+    """See ``exporters.base.Snapshot``. Opened by ``MysqlSource.snapshot``; thread-safe."""
+
+    def __init__(
+        self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
+    ) -> None:
+        self.point = session.point
+        self._session = session
+        self._plan = plan
+        self._workers = workers
+        self._all_tables = tables
+        by_name = {table.name: table for table in tables}
+        self._planned = {
+            planned.number: _Planned(by_name[planned.name], Layout.of(by_name[planned.name].columns))
+            for planned in plan.tables
+        }
+        self._specs = {unit.id: unit.spec for unit in self.units()}
+        self._points = _remember(workspace, self.point)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield the plan's chunks."""
+        yield from units(self._plan, self._all_tables)
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """Export one chunk."""
+        planned = self._planned[unit.spec["table"]]
+        stem = f"tables/{unit.spec['table']}/part-{unit.spec['chunk']:06d}"
+        keys = _keys(unit)
+        copied = self._session.feeds.use(
+            lambda feed: export_rows(feed, planned.table, keys, planned.layout, sink, stem)
+        )
+        facts = {"parts": [asdict(part) for part in copied.parts], "exact": list(copied.exact)}
+        return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """Tell whether a chunk has the same rows under this snapshot, by reading and digesting them again."""
+        wanted = self._specs.get(done.unit.id)
+        if wanted is None or dict(wanted) != dict(done.unit.spec):
+            return False
+        table = self._planned[wanted["table"]].table
+        tally = self._session.feeds.use(lambda feed: tally_rows(feed, table, _keys(done.unit)))
+        return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """Write the definitions and give the account, with the server's own count of every table."""
+        held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
+        with ThreadPoolExecutor(max(1, self._workers)) as pool:
+            counted = dict(zip(self._planned, pool.map(self._count, self._planned), strict=True))
+        try:
+            losses = write_schema(self._session.holder, self._all_tables, sink)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._session.address.url) from exc
+        tables = {number: planned.table for number, planned in self._planned.items()}
+        return account(
+            Finished(
+                tables,
+                self._all_tables,
+                self._session.unreadable,
+                counted,
+                held,
+                self._points,
+                self._session.server,
+                losses,
+            )
+        )
+
+    def _count(self, number: int) -> int:
+        label = self._planned[number].table.label
+        return int(self._session.feeds.use(lambda feed: feed.value(f"SELECT count(*) FROM {label}")))
+
+
+def _keys(unit: Unit) -> Range:
+    first, last = unit.spec["keys"]
+    return first, last
+
+
+def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Add this point to those of former runs."""
+    points = json.loads(workspace.read(POINTS) or b"[]")
+    points.append(dict(point))
+    workspace.write(POINTS, json.dumps(points).encode())
+    return list(points)

@@ -1,0 +1,102 @@
+"""A MySQL or MariaDB database as a source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.errors import SourceNotAllowedError
+from exporters.mysql.catalog import Table, read_tables
+from exporters.mysql.connect import Address, connect, parse_url
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.plan import Plan, make_plan
+from exporters.mysql.session import hold
+from exporters.mysql.snapshot import PLAN, MysqlSnapshot
+from exporters.sampling import MemoryWorkspace, measure
+
+
+class MysqlExporter:
+    """Opens ``mysql://user@host:port/database``. See ``exporters.base.Exporter``."""
+
+    def open(self, name: str, url: str, host: Host) -> MysqlSource:
+        """Connect once, to prove that the database can be reached."""
+        address = parse_url(url, password=host.secret("password"))
+        connect(address).close()
+        return MysqlSource(name, address)
+
+
+class MysqlSource:
+    """See ``exporters.base.Source``."""
+
+    def __init__(self, name: str, address: Address) -> None:
+        self.name = name
+        self.url = address.url
+        self._address = address
+
+    def survey(self) -> Survey:
+        """Return the server's estimates of every table."""
+        connection = connect(self._address)
+        try:
+            tables = read_tables(connection)
+            server = f"{'MariaDB' if connection.is_mariadb else 'MySQL'} {connection.version}"
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self.url) from exc
+        finally:
+            connection.close()
+        items = [
+            SurveyItem(table.name, "table", table.estimate, table.size_bytes, exact=False)
+            for table in tables
+            if not table.elsewhere
+        ]
+        return Survey(items, server, _warnings(tables))
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
+        del survey
+        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
+            return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
+
+    @contextmanager
+    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
+        """Take a snapshot; the plan of an earlier one is used again where it still fits."""
+        with hold(self._address, workers=max(1, workers)) as (session, tables):
+            own = [table for table in tables if not table.elsewhere]
+            exported = [table for table in own if table.name not in session.unreadable]
+            if own and not exported:
+                raise SourceNotAllowedError(
+                    f"{self.url}: the account may read none of the {len(own)} tables",
+                    next_step="Grant it SELECT on the database.",
+                )
+            saved = workspace.read(PLAN)
+            former = Plan.load(saved) if saved else None
+            try:
+                plan = make_plan(session.holder, exported, former)
+            except DRIVER_ERRORS as exc:
+                raise translate(exc, self.url) from exc
+            if plan != former:
+                workspace.write(PLAN, plan.dump())
+            yield MysqlSnapshot(session, tables, plan, workspace, workers)
+
+    def close(self) -> None:
+        """Nothing is kept open between calls."""
+
+
+def _warnings(tables: Sequence[Table]) -> list[str]:
+    return [
+        *(
+            f"{t.label} ({t.engine}): its rows lie elsewhere; only its definition is exported"
+            for t in tables
+            if t.elsewhere
+        ),
+        *(
+            f"{t.label} ({t.engine}) has no snapshots: do not write to it during the export"
+            for t in tables
+            if not t.transactional and not t.elsewhere
+        ),
+        *(
+            f"{t.label} is system-versioned: only its current rows are exported"
+            for t in tables
+            if t.versioned
+        ),
+    ]

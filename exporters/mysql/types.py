@@ -1,0 +1,197 @@
+"""How each SQL type becomes an Arrow type, and the exact text of its values.
+
+The text of a row is a CSV line that the server puts together: NULL is nothing, what may need quotes always has them. Why
+the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
+
+``int``  decimal digits (ZEROFILL and BIT by adding 0). ``decimal``  exactly ``s`` digits after the point. ``year``  four
+digits. ``datetime.n``, ``utc.n``, ``clock.n``  DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of a second; zero
+and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``  the shortest
+digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six digits. ``hex``  bytes.
+``text``, ``json``  the characters in UTF-8. ``charset``  characters of a charset that UTF-8 might not give back: compared in
+the server, and bytes in hexadecimal where they would not come back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from exporters.postgres.types import MAX_DECIMAL_DIGITS, Kind
+
+SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
+"""All their characters are in Unicode, one to one, and none of their values holds anything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SqlType:
+    """A column's type as information_schema tells it. ``full`` is COLUMN_TYPE; ``charset`` is empty for bytes."""
+
+    name: str
+    full: str
+    precision: int
+    scale: int
+    fraction: int
+    charset: str
+    json: bool = False
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether it has no negative values."""
+        return "unsigned" in self.full or "zerofill" in self.full
+
+    @property
+    def geometry(self) -> bool:
+        """Whether its values are shapes: four bytes of SRID, then WKB."""
+        return self.name in GEOMETRIES
+
+
+def quoted(expression: str) -> str:
+    """Return SQL for the CSV text of a character expression that is not NULL."""
+    return f"""CONCAT('"',REPLACE({expression},'"','""'),'"')"""
+
+
+def _utf8(column: str, charset: str) -> str:
+    return column if charset in {"utf8mb4", "utf8mb3", "utf8"} else f"CONVERT({column} USING utf8mb4)"
+
+
+def _hex(column: str) -> str:
+    return f"CONCAT('\\x',HEX({column}))"
+
+
+def _plus_zero(column: str) -> str:
+    return f"{column}+0"
+
+
+def _times_one(column: str) -> str:
+    return f"{column}*1e0"
+
+
+def _checked(charset: str) -> Callable[[str], str]:
+    """Characters where they come back as the same bytes, are valid UTF-8 and do not look like hexadecimal; else bytes."""
+    surrogates = " AND HEX({}) NOT REGEXP '^(..)*ED[AB]'" if charset in _WIDE else ""
+
+    def expression(column: str) -> str:
+        utf8 = f"CONVERT({column} USING utf8mb4)"
+        back = f"CONVERT({utf8} USING {charset})"
+        same = f"CAST({column} AS BINARY) <=> CAST({back} AS BINARY) AND LEFT({utf8},2) <> '\\x'"
+        return f"IF({same}{surrogates.format(utf8)},{quoted(utf8)},CONCAT('\"\\x',HEX({column}),'\"'))"
+
+    return expression
+
+
+_WIDE = {"ucs2", "utf16", "utf16le", "utf32"}
+"""Charsets that let half of a surrogate pair pass."""
+
+_INTEGERS: Mapping[str, tuple[pa.DataType, pa.DataType]] = {
+    "tinyint": (pa.int8(), pa.uint8()),
+    "smallint": (pa.int16(), pa.uint16()),
+    "mediumint": (pa.int32(), pa.uint32()),
+    "int": (pa.int32(), pa.uint32()),
+    "bigint": (pa.int64(), pa.uint64()),
+}
+_TEXTS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"}
+_BYTES = {
+    *("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "vector"),
+    *("geometry", "point", "linestring", "polygon", "multipoint", "multilinestring"),
+    *("multipolygon", "geometrycollection", "geomcollection"),
+}
+GEOMETRIES = frozenset(name for name in _BYTES if not name.endswith(("binary", "blob", "vector")))
+_MICROSECONDS = pa.timestamp("us")
+_UTC = pa.timestamp("us", "UTC")
+_EMPTY_LABEL = re.compile(r"[(,]''[,)]")
+
+
+def kind_of(sql_type: SqlType) -> Kind:
+    """Return the kind of a column; what is not known is its text."""
+    name = sql_type.name
+    if name in _INTEGERS:
+        stored = _INTEGERS[name][sql_type.unsigned]
+        return Kind("int", stored, stored, expression=_plus_zero if "zerofill" in sql_type.full else str)
+    if name in {"float", "double"}:
+        stored = pa.float32() if name == "float" else pa.float64()
+        return Kind(f"mysql{name}", pa.string(), stored, compared=True, expression=_times_one)
+    if name in _BYTES:
+        return Kind("hex", pa.string(), pa.binary(), expression=_hex)
+    if name == "decimal":
+        return _decimal(sql_type)
+    if name == "enum" and _EMPTY_LABEL.search(sql_type.full):
+        return Kind(
+            "int", pa.uint16(), pa.uint16(), expression=_plus_zero
+        )  # '' is a label, or the error value 0
+    if name in _TEXTS or name == "json":
+        return _text(sql_type)
+    return _moment(sql_type) or _unknown()
+
+
+def _decimal(sql_type: SqlType) -> Kind:
+    expression = _plus_zero if "zerofill" in sql_type.full else str
+    if sql_type.precision > MAX_DECIMAL_DIGITS:
+        return Kind(
+            "text",
+            pa.string(),
+            pa.string(),
+            plain=False,
+            quoted=True,
+            expression=lambda c: quoted(expression(c)),
+        )
+    stored = pa.decimal128(sql_type.precision, sql_type.scale)
+    return Kind("decimal", stored, stored, expression=expression)
+
+
+def _text(sql_type: SqlType) -> Kind:
+    charset = sql_type.charset or "utf8mb4"
+    if sql_type.name == "json" or (sql_type.json and charset in SAFE_CHARSETS):
+        stored = pa.json_(pa.string())
+        return Kind(
+            "json", pa.string(), stored, plain=False, quoted=True, expression=lambda c: quoted(_utf8(c, ""))
+        )
+    if charset in SAFE_CHARSETS:
+        return Kind(
+            "text",
+            pa.string(),
+            pa.string(),
+            plain=False,
+            quoted=True,
+            expression=lambda c: quoted(_utf8(c, charset)),
+        )
+    return Kind(
+        "charset",
+        pa.string(),
+        pa.string(),
+        compared=True,
+        plain=False,
+        quoted=True,
+        expression=_checked(charset),
+    )
+
+
+def _moment(sql_type: SqlType) -> Kind | None:
+    digits = sql_type.fraction
+    if sql_type.name == "date":
+        return Kind("date", pa.date32(), pa.date32())
+    if sql_type.name == "datetime":
+        return Kind(f"datetime.{digits}", _MICROSECONDS, _MICROSECONDS)
+    if sql_type.name == "timestamp":
+        return Kind(f"utc.{digits}", _MICROSECONDS, _UTC)
+    if sql_type.name == "time":
+        return Kind(f"clock.{digits}", pa.time64("us"), pa.time64("us"))
+    if sql_type.name == "year" and "2" not in sql_type.full:
+        return Kind("year", pa.int16(), pa.int16())
+    if sql_type.name == "bit":
+        return Kind("int", pa.uint64(), pa.uint64(), expression=_plus_zero)
+    return None
+
+
+def _unknown() -> Kind:
+    """UUID, INET4, INET6 and whatever comes: as the server prints it."""
+    return Kind(
+        "text",
+        pa.string(),
+        pa.string(),
+        plain=False,
+        quoted=True,
+        expression=lambda c: quoted(f"CONVERT({c} USING utf8mb4)"),
+    )

@@ -1,0 +1,155 @@
+"""A MariaDB server of our own: its data directory, and whom it runs as (it refuses to be root)."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pymysql
+
+from scripts.process import Argv, Child, ServerError, write_private
+
+USER = "moveout"
+_SETTINGS = [
+    "--bind-address=127.0.0.1",
+    "--skip-name-resolve",
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-buffer-pool-size=128M",
+    "--innodb-log-file-size=64M",
+    "--max-connections=200",
+    "--local-infile=0",
+    "--log-bin=binlog",
+    "--server-id=1",
+    "--event-scheduler=OFF",
+]
+_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec")
+
+
+@dataclass(frozen=True, slots=True)
+class MariadbServer:
+    """A running MariaDB. URLs hold no password: the variable MYSQL_PWD does."""
+
+    name: str
+    host: str
+    port: int
+    password: str
+    directory: Path
+    child: Child
+
+    @property
+    def url(self) -> str:
+        """The URL of the database ``mysql``."""
+        return self.url_of("mysql")
+
+    def url_of(self, database: str, user: str = USER) -> str:
+        """Return the URL of one of its databases."""
+        return f"mysql://{user}@{self.host}:{self.port}/{database}"
+
+    def connect(self, database: str | None = None, **options: object) -> pymysql.Connection:
+        """Open a plain connection as the administrator."""
+        return pymysql.connect(
+            host=self.host,
+            port=self.port,
+            user=USER,
+            password=self.password,
+            database=database,
+            autocommit=True,
+            ssl_disabled=True,
+            **options,
+        )
+
+    def accepts(self) -> bool:
+        """Tell whether it takes connections."""
+        try:
+            self.connect().close()
+        except pymysql.Error:
+            return False
+        return True
+
+    def database(self, name: str = "", options: str = "CHARACTER SET utf8mb4") -> str:
+        """Create an empty database, return its URL."""
+        name = name or f"db_{secrets.token_hex(6)}"
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE `{name}` {options}")
+        return self.url_of(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A data directory. ``user`` is empty unless we are root."""
+
+    program: Path
+    home: Path
+    user: str
+
+    def command(self, port: int) -> Argv:
+        """Return the command that serves it."""
+        return [
+            self.program,
+            "--no-defaults",
+            f"--datadir={self.home / 'data'}",
+            f"--socket={self.home / 'socket'}",
+            f"--pid-file={self.home / 'pid'}",
+            f"--init-file={self.home / 'accounts.sql'}",
+            f"--port={port}",
+            *_SETTINGS,
+        ]
+
+
+def find_mariadb() -> Path:
+    """Return the server program. Raises ``ServerError`` that says how to get it."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
+    found = shutil.which("mariadbd", path=path)
+    if not found:
+        raise ServerError(
+            "MariaDB is not on this machine; on Debian and Ubuntu: apt-get install mariadb-server"
+        )
+    return Path(found)
+
+
+def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store:
+    """Make a data directory where the server's user can reach it. Raises ``ServerError``.
+
+    ``borrow(prefix)`` makes a directory that every user can reach; its path is short, as a socket's must be.
+    """
+    program = find_mariadb()
+    home = borrow(f"moveout-{name}-")
+    user = _unprivileged_user()
+    install = shutil.which("mariadb-install-db")
+    if not install:
+        raise ServerError("mariadb-install-db is not on PATH; it comes with mariadb-server")
+    argv = [install, "--no-defaults", f"--datadir={home / 'data'}", "--skip-test-db", "--skip-name-resolve"]
+    argv += ["--auth-root-authentication-method=normal", *([f"--user={user}"] if user else [])]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ServerError(
+            f"mariadb-install-db for {name} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}"
+        )
+    account = f"'{USER}'@'127.0.0.1'"
+    write_private(
+        home / "accounts.sql",
+        f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{password}';\n"
+        f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n"
+        f"ALTER USER root@localhost IDENTIFIED BY '{password}';\n",
+    )
+    if user:
+        for path in (home, home / "accounts.sql"):
+            shutil.chown(path, user)
+    return Store(program, home, user)
+
+
+def _unprivileged_user() -> str:
+    """Return whom it runs as where we are root (it refuses root), else an empty name."""
+    if os.geteuid() != 0:
+        return ""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    for name in ("mysql", "nobody"):
+        if name in known:
+            return name
+    raise ServerError("MariaDB refuses to run as root, and there is neither a user mysql nor nobody")

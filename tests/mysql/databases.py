@@ -1,0 +1,58 @@
+"""What tests do with databases of MariaDB and their bundles."""
+
+from pathlib import Path
+
+import pymysql
+from pymysql.constants import CLIENT
+
+from exporters.mysql import MysqlExporter
+from exporters.mysql.connect import Connection, connect, parse_url
+from migrate.bundle.reader import BundleReader
+from migrate.export import ExportOutcome, export
+from migrate.progress import Silent
+from migrate.store import open_place
+from tests.postgres.databases import NoBuckets
+
+
+def open_database(url: str, **options) -> pymysql.Connection:
+    """A plain session as the administrator; the password comes from the environment like moveout's."""
+    connection = connect(parse_url(url))
+    password, address = connection.raw.password, connection.address
+    connection.close()
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=password,
+        database=address.database,
+        autocommit=True,
+        ssl_disabled=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
+        **options,
+    )
+
+
+def run_sql(url: str, script: str) -> None:
+    with open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(script)
+        while cursor.nextset():
+            pass
+
+
+def fetch(url: str, query: str) -> list[tuple]:
+    with open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return list(cursor.fetchall())
+
+
+def session(url: str) -> Connection:
+    return connect(parse_url(url))
+
+
+def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:
+    source = MysqlExporter().open("app", url, NoBuckets())
+    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+
+
+def read_bundle(place: Path) -> BundleReader:
+    return BundleReader(open_place(str(place)))
