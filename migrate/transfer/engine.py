@@ -79,7 +79,9 @@ class _Run:
         self._lanes: Lanes | None = None
 
     def move(self) -> None:
-        """Do the phases in order; only the first where a file of the payload is damaged or missing."""
+        """Do the phases in order; only the first where a file of the payload is damaged or missing: then the
+        others are only looked at.
+        """
         self._progress.begin("transfer", items=len(self._sealed.files), size_bytes=self._sealed.size_bytes)
         for finding in self._sealed.extra:
             self.tally.find(finding, blocks=False)
@@ -92,9 +94,10 @@ class _Run:
                 self._announce()
             self._move(missing)
             if number == 0 and self.tally.blocked:
+                self._inspect((*order.tags, *order.seals))
                 break
-        if not self.tally.blocked:
-            for file in order.seals:
+        for file in order.seals:
+            if not self.tally.blocked:
                 self._move(self._missing([file]))
         self._progress.end()
 
@@ -176,6 +179,16 @@ class _Run:
         except GoneError as exc:
             raise GoneError(f"{self._origin.place} is gone, in the middle of the transfer") from exc
         self.tally.find(Finding(file.key, "was listed at the origin but is gone now"))
+
+    def _inspect(self, files: Iterable[WantedFile]) -> None:
+        """Look for damage in files that are not moved, so that one run names all there is to repair."""
+        told = {finding.key for finding in self._sealed.findings}
+        for file in files:
+            if file.key in told:
+                continue
+            found = _hash(self._origin, file)
+            if file.sha256 is not None and found != file.sha256:
+                self.tally.find(_damaged(file, found or "nothing"))
 
     def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[Piece]]:
         def open_file() -> Iterator[Piece]:

@@ -130,6 +130,28 @@ def _hashes(target: Store, present: Mapping[str, int]) -> dict[str, str]:
     return {entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, is_payload)}
 
 
+def _id_at(target: Store, sealed: Sealed) -> str:
+    """Return the id of the bundle at the target, "" if it is this one: also where its identity is damaged,
+    by its manifest. Raises ``DamageError`` where nobody can tell.
+    """
+    promised = {file.key: file.sha256 for file in sealed.files}
+    same = [key for key in (layout.MANIFEST, layout.BAG_INFO) if _has(target, key, promised.get(key))]
+    try:
+        found = bundle_id(target.read(layout.BUNDLE_META))
+    except DamageError:
+        if same:
+            return ""
+        raise
+    return "" if found == sealed.id or (same and found not in sealed.continues) else found
+
+
+def _has(target: Store, key: str, sha256: str | None) -> bool:
+    try:
+        return hash_file(target, key) == sha256
+    except GoneError:
+        return False
+
+
 def _hashed(target: Store, sealed: Sealed, present: Mapping[str, int]) -> dict[str, str]:
     """Return the same by reading, for files that may be the same: where no manifest had arrived yet."""
     same = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
@@ -157,8 +179,7 @@ def _predecessor(
         found = state.id if state.id != sealed.id else state.replaces
         what = f"the transfer of another bundle ({found}, from {state.origin})"
     elif layout.BUNDLE_META in present:
-        found = bundle_id(target.read(layout.BUNDLE_META))
-        found = found if found != sealed.id else ""
+        found = _id_at(target, sealed)
         what = f"another bundle ({found})"
     if layout.EXPORT_STATE in present or (found and found not in sealed.continues):
         raise NotEmptyError(

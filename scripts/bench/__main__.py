@@ -16,7 +16,7 @@ from pathlib import Path
 from scripts.process import ServerError
 from scripts.servers import Servers, environment_for
 
-NAMES = ("objects", "transfer", "postgres")
+NAMES = ("objects", "transfer", "postgres", "memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

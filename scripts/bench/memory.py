@@ -1,0 +1,159 @@
+"""How much memory a move takes: many small objects, and a large table.
+
+    python -m scripts.bench.memory [--objects 100000] [--rows 5000000] [--limit 400]
+
+Each command runs in a process of its own with the workers it has unless told. Printed is the peak of its resident
+memory as the system counts it (``ru_maxrss``), programs that it starts itself (``pg_dump``) included: the largest
+process of all. The exit code is 1 where one goes above ``--limit`` MB, or where the end is not what was there before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import psycopg
+
+from migrate.store.s3_bucket_write import Description, open_target_bucket
+from scripts.postgresql import PostgresServer
+from scripts.servers import S3Server, Servers
+
+BUCKET = "small-objects"
+KIB = 1024
+MB = 1_000_000
+_TABLE = """
+CREATE TABLE line (id bigint PRIMARY KEY, at timestamptz NOT NULL, price numeric(12, 2), ratio float8, name text,
+  flags boolean[], note text)
+"""
+_ROWS = """
+INSERT INTO line
+SELECT n, timestamptz '2020-01-01' + n * interval '7 s', n % 100000 / 100.0, n / 7.0, 'name ' || n % 1000,
+  CASE WHEN n % 3 = 0 THEN ARRAY[n % 2 = 0, NULL] END,
+  CASE WHEN n % 5 > 0 THEN md5(n::text) || repeat('x', (n % 40)::int) END
+FROM generate_series(1, %s) n
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One command: how long it took, and its peak memory."""
+
+    what: str
+    seconds: float
+    peak_bytes: int
+
+
+def main() -> int:
+    """Run all steps."""
+    options = _options()
+    with (
+        tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
+        Servers(Path(directory)) as servers,
+    ):
+        os.environ.update(servers.environment)
+        found: list[Measured] = []
+        if options.objects:
+            old, new = servers.minio("old"), servers.minio("new")
+            found += _objects(old, new, options.objects)
+        if options.rows:
+            found += _table(
+                servers.postgres("old-db"),
+                servers.postgres("new-db"),
+                Path(directory) / "bundle",
+                options.rows,
+            )
+    print(f"\n{'':44} {'seconds':>8} {'peak MB':>8}")
+    for one in found:
+        print(f"{one.what:44} {one.seconds:8.1f} {one.peak_bytes / MB:8.0f}")
+    return int(any(one.peak_bytes > options.limit * MB for one in found))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--objects", type=int, default=100_000, help="number of objects of 1 to 16 KiB")
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--limit", type=int, default=400, metavar="MB")
+    parser.add_argument("--dir", type=Path, help="where the servers keep their data (default: the system's)")
+    return parser.parse_args()
+
+
+def _objects(old: S3Server, new: S3Server, count: int) -> Iterator[Measured]:
+    _seed(old, count)
+    client = boto3.Session(profile_name=new.profile).client("s3")
+    for name in ("bundle", "moved", "restored"):
+        client.create_bucket(Bucket=name)
+    bundle, moved = (f"s3://{name}/b?profile={new.profile}" for name in ("bundle", "moved"))
+    restored = f"shop=s3://restored?profile={new.profile}"
+    what = f"{count} objects:"
+    yield _measure(f"{what} plan", "plan", f"shop=s3://{BUCKET}?profile={old.profile}")
+    yield _measure(f"{what} export", "export", f"shop=s3://{BUCKET}?profile={old.profile}", "--to", bundle)
+    yield _measure(f"{what} transfer", "transfer", bundle, moved)
+    yield _measure(f"{what} verify, full", "verify", moved, "--level", "full")
+    yield _measure(f"{what} restore", "restore", moved, restored)
+    yield _measure(f"{what} verify against the new bucket", "verify", moved, "--against", restored)
+
+
+def _seed(old: S3Server, count: int) -> None:
+    boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
+    target = open_target_bucket(f"s3://{BUCKET}?profile={old.profile}")
+    for written in target.put_all(_bodies(count), window_bytes=8 * KIB * KIB):
+        if written.error is not None:
+            raise written.error
+
+
+def _bodies(count: int) -> Iterator[tuple[Description, bytes]]:
+    rng = random.Random(1)
+    block = rng.randbytes(KIB * KIB)
+    for number in range(count):
+        size_bytes = rng.randint(KIB, 16 * KIB)
+        start = rng.randrange(len(block) - size_bytes)
+        description = Description(
+            f"user-{number % 97:02d}/photo-{number:06d}.jpg",
+            {"content-type": "image/jpeg"},
+            {"number": str(number)},
+        )
+        yield description, block[start : start + size_bytes]
+
+
+def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) -> Iterator[Measured]:
+    source, target = old.database("big"), new.database("big")
+    with psycopg.connect(source, password=old.password) as connection:
+        connection.execute(_TABLE)
+        connection.execute(_ROWS, (rows,))
+    what = f"{rows} rows:"
+    yield _measure(f"{what} plan", "plan", f"app={source}")
+    yield _measure(f"{what} export", "export", f"app={source}", "--to", str(bundle))
+    yield _measure(f"{what} verify, full", "verify", str(bundle), "--level", "full")
+    yield _measure(f"{what} restore", "restore", str(bundle), f"app={target}")
+    yield _measure(
+        f"{what} verify against the new database", "verify", str(bundle), "--against", f"app={target}"
+    )
+
+
+def _measure(what: str, *words: str) -> Measured:
+    command: Sequence[str] = [str(Path(sys.executable).with_name("moveout")), *words, "--quiet"]
+    started = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"moveout {' '.join(words)} ended with {process.returncode}")
+    kilobytes = used.ru_maxrss // (KIB if sys.platform == "darwin" else 1)
+    found = Measured(what, time.monotonic() - started, kilobytes * KIB)
+    print(f"  {found.what}: {found.seconds:.1f} s, {found.peak_bytes / MB:.0f} MB", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Every file of a real bundle is damaged in every way, at the origin and at the target, in a directory and on S3."""
+
+import random
+from collections.abc import Callable, Iterator
+
+import boto3
+import psycopg
+import pytest
+
+from migrate.bundle import layout
+from migrate.case import Endpoint
+from migrate.cli.sources import open_sources
+from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.transfer import transfer
+from migrate.verify import Level, verify
+from tests.transfer.bags import contents
+
+Files = dict[str, bytes]
+UNSEALED = {layout.TAG_MANIFEST, layout.BAGIT, layout.MANIFEST}
+"""Without these a place holds no sealed bundle: that is said instead of a finding."""
+
+
+@pytest.fixture(scope="module")
+def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
+    """All files of a bundle with tables, packs, a large object (small parts make it several) and DDL."""
+    url = postgres.database()
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")
+        db.execute("INSERT INTO people SELECT i, 'n' || i FROM generate_series(1, 300) i")
+        db.execute("CREATE TABLE nobody (id int)")
+    bucket = make_bucket(minio)
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    for key, body in {"a": b"a", "b/c": b"bc" * 999, "big": bytes(range(250)) * 40_000}.items():
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+    place = open_place(str(tmp_path_factory.mktemp("bundle")))
+    sources = {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}
+    with open_sources(sources) as opened:
+        assert export(opened, place, workers=2, progress=Silent()).complete
+    return contents(place)
+
+
+@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.torture)])
+def make_place(request, tmp_path) -> Callable[[str], MultipartStore]:
+    """Make an empty place."""
+
+    def make(name: str) -> MultipartStore:
+        if request.param == "local":
+            return open_place(str(tmp_path / name))
+        server = request.getfixturevalue("minio")
+        bucket = request.getfixturevalue("make_bucket")(server)
+        return open_place(f"s3://{bucket}/{name}?profile={server.profile}")
+
+    return make
+
+
+def damages(files: Files) -> Iterator[tuple[str, Files]]:
+    """Yield (the file that has to be named, the changes to a bundle)."""
+    draw = random.Random(8)
+    for key, data in files.items():
+        at = draw.randrange(len(data))
+        yield key, {key: data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]}
+        yield key, {key: b""}
+        yield key, {key: data + b"\0"}
+        other = draw.choice([name for name in files if files[name] != data])
+        yield key, {key: files[other], other: data}
+    for name in ("data/stray", "data/app/tables/1/part-000009.parquet", "stray.txt", "meta/stray.json"):
+        yield name, {name: b"stray"}
+
+
+def said_by(look: Callable[[], object]) -> str:
+    """What was found, also where one could not even look: never nothing, never a defect."""
+    try:
+        found = look()
+    except (DamageError, UsageError, GoneError) as exc:
+        return str(exc)
+    return "\n".join(map(str, found.findings))
+
+
+def check(place: MultipartStore) -> str:
+    return said_by(lambda: verify(place, Level.FULL, workers=2, progress=Silent()))
+
+
+def move(origin: MultipartStore, target: MultipartStore, **more: bool) -> str:
+    return said_by(lambda: transfer(origin, target, workers=2, progress=Silent(), **more))
+
+
+def put(place: MultipartStore, files: Files) -> None:
+    for key, data in files.items():
+        place.put(key, data)
+
+
+def repair(place: MultipartStore, files: Files, changed: Files) -> None:
+    put(place, {key: files[key] for key in changed if key in files})
+    for key in changed.keys() - files.keys():
+        place.delete(key)
+
+
+def test_at_the_origin_verify_and_transfer_name_it(bundle, make_place):
+    origin, target = make_place("origin"), make_place("target")
+    put(origin, bundle)
+    for number, (named, changed) in enumerate(damages(bundle)):
+        put(origin, changed)
+        assert named in check(origin), named
+        said = move(origin, target)
+        assert said, named
+        assert named in said or named in UNSEALED, (named, said)
+        strays = changed.keys() - bundle.keys()
+        if not strays:
+            assert not _exists(target, layout.TAG_MANIFEST), named
+        repair(origin, bundle, changed)
+        if number % 8 == 7:
+            assert (move(origin, target), contents(target)) == ("", bundle)
+            for key in contents(target):
+                target.delete(key)
+    assert check(origin) == ""
+
+
+def test_deleted_at_the_origin_it_is_named(bundle, make_place):
+    origin, target = make_place("origin"), make_place("target")
+    put(origin, bundle)
+    for key in bundle:
+        origin.delete(key)
+        assert key in check(origin)
+        said = move(origin, target)
+        assert said
+        assert key in said or key in UNSEALED
+        assert not _exists(target, layout.TAG_MANIFEST)
+        put(origin, {key: bundle[key]})
+    assert (move(origin, target), contents(target)) == ("", bundle)
+
+
+def test_at_the_target_verify_names_it_and_a_recheck_repairs_it(bundle, make_place):
+    origin, target = make_place("origin"), make_place("target")
+    put(origin, bundle)
+    assert move(origin, target) == ""
+    for named, changed in damages(bundle):
+        put(target, changed)
+        assert named in check(target), named
+        strays = changed.keys() - bundle.keys()
+        said = move(origin, target, recheck=True)
+        if strays:
+            assert named in said
+            repair(target, bundle, changed)
+        else:
+            assert said == ""
+        assert contents(target) == bundle
+    for key in bundle:
+        target.delete(key)
+        assert key in check(target)
+        assert (move(origin, target), target.read(key)) == ("", bundle[key])
+
+
+def test_any_bit_of_the_tag_manifest_counts(bundle, make_place):
+    """Nothing holds its hash; what it says does not fit any more."""
+    place = make_place("place")
+    put(place, bundle)
+    data = bundle[layout.TAG_MANIFEST]
+    for at in range(0, len(data), 11):
+        place.put(layout.TAG_MANIFEST, data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        assert check(place), at
+
+
+def _exists(place: MultipartStore, key: str) -> bool:
+    try:
+        place.stat(key)
+    except MoveoutError:
+        return False
+    return True
