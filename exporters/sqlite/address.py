@@ -1,0 +1,38 @@
+"""URLs of SQLite files: ``sqlite:///absolute/path``, or ``sqlite://./relative/path``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from exporters.errors import SourceUsageError
+
+_STEP = "Write sqlite:///absolute/path/to/file.db, special characters percent-encoded."
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database file. ``url`` names it by its absolute path."""
+
+    path: Path
+    url: str
+
+    def beside(self, suffix: str) -> Path:
+        """Return SQLite's own file beside it: ``-wal``, ``-shm`` or ``-journal``."""
+        return self.path.with_name(self.path.name + suffix)
+
+
+def parse_url(url: str) -> Address:
+    """Parse a URL. Raises ``SourceUsageError``."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite":
+        raise SourceUsageError(f"{url!r} is no sqlite:// URL", next_step=_STEP)
+    if parts.query or parts.fragment:
+        raise SourceUsageError(f"{url!r}: a SQLite URL takes no options", next_step=_STEP)
+    if parts.netloc not in {"", "localhost", ".", ".."} or len(parts.path) < 2:
+        raise SourceUsageError(f"{url!r} names no file by an absolute path", next_step=_STEP)
+    start = parts.netloc if parts.netloc in {".", ".."} else ""
+    path = Path(os.path.abspath(start + unquote(parts.path)))  # noqa: PTH100  symbolic links stay as they were named
+    return Address(path, f"sqlite://{quote(str(path))}")

@@ -1,0 +1,216 @@
+"""What is in a database file: its tables with their columns, and every entry of its schema."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.base import Loss
+from exporters.errors import SourceUsageError
+from exporters.sqlite.identifiers import SCHEMA, label, quote_name
+
+OLDEST = (3, 37, 0)
+"""From here on ``PRAGMA table_list`` tells virtual tables from others (https://sqlite.org/changes.html)."""
+PROGRESS_TABLE = "moveout_restore"
+"""Where a restore keeps its place in the target; never a part of the data."""
+_VIRTUAL, _STORED = 2, 3
+_ROWID_NAMES = ("rowid", "_rowid_", "oid")
+_FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")
+"""Statistics that only libraries built for them can write; ANALYZE makes them anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaColumn:
+    """A column as it is exported. ``declared`` is its type as written, maybe empty."""
+
+    name: str
+    declared: str
+    not_null: bool
+    generated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table with rows in the file: ordinary, shadow or SQLite's own. ``rowid`` is a name by which its rowid can be
+    had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported beside them.
+    """
+
+    name: str
+    sql: str
+    rowid: str
+    hidden_rowid: bool
+    columns: tuple[SchemaColumn, ...]
+
+    @property
+    def label(self) -> str:
+        """The name for SQL and for people."""
+        return label(SCHEMA, self.name)
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """The quoted names of what is selected, in the order of the row's text."""
+        names = [quote_name(column.name) for column in self.columns]
+        return (self.rowid, *names) if self.hidden_rowid else tuple(names)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what a finished chunk depends on besides the rows."""
+        facts = [self.name, self.sql, self.hidden_rowid, [[c.name, c.generated] for c in self.columns]]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of ``sqlite_schema``; ``sql`` is None for indexes that a constraint makes."""
+
+    number: int
+    type: str
+    name: str
+    table: str
+    sql: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Everything that is known before a row is read. ``tables`` in the order in which they are loaded again: SQLite's
+    own last, because loading others changes them.
+    """
+
+    tables: Sequence[Table]
+    entries: Sequence[Entry]
+    pragmas: Mapping[str, Any]
+    losses: Sequence[Loss]
+
+
+def check_library() -> None:
+    """Raise ``SourceUsageError`` where the SQLite library is too old."""
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise SourceUsageError(
+            f"Python's SQLite is {sqlite3.sqlite_version}, at least {'.'.join(map(str, OLDEST))} is needed",
+            next_step="Use a newer Python.",
+        )
+
+
+def read_catalog(connection: sqlite3.Connection) -> Catalog:
+    """Read tables, schema and settings. Raises ``sqlite3.Error``."""
+    entries = [
+        Entry(*row)
+        for row in connection.execute(
+            "SELECT rowid, type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
+        )
+        if PROGRESS_TABLE not in {row[2], row[3]}
+    ]
+    kinds = {
+        row[1]: (row[2], bool(row[4]))
+        for row in connection.execute("PRAGMA table_list")
+        if row[0] == SCHEMA and row[1] not in {"sqlite_schema", PROGRESS_TABLE}
+    }
+    tables, losses = [], []
+    for entry in entries:
+        if entry.type != "table" or entry.name in _FOREIGN_STATISTICS:
+            continue
+        kind, without_rowid = kinds.get(entry.name, ("virtual", False))
+        if kind == "virtual":
+            losses += _virtual_losses(entry, kinds)
+            continue
+        table, more = _table(connection, entry, without_rowid=without_rowid)
+        tables.append(table)
+        losses += more
+    losses += [
+        Loss(entry.name, "statistics", "only some SQLite libraries can write them; run ANALYZE on the target")
+        for entry in entries
+        if entry.name in _FOREIGN_STATISTICS
+    ]
+    entries = [entry for entry in entries if entry.table not in _FOREIGN_STATISTICS]
+    tables.sort(key=lambda table: (table.name.startswith("sqlite_"), table.name))
+    return Catalog(tables, entries, read_pragmas(connection), losses)
+
+
+def read_pragmas(connection: sqlite3.Connection) -> dict[str, Any]:
+    """Return the settings that the file keeps, but for the journal mode: a copy has another."""
+    names = ("encoding", "page_size", "auto_vacuum", "user_version", "application_id")
+    return {name: (connection.execute(f"PRAGMA {name}").fetchone() or [None])[0] for name in names}
+
+
+def _table(connection: sqlite3.Connection, entry: Entry, *, without_rowid: bool) -> tuple[Table, list[Loss]]:
+    rows = connection.execute(f"PRAGMA table_xinfo({quote_name(entry.name)})").fetchall()
+    columns = tuple(SchemaColumn(row[1], row[2], bool(row[3]), row[6] in {_VIRTUAL, _STORED}) for row in rows)
+    keys = [row[1] for row in rows if row[5]]
+    taken = {column.name.lower() for column in columns}
+    rowid = "" if without_rowid else next((name for name in _ROWID_NAMES if name not in taken), "")
+    alias = "" if without_rowid or len(keys) != 1 else _rowid_alias(connection, entry.name, keys[0])
+    losses = []
+    hidden = bool(rowid) and not alias
+    if alias:
+        rowid = quote_name(alias)
+    elif hidden and len(columns) >= connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN):
+        hidden = False
+        losses.append(
+            Loss(label(SCHEMA, entry.name), "rowids", "a table of so many columns has no room for them")
+        )
+    elif not rowid and not without_rowid:
+        losses.append(
+            Loss(
+                label(SCHEMA, entry.name),
+                "rowids",
+                "its own columns take all names by which they could be read",
+            )
+        )
+    table = Table(entry.name, entry.sql or "", rowid, hidden, columns)
+    return _computable(connection, table, losses)
+
+
+def _rowid_alias(connection: sqlite3.Connection, table: str, key: str) -> str:
+    """Return the one key column if it is the rowid itself: then no index was made for it."""
+    indexes = connection.execute(f"PRAGMA index_list({quote_name(table)})")
+    return "" if any(row[3] == "pk" for row in indexes) else key
+
+
+def _computable(connection: sqlite3.Connection, table: Table, losses: list[Loss]) -> tuple[Table, list[Loss]]:
+    """Leave generated columns out that only the application can compute: with functions of its own."""
+    generated = [column for column in table.columns if column.generated]
+    if not generated:
+        return table, losses
+    try:
+        connection.execute(
+            f"EXPLAIN SELECT {', '.join(table.selected)} FROM {quote_name(table.name)}"
+        ).fetchall()
+    except sqlite3.OperationalError as exc:
+        stored = tuple(column for column in table.columns if not column.generated)
+        reason = f"only the application can compute them: {exc}"
+        losses = [*losses, Loss(table.label, "values of generated columns", reason)]
+        return Table(table.name, table.sql, table.rowid, table.hidden_rowid, stored), losses
+    return table, losses
+
+
+def _virtual_losses(entry: Entry, kinds: Mapping[str, tuple[str, bool]]) -> list[Loss]:
+    """A virtual table's rows are in its shadow tables, or outside of the file."""
+    if any(name.startswith(f"{entry.name}_") for name in kinds):
+        return []
+    reason = "they are not in this file; only the definition is exported"
+    return [Loss(label(SCHEMA, entry.name), "rows of the virtual table", reason)]
+
+
+def select(
+    table: Table, bounds: tuple[int | None, int | None] = (None, None), *, raw_text: bool = False
+) -> str:
+    """Return the query for a chunk's rows. ``raw_text`` doubles every column: whether it is text, and its bytes."""
+    names = table.selected
+    if raw_text:
+        names = tuple(
+            f"typeof({name}) = 'text', CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
+            for name in names
+        )
+    return f"SELECT {', '.join(names)} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
+
+
+def where(table: Table, bounds: tuple[int | None, int | None]) -> str:
+    """Return the condition for a half-open range of rowids, empty for the whole table."""
+    first, last = bounds
+    conditions = [f"{table.rowid} >= {first}"] if first is not None else []
+    conditions += [f"{table.rowid} < {last}"] if last is not None else []
+    return " WHERE " + " AND ".join(conditions) if conditions else ""

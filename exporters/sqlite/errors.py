@@ -1,0 +1,56 @@
+"""Translates SQLite's errors into the source errors, by result code (https://sqlite.org/rescode.html)."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from exporters.errors import (
+    SourceError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL", "SQLITE_IOERR")
+_REFUSED = ("SQLITE_PERM", "SQLITE_AUTH")
+_NEEDS_RECOVERY = ("SQLITE_READONLY", "SQLITE_CANTOPEN")
+
+
+def code_of(error: BaseException) -> str:
+    """Return the symbolic result code, or ""."""
+    return str(getattr(error, "sqlite_errorname", None) or "")
+
+
+def translate(error: sqlite3.Error, where: str) -> SourceError:
+    """Return the source error that ``error`` stands for; ``where`` names what was read."""
+    code = code_of(error)
+    if code.startswith(_BUSY):
+        return SourceUnreachableError(
+            f"{where}: {error}",
+            next_step="Another program holds a lock on the file: end its transaction, then give the same command"
+            " again.",
+        )
+    if code == "SQLITE_NOTADB":
+        return SourceUsageError(
+            f"{where} is no SQLite database, or an encrypted one: {error}",
+            next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
+        )
+    if code.startswith("SQLITE_CORRUPT"):
+        return SourceError(
+            f"{where} is damaged: {error}",
+            next_step="Save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE.",
+        )
+    if code == "SQLITE_FULL":
+        return SourceError(
+            f"{where}: no room for a copy of the database: {error}",
+            next_step="Set TMPDIR to a directory with as much room as the file has.",
+        )
+    if code.startswith(_REFUSED):
+        return SourceNotAllowedError(f"{where}: {error}", next_step="Use an account that may read the file.")
+    if code.startswith(_NEEDS_RECOVERY):
+        return SourceError(
+            f"{where} cannot be read without writing to it: {error}",
+            next_step="A program ended in the middle of a write. Copy the file together with its -journal or -wal to"
+            " another directory, open it there once with sqlite3, and move that one.",
+        )
+    return SourceError(f"{where}: {error}", next_step="Try: sqlite3 FILE 'PRAGMA integrity_check'.")

@@ -1,0 +1,48 @@
+"""Row counts and digests of a database file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from exporters.sqlite.address import parse_url
+from exporters.sqlite.backup import copied
+from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.identifiers import SCHEMA
+from exporters.sqlite.plan import measure
+from exporters.sqlite.pool import Pool
+from exporters.sqlite.rows import tally_table
+from exporters.tally import Advance, Tally
+
+
+def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], Tally]:
+    """Return the tally of every table of a database that others may be writing to: of a copy. Raises
+    ``SourceError``.
+    """
+    address = parse_url(url)
+    with copied(address) as copy:
+        return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
+
+
+def quiet_tables(
+    path: Path, where: str, *, workers: int, advance: Advance
+) -> Mapping[tuple[str, str], Tally]:
+    """Return the tally of every table of a file that nobody writes to. ``where`` names it in errors."""
+    pool = Pool(path, where)
+    try:
+        with pool.connection() as connection:
+            tables = read_catalog(connection).tables
+            sizes = measure(connection, tables)
+
+        def tally(table: Table) -> Tally:
+            with pool.connection() as connection:
+                found = tally_table(connection, table, largest_bytes=sizes[table.name].largest_bytes)
+            advance(found.rows, sizes[table.name].size_bytes)
+            return found
+
+        with ThreadPoolExecutor(max(1, workers)) as threads:
+            names = [(SCHEMA, table.name) for table in tables]
+            return dict(zip(names, threads.map(tally, tables), strict=True))
+    finally:
+        pool.close()

@@ -1,0 +1,130 @@
+"""The rows of a table in batches of bounded size, by columns."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.sqlite.catalog import Table, select
+from exporters.sqlite.values import Column, RawText, tally_columns, tally_few
+from exporters.tally import Tally
+
+BATCH_ROWS = 8192
+BATCH_BYTES = 8 * 2**20
+"""A batch ends once it holds so much text and blobs, whatever its rows."""
+_BATCH_VALUES = 400_000
+_AT_ONCE_BYTES = 32 * 2**20
+_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows. ``size_bytes``: of their values, about."""
+
+    rows: int
+    columns: tuple[Column, ...]
+    size_bytes: int
+
+    def tally(self) -> Tally:
+        """Return rows and digest."""
+        return tally_columns(self.columns, self.rows)
+
+
+class UndecodableError(Exception):
+    """A text is not valid in the database's encoding: read again with ``careful``."""
+
+
+def read_batches(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: tuple[int | None, int | None],
+    *,
+    largest_bytes: int,
+    careful: bool = False,
+) -> Iterator[Batch]:
+    """Yield a chunk's rows. ``largest_bytes``: no row of the table is larger. Raises ``UndecodableError`` unless
+    ``careful``, and ``sqlite3.Error``.
+    """
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+    codec = _CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
+    query = select(table, bounds, raw_text=codec is not None)
+    connection.text_factory = _text if careful else str
+    try:
+        for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
+            columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
+            if codec is not None:
+                columns = [
+                    [_decode(value, codec) if text else value for text, value in zip(*pair, strict=True)]
+                    for pair in zip(columns[::2], columns[1::2], strict=True)
+                ]
+            yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
+    except sqlite3.OperationalError as exc:
+        if str(exc).startswith("Could not decode"):
+            raise UndecodableError from exc
+        raise
+
+
+def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
+    """Yield rows and their bytes; rows that may be large are taken few by few, and weighed."""
+    columns = len(cursor.description)
+    most = max(1, min(BATCH_ROWS, _BATCH_VALUES // columns))
+    at_once = max(1, min(most, _AT_ONCE_BYTES // max(largest_bytes, 1)))
+    if at_once == most:
+        while rows := cursor.fetchmany(most):
+            yield rows, _weight(rows[:32]) * len(rows) // len(rows[:32])
+        return
+    pending: list[tuple[Any, ...]] = []
+    weight = 0
+    while rows := cursor.fetchmany(at_once):
+        pending += rows
+        weight += _weight(rows)
+        if weight >= BATCH_BYTES or len(pending) >= most:
+            yield pending, weight
+            pending, weight = [], 0
+    if pending:
+        yield pending, weight
+
+
+def _weight(rows: Sequence[Sequence[Any]]) -> int:
+    return sum(len(value) if isinstance(value, (str, bytes)) else 8 for row in rows for value in row)
+
+
+def _text(data: bytes) -> str | RawText:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return RawText(data)
+
+
+def _decode(data: bytes, codec: str) -> str | RawText:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return RawText(data)
+
+
+def tally_table(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: tuple[int | None, int | None] = (None, None),
+    *,
+    largest_bytes: int,
+) -> Tally:
+    """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
+    for careful in (False, True):
+        found = Tally()
+        try:
+            for batch in read_batches(
+                connection, table, bounds, largest_bytes=largest_bytes, careful=careful
+            ):
+                found += batch.tally()
+        except UndecodableError:
+            continue
+        return found
+    raise AssertionError
+
+
+__all__ = ["Batch", "UndecodableError", "read_batches", "tally_few", "tally_table"]

@@ -1,0 +1,233 @@
+"""One consistent view of a SQLite database: a copy of its file, cut into chunks of tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from exporters.base import (
+    Account,
+    CatalogEntry,
+    DoneUnit,
+    Enumeration,
+    Gap,
+    Loss,
+    Outcome,
+    Sink,
+    Unit,
+    Workspace,
+)
+from exporters.errors import SourceError
+from exporters.sqlite.backup import Copy, Header
+from exporters.sqlite.catalog import Catalog, Table, read_catalog
+from exporters.sqlite.identifiers import SCHEMA
+from exporters.sqlite.parquet import Layout, PartWriter
+from exporters.sqlite.plan import Plan, PlannedTable, Size, make_plan, measure, spec, units
+from exporters.sqlite.pool import Pool
+from exporters.sqlite.rows import Batch, UndecodableError, read_batches, tally_table
+from exporters.sqlite.schema import write_schema
+from exporters.sqlite.typed import from_typed, to_typed
+from exporters.sqlite.values import tally_few
+from exporters.tally import MODULUS, Tally, to_hex
+
+PLAN = "plan.json"
+POINTS = "points.json"
+_PROVED_ROWS = 500
+
+
+class SqliteSnapshot:
+    """See ``exporters.base.Snapshot``. Opened by ``SqliteSource.snapshot``; thread-safe."""
+
+    def __init__(self, copy: Copy, header: Header, url: str, workspace: Workspace) -> None:
+        self._pool = Pool(copy.path, url)
+        self._header = header
+        with self._pool.connection() as connection:
+            self._catalog: Catalog = read_catalog(connection)
+            self._sizes: Mapping[str, Size] = measure(connection, self._catalog.tables)
+            saved = workspace.read(PLAN)
+            former = Plan.load(saved) if saved else None
+            self._plan = make_plan(connection, self._catalog.tables, self._sizes, former)
+        if self._plan != former:
+            workspace.write(PLAN, self._plan.dump())
+        by_name = {table.name: table for table in self._catalog.tables}
+        self._tables: dict[int, tuple[PlannedTable, Table]] = {
+            planned.number: (planned, by_name[planned.name]) for planned in self._plan.tables
+        }
+        self.point: Mapping[str, Any] = {
+            "snapshot": copy.sha256,
+            "size_bytes": copy.size_bytes,
+            "journal_mode": "wal" if header.wal else "delete",
+            "server": server(),
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+        }
+        self._points = _remember(workspace, self.point)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield the chunks of every table."""
+        return units(self._plan, self._sizes)
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """Export one chunk; once more, carefully, where text turns up that is not valid."""
+        planned, table = self._tables[unit.spec["table"]]
+        stem = f"tables/{planned.number}/part-{unit.spec['chunk']:06d}"
+        for careful in (False, True):
+            writer = PartWriter(Layout.of(table, planned.kinds), sink, stem)
+            try:
+                tally, size_bytes = self._write(writer, unit, careful=careful)
+            except UndecodableError:
+                continue
+            facts = {
+                "snapshot": self.point["snapshot"],
+                "parts": [asdict(part) for part in writer.parts()],
+                "exact": list(writer.exact()),
+            }
+            return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
+        raise AssertionError
+
+    def _write(self, writer: PartWriter, unit: Unit, *, careful: bool) -> tuple[Tally, int]:
+        found, size_bytes = Tally(), 0
+        with self._pool.connection() as connection, writer:
+            for batch in self._batches(connection, unit.spec, careful=careful):
+                if not found.rows:
+                    _prove(batch, writer.layout.kinds, writer.stem)
+                writer.add(batch)
+                found += batch.tally()
+                size_bytes += batch.size_bytes
+        return found, size_bytes
+
+    def _batches(
+        self, connection: sqlite3.Connection, of: Mapping[str, Any], *, careful: bool
+    ) -> Iterator[Batch]:
+        planned, table = self._tables[of["table"]]
+        first, last = of["rowids"]
+        largest = self._sizes[planned.name].largest_bytes
+        return read_batches(connection, table, (first, last), largest_bytes=largest, careful=careful)
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """Tell whether a chunk has the same rows in this copy: it reads and digests them, unless the file is equal."""
+        known = self._tables.get(done.unit.spec.get("table", 0))
+        if known is None or dict(done.unit.spec) != spec(known[0], done.unit.spec["chunk"]):
+            return False
+        if done.outcome.facts.get("snapshot") == self.point["snapshot"]:
+            return True
+        planned, table = known
+        first, last = done.unit.spec["rowids"]
+        with self._pool.connection() as connection:
+            largest = self._sizes[planned.name].largest_bytes
+            tally = tally_table(connection, table, (first, last), largest_bytes=largest)
+        return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """Write the definitions and give the account, with SQLite's own count of every table."""
+        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.point["journal_mode"]}
+        write_schema(sink, self._catalog.entries, pragmas)
+        by_table: dict[int, list[DoneUnit]] = {number: [] for number in self._tables}
+        for one in done:
+            if one.unit.spec.get("table") in by_table:
+                by_table[one.unit.spec["table"]].append(one)
+        entries = [self._entry(number, by_table[number]) for number in self._tables]
+        counted = {name: size.rows for name, size in self._sizes.items()}
+        gaps = [
+            Gap(
+                SCHEMA + "." + entry.name,
+                "failed",
+                f"{entry.items} of {counted[entry.name]} rows were exported",
+            )
+            for entry in entries
+            if entry.items != counted[entry.name]
+        ]
+        listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
+        return Account(
+            entries,
+            [
+                Enumeration("tables", "sqlite_schema, virtual tables apart", listed),
+                Enumeration("tables", "exported", len(entries)),
+                Enumeration("rows", "count(*) in the copy", sum(counted.values())),
+                Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
+            ],
+            gaps=gaps,
+            losses=[*self._catalog.losses, *self._header_losses()],
+            points=self._points,
+            server=server(),
+        )
+
+    def _virtual(self) -> int:
+        """Count the virtual tables by their statements."""
+        return sum(
+            1
+            for entry in self._catalog.entries
+            if entry.type == "table" and (entry.sql or "").upper().startswith("CREATE VIRTUAL")
+        )
+
+    def _header_losses(self) -> list[Loss]:
+        if not self._header.reserved_bytes:
+            return []
+        reason = (
+            f"{self._header.reserved_bytes} bytes of every page are an extension's own; the target has none"
+        )
+        return [Loss("database", "reserved bytes of pages", reason)]
+
+    def _entry(self, number: int, done: Sequence[DoneUnit]) -> CatalogEntry:
+        planned, table = self._tables[number]
+        chunks = sorted(done, key=lambda one: one.unit.id)
+        columns = list(table.columns)
+        kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
+        return CatalogEntry(
+            kind="table",
+            number=number,
+            schema=SCHEMA,
+            name=table.name,
+            items=sum(one.outcome.items for one in chunks),
+            size_bytes=sum(one.outcome.size_bytes for one in chunks),
+            digest=to_hex(sum(one.outcome.digest or 0 for one in chunks) % MODULUS),
+            details={
+                "columns": [
+                    asdict(column) | {"kind": kind} for column, kind in zip(columns, kinds, strict=True)
+                ],
+                "parts": [part for one in chunks for part in one.outcome.facts["parts"]],
+                "exact": sorted({name for one in chunks for name in one.outcome.facts["exact"]}),
+                "server_count": self._sizes[table.name].rows,
+                "hidden_rowid": table.hidden_rowid,
+            },
+        )
+
+    def close(self) -> None:
+        """Close the workers' connections."""
+        self._pool.close()
+
+
+def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
+    """Raise ``SourceError`` unless the first rows of a chunk come out of typing as they went in, digested value by
+    value, the plainest way there is.
+    """
+    rows = min(batch.rows, _PROVED_ROWS)
+    before = [list(column.to_list()[:rows]) for column in batch.columns]
+    after = [
+        from_typed(*to_typed(column, kind), kind).to_list()[:rows]
+        for column, kind in zip(batch.columns, kinds, strict=True)
+    ]
+    expected = tally_few(list(zip(*before, strict=True)))
+    if expected != tally_few(list(zip(*after, strict=True))) or (
+        rows == batch.rows and expected != batch.tally()
+    ):
+        raise SourceError(
+            f"{stem}: rows do not come out of Parquet as they went in",
+            next_step="Please report the table's definition; nothing of it was written.",
+        )
+
+
+def server() -> str:
+    """Return what reads the file."""
+    return f"SQLite {sqlite3.sqlite_version}"
+
+
+def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Add this point to those of former runs."""
+    points = json.loads(workspace.read(POINTS) or b"[]")
+    points.append(dict(point))
+    workspace.write(POINTS, json.dumps(points).encode())
+    return list(points)
