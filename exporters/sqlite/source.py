@@ -42,7 +42,9 @@ class SqliteSource:
             catalog = read_catalog(connection)
             counts = {
                 table.name: int(
-                    connection.execute(f"SELECT count(*) FROM {quote_name(table.name)}").fetchone()[0]
+                    connection.execute(
+                        f"SELECT count(*) FROM {quote_name(table.name)} NOT INDEXED"
+                    ).fetchone()[0]
                 )
                 for table in catalog.tables
             }

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
 from exporters.sqlite.catalog import Table
 from exporters.sqlite.identifiers import quote_name
@@ -86,19 +87,21 @@ def _write(
         names = [quote_name(name) if name else table.rowid for name in compress(some.names, wanted)]
         columns = list(compress(some.columns, wanted))
         rows = zip(*(column.to_list() for column in columns), strict=True)
-        statement = _insert(table, names, frozenset())
+        statement = _insert(table, names, [None] * len(names))
         if any(column.values is not None and RawText in map(type, column.values) for column in columns):
             for row in rows:
-                raw = frozenset(i for i, value in enumerate(row) if type(value) is RawText)
-                connection.execute(_insert(table, names, raw), row)
+                bound = [value for value in row if type(value) is not RawText]
+                connection.execute(_insert(table, names, row), bound)
         else:
             connection.executemany(statement, rows)
         advance(some.rows, part.size_bytes * some.rows // max(part.rows, 1))
 
 
-def _insert(table: Table, names: Sequence[str], raw: frozenset[int]) -> str:
-    """Return the statement; bytes at the ``raw`` positions are stored as text, as they are."""
-    values = ", ".join("CAST(? AS TEXT)" if position in raw else "?" for position in range(len(names)))
+def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
+    """Return the statement. Text that is not valid stands in it as a literal: only then SQLite takes the bytes for
+    text in the database's own encoding, as they are.
+    """
+    values = ", ".join(f"CAST(x'{value.hex()}' AS TEXT)" if type(value) is RawText else "?" for value in row)
     return f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({values})"
 
 

@@ -1,0 +1,157 @@
+"""What cannot be read or written is named, with the right exit code and a next step."""
+
+import os
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError, SourceUsageError
+from exporters.sqlite import SqliteExporter, backup
+from exporters.sqlite.address import parse_url
+from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, UsageError
+from tests.sqlite.databases import NoBuckets, export_file, fetch, losses_of, restore_file, run_sql, url_of
+
+
+def open_url(url: str) -> None:
+    SqliteExporter().open("app", url, NoBuckets())
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = run_sql(tmp_path / "a.db", "CREATE TABLE t (a); INSERT INTO t VALUES (1), (2)")
+    assert export_file(path, tmp_path / "bundle").complete
+    return path
+
+
+def test_a_missing_file_is_gone(tmp_path):
+    with pytest.raises(SourceGoneError, match="no file") as caught:
+        open_url(url_of(tmp_path / "no.db"))
+    assert (caught.value.exit_code, bool(caught.value.next_step)) == (7, True)
+    assert not (tmp_path / "no.db").exists()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, os.urandom(8192)])
+def test_what_is_no_database_is_named(tmp_path, content):
+    path = tmp_path / "a.db"
+    path.write_bytes(content)
+    with pytest.raises(SourceUsageError, match=r"a\.db is no SQLite database"):
+        open_url(url_of(path))
+
+
+def test_a_directory_is_no_file(tmp_path):
+    with pytest.raises(SourceUsageError, match="is no file"):
+        open_url(url_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://host/a.db", "sqlite://", "sqlite:///a.db?mode=rw", "sqlite:///a.db#x"]
+)
+def test_other_urls_are_refused(url):
+    with pytest.raises(SourceUsageError):
+        parse_url(url)
+
+
+def test_relative_and_escaped_paths():
+    assert str(parse_url("sqlite:///tmp/a%20b%3F.db").path) == "/tmp/a b?.db"
+    assert parse_url("sqlite://./x/../a.db").path.is_absolute()
+
+
+def test_a_locked_file_can_be_tried_again_later(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(backup, "LOCK_SECONDS", 0.2)
+    with closing(sqlite3.connect(small)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SourceUnreachableError, match="locked") as caught:
+            open_url(url_of(small))
+    assert caught.value.exit_code == 5
+
+
+def test_a_damaged_page_is_a_gap_or_an_error_never_silence(tmp_path):
+    path = run_sql(
+        tmp_path / "a.db",
+        "CREATE TABLE good (a); INSERT INTO good VALUES (1); CREATE TABLE t (a);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO t"
+        " SELECT 'row ' || i FROM n",
+    )
+    data = bytearray(path.read_bytes())
+    data[4096 * 8 : 4096 * 9] = b"\xa5" * 4096
+    path.write_bytes(data)
+    try:
+        outcome = export_file(path, tmp_path / "bundle")
+    except SourceError as exc:
+        said = f"{exc} {exc.next_step}"
+    else:
+        assert not outcome.complete
+        return
+    assert "damaged" in said
+    assert ".recover" in said
+
+
+def test_a_file_that_holds_something_else_is_left_alone(tmp_path, small):
+    other = run_sql(tmp_path / "other.db", "CREATE TABLE mine (a)")
+    before = other.read_bytes()
+    with pytest.raises(NotEmptyError, match="something else"):
+        restore_file(tmp_path / "bundle", other)
+    assert other.read_bytes() == before
+
+
+def test_a_file_with_one_row_more_is_not_taken_for_equal(tmp_path, small):
+    assert restore_file(tmp_path / "bundle", tmp_path / "b.db").findings == ()
+    run_sql(tmp_path / "b.db", "INSERT INTO t VALUES (3)")
+    with pytest.raises(NotEmptyError):
+        restore_file(tmp_path / "bundle", tmp_path / "b.db")
+
+
+def test_a_target_that_is_no_database_or_has_no_directory(tmp_path, small):
+    (tmp_path / "text").write_text("dear diary " * 1000)
+    with pytest.raises(UsageError, match="no SQLite database"):
+        restore_file(tmp_path / "bundle", tmp_path / "text")
+    with pytest.raises(GoneError, match="no directory"):
+        restore_file(tmp_path / "bundle", tmp_path / "none/b.db")
+
+
+def test_a_target_in_use_is_busy(tmp_path, small, monkeypatch):
+    monkeypatch.setattr("migrate.restore.sqlite_target.LOCK_SECONDS", 0.2)
+    target = run_sql(tmp_path / "b.db", "CREATE TABLE x (a)")
+    with closing(sqlite3.connect(target)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BusyError, match="used by another program"):
+            restore_file(tmp_path / "bundle", target)
+
+
+def test_an_index_that_only_the_application_can_make_is_a_finding_and_the_rest_is_there(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_collation("own", lambda a, b: (a > b) - (a < b))
+        connection.executescript(
+            "CREATE TABLE t (a); INSERT INTO t VALUES ('x'); CREATE INDEX i ON t (a COLLATE own);"
+        )
+    outcome = export_file(path, tmp_path / "bundle")
+    assert outcome.complete, outcome.sources
+    restored = restore_file(tmp_path / "bundle", tmp_path / "b.db")
+    assert any("index i could not be made" in finding for finding in restored.findings)
+    assert fetch(tmp_path / "b.db", "SELECT a FROM t", factory=str) == [("x",)]
+
+
+def test_what_only_the_application_can_compute_is_left_out_and_told(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.create_function("twice", 1, lambda a: a * 2, deterministic=True)
+        connection.executescript("CREATE TABLE t (a, b AS (twice(a))); INSERT INTO t VALUES ('x')")
+    assert export_file(path, tmp_path / "bundle").complete
+    assert losses_of(tmp_path / "bundle") == {"values of generated columns"}
+    with pytest.raises(UsageError, match="cannot make the table t: no such function: twice"):
+        restore_file(tmp_path / "bundle", tmp_path / "b.db")
+
+
+def test_an_empty_file_is_a_database_without_tables(tmp_path):
+    (tmp_path / "a.db").touch()
+    outcome = export_file(tmp_path / "a.db", tmp_path / "bundle")
+    assert outcome.complete
+    assert restore_file(tmp_path / "bundle", tmp_path / "b.db").findings == ()
+
+
+def test_errors_have_a_next_step(tmp_path, small):
+    with pytest.raises(MoveoutError) as caught:
+        restore_file(tmp_path / "bundle", tmp_path / "none/b.db")
+    assert caught.value.next_step
