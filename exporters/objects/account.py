@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss, Sink, Unit, Workspace
@@ -231,6 +232,6 @@ def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tal
 
 def _count(table: pa.Table, tally: Tally) -> None:
     tally.rows += table.num_rows
-    there = table.filter(pa.compute.equal(table["disposition"], "exported"))
+    there = table.filter(pc.equal(table["disposition"], "exported"))
     tally.exported += there.num_rows
-    tally.size_bytes += pa.compute.sum(there["size"]).as_py() or 0
+    tally.size_bytes += pc.sum(there["size"]).as_py() or 0

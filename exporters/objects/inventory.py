@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from exporters.base import Workspace
 from exporters.bucket import Bucket, ObjectSummary
 
-SHARD_ROWS = 50_000
+SHARD_ROWS = 20_000
+"""So many rows are in memory at once while listing and while the index is put together: tens of MB."""
 SMALL_BYTES = 8 * 2**20
 """Objects up to this size travel in packs."""
 

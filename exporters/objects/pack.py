@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+import pyarrow as pa
+
 from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceUnreachableError
@@ -24,6 +26,7 @@ OUTAGE = 20
 _READ_AGAIN = 3
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _WRITE_BYTES = 2**20
+_ROWS_AT_ONCE = 1000
 
 
 def pack_name(unit: Unit) -> str:
@@ -52,7 +55,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
         pack.end()
     pack.add_grown(sink)
     pack.name_lost(ordered=inventory.totals.ordered)
-    workspace.write(rows_name(unit.id), rows.to_bytes(rows.to_table(pack.rows)))
+    workspace.write(rows_name(unit.id), rows.to_bytes(pack.table()))
     return Outcome(
         items=pack.exported,
         size_bytes=pack.size_bytes,
@@ -105,6 +108,7 @@ class _Pack:
     name: str
     file: BinaryIO
     rows: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[pa.Table] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     unlike: list[str] = field(default_factory=list)
@@ -167,9 +171,21 @@ class _Pack:
 
     def _note(self, row: int, found: Fetched, content: Content) -> None:
         self.rows.append(rows.exported(self.bucket.name, row, found, content))
+        if len(self.rows) >= _ROWS_AT_ONCE:
+            self._pack_rows()
         self.losses.extend(losses(found))
         self.exported += 1
         self.size_bytes += found.summary.size_bytes
+
+    def table(self) -> pa.Table:
+        """Return the index rows."""
+        self._pack_rows()
+        return pa.concat_tables(self.tables)
+
+    def _pack_rows(self) -> None:
+        """Turn rows into columns, which take a tenth of the memory."""
+        self.tables.append(rows.to_table(self.rows))
+        self.rows = []
 
     def _as_it_is_now(self, found: Fetched) -> Fetched:
         """Read an object that is not what was listed; one that has grown large comes without its body."""

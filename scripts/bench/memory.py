@@ -36,9 +36,9 @@ CREATE TABLE line (id bigint PRIMARY KEY, at timestamptz NOT NULL, price numeric
 """
 _ROWS = """
 INSERT INTO line
-SELECT n, timestamptz '2020-01-01' + n * interval '7 s', n % 100000 / 100.0, n / 7.0, 'name ' || n % 1000,
-  CASE WHEN n % 3 = 0 THEN ARRAY[n % 2 = 0, NULL] END,
-  CASE WHEN n % 5 > 0 THEN md5(n::text) || repeat('x', (n % 40)::int) END
+SELECT n, timestamptz '2020-01-01' + n * interval '7 s', n %% 100000 / 100.0, n / 7.0, 'name ' || n %% 1000,
+  CASE WHEN n %% 3 = 0 THEN ARRAY[n %% 2 = 0, NULL] END,
+  CASE WHEN n %% 5 > 0 THEN md5(n::text) || repeat('x', (n %% 40)::int) END
 FROM generate_series(1, %s) n
 """
 

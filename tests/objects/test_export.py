@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_gnu_tar_lists_the_pack_by_key(minio: S3Server, make_shop: MakeShop, tmp
     safe = {key for key in objects if "\n" not in key and key != "large.bin"}
     assert safe < set(listed)
     assert len(listed) == len(objects) - 1
+
+
+def test_the_exporter_loads_all_that_it_uses() -> None:
+    """In a process of its own: in this one other tests have imported ``pyarrow.compute``."""
+    program = """if True:
+        import pyarrow as pa
+        from exporters.objects import account, rows
+        account._count(rows.INDEX.empty_table(), account.Tally())
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_an_empty_bucket_is_counted_as_empty(shop: Shop, tmp_path: Path) -> None:
