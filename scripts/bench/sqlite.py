@@ -1,0 +1,132 @@
+"""Export of a SQLite table to Parquet, beside connectorx's reader and ``sqlite3 .dump``.
+
+    python -m scripts.bench.sqlite [--rows 1000000] [--runs 3]
+
+Makes a table of six columns, then lets the tools read it by turns, each in a process of its own, and prints medians
+and rows a second. moveout also copies the file first, hashes what it writes and digests its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from exporters.bucket import Bucket
+
+
+def make(path: Path, rows: int) -> None:
+    """Make the table: a key, two integers, two texts, a real."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, name TEXT, note TEXT, r REAL, n INT)"
+        )
+        values = (
+            (i, i * 7919 % 100000, f"name {i}", f"a longer text about {i} é", i / 7, None if i % 3 else i)
+            for i in range(rows)
+        )
+        connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", values)
+        connection.commit()
+
+
+class _NoBuckets:
+    """A host for a database, which asks for no bucket."""
+
+    def secret(self, name: str) -> str | None:
+        del name
+        return None
+
+    def bucket(self, url: str) -> Bucket:
+        raise NotImplementedError(url)
+
+
+def run_moveout(path: Path, directory: Path) -> None:
+    """The exporter with two workers, to a bundle at a local place, sealed."""
+    from exporters.sqlite import SqliteExporter  # noqa: PLC0415
+    from migrate.export import export  # noqa: PLC0415
+    from migrate.progress import Silent  # noqa: PLC0415
+    from migrate.store import open_place  # noqa: PLC0415
+
+    source = SqliteExporter().open("bench", f"sqlite://{path}", _NoBuckets())
+    export([source], open_place(str(directory / "bundle")), workers=2, progress=Silent())
+
+
+def run_connectorx(path: Path, directory: Path) -> None:
+    """read_sql with two partitions to Arrow, then pyarrow's writer with zstd."""
+    import connectorx  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    table = connectorx.read_sql(
+        f"sqlite://{path}", "SELECT * FROM t", partition_on="id", partition_num=2, return_type="arrow"
+    )
+    pq.write_table(table, directory / "t.parquet", compression="zstd")
+
+
+def run_dump(path: Path, directory: Path) -> None:
+    """``sqlite3 FILE .dump`` into a file."""
+    with (directory / "dump.sql").open("wb") as file:
+        subprocess.run(["sqlite3", str(path), ".dump"], stdout=file, check=True)
+
+
+TOOLS: dict[str, Callable[[Path, Path], None]] = {
+    "moveout": run_moveout,
+    "connectorx": run_connectorx,
+    "dump": run_dump,
+}
+
+
+def measure(tool: str, path: Path) -> float:
+    """Run one tool in a process of its own; return seconds without the start of the interpreter and imports."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [
+            sys.executable,
+            "-m",
+            "scripts.bench.sqlite",
+            "--tool",
+            tool,
+            "--file",
+            str(path),
+            "--to",
+            directory,
+        ]
+        said = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(said.stdout.split()[-1])
+
+
+def main() -> None:
+    """Make the table, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--tool", choices=TOOLS)
+    parser.add_argument("--file", type=Path)
+    parser.add_argument("--to", type=Path)
+    options = parser.parse_args()
+    if options.tool:
+        started = time.perf_counter()
+        TOOLS[options.tool](options.file, options.to)
+        print(time.perf_counter() - started)
+        return
+    tools = [tool for tool in TOOLS if tool != "dump" or shutil.which("sqlite3")]
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "bench.db"
+        make(path, options.rows)
+        seconds: dict[str, list[float]] = {tool: [] for tool in tools}
+        for _ in range(options.runs):
+            for tool in tools:
+                seconds[tool].append(measure(tool, path))
+    for tool, runs in seconds.items():
+        median = statistics.median(runs)
+        print(f"{tool:<12}{median:8.2f} s{options.rows / median:12,.0f} rows/s")
+
+
+if __name__ == "__main__":
+    main()
