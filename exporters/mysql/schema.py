@@ -84,6 +84,8 @@ def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) ->
     try:
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
+        # MariaDB names the database of a sequence in a default; a bundle is restored into any database
+        found["sql"] = found["sql"].replace(f"nextval({quote_name(connection.address.database)}.", "nextval(")
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
             found["next"] = int(value[0])
@@ -109,7 +111,7 @@ def _settings(row: Mapping[str, Any]) -> Definition:
         "database collation": "database_collation",
     }
     settings = {ours: row[theirs] for theirs, ours in names.items() if row.get(theirs) is not None}
-    return {"sql": sql.decode() if isinstance(sql, bytes) else sql, **settings}
+    return {"sql": sql.decode() if isinstance(sql, bytes) else sql or "", **settings}
 
 
 def script_of(definitions: Sequence[Definition]) -> str:

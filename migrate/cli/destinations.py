@@ -31,9 +31,17 @@ class _Way:
 
 _POSTGRES = _Way("migrate.restore.sql:restore_database")
 _SQLITE = _Way("migrate.restore.sqlite:restore_database")
+_MYSQL = _Way("migrate.restore.mysql:restore_database")
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
 
-_WAYS: Mapping[str, _Way] = {"postgresql": _POSTGRES, "postgres": _POSTGRES, "sqlite": _SQLITE, "s3": _BUCKET}
+_WAYS: Mapping[str, _Way] = {
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "sqlite": _SQLITE,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "s3": _BUCKET,
+}
 """By URL scheme; schemes that mean the same have the same way."""
 
 

@@ -1,0 +1,158 @@
+"""Definitions into the target, each under the settings it was made with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pymysql
+
+from exporters.mysql.connect import PINNED, Connection
+from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.schema import DEFINITIONS
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
+
+Definition = dict[str, Any]
+
+BEFORE_ROWS = ("sequence", "table")
+AFTER_ROWS = ("function", "procedure", "package", "package body", "view", "trigger", "event")
+
+_EXISTS = {1050, 1304, 1359, 1537}
+_NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
+_UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
+"""A view that needs another object, which may come later."""
+_NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
+_DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
+_CODECS = {"latin1": "cp1252", "ascii": "ascii"}
+
+
+def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
+    """Return a source's definitions as they lie in the bundle, checked. Raises ``DamageError``."""
+    key = layout.source_file(source, DEFINITIONS)
+    for file in reader.source_files(source, "schema/"):
+        if file.key == key:
+            return list(json.loads(reader.read_checked(file)))
+    raise DamageError(key, expected="a file", found="nothing")
+
+
+def step_of(one: Definition) -> str:
+    """Return the name under which it is noted as done."""
+    return f"{one['kind']} {one['name']}"
+
+
+class Definer:
+    """Makes objects in one database. ``notes`` collects what the user should know."""
+
+    def __init__(self, connection: Connection, notes: list[str]) -> None:
+        self._connection = connection
+        self._notes = notes
+        self._without_definers = False
+
+    def set_database(self, one: Definition) -> None:
+        """Give the database the source's default charset, on which routines' and new tables' own depend."""
+        name = quote_name(self._connection.address.database)
+        self._connection.run(
+            f"ALTER DATABASE {name} CHARACTER SET {one['charset']} COLLATE {one['collation']}"
+        )
+
+    def make(self, one: Definition) -> None:
+        """Make an object; one that is there already was made by a run that could not note it. Raises
+        ``pymysql.Error``.
+        """
+        try:
+            self._settings(one)
+            self._run(one)
+        except pymysql.Error as exc:
+            if number_of(exc) not in _EXISTS:
+                raise
+        finally:
+            self._connection.run("SET NAMES utf8mb4")
+            self._connection.run(
+                f"SET SESSION sql_mode = {PINNED['sql_mode']}, time_zone = {PINNED['time_zone']}"
+            )
+        if one["kind"] == "sequence":
+            self._connection.rows(f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0)")
+
+    def make_views(self, views: Sequence[Definition], made: Any) -> None:
+        """Make views in an order in which each finds what it needs; ``made(one)`` notes it. Raises ``MoveoutError``."""
+        left = list(views)
+        while left:
+            waiting: list[Definition] = []
+            last: pymysql.Error | None = None
+            for one in left:
+                try:
+                    self.make(one)
+                except pymysql.Error as exc:
+                    if number_of(exc) not in _UNRESOLVED:
+                        raise ddl_error(exc, one) from exc
+                    last = exc
+                    waiting.append(one)
+                else:
+                    made(one)
+            if last is not None and len(waiting) == len(left):
+                raise ddl_error(last, waiting[0]) from last
+            left = waiting
+
+    def _settings(self, one: Definition) -> None:
+        """Set what the object was made under. The statement itself is sent in the client's charset."""
+        words = []
+        if "sql_mode" in one:
+            words.append(f"sql_mode = {quote_literal(one['sql_mode'])}")
+        if "time_zone" in one:
+            words.append(f"time_zone = {quote_literal(one['time_zone'])}")
+        if "client" in one:
+            words.append(f"character_set_client = {one['client'] if self._speaks(one) else 'utf8mb4'}")
+            words.append(f"collation_connection = {one['connection']}")
+        if words:
+            self._connection.run("SET SESSION " + ", ".join(words))
+
+    def _speaks(self, one: Definition) -> bool:
+        client = str(one["client"])
+        if client.startswith("utf8"):
+            return True
+        try:
+            one["sql"].encode(_CODECS.get(client, "ascii"))
+        except UnicodeEncodeError:
+            self._notes.append(f"{step_of(one)}: made with client charset utf8mb4 instead of {client}")
+            return False
+        return True
+
+    def _run(self, one: Definition) -> None:
+        sql = self._encoded(one, one["sql"])
+        if not self._without_definers:
+            try:
+                self._connection.raw.query(sql)
+            except pymysql.Error as exc:
+                if number_of(exc) not in _NEEDS_PRIVILEGE or not _DEFINER.search(one["sql"]):
+                    raise
+                self._without_definers = True
+                self._notes.append(f"definers were left out, because the target refused them: {said_by(exc)}")
+            else:
+                return
+        self._connection.raw.query(self._encoded(one, _DEFINER.sub("", one["sql"], count=1)))
+
+    def _encoded(self, one: Definition, sql: str) -> bytes:
+        client = str(one.get("client", "utf8mb4"))
+        codec = (
+            "utf-8" if client.startswith("utf8") or not self._speaks(one) else _CODECS.get(client, "ascii")
+        )
+        return sql.encode(codec)
+
+
+def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
+    """Return what to tell when an object cannot be made."""
+    said = said_by(error)
+    if number_of(error) in _NEEDS_PRIVILEGE:
+        return NotAllowedError(
+            f"{step_of(one)} cannot be made: {said}",
+            next_step="Grant the account ALL PRIVILEGES on the target database, then give the same command again.",
+        )
+    return UsageError(
+        f"{step_of(one)} cannot be made: {said}",
+        next_step="Compare the servers' kinds and versions; the statement is in schema/definitions.json of the bundle.",
+    )
