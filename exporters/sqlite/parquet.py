@@ -187,7 +187,7 @@ def _writer(
     few = {
         one.name
         for one, (main, _) in zip(layout.fields, sample, strict=False)
-        if len(main) and pc.count_distinct(main).as_py() <= _FEW * len(main)
+        if len(main) > 1 / _FEW and pc.count_distinct(main).as_py() <= _FEW * len(main)
     }
     schema = layout.schema(sides)
     encodings = {one.name: _ENCODINGS.get(one.type) for one in schema if one.name not in few}
