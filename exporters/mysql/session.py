@@ -160,11 +160,14 @@ def _position(connection: Connection) -> dict[str, Any]:
 
 
 def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> list[str]:
-    """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read."""
+    """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read.
+
+    information_schema hides columns that the account may not read: only the star tells that there are some.
+    """
     unreadable = []
     for table in tables:
         try:
-            holder.rows(f"SELECT 1 FROM {table.label} LIMIT 0")
+            holder.rows(f"SELECT * FROM {table.label} LIMIT 0")
         except pymysql.Error as exc:
             if number_of(exc) not in {1142, 1143, 1044}:
                 raise
