@@ -1,0 +1,1 @@
+"""Databases and buckets are brought up again from a bundle."""
