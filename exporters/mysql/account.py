@@ -14,7 +14,9 @@ from exporters.tally import MODULUS, to_hex
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's ``count(*)``."""
+    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the
+    server's ``count(*)``.
+    """
 
     tables: Mapping[int, Table]
     all_tables: Sequence[Table]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import pymysql
 from pymysql.optionfile import Parser
@@ -60,8 +60,8 @@ _URL_STEP = "Write it as mysql://user@host:port/database."
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a database is, never with a password. ``url`` is what may be shown. ``password`` is one that was given apart
-    from the URL; without it MYSQL_PWD and then the option file ~/.my.cnf are asked.
+    """Where a database is, never with a password. ``url`` is what may be shown. ``password`` is one that was given
+    apart from the URL; without it MYSQL_PWD and then the option file ~/.my.cnf are asked.
     """
 
     url: str
@@ -94,7 +94,7 @@ def parse_url(url: str, *, password: str | None = None) -> Address:
     if parts.scheme not in SCHEMES or not database or "/" in database:
         raise SourceUsageError("the database URL names no database", next_step=_URL_STEP)
     options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
-    shown = _shown(parts.scheme, user, host, parts.port, database, options)
+    shown = _shown(parts, options)
     if parts.password is not None or "password" in options:
         raise SourceUsageError(
             f"the URL of {shown} contains a password, which would end up in process lists and logs",
@@ -112,13 +112,13 @@ def parse_url(url: str, *, password: str | None = None) -> Address:
     return Address(shown, host, port, user, database, options, password)
 
 
-def _shown(
-    scheme: str, user: str, host: str, port: int | None, database: str, options: Mapping[str, str]
-) -> str:
+def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
+    """Return the URL as it may be shown: without a password and unknown options."""
+    user, host, port = unquote(parts.username or ""), unquote(parts.hostname or ""), parts.port
     before = quote(user, safe="") + "@" if user else ""
     where = f"[{host}]" if ":" in host else quote(host, safe="")
     kept = {word: options[word] for word in _WORDS if word in options}
-    return f"{scheme}://{before}{where}{f':{port}' if port else ''}/{quote(database, safe='')}" + (
+    return f"{parts.scheme}://{before}{where}{f':{port}' if port else ''}{quote(unquote(parts.path))}" + (
         "?" + urlencode(kept, safe="/") if kept else ""
     )
 
@@ -191,8 +191,8 @@ def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
 
 
 def _open(address: Address) -> Any:
-    """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where nobody listens
-    on the wire, only if the login needs it.
+    """Connect by TLS as the mode says. ``preferred`` means: where the server has it; on this machine, where nobody
+    listens on the wire, only if the login needs it.
     """
     mode = address.options.get("ssl-mode", "preferred").lower()
     if mode != "preferred":

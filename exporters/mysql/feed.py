@@ -1,7 +1,7 @@
 """Rows of text from one session within the shared snapshot, read from the wire in blocks.
 
-PyMySQL logs in and speaks for control; its rows cost five microseconds each. Here the server makes one line of text a row,
-and the packets of a text resultset (MySQL internals manual, "Text Resultset") are cut from large reads.
+PyMySQL logs in and speaks for control; its rows cost five microseconds each. Here the server makes one line of text a
+row, and the packets of a text resultset (MySQL internals manual, "Text Resultset") are cut from large reads.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Wire:
             rows = next(packets)
 
     def _packets(self) -> Iterator[list[bytes]]:
-        """Yield payloads as they arrive, until the consumer stops. Raises ``SourceUnreachableError`` at a broken line."""
+        """Yield payloads as they arrive, until the consumer stops. Raises ``EOFError`` at a broken line."""
         read = self._raw._rfile.read1  # noqa: SLF001
         buffer = b""
         long: list[bytes] = []

@@ -1,7 +1,8 @@
 """Which chunks of which tables: decided once, kept in the workspace, used again after a crash.
 
-A table keeps its number for the life of the bundle. Its chunks are half-open intervals of the first column of its primary
-key, the first and the last without an end, so that every row, also one that appears later, lies in exactly one of them.
+A table keeps its number for the life of the bundle. Its chunks are half-open intervals of the first column of its
+primary key, the first and the last without an end, so that every row, also one that appears later, lies in exactly
+one of them.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ _LITERALS = {
     "datetime": ("CAST({} AS CHAR)", "'{}'"),
     "utc": ("CAST({} AS CHAR)", "'{}'"),
 }
-"""By kind: how a key is asked for, and its literal. Both ends of every interval compare alike, whatever the collation."""
+"""By kind: how a key is asked for, and its literal. Both ends of every interval compare alike in any collation."""
 
 
 def units(plan: Plan, tables: Sequence[Table]) -> Iterator[Unit]:

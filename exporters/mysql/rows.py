@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from exporters.tally import Advance, Tally
 _Result = TypeVar("_Result")
 
 
-def export_rows(feed: Feed, table: Table, keys: Range, layout: Layout, sink: Sink, stem: str) -> Copied:
+def export_rows(feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str) -> Copied:
     """Export the rows of an interval. Raises ``SourceError``."""
     return _either(feed, table, keys, lambda stream: copy_chunk(stream, layout, sink, stem))
 
@@ -40,11 +41,11 @@ def _either(
     """Do the work with lines of the server's making, or, where one would be too long for it, of ours. Both are the same
     lines.
     """
-    try:
-        return work(lambda take: feed.copy(line_select(table, keys), take))
-    except LineTooLongError:
-        encoders = encoders_of(table.columns)
-        return work(lambda take: feed.copy_wide(wide_select(table, keys), encoders, take))
+    if not table.long:
+        with contextlib.suppress(LineTooLongError):
+            return work(lambda take: feed.copy(line_select(table, keys), take))
+    encoders = encoders_of(table.columns)
+    return work(lambda take: feed.copy_wide(wide_select(table, keys), encoders, take))
 
 
 def encoders_of(columns: Sequence[Column]) -> list[Encode]:

@@ -1,7 +1,8 @@
 """Definitions, each as the server's own SHOW CREATE prints it, with the settings under which it was made.
 
-``schema/definitions.json`` is what restore reads: a list in the order in which it is run. ``schema/schema.sql`` is the same
-for people and for the ``mariadb``/``mysql`` client. ``schema/grants.sql`` is what accounts may do, without passwords.
+``schema/definitions.json`` is what restore reads: a list in the order in which it is run. ``schema/schema.sql`` is
+the same for people and for the ``mariadb``/``mysql`` client. ``schema/grants.sql`` is what accounts may do, without
+passwords.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ SCRIPT = "schema/schema.sql"
 GRANTS = "schema/grants.sql"
 
 _VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
-_ROUTINES = "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema} ORDER BY 1, 2"
+_ROUTINES = (
+    "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}"
+    " ORDER BY 1, 2"
+)
 _TRIGGERS = (
     "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
     " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"

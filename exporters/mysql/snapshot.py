@@ -59,7 +59,7 @@ class MysqlSnapshot:
         stem = f"tables/{unit.spec['table']}/part-{unit.spec['chunk']:06d}"
         keys = _keys(unit)
         copied = self._session.feeds.use(
-            lambda feed: export_rows(feed, planned.table, keys, planned.layout, sink, stem)
+            lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=stem)
         )
         facts = {"parts": [asdict(part) for part in copied.parts], "exact": list(copied.exact)}
         return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)

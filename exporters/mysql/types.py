@@ -1,14 +1,14 @@
 """How each SQL type becomes an Arrow type, and the exact text of its values.
 
-The text of a row is a CSV line that the server puts together: NULL is nothing, what may need quotes always has them. Why
-the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
+The text of a row is a CSV line that the server puts together: NULL is nothing, what may need quotes always has them.
+Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
 
-``int``  decimal digits (ZEROFILL and BIT by adding 0). ``decimal``  exactly ``s`` digits after the point. ``year``  four
-digits. ``datetime.n``, ``utc.n``, ``clock.n``  DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of a second; zero
-and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``  the shortest
-digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six digits. ``hex``  bytes.
-``text``, ``json``  the characters in UTF-8. ``charset``  characters of a charset that UTF-8 might not give back: compared in
-the server, and bytes in hexadecimal where they would not come back.
+``int`` decimal digits (ZEROFILL and BIT by adding 0). ``decimal`` exactly ``s`` digits after the point. ``year`` four
+digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of a second;
+zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``
+the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six
+digits. ``hex`` bytes. ``text``, ``json`` the characters in UTF-8. ``charset`` characters of a charset that UTF-8
+might not give back: compared in the server, and bytes in hexadecimal where they would not come back.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _times_one(column: str) -> str:
 
 
 def _checked(charset: str) -> Callable[[str], str]:
-    """Characters where they come back as the same bytes, are valid UTF-8 and do not look like hexadecimal; else bytes."""
+    """Characters where they come back as the same bytes, are UTF-8 and do not look like hexadecimal; else bytes."""
     surrogates = " AND HEX({}) NOT REGEXP '^(..)*ED[AB]'" if charset in _WIDE else ""
 
     def expression(column: str) -> str:

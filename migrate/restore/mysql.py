@@ -1,8 +1,8 @@
 """A source's tables from a bundle into an empty MySQL or MariaDB database.
 
-Tables (foreign keys are not checked meanwhile), then the rows in parallel, then routines, views, triggers and events; at the
-end the target's rows are compared with the catalog's digests. The same command after a crash goes on where it was: see
-``mysql_target``.
+Tables (foreign keys are not checked meanwhile), then the rows in parallel, then routines, views, triggers and events;
+at the end the target's rows are compared with the catalog's digests. The same command after a crash goes on where it
+was: see ``mysql_target``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """The target database: may it be restored into, and how far an earlier run came.
 
-Two tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction, so a run
-can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that was made but
-not noted is recognised by its being there.
+Two tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction, so
+a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
+was made but not noted is recognised by its being there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,6 +115,4 @@ def mark_done(connection: Connection, name: str) -> None:
 
 def drop_state(target: Target) -> None:
     """Remove the tables: the restore is over."""
-    for name in (ABOUT, DONE):
-        with contextlib.suppress(pymysql.err.ProgrammingError):
-            target.connection.run(f"DROP TABLE IF EXISTS {name}")
+    target.connection.run(f"DROP TABLE IF EXISTS {ABOUT}, {DONE}")

@@ -6,16 +6,12 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from exporters.mysql import MysqlExporter
-from exporters.mysql.catalog import read_tables
 from exporters.mysql.connect import Connection, connect, parse_url
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.progress import Silent
 from migrate.store import open_place
 from tests.postgres.databases import NoBuckets
-
-
-__all__ = ["read_tables"]
 
 
 def open_database(url: str, **options) -> pymysql.Connection:

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.mysql.catalog import read_tables
 from exporters.mysql.connect import parse_url
 from exporters.mysql.live import live_tables
 from exporters.mysql.schema import read_definitions
@@ -11,7 +12,7 @@ from migrate.errors import NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.mysql import restore_database
 from migrate.verify.database import check_parquet, compare_database
-from tests.mysql.databases import fetch, read_tables, run_sql, session
+from tests.mysql.databases import fetch, run_sql, session
 
 
 @pytest.fixture(scope="module")
