@@ -4,6 +4,7 @@ catalog.
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 from migrate.bundle import layout
@@ -19,6 +20,9 @@ from migrate.verify.hashing import check_file
 from migrate.verify.pool import in_parallel
 from migrate.verify.presence import Counted, check_payload
 from migrate.verify.tags import Expected, Tags, Unreadable, expected_files, finding_of
+
+PARTS_AT_ONCE = min(max(os.cpu_count() or 2, 2), 4)
+"""Parts of tables that are rendered to text at once: that takes processors, and some 60 MB each."""
 
 
 class Content:
@@ -47,7 +51,8 @@ class Content:
         for found in in_parallel(self._executor, self._check_file, rest, ahead=self._ahead):
             findings.extend(found)
         if reader is not None:
-            findings.extend(tables.check(reader, rows, self._executor, ahead=self._ahead))
+            ahead = min(self._ahead, PARTS_AT_ONCE)
+            findings.extend(tables.check(reader, rows, self._executor, ahead=ahead))
 
     def _open(self, findings: list[Finding]) -> tuple[BundleReader | None, list[CatalogRow]]:
         """Return what can be checked beyond hashes: nothing, where the tag files or the catalog are damaged
