@@ -143,7 +143,7 @@ def test_run_takes_what_can_be_had_and_says_what_is_missing(case, minio, postgre
     with psycopg.connect(url) as connection:
         connection.execute("DROP ROLE IF EXISTS reader")
         connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
-        connection.execute("GRANT SELECT ON customers TO reader")
+        connection.execute("GRANT SELECT ON customers, customers_id_seq TO reader")
     text = case.read_text().replace("postgres@127", "reader@127", 1)
     case.write_text(text[: text.index("[[restore]]")])
     done = run("run", "-c", case, "--json", env={"PGPASSWORD": "reader", "PGPASSFILE": "/dev/null"})
