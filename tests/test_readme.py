@@ -28,7 +28,9 @@ def tour(tmp_path):
     for name in ("Makefile", "scripts", "migrate", "exporters", "requirements", "pyproject.toml", ".venv"):
         (tmp_path / name).symlink_to(ROOT / name)
     env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    env["MAKEFLAGS"] = "-o .venv/.ready"  # the environment that runs the test is the one, however old it looks
+    env["MAKEFLAGS"] = (
+        "-o .venv/.ready"  # the environment that runs the test is the one, however old it looks
+    )
     first = blocks()[0].strip()
     assert first.startswith("make servers")
     with (tmp_path / "servers.log").open("wb") as log:
