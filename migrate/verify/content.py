@@ -51,8 +51,9 @@ class Content:
         for found in in_parallel(self._executor, self._check_file, rest, ahead=self._ahead):
             findings.extend(found)
         if reader is not None:
-            ahead = min(self._ahead, PARTS_AT_ONCE)
-            findings.extend(tables.check(reader, rows, self._executor, ahead=ahead))
+            # Few threads, too: memory that one has used is not lent to another.
+            with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="moveout-verify-tables") as executor:
+                findings.extend(tables.check(reader, rows, executor, ahead=min(self._ahead, PARTS_AT_ONCE)))
 
     def _open(self, findings: list[Finding]) -> tuple[BundleReader | None, list[CatalogRow]]:
         """Return what can be checked beyond hashes: nothing, where the tag files or the catalog are damaged
