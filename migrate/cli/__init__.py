@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from migrate import __version__
+from migrate.errors import INTERRUPTED
 
 VERBS = {
     "init": "init",
@@ -33,7 +35,11 @@ class _Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name in VERBS and cmd_name not in self.commands:
-            importlib.import_module(f"migrate.cli.{VERBS[cmd_name]}")
+            try:
+                importlib.import_module(f"migrate.cli.{VERBS[cmd_name]}")
+            except KeyboardInterrupt:
+                typer.echo("moveout: stopped\n→ run the same command again: nothing was begun", err=True)
+                raise typer.Exit(INTERRUPTED) from None
             self.commands.update(typer.main.get_group(app).commands)
         return super().get_command(ctx, cmd_name)
 
@@ -64,6 +70,11 @@ def _root(
     """Databases and object storage leave a host, whole and provably, before the deadline."""
 
 
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line."""
+    signal.signal(signal.SIGTERM, _stop)
     app()

@@ -1,0 +1,117 @@
+"""Passwords and secret keys: in no output, no process list, no file of a bundle, whatever happens."""
+
+import os
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import psycopg
+import pytest
+
+from tests.cli.conftest import MOVEOUT
+
+LOGIN = "leaver"
+
+
+class Watch:
+    """Looks for secrets in every process's arguments while commands run, and in all that they say."""
+
+    def __init__(self, *words: str) -> None:
+        self._secrets = [word.encode() for word in words]
+        self.seen: list[str] = []
+        self.programs: set[str] = set()
+
+    def look_at(self, where: str, data: bytes) -> None:
+        self.seen += [f"{where}: {data[:200]!r}" for secret in self._secrets if secret in data]
+
+    def run(self, *words: object, env: dict[str, str], code: int) -> None:
+        """Run moveout; it has to end with this code. Also under the most talkative settings of its libraries."""
+        talkative = {"PYTHONASYNCIODEBUG": "1", "PYTHONWARNINGS": "default"}
+        with subprocess.Popen(
+            [MOVEOUT, *map(str, words)],
+            env={**os.environ, **env, **talkative},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            ended = threading.Event()
+            watching = threading.Thread(target=self._watch, args=(ended,))
+            watching.start()
+            out, err = process.communicate()
+            ended.set()
+            watching.join()
+        for name, data in (("stdout", out), ("stderr", err)):
+            self.look_at(f"{name} of {words[0]}", data)
+        assert process.returncode == code, err.decode()
+        assert b"Traceback" not in err
+
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.wait(0.005):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    arguments = path.read_bytes()
+                except OSError:
+                    continue
+                self.programs.add(Path(arguments.partition(b"\0")[0].decode(errors="replace")).name)
+                self.look_at("the process list", arguments)
+
+
+@pytest.fixture
+def database(postgres, shop: str) -> Callable[[str], str]:
+    """Give the shop to a role that logs in by a password; return its URL."""
+
+    def give(password: str) -> str:
+        with psycopg.connect(shop, autocommit=True) as db:
+            db.execute(f"DROP ROLE IF EXISTS {LOGIN}")
+            db.execute(f"CREATE ROLE {LOGIN} SUPERUSER LOGIN PASSWORD '{password}'")
+        return shop.replace("postgres@", f"{LOGIN}@")
+
+    yield give
+    with psycopg.connect(postgres.url, autocommit=True) as db:
+        db.execute(f"DROP ROLE IF EXISTS {LOGIN}")
+
+
+def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, make_bucket, tmp_path):
+    password, wrong = f"p-{secrets.token_hex(12)}", f"w-{secrets.token_hex(12)}"
+    url = database(password)
+    watch = Watch(password, wrong, minio.secret_key, postgres.password)
+    env = {"PGPASSFILE": os.devnull, "PGPASSWORD": password}
+    place, moved = tmp_path / "bundle", f"s3://{make_bucket(minio)}/b?profile={minio.profile}"
+    sources = (f"app={url}", f"media={media}")
+    watch.run("plan", *sources, env=env, code=0)
+    watch.run("export", *sources, "--to", place, "--json", env=env, code=0)
+    watch.run("transfer", place, moved, "--json", env=env, code=0)
+    watch.run("verify", moved, "--against", f"app={url}", "--against", f"media={media}", env=env, code=0)
+    restored = postgres.database().replace("postgres@", f"{LOGIN}@")
+    watch.run("restore", place, f"app={restored}", "--json", env=env, code=0)
+    watch.run("status", place, "--json", env=env, code=0)
+    for words in (("export", f"app={url}", "--to", tmp_path / "no"), ("restore", place, f"app={url}")):
+        watch.run(*words, env={**env, "PGPASSWORD": wrong}, code=4)
+        watch.run(*words, "--json", env={**env, "PGPASSWORD": wrong}, code=4)
+    keys = {
+        "AWS_ACCESS_KEY_ID": minio.access_key,
+        "AWS_SECRET_ACCESS_KEY": wrong,
+        "AWS_ENDPOINT_URL": minio.endpoint,
+    }
+    watch.run("export", f"m=s3://{bucket}", "--to", tmp_path / "no", env=keys, code=4)
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[case]\nname = "c"\n[[source]]\nname = "app"\nurl = "{url}"\npassword = "env:MY_SECRET"\n'
+        f'[bundle]\nplace = "{tmp_path / "by-case"}"\n'
+    )
+    by_case = {"PGPASSFILE": os.devnull, "MY_SECRET": password}
+    watch.run("run", "-c", case, env=by_case, code=0)
+    watch.run("export", "-c", case, env={**by_case, "MY_SECRET": wrong}, code=0)  # it is sealed already
+    for path in (
+        path for root in (place, tmp_path / "by-case") for path in root.rglob("*") if path.is_file()
+    ):
+        watch.look_at(str(path), path.read_bytes())
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    name = moved.removeprefix("s3://").partition("/")[0]
+    for item in client.list_objects_v2(Bucket=name)["Contents"]:
+        watch.look_at(item["Key"], client.get_object(Bucket=name, Key=item["Key"])["Body"].read())
+    assert watch.seen == []
+    assert {"pg_dump", "pg_dumpall"} <= watch.programs
