@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
 
 import boto3
@@ -12,6 +13,14 @@ from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
 from scripts.toxiproxy import Toxiproxy
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C even where a shell has started the run in the background, which then ignores it, as would
+    every process that a test interrupts.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
