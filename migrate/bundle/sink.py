@@ -63,7 +63,10 @@ class StoreSink:
         part_bytes = part_bytes_for(size_bytes + size_bytes // 10)
         try:
             with FileWriter(self._store, key, executor=self._executor, part_bytes=part_bytes) as writer:
-                yield cast("BinaryIO", StoppableFile(writer, self))
+                file = StoppableFile(writer, self)
+                yield cast("BinaryIO", file)
+                if file.broken is not None:
+                    raise file.broken
         except MoveoutError as exc:
             self.error = exc
             raise
@@ -79,21 +82,26 @@ class Stopped(BaseException):
 
 class StoppableFile:
     """A writer that asks before every write whether to go on, and keeps its errors; the rest is the
-    writer's.
+    writer's. After the first error writes are dropped: Arrow writes once more as it lets go of a file.
     """
 
     def __init__(self, writer: FileWriter, sink: StoreSink) -> None:
         self._writer = writer
         self._sink = sink
+        self.broken: BaseException | None = None
+        """Why the file cannot become whole."""
 
     def write(self, data: bytes) -> int:
         """Write, unless the run was told to stop."""
+        if self.broken is not None:
+            return len(data)
         if self._sink.stop.is_set():
-            raise Stopped
+            self.broken = Stopped()
+            raise self.broken
         try:
             return self._writer.write(data)
         except MoveoutError as exc:
-            self._sink.error = exc
+            self._sink.error = self.broken = exc
             raise
 
     def __getattr__(self, name: str) -> object:

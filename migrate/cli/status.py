@@ -99,7 +99,8 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     planned = ""
     if source.planned and not source.finished:
         more = "" if source.whole else "at least "
-        planned = f" of {more}{count_words(source.planned.items)}, {bytes_words(source.planned.size_bytes)}"
+        items = f"{count_words(source.planned.items)} items, " if source.planned.items else ""
+        planned = f" of {more}{items}{bytes_words(source.planned.size_bytes)}"
     rate = f"; {bytes_words(source.bytes_rate)}/s" if source.bytes_rate and not source.finished else ""
     console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"))
     for gap in source.gaps[:_SHOWN_GAPS]:

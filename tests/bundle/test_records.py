@@ -6,6 +6,8 @@ import tempfile
 import threading
 from contextlib import suppress
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,3 +250,23 @@ def test_a_workspace_keeps_whole_files(tmp_path):
 def test_names_of_sources(name):
     assert layout.is_source_name(name)
     assert not layout.is_source_name(name + "_")
+
+
+@pytest.mark.parametrize("swallow", [True, False])
+def test_a_stopped_parquet_file_is_neither_kept_nor_complained_about(tmp_path, capfd, swallow):
+    store, stop = LocalStore(tmp_path), threading.Event()
+    sink = StoreSink(store, "app", stop=stop)
+    table = pa.table({"a": range(1000)})
+    with pytest.raises(Stopped), sink.create("a.parquet") as file:  # noqa: PT012
+        writer = pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+        stop.set()
+        try:
+            writer.close()
+        except Stopped:
+            if not swallow:
+                raise
+    del writer
+    assert "Traceback" not in capfd.readouterr().err
+    assert sink.files == []
+    assert [info.key for info in store.list()] == []

@@ -68,9 +68,16 @@ def slowly(seconds: float, sleep=time.sleep) -> None:
     sleep(0.5)
 
 
+def _within(environment: dict[str, str], target, args) -> None:
+    """Do it with the environment of now: the fork server has that of its start."""
+    os.environ.clear()
+    os.environ.update(environment)
+    target(*args)
+
+
 def run(target, *args) -> multiprocessing.process.BaseProcess:
     """Start a victim in a process of its own."""
-    process = SPAWN.Process(target=target, args=args)
+    process = SPAWN.Process(target=_within, args=(dict(os.environ), target, args))
     process.start()
     return process
 
