@@ -13,7 +13,7 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
     "limits": ("workers", "bwlimit"),
+    "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
 _LISTS = ("source", "restore")
 
@@ -75,6 +76,11 @@ class Secret:
         return done.stdout.rstrip("\r\n")
 
 
+def is_reference(text: Any) -> bool:
+    """Tell whether ``text`` may name a secret: ``env:VAR``, ``file:PATH`` or ``command:PROGRAM …``."""
+    return isinstance(text, str) and text.partition(":")[0] in {"env", "file", "command"} and ":" in text
+
+
 def _reason(exc: Exception) -> str:
     return getattr(exc, "strerror", None) or type(exc).__name__
 
@@ -106,6 +112,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Custody:
+    """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161); ``signers`` an
+    ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum`` must sign to end a hold.
+    """
+
+    key: Path | None = None
+    passphrase: Secret | None = None
+    timestamp: str | None = None
+    signers: Path | None = None
+    release_keys: tuple[str, ...] = ()
+    release_quorum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One move. ``sources`` and ``restores`` map a source's name to where it comes from and goes to."""
 
@@ -117,6 +137,7 @@ class Case:
     restores: Mapping[str, Endpoint]
     workers: int | None = None
     bwlimit: str | None = None
+    custody: Custody = field(default_factory=Custody)
 
 
 def load(path: Path) -> Case:
@@ -161,6 +182,7 @@ class _Reader:
             restores=restores,
             workers=self._workers(limits.get("workers")),
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
+            custody=self._custody(document.get("custody", {})),
         )
 
     def _fail(self, message: str) -> None:
@@ -208,17 +230,40 @@ class _Reader:
             return url
         return str((self._path.parent / Path(url).expanduser()).resolve())
 
-    def _secrets(self, table: Mapping[str, Any], where: str) -> dict[str, Secret]:
+    def _custody(self, table: Mapping[str, Any]) -> Custody:
+        names = table.get("release_keys", [])
+        quorum = table.get("release_quorum", 1 if names else 0)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._fail(
+                "[custody] release_keys must be a list of fingerprints (moveout keys show prints them)"
+            )
+        if (
+            not isinstance(quorum, int)
+            or isinstance(quorum, bool)
+            or not bool(names) <= quorum <= len(set(names))
+        ):
+            self._fail("[custody] release_quorum must be a number from 1 to how many release_keys there are")
+        return Custody(
+            key=self._file(table, "key"),
+            passphrase=self._secrets(table, "[custody]", ("passphrase",)).get("passphrase"),
+            timestamp=self._text(table, "timestamp", "[custody]") if "timestamp" in table else None,
+            signers=self._file(table, "signers"),
+            release_keys=tuple(dict.fromkeys(names)),
+            release_quorum=quorum,
+        )
+
+    def _file(self, table: Mapping[str, Any], key: str) -> Path | None:
+        return Path(self._resolve(self._text(table, key, "[custody]"))) if key in table else None
+
+    def _secrets(
+        self, table: Mapping[str, Any], where: str, names: Iterable[str] = SECRET_FIELDS
+    ) -> dict[str, Secret]:
         found = {}
-        for name in SECRET_FIELDS:
+        for name in names:
             if name not in table:
                 continue
             reference = table[name]
-            if not isinstance(reference, str) or reference.partition(":")[0] not in {
-                "env",
-                "file",
-                "command",
-            }:
+            if not is_reference(reference):
                 self._fail(
                     f"{where}: {name} takes no secret itself; write env:VAR, file:PATH or command:PROGRAM …"
                 )

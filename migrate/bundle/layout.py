@@ -21,6 +21,8 @@ BUNDLE_META = "meta/bundle.json"
 SCOPE = "meta/scope.json"
 
 SIGNATURES = "sig/"
+CUSTODY_LOG = "sig/custody.jsonl"
+CUSTODY_HEAD = "sig/custody-head.json"
 WORK = "_work/"
 LEASE = "_work/lease.json"
 EXPORT_STATE = "_work/export.json"
@@ -78,3 +80,8 @@ def is_tag_name(name: str) -> bool:
     (``REPORT.html``).
     """
     return is_payload_name(name.lower()) and name.isascii() and not name.startswith((DATA, WORK))
+
+
+def is_custody(name: str) -> bool:
+    """Tell whether ``name`` is of the custody log, which belongs to the place where it lies."""
+    return name in {CUSTODY_LOG, CUSTODY_HEAD}

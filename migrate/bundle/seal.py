@@ -97,7 +97,7 @@ def clean_work(store: MultipartStore, executor: Executor) -> None:
 
 def unseal(store: MultipartStore) -> None:
     """Take the seal off an incomplete bundle that is being continued; the tag manifest first: without it
-    nothing is sealed.
+    nothing is sealed. Its signatures go too; the custody log stays.
     """
     for key in (
         layout.TAG_MANIFEST,
@@ -113,6 +113,9 @@ def unseal(store: MultipartStore) -> None:
         layout.SEAL_STATE,
     ):
         store.delete(key)
+    for info in list(store.list(layout.SIGNATURES)):
+        if not layout.is_custody(info.key):
+            store.delete(info.key)
 
 
 def _write_tables(store: MultipartStore, ledger: Ledger, scopes: Sequence[SourceScope]) -> list[FileRecord]:

@@ -22,6 +22,8 @@ VERBS = {
     "run": "run",
     "status": "status",
     "clean": "transfer",
+    "keys": "keys",
+    "sign": "sign",
 }
 """Each command, in the order of the help, and the module that has it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -14,10 +14,14 @@ from rich.text import Text
 from migrate.bundle.state import SourceName
 from migrate.case import Case, Endpoint
 from migrate.cli import app
+from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, export_workers, verb
+from migrate.cli.sign import draw_signed, sealed_by
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody.keys import KeyFile
+from migrate.custody.signing import Signed
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
 from migrate.store import open_place
@@ -31,6 +35,7 @@ class Exported:
 
     outcome: ExportOutcome
     seconds: float
+    signed: Sequence[Signed] = ()
 
     @property
     def exit_code(self) -> int:
@@ -54,6 +59,7 @@ class Exported:
             "seconds": self.seconds,
             "sources": [asdict(source) for source in done.sources],
             "broken": broken,
+            "signatures": [one.key for one in self.signed],
         }
 
     def draw(self, console: Console) -> None:
@@ -71,6 +77,7 @@ class Exported:
             f"Sealed, {state}: {count_words(done.files)} files, {bytes_words(done.size_bytes)}"
             f" at {done.place} in {duration_words(self.seconds)}",
         )
+        draw_signed(console, self.signed)
         if not done.complete:
             console.print(
                 "→ once the reasons above are gone, run the same command again; what is done stays done"
@@ -98,22 +105,24 @@ def run_export(
     place: Endpoint,
     case: Case | None,
     options: ExportOptions,
+    *,
+    signers: Sequence[KeyFile] = (),
 ) -> Exported:
-    """Export the sources to the place."""
+    """Export the sources to the place; the sealed bundle is signed by every key."""
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
-        return Exported(before, time.monotonic() - started)
+        return Exported(before, time.monotonic() - started, sealed_by(store, signers))
 
     def is_finished(name: str) -> bool:
         return any(source.name == name and source.finished for source in export_status(store).sources)
 
     with open_sources(endpoints, is_finished=is_finished) as sources:
         outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
-    return Exported(outcome, time.monotonic() - started)
+    return Exported(outcome, time.monotonic() - started, sealed_by(store, signers))
 
 
 @verb(app, "export")
@@ -125,11 +134,14 @@ def export_command(
             metavar="NAME=URL", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
         ),
     ] = None,
+    *,
     case: CaseFile = None,
     to: Annotated[str | None, typer.Option(metavar="PLACE", help="Directory or s3://bucket/prefix.")] = None,
     seal_incomplete: Annotated[
         bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
     ] = False,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
 ) -> Exported:
     """Write and seal a bundle of the sources.
 
@@ -142,4 +154,6 @@ def export_command(
             "no place for the bundle is named", next_step="add --to PLACE, or [bundle] place in the case file"
         )
     endpoints = choose(parse_pairs(pairs or []), loaded)
-    return run_export(session, endpoints, place, loaded, ExportOptions(seal_incomplete=seal_incomplete))
+    signers = load_keys(key, passphrase, loaded)
+    options = ExportOptions(seal_incomplete=seal_incomplete)
+    return run_export(session, endpoints, place, loaded, options, signers=signers)

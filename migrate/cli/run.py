@@ -17,6 +17,7 @@ from migrate.bundle import meta
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.export import run_export
+from migrate.cli.identity import load_keys
 from migrate.cli.plan import run_plan
 from migrate.cli.restore import run_restore
 from migrate.cli.session import Answer, Session, verb
@@ -176,7 +177,9 @@ def _export(session: Session, case: Case, bundle: Endpoint, here: Sealed) -> Ans
     if here is Sealed.COMPLETE:
         return None
     try:
-        return run_export(session, case.sources, bundle, case, ExportOptions(seal_incomplete=True))
+        signers = load_keys(None, None, case)
+        options = ExportOptions(seal_incomplete=True)
+        return run_export(session, case.sources, bundle, case, options, signers=signers)
     except SourceError as exc:
         if here is Sealed.NOT or _sealed(bundle) is Sealed.NOT:
             raise

@@ -95,8 +95,12 @@ _BWLIMIT = Annotated[
 _NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
 
 
-def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
-    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options."""
+def verb(
+    app: typer.Typer, name: str, *, title: str = ""
+) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
+    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. ``title`` is its
+    whole name where it belongs to a group.
+    """
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -109,7 +113,7 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., Answer]], Calla
             no_input: bool = False,
             **own: Any,
         ) -> None:
-            session = _session(name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
+            session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
             raise typer.Exit(_run(session, lambda: function(session, **own)))
 
         _add_common_options(command, function)

@@ -5,23 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, compare_source
 from migrate.cli.findings import draw_findings
+from migrate.cli.identity import Signers, load_trust
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody.keys import PublicKey
+from migrate.custody.signing import Signatures, signatures
+from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError
 from migrate.store import open_place
+from migrate.store.base import Store
 from migrate.verify import Level, VerifyOutcome, verify
 
 _CHECKED = {
@@ -41,6 +48,37 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Signed:
+    """Who signed the tag manifest, each with the name that our list has for him, and what is wrong with signatures."""
+
+    by: Sequence[tuple[PublicKey, str | None]]
+    findings: Sequence[Finding]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return signers and findings."""
+        signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
+        return {"signers": signers, "findings": [asdict(one) for one in self.findings]}
+
+    def draw(self, console: Console) -> None:
+        """Say who signed."""
+        for public, name in self.by:
+            console.print(
+                f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
+            )
+        if self.findings:
+            console.print("Its signatures are not in order")
+            draw_findings(console, self.findings)
+
+
+def check_signed(store: Store, trust: Trust | None) -> Signed:
+    """Check the signatures at a place; with ``trust`` one by a key of its list must be there."""
+    found: Signatures = signatures(store)
+    signers = found.of(layout.TAG_MANIFEST)
+    findings = [*found.findings, *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ())]
+    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings)
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What was checked and what was found."""
 
@@ -49,11 +87,12 @@ class Verified:
     outcome: VerifyOutcome
     compared: Sequence[Compared]
     seconds: float
+    signed: Signed
 
     @property
     def exit_code(self) -> int:
         """6 with any finding."""
-        found = self.outcome.findings or any(one.findings for one in self.compared)
+        found = self.outcome.findings or self.signed.findings or any(one.findings for one in self.compared)
         return DamageError.exit_code if found else OK
 
     def as_json(self) -> dict[str, Any]:
@@ -64,6 +103,7 @@ class Verified:
             "seconds": self.seconds,
             **asdict(self.outcome),
             "compared": [asdict(one) for one in self.compared],
+            "signatures": self.signed.as_json(),
         }
 
     def draw(self, console: Console) -> None:
@@ -76,6 +116,7 @@ class Verified:
             console.print("→ moveout transfer --recheck from a whole copy replaces damaged files")
         else:
             console.print(f"The bundle at {self.place} is whole: {checked}")
+        self.signed.draw(console)
         for one in self.compared:
             if one.findings:
                 console.print(f"{one.source} differs from {one.url}")
@@ -86,9 +127,16 @@ class Verified:
 
 
 def run_verify(
-    session: Session, place: Endpoint, level: Level, against: Mapping[str, Endpoint], case: Case | None
+    session: Session,
+    place: Endpoint,
+    level: Level,
+    against: Mapping[str, Endpoint],
+    case: Case | None,
+    *,
+    signers: Path | None = None,
 ) -> Verified:
-    """Verify the bundle at a place, then compare its sources with live ones."""
+    """Verify the bundle at a place and its signatures, then compare its sources with live ones."""
+    trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
@@ -108,13 +156,15 @@ def run_verify(
                 read_all=level is Level.FULL,
             )
             compared.append(Compared(name, endpoint.shown, findings))
-    return Verified(store.place, level, outcome, compared, time.monotonic() - started)
+    signed = check_signed(store, trust)
+    return Verified(store.place, level, outcome, compared, time.monotonic() - started, signed)
 
 
 @verb(app, "verify")
 def verify_command(
     session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    *,
     case: CaseFile = None,
     level: Annotated[
         Level | None,
@@ -123,6 +173,7 @@ def verify_command(
     against: Annotated[
         list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
     ] = None,
+    signers: Signers = None,
 ) -> Verified:
     """Check a bundle, or compare it with what lives.
 
@@ -132,7 +183,8 @@ def verify_command(
     sorted_words = sort_words(words or [])
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
-    return run_verify(session, place, level or (Level.QUICK if pairs else Level.FULL), pairs, loaded)
+    level = level or (Level.QUICK if pairs else Level.FULL)
+    return run_verify(session, place, level, pairs, loaded, signers=signers)
 
 
 def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:

@@ -52,7 +52,7 @@ def read_sealed(origin: Store) -> Sealed:
     extra = [
         Finding(key, "lies at the origin but is in no manifest; it was not copied")
         for key in present
-        if key not in hashes and not _is_unlisted(key)
+        if key not in hashes and not _is_unlisted(key) and not layout.is_custody(key)
     ]
     found = hashlib.sha256(manifest).hexdigest()
     if promised is not None and found != promised:
@@ -113,6 +113,7 @@ def is_payload(name: str) -> bool:
 
 def _is_unlisted(key: str) -> bool:
     """Tell whether the file belongs to a bundle without being in a manifest: the last ones written, and
-    signatures.
+    signatures. A custody log stays where it is: each place has its own.
     """
-    return key in {layout.TAG_MANIFEST, layout.BAGIT} or key.startswith(layout.SIGNATURES)
+    signature = key.startswith(layout.SIGNATURES) and not layout.is_custody(key)
+    return signature or key in {layout.TAG_MANIFEST, layout.BAGIT}

@@ -100,5 +100,6 @@ def candidates(
 
 
 def foreign(present: Iterable[str], wanted: Collection[str]) -> Iterator[str]:
-    """Yield keys at the target that are no files of the bundle, nor of anybody's work on it."""
-    return (key for key in present if key not in wanted and not key.startswith(layout.WORK))
+    """Yield keys at the target that are no files of the bundle, nor of anybody's work on it, nor signatures."""
+    ours = (layout.WORK, layout.SIGNATURES)
+    return (key for key in present if key not in wanted and not key.startswith(ours))

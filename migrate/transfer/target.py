@@ -106,7 +106,11 @@ def make_room(target: Store, sealed: Sealed, surveyed: Surveyed, origin: str) ->
     wanted = {file.key: file.sha256 for file in sealed.files}
     # The manifest goes last: it says which of the other files differ.
     stale = [key for key in present if key.startswith(layout.DATA) and _differs(key, wanted, replaced)]
-    tags = [key for key in present if not key.startswith((layout.DATA, layout.WORK))]
+    tags = [
+        key
+        for key in present
+        if not key.startswith((layout.DATA, layout.WORK)) and not layout.is_custody(key)
+    ]
     for key in sorted({*stale, *tags}, key=_order):
         target.delete(key)
         del present[key]

@@ -1,0 +1,81 @@
+"""``moveout keys``: a key to sign with."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from migrate.cli import app
+from migrate.cli.identity import PASSPHRASE, KeyFiles, Passphrase, need_keys, reference
+from migrate.cli.options import CaseFile
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.custody import keys
+from migrate.custody.keys import PublicKey
+from migrate.errors import OK
+
+group = typer.Typer(help="Keys to sign with.", no_args_is_help=True)
+app.add_typer(group, name="keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys, as one shows them to others. ``made`` is the file of a new one."""
+
+    found: tuple[PublicKey, ...]
+    made: str = ""
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what may be shown of each."""
+        shown = [{"name": one.name, "fingerprint": one.fingerprint, "public": one.line} for one in self.found]
+        return {"file": self.made or None, "keys": shown}
+
+    def draw(self, console: Console) -> None:
+        """Print the lines of an ``allowed_signers`` file."""
+        if self.made:
+            console.print(
+                f"A new key lies in {self.made} (keep it secret), its public half in {self.made}.pub"
+            )
+            console.print("Give this line to those who shall check your signatures:")
+        for one in self.found:
+            console.print(f"{_principal(one)} {one.line}", markup=False)
+            console.print(f"# {one.fingerprint}", markup=False)
+
+
+def _principal(public: PublicKey) -> str:
+    return "-".join(public.name.split()) or public.id
+
+
+@verb(group, "init", title="keys init")
+def init_command(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes.")] = Path(
+        "moveout.key"
+    ),
+    name: Annotated[
+        str | None, typer.Option(help="Your name, or your house's: it goes with the public key.")
+    ] = None,
+    passphrase: Passphrase = None,
+) -> Keys:
+    """Make an Ed25519 key in OpenSSH's format, readable by you alone."""
+    del session
+    secret = reference(passphrase)
+    word = secret.reveal() if secret else os.environ.get(PASSPHRASE)
+    made = keys.create(file, name or getpass.getuser(), word)
+    return Keys((made.public,), str(file))
+
+
+@verb(group, "show", title="keys show")
+def show_command(
+    session: Session, key: KeyFiles = None, passphrase: Passphrase = None, case: CaseFile = None
+) -> Keys:
+    """Print the public half: what others need to check your signatures."""
+    del session
+    return Keys(tuple(one.public for one in need_keys(key, passphrase, load_case(case))))

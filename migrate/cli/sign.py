@@ -1,0 +1,79 @@
+"""``moveout sign``: a name is put to a sealed bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.identity import KeyFiles, Passphrase, need_keys
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.custody.keys import KeyFile
+from migrate.custody.signing import Signed, root_of, sign_bundle
+from migrate.errors import OK
+from migrate.store import open_place
+from migrate.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SignedBundle:
+    """A bundle and the signatures that were put to it."""
+
+    place: str
+    root: str
+    signed: Sequence[Signed]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return root and signatures."""
+        made = [{"key": one.key, "fingerprint": one.public.fingerprint} for one in self.signed]
+        return {"place": self.place, "root": self.root, "signatures": made}
+
+    def draw(self, console: Console) -> None:
+        """Say who signed what."""
+        console.print(f"The bundle at {self.place}, root {self.root}")
+        draw_signed(console, self.signed)
+
+
+def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
+    """Say who signed."""
+    for one in signed:
+        console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})", markup=False)
+
+
+def sealed_by(store: Store, signers: Sequence[KeyFile]) -> list[Signed]:
+    """Put every key's name to the bundle that was just sealed at the place."""
+    return [sign_bundle(store, signer) for signer in signers]
+
+
+def run_sign(
+    session: Session, place: Endpoint, signers: Sequence[KeyFile], case: Case | None
+) -> SignedBundle:
+    """Sign the bundle at a place with every key."""
+    del case
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    return SignedBundle(store.place, root_of(store), sealed_by(store, signers))
+
+
+@verb(app, "sign")
+def sign_command(
+    session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> SignedBundle:
+    """Sign a sealed bundle, so that anyone can check with ssh-keygen whose it is.
+
+    Several keys may sign, at once or one after the other; the same command again changes nothing.
+    """
+    loaded = load_case(case)
+    place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
+    return run_sign(session, place, need_keys(key, passphrase, loaded), loaded)

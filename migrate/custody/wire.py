@@ -1,0 +1,27 @@
+"""The SSH protocol's encoding of texts and numbers (RFC 4251, section 5)."""
+
+from __future__ import annotations
+
+import struct
+
+_LENGTH = struct.Struct(">I")
+
+
+def number(value: int) -> bytes:
+    """Return a ``uint32``."""
+    return _LENGTH.pack(value)
+
+
+def string(data: bytes) -> bytes:
+    """Return a ``string``: its length, then its bytes."""
+    return _LENGTH.pack(len(data)) + data
+
+
+def take_string(data: bytes) -> tuple[bytes, bytes]:
+    """Return a ``string`` from the front, and the rest. Raises ``ValueError``."""
+    if len(data) < 4:
+        raise ValueError("cut short")
+    end = 4 + _LENGTH.unpack_from(data)[0]
+    if len(data) < end:
+        raise ValueError("cut short")
+    return data[4:end], data[end:]

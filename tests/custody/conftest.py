@@ -1,0 +1,55 @@
+"""Sealed bundles and keys, without any server."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from migrate.custody import keys
+from migrate.custody.keys import KeyFile
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from tests.export.sources import Numbers
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> MultipartStore:
+    """A directory with a complete bundle."""
+    store = open_place(str(tmp_path / "bundle"))
+    export([Numbers(count=15)], store, workers=1, progress=Silent())
+    return store
+
+
+@pytest.fixture(scope="session")
+def make_key(tmp_path_factory: pytest.TempPathFactory):
+    """Make a key by its owner's name, once a name; ``path_of`` says where it lies."""
+    directory = tmp_path_factory.mktemp("keys")
+
+    def make(name: str) -> KeyFile:
+        path = directory / name
+        return keys.load(path, lambda: None) if path.exists() else keys.create(path, name, None)
+
+    make.path_of = lambda name: (make(name), directory / name)[1]
+    return make
+
+
+@pytest.fixture
+def provider(make_key) -> KeyFile:
+    """The provider's key."""
+    return make_key("provider")
+
+
+@pytest.fixture
+def customer(make_key) -> KeyFile:
+    """The customer's key."""
+    return make_key("customer")
+
+
+def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, message: bytes) -> bool:
+    """Let ``ssh-keygen -Y verify`` judge a signature."""
+    file = allowed.with_name("signature")
+    file.write_bytes(signature)
+    argv = ["ssh-keygen", "-Y", "verify", "-f", allowed, "-I", principal, "-n", namespace, "-s", file]
+    return subprocess.run(argv, input=message, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,126 @@
+"""Signatures of bundles: made by us and checked by ssh-keygen, and the other way round; every change is found."""
+
+import os
+import random
+import subprocess
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import keys, sshsig
+from migrate.custody.signing import sign_bundle, signatures
+from migrate.errors import NotAllowedError, UsageError
+from tests.cli.conftest import call
+from tests.custody.conftest import ssh_verify
+
+
+def test_ssh_keygen_checks_our_signature_and_no_other_file(place, provider, tmp_path):
+    signed = sign_bundle(place, provider)
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {provider.public.line}\n")
+    manifest = place.read(layout.TAG_MANIFEST)
+    signature = place.read(signed.key)
+    assert ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest)
+    assert not ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest + b"\n")
+    assert not ssh_verify(allowed, "acme", sshsig.DOCUMENT, signature, manifest)
+
+
+def test_we_check_what_ssh_keygen_signed_with_our_key(place, make_key, provider, tmp_path):
+    file = tmp_path / "manifest"
+    file.write_bytes(place.read(layout.TAG_MANIFEST))
+    argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", make_key.path_of("provider"), "-n", sshsig.BUNDLE, file]
+    subprocess.run(argv, check=True, capture_output=True)
+    signature = (tmp_path / "manifest.sig").read_bytes()
+    place.put(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig", signature)
+    found = signatures(place)
+    assert (found.of(layout.TAG_MANIFEST), found.findings) == ([provider.public], [])
+    assert signature == sshsig.sign(provider, sshsig.BUNDLE, [file.read_bytes()])
+
+
+def test_several_keys_sign_and_a_second_time_changes_nothing(place, provider, customer):
+    sign_bundle(place, provider)
+    sign_bundle(place, customer)
+    before = {info.key: info.etag for info in place.list("sig/")}
+    sign_bundle(place, provider)
+    assert {info.key: info.etag for info in place.list("sig/")} == before
+    assert set(signatures(place).of(layout.TAG_MANIFEST)) == {provider.public, customer.public}
+
+
+def test_every_changed_byte_of_a_signature_is_found_with_its_name(place, provider):
+    key = sign_bundle(place, provider).key
+    data = place.read(key)
+    draw = random.Random(6)
+    for at in range(len(data)):
+        place.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
+        found = signatures(place)
+        assert [finding.key for finding in found.findings] == [key], at
+        assert not found.good
+    for spoilt in (b"", data[:-1], data + b"\n", data * 50):
+        place.put(key, spoilt)
+        assert [finding.key for finding in signatures(place).findings] == [key]
+
+
+def test_another_bundle_or_anothers_name_is_found(place, provider, customer):
+    key = sign_bundle(place, provider).key
+    signature = place.read(key)
+    stolen = f"sig/tagmanifest-sha256.txt.{customer.public.id}.sig"
+    place.put(stolen, signature)
+    assert "another key" in str(signatures(place).findings[0])
+    place.delete(stolen)
+    place.put(layout.TAG_MANIFEST, place.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
+    assert "does not hold for tagmanifest-sha256.txt" in str(signatures(place).findings[0])
+
+
+def test_a_key_is_private_and_may_have_a_passphrase(tmp_path):
+    path = tmp_path / "keys" / "mine"
+    made = keys.create(path, "Acme  Hosting", "open sesame")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.load(path, lambda: "open sesame").public == made.public
+    assert keys.load(path, lambda: "open sesame").public.name == "Acme Hosting"
+    with pytest.raises(UsageError, match="has a passphrase"):
+        keys.load(path, lambda: None)
+    with pytest.raises(NotAllowedError, match="does not open"):
+        keys.load(path, lambda: "wrong")
+    with pytest.raises(UsageError, match="already"):
+        keys.create(path, "again", None)
+    line = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "open sesame", "-f", path], capture_output=True, check=True, text=True
+    )
+    assert line.stdout.split()[1] == made.public.line.split()[1]
+    path.chmod(0o640)
+    with pytest.raises(NotAllowedError, match="others may read"):
+        keys.load(path, lambda: "open sesame")
+
+
+@pytest.mark.parametrize("data", [b"", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", os.urandom(99)])
+def test_what_is_no_key_is_said_so(tmp_path, data):
+    path = tmp_path / "key"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match="no private key"):
+        keys.load(path, lambda: None)
+
+
+def test_the_commands(place, tmp_path):
+    """Keys are made, a bundle is signed, and a list of signers decides whose signature counts."""
+    bundle = place.place.removeprefix("file://")
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    env = {"MOVEOUT_PASSPHRASE": "open sesame"}
+    made = call("keys", "init", mine, "--name", "Acme Hosting", env=env)
+    assert made.code == 0, made.err
+    assert "open sesame" not in made.out + made.err
+    assert call("keys", "init", other, "--name", "other").code == 0
+    assert call("sign", bundle, "--key", mine).code == 2
+    signed = call("sign", bundle, "--key", mine, env=env)
+    assert signed.code == 0, signed.err
+    allowed = tmp_path / "allowed"
+    allowed.write_text(call("keys", "show", "--key", mine, env=env).out)
+    verified = call("verify", bundle, "--signers", allowed)
+    assert verified.code == 0, verified.err
+    assert "known as Acme-Hosting" in verified.out
+    allowed.write_text(call("keys", "show", "--key", other).out)
+    refused = call("verify", bundle, "--signers", allowed, "--json")
+    assert refused.code == 6
+    assert "signed by nobody" in refused.out
+    assert call("sign", bundle, "--key", mine, "--passphrase", "open sesame").code == 2
+    assert call("sign", bundle).code == 2
