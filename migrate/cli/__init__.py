@@ -24,6 +24,7 @@ VERBS = {
     "clean": "transfer",
     "keys": "keys",
     "sign": "sign",
+    "custody": "custody",
 }
 """Each command, in the order of the help, and the module that has it."""
 

@@ -15,11 +15,14 @@ from migrate.bundle.reader import BundleReader
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, restore_source
+from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.sources import load_case
 from migrate.cli.verify import known_secrets
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody.keys import KeyFile
+from migrate.custody.record import record_if_allowed
 from migrate.errors import OK, DamageError, UsageError
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
@@ -67,9 +70,15 @@ class Restored:
 
 
 def run_restore(
-    session: Session, place: Endpoint, targets: Mapping[str, Endpoint], case: Case | None, *, merge: bool
+    session: Session,
+    place: Endpoint,
+    targets: Mapping[str, Endpoint],
+    case: Case | None,
+    *,
+    merge: bool,
+    signers: Sequence[KeyFile] = (),
 ) -> Restored:
-    """Bring the named sources up from the bundle at a place."""
+    """Bring the named sources up from the bundle at a place; the custody log says so where there is a key."""
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     started = time.monotonic()
@@ -83,6 +92,9 @@ def run_restore(
             restore_source(reader, name, endpoint, workers=workers, progress=session.progress, merge=merge)
         )
     shown = {name: endpoint.shown for name, endpoint in targets.items()}
+    details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
+    if (why := record_if_allowed(store, signers, "restored", details)) is not None:
+        session.progress.note(why)
     return Restored(store.place, shown, outcomes, time.monotonic() - started)
 
 
@@ -93,10 +105,13 @@ def restore_command(
         list[str] | None,
         typer.Argument(metavar="PLACE NAME=URL", help="The bundle, and which source goes where."),
     ] = None,
+    *,
     case: CaseFile = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="Restore into a database or bucket that is not empty.")
     ] = False,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -111,4 +126,5 @@ def restore_command(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[restore]] tables in the case file",
         )
-    return run_restore(session, place, targets, loaded, merge=merge)
+    signers = load_keys(key, passphrase, loaded)
+    return run_restore(session, place, targets, loaded, merge=merge, signers=signers)

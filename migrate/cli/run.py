@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -24,6 +24,7 @@ from migrate.cli.session import Answer, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import run_verify
+from migrate.custody.keys import KeyFile
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions
 from migrate.store import open_place
@@ -142,19 +143,25 @@ def _steps(
     session: Session, case: Case, bundle: Endpoint
 ) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
     """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
+    signers = load_keys(None, None, case)
     target = case.target
     away = target is not None and _sealed(target) is Sealed.COMPLETE
     here = Sealed.COMPLETE if away else _sealed(bundle)
     if here is Sealed.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
-    yield "export", lambda: _export(session, case, bundle, here)
+    yield "export", lambda: _export(session, case, bundle, here, signers)
     if target is not None:
-        yield "transfer", lambda: None if away else run_transfer(session, bundle, target, case, recheck=False)
+        yield (
+            "transfer",
+            lambda: (
+                None if away else run_transfer(session, bundle, target, case, recheck=False, signers=signers)
+            ),
+        )
     last = target or bundle
-    yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case)
+    yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=signers)
     if case.restores:
-        yield "restore", lambda: run_restore(session, last, case.restores, case, merge=False)
-        yield "compare", lambda: run_verify(session, last, Level.QUICK, case.restores, case)
+        yield "restore", lambda: run_restore(session, last, case.restores, case, merge=False, signers=signers)
+        yield "compare", lambda: run_verify(session, last, Level.QUICK, case.restores, case, keys=signers)
 
 
 class Sealed(Enum):
@@ -172,12 +179,13 @@ def _sealed(place: Endpoint) -> Sealed:
     return Sealed.COMPLETE if found.complete else Sealed.INCOMPLETE
 
 
-def _export(session: Session, case: Case, bundle: Endpoint, here: Sealed) -> Answer | None:
+def _export(
+    session: Session, case: Case, bundle: Endpoint, here: Sealed, signers: Sequence[KeyFile]
+) -> Answer | None:
     """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
     if here is Sealed.COMPLETE:
         return None
     try:
-        signers = load_keys(None, None, case)
         options = ExportOptions(seal_incomplete=True)
         return run_export(session, case.sources, bundle, case, options, signers=signers)
     except SourceError as exc:

@@ -16,6 +16,7 @@ from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.custody.keys import KeyFile
+from migrate.custody.record import record_seal
 from migrate.custody.signing import Signed, root_of, sign_bundle
 from migrate.errors import OK
 from migrate.store import open_place
@@ -49,8 +50,11 @@ def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
 
 
 def sealed_by(store: Store, signers: Sequence[KeyFile]) -> list[Signed]:
-    """Put every key's name to the bundle that was just sealed at the place."""
-    return [sign_bundle(store, signer) for signer in signers]
+    """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log."""
+    signed = [sign_bundle(store, signer) for signer in signers]
+    if signers:
+        record_seal(store, signers[0], signers)
+    return signed
 
 
 def run_sign(

@@ -13,10 +13,13 @@ from rich.text import Text
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.findings import draw_findings
+from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile, Yes, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody.keys import KeyFile
+from migrate.custody.record import record_transfer
 from migrate.errors import OK, UsageError
 from migrate.store import open_place
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
@@ -62,9 +65,15 @@ class Transferred:
 
 
 def run_transfer(
-    session: Session, origin: Endpoint, target: Endpoint, case: Case | None, *, recheck: bool
+    session: Session,
+    origin: Endpoint,
+    target: Endpoint,
+    case: Case | None,
+    *,
+    recheck: bool,
+    signers: Sequence[KeyFile] = (),
 ) -> Transferred:
-    """Move the bundle. The bandwidth limit holds for the target's side."""
+    """Move the bundle and its custody log. The bandwidth limit holds for the target's side."""
     throttle = session.throttle(case.bwlimit if case else None)
     source = open_place(origin.url, secrets=origin.reveal(), note=session.progress.note)
     destination = open_place(
@@ -72,6 +81,12 @@ def run_transfer(
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     outcome = transfer(source, destination, workers=workers, progress=session.progress, recheck=recheck)
+    if not outcome.findings:
+        details = {"files": outcome.files_moved + outcome.files_skipped}
+        if not record_transfer(source, destination, signers[0] if signers else None, details):
+            session.progress.note(
+                f"the custody log at {destination.place} is its own; {source.place} has another"
+            )
     return Transferred(source.place, destination.place, outcome)
 
 
@@ -85,10 +100,13 @@ def transfer_command(
             help="From where, to where: a directory or s3://bucket/prefix?profile=NAME.",
         ),
     ] = None,
+    *,
     case: CaseFile = None,
     recheck: Annotated[
         bool, typer.Option("--recheck", help="Hash what lies at the target and replace what differs.")
     ] = False,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
 ) -> Transferred:
     """Move a sealed bundle to another place.
 
@@ -96,7 +114,8 @@ def transfer_command(
     """
     loaded = load_case(case)
     origin, target = _ends(places or [], loaded)
-    return run_transfer(session, origin, target, loaded, recheck=recheck)
+    signers = load_keys(key, passphrase, loaded)
+    return run_transfer(session, origin, target, loaded, recheck=recheck, signers=signers)
 
 
 def _ends(places: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoint]:

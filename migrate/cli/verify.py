@@ -18,12 +18,13 @@ from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, compare_source
 from migrate.cli.findings import draw_findings
-from migrate.cli.identity import Signers, load_trust
+from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import PublicKey
+from migrate.custody.keys import KeyFile, PublicKey
+from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
 from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError
@@ -95,6 +96,21 @@ class Verified:
         found = self.outcome.findings or self.signed.findings or any(one.findings for one in self.compared)
         return DamageError.exit_code if found else OK
 
+    def summary(self) -> dict[str, Any]:
+        """Return what the custody log says of it."""
+        found = [
+            *self.outcome.findings,
+            *self.signed.findings,
+            *(f for one in self.compared for f in one.findings),
+        ]
+        said: dict[str, Any] = {
+            "level": self.level.value,
+            "files": self.outcome.files,
+            "findings": len(found),
+        }
+        said |= {"first": str(found[0])} if found else {}
+        return said | ({"against": {one.source: one.url for one in self.compared}} if self.compared else {})
+
     def as_json(self) -> dict[str, Any]:
         """Return all findings."""
         return {
@@ -134,8 +150,11 @@ def run_verify(
     case: Case | None,
     *,
     signers: Path | None = None,
+    keys: Sequence[KeyFile] = (),
 ) -> Verified:
-    """Verify the bundle at a place and its signatures, then compare its sources with live ones."""
+    """Verify the bundle at a place and its signatures, then compare its sources with live ones; what was found goes
+    into the custody log where there is a key to sign with.
+    """
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
@@ -157,7 +176,10 @@ def run_verify(
             )
             compared.append(Compared(name, endpoint.shown, findings))
     signed = check_signed(store, trust)
-    return Verified(store.place, level, outcome, compared, time.monotonic() - started, signed)
+    done = Verified(store.place, level, outcome, compared, time.monotonic() - started, signed)
+    if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
+        session.progress.note(why)
+    return done
 
 
 @verb(app, "verify")
@@ -174,6 +196,8 @@ def verify_command(
         list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
     ] = None,
     signers: Signers = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
 ) -> Verified:
     """Check a bundle, or compare it with what lives.
 
@@ -184,7 +208,8 @@ def verify_command(
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
-    return run_verify(session, place, level, pairs, loaded, signers=signers)
+    keys = load_keys(key, passphrase, loaded)
+    return run_verify(session, place, level, pairs, loaded, signers=signers, keys=keys)
 
 
 def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:

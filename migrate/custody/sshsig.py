@@ -60,7 +60,7 @@ def sign(signer: Signer, namespace: str, message: Iterable[bytes]) -> bytes:
     blob = _MAGIC + wire.number(1) + b"".join(
         map(wire.string, (signer.public.blob, namespace.encode(), b"", b"sha512", signature))
     )  # fmt: skip
-    return _armor(blob)
+    return armor(blob)
 
 
 def parse(armored: bytes) -> Signature:
@@ -74,7 +74,7 @@ def parse(armored: bytes) -> Signature:
         blob = base64.b64decode(inner.replace(b"\n", b""), validate=True)
     except binascii.Error as exc:
         raise ValueError("no base64") from exc
-    if _armor(blob) != armored:
+    if armor(blob) != armored:
         raise ValueError("no SSH signature as ssh-keygen writes it")
     if not blob.startswith(_MAGIC + wire.number(1)):
         raise ValueError("no SSH signature of version 1")
@@ -93,7 +93,8 @@ def parse(armored: bytes) -> Signature:
     return Signature(keys.from_blob(public), namespace.decode("ascii", "replace"), name, raw)
 
 
-def _armor(blob: bytes) -> bytes:
+def armor(blob: bytes) -> bytes:
+    """Return a signature's bytes as text, as ``ssh-keygen`` writes them."""
     lines = textwrap.wrap(base64.b64encode(blob).decode(), _WIDTH)
     return _BEGIN + "".join(f"{line}\n" for line in lines).encode() + _END
 

@@ -1,0 +1,149 @@
+"""``moveout custody``: who did what to a bundle, and whether that record is in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.case import Endpoint
+from migrate.cli import app
+from migrate.cli.findings import draw_findings
+from migrate.cli.identity import Signers, load_trust
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import count_words
+from migrate.custody import log, signing
+from migrate.custody.entry import Entry
+from migrate.custody.trust import Trust
+from migrate.errors import OK, DamageError
+from migrate.store import open_place
+
+group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
+app.add_typer(group, name="custody")
+
+_Place = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The log at a place, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
+
+    place: str
+    entries: Sequence[Entry]
+    findings: Sequence[Finding]
+    notes: Sequence[str]
+    trust: Trust | None
+    shown: bool = True
+    checked: Sequence[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """6 with any finding."""
+        return DamageError.exit_code if self.findings else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return entries, findings and notes."""
+        return {
+            "place": self.place,
+            "entries": [self._entry(one) for one in self.entries],
+            "findings": [asdict(one) for one in self.findings],
+            "notes": list(self.notes),
+        }
+
+    def _entry(self, one: Entry) -> dict[str, Any]:
+        return {
+            "number": one.number,
+            "time": one.time,
+            **asdict(one.what),
+            "name": one.name,
+            "fingerprint": one.public.fingerprint,
+            "known_as": self.trust.name(one.public) if self.trust else None,
+            "hash": one.hash,
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print an entry a line."""
+        for one in self.entries if self.shown else ():
+            known = self.trust.name(one.public) if self.trust else None
+            who = known or f"{one.name or 'nameless'} (says the key)"
+            details = ", ".join(
+                f"{name} {value}" for name, value in one.what.details.items() if _is_plain(value)
+            )
+            console.print(Text(f"{one.number:>4}  {one.time[:19]}Z  {one.what.event:<12} {who}  {details}"))
+        for note in self.notes:
+            console.print(Text(f"  {note}", style="dim"))
+        if self.findings:
+            console.print(f"The custody log at {self.place} is not in order")
+            draw_findings(console, self.findings)
+        elif not self.entries:
+            console.print(
+                f"There is no custody log at {self.place}: no key was named to the commands that worked there"
+            )
+        elif not self.shown:
+            console.print(
+                f"The custody log at {self.place} is in order: {count_words(len(self.entries))} entries, each signed"
+                " and tied to the one before"
+            )
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | bool | float) and value != ""
+
+
+@verb(group, "show", title="custody show")
+def show_command(
+    session: Session, words: _Place = None, case: CaseFile = None, signers: Signers = None
+) -> Record:
+    """Print the custody log of a bundle."""
+    loaded = load_case(case)
+    place = one_place(sort_words(words or []), (loaded.target or loaded.bundle) if loaded else None, "place")
+    found = log.read(open_place(place.url, secrets=place.reveal(), note=session.progress.note))
+    return Record(place.shown, found.entries, found.findings, found.notes, load_trust(signers, loaded))
+
+
+@verb(group, "verify", title="custody verify")
+def verify_command(
+    session: Session,
+    words: _Place = None,
+    case: CaseFile = None,
+    signers: Signers = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="PLACE", help="Another copy of the log, to compare with."),
+    ] = None,
+) -> Record:
+    """Check the custody log: every signature, the order, that nothing is missing, and that it is about this bundle.
+
+    A log that was put back whole to an earlier state is found by comparing it with another copy (--with).
+    """
+    loaded = load_case(case)
+    place = one_place(sort_words(words or []), (loaded.target or loaded.bundle) if loaded else None, "place")
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    found = log.read(store)
+    trust = load_trust(signers, loaded)
+    findings = [*found.findings, *signing.signatures(store).findings, *log.against_bundle(found, store)]
+    notes = list(found.notes)
+    for one in map(Endpoint, other or []):
+        more, said = log.compare(found, log.read(open_place(one.url)), one.shown)
+        findings += more
+        notes += said
+    if trust is not None:
+        findings += [
+            Finding(
+                f"{layout.CUSTODY_LOG} line {one.number}",
+                f"is signed by nobody in {trust.source}",
+                "",
+                one.name,
+            )
+            for one in found.entries
+            if trust.name(one.public) is None
+        ]
+    return Record(store.place, found.entries, findings, notes, trust, shown=False)
