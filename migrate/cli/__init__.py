@@ -25,6 +25,8 @@ VERBS = {
     "keys": "keys",
     "sign": "sign",
     "custody": "custody",
+    "prove": "proof",
+    "check-proof": "proof",
 }
 """Each command, in the order of the help, and the module that has it."""
 

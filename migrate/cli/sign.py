@@ -18,6 +18,7 @@ from migrate.cli.sources import load_case
 from migrate.custody.keys import KeyFile
 from migrate.custody.record import record_seal
 from migrate.custody.signing import Signed, root_of, sign_bundle
+from migrate.custody.tree import plant
 from migrate.errors import OK
 from migrate.store import open_place
 from migrate.store.base import Store
@@ -53,6 +54,7 @@ def sealed_by(store: Store, signers: Sequence[KeyFile]) -> list[Signed]:
     """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log."""
     signed = [sign_bundle(store, signer) for signer in signers]
     if signers:
+        plant(store, signers)
         record_seal(store, signers[0], signers)
     return signed
 

@@ -23,6 +23,7 @@ from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody import tree
 from migrate.custody.keys import KeyFile, PublicKey
 from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
@@ -71,11 +72,18 @@ class Signed:
             draw_findings(console, self.findings)
 
 
-def check_signed(store: Store, trust: Trust | None) -> Signed:
-    """Check the signatures at a place; with ``trust`` one by a key of its list must be there."""
+def check_signed(store: Store, trust: Trust | None, *, deep: bool) -> Signed:
+    """Check the signatures and the tree at a place (``deep``: over all items); with ``trust`` one by a key of its list
+    must be there.
+    """
     found: Signatures = signatures(store)
     signers = found.of(layout.TAG_MANIFEST)
-    findings = [*found.findings, *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ())]
+    known = dict.fromkeys([*(trust.names if trust else ()), *signers])
+    findings = [
+        *found.findings,
+        *tree.check(store, list(known), deep=deep),
+        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+    ]
     return Signed([(public, trust.name(public) if trust else None) for public in signers], findings)
 
 
@@ -175,7 +183,7 @@ def run_verify(
                 read_all=level is Level.FULL,
             )
             compared.append(Compared(name, endpoint.shown, findings))
-    signed = check_signed(store, trust)
+    signed = check_signed(store, trust, deep=level is Level.FULL and not outcome.findings)
     done = Verified(store.place, level, outcome, compared, time.monotonic() - started, signed)
     if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
         session.progress.note(why)

@@ -1,0 +1,60 @@
+"""Check a proof of moveout's with nothing but Python: python check_proof.py FILE.tlog-proof SIGNER.pub.
+
+It shows one item of a bundle, the way up a Merkle tree (RFC 6962), and the signed root. SIGNER.pub is known beforehand.
+"""
+
+import sys
+from base64 import b64decode
+from hashlib import sha256, sha512
+from pathlib import Path
+
+P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+D = -121665 * pow(121666, -1, P) % P  # Ed25519's curve, RFC 8032 section 5.1
+
+
+def add(p, q):
+    a, b = (p[1] - p[0]) * (q[1] - q[0]) % P, (p[1] + p[0]) * (q[1] + q[0]) % P
+    c, d = 2 * p[3] * q[3] * D % P, 2 * p[2] * q[2] % P
+    return (b - a) * (d - c) % P, (d + c) * (b + a) % P, (d - c) * (d + c) % P, (b - a) * (b + a) % P
+
+
+def times(k, p):
+    q = (0, 1, 1, 0)
+    while k:
+        q, p, k = (add(q, p) if k & 1 else q), add(p, p), k >> 1
+    return q
+
+
+def point(data):
+    y = int.from_bytes(data, "little") & (2**255 - 1)
+    xx = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    x = pow(xx, (P + 3) // 8, P)
+    x = x if (x * x - xx) % P == 0 else x * pow(2, (P - 1) // 4, P) % P
+    if (x * x - xx) % P or y >= P:
+        sys.exit("no point of the curve")
+    x = x if x % 2 == data[31] >> 7 else P - x
+    return x, y, 1, x * y % P
+
+
+def is_signed(key, message, signature):
+    r, s = point(signature[:32]), int.from_bytes(signature[32:], "little")
+    h = int.from_bytes(sha512(signature[:32] + key + message).digest(), "little") % L
+    a, b = times(s, point((4 * pow(5, -1, P) % P).to_bytes(32, "little"))), add(r, times(h, point(key)))
+    return s < L and (a[0] * b[2] - b[0] * a[2]) % P == 0 and (a[1] * b[2] - b[1] * a[2]) % P == 0
+
+
+head, body, notes = Path(sys.argv[1]).read_bytes().split(b"\n\n")
+key = b64decode(Path(sys.argv[2]).read_text().split()[1])[-32:]
+lines, (_, size, root, _) = head.split(b"\n"), body.split(b"\n")
+leaf, index, last = b64decode(lines[1][6:]), int(lines[2][6:]), int(size) - 1
+found = sha256(b"\0" + leaf).digest()
+for sibling in map(b64decode, lines[3:]):
+    while last and index % 2 == 0 and index == last:  # a node without a sibling goes up as it is
+        index, last = index // 2, last // 2
+    found = sha256(b"\1" + (sibling + found if index % 2 else found + sibling)).digest()
+    index, last = index // 2, last // 2
+if found != b64decode(root) or last:
+    sys.exit("the item is not in the tree")
+if not any(is_signed(key, body + b"\n", b64decode(line.split()[-1])[4:]) for line in notes.splitlines()):
+    sys.exit("the root is not signed by this key")
+print(leaf.decode(), "is in", body.decode(), "and the signature holds", sep="\n")

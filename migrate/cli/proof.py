@@ -1,0 +1,254 @@
+"""``moveout prove`` and ``check-proof``: that an object or a table's part was in the set that was preserved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Endpoint
+from migrate.cli import app
+from migrate.cli.identity import Signers, load_trust
+from migrate.cli.options import CaseFile
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import count_words
+from migrate.custody import disclosure, proof, tree
+from migrate.custody.checkpoint import Checkpoint
+from migrate.custody.rows import part_with
+from migrate.custody.trust import Trust
+from migrate.errors import OK, DamageError, GoneError, UsageError
+from migrate.store import open_place
+from migrate.store.base import Store
+
+Item = dict[str, object]
+SUFFIX = ".tlog-proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """Files that were written, each the proof of one item."""
+
+    place: str
+    written: Sequence[tuple[str, Item]]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return files and items."""
+        return {"place": self.place, "proofs": [{"file": file, "item": item} for file, item in self.written]}
+
+    def draw(self, console: Console) -> None:
+        """Say which file proves what."""
+        for file, item in self.written:
+            console.print(Text(f"{file}  proves {_said(item)}"))
+        console.print(
+            "→ whoever has the signer's public key checks it: moveout check-proof FILE --signers allowed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A file with all items but those that were withheld."""
+
+    file: str
+    found: disclosure.Disclosed
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts."""
+        return {"file": self.file, "shown": self.found.shown, "withheld": self.found.withheld}
+
+    def draw(self, console: Console) -> None:
+        """Say how many are shown."""
+        console.print(
+            f"{self.file} shows {count_words(self.found.shown)} items; {count_words(self.found.withheld)} are withheld"
+        )
+
+
+@verb(app, "prove")
+def prove_command(
+    session: Session,
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the signed bundle lies.")],
+    keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of objects.")] = None,
+    *,
+    case: CaseFile = None,
+    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    table: Annotated[str | None, typer.Option(metavar="[SCHEMA.]TABLE", help="The parts of a table.")] = None,
+    row: Annotated[
+        str | None, typer.Option(metavar="COLUMN=VALUE", help="With --table: the part that holds this row.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="One file with all items, but for those of --redact.")
+    ] = False,
+    redact: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="With --all: withhold this object, or table.")
+    ] = None,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the proofs go.")] = Path(),
+) -> Proved | Shown:
+    """Write a small file that proves that an object, or the part of a table with a row, is in the bundle.
+
+    The file shows this one item, and can be checked without the bundle by anyone who has the signer's public key.
+    """
+    load_case(case)
+    endpoint = Endpoint(place)
+    store = open_place(endpoint.url, note=session.progress.note)
+    _make_directory(to)
+    if everything:
+        return _disclose(store, set(redact or ()), to)
+    if bool(keys) == bool(table) or (row and not table) or redact:
+        raise UsageError(
+            "name the objects, or --table with perhaps --row, or --all with perhaps --redact",
+            next_step="moveout prove PLACE photos/1.jpg",
+        )
+    wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
+    needle = json.dumps(keys[0]) if keys and len(keys) == 1 else ""
+    written = []
+    for found in tree.prove(store, wanted, needle):
+        file = to / f"{sha256(found.leaf).hexdigest()[:16]}{SUFFIX}"
+        file.write_bytes(found.encode())
+        written.append((str(file), found.item))
+    missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
+    if missing or not written:
+        what = repr(missing[0]) if missing else f"a part of the table {table}"
+        raise GoneError(f"the bundle at {store.place} does not list {what}", next_step="check the name")
+    return Proved(store.place, written)
+
+
+def _of_keys(keys: set[str], source: str | None) -> Callable[[Item], bool]:
+    return lambda item: item.get("key") in keys and source in {None, item["source"]}
+
+
+def _of_table(store: Store, table: str, row: str | None, source: str | None) -> Callable[[Item], bool]:
+    def named(item: Item) -> bool:
+        names = {item.get("table"), f"{item.get('schema')}.{item.get('table')}"}
+        return item["kind"] == "part" and table in names and source in {None, item["source"]}
+
+    if row is None:
+        return named
+    column, equals, value = row.partition("=")
+    if not equals:
+        raise UsageError(f"--row {row!r} is not COLUMN=VALUE")
+    return lambda item: named(item) and part_with(store, str(item["file"]), column, value)
+
+
+def _disclose(store: Store, withheld: set[str], to: Path) -> Shown:
+    def withhold(item: Item) -> bool:
+        return bool({item.get("key"), item.get("table"), item.get("file")} & withheld)
+
+    file = to / "disclosure.jsonl"
+    with file.open("wb") as out:
+        return Shown(str(file), disclosure.disclose(store, withhold, out))
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be made: {exc.strerror}") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a proof came to. ``why`` says what does not hold, empty where all does."""
+
+    file: str
+    why: str
+    item: Item | None
+    checkpoint: Checkpoint | None
+    signers: Sequence[str]
+    counts: tuple[int, int] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """6 where it proves nothing."""
+        return DamageError.exit_code if self.why else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is proved."""
+        found = self.checkpoint
+        return {
+            "file": self.file,
+            "holds": not self.why,
+            "why": self.why,
+            "item": self.item,
+            "bundle": found.bundle if found else None,
+            "root": found.root if found else None,
+            "signed_by": list(self.signers),
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what is proved."""
+        if self.why or self.checkpoint is None:
+            console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
+            return
+        who = ", ".join(self.signers)
+        if self.item is not None:
+            console.print(
+                Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {_said(self.item)}")
+            )
+        else:
+            shown, withheld = self.counts or (0, 0)
+            text = f"{who} signed these {shown:,} items of the bundle {self.checkpoint.bundle}"
+            console.print(Text(f"{text}; {withheld:,} are withheld, and none is missing otherwise"))
+
+
+@verb(app, "check-proof")
+def check_command(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof, or a disclosure.")],
+    case: CaseFile = None,
+    signers: Signers = None,
+) -> Checked:
+    """Check a proof without the bundle: the way up to the root, and who signed that."""
+    del session
+    trust = load_trust(signers, load_case(case))
+    if trust is None:
+        raise UsageError(
+            "whose signature should count? No list of signers is named",
+            next_step="add --signers FILE with the line that the signer's `moveout keys show` printed",
+        )
+    try:
+        with file.open("rb") as data:
+            if data.read(len(disclosure.HEADER)) == disclosure.HEADER:
+                data.seek(0)
+                return _checked_disclosure(file, disclosure.check(data), trust)
+            data.seek(0)
+            found = proof.decode(data.read(proof.MAX_BYTES + 1))
+            item = found.item
+    except OSError as exc:
+        raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        return Checked(str(file), f"it cannot be read: {exc}", None, None, [])
+    who = _signed_by(found.checkpoint, trust)
+    why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
+    why = why if found.holds else "the item is not in the tree whose root was signed"
+    return Checked(str(file), why, item, found.checkpoint, who)
+
+
+def _checked_disclosure(file: Path, found: disclosure.Disclosed, trust: Trust) -> Checked:
+    who = _signed_by(found.checkpoint, trust)
+    why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
+    why = why if found.holds else "these items are not those of the tree whose root was signed"
+    return Checked(str(file), why, None, found.checkpoint, who, (found.shown, found.withheld))
+
+
+def _signed_by(found: Checkpoint, trust: Trust) -> list[str]:
+    return [trust.names[public] for public in found.signers(trust.names)]
+
+
+def _said(item: Item) -> str:
+    if item["kind"] == "part":
+        return f"{item['file']}, {item['rows']} rows of {item['table']}, SHA-256 {item['sha256']}"
+    state = (
+        f"SHA-256 {item['sha256']}"
+        if item["disposition"] == "exported"
+        else f"{item['disposition']}: {item['reason']}"
+    )
+    return f"{item['bucket']}/{item['key']}, {item['size']} bytes, {state}"

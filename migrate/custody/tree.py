@@ -1,0 +1,216 @@
+"""A bundle's tree at its place: made once after the seal, kept in three small files under ``sig/``.
+
+``sig/tree.json`` has the seed of the salts, size and root hash; ``sig/tree-256.bin`` one node for each 256 leaves, so
+that a proof needs no more than the leaves beside its own; ``sig/checkpoint`` is the signed root.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from migrate.bundle import canonical, layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.custody import checkpoint, leaves, merkle
+from migrate.custody.checkpoint import Checkpoint
+from migrate.custody.keys import PublicKey, Signer
+from migrate.custody.proof import Proof
+from migrate.custody.signing import root_of
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.store.base import Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What is kept of a tree. ``root`` is the bundle's, ``hash`` the tree's own."""
+
+    bundle: str
+    root: str
+    seed: bytes
+    size: int
+    hash: bytes
+    nodes: bytes
+
+
+def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
+    """Make the tree of the sealed bundle where there is none of it yet, and let every key sign its root.
+
+    Raises ``DamageError`` where index or catalog cannot be read.
+    """
+    tree = _kept(store)
+    if tree is None or tree.root != root_of(store):
+        tree = grow(store)
+        store.put(layout.TREE_NODES, tree.nodes)
+        store.put(layout.TREE, _encode(tree))
+    signed = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
+    found = _checkpoint(store)
+    if found is not None and found.body == signed.body:
+        signed = found
+    for signer in signers:
+        signed = signed.signed(signer)
+    if found != signed:
+        store.put(layout.CHECKPOINT, signed.encode())
+    return signed
+
+
+def grow(store: Store, seed: bytes = b"") -> Tree:
+    """Compute the tree from the index and the catalog; with a new seed unless one is given."""
+    reader = BundleReader(store)
+    seed = seed or secrets.token_bytes(leaves.SEED_BYTES)
+    nodes, waiting, size = bytearray(), bytearray(), 0
+    whole = merkle.GROUP * merkle.SIZE
+    for batch in leaves.leaf_batches(reader, seed):
+        size += len(batch)
+        waiting += merkle.leaf_hashes(batch)
+        ready = len(waiting) // whole * whole
+        nodes += merkle.grouped(bytes(waiting[:ready]))
+        del waiting[:ready]
+    nodes += merkle.grouped(bytes(waiting))
+    return Tree(reader.info.id, root_of(store), seed, size, merkle.top(bytes(nodes)), bytes(nodes))
+
+
+def read(store: Store) -> tuple[Tree, Checkpoint]:
+    """Return the tree that is kept and its checkpoint. Raises ``UsageError`` where there is none, ``DamageError``."""
+    tree, signed = _kept(store), _checkpoint(store)
+    if tree is None or signed is None:
+        raise UsageError(
+            f"the bundle at {store.place} has no tree for proofs", next_step="moveout sign makes one"
+        )
+    return tree, signed
+
+
+def prove(store: Store, wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
+    """Yield the proof of every item that is wanted. ``needle`` stands in the JSON of each of them, so that not all need
+    be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
+    """
+    kept = read(store)
+    first, group = 0, []
+    for batch in leaves.unsalted(BundleReader(store)):
+        group += batch
+        while len(group) >= merkle.GROUP:
+            yield from _prove(kept, group[: merkle.GROUP], first, wanted, needle)
+            del group[: merkle.GROUP]
+            first += merkle.GROUP
+    yield from _prove(kept, group, first, wanted, needle)
+
+
+def _prove(
+    kept: tuple[Tree, Checkpoint],
+    group: Sequence[str],
+    first: int,
+    wanted: Callable[[dict[str, object]], bool],
+    needle: str,
+) -> Iterator[Proof]:
+    chosen = [
+        at
+        for at, text in enumerate(group)
+        if needle in text and wanted(canonical.decode(text.encode(), layout.TREE))
+    ]
+    if not chosen:
+        return
+    tree, signed = kept
+    salted = leaves.salted(group, tree.seed, first)
+    hashes = merkle.leaf_hashes(salted)
+    number = first // merkle.GROUP
+    if merkle.top(hashes) != tree.nodes[number * merkle.SIZE : (number + 1) * merkle.SIZE]:
+        raise DamageError(layout.TREE_NODES, expected="the nodes of this bundle's tree", found="others")
+    above = merkle.path(tree.nodes, number)
+    for at in chosen:
+        yield Proof(salted[at], first + at, [*merkle.path(hashes, at), *above], signed)
+
+
+def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Finding]:
+    """Check the tree that is kept against the bundle; ``deep`` makes it again from index and catalog. Nothing is found
+    where there is none.
+    """
+    try:
+        tree, signed = _kept(store), _checkpoint(store)
+    except DamageError as exc:
+        return [Finding(exc.key, "cannot be read", exc.expected, exc.found)]
+    if tree is None or signed is None:
+        return [
+            Finding(key, "is missing, though another file of the tree is there")
+            for key, found in ((layout.TREE, tree), (layout.CHECKPOINT, signed))
+            if found is None and (tree or signed)
+        ]
+    return list(_differences(store, tree, signed, known, deep=deep))
+
+
+def _differences(
+    store: Store, tree: Tree, signed: Checkpoint, known: Sequence[PublicKey], *, deep: bool
+) -> Iterator[Finding]:
+    root = root_of(store)
+    if signed.root != root:
+        yield Finding(layout.CHECKPOINT, "is of another seal of the bundle", root, signed.root)
+        return
+    if signed.unknown(known):
+        yield Finding(
+            layout.CHECKPOINT, "has a signature that does not hold, or is by a key that signed nothing else"
+        )
+    if not signed.notes:
+        yield Finding(layout.CHECKPOINT, "is not signed")
+    kept = (tree.bundle, tree.root, tree.size, tree.hash)
+    if kept != (signed.bundle, signed.root, signed.size, signed.hash):
+        yield Finding(layout.TREE, f"differs from {layout.CHECKPOINT}", signed.hash.hex(), tree.hash.hex())
+    if (
+        merkle.top(tree.nodes) != signed.hash
+        or len(tree.nodes) != -(-tree.size // merkle.GROUP) * merkle.SIZE
+    ):
+        yield Finding(layout.TREE_NODES, "does not lead to the root in the checkpoint", signed.hash.hex())
+    if deep:
+        try:
+            again = grow(store, tree.seed)
+        except DamageError as exc:
+            yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
+            return
+        if (again.size, again.hash) != (signed.size, signed.hash):
+            what = "is not the root over index and catalog, with the salts of sig/tree.json"
+            yield Finding(layout.CHECKPOINT, what, again.hash.hex(), signed.hash.hex())
+
+
+def _kept(store: Store) -> Tree | None:
+    key = layout.TREE
+    try:
+        data = store.read(key)
+    except GoneError:
+        return None
+    try:
+        value = canonical.decode(data, key)
+        canonical.check_version(value, key, VERSION)
+        nodes = store.read(layout.TREE_NODES)
+        tree = Tree(
+            str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), int(value["size"]),
+            bytes.fromhex(value["hash"]), nodes,
+        )  # fmt: skip
+    except GoneError as exc:
+        raise DamageError(layout.TREE_NODES, expected="a file", found="none") from exc
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamageError(key, expected="a tree", found=repr(exc)) from exc
+    if _encode(tree) != data:
+        raise DamageError(key, expected="a tree as it is written", found="something else")
+    return tree
+
+
+def _encode(tree: Tree) -> bytes:
+    value = {
+        "version": VERSION,
+        "bundle": tree.bundle,
+        "root": tree.root,
+        "seed": tree.seed.hex(),
+        "size": tree.size,
+        "hash": tree.hash.hex(),
+    }
+    return canonical.encode(value) + b"\n"
+
+
+def _checkpoint(store: Store) -> Checkpoint | None:
+    try:
+        return checkpoint.decode(store.read(layout.CHECKPOINT))
+    except GoneError:
+        return None
+    except ValueError as exc:
+        raise DamageError(layout.CHECKPOINT, expected="a signed checkpoint", found=str(exc)) from exc

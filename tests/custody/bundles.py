@@ -1,0 +1,106 @@
+"""A sealed bundle with an object index and a table, made without any server."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.base import (
+    Account,
+    CatalogEntry,
+    DoneUnit,
+    Enumeration,
+    Outcome,
+    Sink,
+    Survey,
+    Unit,
+    Workspace,
+)
+from exporters.objects.rows import INDEX
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+
+ODD_KEY = 'odd "ä" \n key/%2F\\'
+
+
+def index_table(count: int) -> pa.Table:
+    """An index of ``count`` objects, the last with an odd key."""
+    keys = [f"photos/{number:07d}.jpg" for number in range(count)]
+    keys[-1] = ODD_KEY
+    columns = {
+        "bucket": pa.array(["media"] * count),
+        "key": pa.array(keys),
+        "size": pa.array(range(count), pa.int64()),
+        "last_modified": pa.array([datetime(2026, 11, 1, tzinfo=UTC)] * count, pa.timestamp("us", tz="UTC")),
+        "etag": pa.array([f"{number:032x}" for number in range(count)]),
+        "sha256": pa.array([f"{number:064x}" for number in range(count)]),
+        "disposition": pa.array(["exported"] * count),
+    }
+    return pa.table([columns.get(field.name, pa.nulls(count, field.type)) for field in INDEX], schema=INDEX)
+
+
+@dataclass
+class Shelf:
+    """A source with ``objects`` objects, and a table of two parts where ``table`` is on."""
+
+    objects: int
+    table: bool = True
+    name: str = "media"
+    url: str = "shelf://host/media"
+    point: dict[str, object] = field(default_factory=dict)
+
+    def survey(self) -> Survey:
+        return Survey([], "memory")
+
+    @contextmanager
+    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Shelf]:
+        yield self
+
+    def close(self) -> None:
+        pass
+
+    def units(self) -> Iterator[Unit]:
+        yield Unit("all", self.objects, 1, {})
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        for number in range(2 if self.table else 0):
+            rows = pa.table({"id": pa.array([number * 10 + 1, number * 10 + 2]), "name": ["a", f"b{number}"]})
+            with sink.create(f"tables/1/part-{number:06d}.parquet") as file:
+                file.write(_parquet(rows))
+        return Outcome(self.objects + 4 * self.table, 1, 0)
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        return True
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        list(done)
+        with sink.create("index/objects-000000.parquet") as file:
+            file.write(_parquet(index_table(self.objects)))
+        entries = [CatalogEntry("bucket", 0, "", "media", self.objects, 1, "", {"bucket": "media"})]
+        if self.table:
+            parts = [{"name": f"tables/1/part-{number:06d}.parquet", "rows": 2} for number in range(2)]
+            entries.append(CatalogEntry("table", 1, "public", "people", 4, 1, "", {"parts": parts}))
+        total = self.objects + 4 * self.table
+        counts = [Enumeration("items", "listed", total), Enumeration("items", "exported", total)]
+        return Account(entries=entries, enumerations=counts, points=[{}], server="memory")
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=50_000)
+    return buffer.getvalue()
+
+
+def shelf(path: str, objects: int, *, table: bool = True) -> MultipartStore:
+    """Seal a bundle at a place."""
+    store = open_place(path)
+    export([Shelf(objects, table)], store, workers=1, progress=Silent())
+    return store

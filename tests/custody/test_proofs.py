@@ -1,0 +1,233 @@
+"""Proofs: one item shown, the root signed; whatever is changed, they prove nothing any more."""
+
+import base64
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import checkpoint, disclosure, merkle, proof, tree
+from migrate.errors import DamageError, UsageError
+from tests.cli.conftest import call
+from tests.custody.bundles import ODD_KEY, shelf
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
+
+
+def by_recursion(leaves: list[bytes]) -> bytes:
+    """The root as RFC 6962 defines it."""
+    if len(leaves) < 2:
+        return merkle.leaf_hash(leaves[0]) if leaves else merkle.EMPTY
+    cut = 1 << (len(leaves) - 1).bit_length() - 1
+    return merkle.sha256(b"\1" + by_recursion(leaves[:cut]) + by_recursion(leaves[cut:])).digest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 255, 256, 257, 511, 513, 700])
+def test_the_tree_is_that_of_rfc_6962_and_every_path_leads_to_its_root(size):
+    leaves = [str(number).encode() for number in range(size)]
+    hashes = merkle.leaf_hashes(leaves)
+    root = by_recursion(leaves)
+    assert merkle.top(hashes) == root
+    assert merkle.top(merkle.grouped(hashes)) == root
+    for index in range(0, size, 1 if size < 20 else 37):
+        siblings = merkle.path(hashes, index)
+        assert merkle.climb(merkle.leaf_hash(leaves[index]), index, size, siblings) == root
+        for wrong in range(size if size < 20 else 3):
+            if wrong != index:
+                assert merkle.climb(merkle.leaf_hash(leaves[index]), wrong, size, siblings) != root
+        assert merkle.climb(merkle.leaf_hash(leaves[index]), index, size, [*siblings, root]) != root
+    assert merkle.climb(root, size, size, []) is None
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory, make_key):
+    """A bundle of 700 objects and two parts of a table, with its tree, signed."""
+    place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700)
+    tree.plant(place, [make_key("provider")])
+    return place
+
+
+def run_script(file, key):
+    return subprocess.run(
+        [sys.executable, "-I", SCRIPT, file, key], capture_output=True, text=True, check=False
+    )
+
+
+def wants(key: str):
+    return lambda item: item.get("key") == key
+
+
+def test_a_proof_of_every_kind_of_item_holds(signed, provider):
+    size = tree.read(signed)[0].size
+    assert size == 702
+    for key in (
+        "photos/0000000.jpg",
+        "photos/0000255.jpg",
+        "photos/0000256.jpg",
+        "photos/0000698.jpg",
+        ODD_KEY,
+    ):
+        (found,) = tree.prove(signed, wants(key))
+        again = proof.decode(found.encode())
+        assert (again, again.holds, again.item["key"]) == (found, True, key)
+        assert again.checkpoint.signers([provider.public]) == [provider.public]
+        assert len(found.encode()) < 4096
+    parts = list(tree.prove(signed, lambda item: item["kind"] == "part"))
+    assert [one.item["file"] for one in parts] == [
+        f"data/media/tables/1/part-00000{n}.parquet" for n in range(2)
+    ]
+    assert all(one.holds for one in parts)
+
+
+def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
+    (found,) = tree.prove(signed, wants("photos/0000007.jpg"))
+    text = found.encode() + found.leaf
+    assert b"photos/0000006" not in text
+    assert tree.read(signed)[0].seed.hex().encode() not in text
+    salts = {tree.leaves.salt(tree.read(signed)[0].seed, n) for n in range(702)}
+    assert len(salts) == 702
+    assert sum(one.encode() in text for one in salts) == 1
+
+
+def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
+    (found,) = tree.prove(signed, wants("photos/0000300.jpg"))
+    data = found.encode()
+    draw = random.Random(3)
+    for at in range(len(data)):
+        spoilt = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+        try:
+            again = proof.decode(spoilt)
+        except ValueError:
+            continue
+        assert not (again.holds and again.checkpoint.signers([provider.public])), at
+
+
+def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_path):
+    assert len(SCRIPT.read_text().splitlines()) <= 60
+    for number, key in enumerate(("photos/0000301.jpg", ODD_KEY)):
+        (found,) = tree.prove(signed, wants(key))
+        file = tmp_path / f"{number}.tlog-proof"
+        file.write_bytes(found.encode())
+        pub = make_key.path_of("provider").with_suffix(".pub")
+        said = subprocess.run(
+            [sys.executable, "-I", SCRIPT, file, pub], capture_output=True, text=True, check=True
+        )
+        assert "the signature holds" in said.stdout
+        assert found.leaf.decode() in said.stdout
+        stranger = make_key.path_of("customer").with_suffix(".pub")
+        assert run_script(file, stranger).returncode == 1
+        leaf = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))
+        file.write_bytes(found.encode().replace(base64.b64encode(found.leaf), leaf))
+        assert run_script(file, pub).returncode == 1
+
+
+def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):
+    place = shelf(str(tmp_path / "b"), 5)
+    tree.plant(place, [provider])
+    tree.plant(place, [customer])
+    before = place.read(layout.CHECKPOINT), place.read(layout.TREE)
+    tree.plant(place, [provider, customer])
+    assert (place.read(layout.CHECKPOINT), place.read(layout.TREE)) == before
+    found = checkpoint.decode(before[0])
+    assert set(found.signers([provider.public, customer.public])) == {provider.public, customer.public}
+    assert tree.check(place, [provider.public, customer.public], deep=True) == []
+    assert "does not hold, or is by a key" in str(tree.check(place, [provider.public], deep=False)[0])
+
+
+def test_an_independent_reader_takes_the_checkpoint(signed, provider):
+    """Read by the words of the specification (c2sp.org/signed-note): text, empty line, em dash, name, base64."""
+    text, _, notes = signed.read(layout.CHECKPOINT).decode().partition("\n\n")
+    origin, size, root, extension = text.split("\n")
+    name, hint, key = checkpoint.verifier(origin.removeprefix("moveout/"), provider.public).split("+", 2)
+    dash, who, value = notes.rstrip("\n").split(" ")
+    value = base64.b64decode(value)
+    assert (dash, who, name) == ("\N{EM DASH}", origin, origin)
+    assert (
+        value[:4].hex() == hint == merkle.sha256(f"{name}\n".encode() + base64.b64decode(key)).hexdigest()[:8]
+    )
+    assert provider.public.checks(value[4:], f"{text}\n".encode())
+    assert (int(size), base64.b64decode(root)) == (702, tree.read(signed)[0].hash)
+    assert extension == f"tagmanifest-sha256 {tree.root_of(signed)}"
+
+
+def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
+    draw = random.Random(5)
+    for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
+        data = signed.read(key)
+        for _ in range(60):
+            at = draw.randrange(len(data))
+            signed.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
+            found = tree.check(signed, [provider.public], deep=True)
+            assert found, (key, at)
+            assert all(one.key.startswith("sig/") for one in found), (key, at)
+        signed.delete(key)
+        assert key in str(tree.check(signed, [provider.public], deep=False)[0])
+        signed.put(key, data)
+    assert tree.check(signed, [provider.public], deep=True) == []
+
+
+def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):
+    place = shelf(str(tmp_path / "b"), 5)
+    with pytest.raises(UsageError, match="no tree"):
+        list(tree.prove(place, wants("x")))
+    tree.plant(place, [provider])
+    kept = tree.read(place)[0]
+    other = shelf(str(tmp_path / "c"), 6)
+    for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
+        other.put(key, place.read(key))
+    assert "another seal" in str(tree.check(other, [provider.public], deep=False)[0])
+    with pytest.raises(DamageError):
+        list(tree.prove(other, wants(ODD_KEY)))
+    assert kept.size == 7
+
+
+def test_withheld_items_do_not_break_the_root(signed, provider, tmp_path):
+    file = tmp_path / "all"
+    with file.open("wb") as out:
+        done = disclosure.disclose(
+            signed, lambda item: item.get("key") in {ODD_KEY, "photos/0000001.jpg"}, out
+        )
+    assert (done.shown, done.withheld) == (700, 2)
+    data = file.read_bytes()
+    assert b"photos/0000001.jpg" not in data
+    with file.open("rb") as shown:
+        found = disclosure.check(shown)
+    assert (found.shown, found.withheld, found.holds) == (700, 2, True)
+    lines = data.splitlines(keepends=True)
+    for spoilt in (
+        lines[:1] + lines[2:],
+        lines[:3] + lines[2:],
+        [*lines[:1], lines[2], lines[1], *lines[3:]],
+    ):
+        file.write_bytes(b"".join(spoilt))
+        with file.open("rb") as shown:
+            assert not disclosure.check(shown).holds
+
+
+def test_the_commands(tmp_path, make_key):
+    bundle, key = tmp_path / "bundle", make_key.path_of("provider")
+    shelf(str(bundle), 40)
+    assert call("prove", bundle, ODD_KEY).code == 2
+    assert call("sign", bundle, "--key", key).code == 0
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {make_key('provider').public.line}\n")
+    proved = call("prove", bundle, ODD_KEY, "photos/0000003.jpg", "--to", tmp_path / "proofs", "--json")
+    assert proved.code == 0, proved.err
+    for one in proved.json["result"]["proofs"]:
+        checked = call("check-proof", one["file"], "--signers", allowed)
+        assert (checked.code, "acme signed" in checked.out) == (0, True), checked.err
+    assert call("check-proof", one["file"]).code == 2
+    allowed.write_text(f"other {make_key('customer').public.line}\n")
+    assert call("check-proof", one["file"], "--signers", allowed).code == 6
+    assert call("prove", bundle, "nothing/such").code == 7
+    rows = call("prove", bundle, "--table", "public.people", "--row", "id=12", "--to", tmp_path, "--json")
+    assert [one["item"]["file"][-8:] for one in rows.json["result"]["proofs"]] == [".parquet"], rows.err
+    assert "part-000001" in rows.out
+    assert call("prove", bundle, "--all", "--redact", ODD_KEY, "--to", tmp_path).code == 0
+    allowed.write_text(f"acme {make_key('provider').public.line}\n")
+    checked = call("check-proof", tmp_path / "disclosure.jsonl", "--signers", allowed)
+    assert (checked.code, "1 are withheld" in checked.out) == (0, True), checked.out
+    assert call("verify", bundle, "--signers", allowed).code == 0
