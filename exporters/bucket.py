@@ -26,7 +26,8 @@ class ObjectSummary:
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What reading one object gave: the body and all response headers (names in lower case, user metadata as
-    ``x-amz-meta-…``) and tags; or the error that this one object ended in.
+    ``x-amz-meta-…``) and tags; or the error that this one object ended in. ``checked``: the body has the
+    CRC64NVME that the server has kept for it since it was written.
     """
 
     summary: ObjectSummary
@@ -34,6 +35,7 @@ class Fetched:
     headers: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     error: SourceError | None = None
+    checked: bool = False
 
 
 class Bucket(Protocol):

@@ -87,10 +87,12 @@ _OF_THE_REQUEST = {
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Where an object's bytes are in the bundle, and their hashes (hex)."""
+    """Where an object's bytes are in the bundle, and their hashes (hex). ``md5`` is None where the bytes were
+    checked by the server's own CRC64NVME instead.
+    """
 
     sha256: str
-    md5: str
+    md5: str | None
     crc64nvme: int
     pack: str | None = None
     offset: int | None = None

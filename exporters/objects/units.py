@@ -14,7 +14,7 @@ PACK_OBJECTS = 10_000
 """At most so many objects a pack: what an interruption can cost stays small."""
 SMALLEST_PACK_BYTES = 16 * 2**20
 LARGEST_PACK_BYTES = 256 * 2**20
-_PACKS_WANTED = 16
+_PACKS_WANTED = 32
 """So that small buckets, too, give several workers something to do."""
 
 

@@ -23,6 +23,7 @@ class ObjectRow:
 
     key: str
     size_bytes: int
+    etag: str
     sha256: str
     md5: str
     crc64nvme: str
@@ -38,7 +39,7 @@ class ObjectRow:
     @property
     def content(self) -> Content:
         """What its bytes are known by."""
-        return Content(self.size_bytes, self.sha256, self.md5, self.crc64nvme)
+        return Content(self.size_bytes, self.sha256, self.md5 or self.etag, self.crc64nvme)
 
 
 def source_prefix(reader: BundleReader, source: str) -> str:
@@ -74,6 +75,7 @@ def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:
     return ObjectRow(
         key=row["key"].removeprefix(prefix),
         size_bytes=row["size"],
+        etag=row["etag"] or "",
         sha256=row["sha256"],
         md5=row["md5"] or "",
         crc64nvme=row["crc64nvme"] or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 from typing import Annotated, Any
@@ -81,5 +82,8 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line."""
+    # Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive
+    # after each 700 of them, took a tenth of the time.
+    gc.set_threshold(100_000, 20, 50)
     signal.signal(signal.SIGTERM, _stop)
     app()

@@ -6,9 +6,11 @@ Implements ``exporters.bucket.Bucket``; the errors of this side of the fence end
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from html import unescape
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
@@ -39,6 +41,7 @@ from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 
 PAGE_KEYS = 1000
+_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
 """S3's maximum for one page of a listing."""
 _COUNTS_TAGS = ("amazons3", "minio", "versitygw")
 """Servers known to send ``x-amz-tagging-count``; any other is asked for the tags of every object."""
@@ -161,11 +164,11 @@ class S3Bucket:
         try:
             if body:
                 _whole(response, summary, summary.size_bytes)
-                _check(response, summary.key)
+            checked = body and _check(response, summary.key)
             tags = _tags(answer.also)
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
-        return Fetched(summary, response.body, response.headers, tags)
+        return Fetched(summary, response.body, response.headers, tags, checked=checked)
 
     def pages(self, start_after: str = "", *, prefix: str | None = None) -> Iterator[Sequence[ObjectSummary]]:
         """Yield the listing page by page, of the whole prefix or of another one. Raises ``MoveoutError``."""
@@ -177,17 +180,17 @@ class S3Bucket:
                 response = ahead.wait()
             except UnreachableError:
                 response = self.requests.call(request)
-            root = ET.fromstring(response.body)  # noqa: S314 - see the import
-            page = parse_page(root)
-            token = root.findtext("{*}NextContinuationToken") or ""
-            if root.findtext("{*}IsTruncated") != "true":
-                yield page
-                return
+            root = None
+            token = _next_token(response.body)
+            if token is None:
+                root = ET.fromstring(response.body)  # noqa: S314 - see the import
+                token = _parsed_token(root, self.url)
+            if token:
+                request = self._page_request(within, "", token, PAGE_KEYS)
+                ahead = self.client.send(request)  # the server works on it while this page is parsed and used
+            yield parse_page(ET.fromstring(response.body) if root is None else root)  # noqa: S314
             if not token:
-                raise UnreachableError(f"{self.url}: the listing breaks off without saying how to go on")
-            request = self._page_request(within, "", token, PAGE_KEYS)
-            ahead = self.client.send(request)  # the server works on the next page while this one is used
-            yield page
+                return
 
     def _page_request(self, prefix: str, start_after: str, token: str, count: int) -> Request:
         query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count)}
@@ -205,6 +208,24 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
         bucket = S3Bucket(s3_client.parse(url, secrets=secrets))
         bucket.check()
         return bucket
+
+
+def _next_token(body: bytes) -> str | None:
+    """Return how to go on after a page, by a glance at its bytes; None where only parsing it can tell."""
+    found = _TOKEN.search(body)
+    if found is None or b"<IsTruncated>true</IsTruncated>" not in body:
+        return None
+    return unescape(found[1].decode())
+
+
+def _parsed_token(root: Any, url: str) -> str:
+    """Return how to go on after a page, empty after the last."""
+    if root.findtext("{*}IsTruncated") != "true":
+        return ""
+    token = root.findtext("{*}NextContinuationToken") or ""
+    if not token:
+        raise UnreachableError(f"{url}: the listing breaks off without saying how to go on")
+    return token
 
 
 def parse_page(root: Any) -> list[ObjectSummary]:
@@ -300,8 +321,11 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
         raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
 
 
-def _check(response: Response, key: str) -> None:
-    """Compare the body with the whole-object CRC64NVME that the server keeps, where it keeps one."""
+def _check(response: Response, key: str) -> bool:
+    """Compare the body with the whole-object CRC64NVME that the server keeps. Return whether it keeps one."""
     kept = response.headers.get("x-amz-checksum-crc64nvme")
-    if kept is not None and from_header(kept) != crc64nvme(response.body):
+    if kept is None:
+        return False
+    if from_header(kept) != crc64nvme(response.body):
         raise MoveoutError(f"{key}: the body does not have the CRC64NVME {kept} that the server keeps for it")
+    return True

@@ -118,7 +118,7 @@ class TargetBucket:
         """
         if found.size_bytes != content.size_bytes:
             return False
-        if found.etag == content.md5:
+        if is_md5(found.etag) and found.etag == content.etag:
             return True
         kept = self.crc64nvme(found.key)
         if kept is not None:

@@ -32,7 +32,7 @@ from migrate.store.s3_objects import Answer, Job, Stream
 Item = TypeVar("Item")
 Also = Callable[[Item, Headers], Request | None]
 
-LANES = 12
+LANES = 32
 """Connections of one stream of reads."""
 _HEAD_BYTES = 64 * 1024
 _TAGS_AHEAD = 32
