@@ -14,7 +14,7 @@ from rich.text import Text
 from migrate.bundle.state import SourceName
 from migrate.case import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.identity import KeyFiles, Passphrase, load_keys
+from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
@@ -115,14 +115,18 @@ def run_export(
     started = time.monotonic()
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
     if (before := already_sealed(names, store)) is not None:
-        return Exported(before, time.monotonic() - started, sealed_by(store, signers))
+        return Exported(
+            before, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
+        )
 
     def is_finished(name: str) -> bool:
         return any(source.name == name and source.finished for source in export_status(store).sources)
 
     with open_sources(endpoints, is_finished=is_finished) as sources:
         outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
-    return Exported(outcome, time.monotonic() - started, sealed_by(store, signers))
+    return Exported(
+        outcome, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
+    )
 
 
 @verb(app, "export")

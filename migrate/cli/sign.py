@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from migrate.case import Case, Endpoint
+from migrate.case import Endpoint
 from migrate.cli import app
-from migrate.cli.identity import KeyFiles, Passphrase, need_keys
+from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.custody.keys import KeyFile
-from migrate.custody.record import record_seal
+from migrate.custody.record import record_seal, record_stamp
 from migrate.custody.signing import Signed, root_of, sign_bundle
 from migrate.custody.tree import plant
 from migrate.errors import OK
@@ -50,31 +50,39 @@ def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
         console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})", markup=False)
 
 
-def sealed_by(store: Store, signers: Sequence[KeyFile]) -> list[Signed]:
-    """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log."""
+def sealed_by(store: Store, signers: Sequence[KeyFile], timestamp: str | None) -> list[Signed]:
+    """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log.
+    ``timestamp`` is the URL of an authority that says when that was.
+    """
     signed = [sign_bundle(store, signer) for signer in signers]
     if signers:
         plant(store, signers)
         record_seal(store, signers[0], signers)
+        if timestamp:
+            record_stamp(store, signers[0], timestamp)
     return signed
 
 
 def run_sign(
-    session: Session, place: Endpoint, signers: Sequence[KeyFile], case: Case | None
+    session: Session, place: Endpoint, signers: Sequence[KeyFile], timestamp: str | None
 ) -> SignedBundle:
-    """Sign the bundle at a place with every key."""
-    del case
+    """Sign the bundle at a place with every key, and let the authority say when."""
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
-    return SignedBundle(store.place, root_of(store), sealed_by(store, signers))
+    return SignedBundle(store.place, root_of(store), sealed_by(store, signers, timestamp))
 
 
 @verb(app, "sign")
 def sign_command(
     session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    *,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    timestamp: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A timestamp authority (RFC 3161) that shall say when this was."),
+    ] = None,
 ) -> SignedBundle:
     """Sign a sealed bundle, so that anyone can check with ssh-keygen whose it is.
 
@@ -82,4 +90,6 @@ def sign_command(
     """
     loaded = load_case(case)
     place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
-    return run_sign(session, place, need_keys(key, passphrase, loaded), loaded)
+    return run_sign(
+        session, place, need_keys(key, passphrase, loaded), timestamp or custody_of(loaded).timestamp
+    )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
@@ -22,11 +23,12 @@ from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_keys, load_
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case, parse_pairs
-from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody import tree
+from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
+from migrate.custody import timestamp, tree
 from migrate.custody.keys import KeyFile, PublicKey
 from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
+from migrate.custody.timestamp import Stamp
 from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError
 from migrate.store import open_place
@@ -55,11 +57,13 @@ class Signed:
 
     by: Sequence[tuple[PublicKey, str | None]]
     findings: Sequence[Finding]
+    stamps: Sequence[tuple[str, Stamp]] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return signers and findings."""
+        """Return signers, timestamps and findings."""
         signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
-        return {"signers": signers, "findings": [asdict(one) for one in self.findings]}
+        stamped = [{"file": key, "at": one.moment, "by": one.authority} for key, one in self.stamps]
+        return {"signers": signers, "timestamps": stamped, "findings": [asdict(one) for one in self.findings]}
 
     def draw(self, console: Console) -> None:
         """Say who signed."""
@@ -67,6 +71,8 @@ class Signed:
             console.print(
                 f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
             )
+        for key, one in self.stamps:
+            console.print(Text(f"There at {moment_words(one.moment)}, says {one.authority} ({key})"))
         if self.findings:
             console.print("Its signatures are not in order")
             draw_findings(console, self.findings)
@@ -79,12 +85,14 @@ def check_signed(store: Store, trust: Trust | None, *, deep: bool) -> Signed:
     found: Signatures = signatures(store)
     signers = found.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.names if trust else ()), *signers])
+    stamps, wrong = timestamp.stamps(store)
     findings = [
         *found.findings,
+        *wrong,
         *tree.check(store, list(known), deep=deep),
         *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
     ]
-    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings)
+    return Signed([(public, trust.name(public) if trust else None) for public in signers], findings, stamps)
 
 
 @dataclass(frozen=True, slots=True)

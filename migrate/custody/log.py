@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from migrate.bundle import canonical, layout
 from migrate.bundle.findings import Finding
+from migrate.bundle.reader import hash_file
 from migrate.custody import entry, signing, sshsig
 from migrate.custody.entry import Entry, Happening
 from migrate.custody.keys import Signer
@@ -175,24 +176,57 @@ def compare(here: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]
 
 
 def against_bundle(found: Log, store: Store) -> list[Finding]:
-    """Return findings where the log's newest seal, and the signatures that it knows of, are not those at the place."""
-    seals, erased = found.find("sealed"), found.find("erased")
-    if not seals or (erased and erased[-1].number > seals[-1].number):
+    """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
+    what lies at the place.
+    """
+    erased = found.find("erased")
+    if erased and erased[-1].number > max((one.number for one in found.find("sealed")), default=0):
         return []
     try:
         root = signing.root_of(store)
     except GoneError:
         return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
-    if root != seals[-1].what.root:
-        what = f"is not the one that entry {seals[-1].number} of the custody log sealed"
-        return [Finding(layout.TAG_MANIFEST, what, seals[-1].what.root, root)]
+    return [*_seal(found, root), *_signers(found, store, root), *_named_files(found, store, root)]
+
+
+def _seal(found: Log, root: str) -> Iterator[Finding]:
+    last = next(reversed(found.find("sealed")), None)
+    if last is not None and last.what.root != root:
+        what = f"is not the one that entry {last.number} of the custody log sealed"
+        yield Finding(layout.TAG_MANIFEST, what, last.what.root, root)
+
+
+def _signers(found: Log, store: Store, root: str) -> Iterator[Finding]:
     there = {public.fingerprint for public in signing.signatures(store).of(layout.TAG_MANIFEST)}
-    known = (str(one.what.details.get("by")) for one in found.find("signed", root))
-    return [
-        Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log knows of")
-        for by in known
-        if by not in there
-    ]
+    for one in found.find("signed", root):
+        by = str(one.what.details.get("by"))
+        if by not in there:
+            yield Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log knows of")
+
+
+def _named_files(found: Log, store: Store, root: str) -> Iterator[Finding]:
+    for one in found.entries:
+        finding = _named_file(one, store, root)
+        if finding is not None:
+            yield finding
+
+
+def _named_file(one: Entry, store: Store, root: str) -> Finding | None:
+    """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
+    key, expected = one.what.details.get("file"), one.what.details.get("sha256")
+    if one.what.root != root or one.what.place != store.place or not isinstance(key, str):
+        return None
+    if not key.startswith(layout.SIGNATURES) or not layout.is_tag_name(key):
+        return None
+    try:
+        digest = hash_file(store, key)
+    except GoneError:
+        return Finding(key, f"is missing; entry {one.number} of the custody log names it")
+    if digest != expected:
+        return Finding(
+            key, f"is not the one that entry {one.number} of the custody log names", str(expected), digest
+        )
+    return None
 
 
 def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:

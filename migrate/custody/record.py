@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from migrate.bundle import layout, meta, tagfiles
-from migrate.custody import log
+from migrate.bundle.reader import hash_file
+from migrate.custody import log, timestamp
 from migrate.custody.entry import Entry, Happening
 from migrate.custody.keys import Signer
 from migrate.custody.signing import root_of
@@ -53,6 +54,18 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
         ]
 
     return log.append(store, signer, choose)
+
+
+def record_stamp(store: Store, signer: Signer, url: str) -> list[Entry]:
+    """Let a timestamp authority say when the bundle was there, and append that."""
+    key, stamp = timestamp.stamp(store, url)
+    details = {
+        "file": key,
+        "sha256": hash_file(store, key),
+        "at": stamp.moment.isoformat(),
+        "by": stamp.authority,
+    }
+    return record_once(store, signer, "timestamped", details)
 
 
 def record_transfer(origin: Store, target: Store, signer: Signer | None, details: Mapping[str, Any]) -> bool:

@@ -1,0 +1,79 @@
+"""Timestamps: asked of a real authority (openssl's), checked by openssl, and by us as far as one can."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import log, timestamp
+from migrate.custody.record import record_stamp
+from migrate.errors import NotAllowedError, UnreachableError, UsageError
+from tests.cli.conftest import call
+from tests.custody.authority import Authority, serving
+
+
+@pytest.fixture(scope="module", params=[("rsa", "sha256"), ("P-384", "sha512")], ids=["rsa", "ec"])
+def authority(request, tmp_path_factory):
+    with serving(Authority(tmp_path_factory.mktemp("authority"), *request.param)) as running:
+        yield running
+
+
+def test_openssl_checks_the_token_that_was_asked_for(place, authority):
+    key, stamp = timestamp.stamp(place, authority.url)
+    assert abs(stamp.moment - datetime.now(UTC)) < timedelta(minutes=1)
+    assert stamp.authority == "CN=Timestamps"
+    manifest = place.read(layout.TAG_MANIFEST)
+    assert authority.verifies(place.read(key), manifest)
+    assert not authority.verifies(place.read(key), manifest + b"\n")
+    assert timestamp.stamps(place) == ([(key, stamp)], [])
+
+
+def test_a_second_time_asks_nobody(place, authority):
+    first = timestamp.stamp(place, authority.url)
+    before = authority.answers
+    assert timestamp.stamp(place, authority.url) == first
+    assert authority.answers == before
+
+
+def test_a_token_for_another_manifest_is_found(place, authority):
+    key, _ = timestamp.stamp(place, authority.url)
+    place.put(layout.TAG_MANIFEST, place.read(layout.TAG_MANIFEST) + b"\n")
+    good, findings = timestamp.stamps(place)
+    assert (good, [one.key for one in findings]) == ([], [key])
+
+
+def test_changed_tokens_are_found_by_the_signature_or_by_the_log(place, authority, provider):
+    record_stamp(place, provider, authority.url)
+    (key,) = [info.key for info in place.list("sig/") if info.key.endswith(".tsr")]
+    data = place.read(key)
+    draw = random.Random(7)
+    alone = 0
+    for _ in range(150):
+        at = draw.randrange(len(data))
+        place.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
+        alone += bool(timestamp.stamps(place)[1])
+        assert key in str(log.against_bundle(log.read(place), place)), at
+    assert alone > 50
+    place.delete(key)
+    assert "is missing" in str(log.against_bundle(log.read(place), place))
+
+
+def test_what_is_no_authority_is_said_so(place, authority):
+    with pytest.raises(UsageError, match="did not answer with a timestamp"):
+        timestamp.stamp(place, authority.url.replace("/tsa", "/else"))
+    with pytest.raises(NotAllowedError, match="answered 403"):
+        timestamp.stamp(place, authority.url.replace("/tsa", "/denied"))
+    with pytest.raises(UnreachableError):
+        timestamp.stamp(place, "http://127.0.0.1:9/tsa")
+    with pytest.raises(UsageError, match="no URL"):
+        timestamp.stamp(place, "file:///etc/passwd")
+    assert timestamp.stamps(place) == ([], [])
+
+
+def test_the_commands(place, authority, make_key):
+    bundle, key = place.place.removeprefix("file://"), make_key.path_of("provider")
+    assert call("sign", bundle, "--key", key, "--timestamp", authority.url).code == 0
+    verified = call("verify", bundle)
+    assert (verified.code, "says CN=Timestamps" in verified.out) == (0, True), verified.out
+    assert "timestamped" in call("custody", "show", bundle).out
