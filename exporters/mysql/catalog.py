@@ -12,7 +12,7 @@ from typing import Any
 from exporters.mysql.connect import Connection
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.types import SqlType, kind_of
-from exporters.postgres.types import Kind
+from exporters.relational.types import Kind
 
 PROGRESS_TABLES = ("moveout_restore", "moveout_restore_done")
 """Where a restore keeps its place in the target; never a part of the data."""

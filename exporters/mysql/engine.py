@@ -9,7 +9,7 @@ from exporters.engine import Engine
 from exporters.mysql.connect import parse_url
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live import live_tables
-from exporters.postgres.parquet import READ_ERRORS, tally_part
+from exporters.relational.parquet import READ_ERRORS, tally_part
 from exporters.tally import Advance, Tally
 
 

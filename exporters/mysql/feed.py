@@ -16,8 +16,7 @@ from pymysql.err import raise_mysql_exception
 from exporters.errors import SourceUnreachableError
 from exporters.mysql.connect import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
-
-OnBlock = Callable[[bytes], None]
+from exporters.relational.blocks import OnBlock
 
 _READ_BYTES = 2**18
 _FULL = 0xFFFFFF

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from exporters.base import Sink
 from exporters.mysql.catalog import Column, Table
-from exporters.mysql.feed import Encode, Feed, LineTooLongError, OnBlock
+from exporters.mysql.feed import Encode, Feed, LineTooLongError
 from exporters.mysql.plan import Range, line_select, wide_select
-from exporters.postgres.copy import BLOCK_BYTES, Copied, copy_chunk
-from exporters.postgres.digest import tally_block
-from exporters.postgres.parse import Layout
+from exporters.relational.blocks import Stream, tally_stream
+from exporters.relational.chunk import Copied, copy_chunk
+from exporters.relational.parse import Layout
 from exporters.tally import Advance, Tally
 
 _Result = TypeVar("_Result")
@@ -25,19 +25,10 @@ def export_rows(feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: 
 
 def tally_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
     """Return rows and digest of an interval."""
-
-    def count(stream: Callable[[OnBlock], int]) -> Tally:
-        counter = _Counter(advance)
-        stream(counter.add)
-        counter.flush()
-        return counter.tally
-
-    return _either(feed, table, keys, count)
+    return _either(feed, table, keys, lambda stream: tally_stream(stream, advance)[0])
 
 
-def _either(
-    feed: Feed, table: Table, keys: Range, work: Callable[[Callable[[OnBlock], int]], _Result]
-) -> _Result:
+def _either(feed: Feed, table: Table, keys: Range, work: Callable[[Stream], _Result]) -> _Result:
     """Do the work with lines of the server's making, or, where one would be too long for it, of ours. Both are the same
     lines.
     """
@@ -62,29 +53,3 @@ def _quoted(value: bytes) -> bytes:
 
 def _hexadecimal(value: bytes) -> bytes:
     return b"\\x" + value.hex().upper().encode()
-
-
-class _Counter:
-    """Collects pieces until a block is worth splitting."""
-
-    def __init__(self, advance: Advance | None) -> None:
-        self._advance = advance
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.tally = Tally()
-
-    def add(self, piece: bytes) -> None:
-        """Take whole lines."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Count what was collected."""
-        found = tally_block(b"".join(self._pieces))
-        self.tally += found
-        if self._advance is not None:
-            self._advance(found.rows, self._size)
-        self._pieces.clear()
-        self._size = 0

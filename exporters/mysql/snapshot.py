@@ -16,7 +16,7 @@ from exporters.mysql.plan import Plan, Range, units
 from exporters.mysql.rows import export_rows, tally_rows
 from exporters.mysql.schema import write_schema
 from exporters.mysql.session import Session
-from exporters.postgres.parse import Layout
+from exporters.relational.parse import Layout
 
 PLAN = "plan.json"
 POINTS = "points.json"

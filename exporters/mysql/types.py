@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from exporters.postgres.types import MAX_DECIMAL_DIGITS, Kind
+from exporters.relational.types import MAX_DECIMAL_DIGITS, Kind
 
 SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
 """All their characters are in Unicode, one to one, and none of their values holds anything else."""

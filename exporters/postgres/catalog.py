@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.types import Kind, SqlType, kind_of
+from exporters.postgres.types import SqlType, kind_of
+from exporters.relational.types import Kind
 
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,

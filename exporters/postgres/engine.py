@@ -9,7 +9,7 @@ from exporters.engine import Engine
 from exporters.postgres.connect import parse_url
 from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.live import live_tables
-from exporters.postgres.parquet import READ_ERRORS, tally_part
+from exporters.relational.parquet import READ_ERRORS, tally_part
 from exporters.tally import Advance, Tally
 
 

@@ -18,12 +18,11 @@ import psycopg
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal
+from exporters.relational.blocks import OnBlock
 
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small block wait for more to arrive: to be woken for every few rows costs more than the rows."""
-
-OnBlock = Callable[[bytes], None]
 
 
 class Feed(Protocol):

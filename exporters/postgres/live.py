@@ -7,11 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from exporters.postgres import large_objects
 from exporters.postgres.connect import Address, parse_url
-from exporters.postgres.copy import BLOCK_BYTES
-from exporters.postgres.digest import tally_block
 from exporters.postgres.feed import Feeds
 from exporters.postgres.plan import canonical_select, cut
 from exporters.postgres.session import hold
+from exporters.relational.blocks import tally_stream
 from exporters.tally import Advance, Tally, tally_empty_rows
 
 
@@ -45,35 +44,5 @@ def live_tables(
 
 
 def _tally(feeds: Feeds, query: str, has_columns: bool, advance: Advance | None) -> Tally:
-    counter = _Counter(advance)
-    said = feeds.copy(query, counter.add)
-    counter.flush()
-    if not has_columns:
-        return tally_empty_rows(said)
-    return counter.tally
-
-
-class _Counter:
-    """Collects pieces until a block is worth splitting."""
-
-    def __init__(self, advance: Advance | None) -> None:
-        self._advance = advance
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self.tally = Tally()
-
-    def add(self, piece: bytes) -> None:
-        """Take a piece that ends at a row's end."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Count what was collected."""
-        found = tally_block(b"".join(self._pieces))
-        self.tally += found
-        if self._advance is not None:
-            self._advance(found.rows, self._size)
-        self._pieces.clear()
-        self._size = 0
+    tally, said = tally_stream(lambda take: feeds.copy(query, take), advance)
+    return tally if has_columns else tally_empty_rows(said)

@@ -13,12 +13,12 @@ from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.postgres import changes, large_objects
 from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
-from exporters.postgres.copy import copy_chunk
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
-from exporters.postgres.parse import Layout
 from exporters.postgres.plan import Plan, canonical_select, units
 from exporters.postgres.session import Session
+from exporters.relational.chunk import copy_chunk
+from exporters.relational.parse import Layout
 
 PLAN = "plan.json"
 POINTS = "points.json"

@@ -29,9 +29,9 @@ class _Way:
     compare: str = "migrate.verify.database:compare_database"
 
 
-_POSTGRES = _Way("migrate.restore.sql:restore_database")
-_SQLITE = _Way("migrate.restore.sqlite:restore_database")
-_MYSQL = _Way("migrate.restore.mysql:restore_database")
+_POSTGRES = _Way("migrate.restore.postgres.database:restore_database")
+_SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
+_MYSQL = _Way("migrate.restore.mysql.database:restore_database")
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
 
 _WAYS: Mapping[str, _Way] = {

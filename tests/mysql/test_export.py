@@ -19,14 +19,14 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from exporters.kinds import double_text
 from exporters.mysql import MysqlExporter
 from exporters.mysql import plan as plans
 from exporters.mysql.connect import parse_url
 from exporters.mysql.live import live_tables
+from exporters.relational.kinds import double_text
 from migrate.bundle import layout
 from migrate.progress import Silent
-from migrate.restore.mysql import restore_database
+from migrate.restore.mysql.database import restore_database
 from scripts.process import free_port
 from tests.export.victims import SPAWN, Counting
 from tests.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
@@ -192,7 +192,7 @@ def die_restoring(place: str, url: str, steps: int) -> None:
     import signal
 
     from exporters.mysql.connect import Connection
-    from migrate.restore import mysql_rows
+    from migrate.restore.mysql import rows as mysql_rows
 
     real, count = mysql_rows.mark_done, iter(range(steps))
 

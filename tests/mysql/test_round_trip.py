@@ -10,7 +10,7 @@ from exporters.mysql.schema import read_definitions
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.progress import Silent
-from migrate.restore.mysql import restore_database
+from migrate.restore.mysql.database import restore_database
 from migrate.verify.database import check_parquet, compare_database
 from tests.mysql.databases import fetch, run_sql, session
 

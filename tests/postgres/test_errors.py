@@ -14,7 +14,7 @@ from exporters.postgres.schema import find_tools
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
 from migrate.progress import Silent
-from migrate.restore.sql import restore_database
+from migrate.restore.postgres.database import restore_database
 from migrate.store import open_place
 from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
 
@@ -109,7 +109,7 @@ def test_a_target_with_another_restore_in_it_is_refused(
     _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
     url = other_postgres.database()
     with monkeypatch.context() as patch:
-        patch.setattr("migrate.restore.sql._rows", _break)
+        patch.setattr("migrate.restore.postgres.database._rows", _break)
         with pytest.raises(KeyboardInterrupt):
             restore_database(other, "app", url, workers=1, progress=Silent())
     with pytest.raises(NotEmptyError, match="unfinished restore"):

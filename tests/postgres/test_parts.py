@@ -10,14 +10,14 @@ from exporters.errors import SourceUsageError
 from exporters.postgres.catalog import Column, Table
 from exporters.postgres.changes import nothing_happened, query
 from exporters.postgres.connect import parse_url
-from exporters.postgres.digest import split_lines, tally_block
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.parse import Layout, parse_block
 from exporters.postgres.plan import Plan, cut, make_plan
-from exporters.postgres.render import joined, lines_of
 from exporters.postgres.types import SqlType, kind_of
+from exporters.relational.digest import split_lines, tally_block
+from exporters.relational.parse import Layout, parse_block
+from exporters.relational.render import joined, lines_of
 from exporters.tally import MODULUS, Tally
-from migrate.restore.sql_schema import create_role, plain_sql
+from migrate.restore.postgres.schema import create_role, plain_sql
 
 
 def column(name: str, sql_type: str, *, generated: bool = False) -> Column:

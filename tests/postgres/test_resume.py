@@ -14,8 +14,8 @@ from exporters.postgres import plan
 from exporters.postgres.live import live_tables
 from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.progress import Silent
-from migrate.restore import sql_rows
-from migrate.restore.sql import restore_database
+from migrate.restore.postgres import rows as sql_rows
+from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import compare_database
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 
@@ -42,8 +42,8 @@ import sys
 import time
 from pathlib import Path
 from migrate.progress import Silent
-from migrate.restore import sql_rows
-from migrate.restore.sql import restore_database
+from migrate.restore.postgres import rows as sql_rows
+from migrate.restore.postgres.database import restore_database
 from tests.postgres.databases import read_bundle
 real = sql_rows.RowWriter._copy
 def slow(self, connection, part):
@@ -232,7 +232,7 @@ def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tm
     target = other_postgres.database()
     reader = read_bundle(place)
     with monkeypatch.context() as patch:
-        patch.setattr("migrate.restore.sql.set_sequences", _die)
+        patch.setattr("migrate.restore.postgres.database.set_sequences", _die)
         with pytest.raises(KeyboardInterrupt):
             restore_database(reader, "app", target, workers=2, progress=Silent())
     outcome = restore_database(reader, "app", target, workers=2, progress=Silent())

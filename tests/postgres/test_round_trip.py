@@ -7,7 +7,7 @@ import pytest
 from exporters.postgres.live import live_tables
 from migrate.bundle import layout
 from migrate.progress import Silent
-from migrate.restore.sql import restore_database
+from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import check_parquet, compare_database
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporters.postgres.connect import connect, parse_url
-from exporters.postgres.floats import server_text
-from exporters.postgres.parse import split
-from exporters.postgres.render import text_of
 from exporters.postgres.types import SqlType, kind_of
+from exporters.relational.floats import server_text
+from exporters.relational.parse import split
+from exporters.relational.render import text_of
 
 FLOATS = st.lists(st.floats(width=64, allow_subnormal=True), min_size=1, max_size=200)
 quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

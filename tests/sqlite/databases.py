@@ -14,7 +14,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.progress import Silent
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.sqlite import restore_database
+from migrate.restore.sqlite.database import restore_database
 from migrate.store import open_place
 
 

@@ -111,7 +111,7 @@ def test_a_target_that_is_no_database_or_has_no_directory(tmp_path, small):
 
 
 def test_a_target_in_use_is_busy(tmp_path, small, monkeypatch):
-    monkeypatch.setattr("migrate.restore.sqlite_target.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("migrate.restore.sqlite.target.LOCK_SECONDS", 0.2)
     target = run_sql(tmp_path / "b.db", "CREATE TABLE x (a)")
     with closing(sqlite3.connect(target)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

@@ -15,7 +15,7 @@ import pytest
 from exporters.sqlite import backup, plan
 from exporters.sqlite.snapshot import SqliteSnapshot
 from migrate.progress import Silent
-from migrate.restore import sqlite_rows
+from migrate.restore.sqlite import rows as sqlite_rows
 from migrate.verify.database import compare_database
 from tests.sqlite.databases import (
     everything,
@@ -50,7 +50,7 @@ export_file(Path(sys.argv[1]), Path(sys.argv[2]))
 _RESTORE = """
 import sys, time
 from pathlib import Path
-from migrate.restore import sqlite, sqlite_rows
+from migrate.restore.sqlite import database as sqlite, rows as sqlite_rows
 from tests.sqlite.databases import restore_file
 sqlite_rows.COMMIT_ROWS = 1
 real, real_complete = sqlite_rows._write, sqlite._complete

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.postgres.parquet import READ_ERRORS, open_part
+from exporters.relational.parquet import READ_ERRORS, open_part
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.mysql_literals import columns_of, values_of
-from migrate.restore.mysql_target import DONE, mark_done
+from migrate.restore.mysql.literals import columns_of, values_of
+from migrate.restore.mysql.target import DONE, mark_done
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""

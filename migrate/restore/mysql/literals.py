@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporters.postgres.render import EXACT_OF, GENERATED, KIND, QUOTED, exact_text
+from exporters.relational.render import EXACT_OF, GENERATED, KIND, QUOTED, exact_text
 
 _BATCH_ROWS = 4096
 _NUMBERS = {"int", "decimal"}

@@ -2,7 +2,7 @@
 
 Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
-where it was: see ``sqlite_target``.
+where it was: see ``target``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError, UsageError
 from migrate.progress import Progress
-from migrate.restore import sqlite_schema, sqlite_target
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.sqlite_rows import parts_of, write_parts
-from migrate.restore.sqlite_schema import Definitions
-from migrate.restore.sqlite_target import State, Target
+from migrate.restore.sqlite import schema as sqlite_schema
+from migrate.restore.sqlite import target as sqlite_target
+from migrate.restore.sqlite.rows import parts_of, write_parts
+from migrate.restore.sqlite.schema import Definitions
+from migrate.restore.sqlite.target import State, Target
 
 _ALREADY = "the file holds all of this already: every table has the bundle's rows; nothing was done"
 _NEW_FILE = "Name a file that does not exist yet."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,14 +13,12 @@ import pyarrow.parquet as pq
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.postgres.digest import split_lines
-from exporters.postgres.feed import OnBlock
-from exporters.postgres.parse import Layout, Typed, parse_block, parse_exactly
-from exporters.postgres.render import joined, lines_of
+from exporters.relational.blocks import BLOCK_BYTES, Stream
+from exporters.relational.digest import split_lines
+from exporters.relational.parse import Layout, Typed, parse_block, parse_exactly
+from exporters.relational.render import joined, lines_of
 from exporters.tally import Tally, tally_empty_rows, tally_texts
 
-BLOCK_BYTES = 2**20
-"""Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
 GROUP_BYTES = 16 * 2**20
 """Text that becomes one row group. A worker holds it as Arrow, and once more as Parquet while it is written."""
 _SAMPLE_ROWS = 20_000
@@ -50,7 +48,7 @@ class Copied:
     exact: tuple[str, ...]
 
 
-def copy_chunk(stream: Callable[[OnBlock], int], layout: Layout, sink: Sink, stem: str) -> Copied:
+def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
     """Export what ``stream`` delivers into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block needs a side
     column that the file has not). Raises ``SourceError`` if the server's count of rows is another.
     """

@@ -2,7 +2,7 @@
 
 Definitions (pre-data), then the rows in parallel, then indexes, constraints, triggers (post-data) and
 sequences; at the end the target's rows are compared with the catalog's digests. The same command after a
-crash goes on where it was: see ``sql_target``.
+crash goes on where it was: see ``target``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError, UsageError
 from migrate.progress import Progress
-from migrate.restore import sql_target
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.sql_rows import PartFile, RowWriter, parts_of
-from migrate.restore.sql_schema import (
+from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.rows import PartFile, RowWriter, parts_of
+from migrate.restore.postgres.schema import (
     Definitions,
     ddl_error,
     make_roles,
@@ -33,7 +33,7 @@ from migrate.restore.sql_schema import (
     run_section,
     set_sequences,
 )
-from migrate.restore.sql_target import State, Target
+from migrate.restore.postgres.target import State, Target
 
 _POST_DATA = "post-data"
 _ALREADY = "the database holds all of this already: every table has the bundle's rows; nothing was done"

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from exporters import hexadecimal, kinds
-from exporters.postgres.render import EXACT_OF, GENERATED, KIND, PLAIN, QUOTED, text_of
-from exporters.postgres.types import Kind
+from exporters.relational import hexadecimal, kinds
+from exporters.relational.render import EXACT_OF, GENERATED, KIND, PLAIN, QUOTED, text_of
+from exporters.relational.types import Kind
 
 _BOM = b"\xef\xbb\xbf"
 

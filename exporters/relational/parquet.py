@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.postgres.digest import tally_block
-from exporters.postgres.render import joined, lines_of, names_of
+from exporters.relational.digest import tally_block
+from exporters.relational.render import joined, lines_of, names_of
 from exporters.tally import Tally, tally_empty_rows
 
 _BATCH_ROWS = 8192

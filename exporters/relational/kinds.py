@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters import hexadecimal
+from exporters.relational import hexadecimal
 
 Convert = Callable[[pa.Array], pa.Array]
 

@@ -16,12 +16,12 @@ from exporters.postgres.connect import Address
 from exporters.postgres.errors import translate
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.parquet import READ_ERRORS, blocks_of, column_names, open_part
+from exporters.relational.parquet import READ_ERRORS, blocks_of, column_names, open_part
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.sql_target import connect_writer, mark_done
+from migrate.restore.postgres.target import connect_writer, mark_done
 
 _PIECE_BYTES = 2**20
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters import hexadecimal, kinds
-from exporters.postgres.floats import float_text
+from exporters.relational import hexadecimal, kinds
+from exporters.relational.floats import float_text
 
 KIND = b"moveout.kind"
 GENERATED = b"moveout.generated"

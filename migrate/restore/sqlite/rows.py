@@ -17,7 +17,7 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.sqlite_target import mark_done
+from migrate.restore.sqlite.target import mark_done
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20

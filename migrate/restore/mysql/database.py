@@ -2,7 +2,7 @@
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then routines, views, triggers and events;
 at the end the target's rows are compared with the catalog's digests. The same command after a crash goes on where it
-was: see ``mysql_target``.
+was: see ``target``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
-from migrate.restore import mysql_target
-from migrate.restore.mysql_rows import PartFile, RowWriter, empty_unfinished, parts_of
-from migrate.restore.mysql_schema import (
+from migrate.restore.mysql import target as mysql_target
+from migrate.restore.mysql.rows import PartFile, RowWriter, empty_unfinished, parts_of
+from migrate.restore.mysql.schema import (
     AFTER_ROWS,
     BEFORE_ROWS,
     Definer,
@@ -33,7 +33,7 @@ from migrate.restore.mysql_schema import (
     read_definitions,
     step_of,
 )
-from migrate.restore.mysql_target import State, Target
+from migrate.restore.mysql.target import State, Target
 from migrate.restore.outcome import RestoreOutcome
 
 _ALREADY = "the database holds all of this already: every table has the bundle's rows; nothing was done"

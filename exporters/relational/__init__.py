@@ -1,0 +1,1 @@
+"""What all relational engines share: rows as lines of text, typed Arrow and Parquet, and back. Knows no engine."""

@@ -1,0 +1,1 @@
+"""Brings MySQL and MariaDB databases back."""

@@ -1,0 +1,1 @@
+"""Brings PostgreSQL databases back."""

@@ -1,0 +1,1 @@
+"""What the restores of all relational engines share."""

@@ -1,0 +1,1 @@
+"""Brings SQLite databases back."""
