@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss
-from exporters.mysql.catalog import Column, Table
+from exporters.base import Account, DoneUnit, Gap, Loss
+from exporters.mysql.catalog import Table
 from exporters.mysql.session import GLOBAL_LOCK
-from exporters.tally import MODULUS, to_hex
+from exporters.relational.account import Exported, column_details, entries_of, enumerations
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +30,22 @@ class Finished:
 
 def account(finished: Finished) -> Account:
     """Add up the units by table and set them beside what the server counted."""
-    by_table: dict[int, list[DoneUnit]] = {number: [] for number in finished.tables}
-    for done in finished.done:
-        by_table[int(done.unit.spec["table"])].append(done)
-    gaps = [
+    exported = [
+        _exported(number, table, finished.counted[number]) for number, table in finished.tables.items()
+    ]
+    entries, gaps = entries_of(exported, finished.done)
+    unreadable = [
         Gap(table.label, "failed", "the account may not read it")
         for table in finished.all_tables
         if table.name in finished.unreadable and not table.elsewhere
     ]
-    entries = []
-    for number, table in finished.tables.items():
-        entry = _entry(number, table, by_table[number], finished.counted[number])
-        entries.append(entry)
-        if entry.items != finished.counted[number]:
-            reason = f"{entry.items} of {finished.counted[number]} rows were exported"
-            gaps.append(Gap(table.label, "failed", reason))
+    listed = sum(1 for table in finished.all_tables if not table.elsewhere)
     return Account(
         entries,
-        _enumerations(finished, entries),
-        gaps=gaps,
+        enumerations(
+            exported, entries, listed=("information_schema", listed), counted="count(*) under the snapshot"
+        ),
+        gaps=[*unreadable, *gaps],
         losses=[*finished.losses, *table_losses(finished.all_tables, finished.points[-1])],
         points=finished.points,
         server=finished.server,
@@ -80,43 +77,7 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
     return losses
 
 
-def _entry(number: int, table: Table, done: Sequence[DoneUnit], counted: int) -> CatalogEntry:
-    chunks = sorted(done, key=lambda unit: unit.unit.id)
-    return CatalogEntry(
-        kind="table",
-        number=number,
-        schema="",
-        name=table.name,
-        items=sum(unit.outcome.items for unit in chunks),
-        size_bytes=sum(unit.outcome.size_bytes for unit in chunks),
-        digest=to_hex(sum(unit.outcome.digest or 0 for unit in chunks) % MODULUS),
-        details={
-            "columns": [_column(column) for column in table.columns],
-            "parts": [part for unit in chunks for part in unit.outcome.facts["parts"]],
-            "exact": sorted({name for unit in chunks for name in unit.outcome.facts["exact"]}),
-            "server_count": counted,
-            "engine": table.engine,
-        },
-    )
-
-
-def _column(column: Column) -> dict[str, Any]:
-    return {
-        "name": column.name,
-        "type": column.sql_type,
-        "kind": column.kind.name,
-        "arrow": str(column.kind.stored),
-        "not_null": column.not_null,
-        "generated": column.generated,
-        "collation": column.collation,
-        "extra": column.extra,
-    }
-
-
-def _enumerations(finished: Finished, entries: Sequence[CatalogEntry]) -> list[Enumeration]:
-    return [
-        Enumeration("tables", "information_schema", sum(1 for t in finished.all_tables if not t.elsewhere)),
-        Enumeration("tables", "exported", len(entries)),
-        Enumeration("rows", "count(*) under the snapshot", sum(finished.counted.values())),
-        Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
-    ]
+def _exported(number: int, table: Table, counted: int) -> Exported:
+    columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
+    details = {"columns": columns, "engine": table.engine}
+    return Exported(number, table.schema, table.name, table.label, counted, details)

@@ -96,6 +96,11 @@ class Table:
     hidden: tuple[str, ...]
 
     @property
+    def schema(self) -> str:
+        """Nothing: a MySQL schema is a database of its own."""
+        return ""
+
+    @property
     def label(self) -> str:
         """The quoted name, for SQL and for people."""
         return quote_name(self.name)

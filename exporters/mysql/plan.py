@@ -1,22 +1,17 @@
-"""Which chunks of which tables: decided once, kept in the workspace, used again after a crash.
+"""How tables are cut into chunks (see ``exporters.relational.plan``), and the queries for their rows.
 
-A table keeps its number for the life of the bundle. Its chunks are half-open intervals of the first column of its
-primary key, the first and the last without an end, so that every row, also one that appears later, lies in exactly
-one of them.
+Chunks are half-open intervals of the first column of the primary key, the first and the last without an end.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from exporters.base import Unit
 from exporters.mysql.catalog import Column, Table
 from exporters.mysql.connect import Connection
 from exporters.mysql.identifiers import quote_name
+from exporters.relational.plan import Cut, Plan, plan_tables
 
 CHUNK_BYTES = 64 * 2**20
 """About so much of a table's storage is one unit."""
@@ -26,49 +21,9 @@ Range = tuple[str | None, str | None]
 """SQL literals of the first value and of the first value of the next chunk; None for no end."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTable:
-    """A table's number and chunks. ``fingerprint`` as ``Table.fingerprint``."""
-
-    number: int
-    name: str
-    fingerprint: str
-    ranges: tuple[Range, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All tables, ordered by number."""
-
-    tables: tuple[PlannedTable, ...]
-
-    def dump(self) -> bytes:
-        """Return it as JSON."""
-        return json.dumps([asdict(table) for table in self.tables]).encode()
-
-    @staticmethod
-    def load(data: bytes) -> Plan:
-        """Read what ``dump`` wrote."""
-        rows = json.loads(data)
-        for row in rows:
-            row["ranges"] = tuple((first, last) for first, last in row["ranges"])
-        return Plan(tuple(PlannedTable(**row) for row in rows))
-
-
 def make_plan(connection: Connection, tables: Sequence[Table], former: Plan | None) -> Plan:
-    """Return the plan for ``tables``: what ``former`` says about a table holds as long as its fingerprint does."""
-    known = {table.name: table for table in former.tables} if former else {}
-    unused = max((table.number for table in known.values()), default=0) + 1
-    planned = []
-    for table in tables:
-        old = known.get(table.name)
-        if old is not None and old.fingerprint == table.fingerprint:
-            planned.append(old)
-            continue
-        number = old.number if old else unused
-        unused += old is None
-        planned.append(PlannedTable(number, table.name, table.fingerprint, cut(connection, table)))
-    return Plan(tuple(sorted(planned, key=lambda table: table.number)))
+    """Return the plan for ``tables``, see ``relational.plan``."""
+    return plan_tables(tables, former, lambda table: Cut(cut(connection, table)))
 
 
 def cut(connection: Connection, table: Table) -> tuple[Range, ...]:
@@ -116,31 +71,6 @@ _LITERALS = {
     "utc": ("CAST({} AS CHAR)", "'{}'"),
 }
 """By kind: how a key is asked for, and its literal. Both ends of every interval compare alike in any collation."""
-
-
-def units(plan: Plan, tables: Sequence[Table]) -> Iterator[Unit]:
-    """Yield the units of the plan; sizes and rows are the server's estimates, spread evenly."""
-    by_name = {table.name: table for table in tables}
-    for planned in plan.tables:
-        table = by_name[planned.name]
-        count = len(planned.ranges)
-        for chunk in range(count):
-            yield Unit(
-                id=f"tables/{planned.number}/{chunk:06d}",
-                items=table.estimate // count,
-                size_bytes=table.size_bytes // count,
-                spec=spec(planned, chunk),
-            )
-
-
-def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
-    """Return what a unit needs, and what must be the same for a finished one to count."""
-    return {
-        "table": planned.number,
-        "chunk": chunk,
-        "keys": list(planned.ranges[chunk]),
-        "fingerprint": planned.fingerprint,
-    }
 
 
 def where_clause(table: Table, keys: Range) -> str:

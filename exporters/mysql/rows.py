@@ -12,7 +12,7 @@ from exporters.mysql.feed import Encode, Feed, LineTooLongError
 from exporters.mysql.plan import Range, line_select, wide_select
 from exporters.relational.blocks import Stream, tally_stream
 from exporters.relational.chunk import Copied, copy_chunk
-from exporters.relational.parse import Layout
+from exporters.relational.layout import Layout
 from exporters.tally import Advance, Tally
 
 _Result = TypeVar("_Result")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.mysql.account import Finished, account
 from exporters.mysql.catalog import Table
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.plan import Plan, Range, units
+from exporters.mysql.plan import Range
 from exporters.mysql.rows import export_rows, tally_rows
 from exporters.mysql.schema import write_schema
 from exporters.mysql.session import Session
-from exporters.relational.parse import Layout
-
-PLAN = "plan.json"
-POINTS = "points.json"
+from exporters.relational import points
+from exporters.relational.layout import Layout
+from exporters.relational.plan import Plan, stem, units_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +44,20 @@ class MysqlSnapshot:
             for planned in plan.tables
         }
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._points = _remember(workspace, self.point)
+        self._points = points.remember(workspace, self.point)
 
     def units(self) -> Iterator[Unit]:
         """Yield the plan's chunks."""
-        yield from units(self._plan, self._all_tables)
+        for planned in self._plan.tables:
+            table = self._planned[planned.number].table
+            yield from units_of(planned, table.estimate, table.size_bytes)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
-        stem = f"tables/{unit.spec['table']}/part-{unit.spec['chunk']:06d}"
-        keys = _keys(unit)
+        keys, begin = _keys(unit), stem(unit.spec)
         copied = self._session.feeds.use(
-            lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=stem)
+            lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=begin)
         )
         facts = {"parts": [asdict(part) for part in copied.parts], "exact": list(copied.exact)}
         return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
@@ -102,13 +100,5 @@ class MysqlSnapshot:
 
 
 def _keys(unit: Unit) -> Range:
-    first, last = unit.spec["keys"]
+    first, last = unit.spec["range"]
     return first, last
-
-
-def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Add this point to those of former runs."""
-    points = json.loads(workspace.read(POINTS) or b"[]")
-    points.append(dict(point))
-    workspace.write(POINTS, json.dumps(points).encode())
-    return list(points)

@@ -10,9 +10,11 @@ from exporters.errors import SourceNotAllowedError
 from exporters.mysql.catalog import Table, read_tables
 from exporters.mysql.connect import Address, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.plan import Plan, make_plan
+from exporters.mysql.plan import make_plan
 from exporters.mysql.session import hold
-from exporters.mysql.snapshot import PLAN, MysqlSnapshot
+from exporters.mysql.snapshot import MysqlSnapshot
+from exporters.relational.plan import NAME as PLAN
+from exporters.relational.plan import Plan
 from exporters.sampling import MemoryWorkspace, measure
 
 
@@ -68,8 +70,7 @@ class MysqlSource:
                     f"{self.url}: the account may read none of the {len(own)} tables",
                     next_step="Grant it SELECT on the database.",
                 )
-            saved = workspace.read(PLAN)
-            former = Plan.load(saved) if saved else None
+            former = Plan.load(workspace.read(PLAN))
             try:
                 plan = make_plan(session.holder, exported, former)
             except DRIVER_ERRORS as exc:

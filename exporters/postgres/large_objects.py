@@ -26,7 +26,7 @@ SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {_PIECE_BYTE
 
 def spec(filenode: int) -> dict[str, object]:
     """Return the spec of the one unit."""
-    return {"table": NUMBER, "chunk": 0, "pages": [0, None], "fingerprint": f"large objects {filenode}"}
+    return {"table": NUMBER, "chunk": 0, "range": [0, None], "fingerprint": f"large objects {filenode}"}
 
 
 def unit(table: Table) -> Unit:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.postgres import changes, large_objects
@@ -15,13 +13,12 @@ from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
-from exporters.postgres.plan import Plan, canonical_select, units
+from exporters.postgres.plan import canonical_select
 from exporters.postgres.session import Session
+from exporters.relational import points
 from exporters.relational.chunk import copy_chunk
-from exporters.relational.parse import Layout
-
-PLAN = "plan.json"
-POINTS = "points.json"
+from exporters.relational.layout import Layout
+from exporters.relational.plan import Plan, stem, units_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +54,25 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session.address, session.exported, session.holder)
-        self._points = _remember(workspace, self.point)
+        self._points = points.remember(workspace, self.point)
         self._holder_lock = threading.Lock()
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table, and one unit for all large objects where there are any."""
-        yield from units(self._plan, self._tables)
+        for planned in self._plan.tables:
+            table = self._planned[planned.number].table
+            yield from units_of(planned, table.estimate, table.size_bytes)
         if self._session.large_objects:
             yield large_objects.unit(self._planned[large_objects.NUMBER].table)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
-        first, last = unit.spec["pages"]
+        first, last = unit.spec["range"]
         query = canonical_select(planned.table, (first, last))
         if unit.id == large_objects.UNIT_ID:
             query = large_objects.SELECT
-        stem = f"tables/{unit.spec['table']}/part-{unit.spec['chunk']:06d}"
-        copied = copy_chunk(lambda take: self._feeds.copy(query, take), planned.layout, sink, stem)
+        copied = copy_chunk(lambda take: self._feeds.copy(query, take), planned.layout, sink, stem(unit.spec))
         facts = {
             "snapshot": self.point["snapshot"],
             "filenode": planned.table.filenode,
@@ -94,7 +92,7 @@ class PostgresSnapshot:
         table = self._planned[wanted["table"]].table
         if not table.heap or table.filenode != done.outcome.facts.get("filenode"):
             return False
-        first, last = wanted["pages"]
+        first, last = wanted["range"]
         query = changes.query(table, (first, last), before, self.point["snapshot"])
         return query is not None and self._counts(query) == (done.outcome.items, 0)
 
@@ -125,11 +123,3 @@ class PostgresSnapshot:
     def close(self) -> None:
         """Close the workers' connections."""
         self._feeds.close()
-
-
-def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Add this point to those of former runs."""
-    points = json.loads(workspace.read(POINTS) or b"[]")
-    points.append(dict(point))
-    workspace.write(POINTS, json.dumps(points).encode())
-    return list(points)

@@ -10,10 +10,12 @@ from exporters.errors import SourceNotAllowedError
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect, parse_url
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.plan import Plan, make_plan
+from exporters.postgres.plan import make_plan
 from exporters.postgres.schema import find_tools
 from exporters.postgres.session import hold
-from exporters.postgres.snapshot import PLAN, PostgresSnapshot
+from exporters.postgres.snapshot import PostgresSnapshot
+from exporters.relational.plan import NAME as PLAN
+from exporters.relational.plan import Plan
 from exporters.sampling import MemoryWorkspace, measure
 
 
@@ -67,8 +69,7 @@ class PostgresSource:
                     f"{self.url}: the role may read none of the {len(tables)} tables",
                     next_step="Use the owner, a superuser, or a member of pg_read_all_data.",
                 )
-            saved = workspace.read(PLAN)
-            former = Plan.load(saved) if saved else None
+            former = Plan.load(workspace.read(PLAN))
             plan = make_plan(exported, former, version=session.version, page_bytes=session.page_bytes)
             if plan != former:
                 workspace.write(PLAN, plan.dump())

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Self
-
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from dataclasses import dataclass
 
 from exporters.base import Sink
 from exporters.errors import SourceError
 from exporters.relational.blocks import BLOCK_BYTES, Stream
 from exporters.relational.digest import split_lines
-from exporters.relational.parse import Layout, Typed, parse_block, parse_exactly
+from exporters.relational.layout import Layout, Typed
+from exporters.relational.parse import parse_block, parse_exactly
+from exporters.relational.parts import Part, PartWriter
 from exporters.relational.render import joined, lines_of
 from exporters.tally import Tally, tally_empty_rows, tally_texts
 
-GROUP_BYTES = 16 * 2**20
-"""Text that becomes one row group. A worker holds it as Arrow, and once more as Parquet while it is written."""
-_SAMPLE_ROWS = 20_000
-_FEW = 0.05
-"""A column whose sample has at most this share of distinct values is written with a dictionary."""
 _PROVED_ROWS = 2000
-_INTEGER_DECIMAL_DIGITS = 18
-"""Parquet keeps decimals of so many digits as integers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A Parquet file of the chunk: its name relative to ``data/<source>/``."""
-
-    name: str
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +33,8 @@ def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
     """Export what ``stream`` delivers into ``<stem>.parquet`` (and ``<stem>-1.parquet`` … where a block needs a side
     column that the file has not). Raises ``SourceError`` if the server's count of rows is another.
     """
-    with _Writer(layout, sink, stem) as writer:
-        blocks = _Blocks(writer)
+    with PartWriter(layout, sink, stem) as writer:
+        blocks = _Blocks(layout, writer)
         said = stream(blocks.add)
         blocks.flush()
         if not layout.columns:
@@ -71,7 +52,8 @@ def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
 class _Blocks:
     """Collects pieces until a block is worth parsing."""
 
-    def __init__(self, writer: _Writer) -> None:
+    def __init__(self, layout: Layout, writer: PartWriter) -> None:
+        self._layout = layout
         self._writer = writer
         self._pieces: list[bytes] = []
         self._size = 0
@@ -93,7 +75,7 @@ class _Blocks:
         self._pieces.clear()
         self.text_bytes += self._size
         self._size = 0
-        layout = self._writer.layout
+        layout = self._layout
         if not layout.columns:
             return
         typed = parse_block(block, layout)
@@ -129,148 +111,5 @@ def _proved(typed: Typed, block: bytes, lines: Sequence[bytes], layout: Layout) 
 
 
 def _renders(typed: Typed, lines: Sequence[bytes], layout: Layout) -> bool:
-    batch = typed.batch(layout, frozenset(typed.sides))[:_PROVED_ROWS]
+    batch = layout.batch(typed, frozenset(typed.sides))[:_PROVED_ROWS]
     return split_lines(joined(lines_of(batch))) == lines[:_PROVED_ROWS]
-
-
-@dataclass
-class _Open:
-    """The file that is being written."""
-
-    name: str
-    sides: frozenset[int]
-    writer: pq.ParquetWriter
-    undo: ExitStack
-    rows: int = 0
-
-
-@dataclass
-class _Writer:
-    """Writes row groups; begins another file when a side column has to be added."""
-
-    layout: Layout
-    sink: Sink
-    stem: str
-    _file: _Open | None = None
-    _done: list[Part] = field(default_factory=list)
-    _sides: frozenset[int] = frozenset()
-    _group: list[Typed] = field(default_factory=list)
-    _group_bytes: int = 0
-
-    def add(self, typed: Typed, text_bytes: int) -> None:
-        """Take a block; write a row group once there is enough."""
-        self._group.append(typed)
-        self._group_bytes += text_bytes
-        if self._group_bytes >= GROUP_BYTES:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        group, self._group, self._group_bytes = self._group, [], 0
-        if not group:
-            return
-        sides = frozenset(position for typed in group for position in typed.sides)
-        file = self._file
-        if file is None or not sides <= file.sides:
-            self._finish()
-            self._sides |= sides
-            file = self._begin(group[0])
-        table = pa.Table.from_batches([typed.batch(self.layout, file.sides) for typed in group])
-        file.writer.write_table(table, row_group_size=max(table.num_rows, 1))
-        file.rows += table.num_rows
-
-    def add_empty_rows(self, rows: int) -> None:
-        """Write nothing but the file: a table without columns has a count of rows only."""
-        self._file = self._begin(Typed((), {}, 0))
-        self._file.rows = rows
-
-    def parts(self) -> tuple[Part, ...]:
-        return tuple(self._done)
-
-    def exact(self) -> tuple[str, ...]:
-        return tuple(self.layout.columns[i].name for i in sorted(self._sides))
-
-    def _begin(self, typed: Typed) -> _Open:
-        number = len(self._done)
-        name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
-        undo = ExitStack()
-        try:
-            stream = undo.enter_context(self.sink.create(name))
-            buffered = pa.BufferedOutputStream(pa.PythonFile(stream, mode="w"), 2**20)
-            undo.callback(buffered.detach)
-            writer = undo.enter_context(_parquet_writer(buffered, self.layout, self._sides, typed))
-        except BaseException as exc:
-            undo.__exit__(type(exc), exc, exc.__traceback__)
-            raise
-        self._file = _Open(name, self._sides, writer, undo)
-        return self._file
-
-    def _finish(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            file.undo.close()
-            self._done.append(Part(file.name, file.rows))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self._write_group()
-            if self._file is None and not self._done:
-                self._file = self._begin(_nothing(self.layout))
-            self._finish()
-        elif self._file is not None:
-            self._file.undo.__exit__(kind, error, None)
-
-
-def _nothing(layout: Layout) -> Typed:
-    return Typed(tuple(pa.array([], field.type) for field in layout.fields), {}, 0)
-
-
-def _parquet_writer(
-    stream: pa.NativeFile, layout: Layout, sides: frozenset[int], sample: Typed
-) -> pq.ParquetWriter:
-    schema = layout.schema(sides)
-    few = _with_few_values(layout, sample)
-    encodings = {
-        column.name: _ENCODINGS.get(_physical(column.type)) for column in schema if column.name not in few
-    }
-    return pq.ParquetWriter(
-        stream,
-        schema,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=few or False,
-        column_encoding={name: encoding for name, encoding in encodings.items() if encoding} or None,
-        store_decimal_as_integer=True,
-    )
-
-
-_ENCODINGS = {"integer": "DELTA_BINARY_PACKED", "text": "DELTA_LENGTH_BYTE_ARRAY"}
-"""Smaller than plain and quicker to write, since less is left for zstd (measured: half the time for keys and
-amounts).
-"""
-
-
-def _physical(data_type: pa.DataType) -> str:
-    """Return how Parquet keeps a type, as far as an encoding hangs on it."""
-    data_type = data_type.storage_type if isinstance(data_type, pa.BaseExtensionType) else data_type
-    if pa.types.is_decimal(data_type):
-        return "integer" if data_type.precision <= _INTEGER_DECIMAL_DIGITS else ""
-    if pa.types.is_string(data_type) or pa.types.is_binary(data_type):
-        return "text"
-    whole = pa.types.is_integer(data_type) or pa.types.is_date(data_type)
-    return "integer" if whole or pa.types.is_timestamp(data_type) or pa.types.is_time(data_type) else ""
-
-
-def _with_few_values(layout: Layout, sample: Typed) -> list[str]:
-    """Return the columns of few distinct values, judged by the first rows; they are written with a dictionary."""
-    if not sample.rows:
-        return []
-    names = []
-    for field_, values in zip(layout.fields, sample.columns, strict=True):
-        head = values[:_SAMPLE_ROWS]
-        head = head.storage if isinstance(head, pa.ExtensionArray) else head
-        if pc.count_distinct(head).as_py() <= _FEW * len(head):
-            names.append(field_.name)
-    return names

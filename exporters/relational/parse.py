@@ -8,15 +8,14 @@ again, and keeps their text in a side column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
 from exporters.relational import hexadecimal, kinds
-from exporters.relational.render import EXACT_OF, GENERATED, KIND, PLAIN, QUOTED, text_of
+from exporters.relational.layout import Layout, Typed
+from exporters.relational.render import text_of
 from exporters.relational.types import Kind
 
 _BOM = b"\xef\xbb\xbf"
@@ -31,100 +30,6 @@ _REGULAR: Mapping[str, str] = {
     **kinds.REGULAR,
 }
 """What the text of a value that the type can hold looks like; for the kinds that can print others."""
-
-
-class Column(Protocol):
-    """What a layout needs to know of a column, whichever engine it is of."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        ...
-
-    @property
-    def sql_type(self) -> str:
-        """The server's own spelling of its type."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """How its text becomes values."""
-        ...
-
-    @property
-    def not_null(self) -> bool:
-        """Whether NULL is refused."""
-        ...
-
-    @property
-    def generated(self) -> bool:
-        """Whether the server computes it."""
-        ...
-
-    @property
-    def collation(self) -> str:
-        """Its collation, or nothing."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns of a table and the fields that they become."""
-
-    columns: tuple[Column, ...]
-    fields: tuple[pa.Field, ...]
-    sides: tuple[pa.Field, ...]
-
-    @staticmethod
-    def of(columns: Sequence[Column]) -> Layout:
-        """Make the fields; a side column's name never meets a real column's."""
-        taken = {column.name for column in columns}
-        sides = []
-        for column in columns:
-            name = f"{column.name}$exact"
-            while name in taken:
-                name += "$"
-            taken.add(name)
-            as_bytes = column.kind.quoted or pa.types.is_binary(column.kind.parsed)
-            text = pa.binary() if as_bytes else pa.string()
-            sides.append(pa.field(name, text, metadata={EXACT_OF: column.name.encode()}))
-        return Layout(tuple(columns), tuple(_field(column) for column in columns), tuple(sides))
-
-    def schema(self, with_sides: frozenset[int]) -> pa.Schema:
-        """Return the Arrow schema with the side columns of these positions."""
-        return pa.schema([*self.fields, *(self.sides[i] for i in sorted(with_sides))])
-
-
-def _field(column: Column) -> pa.Field:
-    metadata = {KIND: column.kind.name, b"moveout.type": column.sql_type}
-    if column.kind.plain:
-        metadata[PLAIN] = "1"
-    if column.kind.quoted:
-        metadata[QUOTED] = "1"
-    if column.generated:
-        metadata[GENERATED] = "1"
-    if column.collation:
-        metadata[b"moveout.collation"] = column.collation
-    if column.not_null:
-        metadata[b"moveout.not_null"] = "1"
-    return pa.field(column.name, column.kind.stored, metadata=metadata)
-
-
-@dataclass(frozen=True, slots=True)
-class Typed:
-    """A block as arrays; ``sides`` by position, only where some value needs it."""
-
-    columns: tuple[pa.Array, ...]
-    sides: Mapping[int, pa.Array]
-    rows: int
-
-    def batch(self, layout: Layout, with_sides: frozenset[int]) -> pa.RecordBatch:
-        """Return a record batch that has exactly these side columns."""
-        schema = layout.schema(with_sides)
-        empty = {i: pa.nulls(self.rows, layout.sides[i].type) for i in with_sides if i not in self.sides}
-        sides = {**self.sides, **empty}
-        arrays = [*self.columns, *(sides[i] for i in sorted(with_sides))]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def parse_block(block: bytes, layout: Layout) -> Typed:

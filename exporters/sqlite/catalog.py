@@ -46,6 +46,11 @@ class Table:
     columns: tuple[SchemaColumn, ...]
 
     @property
+    def schema(self) -> str:
+        """What SQLite calls the file's own schema."""
+        return SCHEMA
+
+    @property
     def label(self) -> str:
         """The name for SQL and for people."""
         return label(SCHEMA, self.name)

@@ -1,20 +1,17 @@
-"""Which chunks of which tables, and the kind of every column: decided once, kept in the workspace, used again after a
-crash.
+"""How tables are cut into chunks, and the kind of every column (see ``exporters.relational.plan``).
 
-A table keeps its number for the life of the bundle. Its chunks are half-open ranges of rowids, the first and the last
-without an end. Tables WITHOUT ROWID, and those whose rowid has no name, are one chunk.
+Chunks are half-open ranges of rowids, the first and the last without an end. Tables WITHOUT ROWID, and those whose
+rowid has no name, are one chunk.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from exporters.base import Unit
-from exporters.sqlite.catalog import Table, select
+from exporters.relational.plan import Cut, Plan, plan_tables
+from exporters.sqlite.catalog import Table
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.typed import affinity_of, dominating
 
@@ -35,54 +32,15 @@ class Size:
     largest_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedTable:
-    """A table's number, the kinds of its columns and its chunks. ``fingerprint`` as ``Table.fingerprint``."""
-
-    number: int
-    name: str
-    fingerprint: str
-    kinds: tuple[str, ...]
-    bounds: tuple[Bounds, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All tables, in the order in which they are loaded again."""
-
-    tables: tuple[PlannedTable, ...]
-
-    def dump(self) -> bytes:
-        """Return it as JSON."""
-        return json.dumps([asdict(table) for table in self.tables]).encode()
-
-    @staticmethod
-    def load(data: bytes) -> Plan:
-        """Read what ``dump`` wrote."""
-        rows = json.loads(data)
-        for row in rows:
-            row["kinds"] = tuple(row["kinds"])
-            row["bounds"] = tuple((first, last) for first, last in row["bounds"])
-        return Plan(tuple(PlannedTable(**row) for row in rows))
-
-
 def make_plan(
     connection: sqlite3.Connection, tables: Sequence[Table], sizes: Mapping[str, Size], former: Plan | None
 ) -> Plan:
-    """Return the plan for ``tables``: what ``former`` says about one holds as long as its fingerprint does."""
-    known = {table.name: table for table in former.tables} if former else {}
-    unused = max((table.number for table in known.values()), default=0) + 1
-    planned = []
-    for table in tables:
-        old = known.get(table.name)
-        if old is not None and old.fingerprint == table.fingerprint:
-            planned.append(old)
-            continue
-        number = old.number if old else unused
-        unused += old is None
-        bounds = cut(connection, table, sizes[table.name])
-        planned.append(PlannedTable(number, table.name, table.fingerprint, _kinds(connection, table), bounds))
-    return Plan(tuple(planned))
+    """Return the plan for ``tables``, see ``relational.plan``. The kind of every column belongs to it."""
+    return plan_tables(
+        tables,
+        former,
+        lambda table: Cut(cut(connection, table, sizes[table.name]), _kinds(connection, table)),
+    )
 
 
 def measure(connection: sqlite3.Connection, tables: Sequence[Table]) -> dict[str, Size]:
@@ -146,31 +104,3 @@ def _kinds(connection: sqlite3.Connection, table: Table) -> tuple[str, ...]:
     return tuple(
         dominating(seen, affinity) for seen, affinity in zip(zip(*rows, strict=True), affinities, strict=True)
     )
-
-
-def units(plan: Plan, sizes: Mapping[str, Size]) -> Iterator[Unit]:
-    """Yield the units of the plan; rows and bytes spread evenly."""
-    for planned in plan.tables:
-        size = sizes[planned.name]
-        count = len(planned.bounds)
-        for chunk in range(count):
-            yield Unit(
-                id=f"tables/{planned.number}/{chunk:06d}",
-                items=size.rows // count + (size.rows % count if chunk == count - 1 else 0),
-                size_bytes=size.size_bytes // count,
-                spec=spec(planned, chunk),
-            )
-
-
-def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
-    """Return what a unit needs, and what must be the same for a finished one to count."""
-    return {
-        "table": planned.number,
-        "chunk": chunk,
-        "rowids": list(planned.bounds[chunk]),
-        "kinds": list(planned.kinds),
-        "fingerprint": planned.fingerprint,
-    }
-
-
-__all__ = ["Plan", "PlannedTable", "Size", "cut", "make_plan", "measure", "select", "spec", "units"]

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from exporters.base import (
-    Account,
-    CatalogEntry,
-    DoneUnit,
-    Enumeration,
-    Gap,
-    Loss,
-    Outcome,
-    Sink,
-    Unit,
-    Workspace,
-)
+from exporters.base import Account, DoneUnit, Loss, Outcome, Sink, Unit, Workspace
 from exporters.errors import SourceError
+from exporters.relational import plan as plans
+from exporters.relational import points
+from exporters.relational.account import Exported, entries_of, enumerations
+from exporters.relational.parts import PartWriter
+from exporters.relational.plan import Plan, PlannedTable, spec, stem, units_of
 from exporters.sqlite.backup import Copy, Header
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.parquet import Layout, PartWriter
-from exporters.sqlite.plan import Plan, PlannedTable, Size, make_plan, measure, spec, units
+from exporters.sqlite.parquet import Layout
+from exporters.sqlite.plan import Size, make_plan, measure
 from exporters.sqlite.pool import Pool
 from exporters.sqlite.rows import Batch, UndecodableError, read_batches, tally_table
 from exporters.sqlite.schema import write_schema
 from exporters.sqlite.typed import from_typed, to_typed
 from exporters.sqlite.values import tally_few
-from exporters.tally import MODULUS, Tally, to_hex
+from exporters.tally import Tally
 
-PLAN = "plan.json"
-POINTS = "points.json"
 _PROVED_ROWS = 500
 _PROVED_BYTES = 64 * 2**20
 """Proving holds the values several times: huge ones are left to ``verify --level full``."""
@@ -50,11 +41,10 @@ class SqliteSnapshot:
         with self._pool.connection() as connection:
             self._catalog: Catalog = read_catalog(connection)
             self._sizes: Mapping[str, Size] = measure(connection, self._catalog.tables)
-            saved = workspace.read(PLAN)
-            former = Plan.load(saved) if saved else None
+            former = Plan.load(workspace.read(plans.NAME))
             self._plan = make_plan(connection, self._catalog.tables, self._sizes, former)
         if self._plan != former:
-            workspace.write(PLAN, self._plan.dump())
+            workspace.write(plans.NAME, self._plan.dump())
         by_name = {table.name: table for table in self._catalog.tables}
         self._tables: dict[int, tuple[PlannedTable, Table]] = {
             planned.number: (planned, by_name[planned.name]) for planned in self._plan.tables
@@ -66,20 +56,22 @@ class SqliteSnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = _remember(workspace, self.point)
+        self._points = points.remember(workspace, self.point)
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table."""
-        return units(self._plan, self._sizes)
+        for planned in self._plan.tables:
+            size = self._sizes[planned.name]
+            yield from units_of(planned, size.rows, size.size_bytes)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """Export one chunk; once more, carefully, where text turns up that is not valid."""
         planned, table = self._tables[unit.spec["table"]]
-        stem = f"tables/{planned.number}/part-{unit.spec['chunk']:06d}"
         for careful in (False, True):
-            writer = PartWriter(Layout.of(table, planned.kinds), sink, stem)
+            layout = Layout.of(table, planned.kinds)
+            writer = PartWriter(layout, sink, stem(unit.spec))
             try:
-                tally, size_bytes = self._write(writer, unit, careful=careful)
+                tally, size_bytes = self._write(writer, layout, unit, careful=careful)
             except UndecodableError:
                 continue
             facts = {
@@ -90,13 +82,13 @@ class SqliteSnapshot:
             return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
         raise AssertionError
 
-    def _write(self, writer: PartWriter, unit: Unit, *, careful: bool) -> tuple[Tally, int]:
+    def _write(self, writer: PartWriter, layout: Layout, unit: Unit, *, careful: bool) -> tuple[Tally, int]:
         found, size_bytes = Tally(), 0
         with self._pool.connection() as connection, writer:
             for batch in self._batches(connection, unit.spec, careful=careful):
                 if not found.rows and batch.size_bytes <= _PROVED_BYTES:
-                    _prove(batch, writer.layout.kinds, writer.stem)
-                writer.add(batch)
+                    _prove(batch, layout.kinds, writer.stem)
+                writer.add(layout.typed(batch), batch.size_bytes)
                 found += batch.tally()
                 size_bytes += batch.size_bytes
         return found, size_bytes
@@ -105,7 +97,7 @@ class SqliteSnapshot:
         self, connection: sqlite3.Connection, of: Mapping[str, Any], *, careful: bool
     ) -> Iterator[Batch]:
         planned, table = self._tables[of["table"]]
-        first, last = of["rowids"]
+        first, last = of["range"]
         largest = self._sizes[planned.name].largest_bytes
         return read_batches(connection, table, (first, last), largest_bytes=largest, careful=careful)
 
@@ -117,7 +109,7 @@ class SqliteSnapshot:
         if done.outcome.facts.get("snapshot") == self.point["snapshot"]:
             return True
         planned, table = known
-        first, last = done.unit.spec["rowids"]
+        first, last = done.unit.spec["range"]
         with self._pool.connection() as connection:
             largest = self._sizes[planned.name].largest_bytes
             tally = tally_table(connection, table, (first, last), largest_bytes=largest)
@@ -127,30 +119,18 @@ class SqliteSnapshot:
         """Write the definitions and give the account, with SQLite's own count of every table."""
         pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.point["journal_mode"]}
         write_schema(sink, self._catalog.entries, pragmas)
-        by_table: dict[int, list[DoneUnit]] = {number: [] for number in self._tables}
-        for one in done:
-            if one.unit.spec.get("table") in by_table:
-                by_table[one.unit.spec["table"]].append(one)
-        entries = [self._entry(number, by_table[number]) for number in self._tables]
-        counted = {name: size.rows for name, size in self._sizes.items()}
-        gaps = [
-            Gap(
-                SCHEMA + "." + entry.name,
-                "failed",
-                f"{entry.items} of {counted[entry.name]} rows were exported",
-            )
-            for entry in entries
-            if entry.items != counted[entry.name]
-        ]
+        exported = [self._exported(number) for number in self._tables]
+        ours = (one for one in done if one.unit.spec.get("table") in self._tables)
+        entries, gaps = entries_of(exported, ours)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
         return Account(
             entries,
-            [
-                Enumeration("tables", "sqlite_schema, virtual tables apart", listed),
-                Enumeration("tables", "exported", len(entries)),
-                Enumeration("rows", "count(*) in the copy", sum(counted.values())),
-                Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
-            ],
+            enumerations(
+                exported,
+                entries,
+                listed=("sqlite_schema, virtual tables apart", listed),
+                counted="count(*) in the copy",
+            ),
             gaps=gaps,
             losses=[*self._catalog.losses, *self._header_losses()],
             points=self._points,
@@ -173,29 +153,13 @@ class SqliteSnapshot:
         )
         return [Loss("database", "reserved bytes of pages", reason)]
 
-    def _entry(self, number: int, done: Sequence[DoneUnit]) -> CatalogEntry:
+    def _exported(self, number: int) -> Exported:
         planned, table = self._tables[number]
-        chunks = sorted(done, key=lambda one: one.unit.id)
-        columns = list(table.columns)
         kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
-        return CatalogEntry(
-            kind="table",
-            number=number,
-            schema=SCHEMA,
-            name=table.name,
-            items=sum(one.outcome.items for one in chunks),
-            size_bytes=sum(one.outcome.size_bytes for one in chunks),
-            digest=to_hex(sum(one.outcome.digest or 0 for one in chunks) % MODULUS),
-            details={
-                "columns": [
-                    asdict(column) | {"kind": kind} for column, kind in zip(columns, kinds, strict=True)
-                ],
-                "parts": [part for one in chunks for part in one.outcome.facts["parts"]],
-                "exact": sorted({name for one in chunks for name in one.outcome.facts["exact"]}),
-                "server_count": self._sizes[table.name].rows,
-                "hidden_rowid": table.hidden_rowid,
-            },
-        )
+        columns = [asdict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
+        details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
+        counted = self._sizes[table.name].rows
+        return Exported(number, SCHEMA, table.name, SCHEMA + "." + table.name, counted, details)
 
     def close(self) -> None:
         """Close the workers' connections."""
@@ -225,11 +189,3 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
 def server() -> str:
     """Return what reads the file."""
     return f"SQLite {sqlite3.sqlite_version}"
-
-
-def _remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Add this point to those of former runs."""
-    points = json.loads(workspace.read(POINTS) or b"[]")
-    points.append(dict(point))
-    workspace.write(POINTS, json.dumps(points).encode())
-    return list(points)

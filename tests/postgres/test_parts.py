@@ -11,10 +11,12 @@ from exporters.postgres.catalog import Column, Table
 from exporters.postgres.changes import nothing_happened, query
 from exporters.postgres.connect import parse_url
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.plan import Plan, cut, make_plan
+from exporters.postgres.plan import cut, make_plan
 from exporters.postgres.types import SqlType, kind_of
 from exporters.relational.digest import split_lines, tally_block
-from exporters.relational.parse import Layout, parse_block
+from exporters.relational.layout import Layout
+from exporters.relational.parse import parse_block
+from exporters.relational.plan import Plan
 from exporters.relational.render import joined, lines_of
 from exporters.tally import MODULUS, Tally
 from migrate.restore.postgres.schema import create_role, plain_sql
@@ -69,12 +71,12 @@ def test_a_byte_order_mark_at_the_start_of_a_block_is_a_value():
     block = "\ufeffx,1\n".encode()
     typed = parse_block(block, layout)
     assert typed.columns[0].to_pylist() == ["\ufeffx"]
-    assert joined(lines_of(typed.batch(layout, frozenset()))) == block
+    assert joined(lines_of(layout.batch(typed, frozenset()))) == block
 
 
 def test_generated_columns_are_rendered_only_on_request():
     layout = Layout.of([column("a", "int4"), column("b", "int4", generated=True)])
-    batch = parse_block(b"1,2\n", layout).batch(layout, frozenset())
+    batch = layout.batch(parse_block(b"1,2\n", layout), frozenset())
     assert joined(lines_of(batch)) == b"1,2\n"
     assert joined(lines_of(batch, generated=False)) == b"1\n"
 
@@ -83,7 +85,7 @@ def test_side_columns_hold_only_what_the_type_cannot():
     layout = Layout.of([column("d", "date"), column("i", "int4")])
     block = b"2020-01-01,1\ninfinity,2\n,3\n"
     typed = parse_block(block, layout)
-    batch = typed.batch(layout, frozenset(typed.sides))
+    batch = layout.batch(typed, frozenset(typed.sides))
     assert batch.schema.names == ["d", "i", "d$exact"]
     assert batch.column(2).to_pylist() == [None, "infinity", None]
     assert batch.column(0).null_count == 2
@@ -93,7 +95,7 @@ def test_side_columns_hold_only_what_the_type_cannot():
 def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
     layout = Layout.of([column("t", "text")])
     block = b'\n""\n"\\."\n\\\n'
-    batch = parse_block(block, layout).batch(layout, frozenset())
+    batch = layout.batch(parse_block(block, layout), frozenset())
     assert batch.column(0).to_pylist() == [None, "", "\\.", "\\"]
     assert joined(lines_of(batch)) == block
 
