@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -13,44 +12,19 @@ from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.parquet import READ_ERRORS, PartRows, read_part
 from exporters.sqlite.values import RawText
 from exporters.tally import Advance
-from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
+from migrate.restore.relational.parts import PartFile, parts_of, readable
 from migrate.restore.sqlite.target import mark_done
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class PartFile:
-    """A part of a table: ``name`` relative to ``data/<source>/``, unique within the source. ``first``: of its table."""
-
-    table: CatalogRow
-    name: str
-    rows: int
-    first: bool
-
-    @property
-    def key(self) -> str:
-        """Its key in the bundle."""
-        return layout.source_file(self.table.source, self.name)
-
-    @property
-    def size_bytes(self) -> int:
-        """Its share of the table's bytes."""
-        return self.table.size_bytes * self.rows // max(self.table.items, 1)
-
-
-def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
+def parts_in_order(tables: Sequence[CatalogRow]) -> list[PartFile]:
     """Return all parts, SQLite's own tables last: loading others changes them."""
-    ordered = sorted(tables, key=lambda table: (table.name.startswith("sqlite_"), table.number))
-    return [
-        PartFile(table, part["name"], part["rows"], first=not position)
-        for table in ordered
-        for position, part in enumerate(table.details["parts"])
-    ]
+    return parts_of(sorted(tables, key=lambda table: (table.name.startswith("sqlite_"), table.number)))
 
 
 def write_parts(
@@ -106,10 +80,5 @@ def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
 
 
 def _read(reader: BundleReader, part: PartFile) -> Iterator[PartRows]:
-    try:
-        with reader.open(part.key) as file:
-            yield from read_part(file)
-    except READ_ERRORS as exc:
-        raise DamageError(
-            part.key, expected="a table's Parquet file", found=f"something else ({exc})"
-        ) from exc
+    with reader.open(part.key) as file:
+        yield from readable(part, read_part(file), READ_ERRORS)

@@ -1,0 +1,73 @@
+"""The parts of a source's tables, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.errors import DamageError
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """A part of a table: ``name`` relative to ``data/<source>/``, unique within the source. ``first``: of its table."""
+
+    table: CatalogRow
+    name: str
+    rows: int
+    first: bool
+
+    @property
+    def key(self) -> str:
+        """Its key in the bundle."""
+        return layout.source_file(self.table.source, self.name)
+
+    @property
+    def size_bytes(self) -> int:
+        """Its share of the table's bytes, about."""
+        return self.table.size_bytes * self.rows // max(self.table.items, 1)
+
+
+def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
+    """Return all parts of these tables, in their order."""
+    return [
+        PartFile(table, part["name"], part["rows"], first=not position)
+        for table in tables
+        for position, part in enumerate(table.details["parts"])
+    ]
+
+
+def damage(part: PartFile, error: BaseException) -> DamageError:
+    """Return what to tell of a part that cannot be read."""
+    return DamageError(
+        part.key,
+        expected="a readable Parquet file",
+        found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+        next_step="Run verify --level full on the bundle and fetch the file again.",
+    )
+
+
+def readable(
+    part: PartFile,
+    items: Iterator[_Item],
+    errors: tuple[type[Exception], ...],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[_Item]:
+    """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``InterruptedError`` once
+    ``stopped`` says so.
+    """
+    while True:
+        if stopped():
+            raise InterruptedError
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except errors as exc:
+            raise damage(part, exc) from exc
+        yield item

@@ -1,0 +1,130 @@
+"""One restore of one source, and the account that it gives: what was there, what was written, what is not as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from exporters.tally import Advance, Tally, to_hex
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotEmptyError
+from migrate.progress import Progress
+from migrate.restore.outcome import RestoreOutcome
+from migrate.restore.relational.parts import PartFile
+
+_ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
+
+Label = Callable[[str, str], str]
+"""Makes a table's name for people of its schema and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What comes from where. ``tables`` are the source's rows of the catalog."""
+
+    reader: BundleReader
+    source: str
+    tables: Sequence[CatalogRow]
+    workers: int
+    progress: Progress
+
+    @staticmethod
+    def of(reader: BundleReader, source: str, *, workers: int, progress: Progress) -> Run:
+        """Raises ``UsageError`` where the bundle has no such source."""
+        reader.info.source(source)
+        tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
+        return Run(reader, source, tables, workers, progress)
+
+    @property
+    def items(self) -> int:
+        """How many rows the source has."""
+        return sum(table.items for table in self.tables)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of so many bytes of text."""
+        return sum(table.size_bytes for table in self.tables)
+
+    def ours(self, bundle: str, source: str, *, where: str, how: str) -> None:
+        """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
+        get rid of it.
+        """
+        if (bundle, source) != (self.reader.info.id, self.source):
+            raise NotEmptyError(
+                f"{where} holds an unfinished restore of source {source} of bundle {bundle}",
+                next_step=f"Finish that one, or {how}.",
+            )
+
+    def already(self, where: str) -> RestoreOutcome:
+        """Return that nothing was to be done; ``where``: database or file."""
+        return RestoreOutcome(self.source, self.items, 0, self.items, notes=(_ALREADY.format(where=where),))
+
+    def outcome(self, rows: Written, findings: Sequence[str], notes: Sequence[str]) -> RestoreOutcome:
+        """Return what it came to."""
+        return RestoreOutcome(
+            self.source, self.items, rows.size_bytes, rows.skipped_items, tuple(findings), tuple(notes)
+        )
+
+    def rows(
+        self,
+        parts: Sequence[PartFile],
+        done: set[str],
+        write: Callable[[Sequence[PartFile], Advance], None],
+    ) -> Written:
+        """Let ``write`` bring in the parts that are not done, and show how far it is."""
+        todo = [part for part in parts if part.name not in done]
+        total = sum(part.rows for part in parts)
+        self.progress.begin(f"restore {self.source}", items=total, size_bytes=self.size_bytes)
+        skipped = total - sum(part.rows for part in todo)
+        if skipped:
+            left = sum(part.size_bytes for part in todo)
+            self.progress.skip(items=skipped, size_bytes=self.size_bytes - left)
+        sum_ = _Sum(self.progress)
+        write(todo, sum_.add)
+        self.progress.end()
+        return Written(skipped, sum_.size_bytes)
+
+    def compared(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]], label: Label) -> list[str]:
+        """Let ``live`` read the target's rows, and return a sentence for every table that is not as in the bundle."""
+        self.progress.begin(f"compare {self.source}", items=self.items, size_bytes=self.size_bytes)
+        found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
+        self.progress.end()
+        return differences(self.tables, found, label)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Rows that were there from an earlier run, and bytes that were written now."""
+
+    skipped_items: int
+    size_bytes: int
+
+
+class _Sum:
+    """Adds up what the workers wrote; integer addition under the interpreter's lock loses nothing that matters here."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        self.size_bytes += size_bytes
+        self._progress.advance(items=rows, size_bytes=size_bytes)
+
+
+def differences(
+    tables: Sequence[CatalogRow], live: Mapping[tuple[str, str], Tally], label: Label
+) -> list[str]:
+    """Return a sentence for every table of the bundle whose rows in the target are not the bundle's."""
+    found = []
+    for table in tables:
+        name = label(table.schema, table.name)
+        tally = live.get((table.schema, table.name))
+        if tally is None:
+            found.append(f"{name} is missing in the target")
+        elif tally.rows != table.items:
+            found.append(f"{name}: expected {table.items} rows, found {tally.rows}")
+        elif to_hex(tally.digest) != table.digest:
+            found.append(f"{name}: expected digest {table.digest}, found {to_hex(tally.digest)}")
+    return found
