@@ -94,6 +94,7 @@ class Store:
             self.program,
             "--no-defaults",
             f"--datadir={self.home / 'data'}",
+            f"--tmpdir={self.home / 'tmp'}",
             f"--socket={self.home / 'socket'}",
             f"--pid-file={self.home / 'pid'}",
             f"--init-file={self.home / 'accounts.sql'}",
@@ -124,7 +125,12 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
     install = shutil.which("mariadb-install-db")
     if not install:
         raise ServerError("mariadb-install-db is not on PATH; it comes with mariadb-server")
+    scratch = home / "tmp"  # in a common one the temporary tables of two servers may have the same names
+    scratch.mkdir()
+    if user:
+        shutil.chown(scratch, user)
     argv = [install, "--no-defaults", f"--datadir={home / 'data'}", "--skip-test-db", "--skip-name-resolve"]
+    argv += [f"--tmpdir={scratch}"]
     argv += ["--auth-root-authentication-method=normal", *([f"--user={user}"] if user else [])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
