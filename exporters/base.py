@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, Protocol
 
 from exporters.bucket import Bucket
+from exporters.selection import Selection
 
 Json = Mapping[str, Any]
 Disposition = Literal["exported", "excluded", "failed"]
@@ -249,6 +250,10 @@ class Host(Protocol):
 
     def bucket(self, url: str) -> Bucket:
         """Open the bucket of an ``s3://`` URL."""
+        ...
+
+    def selection(self) -> Selection:
+        """Return which items of this source are wanted."""
         ...
 
 

@@ -13,7 +13,8 @@ from exporters.errors import SourceError
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
     """One line of a listing. ``key`` is the whole key within the bucket, prefix included; ``etag`` is
-    without quotes.
+    without quotes. ``version_id`` is that of a listing of versions (``null`` included), empty in a plain
+    listing; reads of a summary that has one are reads of that version.
     """
 
     key: str
@@ -21,6 +22,14 @@ class ObjectSummary:
     etag: str
     modified: datetime
     storage_class: str = "STANDARD"
+    version_id: str = ""
+    is_latest: bool = True
+    is_delete_marker: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key, and which version where that is known: for people, and unique within a listing."""
+        return f"{self.key} (version {self.version_id})" if self.version_id else self.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,24 @@ class Bucket(Protocol):
 
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """Yield all objects under the prefix, by key, streamed; after ``start_after`` where given."""
+        ...
+
+    def keeps_versions(self) -> bool | None:
+        """Tell whether there may be older versions: versioning is or was switched on. None where these
+        credentials may not know.
+        """
+        ...
+
+    def list_versions(self, *, after: tuple[str, str] = ("", "")) -> Iterator[ObjectSummary]:
+        """Yield all versions and delete markers under the prefix, by key, newest first, streamed; those
+        behind ``after`` (key, version id) where given.
+        """
+        ...
+
+    def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:
+        """Return the sizes of the parts that an object was uploaded in; none where it was uploaded whole, or
+        where the server does not tell. Asks only for objects whose ETag is that of an upload in parts.
+        """
         ...
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:

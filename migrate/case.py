@@ -19,12 +19,24 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from exporters.selection import EVERYTHING, Selection
+from migrate import selection
 from migrate.errors import UsageError
 
 SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
+SELECTION_FIELDS = (
+    "include",
+    "exclude",
+    "min_size",
+    "max_size",
+    "newer_than",
+    "older_than",
+    "tags",
+    "current_only",
+)
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
-    "source": ("name", "url", *SECRET_FIELDS),
+    "source": ("name", "url", *SECRET_FIELDS, *SELECTION_FIELDS),
     "bundle": ("place", *SECRET_FIELDS),
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
@@ -96,10 +108,13 @@ def redact(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``."""
+    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also which of its items are
+    wanted.
+    """
 
     url: str
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    selection: Selection = EVERYTHING
 
     @property
     def shown(self) -> str:
@@ -214,8 +229,15 @@ class _Reader:
             if name in found:
                 self._fail(f"{where}: {name!r} stands there twice")
             url = self._resolve(self._text(table, "url", f"{where} ({name})"))
-            found[name] = Endpoint(url, self._secrets(table, where))
+            found[name] = Endpoint(url, self._secrets(table, where), self._selection(table, where))
         return found
+
+    def _selection(self, table: Mapping[str, Any], where: str) -> Selection:
+        given = {name: table[name] for name in SELECTION_FIELDS if name in table}
+        try:
+            return selection.from_words(given)
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: {where}: {exc}", next_step=exc.next_step) from exc
 
     def _place(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
         if section not in document:
@@ -330,6 +352,9 @@ url = "postgresql://reader@old.example:5432/app"
 
 [[source]]
 name = "media"
+# Not everything? What stays is named in the bundle's account.
+# exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
+# current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
 # The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
 url = "s3://media?profile=old"
 # Or without a profile, by the AWS_* variables, or by references:

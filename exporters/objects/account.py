@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss, Sink, Unit, Workspace
 from exporters.bucket import Bucket, ObjectSummary
-from exporters.objects import rows
+from exporters.objects import revisit, rows, units
 from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.pack import rows_name
 from exporters.objects.relisting import Relisting
@@ -76,7 +76,7 @@ class Closing:
     bucket: Bucket
     inventory: Inventory
     workspace: Workspace
-    units: Iterable[Unit]
+    planned: Iterable[Unit]
 
     def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
         """Write the index and the settings, give the account. Raises ``SourceError``."""
@@ -95,17 +95,22 @@ class Closing:
 
     def _tables(self, finished: Finished, relisting: Relisting, tally: Tally) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
-        for shard, units in _by_shard(self.units):
+        for shard, gathered in _by_shard(self.planned):
             listed = self.inventory.shard(shard)
-            parts = [self._unit_rows(unit, finished, tally) for unit in units]
+            parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
             table = pa.concat_tables(parts).sort_by("position")
             etags = listed["etag"].to_pylist()
             tally.reread += _put_read(etags, table)
-            relisting.compare(listed["key"].to_pylist(), etags)
+            versions = (
+                listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
+            )
+            relisting.compare(listed["key"].to_pylist(), versions, etags)
             yield table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
         spec = unit.spec
+        if "excluded" in spec:
+            return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
         if "number" in spec:
             if finished.has_pack(unit.id):
                 data = self.workspace.read(rows_name(unit.id))
@@ -118,15 +123,15 @@ class Closing:
     def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
         """Return rows that say that a unit was not done, and note the gap."""
         spec = unit.spec
-        summaries = list(self.inventory.objects(spec["shard"], spec["start"], spec["rows"]))
         small = "number" in spec
-        lost = [(at, it) for at, it in enumerate(summaries, spec["start"]) if _belongs(it, small=small)]
+        listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        lost = [(at, it) for at, it in listed if _belongs(it, small=small)]
         reason = f"unit {unit.id} was not finished"
-        first, last = lost[0][1].key, lost[-1][1].key
+        first, last = lost[0][1].name, lost[-1][1].name
         item = first if len(lost) == 1 else f"{len(lost)} objects from {first!r} to {last!r}"
         tally.gaps.append(Gap(item, "failed", reason))
         name = self.bucket.name
-        return rows.to_table(rows.missing(name, at, it, Gap(it.key, "failed", reason)) for at, it in lost)
+        return rows.to_table(rows.missing(name, at, it, Gap(it.name, "failed", reason)) for at, it in lost)
 
     def _account(self, tally: Tally, relisting: Relisting, configuration: Mapping[str, Any]) -> Account:
         totals = self.inventory.totals
@@ -144,14 +149,18 @@ class Closing:
                 "prefix": self.bucket.prefix,
                 "index_files": tally.files,
                 "newer_than_listed": tally.reread,
+                "history": bool(totals.versions),
+                "delete_markers": totals.delete_markers,
+                "choice": totals.choice,
             },
         )
+        what = "versions" if totals.versions else "objects"
         return Account(
             entries=[entry],
             enumerations=[
-                Enumeration("objects", "the listing", totals.objects),
-                Enumeration("objects", "rows of the index", tally.rows),
-                Enumeration("objects", relisting.how, relisting.count),
+                Enumeration(what, "the listing", totals.objects),
+                Enumeration(what, "rows of the index", tally.rows),
+                Enumeration(what, relisting.how, relisting.count),
             ],
             gaps=tally.gaps,
             losses=[*self._losses(configuration), *relisting.losses()],
@@ -163,13 +172,22 @@ class Closing:
         name = self.bucket.name
         for denied in configuration.get("denied", ()):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
-        if configuration.get("versioning", {}).get("Status"):
-            yield Loss(name, "versions", "only the current version of each object is in the bundle")
+        yield from self._lost_versions(configuration)
         if self._may_have_acls(configuration):
             yield Loss(name, "object ACLs", "not read object by object; objects are restored as private")
         samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
         if not self.bucket.tags_readable(samples):
             yield Loss(name, "tags", "these credentials may not read the objects' tags")
+
+    def _lost_versions(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
+        name, totals = self.bucket.name, self.inventory.totals
+        if totals.versions is None:
+            yield Loss(name, "versions", "these credentials may not know whether there are older versions")
+        elif not totals.versions and configuration.get("versioning", {}).get("Status"):
+            only = "only the current version of each object is in the bundle"
+            yield Loss(
+                name, "versions", f"{only}, as was chosen" if "current_only" in totals.choice else only
+            )
 
     def _may_have_acls(self, configuration: Mapping[str, Any]) -> bool:
         """Tell whether objects may have ACLs of their own. MinIO knows none; ``BucketOwnerEnforced``
@@ -186,10 +204,13 @@ def _put_read(etags: list[str | None], table: pa.Table) -> int:
     meanwhile. Return how many objects were read in a newer version.
     """
     newer = 0
-    columns = (table[name].to_pylist() for name in ("position", "etag", "disposition"))
-    for position, etag, disposition in zip(*columns, strict=True):
-        newer += disposition == "exported" and etag != etags[position]
-        etags[position] = None if disposition == "excluded" else etag
+    columns = (table[name].to_pylist() for name in ("position", "etag", "disposition", "reason"))
+    for position, etag, disposition, reason in zip(*columns, strict=True):
+        if disposition == "exported":
+            newer += bool(etag) and etag != etags[position]
+            etags[position] = etag or ""
+        elif reason == revisit.DELETED:
+            etags[position] = None
     return newer
 
 

@@ -7,12 +7,13 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.base import Outcome, Sink, Unit
+from exporters.base import Gap, Outcome, Sink, Unit
 from exporters.bucket import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError, SourceItemError, SourceUnreachableError
 from exporters.objects import revisit, rows
 from exporters.objects.inventory import Inventory
 from exporters.objects.losses import losses
+from exporters.selection import EVERYTHING, Selection
 
 RANGE_BYTES = 8 * 2**20
 WINDOW_BYTES = 4 * RANGE_BYTES
@@ -29,7 +30,11 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outc
     shard, row = unit.spec["shard"], unit.spec["start"]
     listed = next(inventory.objects(shard, row, 1))
     facts: dict[str, Any] = {"inventory": inventory.totals.id, "shard": shard}
-    read = write(bucket, listed, unit.id, sink)
+    read = write(bucket, listed, unit.id, sink, inventory.selection)
+    if read.unwanted:
+        gap = Gap(listed.name, "excluded", read.unwanted)
+        facts |= {"row": rows.to_json(rows.missing(bucket.name, row, listed, gap))}
+        return Outcome(0, 0, gaps=[gap], facts=facts)
     if read.error is None:
         found, content = read.found, read.content
         facts |= {"row": rows.to_json(rows.exported(bucket.name, row, found, content))}
@@ -47,15 +52,24 @@ class Read:
     found: Fetched
     content: rows.Content
     error: SourceError | None = None
+    unwanted: str = ""
+    """Why it was not written after all."""
 
 
-def write(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> Read:
+_NOTHING = rows.Content("", "", 0)
+
+
+def write(
+    bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink, selection: Selection = EVERYTHING
+) -> Read:
     """Write one object as a file of its own. Raises ``SourceUnreachableError``."""
     found = bucket.head(summary)
     error: SourceError | None = None
     for _ in range(revisit.ATTEMPTS):
         error = found.error
         if error is None:
+            if selection.tags and (reason := selection.excludes_tags(found.tags)) is not None:
+                return Read(found, _NOTHING, unwanted=reason)
             try:
                 return Read(found, _copy(bucket, found.summary, name, sink))
             except SourceItemError as exc:
@@ -68,7 +82,7 @@ def write(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> Read
             break
     if isinstance(error, SourceUnreachableError):
         raise error
-    return Read(found, rows.Content("", "", 0), error)
+    return Read(found, _NOTHING, error)
 
 
 def _copy(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> rows.Content:
@@ -79,4 +93,5 @@ def _copy(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> rows
             md5.update(body)
             crc = bucket.crc64nvme(body, crc)
             file.write(body)
-    return rows.Content(sha256.hexdigest(), md5.hexdigest(), crc, large=name)
+    parts = bucket.part_sizes(summary) if "-" in summary.etag else ()
+    return rows.Content(sha256.hexdigest(), md5.hexdigest(), crc, large=name, part_sizes=parts)

@@ -13,11 +13,11 @@ def losses(found: Fetched) -> Iterator[Loss]:
     missing = found.headers.get("x-amz-missing-meta")
     if missing is not None:
         yield Loss(
-            found.summary.key,
+            found.summary.name,
             "user metadata",
             f"the server holds {missing} entries that it cannot send as headers",
         )
     if "x-amz-server-side-encryption-customer-algorithm" in found.headers:
         yield Loss(
-            found.summary.key, "encryption", "encrypted with a key of the customer's own: stored in clear"
+            found.summary.name, "encryption", "encrypted with a key of the customer's own: stored in clear"
         )

@@ -18,6 +18,7 @@ from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.losses import losses
 from exporters.objects.rows import Content
 from exporters.objects.units import large_id
+from exporters.selection import Selection
 
 WINDOW_BYTES = 8 * 2**20
 """Bodies that one pack holds in memory."""
@@ -44,15 +45,20 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     object's fault.
     """
     spec = unit.spec
-    listed = list(enumerate(inventory.objects(spec["shard"], spec["start"], spec["rows"]), spec["start"]))
+    listed = list(inventory.wanted(spec["shard"], spec["start"], spec["rows"]))
     small = [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
+    markers = [pair for pair in small if pair[1].is_delete_marker] if inventory.totals.versions else []
+    if markers:
+        small = [pair for pair in small if not pair[1].is_delete_marker]
     fetched = bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
     name = pack_name(unit)
     with sink.create(name, size_bytes=unit.size_bytes) as file:
-        pack = _Pack(bucket, name, file)
+        pack = _Pack(bucket, name, file, inventory.selection)
         for (row, _), found in zip(small, _unless_outage(bucket, fetched), strict=True):
             pack.add(row, found)
         pack.end()
+    for row, summary in markers:
+        pack.add_marker(row, summary)
     pack.add_grown(sink)
     pack.name_lost(ordered=inventory.totals.ordered)
     workspace.write(rows_name(unit.id), rows.to_bytes(pack.table()))
@@ -107,6 +113,7 @@ class _Pack:
     bucket: Bucket
     name: str
     file: BinaryIO
+    selection: Selection
     rows: list[dict[str, Any]] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
@@ -129,6 +136,9 @@ class _Pack:
         if found.error is not None:
             self.lost.append((row, listed, found.error))
             return
+        if self.selection.tags and (reason := self.selection.excludes_tags(found.tags)) is not None:
+            self._exclude(row, summary, reason)
+            return
         self.reread += summary.etag != listed.etag
         if summary.size_bytes > SMALL_BYTES:
             self.grown.append((row, summary))
@@ -141,21 +151,29 @@ class _Pack:
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
         body = found.body
-        header = tar.header(tar.member_name(summary.key), len(body), int(summary.modified.timestamp()))
+        older = "" if summary.is_latest else summary.version_id
+        header = tar.header(tar.member_name(summary.key, older), len(body), int(summary.modified.timestamp()))
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=md5,
             crc64nvme=self.bucket.crc64nvme(body),
             pack=self.name,
             offset=self._offset + len(header),
+            part_sizes=self.bucket.part_sizes(summary) if "-" in summary.etag else (),
         )
         self._write(header, body, tar.padding(len(body)))
         self._note(row, found, content)
 
+    def add_marker(self, row: int, summary: ObjectSummary) -> None:
+        """Note a delete marker."""
+        self.rows.append(rows.marker(self.bucket.name, row, summary))
+        self.exported += 1
+
     def add_grown(self, sink: Sink) -> None:
         """Write what was small when it was listed and is not any more, each as a file of its own."""
         for row, summary in self.grown:
-            read = large.write(self.bucket, summary, f"large/{large_id(self.bucket.name, summary.key)}", sink)
+            name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
+            read = large.write(self.bucket, summary, name, sink)
             if read.error is None:
                 self._note(row, read.found, read.content)
             else:
@@ -168,6 +186,11 @@ class _Pack:
         for (row, summary, _), gap in zip(self.lost, found, strict=True):
             self.gaps.append(gap)
             self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
+
+    def _exclude(self, row: int, summary: ObjectSummary, reason: str) -> None:
+        gap = Gap(summary.name, "excluded", reason)
+        self.gaps.append(gap)
+        self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
 
     def _note(self, row: int, found: Fetched, content: Content) -> None:
         self.rows.append(rows.exported(self.bucket.name, row, found, content))

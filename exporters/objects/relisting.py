@@ -1,16 +1,18 @@
 """The second, independent enumeration: the bucket listed again at the end, compared with the inventory in
-passing.
+passing. Where the inventory is a listing of versions, so is this one, and the plain listing is laid beside it.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Protocol
 
 from exporters.base import Loss
 from exporters.bucket import Bucket, ObjectSummary
+from exporters.errors import SourceGoneError
 from exporters.objects.inventory import Totals
 
 
@@ -22,26 +24,26 @@ class Relisting:
     listing's count only if that one has overlooked objects.
     """
 
-    how = "a second listing, less what was written since the first began, plus what was deleted"
-
     def __init__(self, bucket: Bucket, totals: Totals) -> None:
         self._bucket = bucket
         self._since = datetime.fromisoformat(totals.listed_from)
-        self._again: _Again = _InOrder(bucket.list()) if totals.ordered else _AnyOrder(bucket.list())
+        self._again = _second_listing(bucket, totals)
+        which = "a second listing of versions with a plain one" if totals.versions else "a second listing"
+        self.how = f"{which}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
-        self._overlooked_keys: list[str] = []
+        self._overlooked_names: list[str] = []
 
     @property
     def count(self) -> int:
         """Return the number of objects, see the class."""
         return self.same + self.changed + self.vanished + self.overlooked
 
-    def compare(self, keys: Sequence[str], etags: Sequence[str | None]) -> None:
-        """Go on to the end of these keys of the inventory. ``etags`` are those of what was read, None for
-        what was found to be deleted.
+    def compare(self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None]) -> None:
+        """Go on to the end of these rows of the inventory. ``versions`` are empty in a plain listing. ``etags``
+        are those of what was read, None for what was found to be deleted.
         """
-        for key, etag in zip(keys, etags, strict=True):
-            found = self._again.take(key)
+        for key, version, etag in zip(keys, versions, etags, strict=True):
+            found = self._again.take(key, version)
             if etag is None:
                 self.vanished += 1
                 self.added += found is not None
@@ -70,24 +72,26 @@ class Relisting:
         ):
             if count:
                 yield Loss(name, "changes during the export", f"{count} {what}")
-        for key in self._overlooked_keys:
-            yield Loss(key, "object", "the first listing did not show it, though it was there")
+        for name in self._overlooked_names:
+            yield Loss(name, "object", "the first listing did not show it, though it was there")
 
     def _see_new(self, found: ObjectSummary) -> None:
         # Whole seconds: some servers round the times in listings.
         if found.modified.timestamp() >= int(self._since.timestamp()):
             self.added += 1
             return
+        if isinstance(self._bucket.head(found).error, SourceGoneError):
+            return  # deleted between one page and the other
         self.overlooked += 1
-        if len(self._overlooked_keys) < 1000:
-            self._overlooked_keys.append(found.key)
+        if len(self._overlooked_names) < 1000:
+            self._overlooked_names.append(found.name)
 
 
 class _Again(Protocol):
     """The second listing."""
 
-    def take(self, key: str) -> str | None:
-        """Return the ETag of a key, or None where it is not listed."""
+    def take(self, key: str, version: str) -> str | None:
+        """Return the ETag of a version of a key, or None where it is not listed."""
         ...
 
     def others(self) -> Iterator[ObjectSummary]:
@@ -103,7 +107,8 @@ class _InOrder:
         self._next = next(self._listing, None)
         self._new: list[ObjectSummary] = []
 
-    def take(self, key: str) -> str | None:
+    def take(self, key: str, version: str) -> str | None:
+        del version
         while self._next is not None and self._next.key < key:
             self._new.append(self._next)
             self._next = next(self._listing, None)
@@ -119,20 +124,81 @@ class _InOrder:
             self._next = next(self._listing, None)
 
 
+class _VersionsInOrder:
+    """The same of versions, key by key: within one, new versions come first and deleted ones are missing."""
+
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
+        self._keys = groupby(listing, key=lambda one: one.key)
+        self._key = ""
+        self._versions: dict[str, ObjectSummary] = {}
+        self._new: list[ObjectSummary] = []
+        self._ended = False
+
+    def take(self, key: str, version: str) -> str | None:
+        while not self._ended and self._key < key:
+            self._go_on()
+        found = self._versions.pop(version, None) if self._key == key else None
+        return None if found is None else found.etag
+
+    def others(self) -> Iterator[ObjectSummary]:
+        while not self._ended:
+            yield from self._new
+            self._new = []
+            self._go_on()
+        yield from self._new
+
+    def _go_on(self) -> None:
+        self._new += self._versions.values()
+        self._key, group = next(self._keys, ("", iter(())))
+        self._versions = {one.version_id: one for one in group}
+        self._ended = not self._versions
+
+
 class _AnyOrder:
     """A server that does not list by key: the second listing is kept in a private file, asked key by key."""
 
-    def __init__(self, listing: Iterator[ObjectSummary]) -> None:
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
         self._rows = sqlite3.connect("", check_same_thread=False)
-        self._rows.execute("CREATE TABLE again (key TEXT PRIMARY KEY, etag TEXT, modified TEXT)")
-        rows = ((one.key, one.etag, one.modified.isoformat()) for one in listing)
-        self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?)", rows)
+        self._rows.execute(
+            "CREATE TABLE again (key TEXT, version TEXT, etag TEXT, modified TEXT, PRIMARY KEY (key, version))"
+        )
+        rows = ((one.key, one.version_id, one.etag, one.modified.isoformat()) for one in listing)
+        self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)", rows)
 
-    def take(self, key: str) -> str | None:
-        found = self._rows.execute("DELETE FROM again WHERE key = ? RETURNING etag", (key,)).fetchone()
+    def take(self, key: str, version: str) -> str | None:
+        query = "DELETE FROM again WHERE key = ? AND version = ? RETURNING etag"
+        found = self._rows.execute(query, (key, version)).fetchone()
         return None if found is None else str(found[0])
 
     def others(self) -> Iterator[ObjectSummary]:
-        for key, etag, modified in self._rows.execute("SELECT key, etag, modified FROM again ORDER BY key"):
-            yield ObjectSummary(key, 0, etag, datetime.fromisoformat(modified))
+        query = "SELECT key, version, etag, modified FROM again ORDER BY key"
+        for key, version, etag, modified in self._rows.execute(query):
+            yield ObjectSummary(key, 0, etag, datetime.fromisoformat(modified), version_id=version)
         self._rows.close()
+
+
+def _second_listing(bucket: Bucket, totals: Totals) -> _Again:
+    if not totals.versions:
+        return _InOrder(bucket.list()) if totals.ordered else _AnyOrder(bucket.list())
+    if totals.ordered:
+        return _VersionsInOrder(_with_plain(bucket.list_versions(), bucket.list()))
+    return _AnyOrder(bucket.list_versions())
+
+
+def _with_plain(versions: Iterable[ObjectSummary], plain: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+    """Yield the listing of versions, and what only the plain listing has, without a version. Both by key."""
+    current = iter(plain)
+    beside = next(current, None)
+    for key, group in groupby(versions, key=lambda one: one.key):
+        rows = list(group)
+        while beside is not None and beside.key < key:
+            yield beside
+            beside = next(current, None)
+        if beside is not None and beside.key == key:
+            if all(row.is_delete_marker or row.etag != beside.etag for row in rows):
+                rows.append(beside)
+            beside = next(current, None)
+        yield from rows
+    while beside is not None:
+        yield beside
+        beside = next(current, None)

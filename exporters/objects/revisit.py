@@ -35,17 +35,22 @@ def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
 
 
-def still_listed(bucket: Bucket, keys: Collection[str], *, ordered: bool) -> set[str]:
-    """Return those of ``keys`` that the bucket lists. Objects that do not answer but are listed are no
+def still_listed(bucket: Bucket, lost: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
+    """Return the names of those that the bucket lists. Objects that do not answer but are listed are no
     deleted ones: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
     """
-    first, last = min(keys), max(keys)
-    wanted, found = set(keys), set[str]()
-    for one in bucket.list(start_after=first[:-1] if ordered else ""):
-        if one.key in wanted:
-            found.add(one.key)
-        if ordered and one.key >= last:
+    first, last = min(one.key for one in lost), max(one.key for one in lost)
+    wanted, found = {one.name for one in lost}, set[str]()
+    begin = first[:-1] if ordered else ""
+    if any(one.version_id for one in lost):
+        listing = bucket.list_versions(after=(begin, ""))
+    else:
+        listing = bucket.list(start_after=begin)
+    for one in listing:
+        if ordered and one.key > last:
             break
+        if one.name in wanted:
+            found.add(one.name)
     return found
 
 
@@ -56,12 +61,13 @@ def gap(bucket: Bucket, listed: ObjectSummary, error: SourceError, *, ordered: b
 
 def gaps(bucket: Bucket, lost: Sequence[tuple[ObjectSummary, SourceError]], *, ordered: bool) -> list[Gap]:
     """Return the gaps of many objects, in order."""
-    gone = [summary.key for summary, error in lost if isinstance(error, SourceGoneError)]
-    deleted = set(gone) - still_listed(bucket, gone, ordered=ordered) if gone else set()
+    gone = [summary for summary, error in lost if isinstance(error, SourceGoneError)]
+    there = still_listed(bucket, gone, ordered=ordered) if gone else set()
+    deleted = {summary.name for summary in gone} - there
     return [
-        Gap(summary.key, "excluded", DELETED)
-        if summary.key in deleted
-        else Gap(summary.key, "failed", str(error))
+        Gap(summary.name, "excluded", DELETED)
+        if summary.name in deleted
+        else Gap(summary.name, "failed", str(error))
         for summary, error in lost
     ]
 
@@ -69,8 +75,8 @@ def gaps(bucket: Bucket, lost: Sequence[tuple[ObjectSummary, SourceError]], *, o
 def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
     headers = head.headers
     modified = headers.get("last-modified")
-    return ObjectSummary(
-        key=listed.key,
+    return replace(
+        listed,
         size_bytes=int(headers["content-length"]),
         etag=headers.get("etag", "").strip('"'),
         modified=parsedate_to_datetime(modified) if modified else listed.modified,

@@ -104,7 +104,7 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
     """Return the work row of an object that is in the bundle."""
     found = _sorted_out(fetched.headers)
     return _row(bucket, position, fetched.summary) | {
-        "version_id": _version(fetched.headers),
+        "version_id": fetched.summary.version_id or _version(fetched.headers),
         "sha256": content.sha256,
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
@@ -120,6 +120,11 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
         "large": content.large,
         "disposition": "exported",
     }
+
+
+def marker(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
+    """Return the work row of a delete marker: there is nothing to read of it."""
+    return _row(bucket, position, summary) | {"etag": None, "storage_class": None, "disposition": "exported"}
 
 
 def missing(bucket: str, position: int, summary: ObjectSummary, gap: Gap) -> dict[str, Any]:
@@ -155,8 +160,9 @@ def _row(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
         "position": position,
         "bucket": bucket,
         "key": summary.key,
-        "is_latest": True,
-        "is_delete_marker": False,
+        "version_id": summary.version_id or None,
+        "is_latest": summary.is_latest,
+        "is_delete_marker": summary.is_delete_marker,
         "size": summary.size_bytes,
         "last_modified": summary.modified,
         "etag": summary.etag,

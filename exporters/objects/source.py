@@ -23,6 +23,7 @@ from exporters.bucket import Bucket
 from exporters.objects import inventory, large, pack, tar, units
 from exporters.objects.account import Closing
 from exporters.objects.estimate import Census, estimate
+from exporters.selection import EVERYTHING, Selection
 
 SURVEY_KEYS = 200_000
 """A survey lists so many keys and then says that there are more."""
@@ -33,16 +34,17 @@ class ObjectExporter:
 
     def open(self, name: str, url: str, host: Host) -> ObjectSource:
         """See ``Exporter.open``."""
-        return ObjectSource(name, host.bucket(url))
+        return ObjectSource(name, host.bucket(url), host.selection())
 
 
 class ObjectSource:
     """See ``exporters.base.Source``."""
 
-    def __init__(self, name: str, bucket: Bucket) -> None:
+    def __init__(self, name: str, bucket: Bucket, selection: Selection = EVERYTHING) -> None:
         self.name = name
         self.url = bucket.url
         self._bucket = bucket
+        self._selection = selection
         self._census = Census()
 
     def survey(self) -> Survey:
@@ -67,7 +69,8 @@ class ObjectSource:
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:
         """See ``Source.snapshot``: lists the bucket, once."""
         del workers
-        yield ObjectSnapshot(self._bucket, workspace, inventory.take(self._bucket, workspace))
+        taken = inventory.take(self._bucket, workspace, self._selection)
+        yield ObjectSnapshot(self._bucket, workspace, taken)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -89,6 +92,8 @@ class ObjectSnapshot:
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """See ``Snapshot.export``."""
+        if "excluded" in unit.spec:
+            return units.name_excluded(unit, self._inventory)
         if "number" in unit.spec:
             return pack.export(unit, self._bucket, self._inventory, sink, self._workspace)
         return large.export(unit, self._bucket, self._inventory, sink)

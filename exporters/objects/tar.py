@@ -5,16 +5,20 @@ times as long for one as it takes to hash a small object.
 from __future__ import annotations
 
 import hashlib
+import re
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 """What an archive ends with."""
 GENERATED = "_keys/"
 """Where members lie whose keys are not safe as file names."""
+OLDER = "_versions/"
+"""Where older versions lie, so that a pack that is unpacked shows the latest ones under their keys."""
 
 _NAME_BYTES = 100
 _LONGEST_NAME = 1000
 _LONGEST_SEGMENT = 255
+_VERSION = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _BEFORE_SIZE = b"0000644\0" + b"0000000\0" * 2
 _AFTER_TYPE = bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes(167)
 _SPACES = b" " * 8
@@ -22,10 +26,14 @@ _FIXED_SUM = sum(_BEFORE_SIZE) + sum(_AFTER_TYPE) + sum(_SPACES)
 _FILE, _PAX = b"0", b"x"
 
 
-def member_name(key: str) -> str:
+def member_name(key: str, older: str = "") -> str:
     """Return the key where it is a safe relative path, for the comfort of people who untar; else a name made
-    of its hash. The index says which member holds which key.
+    of its hash. Where it is not the latest one, ``older`` is the version's id. The index says which member holds
+    which key.
     """
+    if older:
+        version = older if _VERSION.fullmatch(older) else hashlib.sha256(older.encode()).hexdigest()[:32]
+        return f"{OLDER}{version}/{member_name(key)}"
     return key if _is_safe(key) else GENERATED + hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -50,7 +58,12 @@ def padding(size_bytes: int) -> bytes:
 
 
 def _is_safe(key: str) -> bool:
-    if not key or len(key.encode()) > _LONGEST_NAME or key.startswith(GENERATED) or not key.isprintable():
+    if (
+        not key
+        or len(key.encode()) > _LONGEST_NAME
+        or key.startswith((GENERATED, OLDER))
+        or not key.isprintable()
+    ):
         return False
     return all(
         segment not in {"", ".", ".."} and len(segment.encode()) <= _LONGEST_SEGMENT

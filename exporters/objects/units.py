@@ -1,5 +1,5 @@
-"""The inventory cut into units: packs of small objects, and large objects by themselves. Pure and
-deterministic.
+"""The inventory cut into units: packs of small objects, large objects by themselves, and what is not wanted.
+Pure and deterministic.
 """
 
 from __future__ import annotations
@@ -7,7 +7,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from exporters.base import Unit
+import pyarrow as pa
+
+from exporters.base import Gap, Outcome, Unit
+from exporters.objects import rows
 from exporters.objects.inventory import SMALL_BYTES, Inventory, Totals
 
 PACK_OBJECTS = 10_000
@@ -25,30 +28,47 @@ def pack_bytes(totals: Totals) -> int:
 
 def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
     """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its
-    spec names shard, first row and number of rows.
+    spec names shard, first row and number of rows. What is not wanted is a unit for each shard, which only names it.
     """
     target = pack_bytes(inventory.totals)
     number = 0
     for shard in range(inventory.totals.shards):
         table = inventory.shard(shard)
-        sizes: list[int] = table["size"].to_pylist()
+        sizes = inventory.sizes(shard)
         for start, end in runs(sizes, target):
-            small = [size for size in sizes[start:end] if size <= SMALL_BYTES]
+            small = [size for size in sizes[start:end] if size is not None and size <= SMALL_BYTES]
             spec = {"shard": shard, "start": start, "rows": end - start, "number": number}
             yield Unit(f"packs/{number:06d}", len(small), sum(small), spec)
             number += 1
         for row, size in enumerate(sizes):
-            if size > SMALL_BYTES:
+            if size is not None and size > SMALL_BYTES:
                 key = table["key"][row].as_py()
+                version = table["version_id"][row].as_py() if inventory.totals.versions else ""
                 spec = {"shard": shard, "start": row, "rows": 1}
-                yield Unit(f"large/{large_id(bucket, key)}", 1, size, spec)
+                yield Unit(f"large/{large_id(bucket, key, version)}", 1, size, spec)
+        if excluded := sizes.count(None):
+            yield Unit(f"excluded/{shard:06d}", 0, 0, {"shard": shard, "excluded": excluded})
 
 
-def runs(sizes: Sequence[int], target_bytes: int) -> Iterator[tuple[int, int]]:
+def name_excluded(unit: Unit, inventory: Inventory) -> Outcome:
+    """Do a unit of what is not wanted: each of it is a gap by name."""
+    gaps = [Gap(it.name, "excluded", reason) for _, it, reason in inventory.excluded(unit.spec["shard"])]
+    return Outcome(0, 0, gaps=gaps, facts={"inventory": inventory.totals.id})
+
+
+def excluded_rows(inventory: Inventory, bucket: str, shard: int) -> pa.Table:
+    """Return the work rows of what is not wanted of a shard."""
+    return rows.to_table(
+        rows.missing(bucket, at, it, Gap(it.name, "excluded", reason))
+        for at, it, reason in inventory.excluded(shard)
+    )
+
+
+def runs(sizes: Sequence[int | None], target_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield half-open row ranges whose small objects make one pack each; ranges without any are left out."""
     start = count = filled = 0
     for row, size in enumerate(sizes):
-        if size > SMALL_BYTES:
+        if size is None or size > SMALL_BYTES:
             continue
         if count and (filled + size > target_bytes or count == PACK_OBJECTS):
             yield start, row

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
+from exporters.base import Json
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.store.content import Content
 
 _NEEDED = ("key", "size", "sha256", "disposition")
+_NEEDED_OF_MARKER = ("key", "disposition")
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object that is in the bundle. ``file`` is the bundle's file that holds its bytes, from ``offset``;
-    hashes are hex digits. ``key`` is relative to the prefix that was exported.
+    """One version of an object, or a delete marker, that is in the bundle. ``file`` is the bundle's file that holds
+    its bytes, from ``offset``, empty for a delete marker; hashes are hex digits. ``key`` is relative to the prefix
+    that was exported. ``version_id`` is the source's, empty without versions. ``lock_until`` is ISO 8601.
     """
 
     key: str
     size_bytes: int
-    etag: str
     sha256: str
     md5: str
     crc64nvme: str
@@ -33,8 +36,23 @@ class ObjectRow:
     headers: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    extra: tuple[str, ...] = ()
-    """What the index knows of it that no target takes from us: lock, ACL, storage class."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    etag: str = ""
+    version_id: str = ""
+    is_latest: bool = True
+    is_delete_marker: bool = False
+    storage_class: str = "STANDARD"
+    lock_mode: str = ""
+    lock_until: str = ""
+    legal_hold: bool = False
+    acl: str = ""
+    encryption: str = ""
+    part_sizes: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The key, and which version where that is known."""
+        return f"{self.key} (version {self.version_id})" if self.version_id else self.key
 
     @property
     def content(self) -> Content:
@@ -44,10 +62,28 @@ class ObjectRow:
 
 def source_prefix(reader: BundleReader, source: str) -> str:
     """Return the prefix that was exported, empty for a whole bucket. Raises ``DamageError``."""
+    return str(bucket_details(reader, source).get("prefix", ""))
+
+
+def has_history(reader: BundleReader, source: str) -> bool:
+    """Tell whether the bundle has all versions of a bucket, not only the current ones. Raises ``DamageError``."""
+    return bool(bucket_details(reader, source).get("history"))
+
+
+def bucket_details(reader: BundleReader, source: str) -> Json:
+    """Return what the catalog says of a bucket. Raises ``DamageError``."""
     for row in reader.catalog():
         if row.source == source and row.kind == "bucket":
-            return str(row.details.get("prefix", ""))
+            return row.details
     raise DamageError(layout.CATALOG, expected=f"a bucket of the source {source}", found="none")
+
+
+def histories(rows: Iterable[ObjectRow]) -> Iterator[tuple[str, list[ObjectRow]]]:
+    """Yield each key with its versions and delete markers, oldest first: in the index they follow each other,
+    newest first.
+    """
+    for key, group in groupby(rows, key=lambda row: row.key):
+        yield key, list(group)[::-1]
 
 
 def object_rows(reader: BundleReader, source: str) -> Iterator[ObjectRow]:
@@ -55,7 +91,8 @@ def object_rows(reader: BundleReader, source: str) -> Iterator[ObjectRow]:
     prefix = source_prefix(reader, source)
     for batch in reader.index(source):
         for row in batch.to_pylist():
-            if any(row.get(name) is None for name in _NEEDED) and row.get("disposition") == "exported":
+            needed = _NEEDED_OF_MARKER if row.get("is_delete_marker") else _NEEDED
+            if any(row.get(name) is None for name in needed) and row.get("disposition") == "exported":
                 raise DamageError(
                     layout.source_file(source, "index/"), expected=f"the columns {_NEEDED}", found="none"
                 )
@@ -75,24 +112,25 @@ def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:
     return ObjectRow(
         key=row["key"].removeprefix(prefix),
         size_bytes=row["size"],
-        etag=row["etag"] or "",
-        sha256=row["sha256"],
+        sha256=row["sha256"] or "",
         md5=row["md5"] or "",
         crc64nvme=row["crc64nvme"] or "",
         modified=row["last_modified"],
-        file=layout.source_file(source, row["pack"] or row["large"]),
+        file="" if row["is_delete_marker"] else layout.source_file(source, row["pack"] or row["large"]),
         offset=row["offset"] or 0,
         headers=dict(row["headers"] or ()),
         metadata=dict(row["metadata"] or ()),
         tags=dict(row["tags"] or ()),
-        extra=tuple(_extra(row)),
+        checksums=dict(row["checksums"] or ()),
+        etag=row["etag"] or "",
+        version_id=row["version_id"] or "",
+        is_latest=row["is_latest"] is not False,
+        is_delete_marker=bool(row["is_delete_marker"]),
+        storage_class=row["storage_class"] or "STANDARD",
+        lock_mode=row["lock_mode"] or "",
+        lock_until=row["lock_until"] or "",
+        legal_hold=row["legal_hold"] == "ON",
+        acl=row["acl"] or "",
+        encryption=dict(row["other"] or ()).get("x-amz-server-side-encryption", ""),
+        part_sizes=tuple(row["part_sizes"] or ()),
     )
-
-
-def _extra(row: dict[str, Any]) -> Iterator[str]:
-    if row["lock_mode"] or row["legal_hold"] == "ON":
-        yield "object lock"
-    if row["storage_class"] not in {None, "", "STANDARD"}:
-        yield f"storage class {row['storage_class']}"
-    if row["acl"]:
-        yield "ACL"

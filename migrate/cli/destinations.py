@@ -17,6 +17,7 @@ from migrate.case import Endpoint
 from migrate.errors import UsageError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
+from migrate.store.base import MultipartStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,18 @@ def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None
 
 
 def restore_source(
-    reader: BundleReader, name: str, endpoint: Endpoint, *, workers: int, progress: Progress, merge: bool
+    reader: BundleReader,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    workers: int,
+    progress: Progress,
+    merge: bool,
+    account: MultipartStore,
 ) -> RestoreOutcome:
-    """Bring one source of the bundle up at the endpoint."""
+    """Bring one source of the bundle up at the endpoint. ``account`` is where the restore of a bucket says what the
+    target cannot hold.
+    """
     way = _way(endpoint)
     restore = _load(way.restore)
     outcome: RestoreOutcome
@@ -72,6 +82,7 @@ def restore_source(
             progress=progress,
             merge=merge,
             secrets=endpoint.reveal(),
+            account=account,
         )
         return outcome
     password = endpoint.reveal().get("password")

@@ -11,11 +11,22 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.state import SourceName
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
-from migrate.cli.options import CaseFile
+from migrate.cli.options import (
+    CaseFile,
+    CurrentOnly,
+    Exclude,
+    Include,
+    MaxSize,
+    MinSize,
+    NewerThan,
+    OlderThan,
+    Tag,
+)
 from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
@@ -24,6 +35,7 @@ from migrate.custody.keys import KeyFile
 from migrate.custody.signing import Signed
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
+from migrate.selection import from_words, parse_tags
 from migrate.store import open_place
 
 _SHOWN_GAPS = 10
@@ -107,8 +119,11 @@ def run_export(
     options: ExportOptions,
     *,
     signers: Sequence[KeyFile] = (),
+    selection: Selection = EVERYTHING,
 ) -> Exported:
-    """Export the sources to the place; the sealed bundle is signed by every key."""
+    """Export the sources to the place; the sealed bundle is signed by every key. ``selection`` goes before what the
+    case file chooses.
+    """
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
@@ -122,7 +137,7 @@ def run_export(
     def is_finished(name: str) -> bool:
         return any(source.name == name and source.finished for source in export_status(store).sources)
 
-    with open_sources(endpoints, is_finished=is_finished) as sources:
+    with open_sources(endpoints, is_finished=is_finished, selection=selection) as sources:
         outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
     return Exported(
         outcome, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
@@ -146,6 +161,14 @@ def export_command(
     ] = False,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    current_only: CurrentOnly = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    min_size: MinSize = None,
+    max_size: MaxSize = None,
+    newer_than: NewerThan = None,
+    older_than: OlderThan = None,
+    tag: Tag = None,
 ) -> Exported:
     """Write and seal a bundle of the sources.
 
@@ -159,5 +182,17 @@ def export_command(
         )
     endpoints = choose(parse_pairs(pairs or []), loaded)
     signers = load_keys(key, passphrase, loaded)
+    chosen = from_words(
+        {
+            "current_only": current_only,
+            "include": include or [],
+            "exclude": exclude or [],
+            "min_size": min_size,
+            "max_size": max_size,
+            "newer_than": newer_than,
+            "older_than": older_than,
+            "tags": parse_tags(tag or []),
+        }
+    )
     options = ExportOptions(seal_incomplete=seal_incomplete)
-    return run_export(session, endpoints, place, loaded, options, signers=signers)
+    return run_export(session, endpoints, place, loaded, options, signers=signers, selection=chosen)

@@ -19,6 +19,33 @@ CaseFile = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to the question.")]
 
+CurrentOnly = Annotated[
+    bool,
+    typer.Option("--current-only", help="Of a bucket that keeps versions, only the current ones."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Of buckets, only keys that match: 'photos/**', '*.jpg'."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Of buckets, no keys that match.")
+]
+MinSize = Annotated[
+    str | None, typer.Option("--min-size", metavar="SIZE", help="No smaller objects, such as 1K.")
+]
+MaxSize = Annotated[
+    str | None, typer.Option("--max-size", metavar="SIZE", help="No larger objects, such as 10M.")
+]
+NewerThan = Annotated[
+    str | None, typer.Option("--newer-than", metavar="TIME", help="Only objects changed since: 2026-11-25.")
+]
+OlderThan = Annotated[
+    str | None, typer.Option("--older-than", metavar="TIME", help="Only objects changed before.")
+]
+Tag = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag.")
+]
+
 _PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
 
 

@@ -28,6 +28,8 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
 
 _SHOWN = 20
+ACCOUNTS = "moveout-restored"
+"""The directory of accounts, one for each bundle, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,13 @@ class Restored:
                 f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
                 f" → {self.targets[one.source]}",
             )
+            if one.losses and one.account:
+                console.print(
+                    Text(
+                        f"  what the target cannot hold: {count_words(one.losses)} rows in {one.account}",
+                        style="dim",
+                    )
+                )
             for note in one.notes:
                 console.print(Text(f"  {note}", style="dim"))
             for finding in one.findings[:_SHOWN]:
@@ -77,19 +86,31 @@ def run_restore(
     *,
     merge: bool,
     signers: Sequence[KeyFile] = (),
+    account: str | None = None,
 ) -> Restored:
-    """Bring the named sources up from the bundle at a place; the custody log says so where there is a key."""
+    """Bring the named sources up from the bundle at a place; the custody log says so where there is a key.
+    ``account``: see the option.
+    """
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     started = time.monotonic()
     reader = BundleReader(store)
     check_pairs(reader, targets)
+    kept = open_place(account or f"{ACCOUNTS}/{reader.info.id}", note=session.progress.note)
     outcomes = []
     for name, endpoint in targets.items():
         default = TRANSFER_WORKERS if endpoint.url.startswith("s3:") else export_workers()
         workers = session.workers(default=default, case=case.workers if case else None)
         outcomes.append(
-            restore_source(reader, name, endpoint, workers=workers, progress=session.progress, merge=merge)
+            restore_source(
+                reader,
+                name,
+                endpoint,
+                workers=workers,
+                progress=session.progress,
+                merge=merge,
+                account=kept,
+            )
         )
     shown = {name: endpoint.shown for name, endpoint in targets.items()}
     details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
@@ -112,6 +133,14 @@ def restore_command(
     ] = False,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account",
+            metavar="PLACE",
+            help=f"Where a bucket's restore says what became of it (default: {ACCOUNTS}/ID).",
+        ),
+    ] = None,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -127,4 +156,4 @@ def restore_command(
             next_step="give NAME=URL …, or [[restore]] tables in the case file",
         )
     signers = load_keys(key, passphrase, loaded)
-    return run_restore(session, place, targets, loaded, merge=merge, signers=signers)
+    return run_restore(session, place, targets, loaded, merge=merge, signers=signers, account=account)

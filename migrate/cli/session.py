@@ -22,7 +22,8 @@ from exporters.errors import SourceError
 from migrate.cli.progress import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress import Progress
-from migrate.store.throttle import Throttle, parse_rate
+from migrate.rates import parse_rate
+from migrate.store.throttle import Throttle
 
 JSON_VERSION = 1
 _MAX_WORKERS = 256

@@ -12,6 +12,7 @@ from pathlib import Path
 from exporters.base import Exporter, Snapshot, Source, Survey, Workspace
 from exporters.bucket import Bucket
 from exporters.errors import SourceError
+from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load, redact
 from migrate.errors import UsageError
@@ -68,12 +69,16 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
 class _Host:
     """Lends clients and secrets to one source's exporter."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, selection: Selection) -> None:
         self._endpoint = endpoint
+        self._selection = selection
 
     def secret(self, name: str) -> str | None:
         secret = self._endpoint.secrets.get(name)
         return secret.reveal() if secret else None
+
+    def selection(self) -> Selection:
+        return self._selection
 
     def bucket(self, url: str) -> Bucket:
         from migrate.store.s3_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
@@ -123,7 +128,10 @@ def _nothing_is_finished(_name: str) -> bool:
 
 @contextlib.contextmanager
 def open_sources(
-    endpoints: Mapping[str, Endpoint], *, is_finished: Callable[[str], bool] = _nothing_is_finished
+    endpoints: Mapping[str, Endpoint],
+    *,
+    is_finished: Callable[[str], bool] = _nothing_is_finished,
+    selection: Selection = EVERYTHING,
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
     unless all of it was read by an earlier run.
@@ -132,7 +140,8 @@ def open_sources(
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
-                source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint))
+                chosen = endpoint.selection if selection == EVERYTHING else selection
+                source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint, chosen))
             except SourceError as exc:
                 if not is_finished(name):
                     raise

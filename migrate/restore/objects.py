@@ -1,4 +1,4 @@
-"""A source's objects from a bundle into a bucket.
+"""A source's objects from a bundle into a bucket, with their history where the bundle has one.
 
 Nothing but the bundle and the bucket is needed to go on after a crash: what the bucket holds already is
 listed and compared. A bucket that holds anything else is not touched.
@@ -6,28 +6,34 @@ listed and compared. A bucket that holds anything else is not touched.
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TypeVar
 
-from migrate.bundle import layout
-from migrate.bundle.objects import ObjectRow, failed_keys, object_rows, source_prefix
+from exporters.base import Loss
+from exporters.objects.oddities import Oddities
+from migrate.bundle.objects import ObjectRow, failed_keys, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UnreachableError
 from migrate.progress import Progress
-from migrate.restore import objects_keys
-from migrate.restore.objects_present import Present
-from migrate.restore.objects_write import Done, Job, Writer, batches
+from migrate.restore import objects_history, objects_write
+from migrate.restore.account import Account, VersionMap
+from migrate.restore.objects_history import History, HistoryWriter
+from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
+from migrate.restore.objects_settings import Settings
+from migrate.restore.objects_terms import STANDARD, Terms, is_of_concern
+from migrate.restore.objects_write import Done, Job, Writer
 from migrate.restore.outcome import RestoreOutcome
+from migrate.store.base import MultipartStore
 from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
+from migrate.store.s3_canary import ALWAYS, FIRST_MARKER, REPEATED_MARKER, probe, refused_markers
 
+T = TypeVar("T")
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
-_NOT_OURS = {"location", "acl", "ownership", "request-payment", "denied", "accelerate"}
-"""Settings that belong to the host or its accounts, and are what they are at the new one."""
 
 
 def restore_bucket(
@@ -39,9 +45,11 @@ def restore_bucket(
     progress: Progress,
     merge: bool = False,
     secrets: Mapping[str, str] | None = None,
+    account: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Write all objects of a source to a bucket with their headers, metadata and tags; then the bucket's
-    settings.
+    """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
+    where the bundle has them and the target keeps them; then the bucket's settings. ``account`` is where the restore
+    says what the target cannot hold, before it writes anything, and which version became which.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
@@ -49,36 +57,54 @@ def restore_bucket(
     not take is a finding.
     """
     target = open_target_bucket(target_url, secrets=secrets)
-    present = Present(target)
-    try:
-        plan = _survey(_Rows(reader, source, target), present, merge=merge)
-        progress.begin(f"restore {source}", items=plan.items, size_bytes=plan.size_bytes)
-        refused = objects_keys.refused(target, plan.oddities)
-        run = _Run(_Rows(reader, source, target), present, refused, progress)
-        done = run.write(workers)
-        progress.end()
-    finally:
-        present.close()
-    notes = list(_notes(reader, source, plan))
-    if not target.prefix and not source_prefix(reader, source):
-        notes += _restore_settings(reader, source, target, existing=plan.extra > 0)
-    findings = [*plan.findings, *run.findings(), *done.findings]
-    return RestoreOutcome(
-        source, done.items + run.skipped, done.size_bytes, run.skipped, tuple(findings), tuple(notes)
-    )
+    restore = _Restore(reader, source, target, Account(account, source), progress)
+    return restore.run(workers, merge=merge)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The objects of a source under the keys that they get at the target."""
+    """The objects of a source under the keys that they get at the target, each with the versions that are to be
+    restored, oldest first. ``flat``: only the current one. ``no_markers``: delete markers that the target does not
+    make (see ``s3_canary``).
+    """
 
     reader: BundleReader
     source: str
     target: TargetBucket
+    flat: str
+    no_markers: frozenset[str] = frozenset()
 
-    def __iter__(self) -> Iterator[tuple[str, ObjectRow]]:
-        for row in object_rows(self.reader, self.source):
-            yield self.target.prefix + row.key, row
+    def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
+        for key, rows in histories(object_rows(self.reader, self.source)):
+            kept = [row for row, reason in self._chosen(rows) if not reason]
+            if kept:
+                yield self.target.prefix + key, kept
+
+    def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
+        """Yield the versions that are not restored, each with the reason."""
+        if self.flat or self.no_markers:
+            for key, rows in histories(object_rows(self.reader, self.source)):
+                for row, reason in self._chosen(rows):
+                    if reason:
+                        yield self.target.prefix + key, row, reason
+
+    def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
+        before: ObjectRow | None = None
+        for row in rows:
+            reason = ""
+            if self.flat and (row.is_delete_marker or not row.is_latest):
+                reason = self.flat
+            elif row.is_delete_marker and before is None and FIRST_MARKER in self.no_markers:
+                reason = f"the target makes no delete marker {FIRST_MARKER}"
+            elif row.is_delete_marker and before and before.is_delete_marker and self._makes_no_second:
+                reason = f"the target makes no delete marker {REPEATED_MARKER}"
+            if not reason:
+                before = row
+            yield row, reason
+
+    @property
+    def _makes_no_second(self) -> bool:
+        return REPEATED_MARKER in self.no_markers
 
 
 @dataclass(slots=True)
@@ -88,20 +114,139 @@ class _Plan:
     items: int = 0
     size_bytes: int = 0
     extra: int = 0
+    concerns: int = 0
     oddities: set[str] = field(default_factory=set)
-    left_behind: dict[str, int] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
     findings: list[str] = field(default_factory=list)
 
 
+class _Restore:
+    """One restore: look, tell, write."""
+
+    def __init__(
+        self, reader: BundleReader, source: str, target: TargetBucket, account: Account, progress: Progress
+    ) -> None:
+        self._reader, self._source, self._target = reader, source, target
+        self._account, self._progress = account, progress
+        self._settings = Settings(reader, source, target)
+        self._notes: list[str] = []
+
+    def run(self, workers: int, *, merge: bool) -> RestoreOutcome:
+        """Do all of it."""
+        history = has_history(self._reader, self._source)
+        flat = self._why_flat() if history else ""
+        with_versions = history and not flat
+        no_markers = refused_markers(self._target) if with_versions else frozenset[str]()
+        rows = _Rows(self._reader, self._source, self._target, flat, no_markers)
+        present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
+        try:
+            plan = _survey(rows, present, merge=merge)
+            terms = self._look(plan)
+            losses = [] if plan.extra else self._settings.write_first()
+            terms = replace(terms, encrypts=bool(self._target.setting("encryption")))
+            told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
+            self._account.write_losses(told)
+            self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
+            run = _Run(rows, present, terms, self._progress)
+            with self._account.versions() as moved:
+                done = run.write(workers, moved if with_versions else None)
+            self._progress.end()
+        finally:
+            present.close()
+        self._finish(plan, flat)
+        findings = (*plan.findings, *run.findings(), *done.findings)
+        outcome = RestoreOutcome(
+            self._source,
+            done.items + run.skipped,
+            done.size_bytes,
+            run.skipped,
+            findings,
+            tuple(self._notes),
+            self._account.losses,
+            self._account.place,
+        )
+        self._account.write_json("account.json", outcome.as_json() | {"target": self._target.url})
+        return outcome
+
+    def _why_flat(self) -> str:
+        """Return why the target cannot have older versions; nothing where it can. Switches nothing on that was not
+        asked for: a bucket that holds objects without versions is left as it is.
+        """
+        if self._target.versioning() == "Enabled":
+            return ""
+        if next(self._target.list(prefix=""), None) is not None:
+            return "the bucket holds objects and keeps no versions"
+        try:
+            self._target.configure("versioning", {"Status": "Enabled"})
+        except UnreachableError:
+            raise
+        except MoveoutError as exc:
+            return f"the target keeps no versions ({exc})"
+        return "" if self._target.versioning() == "Enabled" else "the target keeps no versions"
+
+    def _look(self, plan: _Plan) -> Terms:
+        """Try the target out, and keep the record."""
+        found = probe(self._target, keys=plan.oddities, classes=plan.classes - {STANDARD})
+        if not found.probed:
+            self._notes.append(f"the target was not tried out: {found.why}")
+        self._account.write_json("capabilities.json", found.as_json())
+        return Terms(found.object_lock, found.refused_keys, found.refused_classes)
+
+    def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
+        yield from self._settings.losses_before()
+        name = self._target.name
+        yield Loss(name, "last modified", "every object has the time of its restore")
+        if with_versions:
+            yield Loss(
+                name, "version ids", "the target gives its own; versions.parquet says which became which"
+            )
+
+    def _finish(self, plan: _Plan, flat: str) -> None:
+        """Write the settings, and say what people should know."""
+        if flat:
+            self._notes.append(f"only current versions were restored: {flat}")
+        missing = sum(1 for _ in failed_keys(self._reader, self._source))
+        if missing:
+            self._notes.append(
+                f"{missing} objects of the source are not in the bundle; data/gaps.parquet names them"
+            )
+        if plan.extra and self._settings.wanted:
+            self._notes.append("the bucket held objects before, so its settings were left as they are")
+        elif self._settings.wanted:
+            lost = self._settings.write_last()
+            self._account.losses += len(lost)
+            self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
+
+
+def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
+    """Yield what will not be at the target, version by version; looks at none where that cannot be."""
+    if plan.concerns or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}:
+        kinds = Oddities(ALWAYS & terms.refused_keys.keys())
+        for key, versions in rows:
+            refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
+            for row in versions:
+                if refused:
+                    reason = f"it has {refused[0]}: the target {terms.refused_keys[refused[0]]}"
+                    yield Loss(_name(key, row), "object", reason)
+                else:
+                    yield from terms.losses(key, row)
+    for key, row, reason in rows.left_out():
+        yield Loss(_name(key, row), "delete marker" if row.is_delete_marker else "version", reason)
+
+
+def _name(key: str, row: ObjectRow) -> str:
+    return f"{key} (version {row.version_id})" if row.version_id else key
+
+
 def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
-    plan, kinds, target = _Plan(), objects_keys.Oddities(), rows.target
-    for key, row in rows:
-        plan.items += 1
-        plan.size_bytes += row.size_bytes
-        plan.oddities |= kinds.of(key, row.size_bytes)
-        for what in row.extra:
-            plan.left_behind[what] = plan.left_behind.get(what, 0) + 1
-        if present.matches(key, row) is False:
+    plan, kinds, target = _Plan(), Oddities(), rows.target
+    for key, versions in rows:
+        plan.items += len(versions)
+        plan.size_bytes += sum(row.size_bytes for row in versions)
+        plan.oddities |= kinds.of(key, versions[-1].size_bytes)
+        plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
+        plan.concerns += sum(map(is_of_concern, versions))
+        if present.begun(key, versions) is None:
             if not merge:
                 raise _not_empty(target, key, "an object of that key with other content")
             plan.findings.append(f"{key}: the bucket holds another object of this key; it was left alone")
@@ -123,40 +268,26 @@ def _not_empty(target: TargetBucket, key: str, what: str) -> NotEmptyError:
 class _Run:
     """The writing."""
 
-    def __init__(self, rows: _Rows, present: Present, refused: Mapping[str, str], progress: Progress) -> None:
-        self._rows = rows
-        self._present, self._refused, self._progress = present, refused, progress
-        self._writer = Writer(rows.reader.store, rows.target, progress)
+    def __init__(self, rows: _Rows, present: Present, terms: Terms, progress: Progress) -> None:
+        self._rows, self._present, self._terms, self._progress = rows, present, terms, progress
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
         self.skipped = 0
 
-    def write(self, workers: int) -> Done:
-        """Write what is not there yet."""
-        items = size_bytes = 0
-        findings: list[str] = []
-        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-restore") as executor:
-            under_way: deque[Future[Done]] = deque()
-            try:
-                for batch in batches(self._jobs()):
-                    under_way.append(executor.submit(self._writer.write, batch))
-                    while len(under_way) > workers:
-                        done = under_way.popleft().result()
-                        items, size_bytes = items + done.items, size_bytes + done.size_bytes
-                        findings += done.findings
-                while under_way:
-                    done = under_way.popleft().result()
-                    items, size_bytes = items + done.items, size_bytes + done.size_bytes
-                    findings += done.findings
-            finally:
-                for future in under_way:
-                    future.cancel()
-        return Done(items, size_bytes, tuple(findings))
+    def write(self, workers: int, moved: VersionMap | None) -> Done:
+        """Write what is not there yet; with all its versions where there is a map to note them in."""
+        store, target = self._rows.reader.store, self._rows.target
+        if moved is None:
+            jobs = (Job(one.key, one.rows[-1]) for one in self._wanted(None))
+            writer = Writer(store, target, self._progress, self._terms)
+            return _all(writer.write, objects_write.batches(jobs), workers, None)
+        history_writer = HistoryWriter(store, target, self._progress, self._terms)
+        return _all(history_writer.write, objects_history.batches(self._wanted(moved)), workers, moved)
 
     def findings(self) -> Iterator[str]:
         """Yield what the target does not take, the first keys of each kind by name."""
         for oddity, keys in self._refused_keys.items():
-            what = f"the target {self._refused[oddity]}"
+            what = f"the target {self._terms.refused_keys[oddity]}"
             for key in keys:
                 yield f"{key!r} has {oddity}: {what}; not restored"
             if self._refused_count[oddity] > _NAMED:
@@ -167,48 +298,54 @@ class _Run:
         if self._refused_count[oddity] <= _NAMED:
             self._refused_keys.setdefault(oddity, []).append(key)
 
-    def _jobs(self) -> Iterator[Job]:
-        kinds = objects_keys.Oddities()
-        for key, row in self._rows:
-            refused = sorted(kinds.of(key, row.size_bytes) & self._refused.keys())
+    def _wanted(self, moved: VersionMap | None) -> Iterator[History]:
+        kinds = Oddities(ALWAYS & self._terms.refused_keys.keys())
+        for key, rows in self._rows:
+            refused = sorted(kinds.of(key, rows[-1].size_bytes) & self._terms.refused_keys.keys())
             if refused:
                 self._refuse(refused[0], key)
                 continue
-            same = self._present.matches(key, row)
-            if same:
-                self.skipped += 1
-                self._progress.skip(items=1, size_bytes=row.size_bytes)
-            elif same is None:
-                yield Job(key, row)
+            there = self._present.begun(key, rows)
+            if there is None:
+                continue
+            if there:
+                self._skip(rows[: len(there)])
+                if moved is not None:
+                    pairs = zip(rows, there, strict=False)
+                    moved.add((key, row.version_id, it.version_id, row.is_delete_marker) for row, it in pairs)
+            if len(there) < len(rows):
+                yield History(key, rows[len(there) :], len(there))
+
+    def _skip(self, rows: Sequence[ObjectRow]) -> None:
+        self.skipped += len(rows)
+        self._progress.skip(items=len(rows), size_bytes=sum(row.size_bytes for row in rows))
 
 
-def _notes(reader: BundleReader, source: str, plan: _Plan) -> Iterator[str]:
-    missing = sum(1 for _ in failed_keys(reader, source))
-    if missing:
-        yield f"{missing} objects of the source are not in the bundle; data/gaps.parquet names them"
-    for what, count in sorted(plan.left_behind.items()):
-        yield f"{what}: {count} objects had it at the source and have the target's default now"
+def _all(
+    write: Callable[[list[T]], Done], batches: Iterable[list[T]], workers: int, moved: VersionMap | None
+) -> Done:
+    """Write batches by threads, a few ahead."""
+    items = size_bytes = 0
+    findings: list[str] = []
 
+    def take(future: Future[Done]) -> None:
+        nonlocal items, size_bytes
+        done = future.result()
+        items, size_bytes = items + done.items, size_bytes + done.size_bytes
+        findings.extend(done.findings)
+        if moved is not None:
+            moved.add(done.moved)
 
-def _restore_settings(
-    reader: BundleReader, source: str, target: TargetBucket, *, existing: bool
-) -> Iterator[str]:
-    """Write the settings that can be written and differ; say what was not."""
-    file = next(reader.source_files(source, "bucket.json"), None)
-    if file is None:
-        return
-    if existing:
-        yield "the bucket held objects before, so its settings were left as they are"
-        return
-    wanted: dict[str, Any] = json.loads(reader.read_checked(file))
-    there = json.loads(json.dumps(target.configuration(), default=str))
-    for name, value in sorted(wanted.items()):
-        if name in _NOT_OURS or there.get(name) == value:
-            continue
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-restore") as executor:
+        under_way: deque[Future[Done]] = deque()
         try:
-            if not target.configure(name, value):
-                yield f"the bucket's {name} is in {layout.source_file(source, 'bucket.json')}; set it by hand"
-        except UnreachableError:
-            raise
-        except MoveoutError as exc:
-            yield f"the bucket's {name} could not be set ({exc})"
+            for batch in batches:
+                under_way.append(executor.submit(write, batch))
+                while len(under_way) > workers:
+                    take(under_way.popleft())
+            while under_way:
+                take(under_way.popleft())
+        finally:
+            for future in under_way:
+                future.cancel()
+    return Done(items, size_bytes, tuple(findings))

@@ -2,35 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
+from exporters.bucket import ObjectSummary
 from migrate.bundle.objects import ObjectRow
 from migrate.store.s3_bucket_write import TargetBucket
-from migrate.store.s3_listing import Listed
+from migrate.store.s3_listing import Listed, ListedVersions
 
 _SAME, _OTHER = "same", "other"
 
 
-class Present:
+class Present(Protocol):
     """The target as it was when the restore began. For one thread at a time."""
+
+    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
+        """Return the versions of a key that are there and are the first of ``rows`` (oldest first); None where
+        something else is there.
+        """
+        ...
+
+    def foreign(self) -> str | None:
+        """Return a key that was asked for by nobody, or None."""
+        ...
+
+    def close(self) -> None:
+        """Forget it."""
+        ...
+
+
+class PresentObjects:
+    """``Present`` of a bucket whose versions are of no concern."""
 
     def __init__(self, target: TargetBucket) -> None:
         self._target = target
         self._listed = Listed(target.list())
 
-    def matches(self, key: str, row: ObjectRow) -> bool | None:
-        """Tell whether the target's object of this key has the row's content; None where there is none."""
+    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
+        """See ``Present.begun``; of one row."""
         found = self._listed.find(key)
         if found is None:
-            return None
+            return ()
         summary, mark = found
         if not mark:
-            mark = _SAME if self._target.holds(summary, row.content) else _OTHER
+            mark = _SAME if self._target.holds(summary, rows[-1].content) else _OTHER
             self._listed.mark(key, mark)
-        return mark == _SAME
+        return (summary,) if mark == _SAME else None
 
     def foreign(self) -> str | None:
-        """Return a key that was asked for by nobody, or None."""
+        """See ``Present.foreign``."""
         return next(self._listed.unmarked(), None)
 
     def close(self) -> None:
-        """Forget it."""
+        """See ``Present.close``."""
+        self._listed.close()
+
+
+class PresentVersions:
+    """``Present`` of a bucket with all its versions."""
+
+    def __init__(self, target: TargetBucket) -> None:
+        self._target = target
+        self._listed = ListedVersions(target.list_versions())
+
+    def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
+        """See ``Present.begun``."""
+        found, mark = self._listed.of(key)
+        if not found:
+            return ()
+        if not mark:
+            mark = _SAME if self._begins(found, rows) else _OTHER
+            self._listed.mark(key, mark)
+        return found if mark == _SAME else None
+
+    def _begins(self, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
+        return len(found) <= len(rows) and all(
+            self._is(summary, row) for summary, row in zip(found, rows, strict=False)
+        )
+
+    def _is(self, summary: ObjectSummary, row: ObjectRow) -> bool:
+        if summary.is_delete_marker or row.is_delete_marker:
+            return summary.is_delete_marker == row.is_delete_marker
+        return self._target.holds(summary, row.content)
+
+    def foreign(self) -> str | None:
+        """See ``Present.foreign``."""
+        return next(self._listed.unmarked(), None)
+
+    def close(self) -> None:
+        """See ``Present.close``."""
         self._listed.close()

@@ -21,11 +21,13 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.progress import Progress
+from migrate.restore.account import Moved
+from migrate.restore.objects_terms import Terms, has_own_parts, in_parts
 from migrate.store.base import Part, Store
 from migrate.store.checksums import crc64nvme
-from migrate.store.retry import Retrying, patiently
-from migrate.store.s3_bucket_write import PUT_BYTES, Description, TargetBucket, is_md5
-from migrate.store.sizes import part_bytes_for
+from migrate.store.retry import Retrying
+from migrate.store.s3_bucket_write import Description, TargetBucket, is_md5
+from migrate.store.sizes import part_bytes_for, part_sizes
 
 BATCH_BYTES = 16 * 2**20
 BATCH_OBJECTS = 1000
@@ -51,14 +53,15 @@ class Done:
     items: int
     size_bytes: int
     findings: tuple[str, ...]
+    moved: tuple[Moved, ...] = ()
 
 
 def batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Gather jobs into batches; an object above ``PUT_BYTES`` is one by itself."""
+    """Gather jobs into batches; an object that goes in parts is one by itself."""
     gathered: list[Job] = []
     size_bytes = 0
     for job in jobs:
-        if job.row.size_bytes > PUT_BYTES:
+        if in_parts(job.row):
             yield [job]
             continue
         if gathered and (size_bytes + job.row.size_bytes > BATCH_BYTES or len(gathered) == BATCH_OBJECTS):
@@ -77,18 +80,19 @@ class Writer:
     store: Store
     target: TargetBucket
     progress: Progress
+    terms: Terms
 
     def write(self, batch: Sequence[Job]) -> Done:
         """Write one batch."""
-        if len(batch) == 1 and batch[0].row.size_bytes > PUT_BYTES:
-            with _LARGE_AT_ONCE:
-                return self._write_large(batch[0])
+        if len(batch) == 1 and in_parts(batch[0].row):
+            described = self.terms.describe(batch[0].key, batch[0].row)
+            return upload(self.store, self.target, batch[0], described, self.progress)
         findings: list[str] = []
         sent: deque[Job] = deque()
         items = size_bytes = 0
         for written in self.target.put_all(self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES):
             job = sent.popleft()
-            fault = _fault(job, written.etag, written.error)
+            fault = fault_of(job, written.etag, written.error)
             if fault:
                 findings.append(fault)
                 continue
@@ -100,7 +104,7 @@ class Writer:
     def _bodies(
         self, batch: Sequence[Job], sent: deque[Job], findings: list[str]
     ) -> Iterator[tuple[Description, bytes]]:
-        for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset))):
+        for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
             start = run[0].row.offset
             end = run[-1].row.offset + run[-1].row.size_bytes
             data = self._read(run[0].row.file, start, end - start)
@@ -108,10 +112,10 @@ class Writer:
                 at = job.row.offset - start
                 body = data[at : at + job.row.size_bytes]
                 if hashlib.sha256(body).hexdigest() != job.row.sha256:
-                    findings.append(_damaged(job))
+                    findings.append(damaged(job))
                     continue
                 sent.append(job)
-                yield describe(job), body
+                yield self.terms.describe(job.key, job.row), body
 
     def _read(self, file: str, start: int, length: int) -> bytes:
         """Return a range of the bundle; a file that is not there has no bytes, which the hashes will tell."""
@@ -120,17 +124,20 @@ class Writer:
         except GoneError:
             return b""
 
-    def _write_large(self, job: Job) -> Done:
-        try:
-            _Upload(self.store, self.target, job, self.progress).run()
-        except DamageError as exc:
-            return Done(0, 0, (f"{job.key}: {exc}; not restored",))
-        except (UnreachableError, NoSpaceError, NotAllowedError):
-            raise
-        except MoveoutError as exc:
-            return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
-        self.progress.advance(items=1)
-        return Done(1, job.row.size_bytes, ())
+
+def upload(store: Store, target: TargetBucket, job: Job, described: Description, progress: Progress) -> Done:
+    """Write one object in parts. Raises what stops the whole restore."""
+    try:
+        with _LARGE_AT_ONCE:
+            _Upload(store, target, job, described, progress).run()
+    except DamageError as exc:
+        return Done(0, 0, (f"{job.key}: {exc}; not restored",))
+    except (UnreachableError, NoSpaceError, NotAllowedError):
+        raise
+    except MoveoutError as exc:
+        return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
+    progress.advance(items=1)
+    return Done(1, job.row.size_bytes, ())
 
 
 @dataclass(slots=True)
@@ -140,6 +147,7 @@ class _Upload:
     store: Store
     target: TargetBucket
     job: Job
+    described: Description
     progress: Progress
 
     def run(self) -> None:
@@ -147,7 +155,7 @@ class _Upload:
         patient = Retrying(parts)
         upload, there = self._find(patient)
         if upload is None:
-            upload = patiently(lambda: parts.begin_described(describe(self.job)))
+            upload = parts.begin_described(self.described)
         sha256, crc = hashlib.sha256(), 0
         sent: list[Part] = []
         with ThreadPoolExecutor(_PARTS_AHEAD) as executor:
@@ -180,10 +188,13 @@ class _Upload:
         return newest.id, {it.number: it for it in patient.parts(newest.key, newest.id)}
 
     def _pieces(self) -> Iterator[bytes]:
-        row = self.job.row
-        part_bytes = part_bytes_for(row.size_bytes)
-        for start in range(0, row.size_bytes, part_bytes):
-            yield self.store.read(row.file, row.offset + start, min(part_bytes, row.size_bytes - start))
+        row, start = self.job.row, 0
+        own = has_own_parts(row)
+        for size_bytes in (
+            row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
+        ):
+            yield self.store.read(row.file, row.offset + start, size_bytes)
+            start += size_bytes
 
     def _arrived(self, future: Future[Part]) -> Part:
         part = future.result()
@@ -191,13 +202,13 @@ class _Upload:
         return part
 
 
-def runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Split jobs, ordered by file and offset, into those that one read fetches."""
+def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
+    """Split jobs, ordered by file and offset, into those that one read of so many bytes fetches."""
     run: list[Job] = []
     for job in jobs:
         row = job.row
         together = run and run[0].row.file == row.file
-        if together and row.offset + row.size_bytes - run[0].row.offset <= READ_BYTES:
+        if together and row.offset + row.size_bytes - run[0].row.offset <= most_bytes:
             run.append(job)
             continue
         if run:
@@ -205,12 +216,6 @@ def runs(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         run = [job]
     if run:
         yield run
-
-
-def describe(job: Job) -> Description:
-    """Return what goes along with the bytes."""
-    row = job.row
-    return Description(job.key, row.headers, row.metadata, row.tags)
 
 
 def _is_part(part: Part | None, body: bytes) -> bool:
@@ -221,7 +226,8 @@ def _is_part(part: Part | None, body: bytes) -> bool:
     return part.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
-def _fault(job: Job, etag: str, error: MoveoutError | None) -> str | None:
+def fault_of(job: Job, etag: str, error: MoveoutError | None) -> str | None:
+    """Return what is wrong with what was written, None where nothing is. Raises what stops the whole restore."""
     if error is None:
         differs = is_md5(etag) and bool(job.row.md5) and etag != job.row.md5
         return f"{job.key}: the target answers with the ETag {etag}, not {job.row.md5}" if differs else None
@@ -230,5 +236,6 @@ def _fault(job: Job, etag: str, error: MoveoutError | None) -> str | None:
     return f"{job.key}: the target does not take it ({error})"
 
 
-def _damaged(job: Job) -> str:
+def damaged(job: Job) -> str:
+    """Return what is to be said of bytes that are not those of the index."""
     return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
     """``items`` rows or objects of the source in the target now, of them ``skipped_items`` there already from
     an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in
-    the bundle (none: it is equal); ``notes`` what the user should know.
+    the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss
+    ledger, which lies with its account at ``account``.
     """
 
     source: str
@@ -18,3 +20,9 @@ class RestoreOutcome:
     skipped_items: int = 0
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    losses: int = 0
+    account: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is kept."""
+        return asdict(self) | {"findings": list(self.findings), "notes": list(self.notes)}

@@ -9,10 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from html import unescape
 from typing import Any
-from urllib.parse import unquote_plus
 from xml.etree import ElementTree as ET
 
 from exporters.bucket import Fetched, ObjectSummary
@@ -39,10 +36,10 @@ from migrate.store.s3_configuration import read_configuration
 from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
+from migrate.store.s3_pages import PAGE_KEYS, Pages, objects_request, parse_versions, versions_request
 
-PAGE_KEYS = 1000
-_TOKEN = re.compile(rb"<NextContinuationToken>([^<]+)</NextContinuationToken>")
-"""S3's maximum for one page of a listing."""
+_OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
+_PARTS_ASKED = 200
 _COUNTS_TAGS = ("amazons3", "minio", "versitygw")
 """Servers known to send ``x-amz-tagging-count``; any other is asked for the tags of every object."""
 
@@ -57,6 +54,7 @@ class S3Bucket:
         self.boto = s3_client.client(location)
         self.client = CrtClient(self.boto, location)
         self.requests = Stream(self.client)
+        self.pages = Pages(self.requests, self.url)
         self._lanes = Lanes(self.boto, location, self.requests)
         self.server = ""
         self._no_tags = False
@@ -64,7 +62,7 @@ class S3Bucket:
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
         try:
-            response = self.client.call(self._page_request(self.prefix, "", "", 1))
+            response = self.client.call(objects_request(self.prefix, "", "", 1))
         except GoneError as exc:
             raise GoneError(
                 f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
@@ -85,14 +83,13 @@ class S3Bucket:
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
-        request = Request("HeadObject", "HEAD", summary.key, headers=_pinned(summary))
-        answers = self.requests.run([Job(summary, request, 0)], window_bytes=0, also=self._ask_tags)
+        answers = self.requests.run([Job(summary, _head(summary), 0)], window_bytes=0, also=self._ask_tags)
         with _as_source_errors(self.url):
             return self._fetched(next(answers), body=False)
 
     def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
-        jobs = (Job(it, Request("HeadObject", "HEAD", it.key, headers=_pinned(it)), 0) for it in wanted)
+        jobs = (Job(it, _head(it), 0) for it in wanted)
         with _as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0, also=self._ask_tags):
                 yield self._fetched(answer, body=False)
@@ -122,8 +119,64 @@ class S3Bucket:
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """See ``Bucket.list``."""
         with _as_source_errors(self.url):
-            for page in self.pages(start_after):
+            for page in self.pages.objects(self.prefix, start_after):
                 yield from page
+
+    def list_versions(self, *, after: tuple[str, str] = ("", "")) -> Iterator[ObjectSummary]:
+        """See ``Bucket.list_versions``."""
+        with _as_source_errors(self.url):
+            for page in self.pages.versions(self.prefix, after):
+                yield from page
+
+    def keeps_versions(self) -> bool | None:
+        """See ``Bucket.keeps_versions``."""
+        with _as_source_errors(self.url):
+            try:
+                answer = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
+            except NotAllowedError:
+                return self._shows_versions()
+            except UnreachableError:
+                raise
+            except MoveoutError:  # the server knows no versions
+                return False
+        return b"<Status>" in answer.body
+
+    def _shows_versions(self) -> bool | None:
+        """Look at the listing of versions where the setting may not be read."""
+        try:
+            response = self.requests.call(versions_request(self.prefix, ("", ""), PAGE_KEYS))
+        except NotAllowedError:
+            return None
+        page = parse_versions(ET.fromstring(response.body))  # noqa: S314 - see s3_pages
+        return any(one.version_id != "null" for one in page)
+
+    def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:
+        """See ``Bucket.part_sizes``. Parts are taken to be equal but for the last where that gives the size
+        and the number of parts that the ETag tells; else each is asked for, if they are not very many.
+        """
+        count = int(summary.etag.rpartition("-")[2]) if _OF_PARTS.fullmatch(summary.etag) else 0
+        if count < 2:
+            return [summary.size_bytes] * count
+        first = self._part_size(summary, 1)
+        if first and (count - 1) * first < summary.size_bytes <= count * first:
+            return [first] * (count - 1) + [summary.size_bytes - (count - 1) * first]
+        if not first or count > _PARTS_ASKED:
+            return ()
+        found = [first] + [self._part_size(summary, number) for number in range(2, count + 1)]
+        return found if sum(found) == summary.size_bytes else ()
+
+    def _part_size(self, summary: ObjectSummary, number: int) -> int:
+        """Return the size of a part; 0 where the server does not tell."""
+        query = _which(summary) | {"partNumber": str(number)}
+        with _as_source_errors(self.url):
+            try:
+                headers = self.requests.call(Request("HeadObject", "HEAD", summary.key, query=query)).headers
+            except UnreachableError:
+                raise
+            except MoveoutError:
+                return 0
+        size_bytes = int(headers.get("content-length", "0"))
+        return size_bytes if size_bytes < summary.size_bytes else 0
 
     def crc64nvme(self, data: bytes, previous: int = 0) -> int:
         """See ``Bucket.crc64nvme``."""
@@ -134,7 +187,7 @@ class S3Bucket:
         with _as_source_errors(self.url):
             for summary in samples:
                 try:
-                    self.requests.call(_tags_request(summary.key))
+                    self.requests.call(_tags_request(summary))
                 except NotAllowedError:
                     return False
                 except GoneError:
@@ -155,7 +208,7 @@ class S3Bucket:
         count = headers.get("x-amz-tagging-count")
         if count is None and (self._no_tags or self.server.lower().startswith(_COUNTS_TAGS)):
             return None
-        return None if count == "0" else _tags_request(summary.key)
+        return None if count == "0" else _tags_request(summary)
 
     def _fetched(self, answer: Answer[ObjectSummary], *, body: bool = True) -> Fetched:
         summary, response = answer.item, answer.response
@@ -165,38 +218,10 @@ class S3Bucket:
             if body:
                 _whole(response, summary, summary.size_bytes)
             checked = body and _check(response, summary.key)
-            tags = _tags(answer.also)
+            tags = _tags(answer.also, summary.key)
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags, checked=checked)
-
-    def pages(self, start_after: str = "", *, prefix: str | None = None) -> Iterator[Sequence[ObjectSummary]]:
-        """Yield the listing page by page, of the whole prefix or of another one. Raises ``MoveoutError``."""
-        within = self.prefix if prefix is None else prefix
-        request = self._page_request(within, start_after, "", PAGE_KEYS)
-        ahead = self.client.send(request)
-        while True:
-            try:
-                response = ahead.wait()
-            except UnreachableError:
-                response = self.requests.call(request)
-            root = None
-            token = _next_token(response.body)
-            if token is None:
-                root = ET.fromstring(response.body)  # noqa: S314 - see the import
-                token = _parsed_token(root, self.url)
-            if token:
-                request = self._page_request(within, "", token, PAGE_KEYS)
-                ahead = self.client.send(request)  # the server works on it while this page is parsed and used
-            yield parse_page(ET.fromstring(response.body) if root is None else root)  # noqa: S314
-            if not token:
-                return
-
-    def _page_request(self, prefix: str, start_after: str, token: str, count: int) -> Request:
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(count)}
-        given = {"prefix": prefix, "start-after": start_after, "continuation-token": token}
-        query |= {name: value for name, value in given.items() if value}
-        return Request("ListObjectsV2", "GET", query=query)
 
 
 def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Bucket:
@@ -208,45 +233,6 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
         bucket = S3Bucket(s3_client.parse(url, secrets=secrets))
         bucket.check()
         return bucket
-
-
-def _next_token(body: bytes) -> str | None:
-    """Return how to go on after a page, by a glance at its bytes; None where only parsing it can tell."""
-    found = _TOKEN.search(body)
-    if found is None or b"<IsTruncated>true</IsTruncated>" not in body:
-        return None
-    return unescape(found[1].decode())
-
-
-def _parsed_token(root: Any, url: str) -> str:
-    """Return how to go on after a page, empty after the last."""
-    if root.findtext("{*}IsTruncated") != "true":
-        return ""
-    token = root.findtext("{*}NextContinuationToken") or ""
-    if not token:
-        raise UnreachableError(f"{url}: the listing breaks off without saying how to go on")
-    return token
-
-
-def parse_page(root: Any) -> list[ObjectSummary]:
-    """Return the objects on a page of ListObjectsV2. Keys are decoded where the server says that they are
-    encoded (as in a query: ``+`` is a space); versitygw is asked for that and does not.
-    """
-    encoded = root.findtext("{*}EncodingType") == "url"
-    page = []
-    for contents in root.iterfind("{*}Contents"):
-        found = {element.tag.rpartition("}")[2]: element.text or "" for element in contents}
-        key = found["Key"]
-        page.append(
-            ObjectSummary(
-                key=unquote_plus(key, errors="strict") if encoded else key,
-                size_bytes=int(found["Size"]),
-                etag=found.get("ETag", "").strip('"'),
-                modified=datetime.fromisoformat(found["LastModified"]),
-                storage_class=found.get("StorageClass") or "STANDARD",
-            )
-        )
-    return page
 
 
 def source_error(exc: MoveoutError) -> SourceError:
@@ -284,17 +270,28 @@ def _get(summary: ObjectSummary, start: int = 0, length: int | None = None) -> R
     if length is not None:
         del headers["x-amz-checksum-mode"]
         headers["Range"] = f"bytes={start}-{start + length - 1}"
-    return Request("GetObject", "GET", summary.key, headers=headers)
+    return Request("GetObject", "GET", summary.key, _which(summary), headers)
 
 
-def _tags_request(key: str) -> Request:
-    return Request("GetObjectTagging", "GET", key, query={"tagging": ""})
+def _head(summary: ObjectSummary) -> Request:
+    return Request("HeadObject", "HEAD", summary.key, _which(summary), _pinned(summary))
 
 
-def _tags(response: Response | None) -> dict[str, str]:
+def _which(summary: ObjectSummary) -> dict[str, str]:
+    return {"versionId": summary.version_id} if summary.version_id else {}
+
+
+def _tags_request(summary: ObjectSummary) -> Request:
+    return Request("GetObjectTagging", "GET", summary.key, query={"tagging": ""} | _which(summary))
+
+
+def _tags(response: Response | None, key: str) -> dict[str, str]:
     if response is None:
         return {}
-    root = ET.fromstring(response.body)  # noqa: S314 - see the import
+    try:
+        root = ET.fromstring(response.body)  # noqa: S314 - see s3_pages
+    except ET.ParseError as exc:
+        raise MoveoutError(f"{key}: its tags cannot be read: {exc}") from exc
     return {
         tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or "" for tag in root.iter() if _is_tag(tag)
     }

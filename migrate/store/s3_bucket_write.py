@@ -9,57 +9,75 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
 from exporters.bucket import ObjectSummary
-from migrate.errors import GoneError, MoveoutError
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_client
 from migrate.store.checksums import crc64nvme, from_header, to_header
 from migrate.store.content import Content
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_configuration import read_configuration, write_setting
-from migrate.store.s3_crt import Request
-from migrate.store.s3_objects import Job
+from migrate.store.s3_configuration import read_configuration, read_setting, write_setting
+from migrate.store.s3_crt import Request, Response
+from migrate.store.s3_objects import Answer, Job, Stream
 
 PUT_BYTES = 32 * 2**20
 """Objects up to this size go by one PUT; their ETag is then their MD5."""
 _READ_BYTES = 8 * 2**20
 _META = "x-amz-meta-"
+_VERSION = "x-amz-version-id"
+LOCK_MODE, LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+LEGAL_HOLD = "x-amz-object-lock-legal-hold"
+_OWN_CHECKSUMS = ("sha256", "sha1", "crc32c", "crc32")
+"""Kinds of checksums that are kept in the source's own form, the strongest first."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_ARGUMENTS = {
-    "content-type": "ContentType",
-    "cache-control": "CacheControl",
-    "content-disposition": "ContentDisposition",
-    "content-encoding": "ContentEncoding",
-    "content-language": "ContentLanguage",
-    "expires": "Expires",
-    "x-amz-website-redirect-location": "WebsiteRedirectLocation",
+_SENT = {
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
     """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata``
-    without ``x-amz-meta-``.
+    without ``x-amz-meta-``; ``checksums`` the source's own, by algorithm, as S3 writes them; the lock as in its
+    headers, the storage class empty for the target's own choice.
+
+    ``before``: how many versions the key has already, where a request that is sent again must not make one more.
     """
 
     key: str
     headers: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
+    storage_class: str = ""
+    lock_mode: str = ""
+    lock_until: str = ""
+    legal_hold: bool = False
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one object. ``etag`` is the server's, without quotes."""
+    """What became of one object. ``etag`` is the server's, without quotes; ``version_id`` empty where it keeps
+    no versions.
+    """
 
     key: str
     etag: str = ""
     error: MoveoutError | None = None
+    version_id: str = ""
 
 
 class ObjectParts(S3Store):
@@ -67,25 +85,23 @@ class ObjectParts(S3Store):
     bucket.
     """
 
-    def __init__(self, location: s3_client.S3Location) -> None:
+    def __init__(self, location: s3_client.S3Location, requests: Stream) -> None:
         super().__init__(replace(location, prefix=""))
+        self._requests = requests
 
     def begin_described(self, it: Description) -> str:
-        """Begin an upload, return its id."""
-        arguments = {_ARGUMENTS[name]: value for name, value in sendable(it.headers).items()}
-        if it.tags:
-            arguments["Tagging"] = _tagging(it.tags)
-        with self._translated(it.key):
-            answer = self._call(
-                "create_multipart_upload",
-                it.key,
-                Metadata=dict(it.metadata),
-                **arguments,
-                **self._algorithm(),
-            )
-        if answer.get("ChecksumAlgorithm") != "CRC64NVME":
+        """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
+        headers = _described(it)
+        if self.checksums == "crc64nvme":
+            headers |= {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
+        request = Request("CreateMultipartUpload", "POST", it.key, {"uploads": ""}, headers)
+        answer = self._requests.call(request)
+        if answer.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
             self.checksums = "none"
-        return str(answer["UploadId"])
+        found = ET.fromstring(answer.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
+        if not found:
+            raise UnreachableError(f"{it.key}: the server began an upload and does not say which")
+        return found
 
     def _call(self, operation: str, key: str, **arguments: Any) -> Any:
         """Any key goes here, not only those of a bundle."""
@@ -100,7 +116,7 @@ class TargetBucket:
         self.name, self.prefix, self.url = location.bucket, self.source.prefix, location.url
         self._boto = self.source.boto
         self._requests = self.source.requests
-        self._parts = ObjectParts(location)
+        self._parts = ObjectParts(location, self._requests)
 
     @property
     def server(self) -> str:
@@ -109,7 +125,12 @@ class TargetBucket:
 
     def list(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
         """Yield what is there, by key: under the bucket's prefix or another one."""
-        for page in self.source.pages(prefix=prefix):
+        for page in self.source.pages.objects(self.prefix if prefix is None else prefix):
+            yield from page
+
+    def list_versions(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
+        """Yield all versions and delete markers, by key, newest first."""
+        for page in self.source.pages.versions(self.prefix if prefix is None else prefix):
             yield from page
 
     def holds(self, found: ObjectSummary, content: Content) -> bool:
@@ -120,7 +141,7 @@ class TargetBucket:
             return False
         if is_md5(found.etag) and found.etag == content.etag:
             return True
-        kept = self.crc64nvme(found.key)
+        kept = self.crc64nvme(found.key, found.version_id)
         if kept is not None:
             return f"{kept:016x}" == content.crc64nvme
         return not is_md5(found.etag) and self.sha256(found) == content.sha256
@@ -138,12 +159,46 @@ class TargetBucket:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
         of them.
         """
-        jobs = (Job(it.key, _put_request(it, body), len(body)) for it, body in objects)
-        for answer in self._requests.run(jobs, window_bytes=window_bytes):
-            if answer.response is None:
-                yield Written(answer.item, error=answer.error)
-            else:
-                yield Written(answer.item, answer.response.headers.get("etag", "").strip('"'))
+        jobs = (
+            Job(it.key, _put_request(it, body), len(body), self._earlier(it, body)) for it, body in objects
+        )
+        yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
+
+    def delete_all(self, markers: Iterable[Description]) -> Iterator[Written]:
+        """Write delete markers: delete keys of a bucket that keeps versions. Like ``put_all``."""
+        jobs = (
+            Job(it.key, Request("DeleteObject", "DELETE", it.key), 0, self._earlier(it, None))
+            for it in markers
+        )
+        yield from map(_written, self._requests.run(jobs, window_bytes=1))
+
+    def _earlier(self, it: Description, body: bytes | None) -> Callable[[], Response | None] | None:
+        """Return what finds the version that an attempt with a lost answer may have made; ``body`` is None for a
+        delete marker.
+        """
+        if it.before is None:
+            return None
+        before = it.before
+
+        def look() -> Response | None:
+            found = self.versions(it.key)
+            if len(found) <= before:
+                return None
+            newest = found[-1]
+            same = newest.is_delete_marker if body is None else newest.etag == _hex_md5(body)
+            return Response(200, {"etag": newest.etag, _VERSION: newest.version_id}, b"") if same else None
+
+        return look
+
+    def versions(self, key: str) -> Sequence[ObjectSummary]:
+        """Return all versions and delete markers of a key, oldest first."""
+        found = []
+        for one in self.list_versions(prefix=key):
+            if one.key > key:
+                break
+            if one.key == key:
+                found.append(one)
+        return found[::-1]
 
     def put(self, described: Description, body: bytes) -> Written:
         """Write one object by one request."""
@@ -153,17 +208,33 @@ class TargetBucket:
         """Return the store by which large objects are written in parts, under their whole keys."""
         return self._parts
 
-    def crc64nvme(self, key: str) -> int | None:
+    def crc64nvme(self, key: str, version_id: str = "") -> int | None:
         """Return the CRC64NVME that the server keeps for a whole object, or None. Raises ``GoneError``."""
-        request = Request("HeadObject", "HEAD", key, headers={"x-amz-checksum-mode": "ENABLED"})
+        query = {"versionId": version_id} if version_id else {}
+        request = Request("HeadObject", "HEAD", key, query, {"x-amz-checksum-mode": "ENABLED"})
         headers = self._requests.call(request).headers
         kept = headers.get("x-amz-checksum-crc64nvme")
         composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
         return None if kept is None or composite or "-" in kept else from_header(kept)
 
-    def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none."""
-        self._requests.call(Request("DeleteObject", "DELETE", key))
+    def delete(self, key: str, version_id: str = "") -> None:
+        """Remove an object, or a version of it for good; nothing happens where there is none."""
+        query = {"versionId": version_id} if version_id else {}
+        self._requests.call(Request("DeleteObject", "DELETE", key, query))
+
+    def newest_version(self, key: str) -> str:
+        """Return the id of the version that the key names now, empty without versions. Raises ``GoneError``."""
+        return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(_VERSION, "")
+
+    def versioning(self) -> str:
+        """Return ``Enabled``, ``Suspended`` or nothing."""
+        try:
+            body = self._requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""})).body
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            return ""
+        return ET.fromstring(body).findtext("{*}Status") or ""  # noqa: S314 - see s3_pages
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object of this key."""
@@ -173,9 +244,23 @@ class TargetBucket:
             return False
         return True
 
+    def object_lock(self) -> Mapping[str, Any] | None:
+        """Return the bucket's lock configuration (with its ``Rule`` of default retention, if there is one); None
+        where it has none.
+        """
+        found: Mapping[str, Any] = self.setting("object-lock").get("ObjectLockConfiguration", {})
+        return found if found.get("ObjectLockEnabled") == "Enabled" else None
+
     def configuration(self) -> Mapping[str, Any]:
         """Return the bucket's settings by name."""
         return read_configuration(self._boto, self.name)
+
+    def setting(self, name: str) -> Mapping[str, Any]:
+        """Return one of the bucket's settings, empty where it is not set."""
+        try:
+            return read_setting(self._boto, self.name, name)
+        except NotAllowedError:
+            return {}
 
     def configure(self, name: str, value: Mapping[str, Any]) -> bool:
         """Write one setting, as ``configuration`` gives it. Return whether there is a way to write it."""
@@ -196,22 +281,64 @@ def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) ->
 
 def _put_request(it: Description, body: bytes) -> Request:
     md5 = hashlib.md5(body, usedforsecurity=False).digest()
-    headers = {
-        **sendable(it.headers),
-        **{_META + name: value for name, value in it.metadata.items()},
-        "Content-MD5": base64.b64encode(md5).decode(),
-        "x-amz-checksum-crc64nvme": to_header(crc64nvme(body)),
-    }
+    headers = {**_described(it), "Content-MD5": base64.b64encode(md5).decode(), **_checksum(it, body)}
+    return Request("PutObject", "PUT", it.key, headers=headers, body=body)
+
+
+def _described(it: Description) -> dict[str, str]:
+    """Return the headers that describe an object, without its checksum."""
+    headers = {**sendable(it.headers), **{_META + name: value for name, value in it.metadata.items()}}
     if it.tags:
         headers["x-amz-tagging"] = _tagging(it.tags)
-    return Request("PutObject", "PUT", it.key, headers=headers, body=body)
+    if it.storage_class:
+        headers["x-amz-storage-class"] = it.storage_class
+    if it.lock_mode:
+        headers |= {LOCK_MODE: it.lock_mode, LOCK_UNTIL: it.lock_until}
+    if it.legal_hold:
+        headers[LEGAL_HOLD] = "ON"
+    return headers
+
+
+def _checksum(it: Description, body: bytes) -> dict[str, str]:
+    """Return the one checksum that goes along: the kind that the source keeps, where it is of the whole object, so
+    that the target keeps it too; else CRC64NVME.
+    """
+    own = _own_checksum(it.checksums)
+    if own is not None:
+        return {f"x-amz-checksum-{own[0]}": own[1]}
+    return {"x-amz-checksum-crc64nvme": to_header(crc64nvme(body))}
+
+
+def _own_checksum(checksums: Mapping[str, str]) -> tuple[str, str] | None:
+    for algorithm in _OWN_CHECKSUMS:
+        value = checksums.get(algorithm, "")
+        if value and "-" not in value and checksums.get("type", "FULL_OBJECT") == "FULL_OBJECT":
+            return algorithm, value
+    return None
+
+
+def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
+    """Tell whether the target will have the checksum that the source keeps, or a CRC64NVME as it does."""
+    others = set(checksums) - {"type", "crc64nvme"}
+    return not others or (not in_parts and _own_checksum(checksums) is not None)
+
+
+def _hex_md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def _written(answer: Answer[str]) -> Written:
+    if answer.response is None:
+        return Written(answer.item, error=answer.error)
+    headers = answer.response.headers
+    return Written(answer.item, headers.get("etag", "").strip('"'), version_id=headers.get(_VERSION, ""))
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
     object; some servers keep it.
     """
-    found = {name: value for name, value in headers.items() if name in _ARGUMENTS}
+    found = {name: value for name, value in headers.items() if name in _SENT}
     encodings = [it.strip() for it in found.pop("content-encoding", "").split(",")]
     kept = [it for it in encodings if it and it != "aws-chunked"]
     return found | ({"content-encoding": ",".join(kept)} if kept else {})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import botocore.exceptions as boto_errors
 
-from migrate.errors import NotAllowedError, UnreachableError
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.store.retry import patiently
 from migrate.store.s3_client import translate
 
@@ -29,9 +30,29 @@ READERS = {
     "replication": "get_bucket_replication",
     "request-payment": "get_bucket_request_payment",
     "accelerate": "get_bucket_accelerate_configuration",
+    "analytics": "list_bucket_analytics_configurations",
+    "inventory": "list_bucket_inventory_configurations",
+    "metrics": "list_bucket_metrics_configurations",
+    "intelligent-tiering": "list_bucket_intelligent_tiering_configurations",
 }
 """Names in the bundle, and the calls that read them."""
+_WRITE_SECONDS = 5.0
 
+
+OF_THE_HOST = {
+    "location": "where the bucket is kept is the new host's affair",
+    "acl": "it names accounts of the old host",
+    "ownership": "it is about accounts of the old host",
+    "logging": "it writes to another bucket of the old host",
+    "replication": "it copies to another bucket, under a role of the old host",
+    "notification": "it sends to queues, topics or functions of the old host",
+    "request-payment": "who pays is agreed with the new host",
+    "accelerate": "it is a service of the old host",
+    "analytics": "it writes to another bucket of the old host",
+    "inventory": "it writes to another bucket of the old host",
+    "metrics": "it is a service of the old host",
+}
+"""Settings that are never written to a target, and why. They would fail there, or act on what is not meant."""
 
 WRITERS = {
     "versioning": ("put_bucket_versioning", "VersioningConfiguration", None),
@@ -45,6 +66,11 @@ WRITERS = {
     ),
     "tagging": ("put_bucket_tagging", "Tagging", None),
     "website": ("put_bucket_website", "WebsiteConfiguration", None),
+    "object-lock": (
+        "put_object_lock_configuration",
+        "ObjectLockConfiguration",
+        "ObjectLockConfiguration",
+    ),
     "public-access-block": (
         "put_public_access_block",
         "PublicAccessBlockConfiguration",
@@ -62,15 +88,22 @@ def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     denied = []
-    for name, call in READERS.items():
+    for name in READERS:
         try:
-            value = patiently(lambda call=call: _read(client, call, bucket))  # type: ignore[misc]
+            value = read_setting(client, bucket, name)
         except NotAllowedError:
             denied.append(name)
             continue
         if value:
             found[name] = value
     return found | ({"denied": denied} if denied else {})
+
+
+def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
+    """Return one setting, empty where it is not set or not known. Raises ``NotAllowedError``,
+    ``UnreachableError``.
+    """
+    return patiently(lambda: _read(client, READERS[name], bucket))
 
 
 def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
@@ -81,7 +114,11 @@ def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
         if isinstance(error, NotAllowedError | UnreachableError) and not _unknown(exc):
             raise error from exc
         return {}
-    return {name: value for name, value in answer.items() if name != "ResponseMetadata"}
+    found = {name: value for name, value in answer.items() if name != "ResponseMetadata" and value}
+    lock = found.get("ObjectLockConfiguration", {})
+    if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
+        del lock["Rule"]
+    return found
 
 
 def _unknown(exc: Exception) -> bool:
@@ -94,14 +131,68 @@ def _unknown(exc: Exception) -> bool:
 
 def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
     """Write one setting as ``read_configuration`` gives it; return whether there is a way to. Raises
-    ``MoveoutError``.
+    ``MoveoutError``; ``UnreachableError`` only where there was no answer: a setting that a server fails at is one that
+    it does not take.
     """
     if name not in WRITERS:
         return False
     call, argument, inner = WRITERS[name]
     given = value[inner] if inner else dict(value)
+
+    def write() -> None:
+        try:
+            getattr(client, call)(Bucket=bucket, **{argument: given})
+        except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+            raise translate(exc, f"{bucket}: {name}") from exc
+
     try:
-        getattr(client, call)(Bucket=bucket, **{argument: given})
-    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
-        raise translate(exc, f"{bucket}: {name}") from exc
+        patiently(write, total_seconds=_WRITE_SECONDS)
+    except UnreachableError as exc:
+        if isinstance(exc.__cause__, boto_errors.ClientError):
+            raise MoveoutError(str(exc)) from exc
+        raise
     return True
+
+
+def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
+    """Return a setting as it must be in a bucket of another name: a policy names its bucket."""
+    if name != "policy" or old_bucket == new_bucket or "Policy" not in value:
+        return value
+    old, new = f"arn:aws:s3:::{old_bucket}", f"arn:aws:s3:::{new_bucket}"
+    policy = json.loads(value["Policy"])
+    for statement in policy.get("Statement", ()):
+        for field in ("Resource", "NotResource"):
+            if field in statement:
+                named = statement[field]
+                listed = [named] if isinstance(named, str) else named
+                moved = [new + it.removeprefix(old) if _is_of(it, old) else it for it in listed]
+                statement[field] = moved[0] if isinstance(named, str) else moved
+    return {**value, "Policy": json.dumps(policy)}
+
+
+def _is_of(resource: str, arn: str) -> bool:
+    return resource in {arn, arn + "*"} or resource.startswith(arn + "/")
+
+
+def same_setting(name: str, one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting mean the same: servers write policies in other orders."""
+    return bool(_comparable(name, one) == _comparable(name, other))
+
+
+def _comparable(name: str, value: Any) -> Any:
+    if not value:
+        return None
+    plain = json.loads(json.dumps(value, default=str))
+    if name == "policy":
+        plain = json.loads(plain.get("Policy", "{}"))
+    return _ordered(plain)
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value with lists in one order, and lists of one as that one: policies mean the same by both."""
+    if isinstance(value, dict):
+        return {name: _ordered(one) for name, one in value.items()}
+    if isinstance(value, list):
+        listed = sorted((_ordered(one) for one in value), key=lambda one: json.dumps(one, sort_keys=True))
+        return listed[0] if len(listed) == 1 else listed
+    return value

@@ -205,10 +205,13 @@ class CrtClient:
 
 
 def _query(query: Mapping[str, str]) -> str:
-    if not query:
-        return ""
+    return "?" + encoded_query(query) if query else ""
+
+
+def encoded_query(query: Mapping[str, str]) -> str:
+    """Return a query as it is sent and signed: encoded, by name."""
     pairs = [quote(name) + "=" + quote(value, safe="") for name, value in sorted(query.items())]
-    return "?" + "&".join(pairs)
+    return "&".join(pairs)
 
 
 _lock = threading.Lock()

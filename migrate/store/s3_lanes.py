@@ -26,7 +26,15 @@ from botocore.utils import get_environ_proxies
 
 from migrate.errors import MoveoutError
 from migrate.store.s3_client import S3Location, session
-from migrate.store.s3_crt import CONNECT_MILLISECONDS, QUIET_SECONDS, Headers, Pending, Request, Response
+from migrate.store.s3_crt import (
+    CONNECT_MILLISECONDS,
+    QUIET_SECONDS,
+    Headers,
+    Pending,
+    Request,
+    Response,
+    encoded_query,
+)
 from migrate.store.s3_objects import Answer, Job, Stream
 
 Item = TypeVar("Item")
@@ -85,8 +93,10 @@ class Lanes:
             if job is None:
                 return
             lane = free.popleft()
-            path = self._root + quote(job.request.key, safe="/")
-            lane.send(self._signer.get(path, job.request.headers))
+            request = job.request
+            path = self._root + quote(request.key, safe="/")
+            query = encoded_query(request.query) if request.query else ""
+            lane.send(self._signer.get(path, request.headers, query))
             sent.append((job, lane))
 
     def _answer(
@@ -109,8 +119,8 @@ class Signer:
         self._credentials, self._region, self._host = credentials, region, host
         self._key_of: tuple[str, str, bytes] = ("", "", b"")
 
-    def get(self, path: str, headers: Headers) -> bytes:
-        """Return the bytes of a GET. ``path`` is encoded already."""
+    def get(self, path: str, headers: Headers, query: str = "") -> bytes:
+        """Return the bytes of a GET. ``path`` and ``query`` are encoded already, ``query`` in order."""
         frozen = self._credentials.get_frozen_credentials()
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         day = now[:8]
@@ -121,7 +131,7 @@ class Signer:
         names = sorted(signed)
         lines = "".join(f"{name}:{signed[name]}\n" for name in names)
         listed = ";".join(names)
-        canonical = f"GET\n{path}\n\n{lines}\n{listed}\n{_UNSIGNED}"
+        canonical = f"GET\n{path}\n{query}\n{lines}\n{listed}\n{_UNSIGNED}"
         scope = f"{day}/{self._region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
@@ -131,8 +141,9 @@ class Signer:
             f"{name}: {value}\r\n" for name, value in headers.items() if not name.startswith("x-amz-")
         )
         own = "".join(f"{name}: {signed[name]}\r\n" for name in names)
+        target = f"{path}?{query}" if query else path
         return (
-            f"GET {path} HTTP/1.1\r\n{own}{others}"
+            f"GET {target} HTTP/1.1\r\n{own}{others}"
             f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
             f"SignedHeaders={listed}, Signature={signature}\r\n\r\n"
         ).encode()

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 from migrate.errors import UsageError
 from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
-
-_RATE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)(/s)?", re.IGNORECASE)
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
-
-def parse_rate(text: str) -> int:
-    """Return bytes per second from ``10M``, ``1.5G``, ``500K/s``, ``64KiB/s``: units are of 1024, bytes, not
-    bits.
-
-    Raises ``UsageError``.
-    """
-    match = _RATE.fullmatch(text.strip())
-    rate = int(float(match[1]) * 1024 ** _UNITS[match[2].lower()]) if match else 0
-    if rate < 1:
-        raise UsageError(
-            f"{text!r} is not a rate", next_step="write it like 10M, 1.5G or 500K/s (bytes a second)"
-        )
-    return rate
 
 
 class Throttle:

@@ -5,17 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from email.errors import HeaderParseError
+from email.header import decode_header, make_header
 from itertools import islice
 from typing import TypeVar
 
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
 from migrate.bundle.findings import Finding
-from migrate.bundle.objects import ObjectRow, object_rows
+from migrate.bundle.objects import ObjectRow, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
-from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket, sendable
-from migrate.store.s3_listing import Listed
+from migrate.store.s3_bucket_write import (
+    LEGAL_HOLD,
+    LOCK_MODE,
+    LOCK_UNTIL,
+    TargetBucket,
+    open_target_bucket,
+    sendable,
+)
+from migrate.store.s3_listing import Listed, ListedVersions
 from migrate.verify.pool import in_parallel
 
 T = TypeVar("T")
@@ -38,18 +48,26 @@ def compare_bucket(
     secrets: Mapping[str, str] | None = None,
 ) -> Sequence[Finding]:
     """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content,
-    the headers, the metadata, the tags; and is there anything else.
+    the headers, the metadata, the tags, the locks that still hold; and is there anything else. Where the bundle has
+    all versions, so they are compared, each with the one that stands in its place, the oldest first.
 
     Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
     ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
     one cannot look.
     """
     target = open_target_bucket(url, secrets=secrets)
-    listed = Listed(target.list())
     findings: list[Finding] = []
+    history = has_history(reader, source)
+    if history and not target.versioning():
+        findings.append(Finding(target.url, "keeps no versions: only current ones were compared"))
+        history = False
+    listed = ListedVersions(target.list_versions()) if history else Listed(target.list())
     try:
         progress.begin(f"compare {source}", items=listed.count, size_bytes=0)
-        pairs = _pairs(reader, source, target, listed, findings)
+        if isinstance(listed, ListedVersions):
+            pairs = _pairs_of_versions(reader, source, target, listed, findings)
+        else:
+            pairs = _pairs(reader, source, target, listed, findings)
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-compare") as executor:
 
             def compare(batch: list[Pair]) -> list[Finding]:
@@ -70,6 +88,8 @@ def _pairs(
     reader: BundleReader, source: str, target: TargetBucket, listed: Listed, findings: list[Finding]
 ) -> Iterator[Pair]:
     for row in object_rows(reader, source):
+        if row.is_delete_marker or not row.is_latest:
+            continue
         key = target.prefix + row.key
         found = listed.find(key)
         if found is None:
@@ -79,7 +99,33 @@ def _pairs(
         yield found[0], row
 
 
-def _extra(listed: Listed) -> Iterator[Finding]:
+def _pairs_of_versions(
+    reader: BundleReader, source: str, target: TargetBucket, listed: ListedVersions, findings: list[Finding]
+) -> Iterator[Pair]:
+    for relative, rows in histories(object_rows(reader, source)):
+        key = target.prefix + relative
+        found, _ = listed.of(key)
+        if not found:
+            findings.append(Finding(key, "is not in the bucket"))
+            continue
+        listed.mark(key, "known")
+        pairs = list(zip(found, rows, strict=False))
+        if len(found) != len(rows):
+            findings.append(Finding(key, "has another number of versions", str(len(rows)), str(len(found))))
+            pairs = [(found[-1], rows[-1])]
+        for summary, row in pairs:
+            if summary.is_delete_marker != row.is_delete_marker:
+                what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
+                findings.append(Finding(summary.name, "is another thing", *what))
+            elif not row.is_delete_marker:
+                yield summary, row
+
+
+def _what(is_delete_marker: bool) -> str:
+    return "a delete marker" if is_delete_marker else "a version"
+
+
+def _extra(listed: Listed | ListedVersions) -> Iterator[Finding]:
     extra = list(islice(listed.unmarked(), _NAMED_EXTRA + 1))
     for key in extra[:_NAMED_EXTRA]:
         yield Finding(key, "is in the bucket, but not in the bundle")
@@ -100,7 +146,7 @@ def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iter
             same_size.append((summary, row))
         else:
             sizes = (f"{row.size_bytes} bytes", f"{summary.size_bytes} bytes")
-            yield Finding(summary.key, "has another size", *sizes)
+            yield Finding(summary.name, "has another size", *sizes)
     whole = [pair for pair in same_size if read_all and pair[1].size_bytes <= _SMALL_BYTES]
     bucket = target.source
     read = bucket.fetch((summary for summary, _ in whole), window_bytes=_WINDOW_BYTES)
@@ -108,7 +154,7 @@ def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iter
         yield from _described(row, fetched)
         if fetched.error is None and hashlib.sha256(fetched.body).hexdigest() != row.sha256:
             found = hashlib.sha256(fetched.body).hexdigest()
-            yield Finding(fetched.summary.key, "has another SHA-256", row.sha256, found)
+            yield Finding(fetched.summary.name, "has another SHA-256", row.sha256, found)
     others = [pair for pair in same_size if not read_all or pair[1].size_bytes > _SMALL_BYTES]
     heads = bucket.heads(summary for summary, _ in others)
     for (summary, row), fetched in zip(others, heads, strict=True):
@@ -124,12 +170,12 @@ def _content(
         return
     found = target.sha256(summary)
     if found != row.sha256:
-        yield Finding(summary.key, "has another SHA-256", row.sha256, found)
+        yield Finding(summary.name, "has another SHA-256", row.sha256, found)
 
 
 def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
     """Yield what differs besides the bytes."""
-    key = fetched.summary.key
+    key = fetched.summary.name
     if isinstance(fetched.error, SourceUnreachableError):
         raise fetched.error
     if fetched.error is not None:
@@ -141,11 +187,41 @@ def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
             yield Finding(key, f"has another {name}", value, found)
     yield from _maps(key, "metadata", row.metadata, _metadata(fetched.headers))
     yield from _maps(key, "tags", row.tags, fetched.tags)
+    yield from _locks(key, row, fetched.headers)
+
+
+def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what differs of locks that still hold; one that has ended cannot be written again."""
+    hold = headers.get(LEGAL_HOLD, "OFF") == "ON"
+    if hold != row.legal_hold:
+        yield Finding(key, "has another legal hold", _on(row.legal_hold), _on(hold))
+    wanted = (row.lock_mode, _moment(row.lock_until))
+    found = (headers.get(LOCK_MODE, ""), _moment(headers.get(LOCK_UNTIL, "")))
+    now = datetime.now(UTC)
+    holds = [bool(mode) and until is not None and until > now for mode, until in (wanted, found)]
+    if any(holds) and wanted != found:
+        yield Finding(
+            key,
+            "has another retention",
+            *(f"{mode or 'none'} {until or ''}" for mode, until in (wanted, found)),
+        )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Finding]:
     for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
+        if _plain(expected.get(name)) != _plain(found.get(name)):
             both = (expected.get(name, "nothing"), found.get(name, "nothing"))
             yield Finding(key, f"has other {what}: {name}", *both)
 
@@ -153,3 +229,13 @@ def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, 
 def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
     prefix = "x-amz-meta-"
     return {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
+
+
+def _plain(text: str | None) -> str | None:
+    """Return a text in one form: some servers send what is not ASCII encoded (RFC 2047), some as it is."""
+    if text is None or "=?" not in text:
+        return text
+    try:
+        return str(make_header(decode_header(text)))
+    except (ValueError, LookupError, HeaderParseError):
+        return text

@@ -16,7 +16,7 @@ from migrate.verify.tags import Expected
 
 KINDS = frozenset({"s3"})
 """Sources that have an object index."""
-COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition"]
+COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class IndexWalk:
                 if row["disposition"] != "exported":
                     continue
                 self.exported += 1
+                if row["is_delete_marker"]:
+                    continue
                 pack = row["pack"] or ""
                 if pack and pack != current:
                     yield from self._job(current)

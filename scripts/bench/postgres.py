@@ -23,6 +23,7 @@ from pathlib import Path
 import psycopg
 
 from exporters.bucket import Bucket
+from exporters.selection import EVERYTHING, Selection
 
 DATABASE = "moveout_bench"
 PARTITIONS = 2
@@ -66,6 +67,10 @@ class _NoBuckets:
     def secret(self, name: str) -> str | None:
         del name
         return None
+
+    def selection(self) -> Selection:
+        """Everything is wanted."""
+        return EVERYTHING
 
     def bucket(self, url: str) -> Bucket:
         raise NotImplementedError(url)

@@ -21,6 +21,7 @@ from contextlib import closing
 from pathlib import Path
 
 from exporters.bucket import Bucket
+from exporters.selection import EVERYTHING, Selection
 
 
 def make(path: Path, rows: int) -> None:
@@ -43,6 +44,10 @@ class _NoBuckets:
     def secret(self, name: str) -> str | None:
         del name
         return None
+
+    def selection(self) -> Selection:
+        """Everything is wanted."""
+        return EVERYTHING
 
     def bucket(self, url: str) -> Bucket:
         raise NotImplementedError(url)

@@ -12,6 +12,7 @@ import pytest
 
 from exporters.bucket import Bucket
 from exporters.objects import ObjectExporter
+from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.progress import Silent
@@ -59,8 +60,14 @@ class BucketHost:
     def secret(self, name: str) -> str | None:
         return None
 
+    def __init__(self, selection: Selection = EVERYTHING) -> None:
+        self._selection = selection
+
     def bucket(self, url: str) -> Bucket:
         return open_bucket(url)
+
+    def selection(self) -> Selection:
+        return self._selection
 
 
 @pytest.fixture(params=["minio", "versitygw"])
@@ -106,8 +113,10 @@ def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
     return objects | {"described": b"described"}
 
 
-def take_out(shop_url: str, place: Path, *, workers: int = 2) -> BundleReader:
+def take_out(
+    shop_url: str, place: Path, *, workers: int = 2, selection: Selection = EVERYTHING
+) -> BundleReader:
     """Export a bucket into a bundle, return its reader."""
-    source = ObjectExporter().open("shop", shop_url, BucketHost())
+    source = ObjectExporter().open("shop", shop_url, BucketHost(selection))
     export([source], open_place(str(place)), workers=workers, progress=Silent())
     return BundleReader(open_place(str(place)))

@@ -134,21 +134,22 @@ def test_keys_that_the_target_would_change(
     versitygw: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """MinIO stores '/lead' as 'lead' and refuses 'a//b': both stay out, by name, and nothing is overwritten."""
-    from migrate.restore import objects_keys
+    from exporters.objects import oddities
     from migrate.store.s3_bucket_write import open_target_bucket
+    from migrate.store.s3_canary import probe
 
     target = make_shop(other_minio)
-    kinds = objects_keys.Oddities()
+    kinds = oddities.Oddities()
     keys = ["../up", "./dot", "/lead", "a", "a//b", "a/b", "dir/", "n\nl", "w" * 300, "\u0001"]
     seen = set().union(*(kinds.of(key, 0) for key in sorted(keys)))
-    assert {objects_keys.LEADING, objects_keys.EMPTY, objects_keys.BESIDE, objects_keys.LONG} <= seen
-    refused = objects_keys.refused(open_target_bucket(target.url), seen)
-    assert {objects_keys.LEADING, objects_keys.EMPTY, objects_keys.DOTDOT, objects_keys.LONG} <= set(refused)
+    assert {oddities.LEADING, oddities.EMPTY, oddities.BESIDE, oddities.LONG} <= seen
+    refused = probe(open_target_bucket(target.url), keys=seen).refused_keys
+    assert {oddities.LEADING, oddities.EMPTY, oddities.DOTDOT, oddities.LONG} <= set(refused)
     assert "U+000A" not in " ".join(refused)
     assert target.keys() == []
     strict = make_shop(versitygw)
-    refused = objects_keys.refused(open_target_bucket(strict.url), seen)
-    assert {objects_keys.BESIDE, objects_keys.DOTDOT, objects_keys.DOT} <= set(refused)
+    refused = probe(open_target_bucket(strict.url), keys=seen).refused_keys
+    assert {oddities.BESIDE, oddities.DOTDOT, oddities.DOT} <= set(refused)
     assert strict.keys() == []
 
 
@@ -213,7 +214,7 @@ def test_settings_come_along(
     assert restore(reader, target.url).notes == ()
     assert target.boto.get_bucket_tagging(Bucket=target.name)["TagSet"] == rules["TagSet"]
     assert target.boto.get_bucket_versioning(Bucket=target.name)["Status"] == "Enabled"
-    assert "versions" in {loss.property for _, loss in reader.losses()}
+    assert reader.catalog()[0].details["history"]
 
 
 def test_no_such_bucket(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:

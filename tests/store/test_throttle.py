@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from migrate.errors import UsageError
+from migrate.rates import parse_rate
 from migrate.store import open_place
-from migrate.store.throttle import Throttle, parse_rate
+from migrate.store.throttle import Throttle
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""In what way a key is odd: what some S3 servers refuse, or store under another name. Pure.
+
+Servers over file systems take keys for paths. Nothing is wrong with any of these keys, and a bundle
+holds them all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import unicodedata
+
+LEADING = "a slash at the beginning"
+EMPTY = "an empty segment (//)"
+DOT = "a segment ."
+DOTDOT = "a segment .."
+LONG = "a segment of more than 255 bytes"
+WHOLE = "more than 900 bytes"
+DIRECTORY = "a slash at the end"
+DIRECTORY_WITH_BYTES = "a slash at the end, and content"
+DIRECTORY_BESIDE = "a slash at the end, and an object of that name without it"
+BESIDE = "the key of an object as its directory"
+CHARACTER = "the character "
+CASE = "the letters of another key, capitals and small ones taken for the same"
+FORM = "the letters of another key in another Unicode normal form"
+
+LONG_SEGMENT_BYTES = 255
+LONG_KEY_BYTES = 900
+
+
+class Oddities:
+    """Sees keys in their order, says of each in what way it is odd. ``twins``: also look for keys that differ only by
+    case or normal form; those that were seen are kept as hashes in a private file.
+    """
+
+    def __init__(self, twins: frozenset[str] = frozenset()) -> None:
+        self._above: list[str] = []
+        self._twins = {kind: _Twins() for kind in twins}
+
+    def of(self, key: str, size_bytes: int) -> frozenset[str]:
+        """Return the oddities of the next key; asked once for each key."""
+        while self._above and not key.startswith(self._above[-1]):
+            self._above.pop()
+        segments = key.split("/")
+        found = _of_segments(segments, size_bytes)
+        if any(key.startswith(above + "/") for above in self._above):
+            found.add(DIRECTORY_BESIDE if key.removesuffix("/") in self._above else BESIDE)
+        self._above.append(key)
+        if len(key) > LONG_KEY_BYTES or len(key.encode()) > LONG_KEY_BYTES:
+            found.add(WHOLE)
+        if not key.isprintable():
+            found |= {f"{CHARACTER}U+{ord(char):04X}" for char in key if not char.isprintable()}
+        for kind, twins in self._twins.items():
+            if twins.seen(key.casefold() if kind == CASE else unicodedata.normalize("NFC", key)):
+                found.add(kind)
+        return frozenset(found)
+
+
+def _of_segments(segments: list[str], size_bytes: int) -> set[str]:
+    found: set[str] = set()
+    if segments[0] == "" and len(segments) > 1:
+        found.add(LEADING)
+    if segments[-1] == "":
+        found.add(DIRECTORY_WITH_BYTES if size_bytes else DIRECTORY)
+    if "" in segments[1:-1]:
+        found.add(EMPTY)
+    found |= {name for name, segment in ((DOT, "."), (DOTDOT, "..")) if segment in segments}
+    if any(len(segment) > 63 and len(segment.encode()) > LONG_SEGMENT_BYTES for segment in segments):
+        found.add(LONG)
+    return found
+
+
+class _Twins:
+    """Remembers texts by their hashes, in a file that SQLite removes."""
+
+    def __init__(self) -> None:
+        self._rows = sqlite3.connect("", check_same_thread=False)
+        self._rows.execute("CREATE TABLE seen (hash BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def seen(self, text: str) -> bool:
+        """Tell whether this text was asked for before."""
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount == 0

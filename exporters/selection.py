@@ -1,0 +1,107 @@
+"""Which of a source's items are wanted, where somebody wants not all. Pure; what is not wanted is excluded by
+name and with the reason, never left out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The choice for one source; as made by default it takes everything.
+
+    ``include`` and ``exclude`` are globs (see ``glob``) of keys relative to the source's prefix: what matches an
+    ``exclude`` stays, and with any ``include`` so does what matches none of them. Sizes are bytes, bounds
+    included; ``newer_than`` and ``older_than`` are moments of the last change. An object needs all ``tags``.
+    ``current_only`` leaves out older versions and delete markers.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    newer_than: datetime | None = None
+    older_than: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    current_only: bool = False
+
+    @property
+    def filters(self) -> bool:
+        """Whether a listing alone can exclude something."""
+        bounds = (self.min_bytes, self.max_bytes, self.newer_than, self.older_than)
+        return bool(self.include or self.exclude or any(bound is not None for bound in bounds))
+
+    def excludes(self, key: str, size_bytes: int | None, modified: datetime) -> str | None:
+        """Return why an item is not wanted, None where it is. ``size_bytes`` is None for what has no size."""
+        for pattern in self.exclude:
+            if glob(pattern).match(key):
+                return f"not wanted: matches --exclude {pattern}"
+        if self.include and not any(glob(pattern).match(key) for pattern in self.include):
+            return "not wanted: matches no --include"
+        if size_bytes is not None:
+            if self.min_bytes is not None and size_bytes < self.min_bytes:
+                return f"not wanted: smaller than {self.min_bytes} bytes"
+            if self.max_bytes is not None and size_bytes > self.max_bytes:
+                return f"not wanted: larger than {self.max_bytes} bytes"
+        if self.newer_than is not None and modified < self.newer_than:
+            return f"not wanted: last changed before {self.newer_than.isoformat()}"
+        if self.older_than is not None and modified >= self.older_than:
+            return f"not wanted: last changed after {self.older_than.isoformat()}"
+        return None
+
+    def excludes_tags(self, tags: Mapping[str, str]) -> str | None:
+        """Return why an item with these tags is not wanted, None where it is."""
+        for name, value in self.tags.items():
+            if tags.get(name) != value:
+                return f"not wanted: has no tag {name}={value}"
+        return None
+
+    def describe(self) -> str:
+        """Return the choice as JSON text, the same for the same choice; empty where everything is wanted."""
+        chosen = {
+            "include": sorted(self.include),
+            "exclude": sorted(self.exclude),
+            "min_bytes": self.min_bytes,
+            "max_bytes": self.max_bytes,
+            "newer_than": self.newer_than.isoformat() if self.newer_than else None,
+            "older_than": self.older_than.isoformat() if self.older_than else None,
+            "tags": dict(self.tags),
+            "current_only": self.current_only,
+        }
+        given = {name: value for name, value in chosen.items() if value not in (None, False, [], {})}
+        return json.dumps(given, sort_keys=True) if given else ""
+
+
+EVERYTHING = Selection()
+
+
+@lru_cache(maxsize=1024)
+def glob(pattern: str) -> re.Pattern[str]:
+    """Return a glob as a pattern for ``match``. ``*`` and ``?`` stop at slashes, ``**`` does not, ``[a-z]`` and
+    ``[!a-z]`` are one character. Without a slash in it a glob is about the last segment of a key, with one about
+    the whole key; one that ends with a slash means everything below.
+    """
+    whole = pattern + "**" if pattern.endswith("/") else pattern
+    begin = "" if "/" in whole else "(?:.*/)?"
+    out, at = [], 0
+    while at < len(whole):
+        if whole.startswith("**", at):
+            out.append(".*")
+            at += 2
+            continue
+        char = whole[at]
+        end = whole.find("]", at + 2) if char == "[" else -1
+        if end > 0:
+            inside = whole[at + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
+            out.append(f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]")
+            at = end + 1
+            continue
+        out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
+        at += 1
+    return re.compile(begin + "".join(out) + r"\Z", re.DOTALL)

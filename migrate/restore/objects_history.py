@@ -1,0 +1,172 @@
+"""Whole histories into a bucket: of each key the oldest version first, delete markers in their place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from migrate.bundle.objects import ObjectRow
+from migrate.errors import GoneError
+from migrate.progress import Progress
+from migrate.restore.account import Moved
+from migrate.restore.objects_terms import Terms, in_parts
+from migrate.restore.objects_write import (
+    BATCH_OBJECTS,
+    READ_BYTES,
+    WINDOW_BYTES,
+    Done,
+    Job,
+    damaged,
+    fault_of,
+    runs,
+    upload,
+)
+from migrate.store.base import Store
+from migrate.store.s3_bucket_write import Description, TargetBucket, Written
+
+BATCH_BYTES = 8 * 2**20
+"""Bytes of a batch, held in memory until its last version is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The versions of a key that are to be written, oldest first, and how many it has already."""
+
+    key: str
+    rows: Sequence[ObjectRow]
+    before: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all of them."""
+        return sum(row.size_bytes for row in self.rows)
+
+
+def batches(wanted: Iterable[History]) -> Iterator[list[History]]:
+    """Gather histories; one with a version that goes in parts, or that is large in all, is a batch by itself."""
+    gathered: list[History] = []
+    size_bytes = count = 0
+    for one in wanted:
+        if one.size_bytes > BATCH_BYTES or any(in_parts(row) for row in one.rows):
+            yield [one]
+            continue
+        if gathered and (size_bytes + one.size_bytes > BATCH_BYTES or count + len(one.rows) > BATCH_OBJECTS):
+            yield gathered
+            gathered, size_bytes, count = [], 0, 0
+        gathered.append(one)
+        size_bytes += one.size_bytes
+        count += len(one.rows)
+    if gathered:
+        yield gathered
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryWriter:
+    """Writes batches; thread-safe, as long as no key is in two of them."""
+
+    store: Store
+    target: TargetBucket
+    progress: Progress
+    terms: Terms
+
+    def write(self, batch: Sequence[History]) -> Done:
+        """Write a batch in layers: the next version of every key at once, then the one after it."""
+        layers = _Layers(self, batch)
+        for depth in range(max(len(one.rows) for one in batch)):
+            layers.write(depth)
+        return Done(layers.items, layers.size_bytes, tuple(layers.findings), tuple(layers.moved))
+
+
+@dataclass(slots=True)
+class _Layers:
+    """One batch on its way."""
+
+    writer: HistoryWriter
+    batch: Sequence[History]
+    items: int = 0
+    size_bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._counts = {one.key: one.before for one in self.batch}
+        if sum(one.size_bytes for one in self.batch) <= BATCH_BYTES:
+            jobs = [
+                Job(one.key, row) for one in self.batch for row in one.rows if row.file and not in_parts(row)
+            ]
+            self._read(jobs)
+
+    def write(self, depth: int) -> None:
+        """Write the version that is ``depth``-th of those to be written, of every key that has one."""
+        layer = [Job(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
+        markers = [job for job in layer if job.row.is_delete_marker]
+        large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
+        small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
+        target = self.writer.target
+        self._take(
+            markers, target.delete_all(Description(job.key, before=self._before(job)) for job in markers)
+        )
+        sent: list[Job] = []
+        self._take(sent, target.put_all(self._described(small, sent), window_bytes=WINDOW_BYTES))
+        for job in large:
+            self._upload(job)
+
+    def _described(self, jobs: Sequence[Job], sent: list[Job]) -> Iterator[tuple[Description, bytes]]:
+        for job in jobs:
+            body = self._body(job)
+            if hashlib.sha256(body).hexdigest() != job.row.sha256:
+                self.findings.append(damaged(job))
+                continue
+            sent.append(job)
+            yield self.writer.terms.describe(job.key, job.row, self._before(job)), body
+
+    def _take(self, jobs: Sequence[Job], answers: Iterable[Written]) -> None:
+        """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
+        for number, written in enumerate(answers):
+            job = jobs[number]
+            fault = fault_of(job, written.etag, written.error)
+            if written.error is None:
+                self._counts[job.key] += 1
+                self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))
+            if fault:
+                self.findings.append(fault)
+                continue
+            self.items += 1
+            self.size_bytes += job.row.size_bytes
+            self.writer.progress.advance(items=1, size_bytes=job.row.size_bytes)
+
+    def _upload(self, job: Job) -> None:
+        writer = self.writer
+        described = writer.terms.describe(job.key, job.row)
+        done = upload(writer.store, writer.target, job, described, writer.progress)
+        self.items += done.items
+        self.size_bytes += done.size_bytes
+        self.findings += done.findings
+        if done.items:
+            self._counts[job.key] += 1
+            self.moved.append((job.key, job.row.version_id, writer.target.newest_version(job.key), False))
+
+    def _before(self, job: Job) -> int:
+        return self._counts[job.key]
+
+    def _body(self, job: Job) -> bytes:
+        place = (job.row.file, job.row.offset)
+        if place not in self._bodies and job.row.size_bytes:
+            self._bodies.clear()
+            self._read([job])
+        return self._bodies.get(place, b"")
+
+    def _read(self, jobs: Iterable[Job]) -> None:
+        for run in runs(sorted(jobs, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
+            start, last = run[0].row.offset, run[-1].row
+            length = last.offset + last.size_bytes - start
+            try:
+                data = self.writer.store.read(run[0].row.file, start, length) if length else b""
+            except GoneError:
+                data = b""  # the hashes will tell
+            for job in run:
+                at = job.row.offset - start
+                self._bodies[job.row.file, job.row.offset] = data[at : at + job.row.size_bytes]

@@ -1,0 +1,192 @@
+"""What a target takes as it is, tried out with keys of our own before the first object is written.
+
+S3 servers over file systems refuse keys that are no paths, or, worse, store them under another name and
+answer 200. Each kind of oddity that occurs is tried once, and so is what a target may refuse of an object.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from exporters.bucket import ObjectSummary
+from exporters.objects import oddities
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
+from migrate.store.s3_bucket_write import Description, TargetBucket
+
+LONGEST_KEY_BYTES = 1024
+"""S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
+_BODY = b"canary"
+_SAMPLES: Mapping[str, tuple[str, ...]] = {
+    oddities.LEADING: ("/{name}",),
+    oddities.EMPTY: ("{name}//x",),
+    oddities.DOT: ("{name}/./x",),
+    oddities.DOTDOT: ("{name}/../{name}-x",),
+    oddities.LONG: ("{name}" + "x" * oddities.LONG_SEGMENT_BYTES,),
+    oddities.DIRECTORY: ("{name}/",),
+    oddities.DIRECTORY_WITH_BYTES: ("{name}/",),
+    oddities.DIRECTORY_BESIDE: ("{name}", "{name}/"),
+    oddities.BESIDE: ("{name}", "{name}/x"),
+    oddities.CASE: ("{name}/a", "{name}/A"),
+    oddities.FORM: ("{name}/\u00e9", "{name}/e\u0301"),
+}
+ALWAYS = frozenset({oddities.CASE, oddities.FORM})
+"""Tried of every target: which keys of a bucket would meet can only be told by looking at all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What was found out about a target. ``refused_keys`` and ``refused_classes`` say what it does instead. ``probed``
+    is False where nothing could be tried out, because it would have stayed (``why``).
+    """
+
+    url: str
+    server: str
+    at: str
+    versioning: str
+    object_lock: bool
+    refused_keys: Mapping[str, str] = field(default_factory=dict)
+    refused_classes: Mapping[str, str] = field(default_factory=dict)
+    probed: bool = True
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it is kept."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def probe(target: TargetBucket, *, keys: Iterable[str], classes: Iterable[str] = ()) -> Capabilities:
+    """Try out these oddities and storage classes. Leaves nothing behind. Raises ``UnreachableError``,
+    ``NotAllowedError``.
+    """
+    lock = target.object_lock()
+    found = Capabilities(
+        url=target.url,
+        server=target.server,
+        at=datetime.now(UTC).isoformat(),
+        versioning=target.versioning(),
+        object_lock=lock is not None,
+    )
+    if lock and lock.get("Rule"):
+        why = "the bucket locks everything that is written to it; what is tried out would stay"
+        return Capabilities(**{**found.as_json(), "probed": False, "why": why})
+    refused = {kind: fault for kind in sorted({*keys, *ALWAYS}) if (fault := _try_keys(target, kind))}
+    refused_classes = {name: fault for name in sorted(classes) if (fault := _try_class(target, name))}
+    return Capabilities(**{**found.as_json(), "refused_keys": refused, "refused_classes": refused_classes})
+
+
+FIRST_MARKER = "before any version"
+REPEATED_MARKER = "after another one"
+
+
+def refused_markers(target: TargetBucket) -> frozenset[str]:
+    """Return which delete markers a bucket that keeps versions does not make: some servers make none for a key that
+    has no version, or that has one already. Leaves nothing behind.
+    """
+    if (target.object_lock() or {}).get("Rule"):
+        return frozenset()
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key, never = f"{target.prefix}{name}", f"{target.prefix}{name}-never"
+    try:
+        target.put(Description(key), _BODY)
+        for one in (key, key, never):
+            target.delete(one)
+        made = [one.key for one in target.list_versions(prefix=key) if one.is_delete_marker]
+    finally:
+        _clear(target, name, [key, never])
+    refused = {FIRST_MARKER: never not in made, REPEATED_MARKER: made.count(key) < 2}
+    return frozenset(kind for kind, is_refused in refused.items() if is_refused)
+
+
+def _try_keys(target: TargetBucket, kind: str) -> str | None:
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    wanted = _sample(target, kind, name)
+    if any(len(key.encode()) > LONGEST_KEY_BYTES for key in wanted):
+        return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
+    try:
+        for number, key in enumerate(wanted):
+            body = b"" if kind == oddities.DIRECTORY else _BODY + b"!" * number
+            error = target.put(Description(key), body).error
+            if isinstance(error, UnreachableError):
+                raise error
+            if error is not None:
+                return f"refuses it ({error})"
+        return _differently({one.key for one in _stored(target, name)}, set(wanted))
+    finally:
+        _clear(target, name, wanted)
+
+
+def _try_class(target: TargetBucket, storage_class: str) -> str | None:
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key = target.prefix + name
+    try:
+        error = target.put(Description(key, storage_class=storage_class), _BODY).error
+        if isinstance(error, UnreachableError):
+            raise error
+        if error is not None:
+            return f"refuses it ({error})"
+        kept = next((one.storage_class for one in target.list(prefix=key)), "")
+        return None if kept == storage_class else f"makes {kept or 'nothing'} of it"
+    finally:
+        _clear(target, name, [key])
+
+
+def _differently(stored: set[str], wanted: set[str]) -> str | None:
+    if stored == wanted:
+        return None
+    other = min(stored - wanted, default=None)
+    return "does not list it afterwards" if other is None else f"stores it as {other!r}"
+
+
+def _sample(target: TargetBucket, kind: str, name: str) -> list[str]:
+    if kind.startswith(oddities.CHARACTER):
+        char = chr(int(kind.removeprefix(oddities.CHARACTER + "U+"), 16))
+        return [f"{target.prefix}{name}{char}x"]
+    if kind == oddities.WHOLE:
+        begun = f"{target.prefix}{name}/"
+        rest = LONGEST_KEY_BYTES - len(begun.encode())
+        return [begun + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
+    return [
+        sample.format(name=name) if kind == oddities.LEADING else target.prefix + sample.format(name=name)
+        for sample in _SAMPLES[kind]
+    ]
+
+
+def _stored(target: TargetBucket, name: str) -> list[ObjectSummary]:
+    """Return what has come to lie anywhere under the canary's name."""
+    return _everywhere(target, name, lambda prefix: target.list(prefix=prefix))
+
+
+def _everywhere(
+    target: TargetBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
+) -> list[ObjectSummary]:
+    found: list[ObjectSummary] = []
+    for within in {"", target.prefix}:
+        for prefix in (f"{within}{name}", f"{within}/{name}"):
+            try:
+                found += listing(prefix)
+            except (UnreachableError, NotAllowedError):
+                raise
+            except MoveoutError:
+                continue  # what it cannot list it cannot hold
+    return found
+
+
+def _clear(target: TargetBucket, name: str, wanted: Iterable[str]) -> None:
+    """Remove the canaries, all versions of them."""
+    for key in {*(one.key for one in _stored(target, name)), *wanted}:
+        _quietly(target, key, "")
+    for left in _everywhere(target, name, lambda prefix: target.list_versions(prefix=prefix)):
+        _quietly(target, left.key, left.version_id)
+
+
+def _quietly(target: TargetBucket, key: str, version_id: str) -> None:
+    try:
+        target.delete(key, version_id)
+    except UnreachableError:
+        raise
+    except MoveoutError:
+        return  # a key that it refuses to write it also refuses to delete

@@ -1,0 +1,184 @@
+"""All versions of a bucket leave, and come up again in their order."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.objects import inventory
+from exporters.selection import Selection
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotEmptyError
+from migrate.progress import Silent
+from migrate.restore.objects import restore_bucket
+from migrate.restore.outcome import RestoreOutcome
+from migrate.store import open_place
+from migrate.store.s3_bucket import open_bucket
+from migrate.verify import Level, verify
+from migrate.verify.bucket import compare_bucket
+from scripts.servers import S3Server
+from tests.objects.conftest import Shop, take_out
+from tests.objects.histories import make_history, read_history
+from tests.objects.workspaces import Workspace
+
+MakeShop = Callable[[S3Server], Shop]
+
+
+def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
+    """Make a bucket that keeps versions."""
+    name = f"history-{secrets.token_hex(6)}"
+    client = boto3.Session(profile_name=server.profile).client("s3")
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=lock)
+    enabled = {"Status": "Enabled"}
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
+    return Shop(server, name, client)
+
+
+def restore(reader: BundleReader, url: str, account: Path | None = None, **more: Any) -> RestoreOutcome:
+    kept = open_place(str(account)) if account else None
+    return restore_bucket(reader, "shop", url, workers=2, progress=Silent(), account=kept, **more)
+
+
+def compare(reader: BundleReader, url: str) -> list[str]:
+    return [str(one) for one in compare_bucket(reader, "shop", url, workers=2, progress=Silent())]
+
+
+def losses(account: Path) -> list[tuple[str, str]]:
+    rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
+    return [(row["item"], row["property"]) for row in rows]
+
+
+def index(reader: BundleReader) -> list[dict[str, Any]]:
+    return [row for batch in reader.index("shop") for row in batch.to_pylist()]
+
+
+def test_a_history_is_the_same_on_another_server(
+    minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "SHARD_ROWS", 40)
+    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    count = make_history(shop, keys=50, versions=6)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert reader.info.complete, reader.scope()[0].reasons
+    assert len(index(reader)) == count
+    assert verify(reader.store, Level.FULL, workers=2, progress=Silent()).findings == []
+    outcome = restore(reader, target.url, tmp_path / "account")
+    assert (outcome.items, outcome.findings, outcome.notes) == (count, (), ())
+    before, after = read_history(minio, shop.name), read_history(other_minio, target.name)
+    assert before == after
+    assert losses(tmp_path / "account") == [(target.name, "last modified"), (target.name, "version ids")]
+    assert compare(reader, target.url) == compare(reader, shop.url) == []
+    moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
+    assert {row["old_version_id"] for row in moved} == {row["version_id"] for row in index(reader)}
+    for row in moved:
+        if not row["is_delete_marker"]:
+            wanted = {"Bucket": target.name, "Key": row["key"], "VersionId": row["new_version_id"]}
+            source = {"Bucket": shop.name, "Key": row["key"], "VersionId": row["old_version_id"]}
+            assert target.boto.head_object(**wanted)["ETag"] == shop.boto.head_object(**source)["ETag"]
+    again = restore(reader, target.url)
+    assert (again.items, again.skipped_items, again.size_bytes) == (count, count, 0)
+    assert read_history(other_minio, target.name) == after
+
+
+def test_a_restore_of_histories_goes_on_in_the_middle_of_a_key(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """What is there must be the beginning of what is to be; then the rest of it is written, nothing twice."""
+    shop, target = make_old_shop(minio), make_old_shop(other_minio, lock=False)
+    for body in (b"one", b"two", b"three"):
+        shop.put("a", body)
+        shop.put("b", body)
+    shop.boto.delete_object(Bucket=shop.name, Key="a")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    target.put("a", b"one")
+    target.put("b", b"other")
+    with pytest.raises(NotEmptyError, match="'b'"):
+        restore(reader, target.url)
+    outcome = restore(reader, target.url, merge=True)
+    assert (outcome.items, outcome.skipped_items, len(outcome.findings)) == (4, 1, 1)
+    history = read_history(other_minio, target.name)
+    assert [row[-1] for row in history["a"]] == [b"one", b"two", b"three", "true"]
+    assert [row[-1] for row in history["b"]] == [b"other"]
+    assert all(one.startswith("b") for one in compare(reader, target.url))
+
+
+def test_a_target_without_versions_has_the_current_ones(
+    minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """And the ledger has the others, before anything is written; what is locked is not locked there."""
+    shop, target = make_old_shop(minio), make_shop(other_minio)
+    shop.put("a", b"old")
+    shop.put("a", b"new", ObjectLockLegalHoldStatus="ON")
+    shop.put("gone", b"x")
+    shop.boto.delete_object(Bucket=shop.name, Key="gone")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    target.put("foreign", b"x")
+    outcome = restore(reader, target.url, tmp_path / "account", merge=True)
+    assert target.keys() == ["a", "foreign"]
+    assert target.boto.get_object(Bucket=target.name, Key="a")["Body"].read() == b"new"
+    assert "keeps no versions" in " ".join(outcome.notes)
+    lost = losses(tmp_path / "account")
+    versions = {row["version_id"]: row for row in index(reader)}
+    named = {f"{row['key']} (version {version})" for version, row in versions.items() if row["key"] == "gone"}
+    assert {item for item, what in lost if what in {"version", "delete marker"}} > named
+    assert [what for _, what in lost].count("legal hold") == 1
+    assert outcome.losses == len(lost)
+    assert any("keeps no versions" in one for one in compare(reader, target.url))
+
+
+def test_only_current_versions_are_taken_where_that_is_chosen(minio: S3Server, tmp_path: Path) -> None:
+    shop = make_old_shop(minio)
+    for body in (b"one", b"two"):
+        shop.put("a", body)
+    shop.put("gone", b"x")
+    shop.boto.delete_object(Bucket=shop.name, Key="gone")
+    reader = take_out(shop.url, tmp_path / "bundle", selection=Selection(current_only=True))
+    assert [row["key"] for row in index(reader)] == ["a"]
+    assert reader.info.complete
+    assert [loss.reason for _, loss in reader.losses() if loss.property == "versions"] == [
+        "only the current version of each object is in the bundle, as was chosen"
+    ]
+
+
+def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server, tmp_path: Path) -> None:
+    """versitygw lists delete markers apart, and makes several in a row, which MinIO does not."""
+    shop, target = make_old_shop(versitygw), make_old_shop(other_minio)
+    for key in ("a", "b"):
+        for body in (b"one", b"two"):
+            shop.put(key, body)
+    for _ in range(2):
+        shop.boto.delete_object(Bucket=shop.name, Key="a")
+    shop.put("a", b"three")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert reader.info.complete, reader.scope()[0].reasons
+    outcome = restore(reader, target.url, tmp_path / "account")
+    assert outcome.findings == ()
+    history = read_history(other_minio, target.name)
+    assert [row[-1] for row in history["a"]] == [b"one", b"two", "false", b"three"]
+    assert [what for _, what in losses(tmp_path / "account")].count("delete marker") == 1
+
+
+def test_a_killed_inventory_of_versions_goes_on(minio: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the middle of a key that has more versions than a shard has rows."""
+    monkeypatch.setattr(inventory, "SHARD_ROWS", 3)
+    shop = make_old_shop(minio, lock=False)
+    for key, count in (("a", 2), ("b", 8), ("c", 1)):
+        for number in range(count):
+            shop.put(key, bytes([number]))
+    bucket = open_bucket(shop.url)
+    whole = [one.name for one in bucket.list_versions()]
+    for shards in range(1, 4):
+        killed = Workspace()
+        killed.fail_after = shards + 1
+        with pytest.raises(KeyboardInterrupt):
+            inventory.take(bucket, killed)
+        killed.fail_after = 1 << 60
+        taken = inventory.take(bucket, killed)
+        found = [one.name for shard in range(taken.totals.shards) for one in taken.objects(shard, 0, 100)]
+        assert found == whole
