@@ -26,6 +26,7 @@ VERBS = {
     "keys": "keys",
     "sign": "sign",
     "custody": "custody",
+    "hold": "hold",
     "prove": "proof",
     "check-proof": "proof",
 }

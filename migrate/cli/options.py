@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from migrate.case import Endpoint, redact
+from migrate.case import Case, Endpoint, redact
 from migrate.cli.sources import parse_pairs
 from migrate.errors import UsageError
 
@@ -77,3 +77,14 @@ def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
             f"no {what} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
         )
     return fallback
+
+
+def known_place(words: Sequence[str] | None, case: Case | None, *, first: str = "target") -> Endpoint:
+    """Return the place that is meant, with the secrets that the case has for it: the word, else the case's target or
+    bundle (``first`` says which of them goes before).
+    """
+    listed = [place for place in (case.target, case.bundle) if place] if case else []
+    if first == "bundle":
+        listed.reverse()
+    found = one_place(sort_words(words or []), listed[0] if listed else None, "place")
+    return next((place for place in listed if place.url == found.url), found)

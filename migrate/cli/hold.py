@@ -1,0 +1,229 @@
+"""``moveout hold``: nothing of a bundle can be changed or removed until a day, or until it is released."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Endpoint, parse_deadline
+from migrate.cli import app
+from migrate.cli.findings import draw_findings
+from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
+from migrate.cli.options import CaseFile, known_place
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import count_words, moment_words
+from migrate.custody import hold, log
+from migrate.custody.hold import Protection, Terms
+from migrate.errors import OK, IncompleteError, UsageError
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.store.vault import Vault, open_vault
+
+group = typer.Typer(help="Nothing of a bundle can be changed or removed for a time.", no_args_is_help=True)
+app.add_typer(group, name="hold")
+
+PlaceWord = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
+_Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
+_Reason = Annotated[str, typer.Option(help="Why: it stands in the custody log.")]
+
+
+class Firmness(StrEnum):
+    """Who may end a retention before its time."""
+
+    GOVERNANCE = "governance"
+    COMPLIANCE = "compliance"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the place says of its locks."""
+
+    place: str
+    found: Protection
+    wanted: bool = True
+
+    @property
+    def exit_code(self) -> int:
+        """3 where something that should be held is not."""
+        return OK if self.found.is_held or not self.wanted else IncompleteError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return counts and what is unprotected."""
+        return {"place": self.place, "held": self.found.is_held, **asdict(self.found)}
+
+    def draw(self, console: Console) -> None:
+        """Say what is held and what is not."""
+        found = self.found
+        until = f" until {moment_words(found.until)}" if found.until else ""
+        legal = f", {count_words(found.legal)} of them by a legal hold without an end" if found.legal else ""
+        counted = f"{count_words(found.protected)} of {count_words(found.versions)} versions protected{until}{legal}"
+        if found.is_held:
+            console.print(Text(f"HELD: {self.place}: {counted}, each read back"))
+        else:
+            console.print(Text(f"NOT HELD: {self.place}: {counted}", style="bold red" if self.wanted else ""))
+            if self.wanted:
+                draw_findings(console, found.findings)
+        if found.later:
+            console.print(
+                f"{count_words(found.later)} versions of the log and of documents came later, and are free"
+            )
+
+
+def open_both(session: Session, place: Endpoint) -> tuple[MultipartStore, Vault]:
+    """Return the store and the vault of a place."""
+    secrets = place.reveal()
+    return open_place(place.url, secrets=secrets, note=session.progress.note), open_vault(
+        place.url, secrets=secrets
+    )
+
+
+@verb(group, "place", title="hold place")
+def place_command(
+    session: Session,
+    until: _Until,
+    reason: _Reason,
+    words: PlaceWord = None,
+    *,
+    legal: Annotated[
+        bool, typer.Option("--legal", help="Without an end besides, until it is released.")
+    ] = False,
+    mode: Annotated[
+        Firmness, typer.Option(help="compliance: nobody can end it before its time, whoever he is.")
+    ] = Firmness.GOVERNANCE,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Held:
+    """Lock every version of every file of a bundle, and read each lock back.
+
+    The bucket must have Object Lock. The same command again goes on where an earlier one stopped; no lock is weakened.
+    """
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    store, vault = open_both(session, known_place(words, loaded))
+    said = custody_of(loaded)
+    terms = Terms(_moment(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
+    details = {
+        "until": terms.until.isoformat(),
+        "mode": terms.mode,
+        "legal": legal,
+        "reason": reason,
+        "release_keys": list(said.release_keys),
+        "release_quorum": said.release_quorum if said.release_keys else 0,
+    }
+    workers = session.workers(default=TRANSFER_WORKERS)
+    found = hold.place(
+        store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
+    )
+    return Held(store.place, found)
+
+
+@verb(group, "extend", title="hold extend")
+def extend_command(
+    session: Session,
+    until: _Until,
+    words: PlaceWord = None,
+    *,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Held:
+    """Make a hold last longer, on the terms that it has; what was added since is held too."""
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    store, vault = open_both(session, known_place(words, loaded))
+    held = log.read(store).find("held")
+    if not held:
+        raise UsageError(
+            f"no hold is in the custody log at {store.place}", next_step="moveout hold place PLACE …"
+        )
+    before = held[-1].what.details
+    terms = Terms(
+        _moment(until),
+        "COMPLIANCE" if before.get("mode") == "COMPLIANCE" else "GOVERNANCE",
+        bool(before.get("legal")),
+    )
+    details = {name: value for name, value in before.items() if name != "versions"}
+    workers = session.workers(default=TRANSFER_WORKERS)
+    found = hold.place(
+        store,
+        vault,
+        terms,
+        workers=workers,
+        progress=session.progress,
+        details={**details, "until": terms.until.isoformat()},
+        signer=signer,
+    )
+    return Held(store.place, found)
+
+
+@verb(group, "status", title="hold status")
+def status_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Held:
+    """Read every lock again, and name what is not protected."""
+    loaded = load_case(case)
+    store, vault = open_both(session, known_place(words, loaded))
+    return Held(store.place, hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A hold that was ended, and what is still protected."""
+
+    place: str
+    document: str
+    found: Protection
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the release and the counts."""
+        return {
+            "place": self.place,
+            "release": self.document,
+            "protected": self.found.protected,
+            "until": self.found.until,
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what became of the hold."""
+        console.print(f"Released: {self.place} ({self.document})")
+        if self.found.protected:
+            until = f" until {moment_words(self.found.until)}" if self.found.until else ""
+            console.print(
+                f"{count_words(self.found.protected)} versions stay locked{until}: nobody can end that sooner"
+            )
+
+
+@verb(group, "release", title="hold release")
+def release_command(
+    session: Session,
+    reason: _Reason,
+    words: PlaceWord = None,
+    *,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Released:
+    """End a hold: by the keys that it names, as many of them as it says."""
+    loaded = load_case(case)
+    signers = need_keys(key, passphrase, loaded)
+    store, vault = open_both(session, known_place(words, loaded))
+    workers = session.workers(default=TRANSFER_WORKERS)
+    document, found = hold.release(store, vault, reason, signers, workers=workers, progress=session.progress)
+    return Released(store.place, document.key, found)
+
+
+def _moment(text: str) -> datetime:
+    """Return a moment to the second: finer ones do not come back from every server."""
+    moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
+    if moment <= datetime.now(UTC):
+        raise UsageError(
+            f"{text!r} is past", next_step="hold until a moment to come: 30d, or 2027-01-31T00:00:00Z"
+        )
+    return moment

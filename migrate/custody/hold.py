@@ -1,0 +1,235 @@
+"""A hold: every version of a bundle's files is locked, and read back one by one.
+
+What is held is what the place says when asked, never what was once done. A hold that broke off half-way is seen as
+such, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import read_manifest, read_tag_manifest
+from migrate.custody import documents, log
+from migrate.custody.documents import Document
+from migrate.custody.keys import Signer
+from migrate.custody.record import happening
+from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
+from migrate.progress import Progress
+from migrate.store.base import Store
+from migrate.store.vault import FileVersion, Lock, Mode, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Until when, how firmly, and whether without an end besides (legal hold)."""
+
+    until: datetime
+    mode: Mode
+    legal: bool
+
+    def met_by(self, lock: Lock) -> bool:
+        """Tell whether a lock is at least this."""
+        firm = lock.mode == "COMPLIANCE" or self.mode == "GOVERNANCE"
+        return firm and lock.until is not None and lock.until >= self.until and (lock.legal or not self.legal)
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What is protected at a place, version by version. ``until`` is the earliest end of a retention among them;
+    ``later`` counts versions of the custody log and documents that came after the hold, which are no part of it.
+    """
+
+    versions: int
+    protected: int
+    legal: int
+    until: datetime | None
+    findings: Sequence[Finding]
+    later: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether everything of the bundle is protected."""
+        return self.versions > 0 and self.protected == self.versions and not self.findings
+
+
+def survey(
+    store: Store, vault: Vault, *, workers: int, terms: Terms | None = None, now: datetime | None = None
+) -> Protection:
+    """Ask the place for the lock of every version, and compare with what the bundle's manifest names.
+
+    A version counts as protected where its retention has not ended or a legal hold is on; with ``terms`` where it
+    meets them.
+    """
+    now = now or datetime.now(UTC)
+    found = list(vault.versions())
+    markers = {one.key for one in found if one.is_marker and one.is_latest}
+    mine = [one for one in found if not one.is_marker and not one.key.startswith(layout.WORK)]
+    locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))
+
+    def is_protected(lock: Lock) -> bool:
+        return terms.met_by(lock) if terms else lock.legal or (lock.until is not None and lock.until > now)
+
+    bound = [one for one in mine if not _is_loose(one)]
+    open_ = [one for one in bound if not is_protected(locks[one])]
+    findings = [
+        Finding(
+            one.key,
+            "is not protected" if terms is None else "is not protected as it should be",
+            "",
+            _said(one, locks),
+        )
+        for one in open_
+    ]
+    findings += [
+        Finding(key, "is hidden behind a delete marker") for key in sorted(markers) if not _is_work(key)
+    ]
+    present = {one.key for one in bound}
+    findings += _missing(store, present)
+    ends = [lock.until for one, lock in locks.items() if lock.until is not None and one in set(bound)]
+    return Protection(
+        versions=len(bound),
+        protected=len(bound) - len(open_),
+        legal=sum(locks[one].legal for one in bound),
+        until=min(ends, default=None),
+        findings=findings,
+        later=sum(not is_protected(locks[one]) for one in mine if _is_loose(one)),
+    )
+
+
+def place(
+    store: Store,
+    vault: Vault,
+    terms: Terms,
+    *,
+    workers: int,
+    progress: Progress,
+    details: dict[str, Any],
+    signer: Signer,
+) -> Protection:
+    """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
+    weakened: one that lasts longer stays.
+
+    Raises ``NotAllowedError`` where the place has no Object Lock.
+    """
+    vault.check_lock()
+    mine = [one for one in vault.versions() if not one.is_marker and not one.key.startswith(layout.WORK)]
+    progress.begin("hold", items=len(mine), size_bytes=0)
+
+    def lock(version: FileVersion) -> None:
+        found = vault.lock(version)
+        if found.until is None or found.until < terms.until or (found.mode != terms.mode == "COMPLIANCE"):
+            mode = found.mode if found.mode == "COMPLIANCE" else terms.mode
+            vault.retain(version, max(terms.until, found.until or terms.until), mode)
+        if terms.legal and not found.legal:
+            vault.set_legal(version, on=True)
+        progress.advance(items=1)
+
+    _each(lock, mine, workers)
+    progress.end()
+    done = survey(store, vault, workers=workers, terms=terms)
+    if done.is_held:
+        what = happening(store, "held", {**details, "versions": done.versions})
+        log.append(store, signer, log.once(what))
+    return done
+
+
+def release(
+    store: Store, vault: Vault, reason: str, signers: Sequence[Signer], *, workers: int, progress: Progress
+) -> tuple[Document, Protection]:
+    """Lift the legal hold and, where the mode lets, the retention of every version, by the word of those whom the hold
+    names; return the signed release and what is still protected.
+
+    Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held.
+    """
+    held = _current(log.read(store))
+    if held is None:
+        raise UsageError(
+            f"no hold is in the custody log at {store.place}", next_step="moveout hold status PLACE"
+        )
+    named = [str(one) for one in held.get("release_keys", [])]
+    quorum = int(held.get("release_quorum", 0) or 0)
+    there = {signer.public.fingerprint for signer in signers}
+    if len(there & set(named)) < quorum:
+        raise NotAllowedError(
+            f"the hold ends by {quorum} of these keys: {', '.join(named)}; {len(there & set(named))} of them signed",
+            next_step="name them all: --key FILE --key FILE",
+        )
+    document = _release_document(store, reason, signers)
+    mine = [one for one in vault.versions() if not one.is_marker]
+    progress.begin("release", items=len(mine), size_bytes=0)
+
+    def unlock(version: FileVersion) -> None:
+        found = vault.lock(version)
+        if found.legal:
+            vault.set_legal(version, on=False)
+        if found.mode == "GOVERNANCE":
+            vault.retain(version, None, "GOVERNANCE")
+        progress.advance(items=1)
+
+    _each(unlock, mine, workers)
+    progress.end()
+    details = {"file": document.key, "sha256": document.sha256, "reason": reason}
+    log.append(store, signers[0], log.once(happening(store, "released", details)))
+    return document, survey(store, vault, workers=workers)
+
+
+def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> Document:
+    """Return the release for this reason: the one that a run before has begun, or a new one."""
+    what = happening(store, "released")
+    for one in documents.read_all(store, "release")[0]:
+        if (one.root, one.value.get("reason")) == (what.root, reason):
+            documents.keep(store, one, signers)
+            return one
+    about = f"Release of the bundle {what.bundle} from its hold"
+    value = {"bundle": what.bundle, "root": what.root, "place": store.place, "reason": reason}
+    made = documents.make("release", about, value)
+    documents.keep(store, made, signers)
+    return made
+
+
+def _current(found: log.Log) -> dict[str, Any] | None:
+    """Return the details of the newest hold, whether released by now or not: a release may have to be finished."""
+    held = found.find("held")
+    return dict(held[-1].what.details) if held else None
+
+
+def _missing(store: Store, present: Collection[str]) -> Iterator[Finding]:
+    """Yield the files of the bundle, by its manifests, of which there is not one version."""
+    try:
+        for key in (layout.TAG_MANIFEST, *read_tag_manifest(store)):
+            if key not in present:
+                yield Finding(key, "is missing")
+        for entry in read_manifest(store):
+            if entry.key not in present:
+                yield Finding(entry.key, "is missing")
+    except DamageError as exc:
+        yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
+    except (GoneError, UsageError) as exc:
+        yield Finding(layout.MANIFEST, f"cannot be read: {exc}")
+
+
+def _is_work(key: str) -> bool:
+    return key.startswith(layout.WORK)
+
+
+def _is_loose(version: FileVersion) -> bool:
+    """Tell whether a version is of what grows beside a held bundle: the log, and documents."""
+    grows = tuple(f"{layout.SIGNATURES}{kind}-" for kind in documents.KINDS)
+    return layout.is_custody(version.key) or version.key.startswith(grows)
+
+
+def _said(version: FileVersion, locks: dict[FileVersion, Lock]) -> str:
+    lock = locks[version]
+    until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
+    return f"version {version.id or 'only'}: {until}, {'a' if lock.legal else 'no'} legal hold"
+
+
+def _each(do: Callable[[FileVersion], Any], versions: Sequence[FileVersion], workers: int) -> list[Any]:
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-hold") as pool:
+        return list(pool.map(do, versions))

@@ -1,0 +1,131 @@
+"""All versions of a place in a bucket, and Object Lock, through boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import unquote_plus
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import GoneError, NotAllowedError
+from migrate.store import s3_client
+from migrate.store.retry import patiently
+from migrate.store.vault import FileVersion, Lock, Mode
+
+T = TypeVar("T")
+_NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
+_MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
+
+
+class S3Vault:
+    """See ``Vault``."""
+
+    def __init__(self, location: s3_client.S3Location) -> None:
+        prefix = location.prefix
+        self._prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
+        self._bucket = location.bucket
+        self._client = s3_client.client(location)
+        self.place = location.url
+
+    def check_lock(self) -> None:
+        """See ``Vault.check_lock``."""
+        try:
+            answer = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
+        except _NoLockError:
+            answer = {}
+        if answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
+            raise NotAllowedError(
+                f"the bucket {self._bucket!r} has no Object Lock, so nothing in it can be held: who may write there may"
+                " delete",
+                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there",
+            )
+
+    def versions(self) -> Iterator[FileVersion]:
+        """See ``Vault.versions``; one page in memory."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix, "EncodingType": "url"}
+        while True:
+            page = self._call("", "list_object_versions", **request)
+            decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
+            rows = [
+                FileVersion(
+                    decode(row["Key"])[len(self._prefix) :],
+                    row["VersionId"],
+                    int(row.get("Size", 0)),
+                    bool(row["IsLatest"]),
+                    is_marker=kind == "DeleteMarkers",
+                )
+                for kind in ("Versions", "DeleteMarkers")
+                for row in page.get(kind, ())
+            ]
+            yield from sorted(rows, key=lambda row: (row.key, not row.is_latest))
+            if not page.get("IsTruncated"):
+                return
+            request["KeyMarker"] = decode(page["NextKeyMarker"])
+            if page.get("NextVersionIdMarker"):
+                request["VersionIdMarker"] = page["NextVersionIdMarker"]
+
+    def lock(self, version: FileVersion) -> Lock:
+        """See ``Vault.lock``."""
+        mode, until = self._retention(version)
+        return Lock(mode, until, self._legal(version))
+
+    def _retention(self, version: FileVersion) -> tuple[Mode | None, datetime | None]:
+        try:
+            found = self._of(version, "get_object_retention").get("Retention", {})
+        except _NoLockError:
+            return None, None
+        until = found.get("RetainUntilDate")
+        mode = _MODES.get(found.get("Mode", ""))
+        return (mode, until.astimezone(UTC)) if until and mode else (None, None)
+
+    def _legal(self, version: FileVersion) -> bool:
+        try:
+            found = self._of(version, "get_object_legal_hold")
+        except _NoLockError:
+            return False
+        return bool(found.get("LegalHold", {}).get("Status") == "ON")
+
+    def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
+        """See ``Vault.retain``."""
+        if until is None:
+            self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
+        else:
+            self._of(version, "put_object_retention", Retention={"Mode": mode, "RetainUntilDate": until})
+
+    def set_legal(self, version: FileVersion, *, on: bool) -> None:
+        """See ``Vault.set_legal``."""
+        self._of(version, "put_object_legal_hold", LegalHold={"Status": "ON" if on else "OFF"})
+
+    def remove(self, version: FileVersion) -> None:
+        """See ``Vault.remove``. What is gone already is gone."""
+        try:
+            self._of(version, "delete_object")
+        except GoneError:
+            return
+
+    def _of(self, version: FileVersion, operation: str, **more: Any) -> Any:
+        named = {"VersionId": version.id} if version.id else {}
+        key = self._prefix + version.key
+        return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **more)
+
+    def _call(self, key: str, operation: str, **request: Any) -> Any:
+        return patiently(lambda: self._once(key, operation, **request))
+
+    def _once(self, key: str, operation: str, **request: Any) -> Any:
+        try:
+            return getattr(self._client, operation)(**request)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
+            code = (
+                exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
+            )
+            if code in _NO_LOCK:
+                raise _NoLockError(str(exc)) from exc
+            if code in {"InvalidRequest", "ObjectLocked"}:
+                raise NotAllowedError(f"s3://{self._bucket}/{self._prefix}{key}: {exc}") from exc
+            raise s3_client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
+
+
+class _NoLockError(NotAllowedError):
+    """There is no lock to read."""

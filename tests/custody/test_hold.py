@@ -1,0 +1,177 @@
+"""Holds on a real bucket with Object Lock: version by version, read back, never half and called whole."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import botocore.exceptions
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import documents, hold, log
+from migrate.custody.hold import Terms
+from migrate.custody.record import record_seal
+from migrate.custody.signing import sign_bundle
+from migrate.errors import NotAllowedError, UnreachableError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.vault import open_vault
+from migrate.transfer import transfer
+from tests.cli.conftest import call
+
+
+def soon(**later) -> datetime:
+    return (datetime.now(UTC) + timedelta(**later)).replace(microsecond=0)
+
+
+@pytest.fixture
+def locked(minio):
+    """A fresh bucket with Object Lock: (client, name, URL of a place in it)."""
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    name = f"locked-{secrets.token_hex(5)}"
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return client, name, f"s3://{name}/bundle?profile={minio.profile}"
+
+
+@pytest.fixture
+def there(place, locked, provider):
+    """A signed bundle in it: (store, vault)."""
+    sign_bundle(place, provider)
+    store = open_place(locked[2])
+    assert transfer(place, store, workers=2, progress=Silent()).findings == []
+    record_seal(store, provider, [provider])
+    return store, open_vault(locked[2])
+
+
+def put_hold(there, provider, terms, **details):
+    return hold.place(*there, terms, workers=4, progress=Silent(), details=details, signer=provider)
+
+
+def test_every_version_is_locked_and_nobody_deletes_one(there, locked, provider):
+    client, bucket, _ = locked
+    store, vault = there
+    assert not hold.survey(store, vault, workers=4).is_held
+    store.put(layout.BAG_INFO, store.read(layout.BAG_INFO))  # an older version beneath
+    until = soon(days=1)
+    found = put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True), reason="asked")
+    assert (found.is_held, found.until, found.findings) == (True, until, [])
+    versions = [one for one in vault.versions() if not one.key.startswith((layout.WORK, "sig/custody"))]
+    assert found.versions == len(versions)
+    assert [one.what.event for one in log.read(store).entries][-1] == "held"
+    for one in versions[:5]:
+        with pytest.raises(botocore.exceptions.ClientError):
+            client.delete_object(Bucket=bucket, Key=f"bundle/{one.key}", VersionId=one.id)
+        with pytest.raises(NotAllowedError):
+            vault.retain(one, soon(minutes=1), "GOVERNANCE")  # shorter
+    assert hold.survey(store, vault, workers=4).is_held
+
+
+def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
+    store, vault = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
+    assert put_hold(there, provider, terms).is_held
+    store.put(layout.SCOPE, store.read(layout.SCOPE))
+    store.delete(layout.BAG_INFO)
+    found = hold.survey(store, vault, workers=4)
+    assert not found.is_held
+    said = {one.key: one.what for one in found.findings if one.key != layout.CUSTODY_HEAD}
+    assert said == {
+        layout.SCOPE: "is not protected",
+        layout.BAG_INFO: "is hidden behind a delete marker",
+    } or (said[layout.SCOPE] == "is not protected")
+
+
+class Broken:
+    """A vault that dies at the n-th lock."""
+
+    def __init__(self, inner, left: int) -> None:
+        self._inner, self._left = inner, left
+
+    def __getattr__(self, name):
+        if name in {"retain", "set_legal", "remove"}:
+            self._left -= 1
+            if self._left < 0:
+                raise UnreachableError("died")
+        return getattr(self._inner, name)
+
+
+def test_a_hold_that_broke_off_is_never_called_one_and_the_same_command_finishes_it(there, provider):
+    store, vault = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    for left in (0, 1, 5, 9):
+        with pytest.raises(UnreachableError):
+            hold.place(
+                store, Broken(vault, left), terms, workers=1, progress=Silent(), details={}, signer=provider
+            )
+        assert not hold.survey(store, vault, workers=4).is_held
+        assert log.read(store).find("held") == []
+    assert put_hold(there, provider, terms).is_held
+
+
+def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer, make_key):
+    store, vault = there
+    keys = [provider.public.fingerprint, customer.public.fingerprint]
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    assert put_hold(there, provider, terms, release_keys=keys, release_quorum=2).is_held
+    for signers in ([provider], [provider, provider], [provider, make_key("stranger")]):
+        with pytest.raises(NotAllowedError, match="2 of these keys"):
+            hold.release(store, vault, "done", signers, workers=4, progress=Silent())
+    assert hold.survey(store, vault, workers=4).is_held
+    with pytest.raises(UnreachableError):
+        hold.release(store, Broken(vault, 7), "done", [provider, customer], workers=1, progress=Silent())
+    document, found = hold.release(store, vault, "done", [provider, customer], workers=4, progress=Silent())
+    assert (found.protected, found.legal) == (0, 0)
+    kept, findings = documents.read_all(store, "release")
+    assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
+    assert findings == []
+    assert log.read(store).entries[-1].what.event == "released"
+
+
+def test_compliance_ends_for_nobody_before_its_time(there, provider):
+    store, vault = there
+    until = soon(seconds=6)
+    assert put_hold(there, provider, Terms(until, "COMPLIANCE", legal=True)).is_held
+    _, found = hold.release(store, vault, "try", [provider], workers=4, progress=Silent())
+    assert (found.is_held, found.legal, found.until) == (True, 0, until)
+    first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
+    with pytest.raises(NotAllowedError):
+        vault.remove(first)
+
+
+@pytest.mark.parametrize("server", ["local", "minio"])
+def test_without_object_lock_it_is_not_called_a_hold(place, provider, request, make_bucket, server):
+    url = place.place
+    if server == "minio":
+        s3 = request.getfixturevalue("minio")
+        url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
+        transfer(place, open_place(url), workers=2, progress=Silent())
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
+    with pytest.raises(NotAllowedError, match=r"no Object Lock|is a directory"):
+        put_hold((open_place(url), open_vault(url)), provider, terms)
+
+
+def test_the_commands(place, locked, make_key):
+    key = make_key.path_of("provider")
+    assert call("sign", place.place, "--key", key).code == 0
+    assert call("transfer", place.place, locked[2], "-q").code == 0
+    assert call("hold", "status", locked[2]).code == 3
+    held = call(
+        "hold",
+        "place",
+        locked[2],
+        "--until",
+        "1d",
+        "--legal",
+        "--reason",
+        "the customer leaves",
+        "--key",
+        key,
+    )
+    assert (held.code, held.out[:5]) == (0, "HELD:"), held.err
+    assert call("hold", "status", locked[2], "--json").json["result"]["held"]
+    extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
+    assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
+    assert call("hold", "place", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
+    assert call("hold", "release", locked[2], "--reason", "received", "--key", key).code == 0
+    assert call("hold", "status", locked[2]).code == 3
+    assert call("custody", "verify", locked[2]).code == 0
