@@ -57,5 +57,6 @@ def account(finished: Finished) -> Account:
 def _exported(number: int, table: Table, counted: int) -> Exported:
     columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
-    details = {"columns": columns, "persistence": persistence}
+    ancestors = [list(name) for name in table.ancestors]
+    details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
     return Exported(number, table.schema, table.name, table.label, counted, details)

@@ -21,7 +21,14 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   c.relrowsecurity AS row_security, coalesce(t.spcname, '') AS tablespace,
-  pg_relation_filenode(c.oid)::int8 AS filenode_now
+  pg_relation_filenode(c.oid)::int8 AS filenode_now,
+  CASE WHEN c.relispartition THEN ARRAY(
+    WITH RECURSIVE above(oid, depth) AS (
+      SELECT i.inhparent, 1 FROM pg_inherits i WHERE i.inhrelid = c.oid
+      UNION ALL SELECT i.inhparent, depth + 1 FROM above JOIN pg_class p ON p.oid = above.oid
+        JOIN pg_inherits i ON i.inhrelid = p.oid WHERE p.relispartition)
+    SELECT ARRAY[pn.nspname::text, p.relname::text] FROM above JOIN pg_class p ON p.oid = above.oid
+      JOIN pg_namespace pn ON pn.oid = p.relnamespace ORDER BY depth) ELSE '{}' END AS ancestors
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
 WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't'
@@ -86,6 +93,8 @@ class Table:
     tablespace: str
     moved: bool
     columns: tuple[Column, ...]
+    ancestors: tuple[tuple[str, str], ...] = ()
+    """Schema and name of the partitioned tables that it is a partition of, the nearest first."""
 
     @property
     def label(self) -> str:
@@ -120,6 +129,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             tablespace=row["tablespace"],
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
             columns=tuple(columns.get(row["oid"], ())),
+            ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )
         for row in rows
     ]

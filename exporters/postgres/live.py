@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from exporters.postgres import large_objects
@@ -15,9 +15,13 @@ from exporters.tally import Advance, Tally, tally_empty_rows
 
 
 def live_tables(
-    url: str | Address, *, workers: int = 2, advance: Advance | None = None
+    url: str | Address,
+    *,
+    workers: int = 2,
+    advance: Advance | None = None,
+    names: Collection[tuple[str, str]] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by (schema, name). Large objects count as
+    """Return the tally of every table by (schema, name), or of those in ``names``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
@@ -26,10 +30,10 @@ def live_tables(
         work = [
             ((table.schema, table.name), canonical_select(table, pages), bool(table.columns))
             for table in tables
-            if not table.foreign
+            if not table.foreign and (names is None or (table.schema, table.name) in names)
             for pages in cut(table, version=session.version, page_bytes=session.page_bytes)
         ]
-        if session.large_objects:
+        if session.large_objects and names is None:
             objects = large_objects.table(session.large_objects)
             work.append(((objects.schema, objects.name), large_objects.SELECT, True))
         found: dict[tuple[str, str], Tally] = {}

@@ -28,9 +28,11 @@ class _Way:
 
     restore: str
     compare: str = "migrate.verify.database:compare_database"
+    parts: bool = False
+    """Whether a part of the source can be restored by itself (``--only``)."""
 
 
-_POSTGRES = _Way("migrate.restore.postgres.database:restore_database")
+_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", parts=True)
 _SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
 _MYSQL = _Way("migrate.restore.mysql.database:restore_database")
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
@@ -66,11 +68,16 @@ def restore_source(
     progress: Progress,
     merge: bool,
     account: MultipartStore,
+    only: Sequence[str] = (),
 ) -> RestoreOutcome:
-    """Bring one source of the bundle up at the endpoint. ``account`` is where the restore of a bucket says what the
-    target cannot hold.
+    """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
+    restore of a bucket says what the target cannot hold.
     """
     way = _way(endpoint)
+    if only and not way.parts:
+        raise UsageError(
+            f"{name}: only PostgreSQL databases can be restored in parts", next_step="leave --only out"
+        )
     restore = _load(way.restore)
     outcome: RestoreOutcome
     if way is _BUCKET:
@@ -94,6 +101,7 @@ def restore_source(
         progress=progress,
         into_existing=merge,
         password=password,
+        **({"only": only} if only else {}),
     )
     return outcome
 

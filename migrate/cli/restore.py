@@ -23,7 +23,7 @@ from migrate.cli.verify import known_secrets
 from migrate.cli.words import bytes_words, count_words, duration_words
 from migrate.custody.keys import KeyFile
 from migrate.custody.record import record_if_allowed
-from migrate.errors import OK, DamageError, UsageError
+from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
 
@@ -43,8 +43,10 @@ class Restored:
 
     @property
     def exit_code(self) -> int:
-        """6 where something could not be brought up as it was."""
-        return DamageError.exit_code if any(one.findings for one in self.outcomes) else OK
+        """6 where something could not be brought up as it was, 3 where the bundle lacks what something needs."""
+        if any(one.findings for one in self.outcomes):
+            return DamageError.exit_code
+        return IncompleteError.exit_code if any(one.left_out for one in self.outcomes) else OK
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
@@ -71,10 +73,12 @@ class Restored:
                 )
             for note in one.notes:
                 console.print(Text(f"  {note}", style="dim"))
-            for finding in one.findings[:_SHOWN]:
-                console.print(Text(f"  ! {finding}", style="yellow"))
-            if len(one.findings) > _SHOWN:
-                console.print(f"  and {len(one.findings) - _SHOWN:,} more (all with --json)")
+            left_out = [f"left out: {entry}" for entry in one.left_out]
+            for lines in (one.findings, left_out):
+                for line in lines[:_SHOWN]:
+                    console.print(Text(f"  ! {line}", style="yellow"))
+                if len(lines) > _SHOWN:
+                    console.print(f"  and {len(lines) - _SHOWN:,} more (all with --json)")
         console.print(f"Restored in {duration_words(self.seconds)}")
 
 
@@ -85,6 +89,7 @@ def run_restore(
     case: Case | None,
     *,
     merge: bool,
+    only: Sequence[str] = (),
     signers: Sequence[KeyFile] = (),
     account: str | None = None,
 ) -> Restored:
@@ -110,10 +115,12 @@ def run_restore(
                 progress=session.progress,
                 merge=merge,
                 account=kept,
+                only=only,
             )
         )
     shown = {name: endpoint.shown for name, endpoint in targets.items()}
     details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
+    details |= {"only": list(only)} if only else {}
     if (why := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(why)
     return Restored(store.place, shown, outcomes, time.monotonic() - started)
@@ -131,6 +138,10 @@ def restore_command(
     merge: Annotated[
         bool, typer.Option("--merge", help="Restore into a database or bucket that is not empty.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT", help="schema, data, or a table; may be repeated (PostgreSQL)."),
+    ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     account: Annotated[
@@ -156,4 +167,6 @@ def restore_command(
             next_step="give NAME=URL …, or [[restore]] tables in the case file",
         )
     signers = load_keys(key, passphrase, loaded)
-    return run_restore(session, place, targets, loaded, merge=merge, signers=signers, account=account)
+    return run_restore(
+        session, place, targets, loaded, merge=merge, only=only or (), signers=signers, account=account
+    )

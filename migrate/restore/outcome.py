@@ -8,10 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
-    """``items`` rows or objects of the source in the target now, of them ``skipped_items`` there already from
-    an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not as in
-    the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the restore's own loss
-    ledger, which lies with its account at ``account``.
+    """``items`` rows or objects of the source in the target now, of them ``skipped_items`` there already
+    from an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not
+    as in the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the
+    restore's own loss ledger, which lies with its account at ``account``. ``left_out``: what could not be
+    made because the bundle, incomplete as it is, lacks what it needs.
     """
 
     source: str
@@ -22,6 +23,7 @@ class RestoreOutcome:
     notes: tuple[str, ...] = ()
     losses: int = 0
     account: str = ""
+    left_out: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept."""

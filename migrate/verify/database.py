@@ -9,6 +9,7 @@ from exporters.tally import Tally, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
+from migrate.bundle.partitions import moved_within
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 
@@ -44,9 +45,11 @@ def compare_database(
     )
     progress.end()
     findings = []
+    moved = moved_within(tables, live)
     for table in tables:
         tally = live.pop((table.schema, table.name), None)
-        findings += compare_table(engine, table, tally)
+        if (table.schema, table.name) not in moved:
+            findings += compare_table(engine, table, tally)
     for (schema, name), tally in sorted(live.items()):
         label = engine.label(schema, name)
         findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))

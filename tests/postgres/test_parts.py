@@ -19,7 +19,8 @@ from exporters.relational.parse import parse_block
 from exporters.relational.plan import Plan
 from exporters.relational.render import joined, lines_of
 from exporters.tally import MODULUS, Tally
-from migrate.restore.postgres.schema import create_role, plain_sql
+from migrate.restore.postgres.schema import create_role
+from migrate.restore.postgres.script import plain_sql
 
 
 def column(name: str, sql_type: str, *, generated: bool = False) -> Column:

@@ -1,50 +1,38 @@
-"""A source's tables from a bundle into an empty PostgreSQL database.
+"""A source's tables from a bundle into a PostgreSQL database.
 
-Definitions (pre-data), then the rows in parallel, then indexes, constraints, triggers (post-data) and
-sequences; at the end the target's rows are compared with the catalog's digests. The same command after a
+Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign
+keys, then the rest in order (triggers, rules, policies, materialized views), sequences; then the target's
+rows are compared with the catalog's digests, and event triggers come last of all. The same command after a
 crash goes on where it was: see ``target``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import psycopg
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import parse_url
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_qualified
 from exporters.postgres.live import live_tables
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
-from migrate.errors import NotEmptyError
+from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
+from migrate.restore.postgres import define
 from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.complete import complete
+from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.rows import RowWriter
-from migrate.restore.postgres.schema import (
-    Definitions,
-    ddl_error,
-    make_roles,
-    missing_roles,
-    run_section,
-    set_sequences,
-)
-from migrate.restore.postgres.target import State, Target
+from migrate.restore.postgres.schema import target_error
+from migrate.restore.postgres.script import Name
+from migrate.restore.postgres.stages import is_event_trigger
+from migrate.restore.postgres.target import State
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written
-
-_POST_DATA = "post-data"
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A restore, and where to."""
-
-    run: Run
-    target: Target
+from migrate.restore.selection import Selection
 
 
 def restore_database(
@@ -56,121 +44,156 @@ def restore_database(
     progress: Progress,
     into_existing: bool = False,
     password: str | None = None,
+    only: Iterable[str] = (),
 ) -> RestoreOutcome:
-    """Restore one source. Raises ``NotEmptyError`` if the database holds something else and ``into_existing``
-    is not given, ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+    """Restore one source, or what ``only`` says of it (see ``Selection``). Raises ``NotEmptyError`` if the
+    database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
+    ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
-    run = Run.of(reader, source, workers=workers, progress=progress)
+    every = Run.of(reader, source, workers=workers, progress=progress)
+    selection = Selection.parse(only)
+    run = replace(every, tables=selection.choose(every.tables))
+    names = frozenset(selection.names(every.tables))
+    gaps = any(owner == source and gap.disposition == "failed" for owner, gap in reader.gaps())
     address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
-            return _restore(_Job(run, target), into_existing=into_existing)
+            return _restore(Job(run, target, selection, names, gaps), into_existing=into_existing)
     except DRIVER_ERRORS as exc:
-        raise translate(exc, address.url) from exc
+        raise target_error(exc, address.url) from exc
 
 
-def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
-    notes: list[str] = []
-    run, target = job.run, job.target
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+    run, target, selection = job.run, job.target, job.selection
     state = sql_target.read_state(target)
     if state is None:
-        found = sql_target.content(target)
-        if found and not into_existing:
-            return _already_there(job, found)
-        state = _define(job, notes)
-    run.ours(
-        state.bundle,
-        state.source,
-        where=target.address.url,
-        how=f"drop the database (the state is in schema {PROGRESS_SCHEMA})",
-    )
+        if (found := _in_the_way(job, into_existing=into_existing)) is not None:
+            return found
+        state = _begin(job)
+    _check_ours(job, state)
     done = sql_target.read_done(target)
-    written = _rows(job, done)
-    if _POST_DATA not in done:
-        _complete(job, state)
-    target.connection.execute("ANALYZE")
-    findings = _differences(job)
+    if selection.definitions:
+        define.go_on(target.connection, _wanted(job, state), done)
+    absent = _absent(job)
+    run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in absent])
+    written = _rows(job, run, done) if selection.rows else Written(0, 0)
+    script = complete(job, state, done)
+    findings: list[str] = []
+    if selection.rows:
+        target.connection.execute("ANALYZE")
+        findings = _differences(job, run)
     if not findings:
-        sql_target.drop_state(target)
-    return run.outcome(written, findings, notes)
+        last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
+        job.notes.extend(define.drop_state(target.connection, script, last))
+    job.left_out.extend(
+        f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
+    )
+    outcome = run.outcome(written, findings, job.notes)
+    return replace(outcome, items=run.items if selection.rows else 0, left_out=tuple(job.left_out))
 
 
-def _already_there(job: _Job, found: str) -> RestoreOutcome:
-    """Return that nothing is to be done if the database equals the bundle. Raises ``NotEmptyError``."""
-    if job.run.tables and not _differences(job):
+def _check_ours(job: Job, state: State) -> None:
+    """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
+    where = job.target.address.url
+    how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
+    job.run.ours(state.bundle, state.source, where=where, how=how)
+    if state.only != job.selection.words():
+        raise NotEmptyError(
+            f"{where} holds an unfinished restore of {state.only or 'everything'}",
+            next_step=f"Finish that one, or {how}.",
+        )
+
+
+def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
+    """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
+    what is to come.
+    """
+    whole = job.selection.definitions and not job.selection.tables
+    if whole:
+        found = "" if into_existing else sql_target.content(job.target)
+    else:
+        names = [(table.schema, table.name) for table in job.tables]
+        found = sql_target.table_with_rows(job.target.connection, names)
+    if not found:
+        return None
+    if job.selection.rows and job.run.tables and not _differences(job, job.run):
         return job.run.already("database")
     raise NotEmptyError(
         f"{job.target.address.url} is not empty: it has the {found}",
-        next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
+        next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
+        if whole
+        else "Empty that table (TRUNCATE), or leave it out.",
     )
 
 
-def _define(job: _Job, notes: list[str]) -> State:
-    """Make roles, types, tables, functions and the state in one transaction: first with owners and
-    privileges, then, where the target does not permit that, without.
-    """
-    run = job.run
-    definitions = Definitions.read(run.reader, run.source)
-    run.progress.note(f"{run.source}: making tables, types and functions")
-    try:
-        return _try_define(job, definitions, portable=False, notes=notes)
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as exc:
-        refused = " ".join(str(exc).split())
-    try:
-        state = _try_define(job, definitions, portable=True, notes=notes)
-    except psycopg.Error as exc:
-        raise ddl_error(exc, "pre-data.sql") from exc
-    notes.append(f"owners and privileges were left out, because the target refused them: {refused}")
-    return state
-
-
-def _try_define(job: _Job, definitions: Definitions, *, portable: bool, notes: list[str]) -> State:
+def _begin(job: Job) -> State:
+    """Make what the rows need, and the state."""
     connection = job.target.connection
-    state = State(job.run.reader.info.id, job.run.source, portable)
-    made: list[str] = []
-    try:
-        with connection.transaction():
-            if not portable:
-                made = missing_roles(connection, definitions.roles())
-                make_roles(connection, definitions.roles(), made)
-            run_section(connection, definitions.section("pre-data", portable=portable))
-            sql_target.begin_state(connection, state)
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject):
-        raise
-    except psycopg.Error as exc:
-        raise ddl_error(exc, "pre-data.sql") from exc
-    if made:
-        notes.append(f"these roles were made and have no password yet: {', '.join(made)}")
-    return state
+    if job.selection.definitions:
+        job.run.progress.note(f"{job.run.source}: making tables, types and functions")
+        defined = define.define(connection, _wanted(job, job.state))
+        job.notes.extend(defined.notes)
+        job.left_out.extend(defined.left_out)
+        return defined.state
+    names = [(table.schema, table.name) for table in job.tables]
+    missing = [quote_qualified(*name) for name in names if not sql_target.has_table(connection, name)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{job.target.address.url} has no table {missing[0]}{more}",
+            next_step="Restore with --only schema first.",
+        )
+    with connection.transaction():
+        sql_target.begin_state(connection, job.state)
+    return job.state
 
 
-def _rows(job: _Job, done: set[str]) -> Written:
-    """Copy the parts that are not done."""
-    run = job.run
+def _wanted(job: Job, state: State) -> define.Wanted:
+    tables = job.names if job.selection.tables else None
+    return define.Wanted(job.definitions(), state, tables, tolerant=job.gaps)
+
+
+def _absent(job: Job) -> frozenset[Name]:
+    """Return the tables that could not be made, because they need what the bundle has not."""
+    if not job.gaps:
+        return frozenset()
+    names = ((table.schema, table.name) for table in job.tables)
+    return frozenset(name for name in names if not sql_target.has_table(job.target.connection, name))
+
+
+def _rows(job: Job, run: Run, done: set[str]) -> Written:
+    """Copy the parts that are not done, the largest first: the end is reached sooner."""
+    _check_triggers(job)
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance).write_all(todo)
+        writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
+        writer.write_all(sorted(todo, key=lambda part: part.size_bytes, reverse=True))
+        job.notes.extend(writer.notes)
 
     return run.rows(parts_of(run.tables), done, write)
 
 
-def _complete(job: _Job, state: State) -> None:
-    """Indexes, constraints, triggers, materialized views, sequences: one transaction."""
-    run, connection = job.run, job.target.connection
-    definitions = Definitions.read(run.reader, run.source)
-    run.progress.note(f"{run.source}: making indexes and constraints")
-    try:
-        with connection.transaction():
-            sql_target.mark_done(connection, _POST_DATA)
-            set_sequences(connection, definitions.sequences())
-            run_section(connection, definitions.section("post-data", portable=state.portable))
-    except psycopg.Error as exc:
-        raise ddl_error(exc, "post-data.sql") from exc
+def _check_triggers(job: Job) -> None:
+    """Triggers are made after the rows; a table that was there before may have some. Raises
+    ``NotAllowedError`` where they can not be kept from firing.
+    """
+    if job.selection.is_everything:
+        return
+    connection = job.target.connection
+    with connection.transaction(force_rollback=True):
+        if sql_target.without_triggers(connection):
+            return
+    if table := sql_target.table_with_triggers(connection, job.names):
+        raise NotAllowedError(
+            f"{table} has triggers or foreign keys, and this role may not keep them from firing",
+            next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
+        )
 
 
-def _differences(job: _Job) -> list[str]:
+def _differences(job: Job, run: Run) -> list[str]:
     """Compare the target's rows with the bundle's."""
-    return job.run.compared(
-        lambda advance: live_tables(job.target.address, workers=job.run.workers, advance=advance),
+    names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
+    return run.compared(
+        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
         quote_qualified,
     )

@@ -10,13 +10,13 @@ import pyarrow.parquet as pq
 
 from exporters.postgres import large_objects
 from exporters.postgres.connect import Address
-from exporters.postgres.errors import translate
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.relational.parquet import READ_ERRORS, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
-from migrate.restore.postgres.target import connect_writer, mark_done
+from migrate.restore.postgres.schema import target_error
+from migrate.restore.postgres.target import connect_writer, mark_done, without_triggers
 from migrate.restore.relational.parts import PartFile, damage, readable
 from migrate.restore.relational.workers import Workers
 
@@ -28,38 +28,70 @@ class RowWriter:
 
     def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
         self._reader = reader
-        self._workers = Workers(lambda: connect_writer(address), workers)
+        self._workers = Workers(lambda: _connect(address), workers)
         self._advance = advance
+        self._by_root: dict[str, str] = {}
+        self.notes: list[str] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
         """Copy every part; after the first error the others stop soon, and the error is raised."""
         self._workers.run(parts, self._write)
 
     def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
+        label = quote_qualified(part.table.schema, part.table.name)
+        try:
+            try:
+                self._copy_once(connection, part, self._by_root.get(label, label))
+            except psycopg.errors.CheckViolation as exc:
+                self._copy_once(connection, part, self._above(connection, label, exc))
+        except psycopg.Error as exc:
+            raise target_error(exc, f"{label} ({part.name})") from exc
+
+    def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
+        """Return the partitioned table into which the rows of a partition go that belong into another one
+        here: the hash of an enum, or the order of texts, differs between servers. Raises ``error`` where
+        that is not the reason.
+        """
+        row = connection.execute(
+            "SELECT p.relid::text FROM pg_partition_ancestors(%s::regclass) AS p(relid)"
+            " WHERE p.relid = pg_partition_root(%s::regclass) AND p.relid <> %s::regclass",
+            (label, label, label),
+        ).fetchone()
+        if row is None or error.diag.constraint_name:
+            raise error
+        root = str(row[0])
+        if self._by_root.setdefault(label, root) == root:
+            note = f"rows of {label} were divided among the partitions of {root} anew: they belong elsewhere here"
+            self.notes.extend([note] if note not in self.notes else [])
+        return root
+
+    def _copy_once(self, connection: psycopg.Connection[Any], part: PartFile, label: str) -> None:
+        written = _Written(self._advance)
         try:
             with connection.transaction():
                 mark_done(connection, part.name)
-                self._copy(connection, part)
-        except psycopg.Error as exc:
-            label = quote_qualified(part.table.schema, part.table.name)
-            raise translate(exc, f"{label} ({part.name})") from exc
+                self._copy(connection, part, label, written.add)
+        except psycopg.errors.CheckViolation:
+            written.take_back()
+            raise
 
-    def _copy(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
+    def _copy(
+        self, connection: psycopg.Connection[Any], part: PartFile, label: str, advance: Advance
+    ) -> None:
         try:
             file = open_part(self._reader.open(part.key))
             names = column_names(file, generated=False)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
         if part.table.number == large_objects.NUMBER:
-            self._write_large_objects(connection, file)
+            _write_large_objects(connection, file, advance)
             return
-        label = quote_qualified(part.table.schema, part.table.name)
         if not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
             connection.execute(
                 f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
             )
-            self._advance(rows, 0)
+            advance(rows, 0)
             return
         columns = ", ".join(map(quote_name, names))
         row = connection.execute("SELECT getdatabaseencoding()").fetchone()
@@ -71,19 +103,44 @@ class RowWriter:
                 view = memoryview(block)
                 for start in range(0, len(view), _PIECE_BYTES):
                     copy.write(view[start : start + _PIECE_BYTES])
-                self._advance(rows, len(block))
+                advance(rows, len(block))
 
-    def _write_large_objects(self, connection: psycopg.Connection[Any], file: pq.ParquetFile) -> None:
-        """Fill the objects that the definitions made empty; one that is not there is made."""
-        for number in range(file.num_row_groups):
-            rows = file.read_row_group(number).to_pylist()
-            for row in rows:
-                connection.execute(
-                    "SELECT pg_catalog.lo_create(%(oid)s::oid) WHERE NOT EXISTS"
-                    " (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = %(oid)s::oid)",
-                    {"oid": row["oid"]},
-                )
-                connection.execute(
-                    "SELECT pg_catalog.lo_put(%s::oid, %s, %s)", (row["oid"], row["start"], row["data"])
-                )
-            self._advance(len(rows), sum(len(row["data"]) for row in rows))
+
+def _connect(address: Address) -> psycopg.Connection[Any]:
+    connection = connect_writer(address)
+    without_triggers(connection)
+    return connection
+
+
+class _Written:
+    """What one attempt has written, so that it can be taken back."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self._rows = 0
+        self._size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        self._rows += rows
+        self._size_bytes += size_bytes
+        self._advance(rows, size_bytes)
+
+    def take_back(self) -> None:
+        self._advance(-self._rows, -self._size_bytes)
+
+
+def _write_large_objects(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Advance) -> None:
+    """Fill the objects that the definitions made empty; one that is not there is made."""
+    for number in range(file.num_row_groups):
+        rows = file.read_row_group(number).to_pylist()
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "SELECT pg_catalog.lo_create(%(oid)s::oid) WHERE NOT EXISTS"
+                " (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = %(oid)s::oid)",
+                [{"oid": oid} for oid in sorted({row["oid"] for row in rows})],
+            )
+            cursor.executemany(
+                "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
+                [(row["oid"], row["start"], row["data"]) for row in rows],
+            )
+        advance(len(rows), sum(len(row["data"]) for row in rows))

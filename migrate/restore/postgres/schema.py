@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
+from exporters.errors import SourceError
+from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
-
-_RESTRICT = re.compile(rb"^\\(?:un)?restrict \S+\n", re.MULTILINE)
-_SETTING = re.compile(rb"^SET ([a-z_]+) = [^;\n]*;\n", re.MULTILINE)
-_OBJECT = b"\n-- Name: "
+from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.postgres.script import Script, plain_sql, split_script
 
 _ATTRIBUTES = (
     ("inherit", "INHERIT", "NOINHERIT"),
@@ -64,23 +63,19 @@ class Definitions:
         return list(json.loads(self.files["sequences.json"]))
 
 
-def plain_sql(script: bytes, known_settings: set[str]) -> bytes:
-    r"""Return a script of pg_dump's as the server takes it: without psql's ``\restrict`` pair, which stands
-    outside of every object, and without settings at its head that an older server does not know.
-    """
-    head, mark, rest = script.partition(_OBJECT)
-    head = _RESTRICT.sub(b"", head)
-    head = _SETTING.sub(lambda found: found[0] if found[1].decode() in known_settings else b"", head)
-    before, close, after = rest.rpartition(b"\n\\unrestrict ")
-    if close and after.count(b"\n") <= 2:
-        rest = before + b"\n"
-    return head + mark + rest
-
-
-def run_section(connection: psycopg.Connection[Any], script: bytes) -> None:
-    """Run a section within the caller's transaction. Raises ``psycopg.Error``."""
+def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
+    """Return a section's entries, as this server takes them."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
-    connection.execute(plain_sql(script, known))
+    return split_script(plain_sql(script, known))
+
+
+@contextmanager
+def under_settings(connection: psycopg.Connection[Any], script: Script) -> Iterator[None]:
+    """Run the settings at the script's head, its encoding among them; afterwards what we send is UTF-8
+    again.
+    """
+    connection.execute(script.head)
+    yield
     connection.execute("SET client_encoding = 'UTF8'")
 
 
@@ -109,7 +104,9 @@ def make_roles(
 
 
 def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
-    """Return the statement that makes a role as it was on the source, as far as one who is no superuser may."""
+    """Return the statement that makes a role as it was on the source, as far as one who is no superuser
+    may.
+    """
     name = quote_name(role["name"])
     if role["bootstrap"]:
         return f"CREATE ROLE {name} NOLOGIN"
@@ -122,16 +119,29 @@ def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
     return f"CREATE ROLE {name} {' '.join(words)}"
 
 
-def set_sequences(connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]]) -> None:
-    """Give every sequence the value it had."""
+def set_sequences(
+    connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]], *, tolerant: bool = False
+) -> None:
+    """Give every sequence the value it had. ``tolerant``: one that is not there is passed over."""
     for sequence in sequences:
         name = quote_literal(quote_qualified(sequence["schema"], sequence["name"]))
         value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
-        connection.execute(f"SELECT pg_catalog.setval({name}, {value}, {called})".encode())
+        there = f" WHERE pg_catalog.to_regclass({name}) IS NOT NULL" if tolerant else ""
+        connection.execute(f"SELECT pg_catalog.setval({name}, {value}, {called}){there}".encode())
 
 
-def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
-    """Return what to tell when a section cannot be run."""
+def target_error(error: BaseException, where: str) -> MoveoutError | SourceError:
+    """Return what to tell when the target fails."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return NoSpaceError(
+            f"{where}: {' '.join(str(error).split())}",
+            next_step="Make room on the target server, then give the same command again.",
+        )
+    return translate(error, where)
+
+
+def ddl_error(error: psycopg.Error, section: str) -> MoveoutError | SourceError:
+    """Return what to tell when a section, or one of its entries, cannot be run."""
     said = " ".join(str(error).split())
     if (
         isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)
@@ -141,6 +151,8 @@ def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
             f"the target server lacks an extension: {said}",
             next_step="Install the extension's package on the target server, then give the same command again.",
         )
+    if isinstance(error, psycopg.OperationalError):
+        return target_error(error, section)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotAllowedError(
             f"{section} cannot be restored: {said}",

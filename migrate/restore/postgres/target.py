@@ -7,15 +7,16 @@ run can die at any moment: what the state says is done is done, once, and nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address, connect
+from exporters.postgres.identifiers import quote_qualified
 from migrate.errors import BusyError, UsageError
 
 _LOCK = 0x6D6F7665
@@ -49,11 +50,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an earlier run left. ``portable``: it made the objects without owners and privileges."""
+    """What an earlier run left. ``portable``: it made the objects without owners and privileges. ``only``:
+    which part was wanted (``Selection.words``).
+    """
 
     bundle: str
     source: str
-    portable: bool
+    portable: bool = False
+    only: str = ""
+
+    def made(self, *, portable: bool) -> State:
+        """Return the same with or without owners and privileges."""
+        return replace(self, portable=portable)
 
 
 @contextmanager
@@ -68,8 +76,8 @@ def open_target(address: Address) -> Iterator[Target]:
 
 
 def connect_writer(address: Address) -> psycopg.Connection[Any]:
-    """Return a connection for restoring: a server that loses its client gives up soon, and a commit need not wait for
-    the disk, because state and data are lost together.
+    """Return a connection for restoring: a server that loses its client gives up soon, and a commit need
+    not wait for the disk, because state and data are lost together.
     """
     connection = connect(address)
     connection.execute(
@@ -97,12 +105,14 @@ def content(target: Target) -> str:
 
 
 def read_state(target: Target) -> State | None:
-    """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
+    """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be
+    read.
+    """
     if not _value(target.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
     try:
         row = target.connection.execute(
-            f"SELECT bundle, source, portable FROM {PROGRESS_SCHEMA}.about".encode()
+            f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()
         ).fetchone()
     except psycopg.Error as exc:
         raise UsageError(
@@ -116,12 +126,12 @@ def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
     """Make the schema. Called within the transaction that makes the objects."""
     connection.execute(f"CREATE SCHEMA {PROGRESS_SCHEMA}".encode())
     connection.execute(
-        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean)".encode()
+        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text)".encode()
     )
     connection.execute(f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY)".encode())
     connection.execute(
-        f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s)".encode(),
-        (state.bundle, state.source, state.portable),
+        f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s, %s)".encode(),
+        (state.bundle, state.source, state.portable, state.only),
     )
 
 
@@ -137,9 +147,46 @@ def mark_done(connection: psycopg.Connection[Any], name: str) -> None:
     connection.execute(f"INSERT INTO {PROGRESS_SCHEMA}.done VALUES (%s)".encode(), (name,))
 
 
-def drop_state(target: Target) -> None:
-    """Remove the schema: the restore is over."""
-    target.connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
+def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:
+    """Tell whether there is a table (schema, name)."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (quote_qualified(*name),)).fetchone()
+    return bool(row and row[0])
+
+
+def table_with_rows(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
+    """Return the name of one of these tables that is there and has rows, or ""."""
+    for name in names:
+        query = f"SELECT EXISTS (SELECT FROM ONLY {quote_qualified(*name)})"
+        if has_table(connection, name) and _value(connection, query):
+            return f"table {name[0]}.{name[1]} with rows in it"
+    return ""
+
+
+def has_schema(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Tell whether there is such a schema."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", (name,)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def without_triggers(connection: psycopg.Connection[Any]) -> bool:
+    """Keep triggers and foreign keys from firing in this session; False where that is not permitted."""
+    try:
+        connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+def table_with_triggers(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
+    """Return the name of one of these tables that has an enabled trigger or foreign key, or ""."""
+    row = connection.execute(
+        "SELECT min(c.oid::regclass::text) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        " WHERE t.tgenabled <> 'D' AND c.oid = ANY (SELECT to_regclass(n)::oid FROM unnest(%s::text[]) AS u(n))",
+        ([quote_qualified(*name) for name in names],),
+    ).fetchone()
+    return str(row[0]) if row and row[0] else ""
 
 
 def _value(connection: psycopg.Connection[Any], query: str) -> Any:

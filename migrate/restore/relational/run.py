@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.partitions import moved_within
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
@@ -116,9 +117,14 @@ class _Sum:
 def differences(
     tables: Sequence[CatalogRow], live: Mapping[tuple[str, str], Tally], label: Label
 ) -> list[str]:
-    """Return a sentence for every table of the bundle whose rows in the target are not the bundle's."""
+    """Return a sentence for every table of the bundle whose rows in the target are not the bundle's. Rows that lie in
+    another partition of the same table are no difference.
+    """
     found = []
+    moved = moved_within(tables, live)
     for table in tables:
+        if (table.schema, table.name) in moved:
+            continue
         name = label(table.schema, table.name)
         tally = live.get((table.schema, table.name))
         if tally is None:

@@ -1,0 +1,171 @@
+"""Roles, types, tables and functions (pre-data) into the target, together with the state of the restore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.schema import (
+    Definitions,
+    ddl_error,
+    make_roles,
+    missing_roles,
+    read_script,
+    under_settings,
+)
+from migrate.restore.postgres.script import Entry, Name, Script
+from migrate.restore.postgres.selected import select_entries
+from migrate.restore.postgres.steps import ABSENT, first_line
+from migrate.restore.postgres.target import State
+
+_REFUSED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject)
+_PRE_DATA = "pre-data"
+_BATCH = 200
+_UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
+"""What is not worth a word where the object that it speaks of is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be defined. ``tables``: only these, None for all. ``tolerant``: the bundle has gaps, so
+    what needs a missing object is left out instead of ending the restore.
+    """
+
+    definitions: Definitions
+    state: State
+    tables: AbstractSet[Name] | None = None
+    tolerant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Defined:
+    """The state that was begun; ``notes`` for the user; ``left_out``: entries that need what the bundle has
+    not.
+    """
+
+    state: State
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def define(connection: psycopg.Connection[Any], wanted: Wanted) -> Defined:
+    """Make it all in one transaction: first with owners and privileges, then, where the target does not
+    permit that, without. A database whose server cannot lock so many tables in one transaction is made in
+    several.
+    """
+    try:
+        return _define(connection, wanted, portable=False)
+    except _REFUSED as exc:
+        refused = " ".join(str(exc).split())
+    try:
+        defined = _define(connection, wanted, portable=True)
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+    note = f"owners and privileges were left out, because the target refused them: {refused}"
+    return Defined(defined.state, (*defined.notes, note), defined.left_out)
+
+
+def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
+    """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
+    try:
+        _make_in_batches(connection, _script(connection, wanted, portable=wanted.state.portable), done)
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+
+
+def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Defined:
+    state = wanted.state.made(portable=portable)
+    made: list[str] = []
+    left_out: list[str] = []
+    try:
+        script = _script(connection, wanted, portable=portable)
+        roles = [] if portable else wanted.definitions.roles()
+        try:
+            with connection.transaction():
+                made = missing_roles(connection, roles)
+                make_roles(connection, roles, made)
+                sql_target.begin_state(connection, state)
+                sql_target.mark_done(connection, _PRE_DATA)
+                with under_settings(connection, script):
+                    left_out = _make(connection, script.entries, tolerant=wanted.tolerant)
+        except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
+            with connection.transaction():
+                make_roles(connection, roles, made)
+                sql_target.begin_state(connection, state)
+            _make_in_batches(connection, script, set())
+    except _REFUSED:
+        raise
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+    notes = (f"these roles were made and have no password yet: {', '.join(made)}",) if made else ()
+    return Defined(state, notes, tuple(left_out))
+
+
+def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
+    script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
+    if wanted.tables is None:
+        return script
+    missing = {name for name in wanted.tables if not sql_target.has_table(connection, name)}
+    schemas = {schema for schema, _ in missing if not sql_target.has_schema(connection, schema)}
+    chosen = select_entries(script.entries, missing)
+    made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
+    return Script(script.head, (*made, *chosen))
+
+
+def _make(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
+    """Run the entries within the caller's transaction; return what was left out."""
+    if not tolerant:
+        connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
+        return []
+    waiting, reasons = list(entries), dict[int, str]()
+    while waiting:
+        failed = []
+        for entry in waiting:
+            try:
+                with connection.transaction():
+                    connection.execute(entry.sql)
+            except ABSENT as exc:
+                reasons[entry.number] = first_line(exc)
+                failed.append(entry)
+        if len(failed) == len(waiting):
+            break
+        waiting = failed
+    return [f"{e.label}: {reasons[e.number]}" for e in waiting if e.kind not in _UNIMPORTANT]
+
+
+def _make_in_batches(connection: psycopg.Connection[Any], script: Script, done: AbstractSet[str]) -> None:
+    if _PRE_DATA in done:
+        return
+    for start in range(0, len(script.entries), _BATCH):
+        name = f"{_PRE_DATA}/{start:06d}"
+        if name in done:
+            continue
+        with connection.transaction():
+            sql_target.mark_done(connection, name)
+            with under_settings(connection, script):
+                _make(connection, script.entries[start : start + _BATCH], tolerant=False)
+    with connection.transaction():
+        sql_target.mark_done(connection, _PRE_DATA)
+
+
+def drop_state(connection: psycopg.Connection[Any], script: Script, last: Sequence[Entry]) -> list[str]:
+    """End the restore: forget the state and make ``last`` of post-data (event triggers, which from then on
+    may forbid anything), in one transaction. Returns what was not permitted.
+    """
+    notes = []
+    with connection.transaction():
+        connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
+        with under_settings(connection, script):
+            for entry in last:
+                try:
+                    with connection.transaction():
+                        connection.execute(entry.sql)
+                except psycopg.errors.InsufficientPrivilege as exc:
+                    notes.append(f"{entry.label} was left out: {first_line(exc)}")
+    return notes

@@ -1,0 +1,42 @@
+"""One restore into one database: what the steps of it share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.postgres.schema import Definitions
+from migrate.restore.postgres.script import Name
+from migrate.restore.postgres.target import State, Target
+from migrate.restore.relational.run import Run
+from migrate.restore.selection import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A restore, and where to. ``names``: the tables that are meant, those above partitions included.
+    ``gaps``: the bundle itself lacks something of this source. ``notes`` and ``left_out`` are filled on the
+    way.
+    """
+
+    run: Run
+    target: Target
+    selection: Selection
+    names: frozenset[Name]
+    gaps: bool
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> State:
+        """What is written into the target to know this restore again."""
+        return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
+
+    @property
+    def tables(self) -> list[CatalogRow]:
+        """Of the catalog's rows those that are tables (large objects are none)."""
+        return [table for table in self.run.tables if table.number]
+
+    def definitions(self) -> Definitions:
+        """Read the definitions from the bundle."""
+        return Definitions.read(self.run.reader, self.run.source)

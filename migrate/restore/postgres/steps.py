@@ -1,0 +1,167 @@
+"""Post-data into the target: one transaction an entry, together with the note that it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.connect import Address
+from migrate.restore.postgres.schema import ddl_error
+from migrate.restore.postgres.script import Entry
+from migrate.restore.postgres.stages import Stage, Step
+from migrate.restore.postgres.target import connect_writer, mark_done
+
+MEMORY_KB = 256 * 1024
+"""A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
+ABSENT = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
+"""What the server says where an entry needs an object that is not there."""
+_IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
+
+
+class StepRunner:
+    """Makes entries in the target. ``head``: the settings under which the script is run. ``tolerant``: the
+    bundle has gaps, so an entry that needs what is missing is left out, and named in ``left_out``.
+    """
+
+    def __init__(
+        self, address: Address, head: bytes, *, workers: int, tolerant: bool, advance: Callable[[], None]
+    ) -> None:
+        self._address = address
+        self._head = head
+        self._workers = max(1, workers)
+        self._tolerant = tolerant
+        self._advance = advance
+        self._idle: list[psycopg.Connection[Any]] = []
+        self._busy: set[psycopg.Connection[Any]] = set()
+        self._stop = threading.Event()
+        self.left_out: list[str] = []
+
+    @staticmethod
+    def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
+        """Return how many steps an earlier run has made."""
+        return sum(mark_of(step.entry) in done for stage in stages for step in stage.steps)
+
+    def run(self, stages: Sequence[Stage], done: AbstractSet[str]) -> None:
+        """Make what is not done yet. After the first error the others stop soon, and the error is raised."""
+        try:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
+                for stage in stages:
+                    todo = [step for step in stage.steps if mark_of(step.entry) not in done]
+                    if stage.parallel:
+                        self._at_once(pool, todo)
+                    else:
+                        for step in todo:
+                            self._make(step)
+        finally:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[Step]) -> None:
+        """Make steps in parallel, those that lock the same table one after the other."""
+        waiting = list(todo)
+        running: dict[Future[bool], Step] = {}
+        again: list[Step] = []
+        try:
+            while waiting or running:
+                while len(running) < self._workers and (step := _next(waiting, running.values())) is not None:
+                    waiting.remove(step)
+                    running[pool.submit(self._try, step)] = step
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    step = running.pop(future)
+                    if not future.result():
+                        again.append(step)
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            self._stop.set()
+            wait(running)
+            self._stop.clear()
+        for step in again:
+            self._make(step)
+
+    def _try(self, step: Step) -> bool:
+        """Make a step; False where another one was in its way, so that it has to be made alone."""
+        if self._stop.is_set():
+            return True
+        try:
+            self._make(step)
+        except _IN_EACH_OTHERS_WAY:
+            return False
+        return True
+
+    def _make(self, step: Step) -> None:
+        entry = step.entry
+        connection = self._idle.pop() if self._idle else self._connect()
+        self._busy.add(connection)
+        try:
+            with connection.transaction():
+                mark_done(connection, mark_of(entry))
+                connection.execute(entry.sql)
+        except ABSENT as exc:
+            if not self._tolerant:
+                connection.close()
+                raise ddl_error(exc, entry.label) from exc
+            self.left_out.append(f"{entry.label}: {first_line(exc)}")
+        except _IN_EACH_OTHERS_WAY:
+            self._idle.append(connection)
+            raise
+        except psycopg.Error as exc:
+            connection.close()
+            raise ddl_error(exc, entry.label) from exc
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._busy.discard(connection)
+        self._idle.append(connection)
+        self._advance()
+
+    def _cancel(self) -> None:
+        """End what the other workers do: a large index may have hours to go."""
+        for connection in list(self._busy):
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = connect_writer(self._address)
+        try:
+            connection.execute(self._head)
+            connection.execute(
+                "SELECT set_config(name, %s, false) FROM pg_catalog.pg_settings"
+                " WHERE name = 'maintenance_work_mem' AND setting::int8 < %s",
+                (f"{MEMORY_KB}kB", MEMORY_KB),
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _next(waiting: Sequence[Step], running: Any) -> Step | None:
+    """Return the first step that can be made beside those that run."""
+    busy = list(running)
+    return next((step for step in waiting if step.fits(busy)), None)
+
+
+def mark_of(entry: Entry) -> str:
+    """Return by what name the target remembers that an entry is made."""
+    return f"post-data/{entry.number:06d}"
+
+
+def first_line(error: psycopg.Error) -> str:
+    """Return what the server said, in one line."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,79 @@
+"""Which part of a source is restored: ``--only schema``, ``--only data``, ``--only TABLE``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from migrate.bundle.catalog import CatalogRow
+from migrate.errors import UsageError
+
+SCHEMA, DATA = "schema", "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """``definitions`` and ``rows`` say what is wanted; ``tables`` of which tables, in the user's words
+    (none: of all).
+    """
+
+    definitions: bool = True
+    rows: bool = True
+    tables: tuple[str, ...] = ()
+
+    @staticmethod
+    def parse(words: Iterable[str]) -> Selection:
+        """Read the values of ``--only``: none means everything. A table that is called ``schema`` or
+        ``data`` is named with its schema.
+        """
+        given = list(dict.fromkeys(words))
+        kinds = {word for word in given if word in {SCHEMA, DATA}}
+        tables = tuple(sorted(word for word in given if word not in kinds))
+        return Selection(not kinds or SCHEMA in kinds, not kinds or DATA in kinds, tables)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Selection()
+
+    def words(self) -> str:
+        """Return one text that is the same for the same selection, empty for everything."""
+        if self.is_everything:
+            return ""
+        kinds = [word for word, wanted in ((SCHEMA, self.definitions), (DATA, self.rows)) if wanted]
+        return ", ".join([*(kinds if len(kinds) == 1 else []), *self.tables])
+
+    def choose(self, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
+        """Return the catalog's rows that are meant; a partitioned table stands for its partitions. Raises
+        ``UsageError`` for a word that names no table, or several.
+        """
+        if not self.tables:
+            return list(tables)
+        chosen = {(row.schema, row.name) for word in self.tables for row in _named(word, tables)}
+        return [row for row in tables if (row.schema, row.name) in chosen]
+
+    def names(self, tables: Sequence[CatalogRow]) -> set[tuple[str, str]]:
+        """Return (schema, name) of the tables that are meant, the partitioned ones above them included."""
+        return {name for row in self.choose(tables) for name in ((row.schema, row.name), *ancestors(row))}
+
+
+def ancestors(row: CatalogRow) -> list[tuple[str, str]]:
+    """Return the partitioned tables that a partition belongs to, the nearest first."""
+    return [(str(schema), str(name)) for schema, name in row.details.get("ancestors", ())]
+
+
+def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
+    found: dict[tuple[str, str], list[CatalogRow]] = {}
+    for row in tables:
+        for schema, name in ((row.schema, row.name), *ancestors(row)):
+            if word in {name, f"{schema}.{name}"}:
+                found.setdefault((schema, name), []).append(row)
+    if not found:
+        raise UsageError(
+            f"the bundle has no table {word}",
+            next_step="duckdb -c \"FROM 'data/catalog.parquet'\" lists them.",
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{schema}.{name}" for schema, name in sorted(found))
+        raise UsageError(f"{word} may be {names}", next_step="Name the one that is meant with its schema.")
+    return next(iter(found.values()))
