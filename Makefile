@@ -29,9 +29,10 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml scripts/make_venv.sh
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt
+$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt
 	@echo "setup: installing the locked packages for benchmarks into $(VENV) ..."
 	@$(PIP) install --quiet --require-hashes -r requirements/bench.txt
+	@$(PIP) install --quiet --upgrade --require-hashes --target $(VENV)/peers -r requirements/peers.txt
 	@touch $@
 
 demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 
@@ -26,6 +28,8 @@ from exporters.bucket import Bucket
 from exporters.selection import EVERYTHING, Selection
 
 DATABASE = "moveout_bench"
+PEERS = Path(sys.prefix) / "peers"
+"""Packages that only a peer uses, in other versions than ours."""
 PARTITIONS = 2
 
 _TABLE = """
@@ -61,6 +65,16 @@ def load(url: str, scale: float) -> str:
     return target
 
 
+def with_password(url: str) -> str:
+    """Return the URL with the password that libpq finds (variables, pgpass), for tools that read none of these. It
+    stays in this process.
+    """
+    with psycopg.connect(url) as connection:
+        info = connection.info
+        login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
+        return f"postgresql://{login}@{info.host}:{info.port}/{info.dbname}"
+
+
 class _NoBuckets:
     """A host for a database, which asks for no bucket."""
 
@@ -93,7 +107,7 @@ def run_connectorx(url: str, directory: Path) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     table = connectorx.read_sql(
-        url,
+        with_password(url),
         "SELECT * FROM lineitem",
         partition_on="l_orderkey",
         partition_num=PARTITIONS,
@@ -103,11 +117,12 @@ def run_connectorx(url: str, directory: Path) -> None:
 
 
 def run_duckdb(url: str, directory: Path) -> None:
-    """COPY from the attached database."""
+    """COPY from the attached database, by the DuckDB for which there is a wheel of the scanner."""
     import duckdb  # noqa: PLC0415
 
-    duckdb.execute("INSTALL postgres; LOAD postgres")
-    duckdb.execute(f"ATTACH '{url}' AS source (TYPE postgres, READ_ONLY)")
+    (extension,) = PEERS.glob("*/extensions/*/postgres_scanner.duckdb_extension")
+    duckdb.execute(f"LOAD '{extension}'")
+    duckdb.execute(f"ATTACH '{with_password(url)}' AS source (TYPE postgres, READ_ONLY)")
     duckdb.execute(
         f"COPY (SELECT * FROM source.lineitem) TO '{directory}/lineitem.parquet' (FORMAT parquet, COMPRESSION zstd)"
     )
@@ -134,7 +149,8 @@ def measure(tool: str, url: str) -> dict[str, float]:
             "--into",
             directory,
         ]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        environment = os.environ | ({"PYTHONPATH": str(PEERS)} if tool == "duckdb" else {})
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
         written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
     return dict(json.loads(done.stdout.splitlines()[-1])) | {"size_bytes": written}
 
@@ -158,7 +174,7 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="a database of a scratch server")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tools", default="moveout,connectorx")
+    parser.add_argument("--tools", default="moveout,connectorx,duckdb")
     parser.add_argument("--one", choices=TOOLS, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
