@@ -27,6 +27,7 @@ VERBS = {
     "sign": "sign",
     "custody": "custody",
     "hold": "hold",
+    "grant": "grant",
     "prove": "proof",
     "check-proof": "proof",
 }

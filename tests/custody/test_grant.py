@@ -1,0 +1,129 @@
+"""Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+
+from migrate.custody import grant, log
+from migrate.custody.record import record_seal
+from migrate.custody.signing import sign_bundle
+from migrate.errors import GoneError, NotAllowedError, UsageError
+from migrate.progress import Silent
+from migrate.store import attempts, open_place, s3_client
+from migrate.store.minio_accounts import Accounts
+from migrate.transfer import transfer
+from migrate.verify import Level, verify
+from tests.cli.conftest import call
+
+
+@pytest.fixture
+def there(place, minio, bucket, provider):
+    """A signed bundle in a bucket that holds something else too: (URL, store)."""
+    url = f"s3://{bucket}/acme/bundle?profile={minio.profile}"
+    sign_bundle(place, provider)
+    store = open_place(url)
+    transfer(place, store, workers=2, progress=Silent())
+    record_seal(store, provider, [provider])
+    boto3.Session(profile_name=minio.profile).client("s3").put_object(
+        Bucket=bucket, Key="acme/bundle-2", Body=b"other"
+    )
+    return url, store
+
+
+def granted(url, store, signer, expires) -> tuple[str, dict[str, str]]:
+    """Grant it; return (the URL without a profile, the credential)."""
+    location = s3_client.parse(url)
+    rules = grant.policy(location.bucket, location.prefix + "/", expires)
+    made = grant.create(store, Accounts(location), "acme", rules, expires, signer=signer)
+    return url, {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
+
+
+def probe(url, secrets):
+    tried = attempts.forbidden(s3_client.parse(url, secrets=secrets), known="acme/bundle-2")
+    return grant.probe(open_place(url, secrets=secrets), tried, workers=4, progress=Silent())
+
+
+def test_it_reads_all_of_the_bundle_and_twenty_other_things_are_refused(there, provider):
+    url, secrets = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
+    found = probe(url, secrets)
+    assert found.findings == []
+    assert len(found.refused) >= 20
+    assert found.files > 5
+    narrow = open_place(url, secrets=secrets)
+    assert verify(narrow, Level.FULL, workers=2, progress=Silent()).findings == []
+    with pytest.raises(NotAllowedError):
+        narrow.put("sig/custody.jsonl", b"mine")
+
+
+def test_the_probe_finds_what_a_wide_credential_can_do(there):
+    url, _ = there
+    found = probe(url, {})
+    assert {"write a file into the bundle", "delete a file", "list the whole bucket"} <= {
+        one.key for one in found.findings
+    }
+    assert verify(open_place(url), Level.FULL, workers=2, progress=Silent()).findings == []
+
+
+def test_after_its_end_and_after_revocation_nothing_is_allowed(there, provider):
+    expires = datetime.now(UTC) + timedelta(seconds=2)
+    url, secrets = granted(*there, provider, expires)
+    accounts = Accounts(s3_client.parse(url))
+    time.sleep(max(0, (expires - datetime.now(UTC)).total_seconds()) + 0.5)
+    with pytest.raises(NotAllowedError):
+        open_place(url, secrets=secrets).read("bagit.txt")
+    assert [one.state for one in grant.listed(there[1], accounts)] == ["expired"]
+
+    url, secrets = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
+    assert open_place(url, secrets=secrets).read("bagit.txt")
+    assert len(grant.revoke(there[1], accounts, "acme", provider)) == 2
+    with pytest.raises(NotAllowedError):
+        open_place(url, secrets=secrets).read("bagit.txt")
+    assert {one.state for one in grant.listed(there[1], accounts)} == {"expired", "revoked"}
+    assert len(grant.revoke(there[1], accounts, "acme", provider)) == 2  # again: nothing more is written
+    assert len(log.read(there[1]).find("revoked")) == 2
+    with pytest.raises(GoneError):
+        grant.revoke(there[1], accounts, "nobody", provider)
+
+
+@pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])
+def test_a_place_with_a_wildcard_in_its_name_is_not_granted(prefix):
+    with pytest.raises(UsageError, match="wildcard"):
+        grant.policy("bucket", prefix, datetime.now(UTC))
+
+
+def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
+    url, store = there
+    admin = Accounts(s3_client.parse(url))._admin
+    accounts = lambda: admin.list_service_account(admin._provider.retrieve().access_key).count("accessKey")  # noqa: E731
+    before = accounts()
+    store.delete("sig/custody-head.json")
+    with pytest.raises(Exception, match="custody-head"):
+        granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
+    assert accounts() == before
+
+
+def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):
+    url, _ = there
+    key, file = make_key.path_of("provider"), tmp_path / "grant.ini"
+    made = call(
+        "grant", "create", url, "--to", "acme", "--expires", "1d", "--file", file, "--key", key, "--json"
+    )
+    assert made.code == 0, made.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    secret = next(line.split(" = ")[1] for line in file.read_text().splitlines() if "secret" in line)
+    assert secret not in made.out + made.err
+    assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
+    config = tmp_path / "config"
+    config.write_text(Path(servers.environment["AWS_CONFIG_FILE"]).read_text() + file.read_text())
+    env = {"AWS_CONFIG_FILE": str(config)}
+    granted_url = url.replace("minio", "acme")
+    tested = call("grant", "test", granted_url, "--beside", "acme/bundle-2", env=env)
+    assert tested.code == 0, tested.out + tested.err
+    assert call("verify", granted_url, env=env).code == 0
+    assert call("grant", "revoke", url, "--to", "acme", "--key", key).code == 0
+    assert call("verify", granted_url, env=env).code == 4
+    assert call("grant", "create", tmp_path, "--to", "acme", "--expires", "1d", "--key", key).code == 2
+    assert secret not in there[1].read("sig/custody.jsonl").decode()
