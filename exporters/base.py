@@ -37,11 +37,14 @@ class SurveyItem:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why."""
+    """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why.
+    ``features``: what some target may not take, in the source's own words, and how often it was seen.
+    """
 
     items: Sequence[SurveyItem]
     server: str
     warnings: Sequence[str] = ()
+    features: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

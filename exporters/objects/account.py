@@ -19,6 +19,7 @@ from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Lo
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import revisit, rows, units
 from exporters.objects.inventory import SMALL_BYTES, Inventory
+from exporters.objects.losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_name
 from exporters.objects.relisting import Relisting
 
@@ -175,6 +176,8 @@ class Closing:
         yield from self._lost_versions(configuration)
         if self._may_have_acls(configuration):
             yield Loss(name, "object ACLs", "not read object by object; objects are restored as private")
+        if lists_no_keys_beneath(self.bucket.server):
+            yield Loss(name, "keys below the names of objects", BENEATH)
         samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
         if not self.bucket.tags_readable(samples):
             yield Loss(name, "tags", "these credentials may not read the objects' tags")

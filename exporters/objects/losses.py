@@ -7,6 +7,18 @@ from collections.abc import Iterator
 from exporters.base import Loss
 from exporters.bucket import Fetched
 
+BENEATH = (
+    "this server lists no key below the name of another object (a/b where a is an object too);"
+    " whether there are any cannot be found out, they can only be read by their names"
+)
+
+
+def lists_no_keys_beneath(server: str) -> bool:
+    """Tell whether a server is known to hide keys below names of objects from every listing: MinIO on a single drive
+    (seen: 2026-02-12, also by prefix and by delimiter). From outside it looks like a MinIO of many drives.
+    """
+    return server.lower().startswith("minio")
+
 
 def losses(found: Fetched) -> Iterator[Loss]:
     """Yield what is known to be missing of an object that was read."""

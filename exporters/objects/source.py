@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from exporters.base import (
     Account,
@@ -20,13 +19,10 @@ from exporters.base import (
     Workspace,
 )
 from exporters.bucket import Bucket
-from exporters.objects import inventory, large, pack, tar, units
+from exporters.objects import census, inventory, large, pack, units
 from exporters.objects.account import Closing
 from exporters.objects.estimate import Census, estimate
 from exporters.selection import EVERYTHING, Selection
-
-SURVEY_KEYS = 200_000
-"""A survey lists so many keys and then says that there are more."""
 
 
 class ObjectExporter:
@@ -49,16 +45,12 @@ class ObjectSource:
 
     def survey(self) -> Survey:
         """See ``Source.survey``."""
-        odd = archived = 0
-        census = Census()
-        for found in islice(self._bucket.list(), SURVEY_KEYS):
-            census = census.plus(found.size_bytes)
-            odd += tar.member_name(found.key) != found.key
-            archived += found.storage_class in {"GLACIER", "DEEP_ARCHIVE"}
-        self._census = census
-        exact = census.items < SURVEY_KEYS
-        item = SurveyItem(self._bucket.name, "bucket", census.items, census.size_bytes, exact=exact)
-        return Survey([item], self._bucket.server, list(_warnings(self._bucket.name, odd, archived)))
+        seen, self._census = census.take(self._bucket, self._selection)
+        exact = seen.rows < census.SURVEY_KEYS
+        item = SurveyItem(
+            self._bucket.name, "bucket", self._census.items, self._census.size_bytes, exact=exact
+        )
+        return Survey([item], self._bucket.server, list(seen.warnings(self._bucket)), dict(seen.features))
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``."""
@@ -105,10 +97,3 @@ class ObjectSnapshot:
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """See ``Snapshot.finish``."""
         return Closing(self._bucket, self._inventory, self._workspace, self.units()).run(done, sink)
-
-
-def _warnings(name: str, odd: int, archived: int) -> Iterator[str]:
-    if odd:
-        yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
-    if archived:
-        yield f"{name}: {archived} objects are archived and must be brought back there before the export"

@@ -22,6 +22,7 @@ from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
 from migrate.errors import OK, DeadlineError
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
+from migrate.plan.targets import TargetPlan, look
 from migrate.store import open_place
 
 _SHOWN_ITEMS = 12
@@ -35,6 +36,7 @@ class Planned:
     forecast: Forecast
     place_rate: float | None
     target_rate: float | None
+    targets: Sequence[TargetPlan] = ()
 
     @property
     def exit_code(self) -> int:
@@ -50,12 +52,17 @@ class Planned:
             ],
             "write_bytes_per_second": {"bundle": self.place_rate, "target": self.target_rate},
             "forecast": asdict(self.forecast),
+            "restores": [asdict(target) for target in self.targets],
         }
 
     def draw(self, console: Console) -> None:
         """Print a table per source, then the stages and the verdict."""
         for source in self.sources:
             _draw_source(console, source)
+        for target in self.targets:
+            console.print(Text.assemble((target.source, "bold"), f"  → {target.url}"))
+            for warning in target.warnings or ("takes all that was seen",):
+                console.print(Text.assemble(("! " if target.warnings else "  ", "yellow"), warning))
         _draw_forecast(console, self)
 
 
@@ -129,7 +136,18 @@ def run_plan(
         now=datetime.now(UTC),
         deadline=until,
     )
-    return Planned(found, verdict, bundle, target)
+    return Planned(found, verdict, bundle, target, _targets(found, case))
+
+
+def _targets(found: Sequence[SourcePlan], case: Case | None) -> list[TargetPlan]:
+    """Look at the buckets that the case restores to."""
+    restores = case.restores if case else {}
+    pairs = [(source, restores[source.name]) for source in found if source.name in restores]
+    return [
+        look(source, endpoint.url, secrets=endpoint.reveal())
+        for source, endpoint in pairs
+        if endpoint.url.startswith("s3:")
+    ]
 
 
 @verb(app, "plan")

@@ -4,7 +4,7 @@ about the target, and which version became which.
     <source>/losses.parquet         every property that the target cannot hold; written before the first object is
     <source>/capabilities.json      what was tried out
     <source>/versions.parquet       key, version id at the source, version id at the target; where there are versions
-    <source>/account.json           counts, findings and notes; written last
+    <source>/account.json           counts, findings, notes, and ``settings`` that were not taken; written last
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from migrate.restore.account import Account, VersionMap
 from migrate.restore.objects_history import History, HistoryWriter
 from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
 from migrate.restore.objects_settings import Settings
-from migrate.restore.objects_terms import STANDARD, Terms, is_of_concern
+from migrate.restore.objects_terms import STANDARD, Terms, has_odd_tags, is_of_concern
 from migrate.restore.objects_write import Done, Job, Writer
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
@@ -115,6 +115,7 @@ class _Plan:
     size_bytes: int = 0
     extra: int = 0
     concerns: int = 0
+    odd_tags: bool = False
     oddities: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
     findings: list[str] = field(default_factory=list)
@@ -130,6 +131,7 @@ class _Restore:
         self._account, self._progress = account, progress
         self._settings = Settings(reader, source, target)
         self._notes: list[str] = []
+        self._lost_settings: list[Loss] = []
 
     def run(self, workers: int, *, merge: bool) -> RestoreOutcome:
         """Do all of it."""
@@ -165,7 +167,9 @@ class _Restore:
             self._account.losses,
             self._account.place,
         )
-        self._account.write_json("account.json", outcome.as_json() | {"target": self._target.url})
+        settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
+        kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
+        self._account.write_json("account.json", kept)
         return outcome
 
     def _why_flat(self) -> str:
@@ -186,11 +190,11 @@ class _Restore:
 
     def _look(self, plan: _Plan) -> Terms:
         """Try the target out, and keep the record."""
-        found = probe(self._target, keys=plan.oddities, classes=plan.classes - {STANDARD})
+        found = probe(self._target, keys=plan.oddities, classes=plan.classes - {STANDARD}, tags=plan.odd_tags)
         if not found.probed:
             self._notes.append(f"the target was not tried out: {found.why}")
         self._account.write_json("capabilities.json", found.as_json())
-        return Terms(found.object_lock, found.refused_keys, found.refused_classes)
+        return Terms(found.object_lock, found.refused_keys, found.refused_classes, found.refused_tags)
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
         yield from self._settings.losses_before()
@@ -213,7 +217,7 @@ class _Restore:
         if plan.extra and self._settings.wanted:
             self._notes.append("the bucket held objects before, so its settings were left as they are")
         elif self._settings.wanted:
-            lost = self._settings.write_last()
+            lost = self._lost_settings = self._settings.write_last()
             self._account.losses += len(lost)
             self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
 
@@ -246,6 +250,7 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.oddities |= kinds.of(key, versions[-1].size_bytes)
         plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
         plan.concerns += sum(map(is_of_concern, versions))
+        plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.begun(key, versions) is None:
             if not merge:
                 raise _not_empty(target, key, "an object of that key with other content")

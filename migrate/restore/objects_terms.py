@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from migrate.store.s3_bucket_write import PUT_BYTES, Description, is_md5, keeps_
 LARGEST_PART_BYTES = 64 * 2**20
 """Parts of the source's own size are sent up to this: each is held in memory, several at once."""
 STANDARD = "STANDARD"
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Terms:
     object_lock: bool
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
+    refused_tags: str = ""
     encrypts: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -33,7 +36,7 @@ class Terms:
             key,
             row.headers,
             row.metadata,
-            row.tags,
+            row.tags if not self.refused_tags else {n: v for n, v in row.tags.items() if is_plain_tag(n, v)},
             row.checksums,
             storage_class=row.storage_class if taken else "",
             lock_mode=row.lock_mode if locked else "",
@@ -51,6 +54,9 @@ class Terms:
             yield from self._lost_retention(name, row)
         if row.legal_hold and not self.object_lock:
             yield Loss(name, "legal hold", "the target bucket has no object lock")
+        if self.refused_tags:
+            odd = (f"{tag}={value}" for tag, value in row.tags.items() if not is_plain_tag(tag, value))
+            yield from (Loss(name, "tag", f"{said}: the target {self.refused_tags}") for said in odd)
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the target {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)
@@ -58,13 +64,7 @@ class Terms:
             yield Loss(name, "ACL", "it names accounts of the old host")
         if row.encryption and not self.encrypts:
             yield Loss(name, "encryption", f"{row.encryption}: the target's own default holds")
-        if not has_same_etag(row):
-            yield Loss(
-                name, "ETag", f"{row.etag} is of parts that are not known or too large to be sent alike"
-            )
-        if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
-            kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
-            yield Loss(name, "own checksum", f"{kinds}: the target keeps a CRC64NVME of the whole instead")
+        yield from _lost_sums(name, row)
 
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         said = f"{row.lock_mode} until {row.lock_until}"
@@ -81,6 +81,19 @@ class Terms:
         except ValueError:
             return False
         return (until if until.tzinfo else until.replace(tzinfo=UTC)) > self.now
+
+
+def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:
+    if not has_same_etag(row):
+        yield Loss(name, "ETag", f"{row.etag} is of parts that are not known or too large to be sent alike")
+    if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
+        kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
+        yield Loss(name, "own checksum", f"{kinds}: the target keeps a CRC64NVME of the whole instead")
+
+
+def is_plain_tag(name: str, value: str) -> bool:
+    """Tell whether every server takes a tag; S3 itself takes letters of any script."""
+    return bool(_PLAIN_TAG.fullmatch(name) and _PLAIN_TAG.fullmatch(value))
 
 
 def in_parts(row: ObjectRow) -> bool:
@@ -101,11 +114,17 @@ def has_same_etag(row: ObjectRow) -> bool:
     return row.size_bytes <= PUT_BYTES or not is_md5(row.etag)
 
 
+def has_odd_tags(row: ObjectRow) -> bool:
+    """Tell whether a version has tags that some servers do not take."""
+    return any(not is_plain_tag(name, value) for name, value in row.tags.items())
+
+
 def is_of_concern(row: ObjectRow) -> bool:
     """Tell whether some target might lose something of a version."""
     if row.is_delete_marker:
         return False
     described = row.lock_mode or row.legal_hold or row.acl or row.encryption or row.storage_class != STANDARD
+    described = described or has_odd_tags(row)
     return bool(
         described or not has_same_etag(row) or not keeps_checksum(row.checksums, in_parts=in_parts(row))
     )

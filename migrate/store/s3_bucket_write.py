@@ -20,12 +20,14 @@ from migrate.errors import GoneError, MoveoutError, NotAllowedError, Unreachable
 from migrate.store import s3_client
 from migrate.store.checksums import crc64nvme, from_header, to_header
 from migrate.store.content import Content
+from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_configuration import read_configuration, read_setting, write_setting
-from migrate.store.s3_crt import Request, Response
+from migrate.store.s3_crt import Request, Response, was_answered
 from migrate.store.s3_objects import Answer, Job, Stream
 
+_ATTEMPT_SECONDS = 5.0
 PUT_BYTES = 32 * 2**20
 """Objects up to this size go by one PUT; their ETag is then their MD5."""
 _READ_BYTES = 8 * 2**20
@@ -199,6 +201,23 @@ class TargetBucket:
             if one.key == key:
                 found.append(one)
         return found[::-1]
+
+    def attempt(self, described: Description, body: bytes) -> MoveoutError | None:
+        """Write one object without much patience; return why the server does not take it. Raises
+        ``UnreachableError`` where there is no answer at all, and ``NotAllowedError``.
+        """
+        request = _put_request(described, body)
+        try:
+            patiently(lambda: self.source.client.call(request), total_seconds=_ATTEMPT_SECONDS)
+        except NotAllowedError:
+            raise
+        except UnreachableError as exc:
+            if not was_answered(exc):
+                raise
+            return exc
+        except MoveoutError as exc:
+            return exc
+        return None
 
     def put(self, described: Description, body: bytes) -> Written:
         """Write one object by one request."""

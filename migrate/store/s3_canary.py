@@ -16,6 +16,7 @@ from exporters.bucket import ObjectSummary
 from exporters.objects import oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.store.s3_bucket_write import Description, TargetBucket
+from migrate.store.s3_crt import was_answered
 
 LONGEST_KEY_BYTES = 1024
 """S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
@@ -39,8 +40,9 @@ ALWAYS = frozenset({oddities.CASE, oddities.FORM})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was found out about a target. ``refused_keys`` and ``refused_classes`` say what it does instead. ``probed``
-    is False where nothing could be tried out, because it would have stayed (``why``).
+    """What was found out about a target. ``refused_keys``, ``refused_classes`` and ``refused_tags`` (texts of other
+    scripts) say what it does instead. ``probed`` is False where nothing could be tried out, because it would have
+    stayed (``why``).
     """
 
     url: str
@@ -50,6 +52,7 @@ class Capabilities:
     object_lock: bool
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
+    refused_tags: str = ""
     probed: bool = True
     why: str = ""
 
@@ -58,9 +61,11 @@ class Capabilities:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def probe(target: TargetBucket, *, keys: Iterable[str], classes: Iterable[str] = ()) -> Capabilities:
-    """Try out these oddities and storage classes. Leaves nothing behind. Raises ``UnreachableError``,
-    ``NotAllowedError``.
+def probe(
+    target: TargetBucket, *, keys: Iterable[str], classes: Iterable[str] = (), tags: bool = False
+) -> Capabilities:
+    """Try out these oddities and storage classes, and tags that are not plain. Leaves nothing behind. Raises
+    ``UnreachableError``, ``NotAllowedError``.
     """
     lock = target.object_lock()
     found = Capabilities(
@@ -75,7 +80,15 @@ def probe(target: TargetBucket, *, keys: Iterable[str], classes: Iterable[str] =
         return Capabilities(**{**found.as_json(), "probed": False, "why": why})
     refused = {kind: fault for kind in sorted({*keys, *ALWAYS}) if (fault := _try_keys(target, kind))}
     refused_classes = {name: fault for name in sorted(classes) if (fault := _try_class(target, name))}
-    return Capabilities(**{**found.as_json(), "refused_keys": refused, "refused_classes": refused_classes})
+    refused_tags = _try_tags(target) if tags else ""
+    return Capabilities(
+        **{
+            **found.as_json(),
+            "refused_keys": refused,
+            "refused_classes": refused_classes,
+            "refused_tags": refused_tags,
+        }
+    )
 
 
 FIRST_MARKER = "before any version"
@@ -91,7 +104,8 @@ def refused_markers(target: TargetBucket) -> frozenset[str]:
     name = f"moveout-canary-{secrets.token_hex(6)}"
     key, never = f"{target.prefix}{name}", f"{target.prefix}{name}-never"
     try:
-        target.put(Description(key), _BODY)
+        if target.attempt(Description(key), _BODY) is not None:
+            return frozenset()
         for one in (key, key, never):
             target.delete(one)
         made = [one.key for one in target.list_versions(prefix=key) if one.is_delete_marker]
@@ -109,9 +123,7 @@ def _try_keys(target: TargetBucket, kind: str) -> str | None:
     try:
         for number, key in enumerate(wanted):
             body = b"" if kind == oddities.DIRECTORY else _BODY + b"!" * number
-            error = target.put(Description(key), body).error
-            if isinstance(error, UnreachableError):
-                raise error
+            error = target.attempt(Description(key), body)
             if error is not None:
                 return f"refuses it ({error})"
         return _differently({one.key for one in _stored(target, name)}, set(wanted))
@@ -119,13 +131,21 @@ def _try_keys(target: TargetBucket, kind: str) -> str | None:
         _clear(target, name, wanted)
 
 
+def _try_tags(target: TargetBucket) -> str:
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key = target.prefix + name
+    try:
+        error = target.attempt(Description(key, tags={"t\u00f6": "\u65e5"}), _BODY)
+    finally:
+        _clear(target, name, [key])
+    return f"refuses it ({error})" if error is not None else ""
+
+
 def _try_class(target: TargetBucket, storage_class: str) -> str | None:
     name = f"moveout-canary-{secrets.token_hex(6)}"
     key = target.prefix + name
     try:
-        error = target.put(Description(key, storage_class=storage_class), _BODY).error
-        if isinstance(error, UnreachableError):
-            raise error
+        error = target.attempt(Description(key, storage_class=storage_class), _BODY)
         if error is not None:
             return f"refuses it ({error})"
         kept = next((one.storage_class for one in target.list(prefix=key)), "")
@@ -186,7 +206,8 @@ def _clear(target: TargetBucket, name: str, wanted: Iterable[str]) -> None:
 def _quietly(target: TargetBucket, key: str, version_id: str) -> None:
     try:
         target.delete(key, version_id)
-    except UnreachableError:
-        raise
+    except UnreachableError as exc:
+        if not was_answered(exc):
+            raise
     except MoveoutError:
         return  # a key that it refuses to write it also refuses to delete

@@ -293,6 +293,11 @@ def concerns_bucket(error: MoveoutError) -> bool:
     return isinstance(cause, s3.S3ResponseError) and _error_fields(cause.body or b"")[0] in _EVERYTHING
 
 
+def was_answered(error: MoveoutError) -> bool:
+    """Tell whether the server gave an error of ``Pending.wait`` itself, rather than the way to it."""
+    return isinstance(error.__cause__, s3.S3ResponseError)
+
+
 def plain(elements: Iterable[Any]) -> dict[str, str]:
     """Return the texts of XML elements by their names without namespace."""
     return {element.tag.rpartition("}")[2]: element.text or "" for element in elements}

@@ -1,0 +1,87 @@
+"""What a bucket holds, by a look at its listing: how much, and what some target may not take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from exporters.bucket import Bucket, ObjectSummary
+from exporters.objects import tar
+from exporters.objects.estimate import Census
+from exporters.objects.losses import BENEATH, lists_no_keys_beneath
+from exporters.objects.oddities import Oddities
+from exporters.selection import Selection
+
+SURVEY_KEYS = 200_000
+"""A survey lists so many rows and then says that there are more."""
+OBJECT_LOCK = "object lock"
+OLDER = "older versions"
+MARKERS = "delete markers"
+CLASS = "storage class "
+_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the listing showed. ``features``: oddities of keys, storage classes and the like, by how often."""
+
+    rows: int = 0
+    excluded: int = 0
+    no_file_names: int = 0
+    archived: int = 0
+    features: Counter[str] = field(default_factory=Counter)
+
+    def warnings(self, bucket: Bucket) -> Iterator[str]:
+        """Yield sentences for people."""
+        name = bucket.name
+        if self.no_file_names:
+            odd = self.no_file_names
+            yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
+        if self.archived:
+            yield f"{name}: {self.archived} objects are archived and must be brought back there before the export"
+        if self.features[OLDER] or self.features[MARKERS]:
+            yield f"{name}: {self.features[OLDER]} older versions and {self.features[MARKERS]} delete markers leave too"
+        if self.excluded:
+            yield f"{name}: {self.excluded} objects are not wanted and stay"
+        if lists_no_keys_beneath(bucket.server):
+            yield f"{name}: {BENEATH}"
+
+
+def take(bucket: Bucket, selection: Selection) -> tuple[Seen, Census]:
+    """List the beginning of a bucket. Raises ``SourceError``."""
+    seen, counted, kinds = Seen(), Census(), Oddities()
+    versions = not selection.current_only and bucket.keeps_versions()
+    listing = bucket.list_versions() if versions else bucket.list()
+    start = len(bucket.prefix)
+    last = None
+    for found in islice(listing, SURVEY_KEYS):
+        seen.rows += 1
+        if selection.filters and _is_excluded(found, start, selection):
+            seen.excluded += 1
+            continue
+        counted = counted.plus(found.size_bytes)
+        _note(seen, found)
+        if found.key != last:
+            last = found.key
+            seen.features.update(kinds.of(found.key, found.size_bytes))
+            seen.no_file_names += tar.member_name(found.key) != found.key
+    if versions and bucket.configuration().get("object-lock"):
+        seen.features[OBJECT_LOCK] += 1
+    return seen, counted
+
+
+def _is_excluded(found: ObjectSummary, start: int, selection: Selection) -> bool:
+    size_bytes = None if found.is_delete_marker else found.size_bytes
+    return selection.excludes(found.key[start:], size_bytes, found.modified) is not None
+
+
+def _note(seen: Seen, found: ObjectSummary) -> None:
+    if found.is_delete_marker:
+        seen.features[MARKERS] += 1
+    elif not found.is_latest:
+        seen.features[OLDER] += 1
+    if found.storage_class != "STANDARD":
+        seen.features[CLASS + found.storage_class] += 1
+        seen.archived += found.storage_class in _ARCHIVED

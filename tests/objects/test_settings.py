@@ -1,0 +1,106 @@
+"""A bucket's settings travel; what a target does not take is said, with the reason."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pyarrow.parquet as pq
+
+from migrate.progress import Silent
+from migrate.restore.objects import restore_bucket
+from migrate.store import open_place
+from migrate.store.s3_configuration import renamed, same_setting
+from scripts.servers import S3Server
+from tests.objects.conftest import Shop, take_out
+
+MakeShop = Callable[[S3Server], Shop]
+
+LIFECYCLE = {
+    "Rules": [
+        {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Expiration": {"Days": 30}},
+        {
+            "ID": "versions",
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 90},
+        },
+    ]
+}
+
+
+def policy(bucket: str) -> str:
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": ["*"]},
+        "Action": ["s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{bucket}/public/*"],
+    }
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def make_locked(server: S3Server) -> Shop:
+    name = f"locked-{secrets.token_hex(6)}"
+    client = boto3.Session(profile_name=server.profile).client("s3")
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    return Shop(server, name, client)
+
+
+def configured(server: S3Server) -> Shop:
+    shop = make_locked(server)
+    shop.put("public/a")
+    shop.boto.put_bucket_policy(Bucket=shop.name, Policy=policy(shop.name))
+    shop.boto.put_bucket_tagging(Bucket=shop.name, Tagging={"TagSet": [{"Key": "team", "Value": "blue"}]})
+    shop.boto.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    shop.boto.put_object_lock_configuration(
+        Bucket=shop.name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    return shop
+
+
+def restored(shop: Shop, target: Shop, tmp_path: Path) -> dict[str, str]:
+    """Return what the ledger says of the bucket's settings."""
+    reader = take_out(shop.url, tmp_path / "bundle")
+    account = tmp_path / "account"
+    outcome = restore_bucket(
+        reader, "shop", target.url, workers=2, progress=Silent(), account=open_place(str(account))
+    )
+    assert outcome.findings == ()
+    rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
+    rows += json.loads((account / "shop/account.json").read_text())["settings"]
+    return {row["property"]: row["reason"] for row in rows if row["property"].startswith("bucket ")}
+
+
+def test_settings_come_along_and_the_policy_names_the_new_bucket(
+    minio: S3Server, other_minio: S3Server, tmp_path: Path
+) -> None:
+    shop, target = configured(minio), make_locked(other_minio)
+    assert restored(shop, target, tmp_path) == {}
+    assert target.name in target.boto.get_bucket_policy(Bucket=target.name)["Policy"]
+    assert shop.name not in target.boto.get_bucket_policy(Bucket=target.name)["Policy"]
+    rules = target.boto.get_bucket_lifecycle_configuration(Bucket=target.name)["Rules"]
+    assert {rule["ID"] for rule in rules} == {"old", "versions"}
+    lock = target.boto.get_object_lock_configuration(Bucket=target.name)["ObjectLockConfiguration"]
+    assert lock["Rule"] == {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+
+
+def test_what_a_target_does_not_take_is_said(
+    minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    lost = restored(configured(minio), make_shop(versitygw), tmp_path)
+    assert "bucket lifecycle" in lost
+    assert "without object lock" in lost["bucket object-lock"]
+    assert all(lost.values())
+
+
+def test_policies_mean_the_same_in_another_order() -> None:
+    one = {"Policy": policy("old")}
+    other = json.loads(policy("new"))
+    other["Statement"][0] |= {"Principal": {"AWS": "*"}, "Action": "s3:GetObject"}
+    assert same_setting("policy", renamed("policy", one, "old", "new"), {"Policy": json.dumps(other)})
+    assert not same_setting("policy", one, {"Policy": json.dumps(other)})
+    assert "older/" in renamed("policy", {"Policy": policy("older")}, "old", "new")["Policy"]
