@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
@@ -88,16 +88,25 @@ def histories(rows: Iterable[ObjectRow]) -> Iterator[tuple[str, list[ObjectRow]]
 
 def object_rows(reader: BundleReader, source: str) -> Iterator[ObjectRow]:
     """Yield the exported objects in the order of the index, streamed. Raises ``DamageError``."""
-    prefix = source_prefix(reader, source)
+    make = row_of(source_prefix(reader, source), source)
     for batch in reader.index(source):
         for row in batch.to_pylist():
-            needed = _NEEDED_OF_MARKER if row.get("is_delete_marker") else _NEEDED
-            if any(row.get(name) is None for name in needed) and row.get("disposition") == "exported":
-                raise DamageError(
-                    layout.source_file(source, "index/"), expected=f"the columns {_NEEDED}", found="none"
-                )
             if row["disposition"] == "exported":
-                yield _row(row, prefix, source)
+                yield make(row)
+
+
+def row_of(prefix: str, source: str) -> Callable[[dict[str, Any]], ObjectRow]:
+    """Return what makes an ``ObjectRow`` of a row of the index. It raises ``DamageError``."""
+
+    def make(row: dict[str, Any]) -> ObjectRow:
+        needed = _NEEDED_OF_MARKER if row.get("is_delete_marker") else _NEEDED
+        if any(row.get(name) is None for name in needed):
+            raise DamageError(
+                layout.source_file(source, "index/"), expected=f"the columns {needed}", found="none"
+            )
+        return _row(row, prefix, source)
+
+    return make
 
 
 def failed_keys(reader: BundleReader, source: str) -> Iterator[str]:

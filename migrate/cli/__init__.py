@@ -23,6 +23,8 @@ VERBS = {
     "run": "run",
     "status": "status",
     "clean": "transfer",
+    "ls": "browse",
+    "get": "browse",
     "keys": "keys",
     "sign": "sign",
     "custody": "custody",

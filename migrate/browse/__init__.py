@@ -1,0 +1,1 @@
+"""Looking into a bundle: what is there, and single objects and rows of it, read by ranges."""

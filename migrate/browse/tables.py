@@ -1,0 +1,105 @@
+"""Rows of a bundle's tables, by their numbers: only the groups of rows that hold them are read."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, GoneError, UsageError
+
+EXACT_OF = b"moveout.exact_of"
+
+
+def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
+    """Return the catalog's row of a table: ``schema.table``, or the table alone where that is one only.
+
+    Raises ``GoneError`` where there is none, ``UsageError`` where there are several.
+    """
+    tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
+    found = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
+    if not found:
+        raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls PLACE shows them")
+    if len(found) > 1:
+        said = ", ".join(full_name(row) for row in found)
+        raise UsageError(f"{name!r} may be {said}", next_step="write the schema, too")
+    return found[0]
+
+
+def full_name(row: CatalogRow) -> str:
+    """Return a table's name with its schema."""
+    return f"{row.schema}.{row.name}" if row.schema else row.name
+
+
+def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -> Iterator[dict[str, Any]]:
+    """Yield rows ``start`` to ``end`` (without it) in the order of the parts, as JSON can hold them: exact texts
+    where a type cannot hold a value. Raises ``DamageError``.
+    """
+    at = 0
+    for part in table.details.get("parts", ()):
+        count = int(part["rows"])
+        if at + count > start and (end is None or at < end):
+            yield from _rows_of_part(
+                reader, table, str(part["name"]), start - at, None if end is None else end - at
+            )
+        at += count
+
+
+def _rows_of_part(
+    reader: BundleReader, table: CatalogRow, name: str, start: int, end: int | None
+) -> Iterator[dict[str, Any]]:
+    key = layout.source_file(table.source, name)
+    try:
+        with pq.ParquetFile(reader.open(key)) as parquet:
+            at = 0
+            for group in range(parquet.num_row_groups):
+                count = parquet.metadata.row_group(group).num_rows
+                if at + count > start and (end is None or at < end):
+                    first = max(0, start - at)
+                    last = count if end is None else min(count, end - at)
+                    yield from _plain_rows(parquet.read_row_group(group).slice(first, last - first))
+                at += count
+    except (pa.ArrowException, OSError) as exc:
+        raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+
+
+def _plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    sides: Mapping[str, str] = {
+        (field.metadata or {}).get(EXACT_OF, b"").decode(): field.name
+        for field in table.schema
+        if EXACT_OF in (field.metadata or {})
+    }
+    for batch in table.to_batches(max_chunksize=1000):
+        for row in batch.to_pylist():
+            yield {
+                name: _plain(value if row.get(sides.get(name, "")) is None else row[sides[name]])
+                for name, value in row.items()
+                if name not in sides.values()
+            }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it: numbers that JSON has, else text; bytes in base64."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal | UUID | timedelta):
+        return str(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value

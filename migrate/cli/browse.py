@@ -1,0 +1,259 @@
+"""``moveout ls`` and ``moveout get``: what is in a bundle, and single objects and rows of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.browse import objects, tables
+from migrate.browse.objects import Wanted
+from migrate.bundle.reader import BundleReader
+from migrate.case import Endpoint
+from migrate.cli import app
+from migrate.cli.options import CaseFile
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import bytes_words, count_words
+from migrate.errors import OK, GoneError, NoSpaceError, NotEmptyError, UsageError
+from migrate.store import open_place
+
+_LIMIT = 1000
+_STDOUT = "-"
+_RANGE = re.compile(r"(\d*):(\d*)")
+
+Source = Annotated[
+    str | None, typer.Option("--source", metavar="NAME", help="Which source, where the bundle has several.")
+]
+Version = Annotated[
+    str | None, typer.Option("--version-id", metavar="ID", help="This version of the object.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What is there: rows as JSON and as text. ``more``: there are others behind them."""
+
+    place: str
+    what: str
+    rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[str]
+    more: bool = False
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the rows."""
+        return {"place": self.place, self.what: list(self.rows), "more": self.more}
+
+    def draw(self, console: Console) -> None:
+        """Print a line each."""
+        for line in self.lines:
+            console.print(Text(line))
+        if self.more:
+            console.print("… and more: --limit N shows them", style="dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """What was written, and what is not in the bundle. Nothing is drawn where the output itself is the answer."""
+
+    place: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] | None = None
+    size_bytes: int = 0
+    missing: Sequence[str] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """7 where something is not there."""
+        return GoneError.exit_code if self.missing else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return files by name, or the rows."""
+        found: dict[str, Any] = {"place": self.place, "missing": list(self.missing)}
+        return found | ({"files": dict(self.files)} if self.rows is None else {"rows": list(self.rows)})
+
+    def draw(self, console: Console) -> None:
+        """Say where things are."""
+        for name, path in self.files.items():
+            console.print(Text(f"{name}  → {path}"))
+        if self.files:
+            console.print(
+                f"{count_words(len(self.files))} objects, {bytes_words(self.size_bytes)}, checked by SHA-256"
+            )
+        for key in self.missing:
+            console.print(Text.assemble(("not in the bundle: ", "bold red"), key))
+
+
+@verb(app, "ls")
+def ls_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PLACE [GLOB]", help="The bundle; of a bucket, keys that match: 'photos/**'."),
+    ] = None,
+    case: CaseFile = None,
+    source: Source = None,
+    *,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="Also older versions and delete markers.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
+) -> Listed:
+    """List what is in a bundle: its tables and buckets, or the objects of a bucket.
+
+    Reads the catalog or the parts of the index that matter; no payload.
+    """
+    reader, rest = _open(session, words or [], case)
+    if source is None and not rest:
+        found = [
+            (row.source, row.kind, tables.full_name(row), row.items, row.size_bytes)
+            for row in reader.catalog()
+        ]
+        names = ("source", "kind", "name", "items", "size_bytes")
+        lines = [
+            f"{one[0]}  {one[1]}  {one[2]}  {count_words(one[3])}  {bytes_words(one[4])}" for one in found
+        ]
+        return Listed(
+            reader.store.place, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
+        )
+    name = _source(reader, source)
+    if not objects.is_bucket(reader, name):
+        return _list_tables(reader, name)
+    wanted = Wanted(globs=tuple(rest), versions=versions)
+    rows = list(islice(objects.find(reader, name, wanted), limit + 1))
+    shown = rows[:limit]
+    lines = [
+        f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {row.name if versions else row.key}"
+        + ("  deleted" if row.is_delete_marker else "")
+        for row in shown
+    ]
+    return Listed(
+        reader.store.place, "objects", [objects.as_json(row) for row in shown], lines, len(rows) > limit
+    )
+
+
+def _list_tables(reader: BundleReader, name: str) -> Listed:
+    found = [row for row in reader.catalog() if row.source == name]
+    shown = [{"name": tables.full_name(row), "items": row.items, "digest": row.digest} for row in found]
+    lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
+    return Listed(reader.store.place, "tables", shown, lines)
+
+
+@verb(app, "get")
+def get_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PLACE KEY…", help="The bundle, and keys of objects or the name of a table."),
+    ] = None,
+    case: CaseFile = None,
+    source: Source = None,
+    *,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="Where objects are written (default: here); - for stdout."),
+    ] = None,
+    version_id: Version = None,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="FROM:TO", help="Of a table: these rows, counted from 0.")
+    ] = None,
+) -> Got:
+    """Read single objects, or rows of a table, out of a bundle.
+
+    Only the bytes that are asked for are fetched, and checked. Rows are written as JSON, a line each.
+    """
+    reader, keys = _open(session, words or [], case)
+    if not keys:
+        raise UsageError(
+            "nothing is named to get", next_step="moveout get PLACE KEY; moveout ls PLACE shows what is there"
+        )
+    name = _source(reader, source)
+    if objects.is_bucket(reader, name):
+        return _get_objects(session, reader, name, Wanted(keys=set(keys), version_id=version_id or ""), to)
+    if len(keys) > 1:
+        raise UsageError("one table at a time", next_step="moveout get PLACE schema.table --rows 0:100")
+    table = tables.table_of(reader, name, keys[0])
+    start, end = _parse_range(rows)
+    found = tables.rows(reader, table, start, end)
+    if session.json:
+        return Got(reader.store.place, rows=list(found))
+    with _output(to, f"{table.name}.jsonl") as file:
+        for row in found:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return Got(reader.store.place)
+
+
+def _get_objects(session: Session, reader: BundleReader, name: str, wanted: Wanted, to: str | None) -> Got:
+    if to != _STDOUT:
+        done = objects.fetch(reader, name, wanted, Path(to or "."))
+        return Got(reader.store.place, done.files, None, done.size_bytes, done.missing)
+    if session.json or len(wanted.keys) != 1:
+        raise UsageError(
+            "only one object, and nothing else, can be written to stdout",
+            next_step="name a directory with --to",
+        )
+    for row in objects.find(reader, name, wanted):
+        if not row.is_delete_marker:
+            objects.copy(reader.store, row, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return Got(reader.store.place)
+    return Got(reader.store.place, missing=list(wanted.keys))
+
+
+@contextmanager
+def _output(to: str | None, name: str) -> Iterator[IO[str]]:
+    """Open where rows go: stdout unless a directory is named."""
+    if to in {None, _STDOUT}:
+        yield sys.stdout
+        return
+    path = Path(str(to)) / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            yield file
+    except FileExistsError:
+        raise NotEmptyError(f"{path} exists already", next_step="name another directory with --to") from None
+    except OSError as exc:
+        raise NoSpaceError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+
+
+def _parse_range(text: str | None) -> tuple[int, int | None]:
+    match = _RANGE.fullmatch(text or ":")
+    if match is None:
+        raise UsageError(f"{text!r} is no range of rows", next_step="write --rows 100:200, :10 or 100:")
+    return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+def _open(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:
+    """Return the bundle and the words behind its place; with a case file the place is the case's."""
+    loaded = load_case(case)
+    kept = (loaded.target or loaded.bundle) if loaded else None
+    rest = list(words)
+    place = kept or (Endpoint(rest.pop(0)) if rest else None)
+    if place is None:
+        raise UsageError(
+            "no place is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+        )
+    throttle = session.throttle(loaded.bwlimit if loaded else None)
+    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    return BundleReader(store), rest
+
+
+def _source(reader: BundleReader, name: str | None) -> str:
+    known = list(reader.sources)
+    if name is not None:
+        return reader.info.source(name).name
+    if len(known) != 1:
+        raise UsageError(f"the bundle has {', '.join(known)}", next_step="say which: --source NAME")
+    return known[0]

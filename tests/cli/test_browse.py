@@ -1,0 +1,152 @@
+"""Single objects and rows out of a bundle, without fetching the rest."""
+
+import hashlib
+import sqlite3
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.objects import account
+from migrate.browse import objects, tables
+from migrate.browse.objects import Wanted
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.store import open_place
+from tests.cli.conftest import call, run
+
+KEYS = {"photos/1.jpg": b"one", "photos/2.jpg": b"two" * 1000, "notes.txt": b"", "big": bytes(9 << 20)}
+
+
+@pytest.fixture(scope="module")
+def place(minio, make_bucket, tmp_path_factory):
+    """A bundle of a bucket and a database file; the index has very small groups of rows."""
+    folder = tmp_path_factory.mktemp("browse")
+    name = make_bucket(minio)
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    for key, body in KEYS.items():
+        client.put_object(Bucket=name, Key=key, Body=body, Metadata={"who": "me"})
+    db = sqlite3.connect(folder / "app.db")
+    db.execute("CREATE TABLE line (id INTEGER PRIMARY KEY, name TEXT, price REAL, raw BLOB)")
+    rows = ((n, f"name {n}", n / 4, bytes([n % 256])) for n in range(1000))
+    db.executemany("INSERT INTO line VALUES (?, ?, ?, ?)", rows)
+    db.commit()
+    db.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(account, "_GROUP_ROWS", 2)
+        words = (f"shop=s3://{name}?profile={minio.profile}", f"app=sqlite://{folder}/app.db")
+        ended = call("export", *words, "--to", folder / "bundle")
+    assert ended.code == 0, ended.err
+    return folder / "bundle"
+
+
+class Counting:
+    """A store that counts what is read of it."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        self.read_bytes = {}
+
+    def read(self, key, start=0, length=None):
+        data = self.inner.read(key, start, length)
+        self.read_bytes[key] = self.read_bytes.get(key, 0) + len(data)
+        return data
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+def test_what_is_there_is_listed(place):
+    listed = call("ls", place, "--json").json["result"]["entries"]
+    assert {(one["source"], one["kind"]) for one in listed} == {("shop", "bucket"), ("app", "table")}
+    shown = call("ls", place, "--source", "shop").out
+    assert [line.split()[-1] for line in shown.splitlines()] == sorted(KEYS)
+    some = call("ls", place, "photos/*", "--source", "shop", "--json").json["result"]
+    assert [one["key"] for one in some["objects"]] == ["photos/1.jpg", "photos/2.jpg"]
+    assert some["objects"][0]["metadata"] == {"who": "me"}
+    first = call("ls", place, "--source", "shop", "--limit", 1, "--json").json["result"]
+    assert (len(first["objects"]), first["more"]) == (1, True)
+    assert "line" in call("ls", place, "--source", "app").out
+    assert call("ls", place, "x").code == 2
+
+
+def test_objects_are_fetched_by_their_own_bytes(place, tmp_path):
+    ended = call("get", place, "photos/2.jpg", "big", "--source", "shop", "--to", tmp_path, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["result"]["files"]["big"] == str(tmp_path / "big")
+    for key in ("photos/2.jpg", "big"):
+        written = hashlib.sha256((tmp_path / key).read_bytes())
+        assert written.digest() == hashlib.sha256(KEYS[key]).digest()
+    again = call("get", place, "big", "--source", "shop", "--to", tmp_path)
+    assert (again.code, "exists already" in again.err) == (2, True)
+    missing = call("get", place, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
+    assert (missing.code, "photos/9.jpg" in missing.out) == (7, True)
+    straight = run("get", place, "photos/1.jpg", "--source", "shop", "--to", "-")
+    assert (straight.code, straight.out) == (0, "one")
+
+
+def test_only_what_matters_is_read(place):
+    store = Counting(open_place(str(place)))
+    reader = BundleReader(store)
+    wanted = Wanted(keys={"photos/1.jpg"})
+    assert [len(table) for table in objects._groups(reader, "shop", wanted, "")] == [2]
+    assert [len(table) for table in objects._groups(reader, "shop", Wanted(globs=("z/*",)), "")] == []
+    store.read_bytes.clear()
+    [row] = objects.find(reader, "shop", wanted)
+    with Path("/dev/null").open("wb") as hole:
+        objects.copy(store, row, hole)
+    assert store.read_bytes[row.file] == 3
+    assert not [key for key in store.read_bytes if "/large/" in key or "/tables/" in key]
+
+
+def test_damage_is_told_and_leaves_nothing(place, tmp_path):
+    [row] = objects.find(BundleReader(open_place(str(place))), "shop", Wanted(keys={"photos/2.jpg"}))
+    pack = place / row.file
+    whole = pack.read_bytes()
+    damaged = bytearray(whole)
+    damaged[row.offset + 5] ^= 1
+    try:
+        pack.write_bytes(damaged)
+        ended = call("get", place, "photos/2.jpg", "--source", "shop", "--to", tmp_path)
+    finally:
+        pack.write_bytes(whole)
+    assert ended.code == 6
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_rows_of_a_table_by_their_numbers(place, tmp_path):
+    some = call("get", place, "line", "--source", "app", "--rows", "3:5", "--json").json["result"]["rows"]
+    assert some == [
+        {"id": 3, "name": "name 3", "price": 0.75, "raw": "Aw=="},
+        {"id": 4, "name": "name 4", "price": 1.0, "raw": "BA=="},
+    ]
+    assert len(call("get", place, "main.line", "--source", "app", "--rows", "998:").out.splitlines()) == 2
+    assert call("get", place, "line", "--source", "app", "--rows", "a-b").code == 2
+    assert call("get", place, "lines", "--source", "app").code == 7
+    assert call("get", place, "line", "--source", "app", "--to", tmp_path).code == 0
+    assert len((tmp_path / "line.jsonl").read_text().splitlines()) == 1000
+
+
+class Parts:
+    """A bundle of one table in two parts, each in groups of three rows."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "data/app/tables/1").mkdir(parents=True)
+        for part in range(2):
+            numbers = pa.table({"n": range(part * 10, part * 10 + 10)})
+            pq.write_table(numbers, folder / f"data/app/tables/1/{part}.parquet", row_group_size=3)
+        self.store = open_place(str(folder))
+        parts = [{"name": f"tables/1/{part}.parquet", "rows": 10} for part in range(2)]
+        self.table = CatalogRow("app", "table", 1, "", "t", 20, 0, "", {}, {"parts": parts})
+
+    def open(self, key):
+        return BundleReader.open(self, key)
+
+
+def test_rows_are_read_group_by_group(tmp_path):
+    bundle = Parts(tmp_path)
+    for start, end in ((0, 20), (2, 3), (2, 4), (8, 12), (9, 10), (10, None), (19, 25), (20, 30), (5, 5)):
+        found = [row["n"] for row in tables.rows(bundle, bundle.table, start, end)]
+        assert found == list(range(20))[start:end]
