@@ -13,19 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import boto3
 
 from migrate.store.s3_bucket_write import Description, open_target_bucket
+from scripts.bench.turns import Command, Runs, beside, take_turns
 from scripts.servers import S3Server, Servers
 
 BUCKET = "small-objects"
@@ -43,9 +39,10 @@ def main() -> int:
         os.environ.update(servers.environment)
         size_bytes = _seed(old, options.objects)
         print(f"{options.objects} objects, {size_bytes / 1e6:.0f} MB; {os.cpu_count()} cores", flush=True)
-        times = _compare(old, new, options)
-    rates = {name: _report(name, seconds, options.objects) for name, seconds in times.items()}
-    print(f"\nmoveout : rclone = {rates['moveout'] / rates['rclone']:.2f} x the objects a second")
+        runs = _compare(old, new, options)
+    rates = {name: options.objects / measured.median for name, measured in runs.items()}
+    print(f"\nmoveout {rates['moveout']:.0f}, rclone {rates['rclone']:.0f} objects a second")
+    print(f"moveout : rclone = {rates['moveout'] / rates['rclone']:.2f} x the objects a second")
     return 0
 
 
@@ -84,65 +81,18 @@ def _objects(count: int) -> Iterator[tuple[Description, bytes]]:
         yield Description(key, {"content-type": "image/jpeg"}, metadata), block[start : start + size_bytes]
 
 
-def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, list[float]]:
+def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
     source = f"shop=s3://{BUCKET}?profile={old.profile}"
-    tools: dict[str, Callable[[str], list[str]]] = {
+    tools: dict[str, Command] = {
         "moveout": lambda to: [
-            _beside("moveout"), "export", source, "--to", f"s3://{to}/bundle?profile={new.profile}",
+            beside("moveout"), "export", source, "--to", f"s3://{to}/bundle?profile={new.profile}",
             "--workers", str(options.workers), "--quiet",
         ],
         "rclone": lambda to: [
-            _beside("rclone"), "copy", f"old:{BUCKET}", f"new:{to}", "--transfers", "32",
+            beside("rclone"), "copy", f"old:{BUCKET}", f"new:{to}", "--transfers", "32",
         ],
     }  # fmt: skip
-    environment = {**os.environ, **_remote("OLD", old), **_remote("NEW", new)}
-    client = boto3.Session(profile_name=new.profile).client("s3")
-    times: dict[str, list[float]] = {name: [] for name in tools}
-    for number in range(options.runs):
-        for name, command in tools.items():
-            target = f"{name}-{number}"
-            client.create_bucket(Bucket=target)
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            started = time.monotonic()
-            subprocess.run(command(target), env=environment, check=True, stdout=subprocess.DEVNULL)
-            times[name].append(time.monotonic() - started)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            print(f"  run {number + 1}: {name:8} {times[name][-1]:6.2f} s, {cpu:6.2f} s of CPU", flush=True)
-            _drop(client, target)
-    return times
-
-
-def _beside(program: str) -> str:
-    """Return the path of a program in this Python's environment."""
-    return str(Path(sys.executable).with_name(program))
-
-
-def _remote(name: str, server: S3Server) -> dict[str, str]:
-    """Return rclone's settings for a server."""
-    values = {
-        "TYPE": "s3",
-        "PROVIDER": "Minio",
-        "ENDPOINT": server.endpoint,
-        "ACCESS_KEY_ID": server.access_key,
-        "SECRET_ACCESS_KEY": server.secret_key,
-    }
-    return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in values.items()}
-
-
-def _drop(client: Any, bucket: str) -> None:
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        if rows := [{"Key": row["Key"]} for row in page.get("Contents", ())]:
-            client.delete_objects(Bucket=bucket, Delete={"Objects": rows, "Quiet": True})
-    client.delete_bucket(Bucket=bucket)
-
-
-def _report(name: str, seconds: list[float], count: int) -> float:
-    """Print and return objects a second."""
-    median = statistics.median(seconds)
-    spread = f"({min(seconds):.2f}-{max(seconds):.2f} s)"
-    print(f"{name:8} median {median:6.2f} s  {count / median:6.0f} objects/s  {spread}")
-    return count / median
+    return take_turns(tools, old, new, rounds=options.runs)
 
 
 if __name__ == "__main__":

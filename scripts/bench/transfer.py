@@ -15,21 +15,18 @@ import hashlib
 import json
 import os
 import random
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import boto3
 
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.writer import FileWriter
+from scripts.bench.turns import Command, Runs, beside, take_turns
 from scripts.servers import S3Server, Servers
 
 MIB = 2**20
@@ -49,10 +46,12 @@ def main() -> int:
         boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
         size_bytes, files = _make_bundle(old, options)
         print(f"bundle: {files} files, {size_bytes / MIB:.0f} MiB; {os.cpu_count()} cores")
-        times = _compare(old, new, options)
-    moveout = _report("moveout", times["moveout"], size_bytes)
-    rclone = min(_report(name, times[name], size_bytes) for name in ("rclone", "rclone tuned"))
-    print(f"\nmoveout : best rclone = {rclone / moveout:.2f} x as fast")
+        runs = _compare(old, new, options)
+    moveout = runs["moveout"].median
+    rclone = min(runs[name].median for name in ("rclone", "rclone tuned"))
+    print(
+        f"\n{size_bytes / moveout / 1e6:.0f} MB/s; moveout : best rclone = {rclone / moveout:.2f} x as fast"
+    )
     return 0
 
 
@@ -109,61 +108,18 @@ def _put_all(store: MultipartStore, files: dict[str, bytes]) -> None:
         store.put(key, data)
 
 
-def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, list[float]]:
+def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
     place = f"s3://{BUCKET}/bundle?profile={{}}"
-    moveout = [_beside("moveout"), "transfer", place.format(old.profile)]
-    copy = [_beside("rclone"), "copy", f"old:{BUCKET}/bundle"]
-    tools: dict[str, Callable[[str], list[str]]] = {
+    moveout = [beside("moveout"), "transfer", place.format(old.profile)]
+    copy = [beside("rclone"), "copy", f"old:{BUCKET}/bundle"]
+    tools: dict[str, Command] = {
         "moveout": lambda to: [
             *moveout, f"s3://{to}/bundle?profile={new.profile}", "--workers", str(options.workers), "--quiet",
         ],
         "rclone": lambda to: [*copy, f"new:{to}/bundle"],
         "rclone tuned": lambda to: [*copy, f"new:{to}/bundle", *TUNED],
     }  # fmt: skip
-    environment = {**os.environ, **_remote("OLD", old), **_remote("NEW", new)}
-    client = boto3.Session(profile_name=new.profile).client("s3")
-    times: dict[str, list[float]] = {name: [] for name in tools}
-    for number in range(options.runs):
-        for name, command in tools.items():
-            target = f"{name.replace(' ', '-')}-{number}"
-            client.create_bucket(Bucket=target)
-            started = time.monotonic()
-            subprocess.run(command(target), env=environment, check=True, stdout=subprocess.DEVNULL)
-            times[name].append(time.monotonic() - started)
-            _drop(client, target)
-            print(f"  run {number + 1}: {name:13} {times[name][-1]:6.2f} s", flush=True)
-    return times
-
-
-def _beside(program: str) -> str:
-    """Return the path of a program in this Python's environment."""
-    return str(Path(sys.executable).with_name(program))
-
-
-def _remote(name: str, server: S3Server) -> dict[str, str]:
-    """Return rclone's settings for a server."""
-    values = {
-        "TYPE": "s3",
-        "PROVIDER": "Minio",
-        "ENDPOINT": server.endpoint,
-        "ACCESS_KEY_ID": server.access_key,
-        "SECRET_ACCESS_KEY": server.secret_key,
-    }
-    return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in values.items()}
-
-
-def _drop(client: Any, bucket: str) -> None:
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-        if rows := [{"Key": row["Key"]} for row in page.get("Contents", ())]:
-            client.delete_objects(Bucket=bucket, Delete={"Objects": rows, "Quiet": True})
-    client.delete_bucket(Bucket=bucket)
-
-
-def _report(name: str, seconds: list[float], size_bytes: int) -> float:
-    median = statistics.median(seconds)
-    spread = f"({min(seconds):.2f}-{max(seconds):.2f})"
-    print(f"{name:13} median {median:6.2f} s  {size_bytes / median / 1e6:6.0f} MB/s  {spread}")
-    return median
+    return take_turns(tools, old, new, rounds=options.runs)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""Commands that take turns between two MinIOs: the same servers, each into an empty bucket, timed as whole
+processes.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from scripts.servers import S3Server
+
+Command = Callable[[str], list[str]]
+"""The command line of a tool that writes to the bucket named."""
+
+
+@dataclass(slots=True)
+class Runs:
+    """Seconds of the clock and of the tool's own processor time, run by run."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Of the clock's seconds."""
+        return statistics.median(self.seconds)
+
+    def __str__(self) -> str:
+        spread = f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
+        return f"median {self.median:6.2f} s ({spread}), {statistics.median(self.cpu_seconds):5.2f} s of CPU"
+
+
+def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, rounds: int) -> dict[str, Runs]:
+    """Run every tool once a round, into a bucket of ``new`` that is made for it and dropped afterwards."""
+    environment = {**os.environ, **_remote("OLD", old), **_remote("NEW", new), "RCLONE_CONFIG": "/dev/null"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    client = boto3.Session(profile_name=new.profile).client("s3")
+    runs = {name: Runs() for name in tools}
+    for number in range(rounds):
+        for name, command in tools.items():
+            bucket = f"{name.replace(' ', '-')}-{number}"
+            client.create_bucket(Bucket=bucket)
+            _run(command(bucket), environment, runs[name])
+            _drop(client, bucket)
+            print(f"  run {number + 1}: {name:13} {runs[name].seconds[-1]:6.2f} s", flush=True)
+    for name, measured in runs.items():
+        print(f"{name:13} {measured}")
+    return runs
+
+
+def beside(program: str) -> str:
+    """Return the path of a program in this Python's environment."""
+    return str(Path(sys.executable).with_name(program))
+
+
+def _run(command: list[str], environment: Mapping[str, str], into: Runs) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.monotonic()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    into.seconds.append(time.monotonic() - started)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    into.cpu_seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def _remote(name: str, server: S3Server) -> dict[str, str]:
+    """Return rclone's settings for a server."""
+    values = {
+        "TYPE": "s3",
+        "PROVIDER": "Minio",
+        "ENDPOINT": server.endpoint,
+        "ACCESS_KEY_ID": server.access_key,
+        "SECRET_ACCESS_KEY": server.secret_key,
+    }
+    return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in values.items()}
+
+
+def _drop(client: Any, bucket: str) -> None:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        if rows := [{"Key": row["Key"]} for row in page.get("Contents", ())]:
+            client.delete_objects(Bucket=bucket, Delete={"Objects": rows, "Quiet": True})
+    client.delete_bucket(Bucket=bucket)
