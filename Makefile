@@ -13,7 +13,7 @@ PY := $(VENV)/bin/python
 MOVEOUT := $(VENV)/bin/moveout
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help setup demo test check bench torture servers evacuate plan export transfer verify restore status clean
+.PHONY: help setup demo handover test check bench torture servers evacuate plan export transfer verify restore status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ $(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt
 
 demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end
 	@$(PY) -m scripts.demo $(ARGS)
+
+handover: $(VENV)/.ready ## a host's promise on this machine: hold, grant, receipt, release, erasure, every step signed
+	@$(PY) -m scripts.handover $(ARGS)
 
 test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
 	@$(PY) -m scripts.servers get > /dev/null

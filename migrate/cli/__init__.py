@@ -30,6 +30,10 @@ VERBS = {
     "custody": "custody",
     "hold": "hold",
     "grant": "grant",
+    "receive": "handover",
+    "acknowledge": "handover",
+    "clock": "clock",
+    "erase": "erase",
     "prove": "proof",
     "check-proof": "proof",
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,18 +14,21 @@ from rich.text import Text
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.case import Endpoint
+from migrate.case import Endpoint, parse_deadline
 from migrate.cli import app
+from migrate.cli.documents import read_files
 from migrate.cli.findings import draw_findings
-from migrate.cli.identity import Signers, load_trust
-from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words
-from migrate.custody import log, signing
+from migrate.custody import documents, log, signing
+from migrate.custody.documents import Document
 from migrate.custody.entry import Entry
+from migrate.custody.record import record
 from migrate.custody.trust import Trust
-from migrate.errors import OK, DamageError
+from migrate.errors import OK, DamageError, UsageError
 from migrate.store import open_place
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
@@ -42,7 +47,7 @@ class Record:
     notes: Sequence[str]
     trust: Trust | None
     shown: bool = True
-    checked: Sequence[str] = field(default_factory=list)
+    documents: Sequence[Document] = ()
 
     @property
     def exit_code(self) -> int:
@@ -56,6 +61,10 @@ class Record:
             "entries": [self._entry(one) for one in self.entries],
             "findings": [asdict(one) for one in self.findings],
             "notes": list(self.notes),
+            "documents": [
+                {"key": one.key, "about": one.about, "signed_by": [by.fingerprint for by in one.signers]}
+                for one in self.documents
+            ],
         }
 
     def _entry(self, one: Entry) -> dict[str, Any]:
@@ -78,6 +87,12 @@ class Record:
                 f"{name} {value}" for name, value in one.what.details.items() if _is_plain(value)
             )
             console.print(Text(f"{one.number:>4}  {one.time[:19]}Z  {one.what.event:<12} {who}  {details}"))
+        for document in self.documents:
+            console.print(Text(f"{document.key}: {document.about}"))
+            for by in document.signers:
+                console.print(
+                    Text(f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by)) or ''}")
+                )
         for note in self.notes:
             console.print(Text(f"  {note}", style="dim"))
         if self.findings:
@@ -104,9 +119,13 @@ def show_command(
 ) -> Record:
     """Print the custody log of a bundle."""
     loaded = load_case(case)
-    place = one_place(sort_words(words or []), (loaded.target or loaded.bundle) if loaded else None, "place")
-    found = log.read(open_place(place.url, secrets=place.reveal(), note=session.progress.note))
-    return Record(place.shown, found.entries, found.findings, found.notes, load_trust(signers, loaded))
+    place = known_place(words, loaded)
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    found = log.read(store)
+    there, wrong = documents.read_all(store)
+    findings = [*found.findings, *wrong]
+    trust = load_trust(signers, loaded)
+    return Record(store.place, found.entries, findings, found.notes, trust, documents=there)
 
 
 @verb(group, "verify", title="custody verify")
@@ -125,11 +144,12 @@ def verify_command(
     A log that was put back whole to an earlier state is found by comparing it with another copy (--with).
     """
     loaded = load_case(case)
-    place = one_place(sort_words(words or []), (loaded.target or loaded.bundle) if loaded else None, "place")
+    place = known_place(words, loaded)
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
     found = log.read(store)
     trust = load_trust(signers, loaded)
-    findings = [*found.findings, *signing.signatures(store).findings, *log.against_bundle(found, store)]
+    there, wrong = documents.read_all(store)
+    findings = [*found.findings, *wrong, *log.against_bundle(found, store)]
     notes = list(found.notes)
     for one in map(Endpoint, other or []):
         more, said = log.compare(found, log.read(open_place(one.url)), one.shown)
@@ -146,4 +166,65 @@ def verify_command(
             for one in found.entries
             if trust.name(one.public) is None
         ]
-    return Record(store.place, found.entries, findings, notes, trust, shown=False)
+    return Record(store.place, found.entries, findings, notes, trust, shown=False, documents=there)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """Something that was written beside the bundle."""
+
+    place: str
+    what: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what."""
+        return {"place": self.place, "added": self.what}
+
+    def draw(self, console: Console) -> None:
+        """Say so."""
+        console.print(f"{self.place} has {self.what}", markup=False)
+
+
+@verb(group, "note", title="custody note")
+def note_command(
+    session: Session,
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies.")],
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="notice, transition, transition-end, request, end, …")
+    ],
+    *,
+    at: Annotated[str | None, typer.Option(metavar="T", help="When it was; now unless told.")] = None,
+    text: Annotated[str, typer.Option(help="A sentence about it.")] = "",
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Added:
+    """Write down what happened outside of moveout: a notice, the end of a contract. The clock's rules count from it."""
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    endpoint = known_place([place], loaded)
+    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    moment = (parse_deadline(at) if at else datetime.now(UTC)).astimezone(UTC)
+    record(store, signer, "noted", {"what": what, "at": moment.isoformat(timespec="seconds"), "text": text})
+    return Added(store.place, f"a note: {what} at {moment.isoformat(timespec='seconds')}")
+
+
+@verb(group, "add", title="custody add")
+def add_command(
+    session: Session,
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A document; its signatures lie beside it.")],
+    *,
+    case: CaseFile = None,
+) -> Added:
+    """Keep a document that the other side sent, with its signatures, beside the bundle; both are checked first."""
+    endpoint = known_place([place], load_case(case))
+    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    document, signatures = read_files(file)
+    if not signatures:
+        raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")
+    if document.root != signing.root_of(store):
+        raise UsageError(f"{file} is about another bundle", next_step="check the place's URL")
+    documents.bring(store, document, signatures)
+    return Added(store.place, f"{document.key} with {len(signatures)} signatures")

@@ -27,7 +27,7 @@ NOBODY = "0" * 64
 
 EVENTS = (
     "created", "sealed", "signed", "timestamped", "transferred", "verified", "restored", "audited", "held", "released",
-    "granted", "revoked", "received", "acknowledged", "erased",
+    "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased",
 )  # fmt: skip
 _TEXTS = ("prev", "time", "event", "bundle", "root", "place", "name", "key", "signature")
 

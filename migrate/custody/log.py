@@ -179,9 +179,9 @@ def against_bundle(found: Log, store: Store) -> list[Finding]:
     """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
     what lies at the place.
     """
-    erased = found.find("erased")
+    erased = [*found.find("erasing"), *found.find("erased")]
     if erased and erased[-1].number > max((one.number for one in found.find("sealed")), default=0):
-        return []
+        return list(_named_documents(found, store, erased[-1].what.root))
     try:
         root = signing.root_of(store)
     except GoneError:
@@ -208,6 +208,13 @@ def _named_files(found: Log, store: Store, root: str) -> Iterator[Finding]:
     for one in found.entries:
         finding = _named_file(one, store, root)
         if finding is not None:
+            yield finding
+
+
+def _named_documents(found: Log, store: Store, root: str) -> Iterator[Finding]:
+    """Yield the same of the documents alone: what else lay under ``sig/`` may be gone with the bundle."""
+    for finding in _named_files(found, store, root):
+        if finding.key.endswith(".json"):
             yield finding
 
 

@@ -1,0 +1,120 @@
+"""``moveout clock``: what has to have happened by when, by rules with their sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Case, parse_deadline
+from migrate.cli import app
+from migrate.cli.hold import PlaceWord
+from migrate.cli.options import CaseFile, known_place
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.custody import clock, log
+from migrate.custody.clock import RuleSet, Verdict
+from migrate.errors import OK, DamageError, DeadlineError
+from migrate.store import open_place
+
+Rules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rules",
+        metavar="NAME",
+        help=f"{', '.join(clock.BUILT_IN)}, or a file of your contract's; may be repeated.",
+    ),
+]
+_STYLES = {"met": "green", "due": "yellow", "breached": "bold red", "unknown": "dim"}
+NO_ADVICE = "This is a clock, and no legal advice: it counts by the moments in the custody log."
+
+
+def load_rules(names: Sequence[str] | None, case: Case | None) -> list[RuleSet]:
+    """Return the sets of rules that are named, else the usual ones."""
+    del case
+    return [clock.load(name) for name in names or clock.USUAL]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Every rule and what the log says of it."""
+
+    place: str
+    sets: Sequence[tuple[RuleSet, Sequence[Verdict]]]
+
+    @property
+    def exit_code(self) -> int:
+        """9 where something is breached."""
+        late = any(one.state == "breached" for _, verdicts in self.sets for one in verdicts)
+        return DeadlineError.exit_code if late else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every verdict with its source."""
+        return {
+            "place": self.place,
+            "note": NO_ADVICE,
+            "rules": [
+                {
+                    "set": rules.id,
+                    "source": rules.source,
+                    "article": one.rule.article,
+                    "says": one.rule.says,
+                    "state": one.state,
+                    "due": one.due,
+                    "why": one.why,
+                    "entries": list(one.entries),
+                }
+                for rules, verdicts in self.sets
+                for one in verdicts
+            ],
+        }
+
+    def draw(self, console: Console) -> None:
+        """Print a rule a paragraph."""
+        for rules, verdicts in self.sets:
+            console.print(Text(rules.title, style="bold"))
+            console.print(Text(f"  {rules.source}", style="dim"))
+            for one in verdicts:
+                shown = f" (entry {', '.join(map(str, one.entries))})" if one.entries else ""
+                head = Text.assemble(
+                    "  ", (f"{one.state:<9}", _STYLES[one.state]), f"{one.rule.article}: {one.why}{shown}"
+                )
+                console.print(head)
+                console.print(Text(f"            {one.rule.says}", style="dim"))
+        console.print(NO_ADVICE)
+
+
+@verb(app, "clock")
+def clock_command(
+    session: Session,
+    words: PlaceWord = None,
+    *,
+    rules: Rules = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="T", help="Judge as of this moment instead of now.")
+    ] = None,
+    case: CaseFile = None,
+) -> Judged:
+    """Say of every obligation whether it is met, due, breached or unknown, with the entry that shows it.
+
+    Notices and ends of contracts are no doing of moveout's: write them down with `moveout custody note`.
+    """
+    loaded = load_case(case)
+    place = known_place(words, loaded)
+    found = log.read(open_place(place.url, secrets=place.reveal(), note=session.progress.note))
+    if found.findings:
+        first = found.findings[0]
+        raise DamageError(
+            first.key,
+            expected="a custody log in order",
+            found=first.what,
+            next_step="moveout custody verify says more",
+        )
+    now = parse_deadline(at) if at else datetime.now(UTC)
+    sets = load_rules(rules, loaded)
+    return Judged(place.shown, [(one, clock.judge(one, found.entries, now)) for one in sets])

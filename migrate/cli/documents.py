@@ -1,0 +1,34 @@
+"""Signed documents as files, on their way from one side to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from migrate.custody import documents
+from migrate.custody.documents import Document
+from migrate.errors import MoveoutError, UsageError
+
+
+def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
+    """Read a document and the signatures beside it. Raises ``UsageError``, ``DamageError``."""
+    try:
+        document = documents.parse(path.read_bytes(), path.name)
+        beside = sorted(path.parent.glob(f"{path.name}.*.sig"))
+        return document, {one.name: one.read_bytes() for one in beside}
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:
+    """Write a document and signatures into a directory; return the files' names."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        made = {document.key: document.data, **signatures}
+        for key, data in made.items():
+            (directory / key.rpartition("/")[2]).write_bytes(data)
+    except OSError as exc:
+        raise MoveoutError(
+            f"{directory} cannot be written: {exc.strerror}", next_step="name another: --to DIR"
+        ) from exc
+    return [str(directory / key.rpartition("/")[2]) for key in made]

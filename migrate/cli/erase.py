@@ -1,0 +1,92 @@
+"""``moveout erase``: a bundle is removed for good, and a certificate says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.cli import app
+from migrate.cli.clock import Rules, load_rules
+from migrate.cli.hold import PlaceWord, open_both
+from migrate.cli.identity import KeyFiles, Passphrase, need_keys
+from migrate.cli.options import CaseFile, Yes, known_place
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import bytes_words, count_words
+from migrate.custody import clock, erase, log
+from migrate.custody.erase import Erased
+from migrate.errors import OK, NotAllowedError, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """An erased bundle."""
+
+    place: str
+    done: Erased
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the certificate."""
+        return {"place": self.place, "certificate": self.done.document.key, **self.done.document.value}
+
+    def draw(self, console: Console) -> None:
+        """Say what is gone, and what nobody can know."""
+        done = self.done
+        console.print(
+            f"Erased: {self.place}: {count_words(done.versions)} versions ({bytes_words(done.size_bytes)}),"
+            f" {count_words(done.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
+        )
+        console.print(f"The signed certificate is {done.document.key}; the custody log stays. Not verified:")
+        for line in done.document.value["not_verified"]:
+            console.print(Text(f"  - {line}"))
+
+
+@verb(app, "erase")
+def erase_command(
+    session: Session,
+    words: PlaceWord = None,
+    *,
+    rules: Rules = None,
+    override: Annotated[
+        str,
+        typer.Option(
+            metavar="REASON", help="Erase although something speaks against it; is signed and stays."
+        ),
+    ] = "",
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    yes: Yes = False,
+) -> Certified:
+    """Remove every version of a bundle, list again, and sign a certificate of it.
+
+    Only where nothing is held, the clock's rules allow it, and a receipt is there. The same command again finishes what
+    was begun.
+    """
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    store, vault = open_both(session, known_place(words, loaded))
+    workers = session.workers(default=TRANSFER_WORKERS)
+    reasons: list[str] = []
+    if not erase.is_begun(store):
+        entries, now = log.read(store).entries, datetime.now(UTC)
+        sets = load_rules(rules, loaded)
+        breaches = [one for each in sets for one in clock.would_breach(each, entries, "erasing", now)]
+        reasons = erase.check(store, vault, breaches, workers=workers, now=now)
+        if reasons and not override:
+            raise NotAllowedError(
+                "the bundle must not be erased: " + "; ".join(reasons),
+                next_step='wait until none of this holds, or add --override "REASON": it is signed, and stays',
+            )
+        if not (yes or session.confirm(f"Erase the bundle at {store.place} for good?")):
+            raise UsageError("nothing was erased")
+    done = erase.erase(
+        store, vault, signer, workers=workers, progress=session.progress, override=override, reasons=reasons
+    )
+    return Certified(store.place, done)

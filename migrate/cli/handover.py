@@ -1,0 +1,176 @@
+"""``moveout receive`` and ``acknowledge``: the customer signs what arrived, the provider that he has seen it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle.findings import Finding
+from migrate.cli import app
+from migrate.cli.documents import read_files, write_files
+from migrate.cli.findings import draw_findings
+from migrate.cli.hold import PlaceWord
+from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.options import CaseFile, known_place
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.verify import check_signed
+from migrate.custody import documents, log, receipt
+from migrate.custody.documents import Document
+from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
+from migrate.store import open_place
+from migrate.verify import Level, verify
+
+_To = Annotated[
+    Path | None, typer.Option("--to", metavar="DIR", help="Write the receipt and signatures here too.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A signed receipt. ``files`` are the copies that were written outside of the place."""
+
+    document: Document
+    findings: Sequence[Finding]
+    files: Sequence[str]
+
+    @property
+    def exit_code(self) -> int:
+        """6 where what arrived is damaged, 3 where it is incomplete by its own account."""
+        if self.findings:
+            return DamageError.exit_code
+        return OK if self.document.value["complete"] else IncompleteError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receipt."""
+        return {"receipt": self.document.key, "files": list(self.files), **self.document.value}
+
+    def draw(self, console: Console) -> None:
+        """Say what it says, the first line first."""
+        style = "" if self.exit_code == OK else "bold red"
+        console.print(Text(self.document.about, style=style))
+        if self.findings:
+            draw_findings(console, self.findings)
+        console.print(f"Signed: {self.document.key}, for the root {self.document.root}")
+        for file in self.files:
+            console.print(f"  {file}", markup=False)
+        if self.files:
+            console.print(
+                "→ send these files to whom the bundle came from: moveout acknowledge PLACE RECEIPT.json"
+            )
+
+
+@verb(app, "receive")
+def receive_command(
+    session: Session,
+    words: PlaceWord = None,
+    *,
+    level: Annotated[
+        Level, typer.Option(help="quick: names, sizes; complete: all there; full: every byte.")
+    ] = Level.FULL,
+    to: _To = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    signers: Signers = None,
+) -> Received:
+    """Verify a bundle, then sign a receipt that names its root, the level and the findings.
+
+    The receipt goes beside the bundle; where one may only read there, into files (--to, or here).
+    """
+    loaded = load_case(case)
+    mine = need_keys(key, passphrase, loaded)
+    place = known_place(words, loaded)
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    outcome = verify(
+        store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
+    )
+    signed = check_signed(
+        store, load_trust(signers, loaded), deep=level is Level.FULL and not outcome.findings
+    )
+    findings = [*outcome.findings, *signed.findings]
+    made = receipt.write(store, receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings))
+    try:
+        documents.keep(store, made, mine)
+        what = receipt.happened(made, "received", store.place, [one.public for one in mine])
+        log.append(store, mine[0], log.once(what))
+    except NotAllowedError:
+        to = to or Path()
+    files = write_files(to, made, dict(documents.signature_of(made, one) for one in mine)) if to else []
+    return Received(made, findings, files)
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A receipt that was counter-signed."""
+
+    document: Document
+    by: Sequence[str]
+    files: Sequence[str]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the receipt and who signed."""
+        return {
+            "receipt": self.document.key,
+            "signed_by": list(self.by),
+            "files": list(self.files),
+            **self.document.value,
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say so, the receipt's own first line first."""
+        style = (
+            ""
+            if self.document.value.get("complete") and not self.document.value.get("findings_total")
+            else "bold red"
+        )
+        console.print(Text(self.document.about, style=style))
+        console.print(
+            f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you", markup=False
+        )
+        for file in self.files:
+            console.print(f"  {file}", markup=False)
+        console.print(
+            "→ send your signature back: the customer adds it with moveout custody add PLACE RECEIPT.json"
+        )
+
+
+@verb(app, "acknowledge")
+def acknowledge_command(
+    session: Session,
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies that was fetched.")],
+    file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie beside it.")],
+    *,
+    to: _To = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    signers: Signers = None,
+) -> Acknowledged:
+    """Counter-sign the customer's receipt, after checking its signature and that it is for this very bundle.
+
+    Your signature is written beside the receipt too. The same command again changes nothing.
+    """
+    loaded = load_case(case)
+    mine = need_keys(key, passphrase, loaded)[0]
+    endpoint = known_place([place], loaded)
+    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    document, signatures = read_files(file)
+    trust = load_trust(signers, loaded)
+    if trust is not None:
+        by = [documents.signed_by(document, armored) for armored in signatures.values()]
+        if trust.missing(by, document.key):
+            raise NotAllowedError(
+                f"the receipt is signed by nobody in {trust.source}",
+                next_step="ask the customer for the key, and add it",
+            )
+    who = receipt.acknowledge(store, document, signatures, mine)
+    files = write_files(to or file.parent, document, dict([documents.signature_of(document, mine)]))
+    return Acknowledged(document, [one.fingerprint for one in who], files)

@@ -1,0 +1,131 @@
+"""Handover: the customer signs what he received, the provider signs that he has seen that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from migrate.bundle import layout, meta, scope
+from migrate.bundle.findings import Finding
+from migrate.custody import documents, log
+from migrate.custody.documents import Document
+from migrate.custody.entry import Happening
+from migrate.custody.keys import PublicKey, Signer
+from migrate.custody.signing import root_of
+from migrate.errors import DamageError, UsageError
+from migrate.store.base import Store
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was verified before a receipt is signed."""
+
+    level: str
+    files: int
+    size_bytes: int
+    findings: Sequence[Finding]
+
+
+def write(store: Store, checked: Checked) -> Document:
+    """Return the receipt for the bundle at a place, unsigned. Its first line says whether all was well."""
+    info = meta.read_sealed(store)
+    if info is None:
+        raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
+    gaps = 0
+    if not info.complete:
+        gaps = sum(
+            count for one in scope.decode(store.read(layout.SCOPE)) for name, count in one.dispositions.items()
+            if name != "exported"
+        )  # fmt: skip
+    found = log.read(store)
+    value = {
+        "bundle": info.id,
+        "root": root_of(store),
+        "place": store.place,
+        "complete": info.complete,
+        "gaps": gaps,
+        "level": checked.level,
+        "files": checked.files,
+        "size_bytes": checked.size_bytes,
+        "findings_total": len(checked.findings),
+        "findings": [asdict(one) for one in checked.findings[:_SHOWN]],
+        "custody": {"entries": len(found.entries), "hash": found.last.hash if found.last else ""},
+    }
+    return documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+
+
+def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
+    whole = f"{checked.files} files, {checked.size_bytes} bytes, checked at level {checked.level}"
+    if checked.findings:
+        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({whole})"
+    if not complete:
+        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {gaps} items are missing by its own account ({whole})"
+    return f"Receipt for the bundle {bundle}, complete and whole ({whole})"
+
+
+def happened(document: Document, event: str, place: str, signers: Sequence[PublicKey]) -> Happening:
+    """Return what the custody log says of a receipt that was written or acknowledged."""
+    details = {
+        "file": document.key,
+        "sha256": document.sha256,
+        "by": ", ".join(one.fingerprint for one in signers),
+        "complete": bool(document.value.get("complete")),
+        "findings": document.value.get("findings_total"),
+    }
+    return Happening(event, str(document.value.get("bundle")), document.root, place, details)
+
+
+def acknowledge(
+    store: Store, document: Document, signatures: Mapping[str, bytes], signer: Signer
+) -> list[PublicKey]:
+    """Check a receipt that came from the customer, keep it beside the bundle, counter-sign it, and write both into the
+    log; return who had signed it. The same again changes nothing.
+
+    Raises ``DamageError`` (a signature does not hold), ``UsageError`` (no receipt of this bundle, or unsigned).
+    """
+    if document.kind != "receipt":
+        raise UsageError(
+            f"{document.key} is no receipt", next_step="name the file that `moveout receive` wrote"
+        )
+    root = root_of(store)
+    if document.root != root:
+        raise UsageError(
+            f"the receipt is for the root {document.root}; the bundle at {store.place} has {root}",
+            next_step="check the place, and ask the customer what was received",
+        )
+    by = [documents.signed_by(document, armored) for armored in signatures.values()]
+    by = [one for one in by if one != signer.public]
+    if not by:
+        raise UsageError("nobody but you has signed the receipt", next_step="ask for the .sig file beside it")
+    documents.bring(store, document, signatures)
+    documents.keep(store, document, [signer])
+
+    def choose(found: log.Log) -> list[Happening]:
+        wanted = [
+            happened(document, "received", store.place, by),
+            happened(document, "acknowledged", store.place, by),
+        ]
+        return [
+            what for what in wanted
+            if not any(one.what.details.get("sha256") == document.sha256 for one in found.find(what.event, root))
+        ]  # fmt: skip
+
+    log.append(store, signer, choose)
+    return by
+
+
+def check(store: Store, document: Document) -> None:
+    """Raise ``DamageError`` where the custody entry that a receipt names is not in the log it was read from."""
+    said = document.value.get("custody")
+    if not isinstance(said, dict) or document.value.get("place") != store.place:
+        return
+    found, number = log.read(store), said.get("entries")
+    if isinstance(number, int) and number > 0:
+        there = found.entries[number - 1].hash if number <= len(found.entries) else "no such entry"
+        if there != said.get("hash"):
+            raise DamageError(
+                layout.CUSTODY_LOG, expected=f"entry {number} with hash {said.get('hash')}, as {document.key} says",
+                found=there,
+            )  # fmt: skip

@@ -1,0 +1,119 @@
+"""Erasure: only when nothing speaks against it, finished by the same command, and certified."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import documents, erase, log, receipt
+from migrate.custody.record import record_seal
+from migrate.custody.signing import sign_bundle
+from migrate.custody.tree import plant
+from migrate.errors import NotAllowedError, UnreachableError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.vault import open_vault
+from migrate.transfer import transfer
+from tests.cli.conftest import call
+from tests.custody.test_hold import Broken, locked
+
+__all__ = ["locked"]
+
+
+@pytest.fixture
+def kept(place, provider):
+    """A signed bundle with its log."""
+    sign_bundle(place, provider)
+    plant(place, [provider])
+    record_seal(place, provider, [provider])
+    return place
+
+
+def sign_receipt(place, provider, customer, **more):
+    checked = receipt.Checked("full", 3, 100, [])
+    document = receipt.write(place, checked)
+    return document, receipt.acknowledge(
+        place, document, dict([documents.signature_of(document, customer)]), provider
+    )
+
+
+def do(store, vault, signer, **more):
+    return erase.erase(store, vault, signer, workers=2, progress=Silent(), **more)
+
+
+def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
+    vault = open_vault(kept.place)
+    reasons = erase.check(kept, vault, [], workers=2)
+    assert reasons == ["nobody has signed a receipt for it"]
+    with pytest.raises(NotAllowedError, match="nobody has signed"):
+        do(kept, vault, provider, reasons=reasons)
+    done = do(kept, vault, provider, reasons=reasons, override="a court said so")
+    assert done.document.value["override"] == "a court said so"
+    assert done.document.value["against"] == reasons
+    assert log.read(kept).find("erasing")[0].what.details["override"] == "a court said so"
+
+
+def test_what_is_left_is_the_record(kept, provider, customer):
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, open_vault(kept.place), [], workers=2) == []
+    done = do(kept, open_vault(kept.place), provider)
+    left = [info.key for info in kept.list()]
+    assert all(
+        key.startswith(("sig/custody", "sig/receipt-", "sig/erasure-", "sig/checkpoint")) for key in left
+    )
+    assert done.document.value["versions"] > 10
+    found, findings = documents.read_all(kept)
+    assert [(one.kind, len(one.signers)) for one in found] == [("erasure", 1), ("receipt", 2)]
+    assert findings == []
+    assert log.against_bundle(log.read(kept), kept) == []
+    kept.delete(done.document.key)
+    assert "is missing" in str(log.against_bundle(log.read(kept), kept))
+
+
+@pytest.mark.parametrize("left", [0, 1, 4, 11])
+def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, customer, left):
+    """On a bucket with versions, an older one and a delete marker among them."""
+    url = locked[2]
+    store, vault = open_place(url), open_vault(url)
+    transfer(kept, store, workers=2, progress=Silent())
+    record_seal(store, provider, [provider])
+    sign_receipt(store, provider, customer)
+    store.put(layout.SCOPE, store.read(layout.SCOPE))
+    store.put("data/stray", b"x")
+    store.delete("data/stray")
+    upload = store.begin("data/large")
+    store.put_part("data/large", upload, 1, b"x")
+    with pytest.raises(UnreachableError):
+        do(store, Broken(vault, left), provider)
+    assert erase.is_begun(store)
+    if left:
+        assert not any(one.key == layout.TAG_MANIFEST for one in vault.versions())
+    done = do(store, vault, provider)
+    assert not [one for one in vault.versions() if not one.key.startswith("sig/")]
+    assert list(store.uploads()) == []
+    assert done.versions > 10
+    assert not erase.is_begun(store)
+    assert len(log.read(store).find("erased")) == 1
+
+
+def test_the_commands(kept, make_key, tmp_path):
+    bundle, key = kept.place.removeprefix("file://"), make_key.path_of("provider")
+    refused = call("erase", bundle, "--key", key, "--yes")
+    assert (refused.code, "nobody has signed a receipt" in refused.err) == (4, True)
+    received = call(
+        "receive", bundle, "--key", make_key.path_of("customer"), "--to", tmp_path / "mail", "--json"
+    )
+    assert received.code == 0, received.err
+    refused = call("erase", bundle, "--key", key, "--yes")
+    assert (refused.code, "Article 25(2)(g)" in refused.err) == (4, True), refused.err
+    assert call("erase", bundle, "--key", key, "--override", "test").code == 2  # nobody to ask
+    month = (datetime.now(UTC) + timedelta(days=31)).isoformat()
+    later = call("clock", bundle, "--at", month, "--json")
+    assert {one["article"]: one["state"] for one in later.json["result"]["rules"]}[
+        "Article 25(2)(g)"
+    ] == "met"
+    done = call("erase", bundle, "--key", key, "--yes", "--override", "a test")
+    assert (done.code, "Not verified" in done.out) == (0, True), done.err
+    assert call("clock", bundle).code == 9
+    assert call("custody", "verify", bundle).code == 0
+    assert call("verify", bundle).code in {2, 7}
