@@ -1,0 +1,62 @@
+"""docs/READING.md is true: every block of Python in it prints what stands below it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import boto3
+import pytest
+
+from exporters.objects import ObjectExporter
+from exporters.postgres import PostgresExporter
+from exporters.testing import StandaloneHost
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.s3_bucket import open_bucket
+from tests.postgres.databases import run_sql
+
+PAGE = (Path(__file__).parents[2] / "docs/READING.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+READERS = re.findall(r"^## (DuckDB|pandas|Polars|Objects)$", PAGE, re.MULTILINE)
+
+
+class BucketHost(StandaloneHost):
+    def bucket(self, url):
+        return open_bucket(url, secrets={})
+
+
+@pytest.fixture(scope="module")
+def folder(postgres, minio, make_bucket, tmp_path_factory):
+    """A folder with the bundle that the page speaks of."""
+    folder = tmp_path_factory.mktemp("reading")
+    url, bucket = postgres.database(), make_bucket(minio)
+    script = re.search(r"^```sql\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert script
+    run_sql(url, script[1])
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client.put_object(Bucket=bucket, Key="photos/1.jpg", Body=b"a photo")
+    sources = [
+        PostgresExporter().open("app", url, StandaloneHost()),
+        ObjectExporter().open("media", f"s3://{bucket}?profile={minio.profile}", BucketHost()),
+    ]
+    assert export(sources, open_place(str(folder / "bundle")), workers=2, progress=Silent()).complete
+    return folder
+
+
+def test_the_page_has_every_reader():
+    assert READERS == ["DuckDB", "pandas", "Polars", "Objects"]
+    assert len(BLOCKS) == len(READERS)
+
+
+@pytest.mark.parametrize(("code", "printed"), BLOCKS, ids=READERS)
+def test_the_page_prints_what_it_says(folder, code, printed):
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == printed, done.stderr
