@@ -7,13 +7,33 @@ of ``migrate.cli.destinations``. Schemes that are aliases of one another name th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from exporters.tally import Advance, Tally
 
 ENTRY_POINTS = "moveout.engines"
+
+Texts = Sequence[bytes]
+"""The texts of some rows: what is digested."""
+
+
+class LiveRows(Protocol):
+    """The rows of a live database, all as of one moment. Methods raise ``SourceError``."""
+
+    def columns(self, schema: str, name: str) -> Sequence[str] | None:
+        """Return the names of a table's columns in the order of the row's text; None where there is no such table."""
+        ...
+
+    def key(self, schema: str, name: str) -> Sequence[str]:
+        """Return the columns that tell a table's rows apart, none where there are no such."""
+        ...
+
+    def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
+        """Hand all rows of a table over, some at a time, in any order."""
+        ...
 
 
 class Engine(Protocol):
@@ -33,6 +53,24 @@ class Engine(Protocol):
     def tally_part(self, file: Any, rows: int) -> Tally:
         """Return rows and digest of one Parquet part, from its values. ``file`` is a path or a random-access file;
         ``rows`` is what the catalog says of the part, for tables whose parts have no columns.
+        """
+        ...
+
+    def live_rows(self, url: str, *, password: str | None) -> AbstractContextManager[LiveRows]:
+        """Open a live database to look at single rows. Raises ``SourceError``."""
+        ...
+
+    def part_columns(self, file: Any) -> Sequence[str]:
+        """Return the names of the columns in the order of the row's text."""
+        ...
+
+    def part_texts(self, file: Any) -> Iterator[Texts]:
+        """Yield the texts of a part's rows, a few thousand at a time, in its order."""
+        ...
+
+    def split(self, text: bytes) -> list[bytes | None]:
+        """Return a row's values as people may read them, None for NULL. Equal values have equal results, and different
+        ones different.
         """
         ...
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.engine import Engine
+from exporters.engine import Engine, LiveRows, Texts
 from exporters.mysql.connect import parse_url
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live import live_tables
-from exporters.relational.parquet import READ_ERRORS, tally_part
+from exporters.mysql.live_rows import live_rows
+from exporters.relational.lines import csv_values
+from exporters.relational.parquet import READ_ERRORS, column_names, open_part, tally_part, texts_of
 from exporters.tally import Advance, Tally
 
 
@@ -27,6 +30,22 @@ class MysqlEngine:
     def tally_part(self, file: Any, rows: int) -> Tally:
         """Render the part back to the server's text."""
         return tally_part(file, rows)
+
+    def live_rows(self, url: str, *, password: str | None) -> AbstractContextManager[LiveRows]:
+        """Open the database under one snapshot."""
+        return live_rows(parse_url(url, password=password))
+
+    def part_columns(self, file: Any) -> Sequence[str]:
+        """Return the table's own columns."""
+        return column_names(open_part(file), generated=True)
+
+    def part_texts(self, file: Any) -> Iterator[Texts]:
+        """Render the part back to the server's lines."""
+        return texts_of(open_part(file))
+
+    def split(self, text: bytes) -> list[bytes | None]:
+        """Return the values of a CSV line."""
+        return csv_values(text)
 
     def label(self, schema: str, name: str) -> str:
         """Return the quoted name; databases' own names are the target's affair."""

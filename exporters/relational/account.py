@@ -51,11 +51,22 @@ def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
         digest=to_hex(sum(unit.outcome.digest or 0 for unit in chunks) % MODULUS),
         details={
             "parts": [part for unit in chunks for part in unit.outcome.facts["parts"]],
+            "chunks": [_chunk(unit) for unit in chunks],
             "exact": sorted({name for unit in chunks for name in unit.outcome.facts["exact"]}),
             "server_count": table.counted,
             **table.details,
         },
     )
+
+
+def _chunk(done: DoneUnit) -> dict[str, Any]:
+    """Return what the catalog keeps of a chunk: by the digests of chunks a later difference is narrowed down."""
+    return {
+        "rows": done.outcome.items,
+        "digest": to_hex(done.outcome.digest or 0),
+        "range": done.unit.spec["range"],
+        "parts": [part["name"] for part in done.outcome.facts["parts"]],
+    }
 
 
 def column_details(column: Column) -> dict[str, Any]:

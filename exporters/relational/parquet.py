@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.relational.digest import tally_block
+from exporters.relational.digest import split_lines, tally_block
 from exporters.relational.render import joined, lines_of, names_of
 from exporters.tally import Tally, tally_empty_rows
 
@@ -32,6 +32,12 @@ def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple
         table = file.read_row_group(number, use_threads=False)
         for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
             yield joined(lines_of(batch, generated=generated)), batch.num_rows
+
+
+def texts_of(file: pq.ParquetFile) -> Iterator[list[bytes]]:
+    """Yield the lines of the rows, without their newlines, a few thousand at a time."""
+    for block, rows in blocks_of(file):
+        yield split_lines(block, rows)
 
 
 def tally_part(file: Any, rows: int) -> Tally:

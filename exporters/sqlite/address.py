@@ -19,6 +19,11 @@ class Address:
     path: Path
     url: str
 
+    def below(self, name: str) -> Address:
+        """Return the file of this relative path in the directory that this address names."""
+        path = self.path / name
+        return Address(path, f"sqlite://{quote(str(path))}")
+
     def beside(self, suffix: str) -> Path:
         """Return SQLite's own file beside it: ``-wal``, ``-shm`` or ``-journal``."""
         return self.path.with_name(self.path.name + suffix)

@@ -18,7 +18,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,22 +123,33 @@ def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> s
 @contextmanager
 def copied(address: Address) -> Iterator[Copy]:
     """Copy the database to a temporary directory, which goes away with the context. Raises ``SourceError``."""
-    header = check_file(address)
-    del header
+    with copies({"": address}) as made:
+        yield made[""]
+
+
+@contextmanager
+def copies(addresses: Mapping[str, Address]) -> Iterator[dict[str, Copy]]:
+    """Copy several databases, one after the other, to one temporary directory. Raises ``SourceError``."""
+    for address in addresses.values():
+        check_file(address)
     _sweep()
     with _directory() as directory:
-        _check_room(address, directory)
-        target = directory / "copy.db"
-        for _ in range(MOST_RESTARTS):
-            try:
-                with connected(address) as connection:
-                    _copy(connection, target, gently=not check_file(address).wal)
-                break
-            except _OpenedMeanwhileError:
-                target.unlink()
-        else:
-            raise SourceError(f"{address.path} is opened and closed too fast to be copied")
-        yield Copy(target, _content_hash(target), target.stat().st_size)
+        made = {}
+        for number, (name, address) in enumerate(addresses.items()):
+            _check_room(address, directory)
+            made[name] = _copied_to(directory / f"copy-{number}.db", address)
+        yield made
+
+
+def _copied_to(target: Path, address: Address) -> Copy:
+    for _ in range(MOST_RESTARTS):
+        try:
+            with connected(address) as connection:
+                _copy(connection, target, gently=not check_file(address).wal)
+            return Copy(target, _content_hash(target), target.stat().st_size)
+        except _OpenedMeanwhileError:
+            target.unlink()
+    raise SourceError(f"{address.path} is opened and closed too fast to be copied")
 
 
 def _copy(source: sqlite3.Connection, target: Path, *, gently: bool) -> None:

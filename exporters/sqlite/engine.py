@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.engine import Engine
+from exporters.engine import Engine, LiveRows, Texts
+from exporters.sqlite.address import parse_url
 from exporters.sqlite.identifiers import label
 from exporters.sqlite.live import live_tables
-from exporters.sqlite.parquet import READ_ERRORS, tally_part
+from exporters.sqlite.live_rows import literals, live_rows
+from exporters.sqlite.parquet import READ_ERRORS, column_names, read_part, tally_part
+from exporters.sqlite.values import row_texts
 from exporters.tally import Advance, Tally
 
 
@@ -28,6 +32,23 @@ class SqliteEngine:
         """Digest the part's values."""
         del rows
         return tally_part(file)
+
+    def live_rows(self, url: str, *, password: str | None) -> AbstractContextManager[LiveRows]:
+        """Open a consistent copy."""
+        del password
+        return live_rows(parse_url(url))
+
+    def part_columns(self, file: Any) -> Sequence[str]:
+        """Return the table's columns, a hidden rowid first."""
+        return column_names(file)
+
+    def part_texts(self, file: Any) -> Iterator[Texts]:
+        """Yield the canonical texts of the part's rows."""
+        return (row_texts(some.columns) for some in read_part(file))
+
+    def split(self, text: bytes) -> list[bytes | None]:
+        """Return a row's values as SQL literals."""
+        return literals(text)
 
     def label(self, schema: str, name: str) -> str:
         """Return ``"schema"."name"``."""

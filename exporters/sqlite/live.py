@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from exporters.sqlite.address import parse_url
-from exporters.sqlite.backup import copied
+from exporters.sqlite.backup import copied, copies
 from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.directory import find
 from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.plan import measure
 from exporters.sqlite.pool import Pool
@@ -17,12 +18,20 @@ from exporters.tally import Advance, Tally
 
 
 def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table of a database that others may be writing to: of a copy. Raises
-    ``SourceError``.
+    """Return the tally of every table of a database that others may be writing to: of a copy. Of a directory the
+    schemas are the files' paths below it. Raises ``SourceError``.
     """
     address = parse_url(url)
-    with copied(address) as copy:
-        return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
+    if not address.path.is_dir():
+        with copied(address) as copy:
+            return quiet_tables(copy.path, address.url, workers=workers, advance=advance)
+    addresses = {name: address.below(name) for name in find(address.path).databases}
+    found: dict[tuple[str, str], Tally] = {}
+    with copies(addresses) as made:
+        for name, copy in made.items():
+            tallies = quiet_tables(copy.path, addresses[name].url, workers=workers, advance=advance)
+            found |= {(name, table): tally for (_, table), tally in tallies.items()}
+    return found
 
 
 def quiet_tables(

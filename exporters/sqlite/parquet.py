@@ -114,6 +114,12 @@ def read_part(file: Any) -> Iterator[PartRows]:
             yield PartRows(batch.num_rows, shown, generated, columns)
 
 
+def column_names(file: Any) -> list[str]:
+    """Return the names of a part's columns, side columns apart."""
+    schema = pq.ParquetFile(file, memory_map=False, pre_buffer=False).schema_arrow
+    return [one.name for one in schema if _EXACT_OF not in _of(one)]
+
+
 def _of(one: pa.Field) -> dict[bytes, bytes]:
     return one.metadata or {}
 

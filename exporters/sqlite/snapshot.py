@@ -161,6 +161,10 @@ class SqliteSnapshot:
         counted = self._sizes[table.name].rows
         return Exported(number, SCHEMA, table.name, SCHEMA + "." + table.name, counted, details)
 
+    def release(self) -> None:
+        """Close the connections that are idle; they are opened again where they are needed."""
+        self._pool.close()
+
     def close(self) -> None:
         """Close the workers' connections."""
         self._pool.close()

@@ -5,24 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.base import Estimate, Host, Snapshot, Source, Survey, Workspace
+from exporters.errors import SourceUsageError
 from exporters.sampling import MemoryWorkspace
 from exporters.sampling import measure as measure_rate
 from exporters.sqlite.address import Address, parse_url
 from exporters.sqlite.backup import check_file, connected, copied
-from exporters.sqlite.catalog import check_library, read_catalog
-from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.snapshot import SqliteSnapshot, server
+from exporters.sqlite.catalog import check_library
+from exporters.sqlite.directory import DirectorySource, find
+from exporters.sqlite.snapshot import SqliteSnapshot
+from exporters.sqlite.survey import survey_file
 
 
 class SqliteExporter:
-    """Opens ``sqlite:///path/to/file.db``. See ``exporters.base.Exporter``."""
+    """Opens ``sqlite:///path/to/file.db``, or a directory of such files. See ``exporters.base.Exporter``."""
 
-    def open(self, name: str, url: str, host: Host) -> SqliteSource:
+    def open(self, name: str, url: str, host: Host) -> Source:
         """Open once, to prove that the file can be read."""
         del host
         check_library()
         address = parse_url(url)
+        if address.path.is_dir():
+            if not find(address.path).databases:
+                raise SourceUsageError(
+                    f"there is no SQLite database in {address.path}", next_step="Check the path in the URL."
+                )
+            return DirectorySource(name, address)
         with connected(address):
             pass
         return SqliteSource(name, address)
@@ -38,26 +46,7 @@ class SqliteSource:
 
     def survey(self) -> Survey:
         """Return every table with its rows counted; the file's bytes are spread over them by rows."""
-        with connected(self._address) as connection:
-            catalog = read_catalog(connection)
-            counts = {
-                table.name: int(
-                    connection.execute(
-                        f"SELECT count(*) FROM {quote_name(table.name)} NOT INDEXED"
-                    ).fetchone()[0]
-                )
-                for table in catalog.tables
-            }
-        total = max(sum(counts.values()), 1)
-        size_bytes = self._address.path.stat().st_size
-        items = [
-            SurveyItem(name, "table", count, size_bytes * count // total, exact=True)
-            for name, count in counts.items()
-        ]
-        warnings = [
-            f"{loss.item}: {loss.property} will not survive: {loss.reason}" for loss in catalog.losses
-        ]
-        return Survey(items, server(), warnings)
+        return survey_file(self._address)
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""

@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+
+Values = tuple[tuple[str, str | None], ...]
+"""Columns with their values, in order; None is NULL. Long values are cut."""
+Side = Literal["changed", "only in the bundle", "only in the database"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """One row that is not the same in the bundle and in a database. ``key`` names it, empty where the table has no key.
+
+    ``expected`` is the bundle's row, ``found`` the database's: of a changed row the columns that differ, else all.
+    ``part`` is the Parquet file in which the bundle has the row, empty where it has not.
+    """
+
+    side: Side
+    key: Values
+    expected: Values
+    found: Values
+    part: str = ""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return it with columns as objects."""
+        return {
+            "side": self.side,
+            "key": dict(self.key),
+            "expected": dict(self.expected),
+            "found": dict(self.found),
+            "part": self.part,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is not as the bundle says. ``key`` names the file (or table, or row range); ``what``
     says in words what is wrong; ``expected`` and ``found`` are the two values, empty where there are none.
+    ``rows``: the first rows of a table that differ.
     """
 
     key: str
     what: str
     expected: str = ""
     found: str = ""
+    rows: tuple[RowDifference, ...] = ()
 
     def __str__(self) -> str:
         both = f": expected {self.expected}, found {self.found}" if self.expected or self.found else ""
         return f"{self.key}: {self.what}{both}"
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return all of it, rows included where there are any."""
+        rows: Sequence[Mapping[str, Any]] = [row.as_json() for row in self.rows]
+        words = {"key": self.key, "what": self.what, "expected": self.expected, "found": self.found}
+        return words | ({"rows": rows} if rows else {})

@@ -19,6 +19,7 @@ GAPS = "data/gaps.parquet"
 FILES = "meta/files.jsonl"
 BUNDLE_META = "meta/bundle.json"
 SCOPE = "meta/scope.json"
+REPORT = "REPORT.html"
 
 SIGNATURES = "sig/"
 TREE = "sig/tree.json"

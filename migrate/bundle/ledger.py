@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exporters.base import DoneUnit, Gap, Loss, Unit
+from exporters.base import DoneUnit, Gap, Json, Loss, Unit
 from migrate.bundle import canonical
 from migrate.bundle.records import CommitRecord, FileRecord, FinalRecord, decode_record, encode_record
 from migrate.errors import MoveoutError, NoSpaceError
@@ -27,8 +27,8 @@ from migrate.errors import MoveoutError, NoSpaceError
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE units (source TEXT, id TEXT, items INTEGER, size_bytes INTEGER, record BLOB, PRIMARY KEY
-(source, id)) WITHOUT ROWID;
+CREATE TABLE units (source TEXT, id TEXT, items INTEGER, size_bytes INTEGER, point TEXT, finished TEXT, record BLOB,
+  PRIMARY KEY (source, id)) WITHOUT ROWID;
 CREATE TABLE files (key TEXT PRIMARY KEY, size_bytes INTEGER, sha256 TEXT, crc64nvme TEXT, source TEXT, unit
 TEXT) WITHOUT ROWID;
 CREATE TABLE plan (number INTEGER PRIMARY KEY, source TEXT, unit BLOB);
@@ -76,8 +76,16 @@ class Ledger:
         unit, source = record.unit, record.source
         with self._writing():
             self._db.execute(
-                "INSERT INTO units VALUES (?, ?, ?, ?, ?)",
-                (source, unit.id, record.outcome.items, record.outcome.size_bytes, encode_record(record)),
+                "INSERT INTO units VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    source,
+                    unit.id,
+                    record.outcome.items,
+                    record.outcome.size_bytes,
+                    canonical.encode(record.point).decode(),
+                    record.finished,
+                    encode_record(record),
+                ),
             )
             self._add_files(source, unit.id, record.files)
             self._add_notes(source, record.outcome.gaps, record.outcome.losses)
@@ -134,6 +142,19 @@ class Ledger:
             "SELECT count(*), total(items), total(size_bytes) FROM units WHERE source = ?", source
         )
         return Totals(units, int(items), int(size_bytes))
+
+    def points(self, source: str) -> list[tuple[Json, int, int]]:
+        """Return the points under which the finished units were read, with the number of units and of items."""
+        rows = self._rows(
+            "SELECT point, count(*), total(items) FROM units WHERE source = ? GROUP BY point ORDER BY min(finished)",
+            source,
+        )
+        return [(json.loads(point), units, int(items)) for point, units, items in rows]
+
+    def times(self) -> list[tuple[str, int]]:
+        """Return when units were finished (UTC, ISO 8601), oldest first, and how many bytes were read in them."""
+        query = "SELECT finished, total(size_bytes) FROM units GROUP BY finished ORDER BY finished"
+        return [(finished, int(size)) for finished, size in self._rows(query)]
 
     def done(self, source: str) -> Iterator[DoneUnit]:
         """Yield the finished units of a source, by id."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.bundle import canonical, layout
+from migrate.bundle import canonical, layout, pace
+from migrate.bundle.pace import Pace
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.store.base import Store
 
@@ -36,6 +37,8 @@ class BundleInfo:
     complete: bool
     continues: Sequence[str]
     sources: Sequence[SourceInfo]
+    pace: Pace | None = None
+    """How fast the sources were read, where that is known."""
 
     def source(self, name: str) -> SourceInfo:
         """Return the source of that name. Raises ``UsageError`` with the names there are."""
@@ -67,6 +70,7 @@ def decode(data: bytes) -> BundleInfo:
                 SourceInfo(str(item["name"]), str(item["url"]), str(item["kind"]), item["complete"] is True)
                 for item in value["sources"]
             ],
+            pace=pace.decode(value.get("pace")),
         )
     except (KeyError, TypeError) as exc:
         raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc

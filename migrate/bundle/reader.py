@@ -65,6 +65,11 @@ class BundleReader:
         self.bag_info = tagfiles.parse_bag_info(_read(store, layout.BAG_INFO))
 
     @property
+    def payload(self) -> tuple[int, int]:
+        """Bytes and files of the payload, as ``bag-info.txt`` says. Raises ``DamageError``."""
+        return tagfiles.parse_oxum(self.bag_info.get("Payload-Oxum", ""))
+
+    @property
     def sources(self) -> Mapping[str, SourceInfo]:
         """The bundle's sources by name."""
         return {source.name: source for source in self.info.sources}

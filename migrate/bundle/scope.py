@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.base import Account, Enumeration, Gap
+from exporters.base import Account, Enumeration, Gap, Json
 from migrate.bundle import canonical, layout
 from migrate.bundle.ledger import Totals
 from migrate.errors import DamageError
@@ -85,6 +85,24 @@ def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
             said = ", ".join(f"{item.how}: {item.count}" for item in items)
             reasons.append(f"the counts of {what} differ: {said}")
     return reasons
+
+
+def used_points(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) -> list[Json]:
+    """Return the points over which a source was taken, oldest first: those under which units were read, each with
+    ``units`` and ``items``, and the newest, under which all of them were found to hold. ``known``: all points of all
+    runs; ``used``: point, units and items of the commit records.
+    """
+    counts = {canonical.encode(point): (units, items) for point, units, items in used}
+    listed = {canonical.encode(point) for point in known}
+    newest = canonical.encode(known[-1]) if known else b""
+    found: dict[bytes, Json] = {}
+    earlier = (point for point, _, _ in used if canonical.encode(point) not in listed)
+    for point in [*earlier, *known]:
+        key = canonical.encode(point)
+        if key in counts or key == newest:
+            units, items = counts.get(key, (0, 0))
+            found.setdefault(key, {**point, "units": units, "items": items})
+    return list(found.values())
 
 
 def scope_json(scopes: Sequence[SourceScope]) -> dict[str, Any]:

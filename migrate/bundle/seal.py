@@ -8,7 +8,7 @@ wrong one:
 3. reconcile the place with the commit records: leavings of dead runs are removed; a file that is missing or
 has another size
    makes its commit record void, and the seal is refused
-4. ``meta/files.jsonl``, ``meta/scope.json``, ``meta/bundle.json``, ``bag-info.txt``,
+4. ``meta/files.jsonl``, ``REPORT.html``, ``meta/scope.json``, ``meta/bundle.json``, ``bag-info.txt``,
 ``manifest-sha256.txt``, ``bagit.txt``
 5. ``tagmanifest-sha256.txt``: with it, and only with it, the bundle is sealed
 6. a complete bundle loses its ``_work/`` (``export.json`` last); an incomplete one keeps it, to be
@@ -26,11 +26,12 @@ from importlib.metadata import version
 from typing import Any, BinaryIO, cast
 
 from exporters.base import Gap
-from migrate.bundle import canonical, catalog, layout, tagfiles
+from migrate.bundle import canonical, catalog, layout, meta, pace, tagfiles
 from migrate.bundle.ledger import Ledger
 from migrate.bundle.meta import FORMAT
 from migrate.bundle.records import FileRecord
 from migrate.bundle.scope import SourceScope, scope_json
+from migrate.bundle.sealing import Sealing
 from migrate.bundle.state import ExportState, seal_time
 from migrate.errors import DamageError
 from migrate.store.base import MultipartStore
@@ -56,8 +57,10 @@ def seal(
     *,
     executor: Executor,
     check: Callable[[], None],
+    page: Callable[[Sealing], bytes] | None = None,
 ) -> Sealed:
-    """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop.
+    """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
+    makes the report for people; the same contents must give the same bytes.
 
     Raises ``DamageError`` where the place does not hold what the commit records say.
     """
@@ -70,9 +73,14 @@ def seal(
     check()
     complete = all(scope.complete for scope in scopes)
     tags, files, size_bytes = _write_files(store, ledger)
+    read = pace.pace(ledger.times())
+    bundle = canonical.encode_pretty(_bundle_json(state, scopes, sealed, read, complete=complete))
+    if page is not None:
+        contents = Sealing(meta.decode(bundle), (size_bytes, files), scopes, store, ledger)
+        tags.append(_write(store, layout.REPORT, [page(contents)]))
     for key, data in (
         (layout.SCOPE, canonical.encode_pretty(scope_json(scopes))),
-        (layout.BUNDLE_META, canonical.encode_pretty(_bundle_json(state, scopes, sealed, complete=complete))),
+        (layout.BUNDLE_META, bundle),
         (layout.BAG_INFO, _bag_info(state, scopes, sealed, (size_bytes, files))),
         (layout.BAGIT, tagfiles.DECLARATION),
     ):
@@ -106,6 +114,7 @@ def unseal(store: MultipartStore) -> None:
         layout.BAG_INFO,
         layout.BUNDLE_META,
         layout.SCOPE,
+        layout.REPORT,
         layout.FILES,
         layout.CATALOG,
         layout.LOSSES,
@@ -211,7 +220,7 @@ def _write_files(store: MultipartStore, ledger: Ledger) -> tuple[list[FileRecord
 
 
 def _bundle_json(
-    state: ExportState, scopes: Sequence[SourceScope], sealed: str, *, complete: bool
+    state: ExportState, scopes: Sequence[SourceScope], sealed: str, read: pace.Pace | None, *, complete: bool
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -231,7 +240,7 @@ def _bundle_json(
             }
             for scope in scopes
         ],
-    }
+    } | ({"pace": read.as_json()} if read else {})
 
 
 def _bag_info(state: ExportState, scopes: Sequence[SourceScope], sealed: str, oxum: tuple[int, int]) -> bytes:

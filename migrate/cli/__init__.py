@@ -21,6 +21,7 @@ VERBS = {
     "verify": "verify",
     "restore": "restore",
     "run": "run",
+    "report": "report",
     "status": "status",
     "clean": "transfer",
     "ls": "browse",

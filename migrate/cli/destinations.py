@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from migrate.bundle.findings import Finding
+from migrate.bundle.proofs import TableDigest
 from migrate.bundle.reader import BundleReader
 from migrate.case import Endpoint
 from migrate.errors import UsageError
@@ -107,9 +108,18 @@ def restore_source(
 
 
 def compare_source(
-    reader: BundleReader, name: str, endpoint: Endpoint, *, workers: int, progress: Progress, read_all: bool
+    reader: BundleReader,
+    name: str,
+    endpoint: Endpoint,
+    *,
+    workers: int,
+    progress: Progress,
+    read_all: bool,
+    digests: list[TableDigest],
 ) -> Sequence[Finding]:
-    """Compare one source of the bundle with what lives at the endpoint."""
+    """Compare one source of the bundle with what lives at the endpoint. ``digests`` fills up with a database's
+    tables.
+    """
     way = _way(endpoint)
     compare = _load(way.compare)
     findings: Sequence[Finding]
@@ -125,7 +135,9 @@ def compare_source(
         )
         return findings
     password = endpoint.reveal().get("password")
-    findings = compare(reader, name, endpoint.url, workers=workers, progress=progress, password=password)
+    findings = compare(
+        reader, name, endpoint.url, workers=workers, progress=progress, password=password, digests=digests
+    )
     return findings
 
 

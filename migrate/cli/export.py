@@ -169,6 +169,13 @@ def export_command(
     newer_than: NewerThan = None,
     older_than: OlderThan = None,
     tag: Tag = None,
+    strict_snapshot: Annotated[
+        bool,
+        typer.Option(
+            "--strict-snapshot",
+            help="One snapshot or none: after an interruption read everything again under the new one.",
+        ),
+    ] = False,
 ) -> Exported:
     """Write and seal a bundle of the sources.
 
@@ -194,5 +201,5 @@ def export_command(
             "tags": parse_tags(tag or []),
         }
     )
-    options = ExportOptions(seal_incomplete=seal_incomplete)
+    options = ExportOptions(seal_incomplete=seal_incomplete, strict_snapshot=strict_snapshot)
     return run_export(session, endpoints, place, loaded, options, signers=signers, selection=chosen)

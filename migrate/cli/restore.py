@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.state import now
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, restore_source
@@ -40,6 +41,9 @@ class Restored:
     targets: Mapping[str, str]
     outcomes: Sequence[RestoreOutcome]
     seconds: float
+    bundle: str
+    at: str
+    """When it ended: UTC, ISO 8601."""
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +56,8 @@ class Restored:
         """Return counts, bytes and findings by source."""
         return {
             "place": self.place,
+            "bundle": self.bundle,
+            "at": self.at,
             "seconds": self.seconds,
             "restored": [asdict(one) | {"url": self.targets[one.source]} for one in self.outcomes],
         }
@@ -123,7 +129,7 @@ def run_restore(
     details |= {"only": list(only)} if only else {}
     if (why := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(why)
-    return Restored(store.place, shown, outcomes, time.monotonic() - started)
+    return Restored(store.place, shown, outcomes, time.monotonic() - started, reader.info.id, now())
 
 
 @verb(app, "restore")

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
+from migrate.bundle.proofs import TableDigest
 from migrate.bundle.reader import BundleReader
+from migrate.bundle.state import now
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, compare_source
@@ -49,6 +51,13 @@ class Compared:
     source: str
     url: str
     findings: Sequence[Finding]
+    tables: Sequence[TableDigest] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all findings, with the rows that differ, and the digests of all tables."""
+        found = [finding.as_json() for finding in self.findings]
+        tables = [asdict(table) for table in self.tables]
+        return {"source": self.source, "url": self.url, "findings": found, "tables": tables}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class Signed:
         """Return signers, timestamps and findings."""
         signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
         stamped = [{"file": key, "at": one.moment, "by": one.authority} for key, one in self.stamps]
-        return {"signers": signers, "timestamps": stamped, "findings": [asdict(one) for one in self.findings]}
+        findings = [one.as_json() for one in self.findings]
+        return {"signers": signers, "timestamps": stamped, "findings": findings}
 
     def draw(self, console: Console) -> None:
         """Say who signed."""
@@ -105,6 +115,8 @@ class Verified:
     compared: Sequence[Compared]
     seconds: float
     signed: Signed
+    at: str
+    """When it ended: UTC, ISO 8601."""
 
     @property
     def exit_code(self) -> int:
@@ -131,10 +143,12 @@ class Verified:
         """Return all findings."""
         return {
             "place": self.place,
+            "at": self.at,
             "level": self.level.value,
             "seconds": self.seconds,
             **asdict(self.outcome),
-            "compared": [asdict(one) for one in self.compared],
+            "findings": [finding.as_json() for finding in self.outcome.findings],
+            "compared": [one.as_json() for one in self.compared],
             "signatures": self.signed.as_json(),
         }
 
@@ -182,6 +196,7 @@ def run_verify(
         reader = BundleReader(store)
         check_pairs(reader, against)
         for name, endpoint in against.items():
+            digests: list[TableDigest] = []
             findings = compare_source(
                 reader,
                 name,
@@ -189,10 +204,11 @@ def run_verify(
                 workers=workers,
                 progress=session.progress,
                 read_all=level is Level.FULL,
+                digests=digests,
             )
-            compared.append(Compared(name, endpoint.shown, findings))
+            compared.append(Compared(name, endpoint.shown, findings, digests))
     signed = check_signed(store, trust, deep=level is Level.FULL and not outcome.findings)
-    done = Verified(store.place, level, outcome, compared, time.monotonic() - started, signed)
+    done = Verified(store.place, level, outcome, compared, time.monotonic() - started, signed, now())
     if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
         session.progress.note(why)
     return done

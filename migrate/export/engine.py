@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporters.base import Account, Gap, Snapshot, Source
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
@@ -39,6 +39,7 @@ from migrate.export.claim import check_names, claim, refuse_foreign
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.units import UnitRun, UnitWork
 from migrate.progress import Progress
+from migrate.report import sealed_page
 from migrate.store.base import MultipartStore
 from migrate.store.retry import Retrying
 
@@ -122,7 +123,15 @@ def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
     if not run.options.seal_incomplete:
         _raise_if_open(scopes, broken)
     run.progress.begin("seal", items=0, size_bytes=0)
-    sealed = seal(run.store, run.state, run.ledger, scopes, executor=run.executor, check=run.lease.check)
+    sealed = seal(
+        run.store,
+        run.state,
+        run.ledger,
+        scopes,
+        executor=run.executor,
+        check=run.lease.check,
+        page=sealed_page,
+    )
     run.progress.end()
     return _outcome(run.store, sealed, broken)
 
@@ -172,7 +181,16 @@ def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
 
 
 def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
-    return UnitWork(run.store, run.lease, run.stop, run.progress, source.name, snapshot, run.options.attempts)
+    return UnitWork(
+        run.store,
+        run.lease,
+        run.stop,
+        run.progress,
+        source.name,
+        snapshot,
+        run.options.attempts,
+        run.options.strict_snapshot,
+    )
 
 
 def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Account:
@@ -228,6 +246,7 @@ def _load_records(run: Run, source: str) -> None:
 def _scope(
     ledger: Ledger, name: str, url: str, account: Account, failures: Sequence[str] = ()
 ) -> SourceScope:
+    account = replace(account, points=scope.used_points(account.points, ledger.points(name)))
     totals = ledger.totals(name)
     gaps = ledger.gap_counts(name)
     first = [gap for gap, _ in zip(ledger.gaps(name), range(scope.INLINE_GAPS), strict=False)]

@@ -20,11 +20,14 @@ class ExportOptions:
     ``attempts``: how often a unit is tried while the source cannot be reached. ``executor`` runs the units;
     by default threads,
     as many as there are workers. It is not shut down.
+
+    ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
     """
 
     seal_incomplete: bool = False
     attempts: int = 3
     executor: Executor | None = None
+    strict_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

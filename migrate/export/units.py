@@ -11,9 +11,9 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 
-from exporters.base import Snapshot, Unit
+from exporters.base import Json, Snapshot, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
-from migrate.bundle import layout
+from migrate.bundle import canonical, layout
 from migrate.bundle.lease import Lease
 from migrate.bundle.ledger import Ledger
 from migrate.bundle.records import CommitRecord, read_record, record_ids, write_record
@@ -44,6 +44,8 @@ class UnitWork:
     source: str
     snapshot: Snapshot
     attempts: int
+    strict: bool = False
+    """Whether units of other snapshots are done again, come what may."""
 
     def do(self, unit: Unit, *, recorded: bool) -> CommitRecord:
         """Return the unit's commit record: the earlier one where it still holds, else after exporting the
@@ -73,7 +75,8 @@ class UnitWork:
         except DamageError as exc:
             self.progress.note(f"{exc}; the unit is exported again")
         else:
-            if record.unit.id == unit.id and self.snapshot.still_holds(record.done()):
+            same = not self.strict or same_point(record.point, self.snapshot.point)
+            if same and record.unit.id == unit.id and self.snapshot.still_holds(record.done()):
                 return record
         # First the record, then the files: a record never describes files that are being replaced.
         self.lease.check()
@@ -96,6 +99,11 @@ class UnitWork:
         record = CommitRecord(self.source, unit, outcome, sink.files, self.snapshot.point, now())
         write_record(self.store, record)
         return record
+
+
+def same_point(one: Json, other: Json) -> bool:
+    """Tell whether two points are of one snapshot."""
+    return canonical.encode(one) == canonical.encode(other)
 
 
 class UnitRun:

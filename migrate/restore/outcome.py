@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from migrate.bundle.proofs import TableDigest
+
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutcome:
@@ -12,7 +14,8 @@ class RestoreOutcome:
     from an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not
     as in the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the
     restore's own loss ledger, which lies with its account at ``account``. ``left_out``: what could not be
-    made because the bundle, incomplete as it is, lacks what it needs.
+    made because the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from
+    the target at the end.
     """
 
     source: str
@@ -24,6 +27,7 @@ class RestoreOutcome:
     losses: int = 0
     account: str = ""
     left_out: tuple[str, ...] = ()
+    tables: tuple[TableDigest, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept."""

@@ -200,11 +200,8 @@ def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Fin
     now = datetime.now(UTC)
     holds = [bool(mode) and until is not None and until > now for mode, until in (wanted, found)]
     if any(holds) and wanted != found:
-        yield Finding(
-            key,
-            "has another retention",
-            *(f"{mode or 'none'} {until or ''}" for mode, until in (wanted, found)),
-        )
+        one, other = (f"{mode or 'none'} {until or ''}" for mode, until in (wanted, found))
+        yield Finding(key, "has another retention", one, other)
 
 
 def _moment(text: str) -> datetime | None:

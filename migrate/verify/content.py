@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
+from migrate.bundle.proofs import TableDigest
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.errors import DamageError
 from migrate.progress import Progress
@@ -37,6 +38,8 @@ class Content:
         self._progress = progress
         self._ahead = ahead
         self._hashed: set[str] = set()
+        self.digests: list[TableDigest] = []
+        """Of tables whose every value was read."""
 
     def check(self, findings: list[Finding], counted: Counted) -> None:
         """Read everything. Payload that is missing or has another size is told by the listing, and
@@ -53,7 +56,8 @@ class Content:
         if reader is not None:
             # Few threads, too: memory that one has used is not lent to another.
             with ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="moveout-verify-tables") as executor:
-                findings.extend(tables.check(reader, rows, executor, ahead=min(self._ahead, PARTS_AT_ONCE)))
+                ahead = min(self._ahead, PARTS_AT_ONCE)
+                findings.extend(tables.check(reader, rows, executor, ahead=ahead, digests=self.digests))
 
     def _open(self, findings: list[Finding]) -> tuple[BundleReader | None, list[CatalogRow]]:
         """Return what can be checked beyond hashes: nothing, where the tag files or the catalog are damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from exporters.engine import Engine, engine_for
 from exporters.tally import Tally, to_hex
@@ -10,8 +11,10 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.partitions import moved_within
+from migrate.bundle.proofs import TableDigest, digests_of
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
+from migrate.verify.rows import Looker
 
 NO_TABLE = 0
 """The number of what the catalog lists beside the tables (PostgreSQL's large objects): where empty, it is nowhere."""
@@ -25,9 +28,10 @@ def compare_database(
     workers: int,
     progress: Progress,
     password: str | None = None,
+    digests: list[TableDigest] | None = None,
 ) -> list[Finding]:
     """Compare row counts and digests of every table of ``source`` with the database at ``url``, which is of the
-    same kind.
+    same kind; of tables that differ find the rows. ``digests`` fills up with what was read.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
@@ -44,12 +48,21 @@ def compare_database(
         )
     )
     progress.end()
+    if digests is not None:
+        digests += digests_of(source, live)
     findings = []
     moved = moved_within(tables, live)
-    for table in tables:
-        tally = live.pop((table.schema, table.name), None)
-        if (table.schema, table.name) not in moved:
-            findings += compare_table(engine, table, tally)
+    with ExitStack() as stack:
+        looker = Looker(engine, reader, url, password, stack)
+        for table in tables:
+            tally = live.pop((table.schema, table.name), None)
+            if (table.schema, table.name) in moved:
+                continue
+            found = compare_table(engine, table, tally)
+            if tally is not None and found:
+                progress.note(f"{source}: looking for the rows of {found[0].key} that differ")
+                found = [looker.look(table, finding) for finding in found]
+            findings += found
     for (schema, name), tally in sorted(live.items()):
         label = engine.label(schema, name)
         findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from migrate.bundle.findings import Finding
+from migrate.bundle.proofs import TableDigest
 from migrate.progress import Progress
 from migrate.store.base import Store
 from migrate.verify import presence, tags
@@ -27,12 +28,17 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     progress.begin(f"verify {level.value}", items=files, size_bytes=size_bytes if level is Level.FULL else 0)
     findings.extend(presence.check_tags(store, known, level))
     counted = Counted()
+    digests: list[TableDigest] = []
     if level is Level.FULL:
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-verify") as executor:
-            Content(store, known, executor, progress, ahead=workers * 2).check(findings, counted)
+            content = Content(store, known, executor, progress, ahead=workers * 2)
+            content.check(findings, counted)
+            digests = content.digests
     else:
         for _ in presence.check_payload(store, known, findings, counted):
             progress.advance(items=1)
     progress.end()
     ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))
-    return VerifyOutcome(ordered, counted.files, counted.size_bytes)
+    return VerifyOutcome(
+        ordered, counted.files, counted.size_bytes, digests, known.info.id if known.info else ""
+    )

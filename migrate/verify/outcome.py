@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from migrate.bundle.findings import Finding
+from migrate.bundle.proofs import TableDigest
 
 
 class Level(StrEnum):
@@ -25,9 +26,12 @@ class Level(StrEnum):
 @dataclass(frozen=True, slots=True)
 class VerifyOutcome:
     """``findings``: what is wrong, ordered by file. ``files`` and ``size_bytes`` of the payload that was
-    looked at.
+    looked at. ``tables``: rows and digests as Parquet gives them back, where every value was read (``full``).
+    ``bundle``: its id, where that can be believed.
     """
 
     findings: Sequence[Finding]
     files: int
     size_bytes: int
+    tables: Sequence[TableDigest] = ()
+    bundle: str = ""

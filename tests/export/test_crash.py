@@ -21,7 +21,7 @@ from tests.export.sources import Numbers, fingerprint
 from tests.export.victims import Counting, die_at_write, run, stay_in_unit, wait_for
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
-OF_THE_RUN = {"meta/bundle.json", "bag-info.txt", "tagmanifest-sha256.txt"}
+OF_THE_RUN = {"REPORT.html", "meta/bundle.json", "bag-info.txt", "tagmanifest-sha256.txt"}
 """Files that hold the bundle's id and the time."""
 
 

@@ -130,9 +130,11 @@ def test_compare_names_changed_missing_and_added_tables(my_exported):
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x INT)")
     findings = compare_database(reader, "app", url, workers=2, progress=Silent())
     assert {finding.key: finding.what for finding in findings} == {
-        "`a`": "has other rows (their digest differs)",
+        "`a`": (
+            "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"
+        ),
         "`b`": "is missing in the database",
-        "`c`": "has another number of rows",
+        "`c`": "has another number of rows: 1 only in the database",
         "`d`": "is in the database, not in the bundle",
     }
 

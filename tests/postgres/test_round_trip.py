@@ -81,9 +81,11 @@ def test_compare_names_changed_missing_and_added_tables(exported):
     run_sql(url, "UPDATE a SET x = 2; DROP TABLE b; INSERT INTO c VALUES (1); CREATE TABLE d (x int)")
     findings = compare_database(reader, "app", url, workers=2, progress=Silent())
     assert {finding.key: finding.what for finding in findings} == {
-        '"public"."a"': "has other rows (their digest differs)",
+        '"public"."a"': (
+            "has other rows (their digest differs): 1 only in the bundle, 1 only in the database (it has no key)"
+        ),
         '"public"."b"': "is missing in the database",
-        '"public"."c"': "has another number of rows",
+        '"public"."c"': "has another number of rows: 1 only in the database",
         '"public"."d"': "is in the database, not in the bundle",
     }
 

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,16 @@ from exporters.errors import SourceError, SourceGoneError, SourceUnreachableErro
 from exporters.sqlite import SqliteExporter, backup
 from exporters.sqlite.address import parse_url
 from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, UsageError
-from tests.sqlite.databases import NoBuckets, export_file, fetch, losses_of, restore_file, run_sql, url_of
+from tests.sqlite.databases import (
+    NoBuckets,
+    export_file,
+    fetch,
+    losses_of,
+    restore_file,
+    run_sql,
+    schema_of,
+    url_of,
+)
 
 
 def open_url(url: str) -> None:
@@ -39,8 +49,8 @@ def test_what_is_no_database_is_named(tmp_path, content):
         open_url(url_of(path))
 
 
-def test_a_directory_is_no_file(tmp_path):
-    with pytest.raises(SourceUsageError, match="is no file"):
+def test_an_empty_directory_is_no_source(tmp_path):
+    with pytest.raises(SourceUsageError, match="no SQLite database in"):
         open_url(url_of(tmp_path))
 
 
@@ -133,15 +143,47 @@ def test_an_index_that_only_the_application_can_make_is_a_finding_and_the_rest_i
     assert fetch(tmp_path / "b.db", "SELECT a FROM t", factory=str) == [("x",)]
 
 
-def test_what_only_the_application_can_compute_is_left_out_and_told(tmp_path):
-    path = tmp_path / "a.db"
-    with closing(sqlite3.connect(path)) as connection:
-        connection.create_function("twice", 1, lambda a: a * 2, deterministic=True)
-        connection.executescript("CREATE TABLE t (a, b AS (twice(a))); INSERT INTO t VALUES ('x')")
+FUNCTIONS = {"twice": lambda a: a * 2, "valid": lambda a: a != "wrong", "mint": lambda: 7}
+
+
+def with_functions(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path)
+    for name, function in FUNCTIONS.items():
+        connection.create_function(name, -1, function, deterministic=True)
+    return connection
+
+
+def test_tables_that_call_functions_of_the_application_come_back(tmp_path):
+    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    with closing(with_functions(path)) as connection:
+        connection.executescript(
+            "CREATE TABLE t (a CHECK (valid(a)), n DEFAULT (mint()), b AS (twice(a)));"
+            "INSERT INTO t (a) VALUES ('x'), ('y')"
+        )
     assert export_file(path, tmp_path / "bundle").complete
     assert losses_of(tmp_path / "bundle") == {"values of generated columns"}
-    with pytest.raises(UsageError, match="cannot make the table t: no such function: twice"):
-        restore_file(tmp_path / "bundle", tmp_path / "b.db")
+    restored = restore_file(tmp_path / "bundle", target)
+    assert restored.findings == ()
+    for name in ("twice", "valid"):
+        assert any(
+            f"calls the function {name}, which only the application has" in note for note in restored.notes
+        )
+    assert schema_of(target) == schema_of(path)
+    with closing(with_functions(target)) as connection:
+        assert connection.execute("SELECT * FROM t").fetchall() == [("x", 7, "xx"), ("y", 7, "yy")]
+        connection.execute("INSERT INTO t (a) VALUES ('z')")
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute("INSERT INTO t (a) VALUES ('wrong')")
+
+
+def test_values_that_only_the_application_can_compute_and_the_file_stores_are_findings(tmp_path):
+    """SQLite would compute them anew, with a function that is not there: that they differ is told, not hidden."""
+    path = tmp_path / "a.db"
+    with closing(with_functions(path)) as connection:
+        connection.executescript("CREATE TABLE t (a, b AS (twice(a)) STORED); INSERT INTO t VALUES ('x')")
+    assert export_file(path, tmp_path / "bundle").complete
+    restored = restore_file(tmp_path / "bundle", tmp_path / "b.db")
+    assert any("digest" in finding for finding in restored.findings) or losses_of(tmp_path / "bundle")
 
 
 def test_an_empty_file_is_a_database_without_tables(tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.partitions import moved_within
+from migrate.bundle.proofs import digests_of
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
@@ -29,6 +30,8 @@ class Run:
     tables: Sequence[CatalogRow]
     workers: int
     progress: Progress
+    found: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    """What ``compared`` has read of the target."""
 
     @staticmethod
     def of(reader: BundleReader, source: str, *, workers: int, progress: Progress) -> Run:
@@ -59,12 +62,18 @@ class Run:
 
     def already(self, where: str) -> RestoreOutcome:
         """Return that nothing was to be done; ``where``: database or file."""
-        return RestoreOutcome(self.source, self.items, 0, self.items, notes=(_ALREADY.format(where=where),))
+        return self.outcome(Written(self.items, 0), (), (_ALREADY.format(where=where),))
 
     def outcome(self, rows: Written, findings: Sequence[str], notes: Sequence[str]) -> RestoreOutcome:
         """Return what it came to."""
         return RestoreOutcome(
-            self.source, self.items, rows.size_bytes, rows.skipped_items, tuple(findings), tuple(notes)
+            self.source,
+            self.items,
+            rows.size_bytes,
+            rows.skipped_items,
+            tuple(findings),
+            tuple(notes),
+            tables=digests_of(self.source, self.found),
         )
 
     def rows(
@@ -91,6 +100,7 @@ class Run:
         self.progress.begin(f"compare {self.source}", items=self.items, size_bytes=self.size_bytes)
         found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
+        self.found.update(found)
         return differences(self.tables, found, label)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporters.sqlite.address import Address, parse_url
 from exporters.sqlite.backup import open_file
 from exporters.sqlite.catalog import check_library, read_catalog
-from exporters.sqlite.identifiers import label
+from exporters.sqlite.identifiers import SCHEMA, label
 from exporters.sqlite.live import quiet_tables
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
@@ -25,6 +25,8 @@ from migrate.restore.relational.parts import PartFile
 from migrate.restore.relational.run import Run, Written
 from migrate.restore.sqlite import schema as sqlite_schema
 from migrate.restore.sqlite import target as sqlite_target
+from migrate.restore.sqlite.files import make_room, read_files
+from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.rows import parts_in_order, write_parts
 from migrate.restore.sqlite.schema import Definitions
 from migrate.restore.sqlite.target import State, Target
@@ -49,6 +51,7 @@ class _Loaded:
 
     rows: Written
     findings: Sequence[str]
+    notes: Sequence[str]
 
 
 def restore_database(
@@ -69,7 +72,44 @@ def restore_database(
     check_library()
     address = parse_url(target_url)
     run = Run.of(reader, source, workers=workers, progress=progress)
-    job = _Job(run, Definitions.read(reader, source), address)
+    files = read_files(reader, source)
+    if files is None:
+        return _restore(_Job(run, Definitions.read(reader, source), address), into_existing=into_existing)
+    outcomes = []
+    for name, folder in files.items():
+        tables = [replace(table, schema=SCHEMA) for table in run.tables if table.schema == name]
+        target = address.below(name)
+        make_room(target.path.parent)
+        own = Run(reader, source, tables, workers, progress)
+        job = _Job(own, Definitions.read(reader, source, f"{folder}/"), target)
+        outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
+    return _together(source, outcomes)
+
+
+def _in_file(name: str, one: RestoreOutcome) -> RestoreOutcome:
+    """Return the outcome of one file of several, which says so."""
+    return replace(
+        one,
+        findings=tuple(f"{name}: {finding}" for finding in one.findings),
+        notes=tuple(f"{name}: {note}" for note in one.notes),
+        tables=tuple(replace(table, schema=name) for table in one.tables),
+    )
+
+
+def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome:
+    return RestoreOutcome(
+        source,
+        items=sum(one.items for one in outcomes),
+        size_bytes=sum(one.size_bytes for one in outcomes),
+        skipped_items=sum(one.skipped_items for one in outcomes),
+        findings=tuple(finding for one in outcomes for finding in one.findings),
+        notes=tuple(note for one in outcomes for note in one.notes),
+        tables=tuple(table for one in outcomes for table in one.tables),
+    )
+
+
+def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
+    run, address = job.run, job.address
     with sqlite_target.open_target(address) as target:
         loaded = _load(job, target)
     if loaded is None:
@@ -80,12 +120,13 @@ def restore_database(
         raise NotEmptyError(f"{address.path} holds something else already", next_step=_NEW_FILE)
     findings = [*loaded.findings, *_findings(job)]
     checked, notes = _check(address)
-    return run.outcome(loaded.rows, [*findings, *checked], notes)
+    return run.outcome(loaded.rows, [*findings, *checked], [*loaded.notes, *notes])
 
 
 def _load(job: _Job, target: Target) -> _Loaded | None:
     """Bring tables, rows and the rest into the target; None where the file is not ours to write to."""
     run, connection = job.run, target.connection
+    lent = Lent(connection)
     state = sqlite_target.read_state(target)
     ours = State(run.reader.info.id, run.source)
     if state is None:
@@ -94,20 +135,22 @@ def _load(job: _Job, target: Target) -> _Loaded | None:
         sqlite_target.prepare(connection, job.definitions.pragmas)
         connection.execute("BEGIN IMMEDIATE")
         sqlite_target.begin_state(connection, ours)
-        sqlite_schema.make_tables(connection, job.definitions.entries)
+        sqlite_schema.make_tables(connection, job.definitions.entries, lent)
         connection.execute("COMMIT")
     else:
         run.ours(state.bundle, state.source, where=str(job.address.path), how="remove the file")
-    written = _rows(job, target)
+    written = _rows(job, target, lent)
+    notes = lent.take_back()
     run.progress.note(f"{run.source}: making indexes")
-    return _Loaded(written, _complete(job, connection))
+    return _Loaded(written, _complete(job, connection), notes)
 
 
-def _rows(job: _Job, target: Target) -> Written:
+def _rows(job: _Job, target: Target, lent: Lent) -> Written:
     """Insert the parts that are not done."""
     run, connection = job.run, target.connection
     connection.execute("PRAGMA ignore_check_constraints = ON")
     tables = {table.name: table for table in read_catalog(connection).tables}
+    lent.lend_for_rows(tables.values())
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         write_parts(run.reader, connection, tables, todo, advance)

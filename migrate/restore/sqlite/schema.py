@@ -13,6 +13,7 @@ from exporters.sqlite.catalog import Entry
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UsageError
+from migrate.restore.sqlite.functions import Lent
 
 _SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
 _OF_THE_APPLICATION = ("no such collation", "no such function", "unknown function")
@@ -26,12 +27,12 @@ class Definitions:
     pragmas: Mapping[str, Any]
 
     @staticmethod
-    def read(reader: BundleReader, source: str) -> Definitions:
-        """Read them from the bundle, checked. Raises ``DamageError``."""
-        files = {file.key: file for file in reader.source_files(source, "schema/")}
+    def read(reader: BundleReader, source: str, folder: str = "") -> Definitions:
+        """Read them from the bundle, checked. ``folder``: of one of several files. Raises ``DamageError``."""
+        files = {file.key: file for file in reader.source_files(source, f"{folder}schema/")}
         found = []
         for name in (schema.ENTRIES, schema.PRAGMAS):
-            key = layout.source_file(source, name)
+            key = layout.source_file(source, folder + name)
             if key not in files:
                 raise DamageError(key, expected="a file", found="none")
             found.append((key, reader.read_checked(files[key])))
@@ -47,12 +48,12 @@ def is_virtual(entry: Entry) -> bool:
     return entry.type == "table" and (entry.sql or "").upper().startswith("CREATE VIRTUAL")
 
 
-def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: Lent) -> None:
     """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction."""
     tables = [entry for entry in entries if entry.type == "table" and not is_virtual(entry)]
     for entry in tables:
         if not entry.name.startswith("sqlite_"):
-            _run(connection, entry)
+            _run(connection, entry, lent)
     names = {entry.name for entry in tables}
     if _SEQUENCE in names:
         connection.execute("CREATE TABLE moveout_sequence (i INTEGER PRIMARY KEY AUTOINCREMENT)")
@@ -61,9 +62,9 @@ def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Non
         connection.execute("ANALYZE sqlite_schema")
 
 
-def _run(connection: sqlite3.Connection, entry: Entry) -> None:
+def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
     try:
-        connection.execute(entry.sql or "")
+        lent.run(entry.name, lambda: connection.execute(entry.sql or ""))
     except sqlite3.OperationalError as exc:
         raise UsageError(
             f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",

@@ -1,0 +1,77 @@
+"""The rows of a live database, one table at a time, for whoever looks for the one that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from exporters.engine import Texts
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.postgres.connect import Address
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.feed import Feeds
+from exporters.postgres.plan import canonical_select
+from exporters.postgres.session import Session, hold
+from exporters.relational.lines import Splitter
+
+_KEYS = """
+SELECT i.indexrelid::int8, a.attname FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indrelid = %(table)s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND k.place <= {columns}
+  AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid AND n.attnum = ANY(i.indkey::int2[])
+    AND NOT n.attnotnull)
+ORDER BY i.indisprimary DESC, i.indexrelid, k.place
+"""
+"""The primary key first, else a unique index over columns that are never NULL."""
+
+
+class PostgresRows:
+    """See ``exporters.engine.LiveRows``."""
+
+    def __init__(self, session: Session, tables: Sequence[Table], feeds: Feeds) -> None:
+        self._session = session
+        self._feeds = feeds
+        self._tables = {(table.schema, table.name): table for table in tables if not table.foreign}
+        if session.large_objects:
+            objects = large_objects.table(session.large_objects)
+            self._tables[objects.schema, objects.name] = objects
+
+    def columns(self, schema: str, name: str) -> Sequence[str] | None:
+        """See ``LiveRows.columns``."""
+        table = self._tables.get((schema, name))
+        return None if table is None else [column.name for column in table.columns]
+
+    def key(self, schema: str, name: str) -> Sequence[str]:
+        """See ``LiveRows.key``."""
+        table = self._tables[schema, name]
+        if table.oid == 0:
+            return ["oid", "start"]
+        columns = "i.indnkeyatts" if self._session.version >= 110000 else "i.indnatts"
+        try:
+            rows = self._session.holder.execute(
+                _KEYS.format(columns=columns).encode(), {"table": table.oid}
+            ).fetchall()
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._session.address.url) from exc
+        return [column for index, column in rows if index == rows[0][0]]
+
+    def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
+        """See ``LiveRows.each``."""
+        table = self._tables[schema, name]
+        lines = Splitter(take)
+        self._feeds.copy(large_objects.SELECT if table.oid == 0 else canonical_select(table), lines.add)
+        lines.flush()
+
+
+@contextmanager
+def live_rows(address: Address) -> Iterator[PostgresRows]:
+    """Open the database under one snapshot. Raises ``SourceError``."""
+    with hold(address) as (session, tables):
+        feeds = Feeds(address, session.exported, session.holder)
+        try:
+            yield PostgresRows(session, tables, feeds)
+        finally:
+            feeds.close()

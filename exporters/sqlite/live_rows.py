@@ -1,0 +1,157 @@
+"""The rows of a database file, one table at a time, for whoever looks for the one that differs."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporters.engine import Texts
+from exporters.sqlite.address import Address
+from exporters.sqlite.backup import copies
+from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.directory import find
+from exporters.sqlite.identifiers import SCHEMA, quote_name
+from exporters.sqlite.parquet import Layout
+from exporters.sqlite.plan import Size, measure
+from exporters.sqlite.pool import Pool
+from exporters.sqlite.rows import UndecodableError, read_batches
+from exporters.sqlite.values import row_texts
+
+
+class DirectoryRows:
+    """See ``exporters.engine.LiveRows``; schemas are files. One file is open at a time."""
+
+    def __init__(self, files: Mapping[str, tuple[Path, str]]) -> None:
+        self._files = files
+        self._open: tuple[str, Pool, SqliteRows] | None = None
+
+    def columns(self, schema: str, name: str) -> Sequence[str] | None:
+        """See ``LiveRows.columns``."""
+        return self._rows(schema).columns(schema, name) if schema in self._files else None
+
+    def key(self, schema: str, name: str) -> Sequence[str]:
+        """See ``LiveRows.key``."""
+        return self._rows(schema).key(schema, name)
+
+    def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
+        """See ``LiveRows.each``."""
+        self._rows(schema).each(schema, name, take)
+
+    def _rows(self, schema: str) -> SqliteRows:
+        if self._open is None or self._open[0] != schema:
+            self.close()
+            path, where = self._files[schema]
+            pool = Pool(path, where)
+            self._open = (schema, pool, SqliteRows(pool))
+        return self._open[2]
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+
+class SqliteRows:
+    """See ``exporters.engine.LiveRows``. The file does not change meanwhile."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        with pool.connection() as connection:
+            tables = read_catalog(connection).tables
+            self._sizes: dict[str, Size] = measure(connection, tables)
+        self._tables: dict[str, Table] = {table.name: table for table in tables}
+        self._careful: dict[str, bool] = {}
+
+    def columns(self, schema: str, name: str) -> Sequence[str] | None:
+        """See ``LiveRows.columns``; the first one may be the hidden rowid."""
+        del schema
+        table = self._tables.get(name)
+        return None if table is None else _names(table)
+
+    def key(self, schema: str, name: str) -> Sequence[str]:
+        """Return the primary key's columns, else the rowid."""
+        del schema
+        table = self._tables[name]
+        with self._pool.connection() as connection:
+            rows = connection.execute(f"PRAGMA table_xinfo({quote_name(name)})").fetchall()
+        keys = [row[1] for row in sorted(rows, key=lambda row: int(row[5])) if row[5]]
+        return keys or (_names(table)[:1] if table.hidden_rowid else [])
+
+    def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
+        """See ``LiveRows.each``."""
+        del schema
+        table = self._tables[name]
+        largest = self._sizes[name].largest_bytes
+        with self._pool.connection() as connection:
+            if name not in self._careful:
+                self._careful[name] = _has_odd_text(connection, table, largest)
+            for batch in read_batches(
+                connection, table, (None, None), largest_bytes=largest, careful=self._careful[name]
+            ):
+                take(row_texts(batch.columns))
+
+
+def _names(table: Table) -> list[str]:
+    kinds = ["integer"] * len(table.selected)
+    return [field.name for field in Layout.of(table, kinds).fields]
+
+
+def _has_odd_text(connection: sqlite3.Connection, table: Table, largest: int) -> bool:
+    """Tell whether a text is not valid: then all is to be read the careful way from the first row on."""
+    try:
+        for _ in read_batches(connection, table, (None, None), largest_bytes=largest):
+            pass
+    except UndecodableError:
+        return True
+    return False
+
+
+@contextmanager
+def live_rows(address: Address) -> Iterator[DirectoryRows]:
+    """Open copies of the file, or of all files of a directory. Raises ``SourceError``."""
+    if address.path.is_dir():
+        addresses = {name: address.below(name) for name in find(address.path).databases}
+    else:
+        addresses = {SCHEMA: address}
+    with copies(addresses) as made:
+        rows = DirectoryRows({name: (copy.path, addresses[name].url) for name, copy in made.items()})
+        try:
+            yield rows
+        finally:
+            rows.close()
+
+
+def literals(text: bytes) -> list[bytes | None]:
+    """Return a row's values, taken from its canonical text, as SQL literals: a text is never taken for a number."""
+    values: list[bytes | None] = []
+    position = 0
+    while True:
+        tag = text[position : position + 1]
+        if tag and tag in b"tbx":
+            colon = text.index(b":", position)
+            end = colon + 1 + int(text[position + 1 : colon])
+            values.append(_literal(tag, text[colon + 1 : end]))
+        else:
+            end = text.find(b",", position)
+            end = len(text) if end < 0 else end
+            values.append(_number(text[position:end]))
+        if end >= len(text):
+            return values
+        position = end + 1
+
+
+def _literal(tag: bytes, data: bytes) -> bytes:
+    if tag == b"t":
+        return b"'" + data.replace(b"'", b"''") + b"'"
+    return (b"x'%s'" if tag == b"b" else b"CAST(x'%s' AS TEXT)") % data.hex().encode()
+
+
+def _number(data: bytes) -> bytes | None:
+    if not data.startswith(b"r"):
+        return data or None
+    (value,) = struct.unpack("<d", struct.pack("<q", int(data[1:])))
+    return repr(value).encode()

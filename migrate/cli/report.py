@@ -1,0 +1,128 @@
+"""``moveout report``: the page about a bundle, with what is known now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.bundle.state import now
+from migrate.case import Endpoint
+from migrate.cli import app
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case, parse_pairs
+from migrate.cli.verify import Verified, known_secrets, run_verify
+from migrate.errors import OK, NotAllowedError, UsageError
+from migrate.report import Later, gather, learn, page
+from migrate.store import open_place
+from migrate.verify import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """Where the page was written, and what was checked for it."""
+
+    place: str
+    file: Path
+    verified: Verified | None
+
+    @property
+    def exit_code(self) -> int:
+        """That of the verification, where one was made."""
+        return self.verified.exit_code if self.verified else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the file and the verification."""
+        verified = self.verified.as_json() if self.verified else None
+        return {"place": self.place, "file": str(self.file), "verified": verified}
+
+    def draw(self, console: Console) -> None:
+        """Say what was found and where the page is."""
+        if self.verified:
+            self.verified.draw(console)
+        console.print(f"Wrote {self.file}")
+
+
+@verb(app, "report")
+def report_command(
+    session: Session,
+    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    *,
+    case: CaseFile = None,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write it; outside of the bundle.")
+    ] = Path(layout.REPORT),
+    level: Annotated[
+        Level | None, typer.Option(help="Verify for it: quick, complete, or full (every byte and value).")
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=URL", help="Compare for it with a live database or bucket."),
+    ] = None,
+    result: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What verify or restore wrote with --json; may be given again."),
+    ] = None,
+) -> Reported:
+    """Write the page about a bundle, for people, with what is known now.
+
+    A sealed bundle has such a page in it; this one says besides what was verified and restored since.
+    """
+    loaded = load_case(case)
+    sorted_words = sort_words(words or [])
+    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
+    pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    _check_outside(place, out)
+    reader = BundleReader(store)
+    later = Later(written=now(), place=store.place)
+    for command, found in _results(result or []):
+        later = learn(later, command, found, reader.info.id)
+    verified = None
+    if level is not None or pairs:
+        verified = run_verify(session, place, level or Level.QUICK, pairs, loaded)
+        later = learn(later, "verify", verified.as_json(), reader.info.id)
+    _write(out, page(gather(reader, later)))
+    return Reported(store.place, out, verified)
+
+
+def _check_outside(place: Endpoint, out: Path) -> None:
+    """Raise ``UsageError`` where the page would lie in a bundle's directory: a sealed bundle does not change."""
+    if place.url.startswith("s3:"):
+        return
+    root = Path(place.url.removeprefix("file://")).resolve()
+    if out.resolve().is_relative_to(root):
+        raise UsageError(
+            f"{out} lies in the bundle, which is sealed", next_step="add --out FILE, outside of it"
+        )
+
+
+def _results(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for file in files:
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+            found.append((str(value["command"]), dict(value["result"])))
+        except OSError as exc:
+            raise UsageError(f"{file} cannot be read: {exc.strerror}", next_step="check its path") from exc
+        except (ValueError, KeyError, TypeError) as exc:
+            step = "give what verify or restore wrote with --json"
+            raise UsageError(f"{file} holds no result of a command", next_step=step) from exc
+    return found
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as exc:
+        raise NotAllowedError(
+            f"{file} cannot be written: {exc.strerror}", next_step="add --out FILE, somewhere else"
+        ) from exc

@@ -1,0 +1,171 @@
+"""What the page says: gathered from a bundle's own files, and from what was found out after it was sealed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.base import Gap, Loss
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.findings import Finding
+from migrate.bundle.meta import BundleInfo
+from migrate.bundle.proofs import TableDigest
+from migrate.bundle.scope import SourceScope
+
+SHOWN_TABLES = 200
+SHOWN_GAPS = 200
+SHOWN_LOSSES = 200
+SHOWN_BARS = 20
+_PREFIXES = 5000
+"""So many prefixes are told apart; what comes later counts as others."""
+OTHERS = None
+"""The label of what has no bar of its own."""
+
+
+class Contents(Protocol):
+    """A bundle's tables of contents: a sealed one's (``BundleReader``), or one that is just being sealed."""
+
+    @property
+    def info(self) -> BundleInfo:
+        """Which bundle it is."""
+        ...
+
+    @property
+    def payload(self) -> tuple[int, int]:
+        """Bytes and files."""
+        ...
+
+    def scope(self) -> Sequence[SourceScope]:
+        """Return the closure account."""
+        ...
+
+    def catalog(self) -> Sequence[CatalogRow]:
+        """Return every table and bucket."""
+        ...
+
+    def losses(self) -> Iterator[tuple[str, Loss]]:
+        """Yield the loss ledger."""
+        ...
+
+    def gaps(self) -> Iterator[tuple[str, Gap]]:
+        """Yield what is missing."""
+        ...
+
+    def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a bucket's object index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One check after the seal: ``what`` was done, when (UTC, ISO 8601) and what was found."""
+
+    what: str
+    at: str
+    findings: Sequence[Finding | str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What became known after the seal. Digests by (source, schema, name)."""
+
+    written: str = ""
+    place: str = ""
+    checks: Sequence[Checked] = ()
+    parquet: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
+    target: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """One source. ``prefixes``: bytes by the beginning of keys, the largest first; None stands for all others."""
+
+    scope: SourceScope
+    kind: str
+    rows: Sequence[CatalogRow]
+    prefixes: Sequence[tuple[str | None, int]]
+    losses: Sequence[Loss]
+    losses_total: int
+    gaps: Sequence[Gap]
+
+    @property
+    def tables(self) -> list[CatalogRow]:
+        """Its tables, the largest first."""
+        return sorted(
+            (row for row in self.rows if row.kind == "table"),
+            key=lambda row: (-row.size_bytes, row.schema, row.name),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of the page."""
+
+    info: BundleInfo
+    payload: tuple[int, int]
+    sources: Sequence[SourceFacts]
+    later: Later
+
+
+def gather(contents: Contents, later: Later | None = None) -> Facts:
+    """Read the tables of contents. Raises what they raise."""
+    rows = contents.catalog()
+    losses: dict[str, list[Loss]] = {}
+    counts: Counter[str] = Counter()
+    for source, loss in contents.losses():
+        counts[source] += 1
+        if counts[source] <= SHOWN_LOSSES:
+            losses.setdefault(source, []).append(loss)
+    gaps: dict[str, list[Gap]] = {}
+    for source, gap in contents.gaps():
+        if len(gaps.setdefault(source, [])) < SHOWN_GAPS:
+            gaps[source].append(gap)
+    kinds = {source.name: source.kind for source in contents.info.sources}
+    sources = [
+        SourceFacts(
+            scope=scope,
+            kind=kinds.get(scope.name, ""),
+            rows=[row for row in rows if row.source == scope.name],
+            prefixes=_prefixes(contents, scope.name, rows),
+            losses=losses.get(scope.name, ()),
+            losses_total=counts[scope.name],
+            gaps=gaps.get(scope.name, ()),
+        )
+        for scope in contents.scope()
+    ]
+    return Facts(contents.info, contents.payload, sources, later or Later())
+
+
+def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> list[tuple[str | None, int]]:
+    """Add up the objects' bytes by what comes before the first slash, the bucket's own prefix apart."""
+    buckets = [row for row in rows if row.source == source and row.kind == "bucket"]
+    if not any("index_files" in row.details for row in buckets):
+        return []
+    skip = len(str(buckets[0].details.get("prefix", "")))
+    sums: Counter[str | None] = Counter()
+    for batch in contents.index(source, columns=["key", "size", "disposition"]):
+        kept = batch.filter(pc.equal(batch.column("disposition"), "exported"))
+        keys = pc.utf8_slice_codeunits(kept.column("key"), skip, None) if skip else kept.column("key")
+        first = pc.struct_field(pc.extract_regex(keys, r"(?s)^(?P<first>[^/]*/?)"), "first")
+        sizes = pa.table({"first": first, "size": kept.column("size")})
+        for one in sizes.group_by("first").aggregate([("size", "sum")]).to_pylist():
+            known = one["first"] in sums or len(sums) < _PREFIXES
+            sums[one["first"] if known else OTHERS] += one["size_sum"] or 0
+    return most(sums)
+
+
+def most(sums: Mapping[str | None, int]) -> list[tuple[str | None, int]]:
+    """Return the largest, then the sum of all others where there are any."""
+    ordered = sorted(
+        ((label, size) for label, size in sums.items() if label is not OTHERS),
+        key=lambda one: (-one[1], one[0] or ""),
+    )
+    shown: list[tuple[str | None, int]] = list(islice(ordered, SHOWN_BARS))
+    rest = sum(size for _, size in ordered[SHOWN_BARS:]) + sums.get(OTHERS, 0)
+    return [*shown, (OTHERS, rest)] if len(ordered) > SHOWN_BARS or OTHERS in sums else shown

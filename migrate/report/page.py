@@ -1,0 +1,320 @@
+"""The page, put together: the verdict first, then what is there, what is missing, and how to check all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.proofs import TableDigest
+from migrate.report import plots
+from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, Later, SourceFacts, most
+from migrate.report.markup import Html, facts, joined, name, table, tag
+from migrate.report.plots import moment
+from migrate.report.style import STYLE
+from migrate.words import bytes_words, count_words
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Nothing is loaded and no script runs, whatever a name in the bundle says."""
+_SHOWN_CHECK = 50
+
+
+def page(of: Facts) -> bytes:
+    """Return the page, UTF-8."""
+    title = f"Bundle of {', '.join(source.scope.name for source in of.sources)}"
+    head = joined(
+        [
+            Html('<meta charset="utf-8">'),
+            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+            Html('<meta name="robots" content="noindex">'),
+            tag("title", title),
+            tag("style", Html(STYLE)),
+        ],
+        "\n",
+    )
+    body = joined(_body(of, title), "\n")
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'.encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def _body(of: Facts, title: str) -> Iterator[Html]:
+    info = of.info
+    yield tag("h1", title)
+    yield tag("p", "What left a host, how complete it is, and how anyone can check that.", class_="soft")
+    yield _verdict(of)
+    yield facts(
+        [
+            ("Sealed", moment(info.sealed)),
+            ("Begun", moment(info.created)),
+            ("Bundle", tag("span", info.id, class_="digest")),
+            ("Files", count_words(of.payload[1])),
+            ("Size", f"{bytes_words(of.payload[0])} ({count_words(of.payload[0])} bytes)"),
+            ("Made by", info.software),
+            *((("Continues", ", ".join(info.continues)),) if info.continues else ()),
+        ]
+    )
+    if len(of.sources) > 1:
+        yield _overview(of.sources)
+    if info.pace is not None:
+        yield plots.rate(info.pace)
+    yield from _later(of.later)
+    for source in of.sources:
+        yield from _source(source, of.later)
+    yield from _how(of)
+
+
+def _verdict(of: Facts) -> Html:
+    findings = sum(len(check.findings) for check in of.later.checks)
+    if of.info.complete:
+        said = "Everything that was counted at the sources is in this bundle; what was left out on purpose is named."
+        first = tag("div", tag("strong", "Complete. "), said, class_="verdict")
+    else:
+        reasons = [(source.scope.name, reason) for source in of.sources for reason in source.scope.reasons]
+        items = (tag("li", name(source), ": ", name(reason)) for source, reason in reasons)
+        first = tag("div", tag("strong", "Incomplete."), tag("ul", joined(items)), class_="verdict bad")
+    if not findings:
+        return first
+    words = f"{count_words(findings)} {'finding' if findings == 1 else 'findings'} after the seal. "
+    found = tag("div", tag("strong", words), "See below.", class_="verdict bad")
+    return joined([found, first])
+
+
+def _overview(sources: Sequence[SourceFacts]) -> Html:
+    rows = [
+        (
+            name(source.scope.name),
+            name(source.scope.url),
+            count_words(source.scope.totals.items),
+            bytes_words(source.scope.totals.size_bytes),
+            _state(complete=source.scope.complete),
+        )
+        for source in sources
+    ]
+    return table(["Source", "From", "Items", "Bytes read", ""], rows, numbers=(2, 3))
+
+
+def _state(*, complete: bool) -> Html:
+    return tag("span", "complete", class_="good") if complete else tag("span", "incomplete", class_="bad")
+
+
+def _source(source: SourceFacts, later: Later) -> Iterator[Html]:
+    scope = source.scope
+    yield tag("h2", name(scope.name), " ", _state(complete=scope.complete))
+    gone = {what: count for what, count in scope.dispositions.items() if what != "exported" and count}
+    yield facts(
+        [
+            ("From", name(scope.url)),
+            ("Server", name(scope.account.server)),
+            (
+                "Exported",
+                f"{count_words(scope.totals.items)} items, {bytes_words(scope.totals.size_bytes)} read",
+            ),
+            *((what.capitalize(), f"{count_words(count)} items") for what, count in gone.items()),
+        ]
+    )
+    yield from _counted(source)
+    yield from _points(source)
+    if source.tables:
+        yield from _tables(source, later)
+    if source.prefixes:
+        rows: list[tuple[Html | str, int]] = [
+            (tag("i", "all others") if label is None else label or "(no name)", size)
+            for label, size in source.prefixes
+        ]
+        yield plots.bars("Bytes by the beginning of the key", rows)
+    yield from _missing(source)
+    yield from _lost(source)
+
+
+def _counted(source: SourceFacts) -> Iterator[Html]:
+    counts = source.scope.account.enumerations
+    if not counts:
+        return
+    by_what: dict[str, set[int]] = {}
+    for one in counts:
+        by_what.setdefault(one.what, set()).add(one.count)
+    rows = [
+        (
+            one.what,
+            name(one.how),
+            count_words(one.count),
+            tag("span", "agrees", class_="good")
+            if len(by_what[one.what]) == 1
+            else tag("span", "differs", class_="bad"),
+        )
+        for one in counts
+    ]
+    yield tag("h3", "Counted in more than one way")
+    yield table(["What", "How", "Count", ""], rows, numbers=(2,))
+
+
+def _points(source: SourceFacts) -> Iterator[Html]:
+    points = source.scope.account.points
+    if not points:
+        return
+    many = len(points) > 1
+    yield tag("h3", "As of" if not many else f"As of {len(points)} moments")
+    if many:
+        yield tag(
+            "p",
+            "The export was interrupted. What had been read before was kept where it was shown to be the same at the"
+            " last of these moments.",
+        )
+    for point in points:
+        said = ((key, value) for key, value in sorted(point.items()) if value not in ("", None, [], {}))
+        yield facts((key.replace("_", " "), name(_plain(value))) for key, value in said)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return str(value)
+
+
+def _tables(source: SourceFacts, later: Later) -> Iterator[Html]:
+    tables = source.tables
+    sums: dict[str | None, int] = {_label(row): row.size_bytes for row in tables}
+    bars: list[tuple[Html | str, int]] = [
+        (tag("i", "all others") if label is None else label, size) for label, size in most(sums)
+    ]
+    yield plots.bars("Bytes by table" if len(tables) <= SHOWN_BARS else "Bytes by table, the largest", bars)
+    yield tag("h3", f"{count_words(len(tables))} {'table' if len(tables) == 1 else 'tables'}")
+    yield tag(
+        "p",
+        "The digest of a table is the sum of XXH3-128 over the text of each of its rows, so any row that is changed,"
+        " missing or there twice gives another one. It is taken from what the source sent, from what the Parquet files"
+        " give back, and from the restored database.",
+        class_="soft",
+    )
+    rows = [_table_row(row, later) for row in tables[:SHOWN_TABLES]]
+    heads = ["Table", "Rows", "Source counted", "Bytes", "Digest: source", "Parquet", "Restored"]
+    yield table(heads, rows, numbers=(1, 2, 3))
+    if len(tables) > SHOWN_TABLES:
+        more = count_words(len(tables) - SHOWN_TABLES)
+        yield tag("p", f"{more} smaller tables are in ", tag("code", layout.CATALOG), ".")
+
+
+def _table_row(row: CatalogRow, later: Later) -> tuple[object, ...]:
+    key = (row.source, row.schema, row.name)
+    counted = row.details.get("server_count")
+    differs = isinstance(counted, int) and counted != row.items
+    return (
+        name(_label(row)),
+        count_words(row.items),
+        tag(
+            "span", count_words(counted) if isinstance(counted, int) else "", class_="bad" if differs else ""
+        ),
+        bytes_words(row.size_bytes),
+        tag("span", row.digest, class_="digest"),
+        _digest(row, later.parquet.get(key), str(row.details.get("parquet_digest", ""))),
+        _digest(row, later.target.get(key)),
+    )
+
+
+def _digest(row: CatalogRow, found: TableDigest | None, known: str = "") -> Html:
+    """Return how another digest compares with the source's."""
+    digest = found.digest if found else known
+    if not digest:
+        return tag("span", "not read yet", class_="soft")
+    if digest == row.digest and (found is None or found.rows == row.items):
+        return tag("span", "identical", class_="good")
+    rows = f"{count_words(found.rows)} rows, " if found and found.rows != row.items else ""
+    return tag("span", rows, tag("span", digest, class_="digest"), class_="bad")
+
+
+def _label(row: CatalogRow) -> str:
+    return f"{row.schema}.{row.name}" if row.schema else row.name
+
+
+def _missing(source: SourceFacts) -> Iterator[Html]:
+    total = sum(count for what, count in source.scope.dispositions.items() if what != "exported")
+    if not source.gaps:
+        return
+    total = max(total, len(source.gaps))
+    yield tag("h3", f"{count_words(total)} not in the bundle")
+    rows = [(name(gap.item), gap.disposition, name(gap.reason)) for gap in source.gaps]
+    yield table(["What", "", "Why"], rows)
+    if total > len(source.gaps):
+        yield tag("p", "All of them are in ", tag("code", layout.GAPS), ".")
+
+
+def _lost(source: SourceFacts) -> Iterator[Html]:
+    if not source.losses_total:
+        yield tag("p", "Nothing is in the loss ledger: every property could be represented.", class_="soft")
+        return
+    yield tag("h3", f"{count_words(source.losses_total)} properties that could not be represented")
+    rows = [(name(loss.item), name(loss.property), name(loss.reason)) for loss in source.losses]
+    yield table(["Of what", "Property", "Why"], rows)
+    if source.losses_total > len(source.losses):
+        yield tag("p", "All of them are in ", tag("code", layout.LOSSES), ".")
+
+
+def _later(later: Later) -> Iterator[Html]:
+    if not later.written:
+        return
+    yield tag("h2", "Since the seal")
+    where = [("Place", name(later.place))] if later.place else []
+    yield facts([("Written", moment(later.written)), *where])
+    if not later.checks:
+        yield tag("p", "Nothing has been checked for this page.")
+    for check in later.checks:
+        count = len(check.findings)
+        state = (
+            tag("span", f"{count_words(count)} findings", class_="bad")
+            if count
+            else tag("span", "all well", class_="good")
+        )
+        yield tag("p", name(check.what), " ", tag("span", moment(check.at), class_="soft"), ": ", state)
+        if count:
+            shown = check.findings[:_SHOWN_CHECK]
+            yield tag("ul", joined(tag("li", name(str(finding))) for finding in shown))
+            if count > len(shown):
+                yield tag("p", f"and {count_words(count - len(shown))} more")
+
+
+def _how(of: Facts) -> Iterator[Html]:
+    yield tag("h2", "Check it yourself")
+    yield tag(
+        "p",
+        "No program of ours is needed. In the bundle's directory (fetch it first, if it lies in a bucket):",
+    )
+    yield tag("pre", "\n".join(_commands(of.sources)))
+    yield tag(
+        "p",
+        "This page is named, with its SHA-256, in ",
+        tag("code", layout.TAG_MANIFEST),
+        ", like everything else that is not data; every file of data is named in ",
+        tag("code", layout.MANIFEST),
+        ". Whoever keeps the SHA-256 of ",
+        tag("code", layout.TAG_MANIFEST),
+        " somewhere else can tell at any later time that not one byte has changed. Signatures, where there are any,"
+        " lie in ",
+        tag("code", layout.SIGNATURES),
+        " and sign that file.",
+    )
+    yield tag("footer", f"Written by {of.info.software}. The format is described in its docs/FORMAT.md.")
+
+
+def _commands(sources: Sequence[SourceFacts]) -> Iterator[str]:
+    yield "# every byte"
+    yield "sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt"
+    yield "# the same and more, by the Library of Congress"
+    yield "bagit.py --validate ."
+    yield "# what is there"
+    yield "duckdb -c \"SELECT source, schema, name, items, digest FROM 'data/catalog.parquet'\""
+    for source in sources:
+        first = next((row for row in source.tables if row.items), None)
+        if first is not None:
+            files = f"data/{source.scope.name}/tables/{first.number}/*.parquet"
+            yield f"# the rows of one table: it should say {first.items}"
+            yield f"duckdb -c \"SELECT count(*) FROM '{files}'\""
+        if source.prefixes:
+            yield f"# the objects of {source.scope.name}"
+            index = f"data/{source.scope.name}/index/*.parquet"
+            yield f"duckdb -c \"SELECT key, size, sha256, pack FROM '{index}' LIMIT 10\""
+    yield "# with moveout: every byte, every object, every value"
+    yield "moveout verify . --level full"

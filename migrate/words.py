@@ -1,0 +1,36 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def bytes_words(size_bytes: float) -> str:
+    """Return a size such as ``3.2 GB`` (powers of 1000, as disks and networks are sold)."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size_bytes < 999.5:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} PB"
+
+
+def count_words(count: int) -> str:
+    """Return a count with separators: ``1,234,567``."""
+    return f"{count:,}"
+
+
+def duration_words(seconds: float) -> str:
+    """Return a duration such as ``45 s``, ``3 min 20 s``, ``29 h 5 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def moment_words(moment: datetime) -> str:
+    """Return a moment in UTC, to the minute."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,73 @@
+"""A bundle says over which snapshots it was taken, and with ``--strict-snapshot`` it is one."""
+
+from __future__ import annotations
+
+import pytest
+
+from migrate.bundle.reader import BundleReader
+from migrate.export import ExportOptions, export
+from migrate.progress import Silent
+from migrate.store import open_place
+from tests.export.sources import Numbers, NumbersSnapshot
+
+FIRST, SECOND = {"time": "first"}, {"time": "second"}
+
+
+class Moving(Numbers):
+    """Numbers whose snapshots have a point of their own each; ``broken`` lets the run die in its sixth unit."""
+
+    def at(self, point, *, broken=False):
+        self.point = point
+        self.exported = []
+        self.on_export = self.die if broken else lambda unit: None
+        return self
+
+    def die(self, unit):
+        if len(self.exported) > 5:
+            raise KeyboardInterrupt
+
+    def snapshot(self, workspace, *, workers):
+        from contextlib import nullcontext
+
+        return nullcontext(NumbersSnapshot(self, self.point))
+
+
+def run(source, place, *, strict=False):
+    options = ExportOptions(strict_snapshot=strict)
+    return export([source], open_place(str(place)), workers=1, progress=Silent(), options=options)
+
+
+@pytest.fixture
+def broken(tmp_path):
+    source = Moving().at(FIRST, broken=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path)
+    return source, tmp_path
+
+
+def points(place):
+    return BundleReader(open_place(str(place))).scope()[0].account.points
+
+
+def test_what_still_holds_is_kept_and_both_points_are_told(broken):
+    source, place = broken
+    assert run(source.at(SECOND), place).complete
+    assert len(source.exported) == 5
+    assert points(place) == [
+        {"time": "first", "units": 5, "items": 50},
+        {"time": "second", "units": 5, "items": 45},
+    ]
+
+
+def test_strict_reads_everything_under_one_snapshot(broken):
+    source, place = broken
+    assert run(source.at(SECOND), place, strict=True).complete
+    assert len(source.exported) == 10
+    assert points(place) == [{"time": "second", "units": 10, "items": 95}]
+
+
+def test_strict_keeps_what_was_read_under_the_same_snapshot(broken):
+    source, place = broken
+    assert run(source.at(FIRST), place, strict=True).complete
+    assert len(source.exported) == 5
+    assert points(place) == [{"time": "first", "units": 10, "items": 95}]

@@ -1,0 +1,118 @@
+"""The page says what the bundle holds, runs nothing, and believes no name."""
+
+import datetime as dt
+import json
+import re
+
+import pytest
+
+from exporters.base import Account, CatalogEntry, Gap, Loss
+from migrate.bundle.pace import MOST_STEPS, decode, pace
+from migrate.bundle.reader import BundleReader
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.report import gather, page
+from migrate.report.facts import OTHERS, SHOWN_BARS, most
+from migrate.report.markup import name
+from migrate.store import open_place
+from tests.export.sources import Numbers, NumbersSnapshot
+from tests.tools.pages import assert_harmless, parse
+
+EVIL = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "'; DROP TABLE x; --",
+    "</style><svg onload=alert(1)>",
+    "admin\u202etxt.exe",
+    "a\x00b\x1b[31mc\nd\te",
+    "\u200bzero\ufeff",
+    "&lt;already&gt;",
+    "long" * 500,
+    "{{7*7}} ${7*7}",
+)
+
+
+class Evil(Numbers):
+    """A source in which every word is hostile."""
+
+    def snapshot(self, workspace, *, workers):
+        from contextlib import nullcontext
+
+        return nullcontext(EvilSnapshot(self, {"server": EVIL[0], "snapshot": EVIL[4], "listed": [EVIL[1]]}))
+
+
+class EvilSnapshot(NumbersSnapshot):
+    def finish(self, done, sink):
+        account = super().finish(done, sink)
+        tables = [
+            CatalogEntry("table", n, word, word, 0, n * 1000, "", {"columns": [word]})
+            for n, word in enumerate(EVIL, 1)
+        ]
+        return Account(
+            [*account.entries, *tables],
+            account.enumerations,
+            [Gap(word, "excluded", word) for word in EVIL],
+            [Loss(word, word, word) for word in EVIL],
+            account.points,
+            EVIL[0],
+        )
+
+
+def test_hostile_names_are_text_and_what_is_hidden_is_shown(tmp_path):
+    export([Evil()], open_place(str(tmp_path)), workers=1, progress=Silent())
+    data = (tmp_path / "REPORT.html").read_bytes()
+    found = parse(data)
+    assert_harmless(found)
+    for word in (*EVIL[:4], EVIL[7], EVIL[9]):
+        assert word in found.text
+    assert "adminU+202Etxt.exe" in found.text
+    assert "aU+0000bU+001B[31mcU+000AdU+0009e" in found.text
+    assert "U+200BzeroU+FEFF" in found.text
+    assert not re.search(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]", data.decode()
+    )
+
+
+def test_a_lone_surrogate_does_not_break_the_page():
+    assert name("a\udcffb") == '<bdi>a<span class="code">U+DCFF</span>b</bdi>'
+
+
+def test_the_page_of_a_sealed_bundle_can_be_made_again_from_the_bundle(tmp_path):
+    """So it says nothing that is not in there, and a seal that is done again ends in the same bytes."""
+    export([Numbers()], open_place(str(tmp_path)), workers=2, progress=Silent())
+    reader = BundleReader(open_place(str(tmp_path)))
+    assert "REPORT.html" in reader.tags
+    assert page(gather(reader)) == (tmp_path / "REPORT.html").read_bytes()
+
+
+def test_an_incomplete_bundle_says_so_before_anything_else(tmp_path):
+    gap = Gap("7", "failed", "unreadable <b>")
+    outcome = export([Numbers(gaps={7: gap})], open_place(str(tmp_path)), workers=1, progress=Silent())
+    assert not outcome.complete
+    found = parse((tmp_path / "REPORT.html").read_bytes())
+    assert found.text.index("Incomplete.") < found.text.index("Sealed")
+    assert "unreadable <b>" in found.text
+
+
+def test_bars_are_few_and_the_rest_is_summed_up():
+    sums = {f"table {n}": n for n in range(100)}
+    shown = most(sums)
+    assert len(shown) == SHOWN_BARS + 1
+    assert shown[0] == ("table 99", 99)
+    assert shown[-1] == (OTHERS, sum(range(80)))
+    assert sum(size for _, size in shown) == sum(sums.values())
+
+
+@pytest.mark.parametrize("span", [0, 1, 100, 119, 120, 121, 86_400 * 9])
+def test_the_pace_keeps_every_byte_in_few_steps(span):
+    def at(second):
+        moment = dt.datetime(2024, 2, 28, 23, 59, 50, tzinfo=dt.UTC) + dt.timedelta(seconds=second)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    found = pace([(at(0), 5), (at(span // 2), 7), (at(span), 11)])
+    assert found
+    assert sum(found.size_bytes) == 23
+    assert len(found.size_bytes) <= MOST_STEPS
+    assert found.start == at(0)
+    assert found.end > at(span)
+    assert decode(json.loads(json.dumps(found.as_json()))) == found

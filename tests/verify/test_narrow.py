@@ -1,0 +1,102 @@
+"""The rows that differ are found, whatever the order, with and without a key, few and many."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migrate.verify import narrow as module
+from migrate.verify.narrow import narrow
+
+
+@dataclass
+class Rows:
+    """A side in memory, in parts of ten rows."""
+
+    rows: list[bytes]
+    part: str = ""
+    passes: int = 0
+    read: list[str] = field(default_factory=list)
+
+    def each(self, take, parts=None):
+        self.passes += 1
+        for start in range(0, len(self.rows), 10):
+            self.part = f"part-{start // 10}"
+            if parts is None or self.part in parts:
+                self.read.append(self.part)
+                take(self.rows[start : start + 10])
+
+
+def key_of(text: bytes) -> tuple[bytes | None, ...]:
+    return (text.partition(b",")[0],)
+
+
+def texts(found) -> list[bytes]:
+    return sorted(row.text for row in found)
+
+
+def table(count: int) -> list[bytes]:
+    return [b"%d,value %d" % (n, n) for n in range(count)]
+
+
+def test_one_changed_one_missing_and_one_more_row_are_told_apart():
+    left, right = table(5000), table(5000)[::-1]
+    right.remove(b"7,value 7")
+    right[right.index(b"4321,value 4321")] = b"4321,other"
+    right.append(b"9999,more")
+    found = narrow(Rows(left), Rows(right), rows=5000, key_of=key_of)
+    assert [(one.text, other.text, one.part) for one, other in found.changed] == [
+        (b"4321,value 4321", b"4321,other", "part-432")
+    ]
+    assert [(row.text, row.part) for row in found.left] == [(b"7,value 7", "part-0")]
+    assert texts(found.right) == [b"9999,more"]
+    assert found.whole
+
+
+def test_only_the_parts_with_differing_rows_are_read_again():
+    left = Rows(table(1000))
+    narrow(left, Rows(table(1000)[:-1]), rows=1000, key_of=None)
+    assert left.read.count("part-0") == 2
+    assert left.read.count("part-99") == 3
+
+
+def test_without_a_key_a_changed_row_is_one_here_and_one_there():
+    found = narrow(Rows([b"a", b"b", b"b"]), Rows([b"b", b"c", b"b"]), rows=3, key_of=None)
+    assert (texts(found.left), texts(found.right), found.changed) == ([b"a"], [b"c"], ())
+
+
+def test_rows_that_are_equal_count():
+    found = narrow(Rows([b"x"] * 5), Rows([b"x"] * 3), rows=5, key_of=None)
+    assert (texts(found.left), found.right) == ([b"x", b"x"], [])
+    found = narrow(Rows([b"x"] * 3), Rows([b"x"] * 5), rows=5, key_of=None)
+    assert (found.left, texts(found.right)) == ([], [b"x", b"x"])
+
+
+def test_where_all_rows_differ_some_are_told_with_both_values(monkeypatch):
+    """Memory is bounded, so not all can be kept; those that are told are whole."""
+    monkeypatch.setattr(module, "MOST_ROWS", 500)
+    monkeypatch.setattr(module, "KEPT_ROWS", 50)
+    monkeypatch.setattr(module, "FEW_ROWS", 20)
+    left = table(20_000)
+    right = [text + b"!" for text in reversed(left)]
+    found = narrow(Rows(left), Rows(right), rows=20_000, key_of=key_of)
+    assert not found.whole
+    assert 20 <= len(found.changed) <= 40
+    assert (found.left, found.right) == ([], [])
+    assert all(other.text == one.text + b"!" for one, other in found.changed)
+
+
+@pytest.mark.parametrize("key", [None, key_of])
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"%d,%d" % (n, m) for n in range(6) for m in range(3)]), max_size=30),
+    st.lists(st.sampled_from([b"%d,%d" % (n, m) for n in range(6) for m in range(3)]), max_size=30),
+)
+def test_whatever_the_rows_the_difference_is_that_of_the_multisets(key, left, right):
+    left, right = ([*{key_of(t): t for t in rows}.values()] if key else rows for rows in (left, right))
+    found = narrow(Rows(left), Rows(right), rows=1, key_of=key)
+    rest = list(right)
+    missing = [text for text in left if text not in rest or rest.remove(text)]
+    assert sorted([*texts(found.left), *(one.text for one, _ in found.changed)]) == sorted(missing)
+    assert sorted([*texts(found.right), *(other.text for _, other in found.changed)]) == sorted(rest)
