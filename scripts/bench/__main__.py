@@ -16,7 +16,8 @@ from pathlib import Path
 from scripts.process import ServerError
 from scripts.servers import Servers, environment_for
 
-NAMES = ("objects", "transfer", "postgres", "memory")
+NAMES = ("objects", "transfer", "postgres", "restore", "memory")
+_WITH_POSTGRES = ("postgres", "restore")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,7 @@ def _run(name: str) -> int:
     """Run one benchmark, return its exit code; the database's needs a server that others start for themselves."""
     print(f"\n== {name}", flush=True)
     command = [sys.executable, "-m", f"scripts.bench.{name}"]
-    if name != "postgres":
+    if name not in _WITH_POSTGRES:
         return subprocess.run(command, check=False).returncode
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
         url = servers.postgres("postgres").url

@@ -1,0 +1,132 @@
+"""Restore of TPC-H lineitem into PostgreSQL, with a key and two indexes, beside ``pg_restore -j2``.
+
+    python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
+
+Loads lineitem once (database ``moveout_bench``), exports it by moveout and by ``pg_dump -Fd -j2``, then lets both restore
+it by turns into a fresh database of the same server. pg_restore ends with the indexes; moveout also runs ANALYZE and
+reads all rows back to compare them, so its time is printed with that and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from exporters.postgres.schema import find_tools
+from migrate.bundle.reader import BundleReader
+from migrate.progress import Silent
+from migrate.restore.postgres.database import restore_database
+from migrate.store import open_place
+from scripts.bench.postgres import load, run_moveout
+
+JOBS = 2
+_TARGET = "moveout_bench_restored"
+_INDEXES = (
+    "ALTER TABLE lineitem ADD PRIMARY KEY (l_orderkey, l_linenumber)",
+    "CREATE INDEX lineitem_part ON lineitem (l_partkey, l_suppkey)",
+    "CREATE INDEX lineitem_shipped ON lineitem (l_shipdate)",
+)
+
+
+class _Stages(Silent):
+    """Remembers when each stage began."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, float]] = []
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        del items, size_bytes
+        self.begun.append((what.partition(" ")[0], time.perf_counter()))
+
+    def seconds(self, end: float) -> dict[str, float]:
+        """Return how long each stage took."""
+        ends = [begin for _, begin in self.begun[1:]] + [end]
+        return {what: after - begin for (what, begin), after in zip(self.begun, ends, strict=True)}
+
+
+@contextmanager
+def _fresh(url: str) -> Iterator[str]:
+    """Lend an empty database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {_TARGET}".encode())
+        connection.execute(f"CREATE DATABASE {_TARGET} TEMPLATE template0".encode())
+        connection.execute("CHECKPOINT")
+        yield f"{url.rpartition('/')[0]}/{_TARGET}"
+        connection.execute(f"DROP DATABASE {_TARGET}".encode())
+
+
+def _prepare(url: str, scale: float, directory: Path) -> Path:
+    """Load and export; return pg_restore."""
+    source = load(url, scale)
+    with psycopg.connect(source, autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone():
+            for statement in _INDEXES:
+                connection.execute(statement.encode())
+        version = connection.info.server_version // 10000
+    tools = find_tools(version)
+    subprocess.run(
+        [tools.pg_dump, "-Fd", f"-j{JOBS}", "-f", directory / "dump", source], check=True, env=os.environ
+    )
+    run_moveout(source, directory)
+    return tools.directory / "pg_restore"
+
+
+def _pg_restore(program: Path, target: str, directory: Path) -> float:
+    begun = time.perf_counter()
+    subprocess.run([program, f"-j{JOBS}", "-d", target, directory / "dump"], check=True)
+    return time.perf_counter() - begun
+
+
+def _moveout(target: str, directory: Path) -> tuple[float, dict[str, float]]:
+    stages = _Stages()
+    begun = time.perf_counter()
+    reader = BundleReader(open_place(str(directory / "bundle")))
+    outcome = restore_database(reader, "bench", target, workers=JOBS, progress=stages)
+    ended = time.perf_counter()
+    if outcome.findings:
+        raise SystemExit(str(outcome.findings))
+    return ended - begun, stages.seconds(ended)
+
+
+def main() -> None:
+    """Measure by turns and print medians."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--url", required=True, help="a database of a scratch server")
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="moveout-bench-"))
+    theirs: list[float] = []
+    whole: list[float] = []
+    bare: list[float] = []
+    try:
+        program = _prepare(options.url, options.scale, directory)
+        for _ in range(options.runs):
+            with _fresh(options.url) as target:
+                theirs.append(_pg_restore(program, target, directory))
+            with _fresh(options.url) as target:
+                seconds, stages = _moveout(target, directory)
+            whole.append(seconds)
+            bare.append(seconds - stages.get("compare", 0.0))
+            parts = ", ".join(f"{name} {took:.1f} s" for name, took in stages.items())
+            print(f"pg_restore -j{JOBS} {theirs[-1]:6.1f} s   moveout {seconds:6.1f} s ({parts})", flush=True)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    peer = statistics.median(theirs)
+    for name, figures in (("moveout, with the comparison", whole), ("moveout, without", bare)):
+        median = statistics.median(figures)
+        print(f"{name:30s} {median:6.1f} s  {peer / median:5.2f}x of pg_restore's speed ({peer:.1f} s)")
+
+
+if __name__ == "__main__":
+    main()
