@@ -12,7 +12,7 @@ import psycopg
 
 from exporters.base import Loss, Sink
 from exporters.errors import SourceError
-from exporters.postgres import schema
+from exporters.postgres import large_objects, schema
 from exporters.postgres.catalog import Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_qualified
@@ -25,6 +25,7 @@ POST_DATA_PORTABLE = "schema/post-data-portable.sql"
 GLOBALS = "schema/globals.sql"
 SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
+LARGE_OBJECTS = "schema/large-objects.json"
 
 _SECTIONS = (
     ("pre-data", PRE_DATA, False),
@@ -61,7 +62,7 @@ WHERE r.rolname !~ '^pg_' ORDER BY r.rolname
 
 _ODDITIES = """
 SELECT 'database ' || current_database(), 'settings of the database',
-    'ALTER DATABASE … SET is in none of pg_dump''s sections'
+    'ALTER DATABASE SET is in none of pg_dump''s sections'
   FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
 UNION SELECT 'database ' || current_database(), 'privileges on the database',
     'the target database has its own'
@@ -93,6 +94,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
                 section,
                 portable=portable,
                 without=without,
+                encoding=None if session.point["encoding"] == "SQL_ASCII" else "UTF8",
             )
             for section, _, portable in _SECTIONS
         ]
@@ -105,6 +107,8 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     try:
         _write(sink, SEQUENCES, _json(_sequences(session.holder)))
         _write(sink, ROLES, _json(_rows(session.holder, _ROLES)))
+        if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
+            _write(sink, LARGE_OBJECTS, _json(_rows(session.holder, large_objects.METADATA)))
         losses += [Loss(*row) for row in session.holder.execute(_ODDITIES)]
         losses += _subscriptions(session.holder)
     except DRIVER_ERRORS as exc:

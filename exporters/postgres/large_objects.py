@@ -1,6 +1,7 @@
 """Large objects (pg_largeobject): one more table, number 0, whose rows are pieces of them.
 
-Their definitions (owner, privileges, comment) are in ``pre-data.sql``, where pg_dump creates them empty.
+Their definitions (owner, privileges, comment) are in ``pre-data.sql``, where pg_dump creates them empty;
+since version 17 it counts them among the data, so they are written into a file of their own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,20 @@ FROM pg_catalog.pg_largeobject_metadata m CROSS JOIN LATERAL pg_catalog.generate
 COUNT = f"SELECT count(*) {_PIECES}"
 SELECT = f"SELECT m.oid, p.start, pg_catalog.lo_get(m.oid, p.start, {_PIECE_BYTES}) {_PIECES}"
 """Every object has at least one piece, however empty: the piece that begins with its first byte."""
+
+
+METADATA = """
+SELECT m.oid::int8 AS oid, r.rolname::text AS owner, obj_description(m.oid, 'pg_largeobject') AS comment,
+  (SELECT json_agg(json_build_array(coalesce(g.rolname, ''), x.privilege_type, x.is_grantable) ORDER BY x.ordinality)
+    FROM aclexplode(m.lomacl) WITH ORDINALITY AS x LEFT JOIN pg_roles g ON g.oid = x.grantee
+    WHERE m.lomacl IS NOT NULL) AS privileges
+FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner ORDER BY m.oid
+"""
+"""``privileges``: grantee (empty for PUBLIC), privilege and whether it may be passed on; null for the
+owner's own.
+"""
+METADATA_VERSION = 17
+"""From this pg_dump on."""
 
 
 def spec(filenode: int) -> dict[str, object]:

@@ -85,13 +85,16 @@ def dump_section(
     *,
     portable: bool,
     without: Sequence[str] = (),
+    encoding: str | None = None,
 ) -> bytes:
-    """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves owners and
-    privileges out, for a target on which the roles cannot be made. ``without``: quoted names of tables that cannot be
-    read, because pg_dump locks all that it dumps. Raises ``SourceError``.
+    """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves
+    owners and privileges out, for a target on which the roles cannot be made. ``without``: quoted names of
+    tables that cannot be read, because pg_dump locks all that it dumps. ``encoding`` of the script, None
+    for the database's. Raises ``SourceError``.
     """
     extra = [f"--exclude-table={name}" for name in without]
     extra += ["--no-owner", "--no-privileges"] if portable else []
+    extra += [f"--encoding={encoding}"] if encoding else []
     arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
     return without_secrets(_run(arguments, environment))
 

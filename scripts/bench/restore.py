@@ -1,10 +1,11 @@
 """Restore of TPC-H lineitem into PostgreSQL, with a key and two indexes, beside ``pg_restore -j2``.
 
-    python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
+python -m scripts.bench.restore --url postgresql://user@host:port/postgres [--scale 1] [--runs 3]
 
-Loads lineitem once (database ``moveout_bench``), exports it by moveout and by ``pg_dump -Fd -j2``, then lets both restore
-it by turns into a fresh database of the same server. pg_restore ends with the indexes; moveout also runs ANALYZE and
-reads all rows back to compare them, so its time is printed with that and without.
+Loads lineitem once (database ``moveout_bench``), exports it by moveout and by ``pg_dump -Fd -j2``, then
+lets both restore it by turns into a fresh database of the same server. pg_restore ends with the indexes;
+moveout also runs ANALYZE and reads all rows back to compare them, so its time is printed with that and
+without.
 """
 
 from __future__ import annotations

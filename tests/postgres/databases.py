@@ -27,12 +27,12 @@ class NoBuckets:
 
 
 def run_sql(url: str, script: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, client_encoding="UTF8") as connection:
         connection.execute(script.encode())
 
 
 def fetch(url: str, query: str) -> list[tuple]:
-    with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True, client_encoding="UTF8") as connection:
         return connection.execute(query.encode()).fetchall()
 
 
@@ -47,7 +47,12 @@ def read_bundle(place: Path) -> BundleReader:
 
 def dump(url: str, *options: str) -> str:
     """What pg_dump says of a database; the key of psql's restricted mode is pinned, it is random otherwise."""
+    return dump_bytes(url, *options).decode()
+
+
+def dump_bytes(url: str, *options: str) -> bytes:
+    """The same where the database's text need not be in an encoding."""
     tools = find_tools(int(fetch(url, "SHOW server_version_num")[0][0]) // 10000)
     environment = dict(os.environ) | parse_url(url).environment(None)
     arguments = [tools.pg_dump, "--restrict-key=key", *options]
-    return subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(arguments, env=environment, check=True, capture_output=True).stdout

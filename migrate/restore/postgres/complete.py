@@ -9,7 +9,13 @@ import psycopg
 
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.job import Job
-from migrate.restore.postgres.schema import Definitions, ddl_error, read_script, set_sequences
+from migrate.restore.postgres.schema import (
+    Definitions,
+    ddl_error,
+    describe_large_objects,
+    read_script,
+    set_sequences,
+)
 from migrate.restore.postgres.script import Script
 from migrate.restore.postgres.selected import OwnedSequences, select_entries
 from migrate.restore.postgres.stages import Stage, stages
@@ -17,6 +23,7 @@ from migrate.restore.postgres.steps import StepRunner
 from migrate.restore.postgres.target import State
 
 _SEQUENCES = "sequences"
+_LARGE_OBJECTS = "large-objects"
 _ROW_KINDS = frozenset({"MATERIALIZED VIEW DATA"})
 """Entries of post-data that fill something."""
 
@@ -41,6 +48,13 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
         runner.run(planned, done)
         job.left_out.extend(runner.left_out)
         progress.end()
+    if job.selection.is_everything and _LARGE_OBJECTS not in done:
+        try:
+            with connection.transaction():
+                sql_target.mark_done(connection, _LARGE_OBJECTS)
+                describe_large_objects(connection, definitions.large_objects(), portable=state.portable)
+        except psycopg.Error as exc:
+            raise ddl_error(exc, "large-objects.json") from exc
     if job.selection.rows and _SEQUENCES not in done:
         try:
             with connection.transaction():

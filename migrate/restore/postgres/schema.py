@@ -58,6 +58,10 @@ class Definitions:
         """Return the roles that own or may use something."""
         return list(json.loads(self.files["roles.json"]))
 
+    def large_objects(self) -> Sequence[Mapping[str, Any]]:
+        """Return owner, privileges and comment of every large object, where pre-data has not said them."""
+        return list(json.loads(self.files.get("large-objects.json", b"[]")))
+
     def sequences(self) -> Sequence[Mapping[str, Any]]:
         """Return the sequences' values."""
         return list(json.loads(self.files["sequences.json"]))
@@ -128,6 +132,35 @@ def set_sequences(
         value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
         there = f" WHERE pg_catalog.to_regclass({name}) IS NOT NULL" if tolerant else ""
         connection.execute(f"SELECT pg_catalog.setval({name}, {value}, {called}){there}".encode())
+
+
+def describe_large_objects(
+    connection: psycopg.Connection[Any], objects: Sequence[Mapping[str, Any]], *, portable: bool
+) -> None:
+    """Give large objects their owner and privileges, unless the restore leaves them out, and their comment.
+    Within the caller's transaction.
+    """
+    for one in objects:
+        name = f"LARGE OBJECT {int(one['oid'])}"
+        statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(one['owner'])}"]
+        if one["privileges"] is not None and not portable:
+            statements.append(f"REVOKE ALL ON {name} FROM {quote_name(one['owner'])}")
+            statements += [
+                f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+                + (" WITH GRANT OPTION" if grantable else "")
+                for role, privilege, grantable in one["privileges"]
+            ]
+        if one["comment"]:
+            statements.append(f"COMMENT ON {name} IS {quote_literal(one['comment'])}")
+        if statements:
+            connection.execute("; ".join(statements).encode())
+
+
+def _word(privilege: str) -> str:
+    """Return a privilege's name, which a bundle says, only where it is one word."""
+    if not privilege.isalpha():
+        raise DamageError("schema/large-objects.json", expected="a privilege", found=privilege)
+    return privilege
 
 
 def target_error(error: BaseException, where: str) -> MoveoutError | SourceError:
