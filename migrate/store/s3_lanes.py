@@ -15,10 +15,11 @@ import hmac
 import socket
 import ssl
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -117,45 +118,66 @@ class Signer:
 
     def __init__(self, credentials: Any, region: str, host: str) -> None:
         self._credentials, self._region, self._host = credentials, region, host
-        self._key_of: tuple[str, str, bytes] = ("", "", b"")
+        self._second = 0
+        self._known: dict[tuple[tuple[str, str], ...], _Constant] = {}
 
     def get(self, path: str, headers: Headers, query: str = "") -> bytes:
         """Return the bytes of a GET. ``path`` and ``query`` are encoded already, ``query`` in order."""
+        amz, others = [], ""
+        for name, value in headers.items():
+            if name.startswith("x-amz-"):
+                amz.append((name, value))
+            else:
+                others += f"{name}: {value}\r\n"
+        constant = self._constant(tuple(amz))
+        digest = hashlib.sha256(f"GET\n{path}\n{query}\n{constant.canonical}".encode()).hexdigest()
+        signature = hmac.digest(constant.key, (constant.to_sign + digest).encode(), "sha256").hex()
+        target = f"{path}?{query}" if query else path
+        return f"GET {target} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
+
+    def _constant(self, amz: tuple[tuple[str, str], ...]) -> _Constant:
+        """Return what all requests of one second with these headers have in common."""
+        second = int(time.time())
+        known = self._known
+        if second != self._second:
+            known = self._known = {}
+            self._second = second
+        found = known.get(amz)
+        if found is None:
+            found = known[amz] = self._compose(amz, second)
+        return found
+
+    def _compose(self, amz: tuple[tuple[str, str], ...], second: int) -> _Constant:
         frozen = self._credentials.get_frozen_credentials()
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        day = now[:8]
-        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now}
-        signed |= {name: value for name, value in headers.items() if name.startswith("x-amz-")}
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
+        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
         if frozen.token:
             signed["x-amz-security-token"] = frozen.token
         names = sorted(signed)
         lines = "".join(f"{name}:{signed[name]}\n" for name in names)
         listed = ";".join(names)
-        canonical = f"GET\n{path}\n{query}\n{lines}\n{listed}\n{_UNSIGNED}"
-        scope = f"{day}/{self._region}/s3/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        to_sign = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
-        key = self._key(day, frozen.secret_key)
-        signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
-        others = "".join(
-            f"{name}: {value}\r\n" for name, value in headers.items() if not name.startswith("x-amz-")
+        scope = f"{now[:8]}/{self._region}/s3/aws4_request"
+        key = f"AWS4{frozen.secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        return _Constant(
+            canonical=f"{lines}\n{listed}\n{_UNSIGNED}",
+            to_sign=f"AWS4-HMAC-SHA256\n{now}\n{scope}\n",
+            key=key,
+            head="".join(f"{name}: {signed[name]}\r\n" for name in names)
+            + f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
+            f"SignedHeaders={listed}, Signature=",
         )
-        own = "".join(f"{name}: {signed[name]}\r\n" for name in names)
-        target = f"{path}?{query}" if query else path
-        return (
-            f"GET {target} HTTP/1.1\r\n{own}{others}"
-            f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
-            f"SignedHeaders={listed}, Signature={signature}\r\n\r\n"
-        ).encode()
 
-    def _key(self, day: str, secret: str) -> bytes:
-        known_day, known_secret, key = self._key_of
-        if (known_day, known_secret) != (day, secret):
-            key = f"AWS4{secret}".encode()
-            for part in (day, self._region, "s3", "aws4_request"):
-                key = hmac.digest(key, part.encode(), "sha256")
-            self._key_of = (day, secret, key)
-        return key
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """The ends of the canonical request, of the string to sign and of the request itself, and the key."""
+
+    canonical: str
+    to_sign: str
+    key: bytes
+    head: str
 
 
 class _Lane:

@@ -52,7 +52,8 @@ class FileWriter(io.RawIOBase):
         self._executor = executor
         self._own_executor: ThreadPoolExecutor | None = None
         self._hash = hashlib.sha256()
-        self._buffer = bytearray()
+        self._pieces: list[bytes | memoryview] = []
+        self._held = 0
         self._upload: str | None = None
         self._parts: Parts = []
         self._pending: deque[Future[Part]] = deque()
@@ -93,16 +94,17 @@ class FileWriter(io.RawIOBase):
         """Take all of ``data``."""
         if self._ended:
             raise ValueError(f"{self.key} is closed")
-        with memoryview(data) as given, given.cast("B") as view:
-            size = view.nbytes
-            self._hash.update(view)
-            done = 0
-            while done < size:
-                if len(self._buffer) == self._part_bytes:
-                    self._send()
-                room = self._part_bytes - len(self._buffer)
-                self._buffer += view[done : done + room]
-                done += min(room, size - done)
+        # What is immutable is kept as it is: each copy of all bytes would hold up all other threads.
+        view = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data).cast("B")))
+        self._hash.update(view)
+        done, size = 0, view.nbytes
+        while done < size:
+            if self._held == self._part_bytes:
+                self._send()
+            piece = view[done : done + self._part_bytes - self._held]
+            self._pieces.append(piece)
+            self._held += len(piece)
+            done += len(piece)
         self.size_bytes += size
         return size
 
@@ -124,7 +126,7 @@ class FileWriter(io.RawIOBase):
             with suppress(BaseException):
                 future.result()
         self._pending.clear()
-        self._buffer.clear()
+        self._take()
         self._release()
         if self._upload is not None:
             upload, self._upload = self._upload, None
@@ -161,11 +163,10 @@ class FileWriter(io.RawIOBase):
 
     def _complete(self) -> FileInfo:
         if self._upload is None:
-            data = bytes(self._buffer)
-            self._buffer.clear()
+            data = self._take()
             self.crc64nvme = crc64nvme(data)
             return self._store.put(self.key, data, sha256=self._promised or self.sha256)
-        if self._buffer:
+        if self._held:
             self._send()
         while self._pending:
             self._collect()
@@ -175,7 +176,7 @@ class FileWriter(io.RawIOBase):
         return info
 
     def _send(self) -> None:
-        """Hand the full buffer over to be uploaded; waits while too many are under way."""
+        """Hand what is held over to be uploaded; waits while too many parts are under way."""
         if self._upload is None:
             self._upload = self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
         number = len(self._parts) + len(self._pending) + 1
@@ -183,10 +184,16 @@ class FileWriter(io.RawIOBase):
             raise UsageError(f"{self.key}: more than {MAX_PARTS} parts of {self._part_bytes} bytes")
         while len(self._pending) >= IN_FLIGHT:
             self._collect()
-        data, self._buffer = bytes(self._buffer), bytearray()
+        data = self._take()
         if self._executor is None:
             self._executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix="moveout-write")
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
+
+    def _take(self) -> bytes:
+        """Return what is held and hold nothing."""
+        data = b"".join(self._pieces)
+        self._pieces, self._held = [], 0
+        return data
 
     def _put_part(self, upload: str, number: int, data: bytes) -> Part:
         part = self._store.put_part(self.key, upload, number, data)
