@@ -33,6 +33,7 @@ VERBS = {
     "grant": "grant",
     "receive": "handover",
     "acknowledge": "handover",
+    "audit": "audit",
     "clock": "clock",
     "erase": "erase",
     "prove": "proof",

@@ -1,0 +1,103 @@
+"""``moveout audit``: samples that were drawn after the seal, and what they show."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.bundle import layout
+from migrate.cli import app
+from migrate.cli.findings import draw_findings
+from migrate.cli.hold import PlaceWord
+from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.options import CaseFile, known_place
+from migrate.cli.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.sources import load_case
+from migrate.custody import audit, signing
+from migrate.custody.audit import Audited, Question
+from migrate.errors import OK, DamageError, UsageError
+from migrate.store import open_place
+
+_SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A signed audit."""
+
+    place: str
+    done: Audited
+
+    @property
+    def exit_code(self) -> int:
+        """6 with any finding."""
+        return DamageError.exit_code if self.done.findings else OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the document."""
+        return {"place": self.place, "audit": self.done.document.key, **self.done.document.value}
+
+    def draw(self, console: Console) -> None:
+        """Say what the samples show."""
+        console.print(Text(self.done.document.about, style="bold red" if self.done.findings else ""))
+        if self.done.known:
+            console.print(
+                f"{self.done.known:,} samples were of items that the bundle itself says are not in it"
+            )
+        if self.done.findings:
+            draw_findings(console, self.done.findings)
+        console.print(f"Signed: {self.done.document.key}")
+
+
+@verb(app, "audit")
+def audit_command(
+    session: Session,
+    words: PlaceWord = None,
+    *,
+    confidence: Annotated[float, typer.Option(help="How sure one wants to be, below 1.")] = 0.99,
+    loss: Annotated[float, typer.Option(help="That less than this share is damaged.")] = 0.001,
+    seed: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="Draw what an earlier audit drew; by chance unless told."),
+    ] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    signers: Signers = None,
+) -> Result:
+    """Draw samples of a signed bundle by a seed that nobody knew, check their bytes, and sign the result."""
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    place = known_place(words, loaded)
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    trust = load_trust(signers, loaded)
+    known = dict.fromkeys(
+        [*(trust.names if trust else ()), *signing.signatures(store).of(layout.TAG_MANIFEST)]
+    )
+    done = audit.audit(
+        store,
+        Question(confidence, loss),
+        signer,
+        list(known),
+        seed=_seed(seed),
+        workers=session.workers(default=TRANSFER_WORKERS),
+        progress=session.progress,
+    )
+    return Result(store.place, done)
+
+
+def _seed(text: str | None) -> bytes:
+    if text is None:
+        return secrets.token_bytes(_SEED_BYTES)
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != _SEED_BYTES:
+        raise UsageError("a seed is 64 hex digits", next_step="an audit's document has it")
+    return found

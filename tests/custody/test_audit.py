@@ -1,0 +1,113 @@
+"""Audits: as many samples as the question takes, drawn by a seed that nobody knew; damage among them is found."""
+
+import io
+import re
+from hashlib import sha256
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.bundle import layout
+from migrate.case import Endpoint
+from migrate.cli.sources import open_sources
+from migrate.custody import audit, documents, log
+from migrate.custody.audit import Question, draw
+from migrate.custody.tree import plant
+from migrate.errors import UsageError
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from tests.cli.conftest import call
+
+ROOT = "ab" * 32
+
+
+def test_the_number_of_samples_is_that_of_the_question():
+    assert Question(0.99, 0.001).samples == 4603
+    assert Question(0.95, 0.01).samples == 299
+    for wrong in (Question(1, 0.1), Question(0.9, 0), Question(2, 0.1)):
+        with pytest.raises(UsageError):
+            _ = wrong.samples
+
+
+def test_a_draw_is_the_same_again_for_the_same_seed_and_spread_over_all():
+    drawn = draw(b"s" * 32, ROOT, 10**6, 4603)
+    assert drawn == draw(b"s" * 32, ROOT, 10**6, 4603)
+    assert drawn != draw(b"t" * 32, ROOT, 10**6, 4603)
+    assert drawn != draw(b"s" * 32, "cd" * 32, 10**6, 4603)
+    tenths = [sum(number // 10**5 == tenth for number in drawn) for tenth in range(10)]
+    assert min(tenths) > 350
+    assert draw(b"s" * 32, ROOT, 7, 100) == list(range(7))
+
+
+@pytest.fixture
+def bundle(minio, bucket, tmp_path, provider):
+    """A real bundle: packs, and one large object."""
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    for number in range(60):
+        client.put_object(Bucket=bucket, Key=f"p/{number:02d}", Body=b"%d" % number * 99)
+    client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))
+    place = open_place(str(tmp_path / "bundle"))
+    with open_sources({"media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}) as opened:
+        assert export(opened, place, workers=2, progress=Silent()).complete
+    plant(place, [provider])
+    return place
+
+
+def look(place, provider, question, seed=b"s" * 32):
+    return audit.audit(place, question, provider, [provider.public], seed=seed, workers=2, progress=Silent())
+
+
+def test_all_is_whole_and_the_result_is_signed(bundle, provider):
+    done = look(bundle, provider, Question(0.99, 0.1))
+    assert (done.items, done.samples, done.findings) == (61, 44, [])
+    assert "less than 0.1" in done.document.about
+    (kept,), findings = documents.read_all(bundle, "audit")
+    assert (kept.value["seed"], kept.signers, findings) == ((b"s" * 32).hex(), [provider.public], [])
+    assert log.read(bundle).entries[-1].what.event == "audited"
+    assert (
+        look(bundle, provider, Question(0.999999, 0.001)).document.about
+        == "Audit of all 61 items: each is whole"
+    )
+
+
+def test_a_damaged_object_is_found_when_it_is_drawn(bundle, provider):
+    key = "data/media/packs/pack-000000.tar"
+    data = bundle.read(key)
+    at = data.index(b"77" * 20)
+    bundle.put(key, data[:at] + b"x" + data[at + 1 :])
+    done = look(bundle, provider, Question(0.999999, 0.001))
+    assert ["'p/07'" in one.key or "'p/7" in one.key for one in done.findings] == [True]
+    assert done.document.about.startswith("AUDIT WITH 1 FINDINGS")
+    bundle.delete(key)
+    assert len(look(bundle, provider, Question(0.999999, 0.001)).findings) == 60
+
+
+def test_an_index_that_was_changed_is_found_by_the_signed_root(bundle, provider):
+    """Whoever drops an item from the index as well does not get away with it."""
+    key = "data/media/index/objects-000000.parquet"
+    table = pq.read_table(io.BytesIO(bundle.read(key)))
+    out = io.BytesIO()
+    pq.write_table(table.slice(1), out)
+    bundle.put(key, out.getvalue())
+    size = len(bundle.read(key))
+    files = bundle.read(layout.FILES).splitlines(keepends=True)
+    at = next(number for number, line in enumerate(files) if key.encode() in line)
+    files[at] = re.sub(rb'"size_bytes":[0-9]+', b'"size_bytes":%d' % size, files[at])
+    bundle.put(layout.FILES, b"".join(files))
+    tags = bundle.read(layout.TAG_MANIFEST).decode()
+    old = next(line for line in tags.splitlines() if line.endswith(layout.FILES))
+    bundle.put(layout.TAG_MANIFEST, tags.replace(old[:64], sha256(b"".join(files)).hexdigest()).encode())
+    found = {one.key: one.what for one in look(bundle, provider, Question(0.9, 0.1)).findings}
+    assert found == {layout.CHECKPOINT: "is of another seal of the bundle"}
+
+
+def test_the_command(bundle, make_key):
+    place, key = bundle.place.removeprefix("file://"), make_key.path_of("provider")
+    assert call("sign", place, "--key", key).code == 0
+    done = call("audit", place, "--key", key, "--confidence", "0.9", "--loss", "0.1", "--json")
+    assert (done.code, done.json["result"]["samples"]) == (0, 22), done.err
+    again = call("audit", place, "--key", key, "--seed", done.json["result"]["seed"])
+    assert again.code == 0
+    assert call("audit", place, "--key", key, "--seed", "12").code == 2
