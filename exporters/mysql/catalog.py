@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +38,6 @@ WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SE
 """
 
 
-_SIZED = re.compile(r"(?:var)?char\((\d+)\)")
-_LONG_TYPES = ("text", "mediumtext", "longtext", "json")
-_LONG_CHARACTERS = 2000
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column as it is exported."""
@@ -59,27 +53,8 @@ class Column:
 
     @property
     def value(self) -> str:
-        """SQL for the text of the value, NULL for NULL."""
+        """SQL for the value as it is sent."""
         return self.kind.expression(quote_name(self.name))
-
-    @property
-    def raw(self) -> bool:
-        """Whether its text can be made from the bare column by ``encode_raw``."""
-        return self.kind.name in {"text", "json", "hex"} and "zerofill" not in self.sql_type
-
-    @property
-    def long(self) -> bool:
-        """Whether a value may be so long that the server must not quote it: REPLACE moves the rest at every hit."""
-        sized = _SIZED.match(self.sql_type)
-        long = int(sized[1]) > _LONG_CHARACTERS if sized else self.sql_type.startswith(_LONG_TYPES)
-        return self.raw and self.kind.name != "hex" and long
-
-    @property
-    def text(self) -> str:
-        """SQL for its part of the line. NULL, where it is nullable, is nothing; a NULL that comes of anything else
-        makes the whole line NULL and is found.
-        """
-        return self.value if self.not_null else f"IF({quote_name(self.name)} IS NULL,'',{self.value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +89,6 @@ class Table:
     def transactional(self) -> bool:
         """Whether the snapshot holds for it."""
         return self.engine.upper() in TRANSACTIONAL
-
-    @property
-    def long(self) -> bool:
-        """Whether its lines are better put together here than by the server."""
-        return any(column.long for column in self.columns)
 
     @property
     def fingerprint(self) -> str:

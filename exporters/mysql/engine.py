@@ -11,8 +11,8 @@ from exporters.mysql.connect import parse_url
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live import live_tables
 from exporters.mysql.live_rows import live_rows
-from exporters.relational.lines import csv_values
-from exporters.relational.parquet import READ_ERRORS, column_names, open_part, tally_part, texts_of
+from exporters.mysql.render import readable_values, tally_part, texts_of
+from exporters.relational.parquet import READ_ERRORS, batches_of, column_names, open_part
 from exporters.tally import Advance, Tally
 
 
@@ -29,7 +29,8 @@ class MysqlEngine:
 
     def tally_part(self, file: Any, rows: int) -> Tally:
         """Render the part back to the server's text."""
-        return tally_part(file, rows)
+        del rows
+        return tally_part(file)
 
     def live_rows(self, url: str, *, password: str | None) -> AbstractContextManager[LiveRows]:
         """Open the database under one snapshot."""
@@ -40,12 +41,12 @@ class MysqlEngine:
         return column_names(open_part(file), generated=True)
 
     def part_texts(self, file: Any) -> Iterator[Texts]:
-        """Render the part back to the server's lines."""
-        return texts_of(open_part(file))
+        """Render the part back to the server's text."""
+        return map(texts_of, batches_of(open_part(file)))
 
     def split(self, text: bytes) -> list[bytes | None]:
-        """Return the values of a CSV line."""
-        return csv_values(text)
+        """Return the values, those that are no characters in hexadecimal."""
+        return readable_values(text)
 
     def label(self, schema: str, name: str) -> str:
         """Return the quoted name; databases' own names are the target's affair."""

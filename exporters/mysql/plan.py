@@ -83,19 +83,7 @@ def where_clause(table: Table, keys: Range) -> str:
     return " WHERE " + " AND ".join(conditions)
 
 
-def line_select(table: Table, keys: Range = (None, None)) -> str:
-    """Return the query whose one column is the row's line."""
-    parts = ",',',".join(column.text for column in table.columns)
-    return f"SELECT CONCAT({parts}) FROM {table.label}{where_clause(table, keys)}"
-
-
-def too_long_select(table: Table) -> str:
-    """Return the query for the number of rows whose line the server cannot make: they are NULL."""
-    parts = ",',',".join(column.text for column in table.columns)
-    return f"SELECT COUNT(*) FROM {table.label} WHERE CONCAT({parts}) IS NULL"
-
-
-def wide_select(table: Table, keys: Range = (None, None)) -> str:
-    """Return the query with a column a value, for lines that are too long for the server: see ``wide``."""
-    parts = ",".join(quote_name(column.name) if column.raw else column.value for column in table.columns)
-    return f"SELECT {parts} FROM {table.label}{where_clause(table, keys)}"
+def row_select(table: Table, keys: Range = (None, None)) -> str:
+    """Return the query with a column a value."""
+    values = ",".join(column.value for column in table.columns)
+    return f"SELECT {values} FROM {table.label}{where_clause(table, keys)}"

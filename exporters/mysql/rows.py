@@ -1,55 +1,60 @@
-"""One chunk of rows: lines from a session, Parquet parts out; and lines only, for digests of what lives in a server."""
+"""One chunk of rows: packets from a session, Parquet parts out; and digests only, of what lives in a server.
+
+The text of a row is the payload of its packet, as it came: see ``render``.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from exporters.base import Sink
-from exporters.mysql.catalog import Column, Table
-from exporters.mysql.feed import Encode, Feed, LineTooLongError
-from exporters.mysql.plan import Range, line_select, wide_select
-from exporters.relational.blocks import Stream, tally_stream
-from exporters.relational.chunk import Copied, copy_chunk
+from exporters.errors import SourceError
+from exporters.mysql.catalog import Table
+from exporters.mysql.columns import columns_of
+from exporters.mysql.feed import Feed
+from exporters.mysql.plan import Range, row_select
+from exporters.mysql.render import texts_of
+from exporters.mysql.types import TOO_LONG
+from exporters.relational.blocks import OnColumns
+from exporters.relational.chunk import Copied, copy_columns
 from exporters.relational.layout import Layout
-from exporters.tally import Advance, Tally
-
-_Result = TypeVar("_Result")
+from exporters.tally import Advance, Tally, tally_texts
 
 
 def export_rows(feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str) -> Copied:
     """Export the rows of an interval. Raises ``SourceError``."""
-    return _either(feed, table, keys, lambda stream: copy_chunk(stream, layout, sink, stem))
+    return copy_columns(lambda take: _read(feed, table, keys, take), layout, sink, stem, texts_of)
 
 
 def tally_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
-    """Return rows and digest of an interval."""
-    return _either(feed, table, keys, lambda stream: tally_stream(stream, advance)[0])
+    """Return rows and digest of an interval. Raises ``SourceError``."""
+    total = Tally()
+
+    def take(rows: list[bytes]) -> None:
+        nonlocal total
+        total += tally_texts(rows)
+        if advance is not None:
+            advance(len(rows), sum(map(len, rows)))
+
+    feed.rows(row_select(table, keys), take)
+    return total
 
 
-def _either(feed: Feed, table: Table, keys: Range, work: Callable[[Stream], _Result]) -> _Result:
-    """Do the work with lines of the server's making, or, where one would be too long for it, of ours. Both are the same
-    lines.
-    """
-    if not table.long:
-        with contextlib.suppress(LineTooLongError):
-            return work(lambda take: feed.copy(line_select(table, keys), take))
-    encoders = encoders_of(table.columns)
-    return work(lambda take: feed.copy_wide(wide_select(table, keys), encoders, take))
+def _read(feed: Feed, table: Table, keys: Range, take: OnColumns) -> int:
+    kinds = [column.kind for column in table.columns]
+    types = [pa.string() if kind.plain and not kind.direct else pa.binary() for kind in kinds]
+    charsets = [i for i, kind in enumerate(kinds) if kind.name == "charset"]
 
+    def taken(rows: list[bytes]) -> None:
+        columns = columns_of(rows, types)
+        for i in charsets:
+            if pc.any(pc.equal(columns[i], TOO_LONG.encode()), min_count=0).as_py():
+                raise SourceError(
+                    f"{table.label}: a value of {table.columns[i].name} is longer than the server's max_allowed_packet"
+                    " in UTF-8",
+                    next_step="Raise max_allowed_packet on the server, then give the command again.",
+                )
+        take(columns, rows)
 
-def encoders_of(columns: Sequence[Column]) -> list[Encode]:
-    """Return what makes a value's part of the line, column by column."""
-    return [
-        (_hexadecimal if column.kind.name == "hex" else _quoted) if column.raw else bytes
-        for column in columns
-    ]
-
-
-def _quoted(value: bytes) -> bytes:
-    return b'"' + value.replace(b'"', b'""') + b'"'
-
-
-def _hexadecimal(value: bytes) -> bytes:
-    return b"\\x" + value.hex().upper().encode()
+    return feed.rows(row_select(table, keys), taken)

@@ -1,14 +1,16 @@
 """How each SQL type becomes an Arrow type, and the exact text of its values.
 
-The text of a row is a CSV line that the server puts together: NULL is nothing, what may need quotes always has them.
-Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
+The server sends the text of every value by itself; the row's text is the CSV line of them: NULL is nothing, what may
+need quotes always has them. Why the text of each kind determines the value, and the value the text (settings as in
+``connect.PINNED``):
 
 ``int`` decimal digits (ZEROFILL and BIT by adding 0). ``decimal`` exactly ``s`` digits after the point. ``year`` four
 digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of a second;
 zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``
 the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six
-digits. ``hex`` bytes. ``text``, ``json`` the characters in UTF-8. ``charset`` characters of a charset that UTF-8
-might not give back: compared in the server, and bytes in hexadecimal where they would not come back.
+digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the characters in UTF-8.
+``charset`` characters of a charset that UTF-8 might not give back: compared in the server, and bytes in hexadecimal
+where they would not come back.
 """
 
 from __future__ import annotations
@@ -48,17 +50,8 @@ class SqlType:
         return self.name in GEOMETRIES
 
 
-def quoted(expression: str) -> str:
-    """Return SQL for the CSV text of a character expression that is not NULL."""
-    return f"""CONCAT('"',REPLACE({expression},'"','""'),'"')"""
-
-
-def _utf8(column: str, charset: str) -> str:
-    return column if charset in {"utf8mb4", "utf8mb3", "utf8"} else f"CONVERT({column} USING utf8mb4)"
-
-
-def _hex(column: str) -> str:
-    return f"CONCAT('\\x',HEX({column}))"
+TOO_LONG = "\\x!"
+"""What stands for a value whose text would be longer than the server's max_allowed_packet."""
 
 
 def _plus_zero(column: str) -> str:
@@ -70,14 +63,17 @@ def _times_one(column: str) -> str:
 
 
 def _checked(charset: str) -> Callable[[str], str]:
-    """Characters where they come back as the same bytes, are UTF-8 and do not look like hexadecimal; else bytes."""
+    """Characters where they come back as the same bytes, are UTF-8 and do not look like hexadecimal; else bytes. Where
+    the server makes NULL of either, because it is too long, ``TOO_LONG``.
+    """
     surrogates = " AND HEX({}) NOT REGEXP '^(..)*ED[AB]'" if charset in _WIDE else ""
 
     def expression(column: str) -> str:
         utf8 = f"CONVERT({column} USING utf8mb4)"
         back = f"CONVERT({utf8} USING {charset})"
         same = f"CAST({column} AS BINARY) <=> CAST({back} AS BINARY) AND LEFT({utf8},2) <> '\\x'"
-        return f"IF({same}{surrogates.format(utf8)},{quoted(utf8)},CONCAT('\"\\x',HEX({column}),'\"'))"
+        text = f"IF({same}{surrogates.format(utf8)},{utf8},CONCAT('\\x',HEX({column})))"
+        return f"IF({column} IS NULL,NULL,COALESCE({text},'{TOO_LONG}'))"
 
     return expression
 
@@ -114,7 +110,7 @@ def kind_of(sql_type: SqlType) -> Kind:
         stored = pa.float32() if name == "float" else pa.float64()
         return Kind(f"mysql{name}", pa.string(), stored, compared=True, expression=_times_one)
     if name in _BYTES:
-        return Kind("hex", pa.string(), pa.binary(), expression=_hex)
+        return Kind("hex", pa.string(), pa.binary(), direct=True)
     if name == "decimal":
         return _decimal(sql_type)
     if name == "enum" and _EMPTY_LABEL.search(sql_type.full):
@@ -134,8 +130,8 @@ def _decimal(sql_type: SqlType) -> Kind:
             pa.string(),
             pa.string(),
             plain=False,
-            quoted=True,
-            expression=lambda c: quoted(expression(c)),
+            characters=True,
+            expression=expression,
         )
     stored = pa.decimal128(sql_type.precision, sql_type.scale)
     return Kind("decimal", stored, stored, expression=expression)
@@ -145,17 +141,14 @@ def _text(sql_type: SqlType) -> Kind:
     charset = sql_type.charset or "utf8mb4"
     if sql_type.name == "json" or (sql_type.json and charset in SAFE_CHARSETS):
         stored = pa.json_(pa.string())
-        return Kind(
-            "json", pa.string(), stored, plain=False, quoted=True, expression=lambda c: quoted(_utf8(c, ""))
-        )
+        return Kind("json", pa.string(), stored, plain=False, characters=True)
     if charset in SAFE_CHARSETS:
         return Kind(
             "text",
             pa.string(),
             pa.string(),
             plain=False,
-            quoted=True,
-            expression=lambda c: quoted(_utf8(c, charset)),
+            characters=True,
         )
     return Kind(
         "charset",
@@ -163,7 +156,7 @@ def _text(sql_type: SqlType) -> Kind:
         pa.string(),
         compared=True,
         plain=False,
-        quoted=True,
+        characters=True,
         expression=_checked(charset),
     )
 
@@ -192,6 +185,6 @@ def _unknown() -> Kind:
         pa.string(),
         pa.string(),
         plain=False,
-        quoted=True,
-        expression=lambda c: quoted(f"CONVERT({c} USING utf8mb4)"),
+        characters=True,
+        expression="CONVERT({} USING utf8mb4)".format,
     )

@@ -1,8 +1,10 @@
-"""Blocks of lines: what the engines' feeds hand over."""
+"""Blocks of rows: what the engines' feeds hand over, as lines of text or by columns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
 
 from exporters.relational.digest import tally_block
 from exporters.tally import Advance, Tally
@@ -11,6 +13,11 @@ OnBlock = Callable[[bytes], None]
 """Called with whole lines, each ended by a newline."""
 Stream = Callable[[OnBlock], int]
 """Delivers rows as blocks; returns how many the server says they are."""
+
+OnColumns = Callable[[Sequence[pa.Array], Sequence[bytes]], None]
+"""Called with rows: the texts of every column's values, string or binary, NULL for NULL; and the texts of the rows."""
+ColumnStream = Callable[[OnColumns], int]
+"""Delivers rows by columns; returns how many the server says they are."""
 
 BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.relational.blocks import BLOCK_BYTES, Stream
+from exporters.relational.blocks import BLOCK_BYTES, ColumnStream, Stream
 from exporters.relational.digest import split_lines
 from exporters.relational.layout import Layout, Typed
-from exporters.relational.parse import parse_block, parse_exactly
+from exporters.relational.parse import parse_block, parse_columns, parse_exactly
 from exporters.relational.parts import Part, PartWriter
 from exporters.relational.render import joined, lines_of
 from exporters.tally import Tally, tally_empty_rows, tally_texts
 
+Render = Callable[[pa.RecordBatch], Sequence[bytes]]
+"""Makes the texts of rows again."""
 _PROVED_ROWS = 2000
 
 
@@ -34,32 +38,102 @@ def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
     column that the file has not). Raises ``SourceError`` if the server's count of rows is another.
     """
     with PartWriter(layout, sink, stem) as writer:
-        blocks = _Blocks(layout, writer)
+        rows = _Rows(layout, writer, _lines)
+        blocks = _Blocks(rows)
         said = stream(blocks.add)
         blocks.flush()
-        if not layout.columns:
-            writer.add_empty_rows(said)
-            blocks.tally = tally_empty_rows(said)
-        rows = blocks.tally.rows
-        if rows != said:
+        rows.check(said)
+    return rows.copied()
+
+
+def copy_columns(stream: ColumnStream, layout: Layout, sink: Sink, stem: str, render: Render) -> Copied:
+    """The same for rows that come by columns. ``render`` makes the texts of rows again."""
+    with PartWriter(layout, sink, stem) as writer:
+        rows = _Rows(layout, writer, render)
+
+        def take(columns: Sequence[pa.Array], texts: Sequence[bytes]) -> None:
+            typed = parse_columns(columns, layout)
+            size = sum(map(len, texts))
+            rows.add(typed, texts, size, lambda: parse_columns(columns, layout, exactly=True))
+
+        rows.check(stream(take))
+    return rows.copied()
+
+
+def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:
+    return split_lines(joined(lines_of(batch)))
+
+
+class _Rows:
+    """Proves, tallies and writes typed rows whose texts are known."""
+
+    def __init__(self, layout: Layout, writer: PartWriter, render: Render) -> None:
+        self.layout = layout
+        self._render = render
+        self._writer = writer
+        self._checked = False
+        self._text_bytes = 0
+        self._tally = Tally()
+
+    def add(self, typed: Typed, texts: Sequence[bytes], text_bytes: int, slow: Callable[[], Typed]) -> None:
+        """Take rows; ``slow`` types them again with more care."""
+        if typed.rows != len(texts):
             raise SourceError(
-                f"{stem}: the server sent {said} rows, {rows} arrived",
+                f"{len(texts)} lines were parsed as {typed.rows} rows",
+                next_step="Please report the table's definition.",
+            )
+        if not self._checked:
+            typed = self._proved(typed, slow, texts)
+            self._checked = True
+        self._text_bytes += text_bytes
+        self._tally += tally_texts(texts)
+        self._writer.add(typed, text_bytes)
+
+    def _proved(self, typed: Typed, slow: Callable[[], Typed], texts: Sequence[bytes]) -> Typed:
+        """Return ``typed`` if its first rows render to their texts again, else what the slow way makes of them.
+
+        Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
+        argument in ``types`` for the kinds that are not compared value by value; ``verify --level full`` renders
+        everything.
+        """
+        if self._renders(typed, texts):
+            return typed
+        exact = slow()
+        if not self._renders(exact, texts):
+            raise SourceError(
+                "rows do not come out of Parquet as they went in",
+                next_step="Please report the table's definition; nothing of it was written.",
+            )
+        return exact
+
+    def _renders(self, typed: Typed, texts: Sequence[bytes]) -> bool:
+        batch = self.layout.batch(typed, frozenset(typed.sides))[:_PROVED_ROWS]
+        return list(self._render(batch)) == texts[:_PROVED_ROWS]
+
+    def check(self, said: int) -> None:
+        """Raise ``SourceError`` unless as many rows came as the server says it sent."""
+        if not self.layout.columns:
+            self._writer.add_empty_rows(said)
+            self._tally = tally_empty_rows(said)
+        if self._tally.rows != said:
+            raise SourceError(
+                f"{self._writer.stem}: the server sent {said} rows, {self._tally.rows} arrived",
                 next_step="Give the same command again; if it stays so, please report it.",
             )
-    return Copied(rows, blocks.text_bytes, blocks.tally.digest, writer.parts(), writer.exact())
+
+    def copied(self) -> Copied:
+        """Return what it came to, once all is written."""
+        tally, writer = self._tally, self._writer
+        return Copied(tally.rows, self._text_bytes, tally.digest, writer.parts(), writer.exact())
 
 
 class _Blocks:
-    """Collects pieces until a block is worth parsing."""
+    """Collects pieces of text until a block is worth parsing."""
 
-    def __init__(self, layout: Layout, writer: PartWriter) -> None:
-        self._layout = layout
-        self._writer = writer
+    def __init__(self, rows: _Rows) -> None:
+        self._rows = rows
         self._pieces: list[bytes] = []
         self._size = 0
-        self._checked = False
-        self.text_bytes = 0
-        self.tally = Tally()
 
     def add(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -73,43 +147,9 @@ class _Blocks:
             return
         block = b"".join(self._pieces)
         self._pieces.clear()
-        self.text_bytes += self._size
         self._size = 0
-        layout = self._layout
-        if not layout.columns:
-            return
-        typed = parse_block(block, layout)
-        lines = split_lines(block, typed.rows)
-        if not self._checked:
-            typed = _proved(typed, block, lines, layout)
-            self._checked = True
-        if typed.rows != len(lines):
-            raise SourceError(
-                f"{len(lines)} lines were parsed as {typed.rows} rows",
-                next_step="Please report the table's definition.",
-            )
-        self.tally += tally_texts(lines)
-        self._writer.add(typed, len(block))
-
-
-def _proved(typed: Typed, block: bytes, lines: Sequence[bytes], layout: Layout) -> Typed:
-    """Return ``typed`` if its first rows render to their lines again, else what the slow way makes of the block.
-
-    Done at the beginning of every chunk, against a mistake about a whole column. All other values rest on the
-    argument in ``types`` for the kinds that are not compared value by value; ``verify --level full`` renders
-    everything.
-    """
-    if _renders(typed, lines, layout):
-        return typed
-    exact = parse_exactly(block, layout)
-    if not _renders(exact, lines, layout):
-        raise SourceError(
-            "rows do not come out of Parquet as they went in",
-            next_step="Please report the table's definition; nothing of it was written.",
-        )
-    return exact
-
-
-def _renders(typed: Typed, lines: Sequence[bytes], layout: Layout) -> bool:
-    batch = layout.batch(typed, frozenset(typed.sides))[:_PROVED_ROWS]
-    return split_lines(joined(lines_of(batch))) == lines[:_PROVED_ROWS]
+        layout = self._rows.layout
+        if layout.columns:
+            typed = parse_block(block, layout)
+            lines = split_lines(block, typed.rows)
+            self._rows.add(typed, lines, len(block), lambda: parse_exactly(block, layout))

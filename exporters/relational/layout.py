@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.relational.render import EXACT_OF, GENERATED, KIND, PLAIN, QUOTED
+from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, PLAIN
 from exporters.relational.types import Kind
 
 
@@ -64,7 +64,7 @@ class Layout:
             while name in taken:
                 name += "$"
             taken.add(name)
-            as_bytes = column.kind.quoted or pa.types.is_binary(column.kind.parsed)
+            as_bytes = column.kind.characters or pa.types.is_binary(column.kind.parsed)
             text = pa.binary() if as_bytes else pa.string()
             sides.append(pa.field(name, text, metadata={EXACT_OF: column.name.encode()}))
         return Layout(tuple(columns), tuple(_field(column) for column in columns), tuple(sides))
@@ -83,8 +83,8 @@ def _field(column: Column) -> pa.Field:
     metadata = {KIND: column.kind.name, b"moveout.type": column.sql_type}
     if column.kind.plain:
         metadata[PLAIN] = "1"
-    if column.kind.quoted:
-        metadata[QUOTED] = "1"
+    if column.kind.characters:
+        metadata[CHARACTERS] = "1"
     if column.generated:
         metadata[GENERATED] = "1"
     if column.collation:

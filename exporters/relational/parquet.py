@@ -26,12 +26,17 @@ def open_part(file: Any) -> pq.ParquetFile:
     return pq.ParquetFile(file, memory_map=False, pre_buffer=False)
 
 
-def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
-    """Yield text and number of rows, a few thousand rows at a time."""
+def batches_of(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    """Yield the rows, a few thousand at a time."""
     for number in range(file.num_row_groups):
         table = file.read_row_group(number, use_threads=False)
-        for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-            yield joined(lines_of(batch, generated=generated)), batch.num_rows
+        yield from table.to_batches(max_chunksize=_BATCH_ROWS)
+
+
+def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
+    """Yield text and number of rows, a few thousand rows at a time."""
+    for batch in batches_of(file):
+        yield joined(lines_of(batch, generated=generated)), batch.num_rows
 
 
 def texts_of(file: pq.ParquetFile) -> Iterator[list[bytes]]:

@@ -59,19 +59,44 @@ def parse_exactly(block: bytes, layout: Layout) -> Typed:
     sides: dict[int, pa.Array] = {}
     parsed = _read(block, texts)
     for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
-        characters, bad = _characters(text) if column.kind.quoted else (text, None)
-        typed, side = split(column.kind.name, column.kind.stored, characters)
+        typed, side = split(column.kind.name, column.kind.stored, text)
         columns.append(typed)
-        if side is not None or bad is not None:
-            found = [one.cast(layout.sides[i].type) for one in (side, bad) if one is not None]
-            sides[i] = pc.coalesce(*found)
+        if side is not None:
+            sides[i] = side.cast(layout.sides[i].type)
     return Typed(tuple(columns), sides, len(parsed[0]))
+
+
+def parse_columns(values: Sequence[pa.Array], layout: Layout, *, exactly: bool = False) -> Typed:
+    """Type values that came by columns. Only a column with a value that its type cannot hold goes the slow
+    way; all do where ``exactly`` says so.
+    """
+    columns: list[pa.Array] = []
+    sides: dict[int, pa.Array] = {}
+    for i, (column, raw) in enumerate(zip(layout.columns, values, strict=True)):
+        typed, side = _typed(column.kind, raw, exactly=exactly)
+        columns.append(typed)
+        if side is not None:
+            sides[i] = side.cast(layout.sides[i].type)
+    return Typed(tuple(columns), sides, len(values[0]))
+
+
+def _typed(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:
+    if kind.direct:
+        return raw, None
+    text, bad = _characters(raw) if pa.types.is_binary(raw.type) else (raw, None)
+    if bad is None and not kind.compared and not exactly:
+        try:
+            return convert(kind.name, kind.stored, text), None
+        except pa.ArrowInvalid:
+            pass
+    typed, side = split(kind.name, kind.stored, text)
+    if bad is None or side is None:
+        return typed, side if bad is None else bad
+    return typed, pc.coalesce(side.cast(bad.type), bad)
 
 
 def _text_type(kind: Kind) -> pa.DataType:
     """Return what the text of a kind is parsed as, before it is typed."""
-    if kind.quoted:
-        return pa.binary()
     return kind.parsed if kind.name == "text" else pa.string()
 
 

@@ -18,7 +18,7 @@ KIND = b"moveout.kind"
 GENERATED = b"moveout.generated"
 EXACT_OF = b"moveout.exact_of"
 PLAIN = b"moveout.plain"
-QUOTED = b"moveout.quoted"
+CHARACTERS = b"moveout.characters"
 
 _SPECIAL = (b'"', b",", b"\n", b"\r")
 
@@ -42,9 +42,7 @@ def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
         field = schema.field(i)
         side = sides.get(field.name.encode())
         text = exact_text(field, batch.column(i), None if side is None else batch.column(side))
-        if _has(field, QUOTED):
-            text = _always_quoted(text)
-        elif side is not None or not _has(field, PLAIN):
+        if side is not None or not _has(field, PLAIN):
             text = _quoted(text, alone=alone)
         texts.append(text)
     line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
@@ -96,11 +94,6 @@ def _quoted(text: pa.Array, *, alone: bool) -> pa.Array:
         return text
     inner = pc.replace_substring(text, pattern=b'"', replacement=b'""') if b'"' in raw else text
     return pc.if_else(needs, pc.binary_join_element_wise(b'"', inner, b'"', b""), text)
-
-
-def _always_quoted(text: pa.Array) -> pa.Array:
-    inner = pc.replace_substring(text, pattern=b'"', replacement=b'""')
-    return pc.binary_join_element_wise(b'"', inner, b'"', b"")
 
 
 def _bool(values: pa.Array) -> pa.Array:

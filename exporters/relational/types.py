@@ -17,7 +17,9 @@ MAX_DECIMAL_DIGITS = 38
 @dataclass(frozen=True, slots=True)
 class Kind:
     """``expression`` makes the canonical SQL from a quoted column name. ``compared``: the text is parsed as a string
-    first and every value rendered back. ``plain``: its text never needs quotes in CSV; ``quoted``: it always has them.
+    first and every value rendered back. ``plain``: its text is ASCII and never needs quotes in CSV;
+    ``characters``: it is characters, which need quotes in SQL and may come in bytes that are not UTF-8. ``direct``:
+    values that come by columns are not their text but already what is stored.
     """
 
     name: str
@@ -25,5 +27,6 @@ class Kind:
     stored: pa.DataType
     compared: bool = False
     plain: bool = True
-    quoted: bool = False
+    characters: bool = False
+    direct: bool = False
     expression: Callable[[str], str] = str

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_128
 
+from exporters.relational.digest import values_of
 from exporters.tally import MODULUS, Tally, tally_texts
 
 FEW_ROWS = 8
@@ -104,7 +105,7 @@ def row_texts(columns: Sequence[Column]) -> list[bytes]:
     """Return the texts of rows, given by columns."""
     texts = [column.texts() for column in columns]
     joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, b",")
-    return list(joined.to_pylist())
+    return values_of(joined)
 
 
 def tally_columns(columns: Sequence[Column], rows: int) -> Tally:

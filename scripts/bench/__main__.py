@@ -16,8 +16,9 @@ from pathlib import Path
 from scripts.process import ServerError
 from scripts.servers import Servers, environment_for
 
-NAMES = ("objects", "transfer", "postgres", "restore", "memory")
+NAMES = ("objects", "transfer", "postgres", "restore", "mysql", "memory")
 _WITH_POSTGRES = ("postgres", "restore")
+_WITH_MARIADB = ("mysql",)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str) -> int:
-    """Run one benchmark, return its exit code; the database's needs a server that others start for themselves."""
+    """Run one benchmark, return its exit code; a database's needs a server that others start for themselves."""
     print(f"\n== {name}", flush=True)
     command = [sys.executable, "-m", f"scripts.bench.{name}"]
-    if name not in _WITH_POSTGRES:
+    if name not in _WITH_POSTGRES + _WITH_MARIADB:
         return subprocess.run(command, check=False).returncode
     with tempfile.TemporaryDirectory() as directory, Servers(Path(directory)) as servers:
-        url = servers.postgres("postgres").url
+        url = (servers.mariadb("mariadb") if name in _WITH_MARIADB else servers.postgres("postgres")).url
         return subprocess.run([*command, "--url", url], check=False, env=environment_for(servers)).returncode
 
 

@@ -68,7 +68,7 @@ def _fresh(url: str) -> Iterator[str]:
 
 def _prepare(url: str, scale: float, directory: Path) -> Path:
     """Load and export; return pg_restore."""
-    source = load(url, scale)
+    source, _ = load(url, scale)
     with psycopg.connect(source, autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone():
             for statement in _INDEXES:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporters.relational.render import EXACT_OF, GENERATED, KIND, QUOTED, exact_text
+from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, exact_text
 
 _BATCH_ROWS = 4096
 _NUMBERS = {"int", "decimal"}
@@ -46,7 +46,7 @@ def _values(batch: pa.RecordBatch) -> list[bytes]:
 
 def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
     kind = field.metadata[KIND].decode()
-    if _has(field, QUOTED):
+    if _has(field, CHARACTERS):
         text = _string(exact_text(field, values, None))
         return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
     text = exact_text(field, values, side)

@@ -1,0 +1,94 @@
+"""Export of TPC-H lineitem from MySQL or MariaDB to Parquet, beside connectorx; and its restore, beside the client's.
+
+    MYSQL_PWD=… python -m scripts.bench.mysql --url mysql://user@host:port/mysql [--scale 1] [--runs 3]
+
+Loads lineitem once (database ``moveout_bench``), then lets the tools export it by turns: see ``scripts.bench.tables``.
+``--tools restore,load`` brings it back instead: moveout from a bundle, and LOAD DATA of the same rows as one CSV file.
+The account must be allowed to set ``local_infile``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pymysql
+
+from exporters.mysql.connect import parse_url
+from scripts.bench.tables import Bench, connectorx_to, export_to, lineitem, open_source, run
+
+DATABASE = "moveout_bench"
+
+_TABLE = """
+CREATE TABLE lineitem (l_orderkey BIGINT NOT NULL, l_partkey BIGINT NOT NULL, l_suppkey BIGINT NOT NULL,
+  l_linenumber INT NOT NULL, l_quantity DECIMAL(15,2) NOT NULL, l_extendedprice DECIMAL(15,2) NOT NULL,
+  l_discount DECIMAL(15,2) NOT NULL, l_tax DECIMAL(15,2) NOT NULL, l_returnflag CHAR(1) NOT NULL,
+  l_linestatus CHAR(1) NOT NULL, l_shipdate DATE NOT NULL, l_commitdate DATE NOT NULL, l_receiptdate DATE NOT NULL,
+  l_shipinstruct CHAR(25) NOT NULL, l_shipmode CHAR(10) NOT NULL, l_comment VARCHAR(44) NOT NULL,
+  PRIMARY KEY (l_orderkey, l_linenumber)) ENGINE=InnoDB
+"""
+
+
+def _connect(url: str, database: str | None = None) -> pymysql.Connection:
+    address = parse_url(url)
+    return pymysql.connect(
+        host=address.host,
+        port=address.port,
+        user=address.user,
+        password=os.environ.get("MYSQL_PWD", ""),
+        database=database,
+        autocommit=True,
+        local_infile=True,
+        ssl_disabled=True,
+    )
+
+
+def load(url: str, scale: float) -> tuple[str, int]:
+    """Return the URL of the database with lineitem in it, made where it is not there, and its rows."""
+    with _connect(url) as connection, connection.cursor() as cursor:
+        if not cursor.execute(f"SHOW DATABASES LIKE '{DATABASE}'"):
+            _fill(cursor, DATABASE, scale)
+        cursor.execute(f"SELECT count(*) FROM {DATABASE}.lineitem")
+        (rows,) = cursor.fetchone() or (0,)
+    return f"{url.rpartition('/')[0]}/{DATABASE}", rows
+
+
+def _fill(cursor: pymysql.cursors.Cursor, database: str, scale: float) -> None:
+    cursor.execute("SET GLOBAL local_infile = 1")
+    cursor.execute("SET SESSION unique_checks = 0")
+    cursor.execute(f"CREATE DATABASE {database} CHARACTER SET utf8mb4")
+    cursor.execute(f"USE {database}")
+    cursor.execute(_TABLE)
+    with lineitem(scale) as path:
+        cursor.execute(
+            f"LOAD DATA LOCAL INFILE '{path}' INTO TABLE lineitem FIELDS TERMINATED BY ',' OPTIONALLY ENCLOSED BY '\"'"
+            " IGNORE 1 LINES"
+        )
+    cursor.execute("ANALYZE TABLE lineitem")
+
+
+def run_moveout(url: str, directory: Path) -> None:
+    """The exporter with two workers."""
+    from exporters.mysql import MysqlExporter  # noqa: PLC0415
+
+    export_to(open_source(MysqlExporter(), url), directory)
+
+
+def run_connectorx(url: str, directory: Path) -> None:
+    """connectorx takes the password in the URL."""
+    parts = urlsplit(url)
+    password = quote(os.environ.get("MYSQL_PWD", ""), safe="")
+    connectorx_to(f"mysql://{parts.username}:{password}@{parts.hostname}:{parts.port}{parts.path}", directory)
+
+
+BENCH = Bench(
+    module="scripts.bench.mysql",
+    about=__doc__.partition("\n")[0],
+    load=load,
+    tools={"moveout": run_moveout, "connectorx": run_connectorx},
+    default="moveout,connectorx",
+)
+
+if __name__ == "__main__":
+    run(BENCH)

@@ -1,0 +1,152 @@
+"""What the benchmarks of tables share: every tool in a process of its own, by turns; medians, ratios and peak memory.
+
+TPC-H lineitem comes from the wheel tpchgen-cli. Every tool writes zstd Parquet to a local directory; moveout also
+hashes its files and digests its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from exporters.base import Exporter, Source
+from exporters.bucket import Bucket
+from exporters.selection import EVERYTHING, Selection
+
+PARTITIONS = 2
+Tool = Callable[[str, Path], None]
+"""Brings the table at a URL into a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where it is not there and returns the
+    URL of its database and the number of rows. ``default``: the tools that run if nothing else is said.
+    ``environment``: variables that a tool needs besides.
+    """
+
+    module: str
+    about: str
+    load: Callable[[str, float], tuple[str, int]]
+    tools: Mapping[str, Tool]
+    default: str
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@contextmanager
+def lineitem(scale: float) -> Iterator[Path]:
+    """Make lineitem.csv, with a header, in a directory that goes away again."""
+    with tempfile.TemporaryDirectory() as directory:
+        generator = Path(sys.executable).with_name("tpchgen-cli")
+        command = [str(generator), "csv", "-s", str(scale), "--tables", "lineitem", "--output-dir", directory]
+        subprocess.run(command, check=True)
+        yield Path(directory) / "lineitem.csv"
+
+
+class NoBuckets:
+    """A host for a database, which asks for no bucket."""
+
+    def secret(self, name: str) -> str | None:
+        """Return nothing: the password comes from the environment."""
+        del name
+        return None
+
+    def selection(self) -> Selection:
+        """Everything is wanted."""
+        return EVERYTHING
+
+    def bucket(self, url: str) -> Bucket:
+        """Refuse."""
+        raise NotImplementedError(url)
+
+
+def open_source(exporter: Exporter, url: str) -> Source:
+    """Open a database as a source."""
+    return exporter.open("bench", url, NoBuckets())
+
+
+def export_to(source: Source, directory: Path, workers: int = PARTITIONS) -> None:
+    """Export to a bundle at a local place, sealed."""
+    from migrate.export import export  # noqa: PLC0415
+    from migrate.progress import Silent  # noqa: PLC0415
+    from migrate.store import open_place  # noqa: PLC0415
+
+    export([source], open_place(str(directory / "bundle")), workers=workers, progress=Silent())
+
+
+def connectorx_to(url: str, directory: Path) -> None:
+    """connectorx's read_sql with two partitions to Arrow, then pyarrow's writer with zstd: as its users do."""
+    import connectorx  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    table = connectorx.read_sql(
+        url,
+        "SELECT * FROM lineitem",
+        partition_on="l_orderkey",
+        partition_num=PARTITIONS,
+        return_type="arrow",
+    )
+    pq.write_table(table, directory / "lineitem.parquet", compression="zstd")
+
+
+def measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
+    """Run one tool in a process of its own; return seconds and peak memory."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
+        environment = {**os.environ, **bench.environment.get(tool, {})}
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+        written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
+    return dict(json.loads(done.stdout.splitlines()[-1])) | {"size_bytes": written}
+
+
+def _one(tool: Tool, url: str, directory: Path) -> None:
+    begun = time.perf_counter()
+    tool(url, directory)
+    seconds = time.perf_counter() - begun
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    print(
+        json.dumps({"seconds": seconds, "rss_mb": usage.ru_maxrss / 1024, "cpu_seconds": cpu_seconds}),
+    )
+
+
+def run(bench: Bench) -> None:
+    """Measure by turns and print a table."""
+    parser = argparse.ArgumentParser(description=bench.about)
+    parser.add_argument("--url", required=True, help="a database of a scratch server")
+    parser.add_argument("--scale", type=float, default=1)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--tools", default=bench.default)
+    parser.add_argument("--one", choices=bench.tools, help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        _one(bench.tools[options.one], options.url, options.into)
+        return
+    url, rows = bench.load(options.url, options.scale)
+    tools = options.tools.split(",")
+    runs: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
+    for _ in range(options.runs):
+        for tool in tools:
+            runs[tool].append(measure(bench, tool, url))
+    medians = {tool: statistics.median(run["seconds"] for run in runs[tool]) for tool in tools}
+    for tool in tools:
+        memory = max(run["rss_mb"] for run in runs[tool])
+        cpu = statistics.median(run["cpu_seconds"] for run in runs[tool])
+        size = runs[tool][0]["size_bytes"] / 1e6
+        print(
+            f"{tool:12s} {medians[tool]:6.2f} s  {rows / medians[tool]:9,.0f} rows/s  "
+            f"{medians[tool] / medians[tools[0]]:5.2f}x of {tools[0]}'s time  "
+            f"{cpu:6.1f} s cpu  {memory:6.0f} MB peak  {size:5.0f} MB Parquet"
+        )

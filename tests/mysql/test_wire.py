@@ -1,0 +1,117 @@
+"""Packets as they arrive, in whatever pieces, become the values that were sent."""
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporters.mysql import wire
+from exporters.mysql.columns import columns_of, value_at
+from exporters.mysql.wire import _Packets
+
+EOF = b"\xfe\0\0\x02\0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nobody_to_wait_for():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "PAUSE_SECONDS", 0)
+        yield
+
+
+def length_encoded(value: bytes | None) -> bytes:
+    """MySQL's documentation of the protocol, "Length-Encoded String"."""
+    if value is None:
+        return b"\xfb"
+    size = len(value)
+    if size < 251:
+        return bytes([size]) + value
+    for mark, width in ((0xFC, 2), (0xFD, 3), (0xFE, 8)):
+        if size < 256**width:
+            return bytes([mark]) + size.to_bytes(width, "little") + value
+    raise AssertionError
+
+
+def packets(payload: bytes) -> bytes:
+    """A payload in packets; one of the full length is followed by another, if by an empty one."""
+    found = b""
+    while True:
+        piece, payload = payload[: 2**24 - 1], payload[2**24 - 1 :]
+        found += len(piece).to_bytes(3, "little") + b"\x01" + piece
+        if len(piece) < 2**24 - 1:
+            return found
+
+
+def reader(data: bytes, pieces: list[int]):
+    """Deliver ``data`` in pieces of these sizes, over and over; much of it in larger ones."""
+    position, turn, least = 0, 0, len(data) // 200
+
+    def read(view: memoryview) -> int:
+        nonlocal position, turn
+        size = min(len(view), max(pieces[turn % len(pieces)], least), len(data) - position)
+        view[:size] = data[position : position + size]
+        position, turn = position + size, turn + 1
+        return size
+
+    return read
+
+
+def rows_of(table: list[list[bytes | None]], pieces: list[int]) -> list[list[bytes | None]]:
+    data = b"".join(packets(b"".join(map(length_encoded, row))) for row in table) + packets(EOF)
+    found = []
+    for rows in _Packets(reader(data, pieces)).rows():
+        columns = columns_of(rows, [pa.binary()] * len(table[0]))
+        sent = table[len(found) : len(found) + len(rows)]
+        assert rows == [b"".join(map(length_encoded, row)) for row in sent]
+        found += [list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
+    return found
+
+
+values = st.one_of(
+    st.none(),
+    st.binary(max_size=20),
+    st.sampled_from([b"\xfe" * 8, b"\xff" * 3, b"v" * 250, b"v" * 251, b"v" * 65535, b"v" * 65536]),
+)
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda width: st.lists(st.lists(values, min_size=width, max_size=width), min_size=1, max_size=12)
+    ),
+    st.lists(st.integers(1, 50_000), min_size=1, max_size=4),
+)
+@settings(max_examples=40, deadline=None)
+def test_values_arrive_as_they_were_sent(table, pieces):
+    assert rows_of(table, pieces) == table
+
+
+def test_blocks_end_at_rows(monkeypatch):
+    monkeypatch.setattr(wire, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(wire, "BUFFER_BYTES", 100)
+    table = [[b"%d" % i, b"x" * (i % 400)] for i in range(2000)]
+    assert rows_of(table, [70, 1000]) == table
+
+
+def test_a_row_of_sixteen_megabytes_and_more():
+    exact = b"y" * (2**24 - 1 - 9 - 2)
+    for big in (exact, b"z" * (2**24 + 7)):
+        table = [[b"1", b"small"], [b"2", big], [b"3", None]]
+        assert rows_of(table, [2**22, 2**16]) == table
+
+
+def test_a_value_alone_is_found():
+    data = length_encoded(b"a") + length_encoded(None) + length_encoded(b"b" * 300)
+    assert value_at(data, 0) == (b"a", 2)
+    assert value_at(data, 2) == (None, 3)
+    assert value_at(data, 3) == (b"b" * 300, len(data))
+    assert [c.to_pylist() for c in columns_of([data], [pa.binary()] * 3)] == [
+        [b"a"],
+        [None],
+        [b"b" * 300],
+    ]
+
+
+def test_a_broken_line_is_told():
+    data = packets(length_encoded(b"x"))
+    with pytest.raises(EOFError, match="middle of the rows"):
+        list(_Packets(reader(data, [100])).rows())
