@@ -39,5 +39,7 @@ def parse_url(url: str) -> Address:
     if parts.netloc not in {"", "localhost", ".", ".."} or len(parts.path) < 2:
         raise SourceUsageError(f"{url!r} names no file by an absolute path", next_step=_STEP)
     start = parts.netloc if parts.netloc in {".", ".."} else ""
-    path = Path(os.path.abspath(start + unquote(parts.path)))  # noqa: PTH100  symbolic links stay as they were named
+    # Others write sqlite:////absolute/path; POSIX keeps two leading slashes, and SQLite takes them for a host.
+    given = start + unquote(parts.path) if start else "/" + unquote(parts.path).lstrip("/")
+    path = Path(os.path.abspath(given))  # noqa: PTH100  symbolic links stay as they were named
     return Address(path, f"sqlite://{quote(str(path))}")

@@ -64,6 +64,7 @@ def test_other_urls_are_refused(url):
 
 def test_relative_and_escaped_paths():
     assert str(parse_url("sqlite:///tmp/a%20b%3F.db").path) == "/tmp/a b?.db"
+    assert str(parse_url("sqlite:////tmp/a.db").path) == "/tmp/a.db"
     assert parse_url("sqlite://./x/../a.db").path.is_absolute()
 
 
