@@ -380,5 +380,5 @@ url = "s3://media?profile=new"
 
 # [limits]
 # workers = 8
-# bwlimit = "50M"       # bytes a second
+# bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"
 """

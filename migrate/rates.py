@@ -1,12 +1,15 @@
-"""Sizes and rates as people write them."""
+"""Sizes, rates and timetables of rates as people write them."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from datetime import datetime
 
 from migrate.errors import UsageError
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)(/s)?", re.IGNORECASE)
+_ENTRY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d),(\S+)")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -23,6 +26,48 @@ def parse_rate(text: str) -> int:
             f"{text!r} is not a rate", next_step="write it like 10M, 1.5G or 500K/s (bytes a second)"
         )
     return rate
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Rates by the time of day, each from its minute (0 is midnight) on until the next; None is no limit. In order."""
+
+    entries: tuple[tuple[int, float | None], ...]
+
+    def at(self, moment: datetime) -> float | None:
+        """Return the rate that holds at a moment of local time, in bytes a second."""
+        minute = moment.hour * 60 + moment.minute
+        before = [rate for begin, rate in self.entries if begin <= minute]
+        return before[-1] if before else self.entries[-1][1]
+
+    @property
+    def lowest(self) -> float | None:
+        """The lowest rate of the day; None where there is no limit at any time."""
+        return min((rate for _, rate in self.entries if rate is not None), default=None)
+
+
+def parse_limit(text: str) -> Timetable:
+    """Return the timetable of ``10M``, of ``off``, or of ``08:00,10M 19:00,off`` (local time). Raises
+    ``UsageError``.
+    """
+    words = text.split()
+    matches = [_ENTRY.fullmatch(word) for word in words]
+    if len(words) <= 1 and not any(matches) and "," not in text:
+        return Timetable(((0, _rate_or_off(text)),))
+    entries: dict[int, float | None] = {}
+    for word, match in zip(words, matches, strict=True):
+        minute = int(match[1]) * 60 + int(match[2]) if match else -1
+        if match is None or minute in entries:
+            raise UsageError(
+                f"{word!r} is no entry of a timetable, or its time stands there twice",
+                next_step="write it like '08:00,10M 19:00,off'",
+            )
+        entries[minute] = _rate_or_off(match[3])
+    return Timetable(tuple(sorted(entries.items())))
+
+
+def _rate_or_off(text: str) -> float | None:
+    return None if text.strip().lower() == "off" else float(parse_rate(text))
 
 
 def parse_size(text: str) -> int:

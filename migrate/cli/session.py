@@ -22,7 +22,8 @@ from exporters.errors import SourceError
 from migrate.cli.progress import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress import Progress
-from migrate.rates import parse_rate
+from migrate.rates import parse_limit
+from migrate.store import patience
 from migrate.store.throttle import Throttle
 
 JSON_VERSION = 1
@@ -67,7 +68,7 @@ class Session:
     def throttle(self, case: str | None = None) -> Throttle | None:
         """Return the bandwidth limit, or None."""
         text = self.bwlimit_given or case
-        return Throttle(parse_rate(text)) if text else None
+        return Throttle(parse_limit(text)) if text else None
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
@@ -91,7 +92,10 @@ _WORKERS = Annotated[
     typer.Option("--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How much is done at once."),
 ]
 _BWLIMIT = Annotated[
-    str | None, typer.Option("--bwlimit", metavar="RATE", help="Bytes a second, such as 10M or 500K.")
+    str | None,
+    typer.Option(
+        "--bwlimit", metavar="RATE", help="Bytes a second: 10M, or by time of day '08:00,10M 19:00,off'."
+    ),
 ]
 _NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
 
@@ -184,16 +188,22 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the work as Ctrl-C does."""
+    """Let SIGTERM stop the work as Ctrl-C does, and both of them cut waits short in all threads."""
 
     def stop(_signal: int, _frame: object) -> None:
+        patience.halt()
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    patience.resume()
+    taken = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell may have said so for a background job
+        taken.append(signal.SIGINT)
+    before = {number: signal.signal(number, stop) for number in taken}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:

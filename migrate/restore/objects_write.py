@@ -25,6 +25,7 @@ from migrate.restore.account import Moved
 from migrate.restore.objects_terms import Terms, has_own_parts, in_parts
 from migrate.store.base import Part, Store
 from migrate.store.checksums import crc64nvme
+from migrate.store.patience import is_halted
 from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import Description, TargetBucket, is_md5
 from migrate.store.sizes import part_bytes_for, part_sizes
@@ -193,6 +194,8 @@ class _Upload:
         for size_bytes in (
             row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
         ):
+            if is_halted():
+                raise UnreachableError(f"{self.job.key}: the run is being stopped")
             yield self.store.read(row.file, row.offset + start, size_bytes)
             start += size_bytes
 

@@ -9,6 +9,7 @@ before they call it an error.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ import tenacity
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, MoveoutError, SlowDownError
 from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
+from migrate.store.pace import Pace
+from migrate.store.patience import is_halted, pause
 
 T = TypeVar("T")
 Note = Callable[[str], None]
@@ -27,6 +30,7 @@ TOTAL_SECONDS = 300.0
 FIRST_CONTACT_SECONDS = 10.0
 """A place that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
 
 
 class Retrying:
@@ -34,7 +38,7 @@ class Retrying:
     other side asks, until ``total_seconds`` have passed since the first attempt. ``note`` is told when a
     retry takes long.
 
-    ``retries`` counts all second attempts, for whoever adapts to a struggling server.
+    ``retries`` counts all second attempts; ``pace`` says how much may be under way at once at a struggling server.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Retrying:
         self.keeps_sha256 = store.keeps_sha256
         self.note: Note = note or _ignore
         self.retries = 0
+        self.pace = Pace()
         self._count = threading.Lock()
         self._stopped = threading.Event()
         self._total_seconds = total_seconds
@@ -193,6 +198,7 @@ class Retrying:
             reraise=True,
         )(call)
         self._answered = True
+        self.pace.done()
         return value
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
@@ -208,16 +214,20 @@ class Retrying:
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
         limit = self._total_seconds if self._answered else self._first_contact_seconds
-        return self._stopped.is_set() or passed > limit
+        return self._stopped.is_set() or is_halted() or passed > limit
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
             self.retries += 1
+        self.pace.slower()
         if (state.seconds_since_start or 0.0) + state.upcoming_sleep >= NOTE_AFTER_SECONDS and state.outcome:
             self.note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
 
     def _pause(self, seconds: float) -> None:
-        self._stopped.wait(seconds)
+        end = time.monotonic() + seconds
+        while not is_halted() and (left := end - time.monotonic()) > 0:
+            if self._stopped.wait(min(left, _LOOK_SECONDS)):
+                return
 
 
 def _passes(error: BaseException) -> bool:
@@ -239,9 +249,9 @@ def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) ->
         asked = error.wait_seconds if isinstance(error, SlowDownError) else None
         return jitter(state) if asked is None else asked + min(jitter(state), 1.0)
 
+    def stop(state: tenacity.RetryCallState) -> bool:
+        return is_halted() or (state.seconds_since_start or 0.0) + state.upcoming_sleep > total_seconds
+
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_passes),
-        wait=wait,
-        stop=tenacity.stop_before_delay(total_seconds),
-        reraise=True,
+        retry=tenacity.retry_if_exception(_passes), wait=wait, stop=stop, sleep=pause, reraise=True
     )(call)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -183,7 +185,9 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     said = f"{what}: {code} {error.get('Message', '')}".rstrip()
     if code in _SLOW or status in {429, 503}:
         return SlowDownError(
-            said, wait_seconds=_retry_after(metadata), next_step="wait, or use fewer --workers"
+            said,
+            wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
+            next_step="wait, or use fewer --workers",
         )
     if code in _DENIED or status in {401, 403}:
         return NotAllowedError(said, next_step="check the credentials and what they are permitted to do here")
@@ -200,9 +204,15 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     return MoveoutError(said)
 
 
-def _retry_after(metadata: Any) -> float | None:
-    value = metadata.get("HTTPHeaders", {}).get("retry-after")
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a server asks to wait: RFC 9110, section 10.2.3, a number or a date."""
+    if value is None:
+        return None
     try:
-        return float(value) if value is not None else None
+        return max(0.0, float(value))
     except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
         return None

@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 from botocore.utils import get_environ_proxies
 
 from migrate.errors import MoveoutError
-from migrate.store.s3_client import S3Location, session
+from migrate.store.s3_client import S3Location, retry_after, session
 from migrate.store.s3_crt import (
     CONNECT_MILLISECONDS,
     QUIET_SECONDS,
@@ -42,7 +42,8 @@ Item = TypeVar("Item")
 Also = Callable[[Item, Headers], Request | None]
 
 LANES = 32
-"""Connections of one stream of reads."""
+"""Connections of one stream of reads, where the server keeps up."""
+_STRUGGLES = {429, 500, 502, 503, 504}
 _HEAD_BYTES = 64 * 1024
 _TAGS_AHEAD = 32
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -65,17 +66,23 @@ class Lanes:
     def run(self, jobs: Iterable[Job[Item]], *, also: Also[Item]) -> Iterator[Answer[Item]]:
         """Yield answers in the order of ``jobs``, like ``Stream.run``; one body is in memory at a time."""
         source = iter(jobs)
-        free = deque(_Lane(self._address, self._tls) for _ in range(LANES))
-        lanes = list(free)
+        pace = self._stream.pace
+        free: list[_Lane] = []
+        lanes: list[_Lane] = []
         sent: deque[tuple[Job[Item], _Lane]] = deque()
         ready: deque[tuple[Job[Item], Response | None, Pending | None]] = deque()
         try:
-            self._send_all(source, free, sent)
+            self._send_all(source, free, lanes, sent)
             while sent:
                 job, lane = sent.popleft()
                 response = lane.receive()
+                if response is not None:
+                    pace.done()
+                elif lane.struggles:
+                    pace.slower(lane.wait_seconds)
+                    pace.rest()
                 free.append(lane)
-                self._send_all(source, free, sent)
+                self._send_all(source, free, lanes, sent)
                 second = None if response is None else also(job.item, response.headers)
                 ready.append((job, response, None if second is None else self._stream.send(second)))
                 while ready and (ready[0][2] is None or len(ready) > _TAGS_AHEAD):
@@ -87,13 +94,23 @@ class Lanes:
                 lane.close()
 
     def _send_all(
-        self, source: Iterator[Job[Item]], free: deque[_Lane], sent: deque[tuple[Job[Item], _Lane]]
+        self,
+        source: Iterator[Job[Item]],
+        free: list[_Lane],
+        lanes: list[_Lane],
+        sent: deque[tuple[Job[Item], _Lane]],
     ) -> None:
-        while free:
+        """Send on as many connections as may be busy now; a free one that was used last is used first."""
+        most = self._stream.pace.of(LANES)
+        while len(sent) < most:
             job = next(source, None)
             if job is None:
                 return
-            lane = free.popleft()
+            if free:
+                lane = free.pop()
+            else:
+                lane = _Lane(self._address, self._tls)
+                lanes.append(lane)
             request = job.request
             path = self._root + quote(request.key, safe="/")
             query = encoded_query(request.query) if request.query else ""
@@ -186,6 +203,9 @@ class _Lane:
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext | None) -> None:
         self._address, self._tls = address, tls
         self._socket: socket.socket | None = None
+        self.struggles = False
+        """Whether the last answer was that the server cannot, or none."""
+        self.wait_seconds: float | None = None
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
@@ -204,9 +224,11 @@ class _Lane:
 
     def receive(self) -> Response | None:
         """Return the answer if it is a plain success, else None."""
+        self.struggles = False
         try:
             return None if self._socket is None else self._receive(self._socket)
         except (OSError, ValueError):
+            self.struggles = True
             self.close()
             return None
 
@@ -240,6 +262,8 @@ class _Lane:
             end = self._buffer.find(b"\r\n\r\n", 0, filled) + 4 if filled > 4 else 0
             end = 0 if end == 3 else end
         status, headers = parse_head(bytes(self._view[: end - 4]))
+        if status in _STRUGGLES:
+            self.struggles, self.wait_seconds = True, retry_after(headers.get("retry-after"))
         if status != 200 or "content-length" not in headers:
             self.close()
             return None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.pace import Pace
 from migrate.store.retry import patiently
 from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response, concerns_bucket
 
@@ -53,6 +54,7 @@ class Stream:
 
     def __init__(self, client: CrtClient) -> None:
         self._client = client
+        self.pace = Pace()
         self._patience = PATIENCE_SECONDS
 
     def run(
@@ -72,7 +74,11 @@ class Stream:
         try:
             while waiting or following is not None:
                 while following is not None and (
-                    not waiting or (ahead + following.size_bytes <= window_bytes and len(waiting) < IN_FLIGHT)
+                    not waiting
+                    or (
+                        ahead + following.size_bytes <= window_bytes
+                        and len(waiting) < self.pace.of(IN_FLIGHT)
+                    )
                 ):
                     waiting.append((following, self._send(following, also)))
                     ahead += following.size_bytes
@@ -128,6 +134,7 @@ class Stream:
             try:
                 answer = attempt()  # the usual case must not pay for the machinery of trying again
             except UnreachableError:
+                self.pace.slower()
                 answer = patiently(attempt, total_seconds=self._patience)
         except MoveoutError as exc:
             if concerns_bucket(exc):
@@ -135,4 +142,5 @@ class Stream:
             self._patience = 1.0 if isinstance(exc, UnreachableError) else self._patience
             return Answer(job.item, None, error=exc)
         self._patience = PATIENCE_SECONDS
+        self.pace.done()
         return answer

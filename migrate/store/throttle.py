@@ -5,9 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 from migrate.errors import UsageError
+from migrate.rates import Timetable
 from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+from migrate.store.patience import is_halted, pause
+
+_STEP_SECONDS = 1.0
+"""So long one waits at once: the timetable may have changed the rate by then."""
+_NEXT_TO_NOTHING = 0.5
 
 
 class Throttle:
@@ -15,31 +22,51 @@ class Throttle:
     for.
 
     So a part larger than a second's worth goes out in one piece, and the average over any long time is the
-    rate.
+    rate. With a timetable the rate is that of the local time of day, also for those who wait already. An interruption
+    (``patience.halt``) ends all waiting.
     """
 
     def __init__(
         self,
-        bytes_per_second: float,
+        limit: float | Timetable,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
+        sleep: Callable[[float], object] = pause,
+        local_time: Callable[[], datetime] = datetime.now,
     ) -> None:
-        if bytes_per_second <= 0:
-            raise UsageError(f"{bytes_per_second} is not a rate")
-        self.bytes_per_second = bytes_per_second
-        self._clock, self._sleep = clock, sleep
+        if not isinstance(limit, Timetable) and limit <= 0:
+            raise UsageError(f"{limit} is not a rate")
+        self._table = limit if isinstance(limit, Timetable) else Timetable(((0, float(limit)),))
+        self._clock, self._sleep, self._local_time = clock, sleep, local_time
         self._lock = threading.Lock()
-        self._free_at = clock()
+        self._taken = self._paid = 0.0
+        self._paid_at = clock()
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The rate; of a timetable the lowest; None where there is no limit."""
+        return self._table.lowest
 
     def take(self, size_bytes: int) -> None:
         """Wait until ``size_bytes`` may pass."""
         with self._lock:
-            now = self._clock()
-            start = max(self._free_at, now)
-            self._free_at = start + size_bytes / self.bytes_per_second
-        if start > now:
-            self._sleep(start - now)
+            self._pay()
+            due = self._taken
+            self._taken += size_bytes
+        while not is_halted():
+            with self._lock:
+                rate = self._pay()
+                left = due - self._paid
+            if rate is None or left < _NEXT_TO_NOTHING:
+                return
+            self._sleep(min(left / rate, _STEP_SECONDS))
+
+    def _pay(self) -> float | None:
+        """Pay for the time that has passed, at the rate that holds now; return the rate."""
+        now, rate = self._clock(), self._table.at(self._local_time())
+        paid = self._taken if rate is None else self._paid + rate * (now - self._paid_at)
+        self._paid, self._paid_at = min(paid, self._taken), now
+        return rate
 
 
 class Throttled:

@@ -129,7 +129,9 @@ class _Run:
             else:
                 differing.append(file)
 
-        self._run(Lanes((_piece(check, file, 0) for file in there), (), workers=self._workers))
+        self._run(
+            Lanes((_piece(check, file, 0) for file in there), (), workers=self._workers, most=self._most)
+        )
         wanted = {file.key for file in (*missing, *differing)}
         return [file for file in files if file.key in wanted]
 
@@ -148,7 +150,12 @@ class _Run:
         jobs = [plan_file(file) for file in files]
         small = (_piece(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
         openers = (self._opener(job) for job in jobs if not job.is_small)
-        self._run(Lanes(small, openers, workers=self._workers))
+        self._run(Lanes(small, openers, workers=self._workers, most=self._most))
+
+    def _most(self) -> int:
+        """Return how many pieces may be under way: fewer while one of the places struggles."""
+        paces = (getattr(store, "pace", None) for store in (self._origin, self._target))
+        return min((pace.of(self._workers) for pace in paces if pace is not None), default=self._workers)
 
     def _run(self, lanes: Lanes) -> None:
         self._lanes = lanes

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from migrate.store.base import PART_BYTES
 
 Work = Callable[[], None]
+LOOK_AGAIN_SECONDS = 0.5
+"""How often a worker that has nothing to do looks whether more may be under way by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,9 @@ class Lane:
 
 
 class Lanes:
-    """Hands out pieces to ``workers`` threads. ``openers`` begin a large file and return its pieces."""
+    """Hands out pieces to ``workers`` threads. ``openers`` begin a large file and return its pieces. ``most`` says how
+    many may be under way now.
+    """
 
     def __init__(
         self,
@@ -46,13 +50,16 @@ class Lanes:
         openers: Iterable[Callable[[], Iterator[Piece]]],
         *,
         workers: int,
+        most: Callable[[], int] | None = None,
     ) -> None:
+        self._most = most or (lambda: workers)
         self._small = Lane(iter(small))
         self._openers = deque(openers)
         self._open: deque[Lane] = deque()
         self._opening = 0
         self._running = 0
         self._most_open = max(2, workers // 2)
+        self._workers = workers
         self._budget = workers * PART_BYTES
         self._held = 0
         self._turn = 0
@@ -87,7 +94,7 @@ class Lanes:
     def _claim(self) -> Piece | None:
         with self._changed:
             while not self._stopped:
-                piece = self._next()
+                piece = self._next() if self._running < self._most() else None
                 if piece is not None:
                     self._held += piece.size_bytes
                     self._running += 1
@@ -95,7 +102,8 @@ class Lanes:
                 if self._running == 0 and not self._left():
                     self._changed.notify_all()
                     return None
-                self._changed.wait()
+                # Nobody tells when a server has recovered.
+                self._changed.wait(None if self._running >= self._workers else LOOK_AGAIN_SECONDS)
             return None
 
     def _left(self) -> bool:

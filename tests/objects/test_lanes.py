@@ -18,6 +18,7 @@ from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_lanes import Signer, parse_head
 from scripts.servers import S3Server
 from tests.objects.conftest import Shop
+from tests.tools.busy_proxy import BusyProxy
 
 MakeShop = Callable[[S3Server], Shop]
 
@@ -124,3 +125,22 @@ def test_proxies_are_left_to_the_careful_client(
     client = open_bucket(shop.url).boto
     location = s3_lanes.S3Location(shop.name, "", minio.profile)
     assert not s3_lanes.Lanes(client, location, open_bucket(shop.url).requests).usable
+
+
+def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many requests are refused at first, few once the pace is found; nothing is lost."""
+    shop = make_shop(minio)
+    for number in range(200):
+        shop.put(f"{number:03d}", bytes([number]) * 10)
+    with BusyProxy(minio.endpoint, most=4, delay_seconds=0.005) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", minio.access_key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", minio.secret_key)
+        bucket = open_bucket(f"s3://{shop.name}")
+        found = list(bucket.fetch(bucket.list(), window_bytes=1 << 20))
+        assert [one.error for one in found] == [None] * 200
+        assert [one.body[0] for one in found] == list(range(200))
+        assert bucket.requests.pace.slowed >= 1
+        assert 0 < proxy.refused < 150

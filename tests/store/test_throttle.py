@@ -1,13 +1,15 @@
 """The limit on bytes a second."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 
 from migrate.errors import UsageError
-from migrate.rates import parse_rate
-from migrate.store import open_place
+from migrate.rates import parse_limit, parse_rate, parse_size
+from migrate.store import open_place, patience
 from migrate.store.throttle import Throttle
 
 
@@ -56,3 +58,73 @@ def test_threads_and_places_share_it(tmp_path):
     places[0].read("f0")
     places[0].stat("f0")
     assert 1.4 <= time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "rate"),
+    [
+        ("10M", "12:00", 10 * 2**20),
+        ("off", "12:00", None),
+        ("08:00,10M 19:00,off", "08:00", 10 * 2**20),
+        ("08:00,10M 19:00,off", "18:59", 10 * 2**20),
+        ("08:00,10M 19:00,off", "19:00", None),
+        ("19:00,off 08:00,10M", "03:00", None),
+        ("8:00,1K 23:30,2K", "00:10", 2048),
+    ],
+)
+def test_timetables_are_read(text, at, rate):
+    assert parse_limit(text).at(datetime.fromisoformat(f"2026-11-24T{at}:30")) == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["08:00", "08:00,", "25:00,1M", "08:00,1M 08:00,2M", "08:00,1M x", "1M 2M", ""]
+)
+def test_what_is_no_timetable_is_refused(text):
+    with pytest.raises(UsageError):
+        parse_limit(text)
+
+
+def test_sizes_are_read():
+    assert [parse_size(text) for text in ("0", "10K", "1.5MiB")] == [0, 10240, 3 * 2**19]
+    for text in ("10M/s", "", "-1"):
+        with pytest.raises(UsageError, match="is not a size"):
+            parse_size(text)
+
+
+def test_the_rate_is_that_of_the_time_of_day_also_for_who_waits():
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def local_time() -> datetime:
+        return datetime.fromisoformat(
+            f"2026-11-24T18:59:{50 + int(now)}" if now < 10 else "2026-11-24T19:00:01"
+        )
+
+    throttle = Throttle(
+        parse_limit("08:00,1K 19:00,off"), clock=lambda: now, sleep=sleep, local_time=local_time
+    )
+    throttle.take(100 * 1024)
+    throttle.take(1)
+    assert 10 <= now <= 11.1
+    throttle.take(2**40)
+    throttle.take(0)
+    assert now <= 11.1
+    assert throttle.bytes_per_second == 1024
+
+
+def test_an_interruption_cuts_waiting_short():
+    throttle = Throttle(1)
+    throttle.take(3600)
+    waiting = threading.Thread(target=throttle.take, args=(1,))
+    started = time.monotonic()
+    waiting.start()
+    try:
+        patience.halt()
+        waiting.join(5)
+    finally:
+        patience.resume()
+    assert not waiting.is_alive()
+    assert time.monotonic() - started < 5
