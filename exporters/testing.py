@@ -87,8 +87,16 @@ class MemorySink:
 
 
 class _BrokenFile(_Kept):
+    """Its first write fails; later ones are dropped, as a sink does: Arrow writes once more as it lets go of a file."""
+
+    broken = False
+
     def write(self, data: Any) -> int:
-        raise BrokenPlaceError(f"no room for {memoryview(data).nbytes} bytes")
+        size = memoryview(data).nbytes
+        if self.broken:
+            return size
+        self.broken = True
+        raise BrokenPlaceError(f"no room for {size} bytes")
 
 
 class BrokenPlaceError(OSError):

@@ -9,19 +9,19 @@ from typing import Any
 from exporters.base import Account, DoneUnit, Gap, Loss
 from exporters.mysql.catalog import Table
 from exporters.mysql.session import GLOBAL_LOCK
-from exporters.relational.account import Exported, column_details, entries_of, enumerations
+from exporters.relational.account import Counted, Exported, column_details, entries_of, enumerations
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the
-    server's ``count(*)``.
+    server's own counts.
     """
 
     tables: Mapping[int, Table]
     all_tables: Sequence[Table]
     unreadable: Sequence[str]
-    counted: Mapping[int, int]
+    counted: Mapping[int, Counted]
     done: Sequence[DoneUnit]
     points: Sequence[Mapping[str, Any]]
     server: str
@@ -43,7 +43,11 @@ def account(finished: Finished) -> Account:
     return Account(
         entries,
         enumerations(
-            exported, entries, listed=("information_schema", listed), counted="count(*) under the snapshot"
+            exported,
+            entries,
+            listed=("information_schema", listed),
+            counted="count(*) under the snapshot",
+            measured="sum(length()) under the snapshot",
         ),
         gaps=[*unreadable, *gaps],
         losses=[*finished.losses, *table_losses(finished.all_tables, finished.points[-1])],
@@ -77,7 +81,7 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
     return losses
 
 
-def _exported(number: int, table: Table, counted: int) -> Exported:
+def _exported(number: int, table: Table, counted: Counted) -> Exported:
     columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
     details = {"columns": columns, "engine": table.engine}
-    return Exported(number, table.schema, table.name, table.label, counted, details)
+    return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)

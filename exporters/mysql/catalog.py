@@ -38,6 +38,12 @@ WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SE
 """
 
 
+_MEASURED = (
+    *("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"),
+    *("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column as it is exported."""
@@ -55,6 +61,13 @@ class Column:
     def value(self) -> str:
         """SQL for the value as it is sent."""
         return self.kind.expression(quote_name(self.name))
+
+    @property
+    def measured(self) -> bool:
+        """Whether LENGTH of the column is the number of bytes that leave: bytes, and text that is stored as UTF-8."""
+        if not self.sql_type.startswith(_MEASURED) or self.geometry:
+            return False
+        return self.kind.name == "hex" or (self.kind.name == "text" and self.collation.startswith("utf8"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,13 @@ from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.mysql.account import Finished, account
 from exporters.mysql.catalog import Table
 from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_name
 from exporters.mysql.plan import Range
 from exporters.mysql.rows import export_rows, tally_rows
 from exporters.mysql.schema import write_schema
 from exporters.mysql.session import Session
 from exporters.relational import points
+from exporters.relational.account import Counted
 from exporters.relational.layout import Layout
 from exporters.relational.plan import Plan, stem, units_of
 
@@ -60,6 +62,7 @@ class MysqlSnapshot:
             lambda feed: export_rows(feed, planned.table, keys, layout=planned.layout, sink=sink, stem=begin)
         )
         facts = {"parts": [asdict(part) for part in copied.parts], "exact": list(copied.exact)}
+        facts["octets"] = dict(copied.octets)
         return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
 
     def still_holds(self, done: DoneUnit) -> bool:
@@ -94,9 +97,14 @@ class MysqlSnapshot:
             )
         )
 
-    def _count(self, number: int) -> int:
-        label = self._planned[number].table.label
-        return int(self._session.feeds.use(lambda feed: feed.value(f"SELECT count(*) FROM {label}")))
+    def _count(self, number: int) -> Counted:
+        """Let the server count a table's rows and the bytes of its texts."""
+        table = self._planned[number].table
+        names = [column.name for column in table.columns if column.measured]
+        sums = "".join(f",',',COALESCE(SUM(LENGTH({quote_name(name)})),0)" for name in names)
+        query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.label}"
+        rows, *octets = map(int, self._session.feeds.use(lambda feed: feed.value(query)).split(b","))
+        return Counted(rows, dict(zip(names, octets, strict=True)))
 
 
 def _keys(unit: Unit) -> Range:

@@ -9,18 +9,18 @@ from typing import Any
 from exporters.base import Account, DoneUnit, Gap, Loss
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.relational.account import Exported, column_details, entries_of, enumerations
+from exporters.relational.account import Counted, Exported, column_details, entries_of, enumerations
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's
-    ``count(*)``.
+    own counts.
     """
 
     tables: Mapping[int, Table]
     all_tables: Sequence[Table]
-    counted: Mapping[int, int]
+    counted: Mapping[int, Counted]
     done: Sequence[DoneUnit]
     points: Sequence[Mapping[str, Any]]
     server: str
@@ -45,6 +45,7 @@ def account(finished: Finished) -> Account:
             entries,
             listed=("pg_class", sum(1 for table in finished.all_tables if not table.foreign)),
             counted="count(*) under the snapshot",
+            measured="sum(octet_length()) under the snapshot",
             beside=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
         ),
         gaps=[*unreadable, *gaps],
@@ -54,9 +55,9 @@ def account(finished: Finished) -> Account:
     )
 
 
-def _exported(number: int, table: Table, counted: int) -> Exported:
+def _exported(number: int, table: Table, counted: Counted) -> Exported:
     columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
     ancestors = [list(name) for name in table.ancestors]
     details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
-    return Exported(number, table.schema, table.name, table.label, counted, details)
+    return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)

@@ -53,6 +53,11 @@ SELECT t.oid::int8 AS oid, t.typname AS name, n.nspname = 'pg_catalog' AS built_
 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
 """
 
+_MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
+"""Types with an octet_length that looks at a value's header only (src/backend/utils/adt/varlena.c)."""
+_AS_STORED = frozenset({"UTF8", "SQL_ASCII"})
+"""Encodings of databases whose text leaves as the bytes that are stored."""
+
 PROGRESS_SCHEMA = "moveout_restore"
 """Where a restore keeps its place in the target; never a part of the data."""
 
@@ -68,6 +73,8 @@ class Column:
     generated: bool
     identity: str
     collation: str
+    measured: bool = False
+    """Whether the server can tell the bytes of its values without reading them."""
 
     @property
     def expression(self) -> str:
@@ -154,6 +161,7 @@ def _read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[
             generated=row["generated"],
             identity=row["identity"],
             collation=row["collation"] or "",
+            measured=encoding in _AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
         )
         found.setdefault(row["table_oid"], []).append(column)
     return found

@@ -13,9 +13,11 @@ from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.plan import canonical_select
 from exporters.postgres.session import Session
 from exporters.relational import points
+from exporters.relational.account import Counted
 from exporters.relational.chunk import copy_chunk
 from exporters.relational.layout import Layout
 from exporters.relational.plan import Plan, stem, units_of
@@ -78,6 +80,7 @@ class PostgresSnapshot:
             "filenode": planned.table.filenode,
             "parts": [asdict(part) for part in copied.parts],
             "exact": list(copied.exact),
+            "octets": dict(copied.octets),
         }
         return Outcome(copied.rows, copied.text_bytes, copied.digest, facts=facts)
 
@@ -94,14 +97,13 @@ class PostgresSnapshot:
             return False
         first, last = wanted["range"]
         query = changes.query(table, (first, last), before, self.point["snapshot"])
-        return query is not None and self._counts(query) == (done.outcome.items, 0)
+        return query is not None and self._numbers(query) == [done.outcome.items, 0]
 
-    def _counts(self, query: str) -> tuple[int, int]:
-        """Run a query of two counts within the snapshot."""
+    def _numbers(self, query: str) -> list[int]:
+        """Run a query for one row of numbers within the snapshot."""
         pieces: list[bytes] = []
         self._feeds.copy(query, pieces.append)
-        rows, other = b"".join(pieces).split(b",")
-        return int(rows), int(other)
+        return [int(number) for number in b"".join(pieces).split(b",")]
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
@@ -115,10 +117,15 @@ class PostgresSnapshot:
             Finished(tables, self._all_tables, counted, held, self._points, self._session.server, losses)
         )
 
-    def _count(self, number: int) -> int:
+    def _count(self, number: int) -> Counted:
+        """Let the server count a table's rows and the bytes of its texts."""
         if number == large_objects.NUMBER:
-            return self._counts(f"SELECT n, 0 FROM ({large_objects.COUNT}) AS c(n)")[0]
-        return self._counts(f"SELECT count(*), 0 FROM ONLY {self._planned[number].table.label}")[0]
+            return Counted(self._numbers(f"SELECT n FROM ({large_objects.COUNT}) AS c(n)")[0], {})
+        table = self._planned[number].table
+        names = [column.name for column in table.columns if column.measured]
+        sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
+        rows, *octets = self._numbers(f"SELECT count(*){sums} FROM ONLY {table.label}")
+        return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def close(self) -> None:
         """Close the workers' connections."""

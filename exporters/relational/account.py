@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporters.base import CatalogEntry, DoneUnit, Enumeration, Gap
+from exporters.relational import octets
 from exporters.relational.layout import Column
 from exporters.tally import MODULUS, to_hex
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What a server counts of a table: its rows, and the bytes of text and binary columns by name."""
+
+    rows: int
+    octets: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
-    """An exported table. ``counted`` is the server's own count of its rows; ``details`` what the engine adds to its
-    catalog row; ``label`` its name for people.
+    """An exported table. ``counted`` is the server's own count of its rows, ``octets`` its own sums of the bytes of
+    columns, by name; ``details`` what the engine adds to its catalog row; ``label`` its name for people.
     """
 
     number: int
@@ -23,6 +32,7 @@ class Exported:
     label: str
     counted: int
     details: Mapping[str, Any]
+    octets: Mapping[str, int] = field(default_factory=dict)
 
 
 def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[list[CatalogEntry], list[Gap]]:
@@ -36,11 +46,29 @@ def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[li
         for table, entry in zip(tables, entries, strict=True)
         if entry.items != table.counted
     ]
+    for table, entry in zip(tables, entries, strict=True):
+        if entry.items == table.counted:
+            gaps += _octet_gaps(table, by_table[table.number])
     return entries, gaps
+
+
+def _octet_gaps(table: Exported, done: Sequence[DoneUnit]) -> list[Gap]:
+    """Return a gap for each column whose bytes are not as many as the server says."""
+    found = octets.exported(done, table.octets)
+    return [
+        Gap(
+            f"{table.label}.{name}",
+            "failed",
+            f"{found[name]} of {expected} bytes of its values were exported",
+        )
+        for name, expected in table.octets.items()
+        if found is not None and found[name] != expected
+    ]
 
 
 def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
     chunks = sorted(done, key=lambda unit: unit.unit.id)
+    measured = octets.exported(chunks, table.octets)
     return CatalogEntry(
         kind="table",
         number=table.number,
@@ -54,9 +82,19 @@ def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
             "chunks": [_chunk(unit) for unit in chunks],
             "exact": sorted({name for unit in chunks for name in unit.outcome.facts["exact"]}),
             "server_count": table.counted,
+            "server_octets": dict(table.octets) if measured is not None else {},
+            "octets": measured or {},
+            **_proof(chunks),
             **table.details,
         },
     )
+
+
+def _proof(chunks: Sequence[DoneUnit]) -> dict[str, str]:
+    """Return the digest as Parquet gives it back, where all chunks were read back at export: it is the source's."""
+    if not chunks or not all(unit.outcome.facts.get("proved") is True for unit in chunks):
+        return {}
+    return {"parquet_digest": to_hex(sum(unit.outcome.digest or 0 for unit in chunks) % MODULUS)}
 
 
 def _chunk(done: DoneUnit) -> dict[str, Any]:
@@ -88,14 +126,22 @@ def enumerations(
     *,
     listed: tuple[str, int],
     counted: str,
+    measured: str,
     beside: int = 0,
 ) -> list[Enumeration]:
-    """Return the two ways in which tables, and rows, were counted. ``listed``: how the server lists tables, and how
-    many; ``counted``: how it counts rows; so many entries, ``beside`` the tables, are none.
+    """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
+    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; so many entries, ``beside`` the
+    tables, are none.
     """
     return [
         Enumeration("tables", *listed),
         Enumeration("tables", "exported", len(entries) - beside),
         Enumeration("rows", counted, sum(table.counted for table in tables)),
         Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
+        Enumeration("bytes of text and binary values", measured, _octets(entries, "server_octets")),
+        Enumeration("bytes of text and binary values", "in the exported rows", _octets(entries, "octets")),
     ]
+
+
+def _octets(entries: Sequence[CatalogEntry], which: str) -> int:
+    return sum(size for entry in entries for size in entry.details[which].values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from exporters.errors import SourceError
 from exporters.relational.blocks import BLOCK_BYTES, ColumnStream, Stream
 from exporters.relational.digest import split_lines
 from exporters.relational.layout import Layout, Typed
+from exporters.relational.octets import Octets
 from exporters.relational.parse import parse_block, parse_columns, parse_exactly
 from exporters.relational.parts import Part, PartWriter
 from exporters.relational.render import joined, lines_of
@@ -24,13 +25,16 @@ _PROVED_ROWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a chunk came to. ``text_bytes`` of CSV from the server; ``exact`` the columns that needed a side column."""
+    """What a chunk came to. ``text_bytes`` of CSV from the server; ``exact`` the columns that needed a side column;
+    ``octets`` the bytes of the columns that are kept as text or bytes.
+    """
 
     rows: int
     text_bytes: int
     digest: int
     parts: tuple[Part, ...]
     exact: tuple[str, ...]
+    octets: Mapping[str, int]
 
 
 def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
@@ -74,6 +78,7 @@ class _Rows:
         self._checked = False
         self._text_bytes = 0
         self._tally = Tally()
+        self._octets = Octets(layout)
 
     def add(self, typed: Typed, texts: Sequence[bytes], text_bytes: int, slow: Callable[[], Typed]) -> None:
         """Take rows; ``slow`` types them again with more care."""
@@ -87,6 +92,7 @@ class _Rows:
             self._checked = True
         self._text_bytes += text_bytes
         self._tally += tally_texts(texts)
+        self._octets.add(typed)
         self._writer.add(typed, text_bytes)
 
     def _proved(self, typed: Typed, slow: Callable[[], Typed], texts: Sequence[bytes]) -> Typed:
@@ -124,7 +130,8 @@ class _Rows:
     def copied(self) -> Copied:
         """Return what it came to, once all is written."""
         tally, writer = self._tally, self._writer
-        return Copied(tally.rows, self._text_bytes, tally.digest, writer.parts(), writer.exact())
+        octets = self._octets.by_name()
+        return Copied(tally.rows, self._text_bytes, tally.digest, writer.parts(), writer.exact(), octets)
 
 
 class _Blocks:

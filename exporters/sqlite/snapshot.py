@@ -18,6 +18,7 @@ from exporters.relational.plan import Plan, PlannedTable, spec, stem, units_of
 from exporters.sqlite.backup import Copy, Header
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
 from exporters.sqlite.identifiers import SCHEMA
+from exporters.sqlite.octets import Octets, count_octets
 from exporters.sqlite.parquet import Layout
 from exporters.sqlite.plan import Size, make_plan, measure
 from exporters.sqlite.pool import Pool
@@ -70,19 +71,23 @@ class SqliteSnapshot:
         for careful in (False, True):
             layout = Layout.of(table, planned.kinds)
             writer = PartWriter(layout, sink, stem(unit.spec))
+            octets = Octets(len(layout.fields))
             try:
-                tally, size_bytes = self._write(writer, layout, unit, careful=careful)
+                tally, size_bytes = self._write(writer, layout, unit, octets, careful=careful)
             except UndecodableError:
                 continue
             facts = {
                 "snapshot": self.point["snapshot"],
                 "parts": [asdict(part) for part in writer.parts()],
                 "exact": list(writer.exact()),
+                "octets": octets.by_name([one.name for one in layout.fields]),
             }
             return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
         raise AssertionError
 
-    def _write(self, writer: PartWriter, layout: Layout, unit: Unit, *, careful: bool) -> tuple[Tally, int]:
+    def _write(
+        self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets, *, careful: bool
+    ) -> tuple[Tally, int]:
         found, size_bytes = Tally(), 0
         with self._pool.connection() as connection, writer:
             for batch in self._batches(connection, unit.spec, careful=careful):
@@ -90,6 +95,7 @@ class SqliteSnapshot:
                     _prove(batch, layout.kinds, writer.stem)
                 writer.add(layout.typed(batch), batch.size_bytes)
                 found += batch.tally()
+                octets.add(batch)
                 size_bytes += batch.size_bytes
         return found, size_bytes
 
@@ -130,6 +136,7 @@ class SqliteSnapshot:
                 entries,
                 listed=("sqlite_schema, virtual tables apart", listed),
                 counted="count(*) in the copy",
+                measured="sum(length()) in the copy",
             ),
             gaps=gaps,
             losses=[*self._catalog.losses, *self._header_losses()],
@@ -159,7 +166,14 @@ class SqliteSnapshot:
         columns = [asdict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
         details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
         counted = self._sizes[table.name].rows
-        return Exported(number, SCHEMA, table.name, SCHEMA + "." + table.name, counted, details)
+        label = SCHEMA + "." + table.name
+        return Exported(number, SCHEMA, table.name, label, counted, details, self._octets(planned, table))
+
+    def _octets(self, planned: PlannedTable, table: Table) -> dict[str, int]:
+        """Let SQLite add up the bytes of texts and blobs; where text is not kept as UTF-8 nothing can be said."""
+        names = [one.name for one in Layout.of(table, planned.kinds).fields]
+        with self._pool.connection() as connection:
+            return count_octets(connection, table, names)
 
     def release(self) -> None:
         """Close the connections that are idle; they are opened again where they are needed."""

@@ -169,6 +169,13 @@ def export_command(
     newer_than: NewerThan = None,
     older_than: OlderThan = None,
     tag: Tag = None,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
+        ),
+    ] = False,
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -201,5 +208,5 @@ def export_command(
             "tags": parse_tags(tag or []),
         }
     )
-    options = ExportOptions(seal_incomplete=seal_incomplete, strict_snapshot=strict_snapshot)
+    options = ExportOptions(seal_incomplete=seal_incomplete, prove=prove, strict_snapshot=strict_snapshot)
     return run_export(session, endpoints, place, loaded, options, signers=signers, selection=chosen)

@@ -37,6 +37,7 @@ from migrate.bundle.workspace import StoreWorkspace
 from migrate.errors import GoneError, MoveoutError
 from migrate.export.claim import check_names, claim, refuse_foreign
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
+from migrate.export.prove import engine_of
 from migrate.export.units import UnitRun, UnitWork
 from migrate.progress import Progress
 from migrate.report import sealed_page
@@ -189,6 +190,7 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
         source.name,
         snapshot,
         run.options.attempts,
+        engine_of(source.url) if run.options.prove else None,
         run.options.strict_snapshot,
     )
 

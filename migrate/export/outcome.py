@@ -21,6 +21,8 @@ class ExportOptions:
     by default threads,
     as many as there are workers. It is not shut down.
 
+    ``prove``: rows are read back from the files that were written, and compared with what the source sent.
+
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
     """
 
@@ -28,6 +30,7 @@ class ExportOptions:
     attempts: int = 3
     executor: Executor | None = None
     strict_snapshot: bool = False
+    prove: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 
 from exporters.base import Json, Snapshot, Unit
+from exporters.engine import Engine
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import canonical, layout
 from migrate.bundle.lease import Lease
@@ -19,8 +20,9 @@ from migrate.bundle.ledger import Ledger
 from migrate.bundle.records import CommitRecord, read_record, record_ids, write_record
 from migrate.bundle.sink import Stopped, StoreSink
 from migrate.bundle.state import now
-from migrate.errors import DamageError, MoveoutError
+from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.export.planner import Planner
+from migrate.export.prove import is_proved, prove
 from migrate.export.summary import Summary, write_summary
 from migrate.progress import Progress
 from migrate.store.base import MultipartStore
@@ -44,6 +46,8 @@ class UnitWork:
     source: str
     snapshot: Snapshot
     attempts: int
+    engine: Engine | None = None
+    """Reads rows back from what was written; None: they are not read back."""
     strict: bool = False
     """Whether units of other snapshots are done again, come what may."""
 
@@ -77,7 +81,10 @@ class UnitWork:
         else:
             same = not self.strict or same_point(record.point, self.snapshot.point)
             if same and record.unit.id == unit.id and self.snapshot.still_holds(record.done()):
-                return record
+                try:
+                    return record if self.engine is None or is_proved(record) else self._commit(record)
+                except (SourceError, DamageError, GoneError) as exc:
+                    self.progress.note(f"{exc}; the unit is exported again")
         # First the record, then the files: a record never describes files that are being replaced.
         self.lease.check()
         self.store.delete(layout.commit_record(self.source, unit.id))
@@ -96,7 +103,13 @@ class UnitWork:
         if self.stop.is_set():
             raise Stopped
         self.lease.check()
-        record = CommitRecord(self.source, unit, outcome, sink.files, self.snapshot.point, now())
+        return self._commit(CommitRecord(self.source, unit, outcome, sink.files, self.snapshot.point, now()))
+
+    def _commit(self, record: CommitRecord) -> CommitRecord:
+        """Write the record, after reading the rows back where that is wanted."""
+        if self.engine is not None and not is_proved(record):
+            record = prove(self.store, self.engine, record)
+            self.lease.check()
         write_record(self.store, record)
         return record
 

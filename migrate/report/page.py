@@ -57,7 +57,7 @@ def _body(of: Facts, title: str) -> Iterator[Html]:
     )
     if len(of.sources) > 1:
         yield _overview(of.sources)
-    if info.pace is not None:
+    if info.pace is not None and len(info.pace.size_bytes) > 2:
         yield plots.rate(info.pace)
     yield from _later(of.later)
     for source in of.sources:
@@ -111,7 +111,10 @@ def _source(source: SourceFacts, later: Later) -> Iterator[Html]:
                 "Exported",
                 f"{count_words(scope.totals.items)} items, {bytes_words(scope.totals.size_bytes)} read",
             ),
-            *((what.capitalize(), f"{count_words(count)} items") for what, count in gone.items()),
+            *(
+                (what.capitalize(), f"{count_words(count)} {'item' if count == 1 else 'items'}")
+                for what, count in gone.items()
+            ),
         ]
     )
     yield from _counted(source)
@@ -172,7 +175,7 @@ def _plain(value: object) -> str:
         return ", ".join(f"{key} {_plain(one)}" for key, one in sorted(value.items()))
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
-    return str(value)
+    return count_words(value) if type(value) is int else str(value)
 
 
 def _tables(source: SourceFacts, later: Later) -> Iterator[Html]:

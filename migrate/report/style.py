@@ -17,7 +17,7 @@ a { color: var(--fill); }
 .soft, figcaption, dt { color: var(--soft); }
 .verdict { margin: 1rem 0; padding: .75rem 1rem; border-left: 4px solid var(--good); background: var(--good-paper); }
 .verdict strong { color: var(--good); font-size: 1.1rem; }
-.verdict.bad { border-color: var(--bad); background: var(--bad-paper); }
+.verdict.bad { color: inherit; border-color: var(--bad); background: var(--bad-paper); }
 .verdict.bad strong { color: var(--bad); }
 .good { color: var(--good); } .bad { color: var(--bad); }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .75rem 1.5rem; margin: 1rem 0; }
