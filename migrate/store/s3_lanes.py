@@ -16,6 +16,7 @@ import socket
 import ssl
 import struct
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -44,13 +45,15 @@ Also = Callable[[Item, Headers], Request | None]
 LANES = 32
 """Connections of one stream of reads, where the server keeps up."""
 _STRUGGLES = {429, 500, 502, 503, 504}
+IDLE_SECONDS = 4.0
+"""So long an unused connection is kept for the next stream: less than servers keep it."""
 _HEAD_BYTES = 64 * 1024
 _TAGS_AHEAD = 32
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class Lanes:
-    """Reads through connections of its own. Thread-safe: every run opens its own."""
+    """Reads through connections of its own. Thread-safe: no two runs share one at a time."""
 
     def __init__(self, client: Any, location: S3Location, stream: Stream) -> None:
         url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
@@ -60,6 +63,8 @@ class Lanes:
         self._root = url.path.rstrip("/") + "/"
         self._address = (url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
         self._tls = _tls_context(made) if url.scheme == "https" else None
+        self._idle: deque[tuple[float, _Lane]] = deque()
+        weakref.finalize(self, _close_all, self._idle)
         self.usable = not get_environ_proxies(client.meta.endpoint_url)
         """Proxies are left to the careful client."""
 
@@ -68,13 +73,12 @@ class Lanes:
         source = iter(jobs)
         pace = self._stream.pace
         free: list[_Lane] = []
-        lanes: list[_Lane] = []
         sent: deque[tuple[Job[Item], _Lane]] = deque()
         ready: deque[tuple[Job[Item], Response | None, Pending | None]] = deque()
         try:
-            self._send_all(source, free, lanes, sent)
+            self._send_all(source, free, sent)
             while sent:
-                job, lane = sent.popleft()
+                job, lane = sent[0]
                 response = lane.receive()
                 if response is not None:
                     pace.done()
@@ -82,7 +86,8 @@ class Lanes:
                     pace.slower(lane.wait_seconds)
                     pace.rest()
                 free.append(lane)
-                self._send_all(source, free, lanes, sent)
+                sent.popleft()
+                self._send_all(source, free, sent)
                 second = None if response is None else also(job.item, response.headers)
                 ready.append((job, response, None if second is None else self._stream.send(second)))
                 while ready and (ready[0][2] is None or len(ready) > _TAGS_AHEAD):
@@ -90,15 +95,21 @@ class Lanes:
             while ready:
                 yield self._answer(*ready.popleft(), also)
         finally:
-            for lane in lanes:
+            for _, lane in sent:  # abandoned with answers on the way
                 lane.close()
+            self._idle.extend((time.monotonic(), lane) for lane in free)
+
+    def _lane(self) -> _Lane:
+        """Return a connection that another run left a moment ago, else a new one."""
+        with suppress(IndexError):
+            left, lane = self._idle.popleft()
+            if time.monotonic() - left > IDLE_SECONDS:
+                lane.close()
+            return lane
+        return _Lane(self._address, self._tls)
 
     def _send_all(
-        self,
-        source: Iterator[Job[Item]],
-        free: list[_Lane],
-        lanes: list[_Lane],
-        sent: deque[tuple[Job[Item], _Lane]],
+        self, source: Iterator[Job[Item]], free: list[_Lane], sent: deque[tuple[Job[Item], _Lane]]
     ) -> None:
         """Send on as many connections as may be busy now; a free one that was used last is used first."""
         most = self._stream.pace.of(LANES)
@@ -106,11 +117,7 @@ class Lanes:
             job = next(source, None)
             if job is None:
                 return
-            if free:
-                lane = free.pop()
-            else:
-                lane = _Lane(self._address, self._tls)
-                lanes.append(lane)
+            lane = free.pop() if free else self._lane()
             request = job.request
             path = self._root + quote(request.key, safe="/")
             query = encoded_query(request.query) if request.query else ""
@@ -126,6 +133,11 @@ class Lanes:
             with suppress(MoveoutError):
                 return Answer(job.item, response, second.wait())
         return self._stream.one(job, also)
+
+
+def _close_all(idle: deque[tuple[float, _Lane]]) -> None:
+    while idle:
+        idle.popleft()[1].close()
 
 
 class Signer:
