@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate import selection
 from migrate.errors import UsageError
@@ -40,7 +41,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "bundle": ("place", *SECRET_FIELDS),
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
-    "limits": ("workers", "bwlimit"),
+    "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
 _LISTS = ("source", "restore")
@@ -108,8 +109,8 @@ def redact(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also which of its items are
-    wanted.
+    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also which of its
+    items are wanted.
     """
 
     url: str
@@ -128,8 +129,9 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Custody:
-    """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161); ``signers`` an
-    ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum`` must sign to end a hold.
+    """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161);
+    ``signers`` an ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum``
+    must sign to end a hold.
     """
 
     key: Path | None = None
@@ -152,6 +154,7 @@ class Case:
     restores: Mapping[str, Endpoint]
     workers: int | None = None
     bwlimit: str | None = None
+    limits: Limits = field(default_factory=Limits)
     custody: Custody = field(default_factory=Custody)
 
 
@@ -197,6 +200,7 @@ class _Reader:
             restores=restores,
             workers=self._workers(limits.get("workers")),
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
+            limits=self._limits(limits),
             custody=self._custody(document.get("custody", {})),
         )
 
@@ -302,6 +306,15 @@ class _Reader:
         except UsageError as exc:
             raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
 
+    def _limits(self, table: Mapping[str, Any]) -> Limits:
+        most = table.get("max_connections")
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 2):
+            self._fail("[limits] max_connections must be a whole number, at least 2")
+        try:
+            return parse_limits(most, table.get("statement_timeout"), table.get("lock_timeout"))
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
+
     def _workers(self, value: Any) -> int | None:
         if value is None:
             return None
@@ -313,6 +326,30 @@ class _Reader:
 def _suggest(word: str, known: Any) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; it may hold {', '.join(known)}"
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_limits(
+    max_connections: int | None, statement: Any, lock: Any, *, base: Limits | None = None
+) -> Limits:
+    """Return limits from words: times as ``90`` (seconds), ``30s``, ``5m``, ``2h``; what is None stays as
+    in ``base``. Raises ``UsageError``.
+    """
+    base = base or Limits()
+    return Limits(
+        base.max_connections if max_connections is None else max_connections,
+        base.statement_seconds if statement is None else _seconds("statement_timeout", statement),
+        base.lock_seconds if lock is None else _seconds("lock_timeout", lock),
+    )
+
+
+def _seconds(name: str, value: Any) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+    if found is None:
+        raise UsageError(f"{name} {value!r} is no length of time", next_step="write 90, 30s, 5m or 2h")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -381,4 +418,7 @@ url = "s3://media?profile=new"
 # [limits]
 # workers = 8
 # bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"
+# max_connections = 4    # to a source database at once
+# statement_timeout = "30m"
+# lock_timeout = "60s"   # waiting for another session's lock
 """

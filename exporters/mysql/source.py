@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
+from exporters.limits import Limits, limits_of
 from exporters.mysql.catalog import Table, read_tables
 from exporters.mysql.connect import Address, connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -25,16 +26,17 @@ class MysqlExporter:
         """Connect once, to prove that the database can be reached."""
         address = parse_url(url, password=host.secret("password"))
         connect(address).close()
-        return MysqlSource(name, address)
+        return MysqlSource(name, address, limits_of(host))
 
 
 class MysqlSource:
     """See ``exporters.base.Source``."""
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: Address, limits: Limits | None = None) -> None:
         self.name = name
         self.url = address.url
         self._address = address
+        self._limits = limits or Limits()
 
     def survey(self) -> Survey:
         """Return the server's estimates of every table."""
@@ -62,7 +64,8 @@ class MysqlSource:
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        with hold(self._address, workers=max(1, workers)) as (session, tables):
+        workers = self._limits.beside(1, wanted=workers)
+        with hold(self._address, workers=workers) as (session, tables):
             own = [table for table in tables if not table.elsewhere]
             exported = [table for table in own if table.name not in session.unreadable]
             if own and not exported:

@@ -1,4 +1,6 @@
-"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was lost."""
+"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was
+lost.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,7 @@ def account(finished: Finished) -> Account:
         _exported(number, table, finished.counted[number]) for number, table in finished.tables.items()
     ]
     entries, gaps = entries_of(exported, finished.done)
-    unreadable = [
-        Gap(table.label, "failed", "the role may not read it")
-        for table in finished.all_tables
-        if not table.readable and not table.foreign
-    ]
+    unreadable = [Gap(table.label, "failed", table.gap) for table in finished.all_tables if table.gap]
     return Account(
         entries,
         enumerations(

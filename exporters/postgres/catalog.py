@@ -20,7 +20,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
-  c.relrowsecurity AS row_security, coalesce(t.spcname, '') AS tablespace,
+  c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
   pg_relation_filenode(c.oid)::int8 AS filenode_now,
   CASE WHEN c.relispartition THEN ARRAY(
     WITH RECURSIVE above(oid, depth) AS (
@@ -84,7 +84,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that holds rows of its own (leaf partitions and inheritance parents included) or a foreign one."""
+    """A table that holds rows of its own (leaf partitions and inheritance parents included) or a foreign
+    one.
+    """
 
     oid: int
     schema: str
@@ -102,6 +104,22 @@ class Table:
     columns: tuple[Column, ...]
     ancestors: tuple[tuple[str, str], ...] = ()
     """Schema and name of the partitioned tables that it is a partition of, the nearest first."""
+    out_of_reach: bool = False
+    """Whether it is unlogged, and this server a standby: the rows are on the primary only."""
+
+    @property
+    def exported(self) -> bool:
+        """Whether its rows can be read here."""
+        return self.readable and not self.foreign and not self.out_of_reach
+
+    @property
+    def gap(self) -> str:
+        """Why rows of its own are not exported, or nothing."""
+        if self.foreign:
+            return ""
+        if not self.readable:
+            return "the role may not read it"
+        return "it is unlogged, and a standby has no rows of it" if self.out_of_reach else ""
 
     @property
     def label(self) -> str:
@@ -117,7 +135,9 @@ class Table:
 
 
 def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
-    """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the user's."""
+    """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the
+    user's.
+    """
     rows = _fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
     columns = _read_columns(connection, [row["oid"] for row in rows])
     return [
@@ -136,6 +156,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             tablespace=row["tablespace"],
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
             columns=tuple(columns.get(row["oid"], ())),
+            out_of_reach=row["out_of_reach"],
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )
         for row in rows

@@ -19,7 +19,9 @@ _EPOCH = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A snapshot's text, ``xmin:xmax:xip,…`` with 64-bit transaction numbers (PostgreSQL documentation, 9.27)."""
+    """A snapshot's text, ``xmin:xmax:xip,…`` with 64-bit transaction numbers (PostgreSQL documentation,
+    9.27).
+    """
 
     xmin: int
     xmax: int
@@ -38,8 +40,8 @@ def nothing_happened(before: str, now: str) -> bool:
 
 
 def query(table: Table, pages: Range, before: str, now: str) -> str | None:
-    """Return a query for the number of visible rows and of those that ``before`` may not have seen; None where
-    transaction numbers have come around since, so that nobody can tell.
+    """Return a query for the number of visible rows and of those that ``before`` may not have seen; None
+    where transaction numbers have come around since, so that nobody can tell.
 
     ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look
     young: then the chunk is done again, which is only slower.

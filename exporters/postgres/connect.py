@@ -1,7 +1,8 @@
 """Connections: the URL, libpq's ways to a password, and the settings under which text means one thing only.
 
-psycopg (libpq) is for control: it knows PGPASSWORD, ~/.pgpass, service files, sslmode. asyncpg is for the stream of
-rows: it hands over blocks where libpq hands over one row a call. Both connect to the same server as the same user.
+psycopg (libpq) is for control: it knows PGPASSWORD, ~/.pgpass, service files, sslmode. asyncpg is for the
+stream of rows: it hands over blocks where libpq hands over one row a call. Both connect to the same server
+as the same user.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ PINNED: Mapping[str, str] = {
     "synchronize_seqscans": "off",
     "jit": "off",
 }
-"""Settings on which the text of a value, or the life of a long session, depends. ``row_security = off`` makes a policy
-that would hide rows an error. A server that does not know one of them does without.
+"""Settings on which the text of a value, or the life of a long session, depends. ``row_security = off``
+makes a policy that would hide rows an error. A server that does not know one of them does without.
 """
 
 
@@ -59,8 +60,8 @@ def pin_statement() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown. ``password`` is one
-    that was given apart from the URL; without it libpq looks where it always looks.
+    """Where a database is: libpq's keywords, never with a password. ``url`` is what may be shown.
+    ``password`` is one that was given apart from the URL; without it libpq looks where it always looks.
     """
 
     url: str
@@ -95,7 +96,9 @@ class Address:
 
 
 def parse_url(url: str, *, password: str | None = None) -> Address:
-    """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password in it."""
+    """Read ``postgresql://user@host:port/db?sslmode=…``. Raises ``SourceUsageError``, also for a password
+    in it.
+    """
     try:
         keywords = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     except psycopg.Error:
@@ -121,9 +124,9 @@ def _shown(keywords: Mapping[str, str]) -> str:
     )
 
 
-def connect(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(address: Address, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
     """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
-    keywords = {"connect_timeout": str(CONNECT_SECONDS), "application_name": "moveout", **address.keywords}
+    keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, "application_name": application}
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     except psycopg.Error as exc:
@@ -138,8 +141,8 @@ def connect(address: Address) -> psycopg.Connection[tuple[Any, ...]]:
 
 
 def _why_not(address: Address, error: psycopg.Error) -> SourceError:
-    """Find out why libpq could not connect. It tells in words of the server's language only, so the reason is asked
-    for a second time by the driver that tells the SQLSTATE.
+    """Find out why libpq could not connect. It tells in words of the server's language only, so the reason
+    is asked for a second time by the driver that tells the SQLSTATE.
     """
     if sqlstate(error):
         return translate(error, address.url)
@@ -187,6 +190,7 @@ def row_connection_options(connection: psycopg.Connection[Any]) -> dict[str, Any
         "database": info.dbname,
         "timeout": CONNECT_SECONDS,
         "statement_cache_size": 0,
+        "server_settings": {"application_name": parameters.get("application_name", "moveout")},
     }
     if not connection.pgconn.ssl_in_use:
         options["ssl"] = False

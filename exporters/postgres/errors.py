@@ -1,4 +1,6 @@
-"""Translates the drivers' errors into the source errors, by SQLSTATE (PostgreSQL documentation, appendix A)."""
+"""Translates the drivers' errors into the source errors, by SQLSTATE (PostgreSQL documentation, appendix
+A).
+"""
 
 from __future__ import annotations
 
@@ -55,13 +57,20 @@ def translate(error: BaseException, where: str) -> SourceError:
             f"{where}: a table is locked by somebody else: {said}",
             next_step="Find the session that holds the lock (pg_locks), end it, and give the same command again.",
         )
+    if state == "57014":
+        return SourceUnreachableError(
+            f"{where}: {said}",
+            next_step="Raise --statement-timeout, or come back when the server is less busy: finished work is kept.",
+        )
     if _is_passing(error, state):
         return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)
     return SourceError(f"{where}: {said}", next_step="The server's log says more.")
 
 
 def _is_passing(error: BaseException, state: str) -> bool:
-    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is gone."""
+    """Connection trouble (08), too many connections (53), operator intervention (57), a snapshot that is
+    gone.
+    """
     if state:
         return state[:2] in {"08", "53", "57", "40"} or state in {"22023", "25006", "55000"}
     return isinstance(

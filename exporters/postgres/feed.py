@@ -8,16 +8,18 @@ psycopg's COPY does the same, a row a call.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import asyncpg
 import psycopg
 
+from exporters.errors import SourceError
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.manners import Manners, explained
+from exporters.postgres.session import Session, begin_statement
 from exporters.relational.blocks import OnBlock
 
 SMALL_BYTES = 128 * 2**10
@@ -29,7 +31,9 @@ class Feed(Protocol):
     """A connection within the snapshot. One thread at a time."""
 
     def copy(self, query: str, on_block: OnBlock) -> int:
-        """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it sent."""
+        """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it
+        sent.
+        """
         ...
 
     def close(self) -> None:
@@ -40,19 +44,20 @@ class Feed(Protocol):
 class AsyncpgFeed:
     """Blocks of up to what one read of the socket brings."""
 
-    def __init__(self, address: Address, snapshot: str, options: dict[str, Any]) -> None:
+    def __init__(self, address: Address, snapshot: str, options: dict[str, Any], timeouts: str) -> None:
         self._where = address.url
         self._loop = asyncio.new_event_loop()
         try:
-            self._connection = self._loop.run_until_complete(self._open(snapshot, options))
+            self._connection = self._loop.run_until_complete(self._open(snapshot, options, timeouts))
         except BaseException:
             self._loop.close()
             raise
 
-    async def _open(self, snapshot: str, options: dict[str, Any]) -> Any:
+    async def _open(self, snapshot: str, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
         try:
             await connection.execute(pin_statement())
+            await connection.execute(timeouts)
             await connection.execute(begin_statement(snapshot))
             self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")
         except BaseException:
@@ -101,9 +106,10 @@ def _take(block: bytes, on_block: OnBlock) -> None:
 class PsycopgFeed:
     """The same by libpq, slower."""
 
-    def __init__(self, address: Address, snapshot: str) -> None:
+    def __init__(self, address: Address, snapshot: str, manners: Manners) -> None:
         self._where = address.url
-        self._connection = connect(address)
+        self._connection = connect(address, manners.application)
+        self._connection.execute(manners.timeouts().encode())
         self._connection.execute(begin_statement(snapshot).encode())
 
     def copy(self, query: str, on_block: OnBlock) -> int:
@@ -126,48 +132,51 @@ class PsycopgFeed:
 
 
 def copy_encoding(database: str) -> str:
-    """Return the encoding of COPY for a database's own: UTF-8, but bytes as they are where it has none (SQL_ASCII)."""
+    """Return the encoding of COPY for a database's own: UTF-8, but bytes as they are where it has none
+    (SQL_ASCII).
+    """
     return "SQL_ASCII" if database == "SQL_ASCII" else "UTF8"
 
 
-def begin_statement(snapshot: str) -> str:
-    """Return the statements that begin a transaction with another one's snapshot."""
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    return f"{begin}; SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}" if snapshot else begin
-
-
-def open_feed(address: Address, snapshot: str, control: psycopg.Connection[Any]) -> Feed:
-    """Return a feed that sees ``snapshot``; ``control`` is an open connection to the same server."""
+def open_feed(session: Session) -> Feed:
+    """Return a feed that sees the session's snapshot."""
+    address, snapshot, manners = session.address, session.exported, session.manners
     try:
-        return AsyncpgFeed(address, snapshot, row_connection_options(control))
+        options = row_connection_options(session.holder)
+        return AsyncpgFeed(address, snapshot, options, manners.timeouts())
     except (*DRIVER_ERRORS, ValueError, RuntimeError):
         pass
     try:
-        return PsycopgFeed(address, snapshot)
+        return PsycopgFeed(address, snapshot, manners)
     except psycopg.Error as exc:
         raise translate(exc, address.url) from exc
 
 
 class Feeds:
-    """Feeds of one snapshot, opened as they are needed and used again."""
+    """Feeds of one snapshot, opened as they are needed and used again; never more than the limits allow."""
 
-    def __init__(self, address: Address, snapshot: str, control: psycopg.Connection[Any]) -> None:
-        self._open: Callable[[], Feed] = lambda: open_feed(address, snapshot, control)
+    def __init__(self, session: Session, *, workers: int) -> None:
+        self._session = session
+        self._room = threading.BoundedSemaphore(session.manners.workers(workers))
         self._idle: list[Feed] = []
 
     def copy(self, query: str, on_block: OnBlock) -> int:
         """Run one COPY on an idle feed; a feed that failed is not used again."""
-        try:
-            feed = self._idle.pop()
-        except IndexError:
-            feed = self._open()
-        try:
-            rows = feed.copy(query, on_block)
-        except BaseException:
-            feed.close()
-            raise
-        self._idle.append(feed)
-        return rows
+        with self._room:
+            try:
+                feed = self._idle.pop()
+            except IndexError:
+                feed = open_feed(self._session)
+            try:
+                rows = feed.copy(query, on_block)
+            except SourceError as exc:
+                feed.close()
+                raise explained(exc, self._session.watch) from exc.__cause__
+            except BaseException:
+                feed.close()
+                raise
+            self._idle.append(feed)
+            return rows
 
     def close(self) -> None:
         """Close the idle feeds."""

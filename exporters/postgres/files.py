@@ -82,8 +82,9 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     tools = schema.find_tools(session.version // 10000)
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
+    environment["PGAPPNAME"] = session.manners.application
     without = [table.label for table in tables if not table.readable]
-    with ThreadPoolExecutor(len(_SECTIONS) + 1) as pool:
+    with ThreadPoolExecutor(session.manners.workers(len(_SECTIONS) + 1)) as pool:
         roles = pool.submit(_globals, tools, environment)
         dumps = [
             pool.submit(
@@ -95,6 +96,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
                 portable=portable,
                 without=without,
                 encoding=None if session.point["encoding"] == "SQL_ASCII" else "UTF8",
+                lock_seconds=session.manners.limits.lock_seconds,
             )
             for section, _, portable in _SECTIONS
         ]

@@ -1,4 +1,6 @@
-"""Names and literals inside SQL text. Every statement that is built from a customer's names goes through here."""
+"""Names and literals inside SQL text. Every statement that is built from a customer's names goes through
+here.
+"""
 
 from __future__ import annotations
 

@@ -26,11 +26,13 @@ def live_tables(
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):
-        feeds = Feeds(address, session.exported, session.holder)
+        feeds = Feeds(session, workers=workers)
         work = [
             ((table.schema, table.name), canonical_select(table, pages), bool(table.columns))
             for table in tables
-            if not table.foreign and (names is None or (table.schema, table.name) in names)
+            if not table.foreign
+            and not table.out_of_reach
+            and (names is None or (table.schema, table.name) in names)
             for pages in cut(table, version=session.version, page_bytes=session.page_bytes)
         ]
         if session.large_objects and names is None:

@@ -34,7 +34,11 @@ class PostgresRows:
     def __init__(self, session: Session, tables: Sequence[Table], feeds: Feeds) -> None:
         self._session = session
         self._feeds = feeds
-        self._tables = {(table.schema, table.name): table for table in tables if not table.foreign}
+        self._tables = {
+            (table.schema, table.name): table
+            for table in tables
+            if not table.foreign and not table.out_of_reach
+        }
         if session.large_objects:
             objects = large_objects.table(session.large_objects)
             self._tables[objects.schema, objects.name] = objects
@@ -70,7 +74,7 @@ class PostgresRows:
 def live_rows(address: Address) -> Iterator[PostgresRows]:
     """Open the database under one snapshot. Raises ``SourceError``."""
     with hold(address) as (session, tables):
-        feeds = Feeds(address, session.exported, session.holder)
+        feeds = Feeds(session, workers=1)
         try:
             yield PostgresRows(session, tables, feeds)
         finally:

@@ -1,7 +1,7 @@
 """How tables are cut into chunks (see ``exporters.relational.plan``), and the queries for their rows.
 
-Chunks are half-open ranges of heap pages, the last one without an end, so that rows that appear later always lie in
-one of them.
+Chunks are half-open ranges of heap pages, the last one without an end, so that rows that appear later
+always lie in one of them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
+from exporters.limits import LOCK_SECONDS
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
@@ -86,6 +87,7 @@ def dump_section(
     portable: bool,
     without: Sequence[str] = (),
     encoding: str | None = None,
+    lock_seconds: float = LOCK_SECONDS,
 ) -> bytes:
     """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves
     owners and privileges out, for a target on which the roles cannot be made. ``without``: quoted names of
@@ -95,6 +97,7 @@ def dump_section(
     extra = [f"--exclude-table={name}" for name in without]
     extra += ["--no-owner", "--no-privileges"] if portable else []
     extra += [f"--encoding={encoding}"] if encoding else []
+    extra.append(f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}")
     arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
     return without_secrets(_run(arguments, environment))
 
@@ -127,6 +130,11 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
     if "permission denied" in said:
         raise SourceNotAllowedError(
             f"{program}: {said}", next_step="Use a role that may read the whole database."
+        )
+    if "lock timeout" in said:
+        raise SourceUnreachableError(
+            f"{program}: {said}",
+            next_step="Find the session that waits for or holds the lock (pg_locks), and give the same command again.",
         )
     if "could not connect" in said or "connection to server" in said:
         raise SourceUnreachableError(f"{program}: {said}", next_step="Give the same command again.")

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 
-from exporters.errors import SourceUnreachableError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.feed import begin_statement
+from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.manners import Manners, explained
+from exporters.postgres.waits import POLL_SECONDS, WaitWatch
 
-LOCK_SECONDS = 60
 _LOCK_BATCH = 500
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An exported snapshot. ``exported`` is its name for other sessions; ``point`` what the bundle says about it."""
+    """An exported snapshot. ``exported`` is its name for other sessions; ``point`` what the bundle says
+    about it.
+    """
 
     address: Address
     holder: psycopg.Connection[Any]
@@ -33,21 +36,36 @@ class Session:
     version: int
     page_bytes: int
     large_objects: int
+    manners: Manners
+    watch: WaitWatch | None = None
 
 
 @contextmanager
-def hold(address: Address) -> Iterator[tuple[Session, list[Table]]]:
-    """Take a snapshot and lock every readable table against being dropped or rewritten. Raises ``SourceError``."""
-    holder = connect(address)
-    try:
+def hold(address: Address, manners: Manners | None = None) -> Iterator[tuple[Session, list[Table]]]:
+    """Take a snapshot and lock every readable table against being dropped or rewritten. Raises
+    ``SourceError``.
+    """
+    manners = manners or Manners()
+    with ExitStack() as stack:
+        watch = stack.enter_context(_watch(address, manners)) if manners.watches else None
+        holder = stack.enter_context(closing(connect(address, manners.application)))
         try:
+            holder.execute(manners.timeouts().encode())  # to ask for a table's size is to wait for its lock
             tables = _consistent(holder)
-            session = _describe(address, holder)
+            session = _describe(address, holder, manners)
         except DRIVER_ERRORS as exc:
-            raise translate(exc, address.url) from exc
-        yield session, tables
-    finally:
-        holder.close()
+            raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
+        yield replace(session, watch=watch), tables
+
+
+def _watch(address: Address, manners: Manners) -> WaitWatch:
+    poll_seconds = min(POLL_SECONDS, max(manners.limits.lock_seconds / 4, 0.05))
+    return WaitWatch(address, manners.application, manners.note, poll_seconds=poll_seconds)
+
+
+def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
+    error.__cause__ = cause
+    return error
 
 
 def _consistent(holder: psycopg.Connection[Any]) -> list[Table]:
@@ -69,14 +87,12 @@ def _consistent(holder: psycopg.Connection[Any]) -> list[Table]:
 
 
 def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
-    holder.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'".encode())
     for start in range(0, len(tables), _LOCK_BATCH):
         names = ", ".join(f"ONLY {table.label}" for table in tables[start : start + _LOCK_BATCH])
         holder.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
-    holder.execute("SET LOCAL lock_timeout = 0")
 
 
-def _describe(address: Address, holder: psycopg.Connection[Any]) -> Session:
+def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manners) -> Session:
     version = holder.info.server_version
     current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
     position = (
@@ -101,4 +117,10 @@ def _describe(address: Address, holder: psycopg.Connection[Any]) -> Session:
         "server_started": row[8],
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return Session(address, holder, row[0], point, server, version, row[5], row[7])
+    return Session(address, holder, row[0], point, server, version, row[5], row[7], manners)
+
+
+def begin_statement(snapshot: str) -> str:
+    """Return the statements that begin a transaction with another one's snapshot."""
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    return f"{begin}; SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}" if snapshot else begin

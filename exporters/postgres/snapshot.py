@@ -41,7 +41,7 @@ class PostgresSnapshot:
         self._session = session
         self._plan = plan
         self._workers = workers
-        self._tables = [table for table in tables if not table.foreign and table.readable]
+        self._tables = [table for table in tables if table.exported]
         self._all_tables = tables
         by_name = {(table.schema, table.name): table for table in self._tables}
         self._planned = {
@@ -55,7 +55,7 @@ class PostgresSnapshot:
             objects = large_objects.table(session.large_objects)
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._feeds = Feeds(session.address, session.exported, session.holder)
+        self._feeds = Feeds(session, workers=workers)
         self._points = points.remember(workspace, self.point)
         self._holder_lock = threading.Lock()
 
@@ -108,6 +108,7 @@ class PostgresSnapshot:
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
+        self._feeds.close()  # their connections are pg_dump's now
         with self._holder_lock:
             losses = write_schema(self._session, self._all_tables, sink)
         with ThreadPoolExecutor(max(1, self._workers)) as pool:

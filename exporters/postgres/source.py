@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
+from exporters.limits import limits_of, note_of
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect, parse_url
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.manners import Manners
 from exporters.postgres.plan import make_plan
 from exporters.postgres.schema import find_tools
 from exporters.postgres.session import hold
@@ -27,21 +29,23 @@ class PostgresExporter:
         address = parse_url(url, password=host.secret("password"))
         with connect(address) as connection:
             find_tools(connection.info.server_version // 10000)
-        return PostgresSource(name, address)
+        return PostgresSource(name, address, Manners(limits_of(host), note_of(host)))
 
 
 class PostgresSource:
     """See ``exporters.base.Source``."""
 
-    def __init__(self, name: str, address: Address) -> None:
+    def __init__(self, name: str, address: Address, manners: Manners | None = None) -> None:
         self.name = name
         self.url = address.url
         self._address = address
+        self._manners = manners or Manners()
 
     def survey(self) -> Survey:
         """Return the planner's estimates of every table."""
         with connect(self._address) as connection:
             try:
+                connection.execute(self._manners.timeouts().encode())
                 tables = read_tables(connection)
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self.url) from exc
@@ -62,8 +66,8 @@ class PostgresSource:
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        with hold(self._address) as (session, tables):
-            exported = [table for table in tables if not table.foreign and table.readable]
+        with hold(self._address, self._manners) as (session, tables):
+            exported = [table for table in tables if table.exported]
             if not exported and any(not table.readable for table in tables):
                 raise SourceNotAllowedError(
                     f"{self.url}: the role may read none of the {len(tables)} tables",
@@ -86,5 +90,5 @@ class PostgresSource:
 def _warnings(tables: Sequence[Table]) -> list[str]:
     return [
         *(f"{t.label} is a foreign table: only its definition is exported" for t in tables if t.foreign),
-        *(f"{t.label} cannot be read by this role" for t in tables if not t.readable and not t.foreign),
+        *(f"{t.label} is not exported: {t.gap}" for t in tables if t.gap),
     ]

@@ -27,7 +27,9 @@ from exporters.relational.types import MAX_DECIMAL_DIGITS, Kind
 
 @dataclass(frozen=True, slots=True)
 class SqlType:
-    """A type after domains are resolved: its name, whether it is built in, and the type modifier (-1 for none)."""
+    """A type after domains are resolved: its name, whether it is built in, and the type modifier (-1 for
+    none).
+    """
 
     name: str
     built_in: bool
@@ -58,7 +60,9 @@ _SIMPLE: Mapping[str, Kind] = {
 
 
 def kind_of(sql_type: SqlType, *, utf8: bool = True) -> Kind:
-    """Return the kind of a column. ``utf8`` is False for a database without an encoding, whose text is bytes."""
+    """Return the kind of a column. ``utf8`` is False for a database without an encoding, whose text is
+    bytes.
+    """
     if sql_type.built_in:
         if sql_type.name == "numeric":
             return _numeric(sql_type.modifier) or _TEXT

@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.state import SourceName
-from migrate.case import Case, Endpoint
+from migrate.case import Case, Endpoint, parse_limits
 from migrate.cli import app
 from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.options import (
@@ -120,9 +121,10 @@ def run_export(
     *,
     signers: Sequence[KeyFile] = (),
     selection: Selection = EVERYTHING,
+    limits: Limits | None = None,
 ) -> Exported:
-    """Export the sources to the place; the sealed bundle is signed by every key. ``selection`` goes before what the
-    case file chooses.
+    """Export the sources to the place; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
+    before what the case file says.
     """
     throttle = session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
@@ -137,7 +139,11 @@ def run_export(
     def is_finished(name: str) -> bool:
         return any(source.name == name and source.finished for source in export_status(store).sources)
 
-    with open_sources(endpoints, is_finished=is_finished, selection=selection) as sources:
+    limits = limits or (case.limits if case else None)
+    note = session.progress.note
+    with open_sources(
+        endpoints, is_finished=is_finished, selection=selection, limits=limits, note=note
+    ) as sources:
         outcome = export(sources, store, workers=workers, progress=session.progress, options=options)
     return Exported(
         outcome, time.monotonic() - started, sealed_by(store, signers, custody_of(case).timestamp)
@@ -176,6 +182,20 @@ def export_command(
             help="Read rows back from the Parquet files, and compare with what was sent, while the source is there.",
         ),
     ] = False,
+    max_connections: Annotated[
+        int | None,
+        typer.Option("--max-connections", min=2, metavar="N", help="To a source database, at once."),
+    ] = None,
+    statement_timeout: Annotated[
+        str | None,
+        typer.Option(
+            "--statement-timeout", metavar="TIME", help="End a statement on the source after 30m, 2h …"
+        ),
+    ] = None,
+    lock_timeout: Annotated[
+        str | None,
+        typer.Option("--lock-timeout", metavar="TIME", help="Wait so long for a lock (default 60s)."),
+    ] = None,
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -209,4 +229,8 @@ def export_command(
         }
     )
     options = ExportOptions(seal_incomplete=seal_incomplete, prove=prove, strict_snapshot=strict_snapshot)
-    return run_export(session, endpoints, place, loaded, options, signers=signers, selection=chosen)
+    base = loaded.limits if loaded else None
+    limits = parse_limits(max_connections, statement_timeout, lock_timeout, base=base)
+    return run_export(
+        session, endpoints, place, loaded, options, signers=signers, selection=chosen, limits=limits
+    )

@@ -123,7 +123,8 @@ def run_plan(
 ) -> Planned:
     """Survey the sources, try out the way, and forecast."""
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
-    with open_sources(endpoints) as sources:
+    limits = case.limits if case else None
+    with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         found = survey(sources, workers=workers)
     throttle = session.throttle(case.bwlimit if case else None)
     places = (case.bundle, case.target) if case else (None, None)

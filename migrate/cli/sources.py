@@ -12,6 +12,7 @@ from pathlib import Path
 from exporters.base import Exporter, Snapshot, Source, Survey, Workspace
 from exporters.bucket import Bucket
 from exporters.errors import SourceError
+from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load, redact
@@ -69,9 +70,14 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
 class _Host:
     """Lends clients and secrets to one source's exporter."""
 
-    def __init__(self, endpoint: Endpoint, selection: Selection) -> None:
+    def __init__(self, endpoint: Endpoint, selection: Selection, limits: Limits, note: Note) -> None:
         self._endpoint = endpoint
         self._selection = selection
+        self._limits = limits
+        self.note = note
+
+    def limits(self) -> Limits:
+        return self._limits
 
     def secret(self, name: str) -> str | None:
         secret = self._endpoint.secrets.get(name)
@@ -132,16 +138,19 @@ def open_sources(
     *,
     is_finished: Callable[[str], bool] = _nothing_is_finished,
     selection: Selection = EVERYTHING,
+    limits: Limits | None = None,
+    note: Note = lambda _: None,
 ) -> Iterator[list[Source]]:
     """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
-    unless all of it was read by an earlier run.
+    unless all of it was read by an earlier run. ``note`` is told what a source waits for.
     """
     with contextlib.ExitStack() as stack:
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
                 chosen = endpoint.selection if selection == EVERYTHING else selection
-                source = exporter_for(endpoint.url).open(name, endpoint.url, _Host(endpoint, chosen))
+                host = _Host(endpoint, chosen, limits or Limits(), note)
+                source = exporter_for(endpoint.url).open(name, endpoint.url, host)
             except SourceError as exc:
                 if not is_finished(name):
                     raise

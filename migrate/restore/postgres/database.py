@@ -80,7 +80,9 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     script = complete(job, state, done)
     findings: list[str] = []
     if selection.rows:
+        run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
         target.connection.execute("ANALYZE")
+        run.progress.end()
         findings = _differences(job, run)
     if not findings:
         last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
