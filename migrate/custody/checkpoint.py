@@ -94,7 +94,7 @@ def decode(data: bytes) -> Checkpoint:
         raise ValueError("no checkpoint of a bundle's tree") from exc
     bundle = match["origin"].removeprefix("moveout/")
     found = Checkpoint(bundle, int(match["size"]), digest, match["root"], notes)
-    if found.encode() != data:
+    if found.encode() != data or notes != sorted(notes):
         raise ValueError("not written as a checkpoint is")
     return found
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from migrate.bundle import canonical, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
-from migrate.custody import entry, signing, sshsig
+from migrate.custody import checkpoint, entry, signing, sshsig
 from migrate.custody.entry import Entry, Happening
-from migrate.custody.keys import Signer
+from migrate.custody.keys import PublicKey, Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
 from migrate.store.base import Store
 
@@ -181,7 +181,11 @@ def against_bundle(found: Log, store: Store) -> list[Finding]:
     """
     erased = [*found.find("erasing"), *found.find("erased")]
     if erased and erased[-1].number > max((one.number for one in found.find("sealed")), default=0):
-        return list(_named_documents(found, store, erased[-1].what.root))
+        root = erased[-1].what.root
+        return [
+            *_named_documents(found, store, root),
+            *_document_signers(found, signing.signatures(store), root),
+        ]
     try:
         root = signing.root_of(store)
     except GoneError:
@@ -197,11 +201,40 @@ def _seal(found: Log, root: str) -> Iterator[Finding]:
 
 
 def _signers(found: Log, store: Store, root: str) -> Iterator[Finding]:
-    there = {public.fingerprint for public in signing.signatures(store).of(layout.TAG_MANIFEST)}
+    signed = signing.signatures(store)
+    there = {public.fingerprint for public in signed.of(layout.TAG_MANIFEST)}
+    in_tree = _tree_signers(store, signed.of(layout.TAG_MANIFEST))
     for one in found.find("signed", root):
         by = str(one.what.details.get("by"))
         if by not in there:
             yield Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log knows of")
+        elif in_tree is not None and by not in in_tree:
+            yield Finding(layout.CHECKPOINT, f"lacks the signature by {by} that the custody log knows of")
+    yield from _document_signers(found, signed, root)
+
+
+def _tree_signers(store: Store, known: Sequence[PublicKey]) -> set[str] | None:
+    """Return the fingerprints of those who signed the tree's root; None where there is none to be read."""
+    try:
+        signed = checkpoint.decode(store.read(layout.CHECKPOINT))
+    except (GoneError, ValueError):
+        return None
+    return {public.fingerprint for public in signed.signers(known)}
+
+
+def _document_signers(found: Log, signed: signing.Signatures, root: str) -> Iterator[Finding]:
+    """Yield documents that lack a signature which the log knows: of whom a receipt is by, or who wrote the entry."""
+    for one in found.entries:
+        file = one.what.details.get("file")
+        if one.what.root != root or not isinstance(file, str) or not file.endswith(".json"):
+            continue
+        wanted = {one.public.fingerprint} if one.what.event != "received" else set()
+        if one.what.event in {"received", "acknowledged"}:
+            wanted |= set(str(one.what.details.get("by")).split(", "))
+        for by in sorted(wanted - {public.fingerprint for public in signed.of(file)}):
+            yield Finding(
+                file, f"lacks the signature by {by} that entry {one.number} of the custody log knows of"
+            )
 
 
 def _named_files(found: Log, store: Store, root: str) -> Iterator[Finding]:

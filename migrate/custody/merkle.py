@@ -26,7 +26,9 @@ def leaf_hashes(leaves: Iterable[bytes]) -> bytes:
 
 
 def above(hashes: bytes) -> bytes:
-    """Return the next level."""
+    """Return the next level. Raises ``ValueError`` for what is no level."""
+    if len(hashes) % SIZE:
+        raise ValueError("hashes of another size")
     pairs = len(hashes) // (2 * SIZE) * (2 * SIZE)
     nodes = [sha256(b"\1" + hashes[at : at + 2 * SIZE]).digest() for at in range(0, pairs, 2 * SIZE)]
     return b"".join(nodes) + hashes[pairs:]

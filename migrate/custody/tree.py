@@ -156,10 +156,7 @@ def _differences(
     kept = (tree.bundle, tree.root, tree.size, tree.hash)
     if kept != (signed.bundle, signed.root, signed.size, signed.hash):
         yield Finding(layout.TREE, f"differs from {layout.CHECKPOINT}", signed.hash.hex(), tree.hash.hex())
-    if (
-        merkle.top(tree.nodes) != signed.hash
-        or len(tree.nodes) != -(-tree.size // merkle.GROUP) * merkle.SIZE
-    ):
+    if merkle.top(tree.nodes) != signed.hash:
         yield Finding(layout.TREE_NODES, "does not lead to the root in the checkpoint", signed.hash.hex())
     if deep:
         try:
@@ -190,6 +187,10 @@ def _kept(store: Store) -> Tree | None:
         raise DamageError(layout.TREE_NODES, expected="a file", found="none") from exc
     except (KeyError, TypeError, ValueError) as exc:
         raise DamageError(key, expected="a tree", found=repr(exc)) from exc
+    if len(tree.nodes) != -(-tree.size // merkle.GROUP) * merkle.SIZE:
+        raise DamageError(
+            layout.TREE_NODES, expected=f"nodes of {tree.size} leaves", found=f"{len(nodes)} bytes"
+        )
     if _encode(tree) != data:
         raise DamageError(key, expected="a tree as it is written", found="something else")
     return tree

@@ -1,0 +1,176 @@
+"""Somebody changes one thing in a bundle, its signatures, log, tree, proofs or documents: it is found, by name."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Mapping
+
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import audit, documents, log, proof, receipt, signing, timestamp, tree
+from migrate.custody.audit import Question
+from migrate.custody.entry import Happening
+from migrate.custody.record import record, record_seal, record_stamp
+from migrate.errors import MoveoutError
+from migrate.progress import Silent
+from migrate.verify import Level, verify
+from tests.bundle.test_hostile import Memory
+from tests.custody.authority import Authority, serving
+from tests.custody.bundles import shelf
+from tests.transfer.bags import contents
+
+Files = Mapping[str, bytes]
+BESIDE = "beside/"
+"""Proofs lie with their owner, not with the bundle."""
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, make_key) -> tuple[str, Files]:
+    """Everything that can lie with a bundle: (its place, all files with the proofs)."""
+    provider, customer = make_key("provider"), make_key("customer")
+    place = shelf(str(tmp_path_factory.mktemp("kept") / "bundle"), 300)
+    for signer in (provider, customer):
+        signing.sign_bundle(place, signer)
+    tree.plant(place, [provider, customer])
+    record_seal(place, provider, [provider, customer])
+    with serving(Authority(tmp_path_factory.mktemp("authority"))) as authority:
+        record_stamp(place, provider, authority.url)
+    record(place, customer, "verified", {"level": "full", "findings": 0})
+    received = receipt.write(place, receipt.Checked("full", 5, 100, []))
+    receipt.acknowledge(place, received, dict([documents.signature_of(received, customer)]), provider)
+    audit.audit(
+        place, Question(0.5, 0.5), provider, [provider.public, customer.public], seed=b"s" * 32, workers=1,
+        progress=Silent(),
+    )  # fmt: skip
+    root = signing.root_of(place)
+    certificate = documents.make(
+        "erasure", "Certificate", {"bundle": "b", "root": root, "place": place.place}
+    )
+    documents.keep(place, certificate, [provider])
+    details = {"file": certificate.key, "sha256": certificate.sha256}
+    log.append(place, provider, lambda _: [Happening("noted", "b", root, place.place, details)])
+    files = contents(place)
+    for number, one in enumerate(tree.prove(place, lambda item: str(item.get("key", "")) < "photos/0000003")):
+        files[f"{BESIDE}{number}.tlog-proof"] = one.encode()
+    return place.place, files
+
+
+def findings(where: str, files: Files, known) -> str:
+    """All that is said of a bundle and the proofs beside it."""
+    store = Memory({key: data for key, data in files.items() if not key.startswith(BESIDE)})
+    store.place = where
+    said: list[object] = []
+    looks = (
+        lambda: verify(store, Level.FULL, workers=1, progress=Silent()).findings,
+        lambda: documents.read_all(store)[1],
+        lambda: timestamp.stamps(store)[1],
+        lambda: tree.check(store, known, deep=True),
+        lambda: log.read(store).findings,
+        lambda: log.against_bundle(log.read(store), store),
+    )
+    for look in looks:
+        try:
+            said += look()
+        except MoveoutError as exc:
+            said.append(exc)
+    said += [
+        f"{key} proves nothing" for key in files if key.startswith(BESIDE) and not proves(files[key], known)
+    ]
+    return "\n".join(map(str, said))
+
+
+def proves(data: bytes, known) -> bool:
+    try:
+        found = proof.decode(data)
+        return found.holds and len(found.checkpoint.signers(known)) == len(known) and bool(found.item)
+    except ValueError:
+        return False
+
+
+def change(files: Files, draw: random.Random) -> tuple[str, Files]:
+    """Change one file in one way; return its name and all files."""
+    key = draw.choice(sorted(files))
+    data = files[key]
+    at = draw.randrange(len(data))
+    kind = draw.randrange(8)
+    other = dict(files)
+    if kind == 0 and not key.startswith(BESIDE):
+        del other[key]
+    elif kind == 1:
+        other[key] = data[:at]
+    elif kind == 2:
+        other[key] = data[:at] + draw.randbytes(1 + draw.randrange(9)) + data[at:]
+    elif kind == 3 and not key.startswith(BESIDE):  # in another's place a proof still proves what it proves
+        other[key] = files[draw.choice([name for name in sorted(files) if files[name] != data])]
+    elif kind == 4:
+        lines = data.splitlines(keepends=True)
+        draw.shuffle(lines)
+        other[key] = b"".join(lines)
+    elif kind == 5:
+        lines = data.splitlines(keepends=True)
+        del lines[draw.randrange(len(lines))]
+        other[key] = b"".join(lines)
+    else:
+        other[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+    return key, other
+
+
+@pytest.mark.parametrize("times", [200, pytest.param(10_000, marks=pytest.mark.torture)])
+def test_one_change_anywhere_is_found_by_its_name(kept, make_key, times):
+    where, files = kept
+    known = [make_key("provider").public, make_key("customer").public]
+    assert findings(where, files, known) == ""
+    draw = random.Random(times)
+    found = 0
+    while found < times:
+        key, changed = change(files, draw)
+        if changed == files:
+            continue
+        found += 1
+        said = findings(where, changed, known)
+        assert said, (key, found)
+        assert key in said or _stands_for(key, said), (key, said)
+
+
+def _stands_for(key: str, said: str) -> bool:
+    """A signature that is gone is named by what it had signed; the files of the tree are known by each other."""
+    signed = key.rpartition("/")[2].removesuffix(".sig").rpartition(".")[0]
+    if key.endswith(".sig"):
+        return f"{signed}: lacks the signature" in said
+    return key in {layout.TREE, layout.TREE_NODES, layout.CHECKPOINT} and "sig/" in said
+
+
+def test_openssl_and_ssh_keygen_find_what_is_theirs(kept, tmp_path, make_key):
+    """The same changes to signatures, judged by ssh-keygen alone."""
+    _, files = kept
+    signer = make_key("provider").public
+    key = f"sig/tagmanifest-sha256.txt.{signer.id}.sig"
+    (tmp_path / "allowed").write_text(f"host {signer.line}\n")
+    draw = random.Random(1)
+    argv = [
+        "ssh-keygen",
+        "-Y",
+        "verify",
+        "-f",
+        "allowed",
+        "-I",
+        "host",
+        "-n",
+        "moveout-bundle",
+        "-s",
+        "signature",
+    ]
+
+    def judge(data: bytes) -> int:
+        (tmp_path / "signature").write_bytes(data)
+        message = files[layout.TAG_MANIFEST]
+        return subprocess.run(argv, cwd=tmp_path, input=message, capture_output=True, check=False).returncode
+
+    assert judge(files[key]) == 0
+    inner = files[key].index(b"\n") + 1
+    for _ in range(20):
+        at = draw.randrange(inner, len(files[key]) - 40)
+        data = files[key]
+        assert judge(data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]) != 0
