@@ -1,0 +1,80 @@
+"""Databases as people have them, by the command line: out, back, and equal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.postgres.databases import dump, fetch
+
+ROOT = Path(__file__).parents[2]
+DATA = next((parent / "shared/data" for parent in ROOT.parents if (parent / "shared/data").is_dir()), None)
+
+pytestmark = [
+    pytest.mark.shared,
+    pytest.mark.skipif(DATA is None, reason="the sample databases are not next to the checkout"),
+]
+
+SAMPLES = {
+    "chinook": (["chinook-postgres.sql"], 11, 15607),
+    "sakila": (["sakila-postgres-schema.sql", "sakila-postgres-data.sql"], 21, None),
+}
+
+
+def moveout(*words: object) -> dict:
+    command = [Path(sys.executable).parent / "moveout", *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["result"]
+
+
+def load(postgres, url: str, name: str, directory: Path) -> None:
+    """Run a sample's scripts by psql, in the database of ``url`` instead of one of their own."""
+    for script in SAMPLES[name][0]:
+        lines = (DATA / script).read_text().splitlines(keepends=True)
+        copy = directory / script
+        copy.write_text(
+            "".join(
+                line for line in lines if not line.startswith(("\\c ", "DROP DATABASE", "CREATE DATABASE"))
+            )
+        )
+        command = [postgres.bin_dir / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", url, "-f", copy]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ, text=True)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
+    url, target = postgres.database(), other_postgres.database()
+    load(postgres, url, name, tmp_path)
+    bundle = tmp_path / "bundle"
+    exported = moveout("export", f"app={url}", "--to", bundle)
+    assert exported["complete"]
+    restored = moveout("restore", bundle, f"app={target}")["restored"][0]
+    assert (restored["findings"], restored["left_out"]) == ([], [])
+    moveout("verify", bundle, "--level", "full", "--against", f"app={target}")
+    assert dump(target) == dump(url)
+    _, tables, rows = SAMPLES[name]
+    counted = fetch(
+        url, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    )
+    assert counted[0][0] == tables
+    assert rows is None or restored["items"] == rows
+
+
+def test_one_table_of_a_sample_by_the_command_line(postgres, other_postgres, tmp_path):
+    url, target = postgres.database(), other_postgres.database()
+    load(postgres, url, "chinook", tmp_path)
+    moveout("export", f"app={url}", "--to", tmp_path / "bundle", "--max-connections", 2)
+    restored = moveout("restore", tmp_path / "bundle", f"app={target}", "--only", "artist", "--only", "album")
+    assert restored["restored"][0]["items"] == 275 + 347
+    names = fetch(
+        target,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1",
+    )
+    assert names == [("album",), ("artist",)]
+    assert fetch(target, "SELECT conname FROM pg_constraint WHERE contype = 'f'") == [
+        ("album_artist_id_fkey",)
+    ]
