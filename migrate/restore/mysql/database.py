@@ -1,8 +1,8 @@
 """A source's tables from a bundle into an empty MySQL or MariaDB database.
 
-Tables (foreign keys are not checked meanwhile), then the rows in parallel, then routines, views, triggers and events;
-at the end the target's rows are compared with the catalog's digests. The same command after a crash goes on where it
-was: see ``target``.
+Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
+views, triggers and events; at the end the target's rows are compared with the catalog's digests. The same command
+after a crash goes on where it was: see ``target``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.mysql import target as mysql_target
+from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.schema import (
     AFTER_ROWS,
@@ -96,8 +97,12 @@ def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
     definer = Definer(target.connection, notes)
     if not into_existing:
         definer.set_database(definitions[0])
+    definitions, later = set_aside(definitions, run.tables)
     _make(job, definer, definitions, BEFORE_ROWS)
     written = _rows(job)
+    if later:
+        run.progress.note(f"{run.source}: making keys")
+        add_keys(target.address, later, mysql_target.read_done(target.connection), run.workers)
     _make(job, definer, definitions, AFTER_ROWS)
     findings = _differences(job)
     if not findings:

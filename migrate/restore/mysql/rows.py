@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 
+import pymysql
+
 from exporters.mysql.connect import Address, Connection, connect
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
@@ -17,6 +21,9 @@ from migrate.restore.relational.workers import Workers
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
+_TRIES = 5
+_PASSING = {1205, 1213}
+"""A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
 
 
 class RowWriter:
@@ -24,7 +31,7 @@ class RowWriter:
 
     def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
         self._reader = reader
-        self._workers = Workers(lambda: connect(address, settings=["SESSION unique_checks = 0"]), workers)
+        self._workers = Workers(lambda: connect(address), workers)
         self._advance = advance
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
@@ -33,16 +40,38 @@ class RowWriter:
 
     def _write(self, connection: Connection, part: PartFile) -> None:
         try:
-            connection.run("BEGIN")
-            mark_done(connection, part.name)
-            self._insert(connection, part)
-            connection.run("COMMIT")
+            connection.run(f"SET SESSION unique_checks = {0 if _alone(part) else 1}")
+            for left in reversed(range(_TRIES)):
+                try:
+                    self._transaction(connection, part)
+                except pymysql.Error as exc:
+                    if number_of(exc) not in _PASSING or not left:
+                        raise
+                    connection.run("ROLLBACK")
+                    time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
+                else:
+                    return
         except InterruptedError:
             raise
         except DRIVER_ERRORS as exc:
             raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
 
-    def _insert(self, connection: Connection, part: PartFile) -> None:
+    def _transaction(self, connection: Connection, part: PartFile) -> None:
+        """Insert all rows of a part; what was shown of a part that fails is taken back."""
+        shown_rows = shown_bytes = 0
+        try:
+            connection.run("BEGIN")
+            mark_done(connection, part.name)
+            for statement, rows in self._statements(connection, part):
+                connection.raw.query(statement)
+                self._advance(rows, len(statement))
+                shown_rows, shown_bytes = shown_rows + rows, shown_bytes + len(statement)
+            connection.run("COMMIT")
+        except pymysql.Error:
+            self._advance(-shown_rows, -shown_bytes)
+            raise
+
+    def _statements(self, connection: Connection, part: PartFile) -> Iterator[tuple[bytes, int]]:
         try:
             file = open_part(self._reader.open(part.key))
             names = columns_of(file.schema_arrow)
@@ -51,9 +80,14 @@ class RowWriter:
         head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(part, values_of(file), READ_ERRORS, self._workers.stopped)
-        for statement, rows in statements(head, batches, min(STATEMENT_BYTES, allowed // 2)):
-            connection.raw.query(statement)
-            self._advance(rows, len(statement))
+        return statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
+
+
+def _alone(part: PartFile) -> bool:
+    """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks;
+    it locks the table for that, so that others who write to it would wait until the end, or in a circle.
+    """
+    return len(part.table.details["parts"]) == 1
 
 
 def statements(head: bytes, batches: Iterator[list[bytes]], size_bytes: int) -> Iterator[tuple[bytes, int]]:
