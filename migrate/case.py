@@ -415,6 +415,15 @@ url = "postgresql://owner@new.example:5432/app"
 source = "media"
 url = "s3://media?profile=new"
 
+# Who signs the bundle and its custody log (moveout keys init makes a key), and whose signatures count.
+# [custody]
+# key = "acme.key"
+# passphrase = "env:ACME_PASSPHRASE"
+# signers = "allowed_signers"
+# timestamp = "https://timestamps.example/tsa"     # an authority that says when (RFC 3161)
+# release_keys = ["SHA256:…", "SHA256:…"]           # who may end a hold, and how many of them it takes
+# release_quorum = 2
+
 # [limits]
 # workers = 8
 # bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"

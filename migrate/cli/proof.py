@@ -13,10 +13,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.identity import Signers, load_trust
-from migrate.cli.options import CaseFile
+from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words
@@ -96,9 +95,8 @@ def prove_command(
 
     The file shows this one item, and can be checked without the bundle by anyone who has the signer's public key.
     """
-    load_case(case)
-    endpoint = Endpoint(place)
-    store = open_place(endpoint.url, note=session.progress.note)
+    endpoint = known_place([place], load_case(case))
+    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
     _make_directory(to)
     if everything:
         return _disclose(store, set(redact or ()), to)

@@ -1,0 +1,104 @@
+"""Receipts: their first line says whether all was well; a counter-signature is given twice, never forged."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporters.base import Gap
+from migrate.bundle.findings import Finding
+from migrate.custody import documents, log, receipt
+from migrate.custody.record import record_seal
+from migrate.custody.signing import sign_bundle
+from migrate.custody.tree import plant
+from migrate.errors import DamageError, UsageError
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from tests.cli.conftest import call
+from tests.export.sources import Numbers
+
+GOOD = receipt.Checked("full", 3, 100, [])
+
+
+def signature(document, signer):
+    return dict([documents.signature_of(document, signer)])
+
+
+@pytest.fixture
+def incomplete(tmp_path, provider):
+    """A bundle that lacks two items by its own account."""
+    store = open_place(str(tmp_path / "incomplete"))
+    gaps = {number: Gap(f"number {number}", "failed", "gone") for number in (3, 4)}
+    export([Numbers(count=15, gaps=gaps)], store, workers=1, progress=Silent())
+    record_seal(store, provider, [provider])
+    return store
+
+
+def test_the_first_line_says_what_is_wrong(place, incomplete):
+    def first(document):
+        return document.data.decode().splitlines()[1]
+
+    assert '"about": "Receipt for the bundle' in first(receipt.write(place, GOOD))
+    assert "RECEIPT FOR AN INCOMPLETE BUNDLE" in first(receipt.write(incomplete, GOOD))
+    assert "2 items are missing" in first(receipt.write(incomplete, GOOD))
+    damaged = receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")])
+    assert "RECEIPT FOR A DAMAGED BUNDLE" in first(receipt.write(place, damaged))
+
+
+def test_an_acknowledgement_that_was_lost_is_asked_for_again(place, provider, customer):
+    document = receipt.write(place, GOOD)
+    for _ in range(2):
+        assert receipt.acknowledge(place, document, signature(document, customer), provider) == [
+            customer.public
+        ]
+    found = log.read(place)
+    assert [one.what.event for one in found.entries] == ["received", "acknowledged"]
+    (kept,), findings = documents.read_all(place)
+    assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
+
+
+def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
+    place, incomplete, provider, customer
+):
+    document = receipt.write(place, GOOD)
+    with pytest.raises(UsageError, match="nobody but you"):
+        receipt.acknowledge(place, document, {}, provider)
+    with pytest.raises(UsageError, match="nobody but you"):
+        receipt.acknowledge(place, document, signature(document, provider), provider)
+    with pytest.raises(UsageError, match="is for the root"):
+        receipt.acknowledge(incomplete, document, signature(document, customer), provider)
+    other = receipt.write(place, receipt.Checked("quick", 3, 100, []))
+    with pytest.raises(DamageError, match="a signature that holds"):
+        receipt.acknowledge(place, document, signature(other, customer), provider)
+    with pytest.raises(DamageError, match="it was changed"):
+        documents.parse(document.data.replace(b"full", b"fool"), document.key)
+    assert log.read(place).entries == []
+
+
+def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_path):
+    key = make_key.path_of("customer")
+    assert call("receive", place.place, "--key", key, "--to", tmp_path / "mail").code == 0
+    short = call("receive", incomplete.place, "--key", key)
+    assert (short.code, short.out.startswith("RECEIPT FOR AN INCOMPLETE BUNDLE")) == (3, True), short.err
+    bundle = Path(place.place.removeprefix("file://"))
+    (bundle / "data" / "catalog.parquet").write_bytes(b"")
+    damaged = call("receive", place.place, "--key", key)
+    assert (damaged.code, damaged.out.startswith("RECEIPT FOR A DAMAGED BUNDLE")) == (6, True), damaged.err
+
+
+def test_bagit_still_validates_a_bundle_with_all_that(place, provider, customer):
+    sign_bundle(place, provider)
+    plant(place, [provider])
+    document = receipt.write(place, GOOD)
+    receipt.acknowledge(place, document, signature(document, customer), provider)
+    assert json.loads(document.data)["complete"]
+    bagit = Path(sys.executable).parent / "bagit.py"
+    bundle = place.place.removeprefix("file://")
+    subprocess.run([sys.executable, bagit, "--validate", bundle], check=True, capture_output=True)
+    subprocess.run(
+        ["sha256sum", "--strict", "--quiet", "-c", "tagmanifest-sha256.txt", "manifest-sha256.txt"],
+        cwd=bundle, check=True,
+    )  # fmt: skip
