@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +25,7 @@ from migrate.cli.sources import load_case
 from migrate.cli.words import count_words, moment_words
 from migrate.custody import grant
 from migrate.custody.grant import Granted, Tested
+from migrate.custody.record import record
 from migrate.errors import OK, DamageError, UsageError
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
@@ -105,6 +108,86 @@ def create_command(
     with os.fdopen(descriptor, "w") as out:
         out.write(text)
     return Created(store.place, to, made.access_key, moment_words(until), str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A script that fetches a bundle by links, and needs no credential."""
+
+    place: str
+    name: str
+    file: str
+    files: int
+    expires: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the links."""
+        return asdict(self)
+
+    def draw(self, console: Console) -> None:
+        """Say how it is used."""
+        console.print(
+            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
+        )
+        console.print(
+            f"Whoever has it can: hand it over by a safe way. Its owner runs: sh {self.file} DIRECTORY"
+        )
+        console.print(
+            "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
+        )
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Fetches a bundle into a directory, goes on where it stopped, and checks every byte. Links end {expires}.
+set -eu
+mkdir -p "${{1:?usage: sh $0 DIRECTORY}}"
+cd "$1"
+get() {{
+    mkdir -p "$(dirname "$1")"
+    [ -e "$1" ] && return
+    curl -fsS --retry 5 -C - -o "$1.part" "$2" || curl -fsS --retry 5 -o "$1.part" "$2"
+    mv "$1.part" "$1"
+}}
+"""
+
+
+@verb(group, "links", title="grant links")
+def links_command(
+    session: Session,
+    to: _To,
+    expires: Annotated[str, typer.Option(metavar="T", help="At most 7 days from now: 7d.")],
+    words: PlaceWord = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the script goes; fetch-NAME.sh unless told.")
+    ] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Linked:
+    """Write a script of links, for a server that makes no accounts: curl fetches the bundle, sha256sum checks it."""
+    from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    place = known_place(words, loaded)
+    location = s3_client.parse(_need_s3(place), secrets=place.reveal())
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    grant.check_name(to)
+    until = parse_deadline(expires).replace(microsecond=0)
+    keys = grant.files_of(store)
+    made = list(presigned.links(location, keys, until - datetime.now(UTC)))
+    path = file or Path(f"fetch-{to}.sh")
+    with os.fdopen(_new_file(path), "w") as out:
+        out.write(_SCRIPT.format(expires=moment_words(until)))
+        out.writelines(f"get {shlex.quote(name)} {shlex.quote(link)}\n" for name, link in made)
+        out.write("sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt\n")
+        out.write('echo "the bundle is whole"\n')
+    details = {"to": to, "links": len(made), "expires": until.astimezone(UTC).isoformat()}
+    record(store, signer, "granted", details)
+    return Linked(store.place, to, str(path), len(made), moment_words(until))
 
 
 @dataclass(frozen=True, slots=True)

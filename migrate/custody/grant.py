@@ -94,6 +94,11 @@ def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> 
     found = []
     for one in log.read(store).find("granted"):
         details = one.what.details
+        if "access_key" not in details:
+            over = datetime.fromisoformat(str(details.get("expires"))) <= (now or datetime.now(UTC))
+            name, state = str(details.get("to")), "expired" if over else "open"
+            found.append(Granted(name, "links", str(details.get("expires")), state))
+            continue
         access, expires = str(details.get("access_key")), str(details.get("expires"))
         there = accounts.find(access)
         over = datetime.fromisoformat(expires) <= (now or datetime.now(UTC))
@@ -107,7 +112,10 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> list[
 
     Raises ``GoneError`` where no grant has this name.
     """
-    entries = [one for one in log.read(store).find("granted") if one.what.details.get("to") == name]
+    granted = log.read(store).find("granted")
+    entries = [
+        one for one in granted if one.what.details.get("to") == name and "access_key" in one.what.details
+    ]
     if not entries:
         raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
     keys = []
@@ -134,8 +142,7 @@ def probe(store: Store, attempts: Sequence[Attempt], *, workers: int, progress: 
 
     Nothing that is tried does harm if it is allowed after all: it concerns names that do not exist.
     """
-    reader = BundleReader(store)
-    keys = [layout.TAG_MANIFEST, *reader.tags, *(file.key for file in reader.files())]
+    keys = files_of(store)
     progress.begin("grant test", items=len(keys) + len(attempts), size_bytes=0)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-grant") as pool:
         read = list(pool.map(lambda key: _can_read(store, key, progress), keys))
@@ -150,6 +157,13 @@ def probe(store: Store, attempts: Sequence[Attempt], *, workers: int, progress: 
             findings.append(Finding(attempt.what, "is not refused", "AccessDenied", said))
     progress.end()
     return Tested(len(keys) - sum(one is not None for one in read), refused, findings)
+
+
+def files_of(store: Store) -> list[str]:
+    """Return the keys of all files of a bundle, by its manifests. Raises like ``BundleReader``."""
+    reader = BundleReader(store)
+    signatures = [info.key for info in store.list(layout.SIGNATURES)]
+    return [layout.TAG_MANIFEST, *reader.tags, *(file.key for file in reader.files()), *signatures]
 
 
 def _can_read(store: Store, key: str, progress: Progress) -> Finding | None:

@@ -1,5 +1,6 @@
 """Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
 
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.progress import Silent
-from migrate.store import attempts, open_place, s3_client
+from migrate.store import attempts, open_place, presigned, s3_client
 from migrate.store.minio_accounts import Accounts
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
@@ -103,6 +104,27 @@ def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
     with pytest.raises(Exception, match="custody-head"):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     assert accounts() == before
+
+
+def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_path):
+    url, store = there
+    key, script = make_key.path_of("provider"), tmp_path / "fetch.sh"
+    made = call("grant", "links", url, "--to", "acme", "--expires", "1d", "--file", script, "--key", key)
+    assert made.code == 0, made.err
+    assert script.stat().st_mode & 0o777 == 0o600
+    for _ in range(2):  # the second time nothing is left to do but to check
+        fetched = subprocess.run(
+            ["sh", script, tmp_path / "got"], capture_output=True, text=True, check=False
+        )
+        assert (fetched.returncode, fetched.stdout) == (0, "the bundle is whole\n"), fetched.stderr
+    assert verify(open_place(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
+    assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
+    assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
+    assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2
+    link = presigned.links(s3_client.parse(url), ["bagit.txt"], timedelta(seconds=1))
+    address = dict(link)["bagit.txt"]
+    time.sleep(2.1)
+    assert subprocess.run(["curl", "-fsS", address], capture_output=True, check=False).returncode == 22
 
 
 def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):
