@@ -12,7 +12,7 @@ digits after the point; NaN and infinities fail to parse and go to the side. ``t
 years beyond four digits, BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower
 case. These are parsed without being compared. ``float``  the shortest text that gives the same bits; two
 shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
-holds it exactly).
+holds it exactly). ``interval`` and arrays of whole numbers are compared, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from exporters.relational import intervals, lists
 from exporters.relational.types import MAX_DECIMAL_DIGITS, Kind
 
 
@@ -54,6 +55,11 @@ _SIMPLE: Mapping[str, Kind] = {
     "timestamptz": Kind("timestamptz", pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
     "time": Kind("time", pa.time64("us"), pa.time64("us")),
     "uuid": Kind("uuid", pa.string(), pa.uuid()),
+    "interval": Kind("interval", pa.string(), intervals.STORED, compared=True),
+    **{
+        f"_{name}": Kind(f"{name}list", pa.string(), pa.list_(element), compared=True, plain=False)
+        for name, element in lists.ELEMENTS.items()
+    },
     "json": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
     "jsonb": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
 }

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from exporters.relational import hexadecimal, kinds
+from exporters.relational import hexadecimal, intervals, kinds, lists
 from exporters.relational.layout import Layout, Typed
 from exporters.relational.render import text_of
 from exporters.relational.types import Kind
@@ -224,5 +224,7 @@ _CONVERT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "time": _time,
     "bytes": hexadecimal.parse_bytes,
     "uuid": hexadecimal.parse_uuid,
+    "interval": intervals.parse,
+    **{f"{name}list": lists.parser(element) for name, element in lists.ELEMENTS.items()},
     **kinds.CONVERT,
 }

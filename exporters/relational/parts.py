@@ -185,6 +185,8 @@ def _with_few_values(layout: PartLayout, sample: Typed) -> list[str]:
         return []
     names = []
     for field_, values in zip(layout.fields, sample.columns, strict=True):
+        if pa.types.is_nested(field_.type):
+            continue
         head = values[:_SAMPLE_ROWS]
         head = head.storage if isinstance(head, pa.ExtensionArray) else head
         if pc.count_distinct(head).as_py() <= _FEW * len(head):

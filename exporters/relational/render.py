@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.relational import hexadecimal, kinds
+from exporters.relational import hexadecimal, intervals, kinds, lists
 from exporters.relational.floats import float_text
 
 KIND = b"moveout.kind"
@@ -148,6 +148,8 @@ _TEXT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "uuid": lambda values: hexadecimal.uuid_text(_storage(values)),
     "float8": float_text,
     "float4": lambda values: float_text(values.cast(pa.float64())),
+    "interval": intervals.text_of,
+    **{f"{name}list": lists.text_of for name in lists.ELEMENTS},
     **kinds.TEXT,
 }
 

@@ -1,5 +1,6 @@
 """Export, then restore: the target is the source."""
 
+import duckdb
 import psycopg
 import pyarrow.parquet as pq
 import pytest
@@ -54,6 +55,22 @@ def test_values_that_a_type_cannot_hold_keep_their_text_beside_it(torture_bundle
     ]
     assert column(torture_bundle, "torture", "n_small$exact")[0] == "NaN"
     assert "uuid" not in torture_bundle.catalog()[0].details["exact"]
+
+
+def test_intervals_and_arrays_are_typed_where_they_can_be(torture_bundle):
+    months = column(torture_bundle, "torture", "iv")
+    assert months[0] == {"months": 14, "days": -3, "micros": 14706789000}
+    assert months[1] == {"months": -2136000000, "days": 0, "micros": 0}
+    assert column(torture_bundle, "torture", "ai")[:3] == [[1, None, 3], [], None]
+    assert column(torture_bundle, "torture", "ai$exact")[2] == "[0:1]={7,8}"
+    assert column(torture_bundle, "torture", "am$exact")[0] == "{{1,2},{3,4}}"
+
+
+def test_another_reader_understands_intervals_and_arrays(torture_bundle):
+    part = table(torture_bundle, "torture").details["parts"][0]["name"]
+    path = torture_bundle.store.place.removeprefix("file://") + "/" + layout.source_file("app", part)
+    query = f"SELECT len(ai), iv.months FROM '{path}' WHERE ai IS NOT NULL ORDER BY 1 DESC"
+    assert duckdb.sql(query).fetchall() == [(3, 14), (0, -2136000000)]
 
 
 def test_a_side_column_never_takes_a_real_columns_name(torture_bundle):
