@@ -13,7 +13,11 @@ from exporters.relational.render import joined, lines_of, names_of
 from exporters.tally import Tally, tally_empty_rows
 
 _BATCH_ROWS = 8192
-"""So many rows are text at once; the rest of the row group is Arrow."""
+_BATCH_BYTES = 8 * 2**20
+"""So many rows and bytes are decoded at once; the rest of the row group stays as it is in the file."""
+_BUFFER_BYTES = 2**20
+_BUFFERS_BYTES = 32 * 2**20
+"""What is read ahead of each column, and of all of them."""
 
 
 def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
@@ -22,15 +26,21 @@ def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
 
 
 def open_part(file: Any) -> pq.ParquetFile:
-    """Open a part; ``file`` is a path or a random-access file."""
-    return pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+    """Open a part, to be read in pieces; ``file`` is a path or a random-access file."""
+    whole = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+    ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
+    return pq.ParquetFile(
+        file, metadata=whole.metadata, memory_map=False, pre_buffer=False, buffer_size=max(ahead, 2**14)
+    )
 
 
 def batches_of(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    """Yield the rows, a few thousand at a time."""
+    """Yield the rows, a few thousand at a time: in memory there is never a whole row group."""
     for number in range(file.num_row_groups):
-        table = file.read_row_group(number, use_threads=False)
-        yield from table.to_batches(max_chunksize=_BATCH_ROWS)
+        group = file.metadata.row_group(number)
+        fit = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
+        rows = max(1, min(_BATCH_ROWS, fit))
+        yield from file.iter_batches(rows, row_groups=[number], use_threads=False)
 
 
 def blocks_of(file: pq.ParquetFile, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -13,8 +14,11 @@ import pyarrow.parquet as pq
 from exporters.base import Sink
 from exporters.relational.layout import Typed
 
-GROUP_BYTES = 16 * 2**20
-"""Values that become one row group. A worker holds it as Arrow, and once more as Parquet while it is written."""
+_GROUPS_BYTES = 128 * 2**20
+GROUP_BYTES = max(16 * 2**20, _GROUPS_BYTES // max(os.cpu_count() or 2, 2))
+"""Values that become one row group: readers like large ones. A worker holds it as Arrow, about once more as Parquet
+while it is written, and there are as many workers as processors: so all of them share what may be held.
+"""
 _SAMPLE_ROWS = 20_000
 _FEW = 0.05
 """A column whose sample has at most this share of distinct values is written with a dictionary."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from exporters.relational.layout import Typed
+from exporters.relational.parquet import batches_of, open_part
 from exporters.sqlite.catalog import Table
 from exporters.sqlite.rows import Batch
 from exporters.sqlite.typed import arrow_type, from_typed, to_typed
@@ -18,7 +18,6 @@ from exporters.tally import Tally
 
 READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 """What a damaged part can raise."""
-_READ_ROWS = 8192
 
 _KIND, _EXACT_OF, _ROWID = b"moveout.kind", b"moveout.exact_of", b"moveout.rowid"
 
@@ -93,7 +92,7 @@ class PartRows:
 
 def read_part(file: Any) -> Iterator[PartRows]:
     """Yield the rows of a part, a few thousand at a time. ``file`` is a path or a random-access file."""
-    part = pq.ParquetFile(file, memory_map=False, pre_buffer=False)
+    part = open_part(file)
     schema = part.schema_arrow
     names = schema.names
     sides = {one.metadata[_EXACT_OF].decode(): i for i, one in enumerate(schema) if _EXACT_OF in _of(one)}
@@ -102,21 +101,17 @@ def read_part(file: Any) -> Iterator[PartRows]:
     kinds = [one.metadata[_KIND].decode() for one in fields]
     shown = tuple("" if _ROWID in one.metadata else one.name for one in fields)
     generated = tuple(b"moveout.generated" in one.metadata for one in fields)
-    for number in range(part.num_row_groups):
-        group = part.read_row_group(number, use_threads=False)
-        for batch in group.to_batches(max_chunksize=_READ_ROWS):
-            columns = tuple(
-                from_typed(
-                    batch.column(i), batch.column(sides[names[i]]) if names[i] in sides else None, kind
-                )
-                for i, kind in zip(mains, kinds, strict=True)
-            )
-            yield PartRows(batch.num_rows, shown, generated, columns)
+    for batch in batches_of(part):
+        columns = tuple(
+            from_typed(batch.column(i), batch.column(sides[names[i]]) if names[i] in sides else None, kind)
+            for i, kind in zip(mains, kinds, strict=True)
+        )
+        yield PartRows(batch.num_rows, shown, generated, columns)
 
 
 def column_names(file: Any) -> list[str]:
     """Return the names of a part's columns, side columns apart."""
-    schema = pq.ParquetFile(file, memory_map=False, pre_buffer=False).schema_arrow
+    schema = open_part(file).schema_arrow
     return [one.name for one in schema if _EXACT_OF not in _of(one)]
 
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from exporters.relational.parquet import batches_of
 from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, exact_text
 
-_BATCH_ROWS = 4096
 _NUMBERS = {"int", "decimal"}
 _MARK = b"\\x"
 _BYTES_IN_SIDE = "charset"
@@ -23,10 +23,7 @@ def columns_of(schema: pa.Schema) -> list[str]:
 
 def values_of(file: pq.ParquetFile) -> Iterator[list[bytes]]:
     """Yield the rows as ``(…,…)``, a few thousand at a time."""
-    for number in range(file.num_row_groups):
-        table = file.read_row_group(number, use_threads=False)
-        for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-            yield _values(batch)
+    return map(_values, batches_of(file))
 
 
 def _values(batch: pa.RecordBatch) -> list[bytes]:
