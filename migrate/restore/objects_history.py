@@ -14,7 +14,6 @@ from migrate.restore.objects_terms import Terms, in_parts
 from migrate.restore.objects_write import (
     BATCH_OBJECTS,
     READ_BYTES,
-    WINDOW_BYTES,
     Done,
     Job,
     damaged,
@@ -107,10 +106,11 @@ class _Layers:
         small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
         target = self.writer.target
         self._take(
-            markers, target.delete_all(Description(job.key, before=self._before(job)) for job in markers)
+            markers,
+            target.put_versions((Description(job.key, before=self._before(job)), None) for job in markers),
         )
         sent: list[Job] = []
-        self._take(sent, target.put_all(self._described(small, sent), window_bytes=WINDOW_BYTES))
+        self._take(sent, target.put_versions(self._described(small, sent)))
         for job in large:
             self._upload(job)
 

@@ -9,11 +9,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from email.header import Header
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
+
+import botocore.exceptions as boto_errors
 
 from exporters.bucket import ObjectSummary
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
@@ -24,13 +29,16 @@ from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_configuration import read_configuration, read_setting, write_setting
-from migrate.store.s3_crt import Request, Response, was_answered
-from migrate.store.s3_objects import Answer, Job, Stream
+from migrate.store.s3_crt import Headers, Request, was_answered
+from migrate.store.s3_objects import PATIENCE_SECONDS, Answer, Job, Stream
+from migrate.store.s3_wire import Wire
 
 _ATTEMPT_SECONDS = 5.0
 PUT_BYTES = 32 * 2**20
 """Objects up to this size go by one PUT; their ETag is then their MD5."""
 _READ_BYTES = 8 * 2**20
+_VERSIONS_AT_ONCE = 8
+_DOTS = frozenset({".", ".."})
 _META = "x-amz-meta-"
 _VERSION = "x-amz-version-id"
 LOCK_MODE, LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
@@ -55,7 +63,7 @@ class Description:
     without ``x-amz-meta-``; ``checksums`` the source's own, by algorithm, as S3 writes them; the lock as in its
     headers, the storage class empty for the target's own choice.
 
-    ``before``: how many versions the key has already, where a request that is sent again must not make one more.
+    ``before``: how many versions the key has already, for ``put_versions``.
     """
 
     key: str
@@ -118,6 +126,7 @@ class TargetBucket:
         self.name, self.prefix, self.url = location.bucket, self.source.prefix, location.url
         self._boto = self.source.boto
         self._requests = self.source.requests
+        self._wire = Wire(self._boto, self.name)
         self._parts = ObjectParts(location, self._requests)
 
     @property
@@ -161,36 +170,59 @@ class TargetBucket:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
         of them.
         """
-        jobs = (
-            Job(it.key, _put_request(it, body), len(body), self._earlier(it, body)) for it, body in objects
-        )
+        jobs = (Job(it.key, _put_request(it, body), len(body)) for it, body in objects)
         yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
-    def delete_all(self, markers: Iterable[Description]) -> Iterator[Written]:
-        """Write delete markers: delete keys of a bucket that keeps versions. Like ``put_all``."""
-        jobs = (
-            Job(it.key, Request("DeleteObject", "DELETE", it.key), 0, self._earlier(it, None))
-            for it in markers
-        )
-        yield from map(_written, self._requests.run(jobs, window_bytes=1))
-
-    def _earlier(self, it: Description, body: bytes | None) -> Callable[[], Response | None] | None:
-        """Return what finds the version that an attempt with a lost answer may have made; ``body`` is None for a
-        delete marker.
+    def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
+        """Write versions, a few at once, None for a delete marker; like ``put_all``, but none is made twice: a request
+        is sent again only after a look at what the key has become.
         """
-        if it.before is None:
+        with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="moveout-versions") as executor:
+            pending: deque[Future[Written]] = deque()
+            for it, body in objects:
+                pending.append(executor.submit(self._put_version, it, body))
+                while len(pending) >= self._requests.pace.of(_VERSIONS_AT_ONCE):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _put_version(self, it: Description, body: bytes | None) -> Written:
+        request = Request("DeleteObject", "DELETE", it.key) if body is None else _put_request(it, body)
+        if _DOTS & set(it.key.split("/")):  # urllib3 takes such segments out of a path; the C client does not
+            job = Job(it.key, request, len(body or b""))
+            return _written(next(self._requests.run([job], window_bytes=1)))
+        headers = {name: _ascii(value) for name, value in request.headers.items()}
+        sent = False
+
+        def attempt() -> Headers:
+            nonlocal sent
+            if sent and (found := self._earlier(it, body)) is not None:
+                return found
+            sent = True
+            try:
+                return self._wire.once(request.method, it.key, request.query, headers, body or b"")
+            except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+                error = s3_client.translate(exc, it.key)
+                if isinstance(error, UnreachableError):
+                    self._requests.pace.slower()
+                raise error from exc
+
+        try:
+            answer = patiently(attempt, total_seconds=PATIENCE_SECONDS)
+        except GoneError:
+            raise
+        except MoveoutError as exc:
+            return Written(it.key, error=exc)
+        return Written(it.key, answer.get("etag", "").strip('"'), version_id=answer.get(_VERSION, ""))
+
+    def _earlier(self, it: Description, body: bytes | None) -> Headers | None:
+        """Return what was made by an attempt whose answer was lost, None where nothing was."""
+        found = self.versions(it.key)
+        if it.before is None or len(found) <= it.before:
             return None
-        before = it.before
-
-        def look() -> Response | None:
-            found = self.versions(it.key)
-            if len(found) <= before:
-                return None
-            newest = found[-1]
-            same = newest.is_delete_marker if body is None else newest.etag == _hex_md5(body)
-            return Response(200, {"etag": newest.etag, _VERSION: newest.version_id}, b"") if same else None
-
-        return look
+        newest = found[-1]
+        same = newest.is_delete_marker if body is None else newest.etag == _hex_md5(body)
+        return {"etag": newest.etag, _VERSION: newest.version_id} if same else None
 
     def versions(self, key: str) -> Sequence[ObjectSummary]:
         """Return all versions and delete markers of a key, oldest first."""
@@ -340,6 +372,11 @@ def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
     """Tell whether the target will have the checksum that the source keeps, or a CRC64NVME as it does."""
     others = set(checksums) - {"type", "crc64nvme"}
     return not others or (not in_parts and _own_checksum(checksums) is not None)
+
+
+def _ascii(value: str) -> str:
+    """Return a header's value as RFC 2047 has it where it is no ASCII: so do servers send it."""
+    return value if value.isascii() else Header(value, "utf-8", maxlinelen=10_000).encode()
 
 
 def _hex_md5(body: bytes) -> str:

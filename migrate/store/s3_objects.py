@@ -26,15 +26,11 @@ one succeeds: an outage is noticed once, not once an object.
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[Item]):
-    """A request and what it is for. ``size_bytes`` counts towards the window. ``earlier`` is asked before the
-    request is sent again: it gives the response to an attempt that had worked and whose answer was lost. For
-    requests that come to more when they are sent twice.
-    """
+    """A request and what it is for. ``size_bytes`` counts towards the window. The request may be sent twice."""
 
     item: Item
     request: Request
     size_bytes: int
-    earlier: Callable[[], Response | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,6 @@ class Stream:
 
         def attempt() -> Answer[Item]:
             nonlocal first
-            if first is None and job.earlier is not None and (found := job.earlier()) is not None:
-                return Answer(job.item, found)
             current, first = first or self._send(job, also), None
             response = current.wait()
             second = current.also.wait() if current.also else None

@@ -58,11 +58,21 @@ class Wire:
             return None
         return {name.lower(): value for name, value in answer.headers.items()}
 
-    def _send(
+    def once(
         self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], data: bytes
-    ) -> Any | None:
-        if not self._usable:
-            return None
+    ) -> Mapping[str, str]:
+        """Send a request exactly once; return the headers of a success. For what comes to more when it is sent twice:
+        the C client sends again by itself. Raises ``ClientError`` and ``HTTPClientError``.
+        """
+        answer = self._exchange(method, key, query, headers, data)
+        body = answer.content
+        if answer.status_code < 300:
+            return {name.lower(): value for name, value in answer.headers.items()}
+        raise self._error(answer, body, method)
+
+    def _exchange(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], data: bytes
+    ) -> Any:
         url = self._base + quote(key, safe="/~")
         if query:
             url += "?" + urlencode(query, quote_via=quote)
@@ -71,7 +81,14 @@ class Wire:
         signer = self._client._request_signer  # noqa: SLF001
         signer.get_auth_instance("s3", self._client.meta.region_name, "s3v4").add_auth(request)
         session = self._client._endpoint.http_session  # noqa: SLF001
-        answer = session.send(request.prepare())
+        return session.send(request.prepare())
+
+    def _send(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], data: bytes
+    ) -> Any | None:
+        if not self._usable:
+            return None
+        answer = self._exchange(method, key, query, headers, data)
         if answer.status_code < 300:
             return answer
         body = answer.content

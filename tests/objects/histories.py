@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,29 +19,36 @@ DAY = timedelta(days=1)
 
 def make_history(shop: Shop, *, keys: int, versions: int, seed: int = 1, locks: bool = True) -> int:
     """Fill a bucket that keeps versions: overwrites, deletions, tags, metadata, locks. Return how many there are."""
-    rng = random.Random(seed)
-    count = 0
     until = datetime.now(UTC) + 2 * DAY
-    for number in range(keys):
-        key = f"user-{number % 7}/{number:05d}.bin"
-        deleted = True
-        for version in range(rng.randint(1, versions)):
-            count += 1
-            if not deleted and rng.random() < 0.25:
-                shop.boto.delete_object(Bucket=shop.name, Key=key)
-                deleted = True
-                continue
-            deleted = False
-            more: dict[str, Any] = {"Metadata": {"n": str(number), "version": str(version)}}
-            if rng.random() < 0.4:
-                more["Tagging"] = f"turn={version}&of=a%20b"
-            if rng.random() < 0.5:
-                more["CacheControl"] = f"max-age={version}"
-            if locks and rng.random() < 0.15:
-                more |= {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until}
-            if locks and rng.random() < 0.1:
-                more["ObjectLockLegalHoldStatus"] = "ON"
-            shop.put(key, rng.randbytes(rng.choice([0, 10, 3000])), **more)
+    with ThreadPoolExecutor(4) as pool:
+        makes = [
+            pool.submit(
+                _make_key, shop, number, versions, random.Random(f"{seed}/{number}"), until if locks else None
+            )
+            for number in range(keys)
+        ]
+        return sum(make.result() for make in makes)
+
+
+def _make_key(shop: Shop, number: int, versions: int, rng: random.Random, until: datetime | None) -> int:
+    key = f"user-{number % 7}/{number:05d}.bin"
+    count, deleted = rng.randint(1, versions), True
+    for version in range(count):
+        if not deleted and rng.random() < 0.25:
+            shop.boto.delete_object(Bucket=shop.name, Key=key)
+            deleted = True
+            continue
+        deleted = False
+        more: dict[str, Any] = {"Metadata": {"n": str(number), "version": str(version)}}
+        if rng.random() < 0.4:
+            more["Tagging"] = f"turn={version}&of=a%20b"
+        if rng.random() < 0.5:
+            more["CacheControl"] = f"max-age={version}"
+        if until is not None and rng.random() < 0.15:
+            more |= {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until}
+        if until is not None and rng.random() < 0.1:
+            more["ObjectLockLegalHoldStatus"] = "ON"
+        shop.put(key, rng.randbytes(rng.choice([0, 10, 3000])), **more)
     return count
 
 
@@ -55,10 +63,13 @@ def read_history(server: S3Server, bucket: str) -> dict[str, list[tuple[Any, ...
         secure=False,
         region="us-east-1",
     )
-    found: dict[str, list[tuple[Any, ...]]] = {}
     listed = list(client.list_objects(bucket, recursive=True, include_version=True))
-    for one in sorted(listed, key=lambda one: (one.object_name, one.last_modified)):
-        found.setdefault(one.object_name, []).append(tuple(_seen(client, bucket, one)))
+    listed.sort(key=lambda one: (one.object_name, one.last_modified))
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    with ThreadPoolExecutor(4) as pool:
+        seen = pool.map(lambda one: tuple(_seen(client, bucket, one)), listed)
+        for one, row in zip(listed, seen, strict=True):
+            found.setdefault(one.object_name, []).append(row)
     return found
 
 

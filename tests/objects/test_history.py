@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import boto3
 import pyarrow.parquet as pq
 import pytest
+from boto3.s3.transfer import TransferConfig
 
 from exporters.objects import inventory
 from exporters.selection import Selection
@@ -26,6 +28,7 @@ from scripts.servers import S3Server
 from tests.objects.conftest import Shop, take_out
 from tests.objects.histories import make_history, read_history
 from tests.objects.workspaces import Workspace
+from tests.tools.busy_proxy import BusyProxy
 
 MakeShop = Callable[[S3Server], Shop]
 
@@ -182,3 +185,86 @@ def test_a_killed_inventory_of_versions_goes_on(minio: S3Server, monkeypatch: py
         taken = inventory.take(bucket, killed)
         found = [one.name for shard in range(taken.totals.shards) for one in taken.objects(shard, 0, 100)]
         assert found == whole
+
+
+def test_answers_that_are_lost_make_no_second_version(
+    minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that had worked, and of which nobody heard, is not done again."""
+    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    for number in range(6):
+        for version in range(3):
+            shop.put(f"k{number}", bytes([number, version]))
+        shop.boto.delete_object(Bucket=shop.name, Key=f"k{number}")
+        shop.put(f"k{number}", b"again")
+    parts = TransferConfig(multipart_threshold=2**20, multipart_chunksize=11 * 2**20)
+    shop.boto.upload_fileobj(io.BytesIO(bytes(33 * 2**20)), shop.name, "large", Config=parts)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    counted = {"PUT": 0, "DELETE": 0}
+
+    def lose(method: str, path: str) -> bool:
+        if "/k" not in path or method not in counted:
+            return False
+        counted[method] += 1
+        return counted[method] % 3 == 1
+
+    with BusyProxy(other_minio.endpoint, lose=lose) as proxy, monkeypatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", other_minio.access_key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", other_minio.secret_key)
+        outcome = restore(reader, f"s3://{target.name}", tmp_path / "account")
+    assert proxy.lost >= 8
+    assert counted["DELETE"] >= 6
+    assert outcome.findings == ()
+    assert read_history(other_minio, target.name) == read_history(minio, shop.name)
+    moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
+    assert {row["new_version_id"] for row in moved} == {
+        one.version_id for one in open_bucket(target.url).list_versions()
+    }
+
+
+def test_versions_that_change_or_vanish_after_the_listing_are_named(
+    minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleted for good: excluded, by version; written since: in the ledger; the bundle is complete."""
+    shop = make_old_shop(minio, lock=False)
+    for body in (b"one", b"two", b"three"):
+        shop.put("a", body)
+    shop.put("large", bytes(9 * 2**20))
+    oldest = list(open_bucket(shop.url).list_versions())[2].version_id
+    take = inventory.take
+
+    def take_and_change(*args: Any) -> Any:
+        taken = take(*args)
+        for found in list(open_bucket(shop.url).list_versions()):
+            if found.version_id == oldest or found.key == "large":
+                shop.boto.delete_object(Bucket=shop.name, Key=found.key, VersionId=found.version_id)
+        shop.put("a", b"four")
+        shop.put("new", b"new")
+        return taken
+
+    monkeypatch.setattr(inventory, "take", take_and_change)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert reader.info.complete, reader.scope()[0].reasons
+    rows = index(reader)
+    assert [(row["key"], row["disposition"]) for row in rows] == [
+        ("a", "exported"), ("a", "exported"), ("a", "excluded"), ("large", "excluded"),
+    ]  # fmt: skip
+    assert any(oldest in gap.item for _, gap in reader.gaps())
+    changes = [loss.reason for _, loss in reader.losses() if loss.property == "changes during the export"]
+    assert sorted(reason.split()[0] for reason in changes) == ["2", "2"]
+
+
+@pytest.mark.torture
+def test_a_large_history(minio: S3Server, other_minio: S3Server, tmp_path: Path) -> None:
+    """5,000 keys of up to 8 versions: the same history by an independent reader, the ledger exactly the difference."""
+    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    count = make_history(shop, keys=5000, versions=8)
+    reader = take_out(shop.url, tmp_path / "bundle")
+    assert reader.info.complete, reader.scope()[0].reasons
+    assert len(index(reader)) == count
+    outcome = restore(reader, target.url, tmp_path / "account")
+    assert (outcome.items, outcome.findings, outcome.notes) == (count, (), ())
+    assert read_history(other_minio, target.name) == read_history(minio, shop.name)
+    assert losses(tmp_path / "account") == [(target.name, "last modified"), (target.name, "version ids")]
+    assert compare(reader, target.url) == []

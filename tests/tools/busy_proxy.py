@@ -1,8 +1,9 @@
-"""An HTTP proxy in front of an S3 server that answers 503 to all requests beyond a few at once."""
+"""An HTTP proxy in front of an S3 server that answers 503 to all requests beyond a few at once, or loses answers."""
 
 import http.client
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -12,10 +13,20 @@ from urllib.parse import urlsplit
 
 class BusyProxy:
     """``with BusyProxy(server.endpoint, most=4) as proxy:`` for clients of ``proxy.endpoint``. ``refused`` counts the
-    503s, with Retry-After; ``served`` the requests that went through.
+    503s, with Retry-After; ``served`` the requests that went through. ``lose`` tells of which requests (method, path)
+    the answer is lost: the server has done them, the client hears nothing; ``lost`` counts them.
     """
 
-    def __init__(self, endpoint: str, *, most: int, delay_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        most: int = 1000,
+        delay_seconds: float = 0.0,
+        lose: Callable[[str, str], bool] | None = None,
+    ) -> None:
+        self._lose = lose
+        self.lost = 0
         self._server = urlsplit(endpoint).netloc
         self.most, self.delay_seconds = most, delay_seconds
         self.refused = self.served = self._at_once = 0
@@ -92,6 +103,10 @@ class BusyProxy:
             connection.endheaders(body or None)
             answer = connection.getresponse()
             data = answer.read()
+            if self._lose is not None and self._lose(request.command, request.path):
+                self.lost += 1
+                request.close_connection = True
+                return
             request.send_response(answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in {"transfer-encoding", "date", "server", "connection"}:
