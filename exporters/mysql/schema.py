@@ -48,6 +48,8 @@ _ACCOUNTS = (
 _PASSWORD = re.compile(
     r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| ACCOUNT |$)"
 )
+_ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
+_SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
 _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 
 Definition = dict[str, Any]
@@ -75,12 +77,26 @@ def read_definitions(connection: Connection, tables: Sequence[Table], losses: li
         found += _define(connection, "sequence", str(name), losses)
     for table in tables:
         found += _define(connection, "table", table.name, losses)
+    losses += _hidden_routines(connection)
     for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
         found += _define(connection, str(kind).lower(), str(name), losses)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
         for (name,) in connection.rows(query.format(schema=schema)):
             found += _define(connection, kind, str(name), losses)
     return found
+
+
+def _hidden_routines(connection: Connection) -> list[Loss]:
+    """Servers list only routines that the account may see, and do not say whether there are others."""
+    if connection.is_mariadb:
+        try:
+            connection.rows("SELECT 1 FROM mysql.proc LIMIT 0")
+        except pymysql.Error:
+            return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SELECT on mysql.proc"))]
+        return []
+    if any(_SEES_ROUTINES.match(str(row[0])) for row in connection.rows("SHOW GRANTS")):
+        return []
+    return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
 
 
 def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) -> list[Definition]:

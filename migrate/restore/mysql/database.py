@@ -22,6 +22,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.mysql import target as mysql_target
+from migrate.restore.mysql.grants import restore_grants
 from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.schema import (
@@ -104,6 +105,8 @@ def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
         run.progress.note(f"{run.source}: making keys")
         add_keys(target.address, later, mysql_target.read_done(target.connection), run.workers)
     _make(job, definer, definitions, AFTER_ROWS)
+    if not into_existing:
+        notes += _grants(job)
     findings = _differences(job)
     if not findings:
         mysql_target.drop_state(target)
@@ -172,6 +175,12 @@ def _rows(job: _Job) -> Written:
         RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance).write_all(todo)
 
     return run.rows(parts, done, write)
+
+
+def _grants(job: _Job) -> list[str]:
+    """Grant on the target what the source's accounts may on the source's database."""
+    database = next((str(table.point.get("database", "")) for table in job.run.tables), "")
+    return restore_grants(job.run.reader, job.run.source, database, job.target.connection)
 
 
 def _differences(job: _Job) -> list[str]:
