@@ -28,13 +28,17 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
       UNION ALL SELECT i.inhparent, depth + 1 FROM above JOIN pg_class p ON p.oid = above.oid
         JOIN pg_inherits i ON i.inhrelid = p.oid WHERE p.relispartition)
     SELECT ARRAY[pn.nspname::text, p.relname::text] FROM above JOIN pg_class p ON p.oid = above.oid
-      JOIN pg_namespace pn ON pn.oid = p.relnamespace ORDER BY depth) ELSE '{}' END AS ancestors
+      JOIN pg_namespace pn ON pn.oid = p.relnamespace ORDER BY depth) ELSE '{}' END AS ancestors,
+  coalesce(config.condition, '') AS condition
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
+LEFT JOIN LATERAL (SELECT u.oid, u.condition FROM pg_extension e
+  CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) AS u(oid, condition) WHERE u.oid = c.oid
+  LIMIT 1) AS config ON true
 WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> %(own)s
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+  AND (config.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+    AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'))
 ORDER BY n.nspname, c.relname
 """
 
@@ -107,6 +111,9 @@ class Table:
     out_of_reach: bool = False
     """Whether it is unlogged, and this server a standby: the rows are on the primary only."""
 
+    condition: str = ""
+    """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
+
     @property
     def exported(self) -> bool:
         """Whether its rows can be read here."""
@@ -130,6 +137,7 @@ class Table:
     def fingerprint(self) -> str:
         """A hash of what a finished chunk depends on besides the rows: identity, file and columns."""
         facts = [self.oid, self.schema, self.name, self.filenode]
+        facts += [self.condition] if self.condition else []
         facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
@@ -157,6 +165,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
             columns=tuple(columns.get(row["oid"], ())),
             out_of_reach=row["out_of_reach"],
+            condition=row["condition"],
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )
         for row in rows

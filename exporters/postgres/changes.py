@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporters.postgres.catalog import Table
-from exporters.postgres.plan import Range, where_clause
+from exporters.postgres.plan import Range, rows_of
 
 _HALF = 1 << 31
 _EPOCH = 1 << 32
@@ -50,4 +50,4 @@ def query(table: Table, pages: Range, before: str, now: str) -> str | None:
     if old is None or new is None or not 0 <= new.xmax - old.xmin < _HALF:
         return None
     unseen = f"pg_catalog.age(xmin) <= pg_catalog.age('{old.xmin % _EPOCH}'::pg_catalog.xid)"
-    return f"SELECT count(*), count(*) FILTER (WHERE {unseen}) FROM ONLY {table.label}{where_clause(pages)}"
+    return f"SELECT count(*), count(*) FILTER (WHERE {unseen}) {rows_of(table, pages)}"

@@ -38,8 +38,9 @@ _BATCH = 200
 _SEQUENCES = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+  AND (NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+    OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY 1, 2
 """
 
@@ -70,10 +71,6 @@ UNION SELECT 'database ' || current_database(), 'privileges on the database',
 UNION SELECT 'foreign server ' || s.srvname, 'user mapping',
     'its password is left out of pre-data.sql; set it again on the target'
   FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
-UNION SELECT 'extension ' || e.extname, 'configuration data of the extension',
-    'rows that the extension marks as configuration are not exported'
-  FROM pg_extension e WHERE EXISTS (SELECT FROM unnest(e.extconfig) x(oid)
-    JOIN pg_class c ON c.oid = x.oid WHERE c.relkind = 'r' AND c.relpages > 0)
 """
 
 

@@ -26,7 +26,7 @@ def make_plan(tables: Sequence[Table], former: Plan | None, *, version: int, pag
 
 def cut(table: Table, *, version: int, page_bytes: int) -> tuple[Range, ...]:
     """Return the page ranges of a table's chunks; one open range where ranges cannot be read cheaply."""
-    if version < TID_RANGE_VERSION or not table.heap:
+    if version < TID_RANGE_VERSION or not table.heap or table.condition:
         return ((0, None),)
     pages = table.heap_bytes // page_bytes
     chunks = max(1, round(table.size_bytes / CHUNK_BYTES))
@@ -43,7 +43,14 @@ def where_clause(pages: Range) -> str:
     return " WHERE " + " AND ".join(conditions) if conditions else ""
 
 
+def rows_of(table: Table, pages: Range = (0, None)) -> str:
+    """Return the FROM clause for the table's rows in a range of pages; a table that has a condition is
+    never cut.
+    """
+    return f"FROM ONLY {table.label}{where_clause(pages) or ' ' + table.condition}".rstrip()
+
+
 def canonical_select(table: Table, pages: Range = (0, None)) -> str:
     """Return the query whose CSV lines are the rows' text."""
     columns = ", ".join(column.expression for column in table.columns)
-    return f"SELECT {columns} FROM ONLY {table.label}{where_clause(pages)}"
+    return f"SELECT {columns} {rows_of(table, pages)}"

@@ -14,7 +14,7 @@ from exporters.postgres.catalog import Table
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.plan import canonical_select
+from exporters.postgres.plan import canonical_select, rows_of
 from exporters.postgres.session import Session
 from exporters.relational import points
 from exporters.relational.account import Counted
@@ -125,7 +125,7 @@ class PostgresSnapshot:
         table = self._planned[number].table
         names = [column.name for column in table.columns if column.measured]
         sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
-        rows, *octets = self._numbers(f"SELECT count(*){sums} FROM ONLY {table.label}")
+        rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
         return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def close(self) -> None:

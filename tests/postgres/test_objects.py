@@ -91,3 +91,24 @@ def test_definitions_of_a_database_without_encoding_come_back(postgres, other_po
     assert restore_database(reader, "app", target, workers=2, progress=Silent()).findings == ()
     assert dump_bytes(target) == dump_bytes(url)
     assert b"\xff\xfe" in dump_bytes(target)
+
+
+def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_postgres, tmp_path):
+    """The extension is plpgsql, made to own a table: CREATE EXTENSION makes it on the target, with rows of its own."""
+    script = (
+        "CREATE TABLE public.conf (k text, own bool); INSERT INTO conf VALUES ('built in', true);"
+        "CREATE SEQUENCE public.conf_seq;"
+        "ALTER EXTENSION plpgsql ADD TABLE conf; ALTER EXTENSION plpgsql ADD SEQUENCE conf_seq;"
+        "UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid, 'conf_seq'::regclass::oid],"
+        " extcondition = ARRAY['WHERE NOT own', '']"
+    )
+    url, target = postgres.database(), other_postgres.database()
+    for one in (url, target):
+        run_sql(one, script)
+    run_sql(url, "INSERT INTO conf VALUES ('mine', false); SELECT nextval('conf_seq'), nextval('conf_seq')")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    assert fetch(target, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
+    assert fetch(target, "SELECT last_value FROM conf_seq") == [(2,)]
+    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
