@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from hashlib import sha256
 
 import boto3
@@ -41,18 +42,26 @@ def test_a_draw_is_the_same_again_for_the_same_seed_and_spread_over_all():
     assert draw(b"s" * 32, ROOT, 7, 100) == list(range(7))
 
 
-@pytest.fixture
-def bundle(minio, bucket, tmp_path, provider):
-    """A real bundle: packs, and one large object."""
+@pytest.fixture(scope="module")
+def made(minio, make_bucket, tmp_path_factory, make_key):
+    """A real bundle: a pack, and one large object."""
+    bucket, path = make_bucket(minio), tmp_path_factory.mktemp("audit") / "bundle"
     client = boto3.Session(profile_name=minio.profile).client("s3")
     for number in range(60):
         client.put_object(Bucket=bucket, Key=f"p/{number:02d}", Body=b"%d" % number * 99)
     client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))
-    place = open_place(str(tmp_path / "bundle"))
+    place = open_place(str(path))
     with open_sources({"media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}) as opened:
         assert export(opened, place, workers=2, progress=Silent()).complete
-    plant(place, [provider])
-    return place
+    plant(place, [make_key("provider")])
+    return path
+
+
+@pytest.fixture
+def bundle(made, tmp_path):
+    """A copy of it to be changed."""
+    shutil.copytree(made, tmp_path / "bundle")
+    return open_place(str(tmp_path / "bundle"))
 
 
 def look(place, provider, question, seed=b"s" * 32):

@@ -98,7 +98,7 @@ class Broken:
 def test_a_hold_that_broke_off_is_never_called_one_and_the_same_command_finishes_it(there, provider):
     store, vault = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
-    for left in (0, 1, 5, 9):
+    for left in (0, 5):
         with pytest.raises(UnreachableError):
             hold.place(
                 store, Broken(vault, left), terms, workers=1, progress=Silent(), details={}, signer=provider

@@ -123,7 +123,7 @@ def test_random_changes_to_log_and_head_are_all_found(kept):
     draw = random.Random(4)
     for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD):
         data = kept.read(key)
-        for _ in range(150):
+        for _ in range(60):
             at = draw.randrange(len(data))
             kept.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
             assert "sig/custody" in named(kept), at

@@ -157,7 +157,7 @@ def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
     draw = random.Random(5)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
         data = signed.read(key)
-        for _ in range(60):
+        for _ in range(30):
             at = draw.randrange(len(data))
             signed.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
             found = tree.check(signed, [provider.public], deep=True)

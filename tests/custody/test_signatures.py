@@ -46,11 +46,11 @@ def test_several_keys_sign_and_a_second_time_changes_nothing(place, provider, cu
     assert set(signatures(place).of(layout.TAG_MANIFEST)) == {provider.public, customer.public}
 
 
-def test_every_changed_byte_of_a_signature_is_found_with_its_name(place, provider):
+def test_changed_bytes_of_a_signature_are_found_with_its_name(place, provider):
     key = sign_bundle(place, provider).key
     data = place.read(key)
     draw = random.Random(6)
-    for at in range(len(data)):
+    for at in range(0, len(data), 3):
         place.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
         found = signatures(place)
         assert [finding.key for finding in found.findings] == [key], at

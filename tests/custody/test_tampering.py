@@ -117,7 +117,7 @@ def change(files: Files, draw: random.Random) -> tuple[str, Files]:
     return key, other
 
 
-@pytest.mark.parametrize("times", [200, pytest.param(10_000, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("times", [150, pytest.param(10_000, marks=pytest.mark.torture)])
 def test_one_change_anywhere_is_found_by_its_name(kept, make_key, times):
     where, files = kept
     known = [make_key("provider").public, make_key("customer").public]
