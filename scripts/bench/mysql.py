@@ -1,9 +1,8 @@
-"""Export of TPC-H lineitem from MySQL or MariaDB to Parquet, beside connectorx; and its restore, beside the client's.
+"""Export of TPC-H lineitem from MySQL or MariaDB to Parquet, beside connectorx.
 
     MYSQL_PWD=… python -m scripts.bench.mysql --url mysql://user@host:port/mysql [--scale 1] [--runs 3]
 
 Loads lineitem once (database ``moveout_bench``), then lets the tools export it by turns: see ``scripts.bench.tables``.
-``--tools restore,load`` brings it back instead: moveout from a bundle, and LOAD DATA of the same rows as one CSV file.
 The account must be allowed to set ``local_infile``.
 """
 
