@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
 
 import botocore.exceptions as boto_errors
 
-from migrate.errors import GoneError, NotAllowedError
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_client
 from migrate.store.retry import patiently
 from migrate.store.vault import FileVersion, Lock, Mode
@@ -90,9 +90,19 @@ class S3Vault:
     def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
         """See ``Vault.retain``."""
         if until is None:
-            self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
+            self._lift(version)
         else:
             self._of(version, "put_object_retention", Retention={"Mode": mode, "RetainUntilDate": until})
+
+    def _lift(self, version: FileVersion) -> None:
+        """Take the retention away; versitygw knows no such thing, so there it is made to end at once."""
+        try:
+            self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
+        except (NotAllowedError, GoneError, UnreachableError):
+            raise
+        except MoveoutError:
+            soon = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(seconds=2)}
+            self._of(version, "put_object_retention", Retention=soon, BypassGovernanceRetention=True)
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:
         """See ``Vault.set_legal``."""

@@ -1,6 +1,7 @@
 """Holds on a real bucket with Object Lock: version by version, read back, never half and called whole."""
 
 import secrets
+import time
 from datetime import UTC, datetime, timedelta
 
 import boto3
@@ -125,6 +126,23 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
     assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
     assert findings == []
     assert log.read(store).entries[-1].what.event == "released"
+
+
+def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provider):
+    name = f"locked-{secrets.token_hex(5)}"
+    client = boto3.Session(profile_name=versitygw.profile).client("s3")
+    client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    url = f"s3://{name}/bundle?profile={versitygw.profile}"
+    store, vault = open_place(url), open_vault(url)
+    transfer(place, store, workers=2, progress=Silent())
+    assert put_hold((store, vault), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
+    first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
+    with pytest.raises(NotAllowedError):
+        vault.remove(first)
+    _, found = hold.release(store, vault, "done", [provider], workers=2, progress=Silent())
+    assert (found.legal, found.until is None or found.until < soon(seconds=5)) == (0, True)
+    time.sleep(3)
+    vault.remove(first)
 
 
 def test_compliance_ends_for_nobody_before_its_time(there, provider):
