@@ -20,9 +20,12 @@ from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.verify import Verified, known_secrets, run_verify
+from migrate.custody import log
+from migrate.custody.signing import root_of, signatures
 from migrate.errors import OK, NotAllowedError, UsageError
-from migrate.report import Later, gather, learn, page
+from migrate.report import Checked, Event, Later, gather, learn, page
 from migrate.store import open_place
+from migrate.store.base import Store
 from migrate.verify import Level
 
 
@@ -83,7 +86,7 @@ def report_command(
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
     _check_outside(place, out)
     reader = BundleReader(store)
-    later = Later(written=now(), place=store.place)
+    later = _custody(store)
     for command, found in _results(result or []):
         later = learn(later, command, found, reader.info.id)
     verified = None
@@ -92,6 +95,30 @@ def report_command(
         later = learn(later, "verify", verified.as_json(), reader.info.id)
     _write(out, page(gather(reader, later)))
     return Reported(store.place, out, verified)
+
+
+def _custody(store: Store) -> Later:
+    """Return who signed the bundle, and who did what to it, as far as the place says; what is wrong is a check."""
+    signed, found = signatures(store), log.read(store)
+    findings = [*signed.findings, *found.findings]
+    checks = [Checked("signatures and custody log", now(), findings)] if findings or found.entries else []
+    return Later(
+        written=now(),
+        place=store.place,
+        root=root_of(store),
+        signers=[public.fingerprint for public in signed.of(layout.TAG_MANIFEST)],
+        custody=[
+            Event(
+                one.time,
+                one.what.event,
+                one.what.place,
+                f"{one.name} {one.public.fingerprint}".strip(),
+                one.hash,
+            )
+            for one in found.entries
+        ],
+        checks=checks,
+    )
 
 
 def _check_outside(place: Endpoint, out: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from migrate.report.facts import Contents, Later, gather
+from migrate.report.facts import Checked, Contents, Event, Later, gather
 from migrate.report.later import learn
 from migrate.report.page import page
 
-__all__ = ["Contents", "Later", "gather", "learn", "page", "sealed_page"]
+__all__ = ["Checked", "Contents", "Event", "Later", "gather", "learn", "page", "sealed_page"]
 
 
 def sealed_page(contents: Contents) -> bytes:

@@ -72,11 +72,27 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the custody log. ``who`` names the key that signed it, ``hash`` is what the next entry follows."""
+
+    at: str
+    event: str
+    place: str
+    who: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Later:
-    """What became known after the seal. Digests by (source, schema, name)."""
+    """What became known after the seal. Digests by (source, schema, name). ``root``: SHA-256 of the tag manifest;
+    ``signers``: fingerprints of the keys that signed it.
+    """
 
     written: str = ""
     place: str = ""
+    root: str = ""
+    signers: Sequence[str] = ()
+    custody: Sequence[Event] = ()
     checks: Sequence[Checked] = ()
     parquet: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
     target: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)

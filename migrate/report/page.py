@@ -17,6 +17,7 @@ from migrate.words import bytes_words, count_words
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """Nothing is loaded and no script runs, whatever a name in the bundle says."""
 _SHOWN_CHECK = 50
+_SHOWN_EVENTS = 200
 
 
 def page(of: Facts) -> bytes:
@@ -260,7 +261,11 @@ def _later(later: Later) -> Iterator[Html]:
     if not later.written:
         return
     yield tag("h2", "Since the seal")
-    where = [("Place", name(later.place))] if later.place else []
+    where: list[tuple[str, object]] = [("Place", name(later.place))] if later.place else []
+    if later.root:
+        where.append((f"SHA-256 of {layout.TAG_MANIFEST}", tag("span", later.root, class_="digest")))
+    signers = joined(tag("div", one, class_="digest") for one in later.signers) if later.signers else "nobody"
+    where.append(("Signed by", signers))
     yield facts([("Written", moment(later.written)), *where])
     if not later.checks:
         yield tag("p", "Nothing has been checked for this page.")
@@ -277,6 +282,28 @@ def _later(later: Later) -> Iterator[Html]:
             yield tag("ul", joined(tag("li", name(str(finding))) for finding in shown))
             if count > len(shown):
                 yield tag("p", f"and {count_words(count - len(shown))} more")
+    yield from _custody(later)
+
+
+def _custody(later: Later) -> Iterator[Html]:
+    if not later.custody:
+        return
+    yield tag("h3", "Who did what")
+    rows = [
+        (
+            moment(one.at[:19] + "Z"),
+            tag("span", name(one.event), class_="keep"),
+            name(one.place),
+            name(one.who),
+            tag("span", one.hash[:16] + "…", class_="digest"),
+        )
+        for one in later.custody[-_SHOWN_EVENTS:]
+    ]
+    yield table(["When", "What", "Where", "Who", "Entry"], rows)
+    if len(later.custody) > _SHOWN_EVENTS:
+        yield tag(
+            "p", f"{count_words(len(later.custody) - _SHOWN_EVENTS)} earlier entries are in the custody log."
+        )
 
 
 def _how(of: Facts) -> Iterator[Html]:

@@ -27,7 +27,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td bdi { overflow-wrap: anywhere; }
+td bdi { overflow-wrap: anywhere; } .keep, time { white-space: nowrap; } .keep bdi { overflow-wrap: normal; }
 code, pre, .digest { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
 .digest { overflow-wrap: anywhere; }
 pre { background: var(--panel); padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; }

@@ -1,5 +1,7 @@
 """``moveout report`` writes what is known now, outside of the bundle."""
 
+import hashlib
+
 import psycopg
 
 from migrate.export import export
@@ -53,3 +55,20 @@ def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_resu
     wrong = run("report", tmp_path / "one", "--result", result, "--out", tmp_path / "page.html")
     assert wrong.code == 2
     assert "is of bundle" in wrong.err
+
+
+def test_the_report_names_signers_and_who_did_what(tmp_path):
+    key, bundle, file = tmp_path / "key", tmp_path / "bundle", tmp_path / "page.html"
+    export([Numbers()], open_place(str(bundle)), workers=1, progress=Silent())
+    made = run("keys", "init", key, "--name", "<b>host</b>", "--json")
+    assert made.code == 0, made.err
+    assert run("sign", bundle, "--key", key).code == 0
+    assert run("verify", bundle, "--key", key).code == 0
+    assert run("report", bundle, "--out", file).code == 0
+    told = parse(file.read_bytes())
+    assert_harmless(told)
+    assert "Signed bySHA256:" in told.text
+    assert hashlib.sha256((bundle / "tagmanifest-sha256.txt").read_bytes()).hexdigest() in told.text
+    assert "Who did what" in told.text
+    assert "verified" in told.text
+    assert "all well" in told.text
