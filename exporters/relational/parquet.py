@@ -69,5 +69,5 @@ def tally_part(file: Any, rows: int) -> Tally:
     return found
 
 
-READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError)
-"""What a damaged part can raise."""
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What a damaged part can raise: the metadata of its fields may be gone too."""
