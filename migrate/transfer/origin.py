@@ -55,7 +55,9 @@ def read_sealed(origin: Store) -> Sealed:
         if key not in hashes and not _is_unlisted(key) and not layout.is_custody(key)
     ]
     found = hashlib.sha256(manifest).hexdigest()
-    if promised is not None and found != promised:
+    if promised is None:
+        findings.append(Finding(layout.TAG_MANIFEST, f"does not name {layout.MANIFEST}"))
+    elif found != promised:
         findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, found))
     files = [
         WantedFile(key, size, hashes.get(key))
