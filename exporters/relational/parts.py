@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from exporters.base import Sink
 from exporters.relational.layout import Typed
 
-_GROUPS_BYTES = 128 * 2**20
+_GROUPS_BYTES = 48 * 2**20
 GROUP_BYTES = max(16 * 2**20, _GROUPS_BYTES // max(os.cpu_count() or 2, 2))
 """Values that become one row group: readers like large ones. A worker holds it as Arrow, about once more as Parquet
 while it is written, and there are as many workers as processors: so all of them share what may be held.
