@@ -23,7 +23,7 @@ _BINARY_MARK = "\\x"
 
 def double_text(value: float) -> str:
     """Return a number as MySQL writes a DOUBLE (my_gcvt in strings/dtoa.c): the shortest digits, with an exponent where
-    that is shorter or the point is more than 15 digits away.
+    that is shorter or the point is more than 15 digits away, unless digits stand behind it.
     """
     if value == 0:
         return "-0" if str(value).startswith("-") else "0"
@@ -34,7 +34,7 @@ def double_text(value: float) -> str:
     point = leading + int(exponent or 0)  # the decimal point stands after so many digits
     digits = digits.rstrip("0")
     sign = "-" if value < 0 else ""
-    if -14 <= point <= 15:
+    if point >= -14 and (point <= 15 or len(digits) > point):
         return sign + _fixed(digits, point)
     tail = "." + digits[1:] if len(digits) > 1 else ""
     return f"{sign}{digits[0]}{tail}e{point - 1}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pymysql
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from exporters.errors import (
@@ -284,6 +284,18 @@ def test_the_password_may_stand_in_the_option_file(mariadb, monkeypatch, tmp_pat
     MysqlExporter().open("app", mariadb.url, NoBuckets()).close()
 
 
+@example(
+    [
+        1000000000000000.5,
+        -1125899906842624.5,
+        2251799813685248.5,
+        4503599627370495.5,
+        1e15,
+        1e16,
+        999999999999999.9,
+        123456789012345.67,
+    ]
+)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
