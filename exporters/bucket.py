@@ -9,6 +9,17 @@ from typing import Any, Protocol
 
 from exporters.errors import SourceError
 
+STANDARD_HEADERS = (
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
+)
+"""Headers that belong to an object and can be given back to a target."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectSummary:
@@ -35,8 +46,8 @@ class ObjectSummary:
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What reading one object gave: the body and all response headers (names in lower case, user metadata as
-    ``x-amz-meta-…``) and tags; or the error that this one object ended in. ``checked``: the body has the
-    CRC64NVME that the server has kept for it since it was written.
+    ``x-amz-meta-…``) and tags; or the error that this one object ended in. ``crc64nvme``: of the body,
+    where it is what the server has kept for it since it was written.
     """
 
     summary: ObjectSummary
@@ -44,7 +55,7 @@ class Fetched:
     headers: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     error: SourceError | None = None
-    checked: bool = False
+    crc64nvme: int | None = None
 
 
 class Bucket(Protocol):

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from exporters.base import Estimate, Outcome, Snapshot, Unit
+from exporters.base import Estimate, Outcome, Snapshot, Source, Unit
 
 
 class MemoryWorkspace:
@@ -62,6 +62,12 @@ class DiscardingSink:
         """See ``Sink.create``."""
         del name, size_bytes
         yield _Hole()  # type: ignore[misc]
+
+
+def try_out(source: Source, *, seconds: float, workers: int) -> Estimate:
+    """Do ``exporters.base.Measurable``'s work for a source: export its largest units to nowhere."""
+    with source.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
+        return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
 
 
 def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, workers: int) -> Estimate:

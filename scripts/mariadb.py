@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pymysql
 
-from scripts.process import Argv, Child, ServerError, write_private
+from scripts.process import Argv, Child, ServerError, unprivileged_user, write_private
 
 USER = "moveout"
 _SETTINGS = [
@@ -121,7 +120,7 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
     """
     program = find_mariadb()
     home = borrow(f"moveout-{name}-")
-    user = _unprivileged_user()
+    user = unprivileged_user("MariaDB", own="mysql")
     install = shutil.which("mariadb-install-db")
     if not install:
         raise ServerError("mariadb-install-db is not on PATH; it comes with mariadb-server")
@@ -148,14 +147,3 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
         for path in (home, home / "accounts.sql"):
             shutil.chown(path, user)
     return Store(program, home, user)
-
-
-def _unprivileged_user() -> str:
-    """Return whom it runs as where we are root (it refuses root), else an empty name."""
-    if os.geteuid() != 0:
-        return ""
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    for name in ("mysql", "nobody"):
-        if name in known:
-            return name
-    raise ServerError("MariaDB refuses to run as root, and there is neither a user mysql nor nobody")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import secrets
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import psycopg
 
 from scripts.binaries import find_postgres
-from scripts.process import Argv, Child, ServerError, start, write_private
+from scripts.process import Argv, Child, ServerError, start, unprivileged_user, write_private
 
 _SETTINGS = [
     word
@@ -86,7 +85,7 @@ def make_cluster(name: str, directory: Path, password: str, borrow: Callable[[st
 
     ``borrow(prefix)`` makes a directory that every user can reach, for when ours cannot be.
     """
-    bin_dir, user, data = find_postgres(), _unprivileged_user(), directory / "data"
+    bin_dir, user, data = find_postgres(), unprivileged_user("PostgreSQL", own="postgres"), directory / "data"
     directory.mkdir(parents=True, exist_ok=True)
     if user and not _reaches(user, bin_dir / "postgres"):
         bin_dir = _copied(bin_dir, borrow("programs-"))
@@ -128,17 +127,6 @@ def _copied(bin_dir: Path, there: Path) -> Path:
         if source.exists():
             shutil.copytree(source, there / source.relative_to(package.parent), symlinks=True)
     return there / bin_dir.relative_to(package.parent)
-
-
-def _unprivileged_user() -> str:
-    """Return whom PostgreSQL runs as where we are root (it refuses root), else an empty name."""
-    if os.geteuid() != 0:
-        return ""
-    known = {entry.pw_name for entry in pwd.getpwall()}
-    for name in ("postgres", "nobody"):
-        if name in known:
-            return name
-    raise ServerError("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
 
 
 def _reaches(user: str, path: Path) -> bool:

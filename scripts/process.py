@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -109,6 +110,17 @@ def start(
             start_new_session=True,
         )
     return Child(name, log, popen, stop_signal)
+
+
+def unprivileged_user(server: str, *, own: str) -> str:
+    """Return whom a server that refuses root runs as: its ``own`` user, else nobody; "" where we are not root."""
+    if os.geteuid() != 0:
+        return ""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    for name in (own, "nobody"):
+        if name in known:
+            return name
+    raise ServerError(f"{server} refuses to run as root, and there is neither a user {own} nor nobody")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -11,8 +11,3 @@ def quote_name(name: str) -> str:
 def quote_literal(text: str) -> str:
     """Return ``text`` as a string literal; with NO_BACKSLASH_ESCAPES a backslash is only itself."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def quote_bytes(data: bytes) -> str:
-    """Return a hexadecimal literal, which is a binary string."""
-    return f"X'{data.hex()}'"

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from exporters.mysql.columns import NULL, WIDE, value_at
 from exporters.relational.digest import values_of
 from exporters.relational.parquet import batches_of, open_part
+from exporters.relational.parse import is_utf8
 from exporters.relational.render import EXACT_OF, KIND, exact_text
 from exporters.tally import Tally, tally_texts
 
@@ -73,13 +74,5 @@ def readable_values(text: bytes) -> list[bytes | None]:
     position = 0
     while position < len(text):
         value, position = value_at(text, position)
-        found.append(value if value is None or _is_utf8(value) else b"\\x" + value.hex().upper().encode())
+        found.append(value if value is None or is_utf8(value) else b"\\x" + value.hex().upper().encode())
     return found
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -16,7 +16,7 @@ from exporters.mysql.session import hold
 from exporters.mysql.snapshot import MysqlSnapshot
 from exporters.relational.plan import NAME as PLAN
 from exporters.relational.plan import Plan
-from exporters.sampling import MemoryWorkspace, measure
+from exporters.sampling import try_out
 
 
 class MysqlExporter:
@@ -58,8 +58,7 @@ class MysqlSource:
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
         del survey
-        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
-            return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
+        return try_out(self, seconds=seconds, workers=workers)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:

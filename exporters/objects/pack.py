@@ -143,20 +143,22 @@ class _Pack:
         if summary.size_bytes > SMALL_BYTES:
             self.grown.append((row, summary))
             return
-        md5 = None if found.checked else _md5(found.body)  # a quarter of the time that an object takes
+        md5 = (
+            None if found.crc64nvme is not None else _md5(found.body)
+        )  # a quarter of the time that an object takes
         if md5 is not None and md5 != summary.etag and promises_md5(found):
             if len(self.unlike) < _READ_AGAIN:
                 found = _again(self.bucket, found)
                 md5 = _md5(found.body)
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
-        body = found.body
+        body, crc = found.body, found.crc64nvme
         older = "" if summary.is_latest else summary.version_id
         header = tar.header(tar.member_name(summary.key, older), len(body), int(summary.modified.timestamp()))
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=md5,
-            crc64nvme=self.bucket.crc64nvme(body),
+            crc64nvme=self.bucket.crc64nvme(body) if crc is None else crc,
             pack=self.name,
             offset=self._offset + len(header),
             part_sizes=self.bucket.part_sizes(summary) if "-" in summary.etag else (),

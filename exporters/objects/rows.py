@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.base import Gap
-from exporters.bucket import Fetched, ObjectSummary
+from exporters.bucket import STANDARD_HEADERS, Fetched, ObjectSummary
 
 _TEXTS = pa.map_(pa.string(), pa.string())
 INDEX = pa.schema(
@@ -57,16 +57,6 @@ WORK = pa.schema([("position", pa.int32()), *INDEX])
 """A row before the index is put together: with its row number in its shard of the inventory."""
 _MAPS = tuple(one.name for one in INDEX if one.type == _TEXTS)
 
-STANDARD_HEADERS = (
-    "content-type",
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "expires",
-    "x-amz-website-redirect-location",
-)
-"""Headers that belong to the object and can be given back to a target."""
 _METADATA = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"
 _LOCK_MODE, _LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"

@@ -147,7 +147,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     user's.
     """
     rows = _fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
-    columns = _read_columns(connection, [row["oid"] for row in rows])
+    columns = read_columns(connection, [row["oid"] for row in rows])
     return [
         Table(
             oid=row["oid"],
@@ -172,7 +172,8 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     ]
 
 
-def _read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[Column]]:
+def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[Column]]:
+    """Return the columns of tables, by oid, in their order."""
     version = connection.info.server_version
     query = _COLUMNS.format(
         generated="a.attgenerated <> ''" if version >= 120000 else "false",

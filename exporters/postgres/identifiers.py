@@ -21,8 +21,3 @@ def quote_literal(text: str) -> str:
     if "\\" in escaped:
         return " E'" + escaped.replace("\\", "\\\\") + "'"
     return f"'{escaped}'"
-
-
-def escape_like_pg_dump(pattern: str) -> str:
-    """Return ``pattern`` as pg_dump takes a name literally: in double quotes."""
-    return quote_name(pattern)

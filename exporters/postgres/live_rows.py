@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from exporters.engine import Texts
 from exporters.postgres import large_objects
@@ -13,7 +14,8 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.feed import Feeds
 from exporters.postgres.plan import canonical_select
 from exporters.postgres.session import Session, hold
-from exporters.relational.lines import Splitter
+from exporters.relational.blocks import in_blocks
+from exporters.relational.digest import split_lines
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i
@@ -65,9 +67,8 @@ class PostgresRows:
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
         table = self._tables[schema, name]
-        lines = Splitter(take)
-        self._feeds.copy(large_objects.SELECT if table.oid == 0 else canonical_select(table), lines.add)
-        lines.flush()
+        select = large_objects.SELECT if table.oid == 0 else canonical_select(table)
+        in_blocks(partial(self._feeds.copy, select), lambda block: take(split_lines(block)))
 
 
 @contextmanager

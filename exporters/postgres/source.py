@@ -18,7 +18,7 @@ from exporters.postgres.session import hold
 from exporters.postgres.snapshot import PostgresSnapshot
 from exporters.relational.plan import NAME as PLAN
 from exporters.relational.plan import Plan
-from exporters.sampling import MemoryWorkspace, measure
+from exporters.sampling import try_out
 
 
 class PostgresExporter:
@@ -60,8 +60,7 @@ class PostgresSource:
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
         del survey
-        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
-            return measure(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
+        return try_out(self, seconds=seconds, workers=workers)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:

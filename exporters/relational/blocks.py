@@ -23,35 +23,46 @@ BLOCK_BYTES = 2**20
 """Text that is parsed at once: fits the processor's cache (splitting 8 MB costs nearly twice as much a row)."""
 
 
-class Counter:
-    """Tallies pieces, as many at once as make a block."""
+def in_blocks(stream: Stream, take: OnBlock) -> int:
+    """Collect what ``stream`` delivers, and hand it to ``take`` in blocks that are worth the work. Return how many rows
+    the stream says they are.
+    """
+    blocks = _Blocks(take)
+    said = stream(blocks.add)
+    blocks.flush()
+    return said
 
-    def __init__(self, advance: Advance | None) -> None:
-        self._advance = advance
+
+class _Blocks:
+    def __init__(self, take: OnBlock) -> None:
+        self._take = take
         self._pieces: list[bytes] = []
         self._size = 0
-        self.tally = Tally()
 
     def add(self, piece: bytes) -> None:
-        """Take whole lines."""
         self._pieces.append(piece)
         self._size += len(piece)
         if self._size >= BLOCK_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Count what was collected."""
-        found = tally_block(b"".join(self._pieces))
-        self.tally += found
-        if self._advance is not None:
-            self._advance(found.rows, self._size)
-        self._pieces.clear()
-        self._size = 0
+        if self._size:
+            block = b"".join(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+            self._take(block)
 
 
 def tally_stream(stream: Stream, advance: Advance | None) -> tuple[Tally, int]:
     """Return the tally of what ``stream`` delivers, and how many rows it says these were."""
-    counter = Counter(advance)
-    said = stream(counter.add)
-    counter.flush()
-    return counter.tally, said
+    tally = Tally()
+
+    def count(block: bytes) -> None:
+        nonlocal tally
+        found = tally_block(block)
+        tally += found
+        if advance is not None:
+            advance(found.rows, len(block))
+
+    said = in_blocks(stream, count)
+    return tally, said

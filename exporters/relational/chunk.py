@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.relational.blocks import BLOCK_BYTES, ColumnStream, Stream
+from exporters.relational.blocks import ColumnStream, Stream, in_blocks
 from exporters.relational.digest import split_lines
 from exporters.relational.layout import Layout, Typed
 from exporters.relational.octets import Octets
@@ -43,10 +43,7 @@ def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
     """
     with PartWriter(layout, sink, stem) as writer:
         rows = _Rows(layout, writer, _lines)
-        blocks = _Blocks(rows)
-        said = stream(blocks.add)
-        blocks.flush()
-        rows.check(said)
+        rows.check(in_blocks(stream, rows.add_block))
     return rows.copied()
 
 
@@ -79,6 +76,13 @@ class _Rows:
         self._text_bytes = 0
         self._tally = Tally()
         self._octets = Octets(layout)
+
+    def add_block(self, block: bytes) -> None:
+        """Take whole lines; rows without columns are only counted, by ``check``."""
+        if self.layout.columns:
+            typed = parse_block(block, self.layout)
+            lines = split_lines(block, typed.rows)
+            self.add(typed, lines, len(block), lambda: parse_exactly(block, self.layout))
 
     def add(self, typed: Typed, texts: Sequence[bytes], text_bytes: int, slow: Callable[[], Typed]) -> None:
         """Take rows; ``slow`` types them again with more care."""
@@ -132,31 +136,3 @@ class _Rows:
         tally, writer = self._tally, self._writer
         octets = self._octets.by_name()
         return Copied(tally.rows, self._text_bytes, tally.digest, writer.parts(), writer.exact(), octets)
-
-
-class _Blocks:
-    """Collects pieces of text until a block is worth parsing."""
-
-    def __init__(self, rows: _Rows) -> None:
-        self._rows = rows
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Parse, check and write what was collected."""
-        if not self._size:
-            return
-        block = b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
-        layout = self._rows.layout
-        if layout.columns:
-            typed = parse_block(block, layout)
-            lines = split_lines(block, typed.rows)
-            self._rows.add(typed, lines, len(block), lambda: parse_exactly(block, layout))

@@ -1,35 +1,6 @@
-"""CSV lines as the texts of rows: collected into blocks worth splitting, and taken apart into values."""
+"""CSV lines as the texts of rows, taken apart into values."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-
-from exporters.relational.blocks import BLOCK_BYTES
-from exporters.relational.digest import split_lines
-
-
-class Splitter:
-    """Takes pieces that end at a row's end and hands over lists of lines."""
-
-    def __init__(self, take: Callable[[list[bytes]], None]) -> None:
-        self._take = take
-        self._pieces: list[bytes] = []
-        self._size = 0
-
-    def add(self, piece: bytes) -> None:
-        """Take whole lines, each ended by a newline."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size >= BLOCK_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand over what was collected."""
-        if self._size:
-            block = b"".join(self._pieces)
-            self._pieces.clear()
-            self._size = 0
-            self._take(split_lines(block))
 
 
 def csv_values(line: bytes) -> list[bytes | None]:

@@ -106,12 +106,13 @@ def _characters(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
         return data.cast(pa.string()), None
     except pa.ArrowInvalid:
         pass
-    bad = pa.array([value is not None and not _is_utf8(value) for value in data.to_pylist()])
+    bad = pa.array([value is not None and not is_utf8(value) for value in data.to_pylist()])
     nothing = pa.scalar(None, pa.binary())
     return pc.if_else(bad, nothing, data).cast(pa.string()), pc.if_else(bad, data, nothing)
 
 
-def _is_utf8(value: bytes) -> bool:
+def is_utf8(value: bytes) -> bool:
+    """Tell whether bytes are text."""
     try:
         value.decode()
     except UnicodeDecodeError:

@@ -33,8 +33,7 @@ from exporters.base import (
 )
 from exporters.errors import SourceError
 from exporters.relational.points import remember
-from exporters.sampling import MemoryWorkspace
-from exporters.sampling import measure as measure_rate
+from exporters.sampling import try_out
 from exporters.sqlite.address import Address
 from exporters.sqlite.backup import check_file, copies
 from exporters.sqlite.snapshot import SqliteSnapshot, server
@@ -108,8 +107,7 @@ class DirectorySource:
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``."""
         del survey
-        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
-            return measure_rate(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
+        return try_out(self, seconds=seconds, workers=workers)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from exporters.base import Estimate, Host, Snapshot, Source, Survey, Workspace
 from exporters.errors import SourceUsageError
-from exporters.sampling import MemoryWorkspace
-from exporters.sampling import measure as measure_rate
+from exporters.sampling import try_out
 from exporters.sqlite.address import Address, parse_url
 from exporters.sqlite.backup import check_file, connected, copied
 from exporters.sqlite.catalog import check_library
@@ -51,8 +50,7 @@ class SqliteSource:
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
         del survey
-        with self.snapshot(MemoryWorkspace(), workers=workers) as snapshot:
-            return measure_rate(snapshot, list(snapshot.units()), seconds=seconds, workers=workers)
+        return try_out(self, seconds=seconds, workers=workers)
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:

@@ -16,7 +16,6 @@ from typing import Any
 
 from migrate.bundle import canonical, layout
 from migrate.bundle.findings import Finding
-from migrate.bundle.lines import chunks
 from migrate.custody import signing, sshsig
 from migrate.custody.keys import PublicKey, Signer
 from migrate.errors import DamageError, GoneError
@@ -134,12 +133,6 @@ def bring(store: Store, document: Document, signatures: Mapping[str, bytes]) -> 
     for armored in signatures.values():
         public = signed_by(document, armored)
         _create(store, signing.signature_key(document.key, public), armored)
-
-
-def signatures_of(store: Store, document: Document) -> dict[str, bytes]:
-    """Return the signatures beside a document at a place, bytes by key."""
-    found = {signing.signature_key(document.key, public) for public in document.signers}
-    return {key: b"".join(chunks(store, key)) for key in sorted(found)}
 
 
 def _create(store: Store, key: str, data: bytes) -> None:

@@ -25,10 +25,6 @@ VERSION = 1
 NOBODY = "0" * 64
 """What the first line follows."""
 
-EVENTS = (
-    "created", "sealed", "signed", "timestamped", "transferred", "verified", "restored", "audited", "held", "released",
-    "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased",
-)  # fmt: skip
 _TEXTS = ("prev", "time", "event", "bundle", "root", "place", "name", "key", "signature")
 
 

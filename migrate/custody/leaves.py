@@ -43,7 +43,7 @@ def leaf_batches(reader: BundleReader, seed: bytes) -> Iterator[list[bytes]]:
 def salted(batch: Sequence[str], seed: bytes, first: int) -> list[bytes]:
     """Put the salts into leaves, of which the first has the number ``first``."""
     return [
-        f'{{"item":{text},"salt":"{hmac.digest(seed, number.to_bytes(8, "big"), "sha256")[:_SALT].hex()}"}}'.encode()
+        f'{{"item":{text},"salt":"{salt(seed, number)}"}}'.encode()
         for number, text in enumerate(batch, first)
     ]
 

@@ -217,11 +217,11 @@ class S3Bucket:
         try:
             if body:
                 _whole(response, summary, summary.size_bytes)
-            checked = body and _check(response, summary.key)
+            crc = _checked(response, summary.key) if body else None
             tags = _tags(answer.also, summary.key)
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
-        return Fetched(summary, response.body, response.headers, tags, checked=checked)
+        return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)
 
 
 def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Bucket:
@@ -318,11 +318,12 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
         raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
 
 
-def _check(response: Response, key: str) -> bool:
-    """Compare the body with the whole-object CRC64NVME that the server keeps. Return whether it keeps one."""
+def _checked(response: Response, key: str) -> int | None:
+    """Compare the body with the whole-object CRC64NVME that the server keeps. Return it; None where it keeps none."""
     kept = response.headers.get("x-amz-checksum-crc64nvme")
     if kept is None:
-        return False
-    if from_header(kept) != crc64nvme(response.body):
+        return None
+    crc = crc64nvme(response.body)
+    if from_header(kept) != crc:
         raise MoveoutError(f"{key}: the body does not have the CRC64NVME {kept} that the server keeps for it")
-    return True
+    return crc

@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket import STANDARD_HEADERS, ObjectSummary
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_client
 from migrate.store.checksums import crc64nvme, from_header, to_header
@@ -46,15 +46,6 @@ LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _OWN_CHECKSUMS = ("sha256", "sha1", "crc32c", "crc32")
 """Kinds of checksums that are kept in the source's own form, the strongest first."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_SENT = {
-    "content-type",
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "expires",
-    "x-amz-website-redirect-location",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +385,7 @@ def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
     object; some servers keep it.
     """
-    found = {name: value for name, value in headers.items() if name in _SENT}
+    found = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}
     encodings = [it.strip() for it in found.pop("content-encoding", "").split(",")]
     kept = [it for it in encodings if it and it != "aws-chunked"]
     return found | ({"content-encoding": ",".join(kept)} if kept else {})

@@ -44,9 +44,8 @@ class Pages:
                 token = self._parsed_token(root)
             if token:
                 request = objects_request(prefix, "", token, PAGE_KEYS)
-                ahead = self._requests.send(
-                    request
-                )  # the server works on it while this page is parsed and used
+                # The server works on it while this page is parsed and used.
+                ahead = self._requests.send(request)
             yield parse_objects(ET.fromstring(body) if root is None else root)  # noqa: S314
             if not token:
                 return
@@ -66,7 +65,7 @@ class Pages:
                 root.findtext("{*}NextKeyMarker") or "",
                 root.findtext("{*}NextVersionIdMarker") or "",
             )
-            following = (_decoded(root, key), version)
+            following = (unquote_plus(key, errors="strict") if _encodes(root) else key, version)
             if following in {marker, ("", "")}:
                 raise self._broken()
             marker = following
@@ -121,14 +120,13 @@ def parse_objects(root: Any) -> list[ObjectSummary]:
     """Return the objects on a page of ListObjectsV2. Keys are decoded where the server says that they are
     encoded (as in a query: ``+`` is a space); versitygw is asked for that and does not.
     """
-    encoded = root.findtext("{*}EncodingType") == "url"
+    encoded = _encodes(root)
     page = []
     for contents in root.iterfind("{*}Contents"):
-        found = {element.tag.rpartition("}")[2]: element.text or "" for element in contents}
-        key = found["Key"]
+        found = _fields(contents, encoded=encoded)
         page.append(
             ObjectSummary(
-                key=unquote_plus(key, errors="strict") if encoded else key,
+                key=found["Key"],
                 size_bytes=int(found["Size"]),
                 etag=found.get("ETag", "").strip('"'),
                 modified=datetime.fromisoformat(found["LastModified"]),
@@ -140,19 +138,31 @@ def parse_objects(root: Any) -> list[ObjectSummary]:
 
 def parse_versions(root: Any) -> list[ObjectSummary]:
     """Return the versions and delete markers on a page of ListObjectVersions, by key, newest first."""
+    encoded = _encodes(root)
     page, kinds = [], []
     for element in root:
         kind = element.tag.rpartition("}")[2]
         if kind in {"Version", "DeleteMarker"}:
             kinds.append(kind)
-            page.append(_version(root, element, is_marker=kind == "DeleteMarker"))
+            page.append(_version(_fields(element, encoded=encoded), is_marker=kind == "DeleteMarker"))
     return _interleaved(page) if _are_apart(kinds) and not _in_order(page) else page
 
 
-def _version(root: Any, element: Any, *, is_marker: bool) -> ObjectSummary:
-    found = {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+def _encodes(root: Any) -> bool:
+    return bool(root.findtext("{*}EncodingType") == "url")
+
+
+def _fields(row: Any, *, encoded: bool) -> dict[str, str]:
+    """Return what a row of a listing says, by name, its key decoded."""
+    found = {element.tag.rpartition("}")[2]: element.text or "" for element in row}
+    if encoded:
+        found["Key"] = unquote_plus(found["Key"], errors="strict")
+    return found
+
+
+def _version(found: dict[str, str], *, is_marker: bool) -> ObjectSummary:
     return ObjectSummary(
-        key=_decoded(root, found["Key"]),
+        key=found["Key"],
         size_bytes=0 if is_marker else int(found["Size"]),
         etag="" if is_marker else found.get("ETag", "").strip('"'),
         modified=datetime.fromisoformat(found["LastModified"]),
@@ -187,7 +197,3 @@ def _interleaved(page: list[ObjectSummary]) -> list[ObjectSummary]:
         page.sort(key=lambda one: "" if one.version_id == NULL else one.version_id, reverse=True)
     page.sort(key=lambda one: (one.key, not one.is_latest))
     return page
-
-
-def _decoded(root: Any, key: str) -> str:
-    return unquote_plus(key, errors="strict") if root.findtext("{*}EncodingType") == "url" else key

@@ -20,8 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from exporters.bucket import Bucket
-from exporters.selection import EVERYTHING, Selection
+from scripts.bench.tables import export_to, open_source
 
 
 def make(path: Path, rows: int) -> None:
@@ -38,30 +37,11 @@ def make(path: Path, rows: int) -> None:
         connection.commit()
 
 
-class _NoBuckets:
-    """A host for a database, which asks for no bucket."""
-
-    def secret(self, name: str) -> str | None:
-        del name
-        return None
-
-    def selection(self) -> Selection:
-        """Everything is wanted."""
-        return EVERYTHING
-
-    def bucket(self, url: str) -> Bucket:
-        raise NotImplementedError(url)
-
-
 def run_moveout(path: Path, directory: Path) -> None:
     """The exporter with two workers, to a bundle at a local place, sealed."""
     from exporters.sqlite import SqliteExporter  # noqa: PLC0415
-    from migrate.export import export  # noqa: PLC0415
-    from migrate.progress import Silent  # noqa: PLC0415
-    from migrate.store import open_place  # noqa: PLC0415
 
-    source = SqliteExporter().open("bench", f"sqlite://{path}", _NoBuckets())
-    export([source], open_place(str(directory / "bundle")), workers=2, progress=Silent())
+    export_to(open_source(SqliteExporter(), f"sqlite://{path}"), directory)
 
 
 def run_connectorx(path: Path, directory: Path) -> None:

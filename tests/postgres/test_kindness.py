@@ -22,8 +22,8 @@ from migrate.export import ExportOptions, export
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.verify.database import compare_database
-from scripts.postgresql import Cluster, _unprivileged_user
-from scripts.process import free_port, start
+from scripts.postgresql import Cluster
+from scripts.process import free_port, start, unprivileged_user
 from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
 
 TWO = "CREATE TABLE a AS SELECT n AS x FROM generate_series(1, 1000) n; CREATE TABLE b AS SELECT * FROM a"
@@ -212,7 +212,7 @@ def test_a_role_with_the_documented_privileges_exports_everything(postgres, tmp_
 @pytest.fixture(scope="module")
 def standby(postgres) -> Iterator[str]:
     """A hot standby of ``postgres``: its URL without the database."""
-    user = _unprivileged_user()
+    user = unprivileged_user("PostgreSQL", own="postgres")
     directory = Path(tempfile.mkdtemp(prefix="moveout-standby-"))
     if user:
         shutil.chown(directory, user)

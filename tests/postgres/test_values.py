@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporters.postgres.catalog import _read_columns
+from exporters.postgres.catalog import read_columns
 from exporters.postgres.connect import connect, parse_url
 from exporters.postgres.types import SqlType, kind_of
 from exporters.relational.floats import server_text
@@ -193,7 +193,7 @@ def scratch(server):
     columns = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
     server.execute(f"CREATE TEMPORARY TABLE scratch ({columns})".encode())
     oid = server.execute("SELECT 'pg_temp.scratch'::regclass::oid::int8").fetchone()[0]
-    return Layout.of(_read_columns(server, [oid])[oid])
+    return Layout.of(read_columns(server, [oid])[oid])
 
 
 @settings(quick, max_examples=25)

@@ -34,7 +34,7 @@ from migrate.restore.mysql.schema import (
     read_definitions,
     step_of,
 )
-from migrate.restore.mysql.target import State, Target
+from migrate.restore.mysql.target import Target
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written
@@ -87,7 +87,7 @@ def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
         if found and not into_existing:
             return _already_there(job, found)
         _refuse_twins(target, definitions)
-        state = State(run.reader.info.id, run.source)
+        state = run.state
         mysql_target.begin_state(target, state)
     run.ours(
         state.bundle,

@@ -19,6 +19,7 @@ from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError, UsageError
+from migrate.restore.relational.run import State
 
 ABOUT, DONE = (quote_name(name) for name in PROGRESS_TABLES)
 _LOCK_SECONDS = 20
@@ -40,14 +41,6 @@ class Target:
 
     address: Address
     connection: Connection
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What an earlier run was restoring."""
-
-    bundle: str
-    source: str
 
 
 @contextmanager

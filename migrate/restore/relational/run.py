@@ -22,6 +22,14 @@ Label = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What a run was restoring, as it stands in the target: the bundle's id and the source."""
+
+    bundle: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """What comes from where. ``tables`` are the source's rows of the catalog."""
 
@@ -32,6 +40,11 @@ class Run:
     progress: Progress
     found: dict[tuple[str, str], Tally] = field(default_factory=dict)
     """What ``compared`` has read of the target."""
+
+    @property
+    def state(self) -> State:
+        """What to leave in the target."""
+        return State(self.reader.info.id, self.source)
 
     @staticmethod
     def of(reader: BundleReader, source: str, *, workers: int, progress: Progress) -> Run:

@@ -29,7 +29,7 @@ from migrate.restore.sqlite.files import make_room, read_files
 from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.rows import parts_in_order, write_parts
 from migrate.restore.sqlite.schema import Definitions
-from migrate.restore.sqlite.target import State, Target
+from migrate.restore.sqlite.target import Target
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
@@ -128,7 +128,7 @@ def _load(job: _Job, target: Target) -> _Loaded | None:
     run, connection = job.run, target.connection
     lent = Lent(connection)
     state = sqlite_target.read_state(target)
-    ours = State(run.reader.info.id, run.source)
+    ours = run.state
     if state is None:
         if not sqlite_target.is_fresh(target):
             return None

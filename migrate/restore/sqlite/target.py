@@ -17,6 +17,7 @@ from exporters.sqlite.address import Address
 from exporters.sqlite.catalog import PROGRESS_TABLE
 from exporters.sqlite.errors import code_of
 from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.relational.run import State
 
 LOCK_SECONDS = 10.0
 _ABOUT = "about"
@@ -29,14 +30,6 @@ class Target:
 
     address: Address
     connection: sqlite3.Connection
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What an earlier run left: of which bundle and source it was."""
-
-    bundle: str
-    source: str
 
 
 @contextmanager
