@@ -29,10 +29,12 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml scripts/make_venv.sh
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt
+$(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt requirements/runtime.txt
 	@echo "setup: installing the locked packages for benchmarks into $(VENV) ..."
 	@$(PIP) install --quiet --require-hashes -r requirements/bench.txt
 	@$(PIP) install --quiet --upgrade --require-hashes --target $(VENV)/peers -r requirements/peers.txt
+	@scripts/make_venv.sh $(VENV)/user
+	@$(VENV)/user/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/runtime.txt
 	@touch $@
 
 demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end

@@ -92,21 +92,34 @@ class Content:
 
 def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
     """Return the work row of an object that is in the bundle."""
-    found = _sorted_out(fetched.headers)
-    return _row(bucket, position, fetched.summary) | {
-        "version_id": fetched.summary.version_id or _version(fetched.headers),
+    summary, headers = fetched.summary, fetched.headers
+    checksums, own, metadata, other = _sorted_out(headers)
+    return {
+        "position": position,
+        "bucket": bucket,
+        "key": summary.key,
+        "version_id": summary.version_id or _version(headers),
+        "is_latest": summary.is_latest,
+        "is_delete_marker": False,
+        "size": summary.size_bytes,
+        "last_modified": summary.modified,
+        "etag": summary.etag,
+        "storage_class": summary.storage_class,
         "sha256": content.sha256,
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
-        **found,
+        "checksums": checksums,
+        "headers": own,
+        "metadata": metadata,
+        "other": other,
         "tags": list(fetched.tags.items()),
-        "lock_mode": fetched.headers.get(_LOCK_MODE),
-        "lock_until": fetched.headers.get(_LOCK_UNTIL),
-        "legal_hold": fetched.headers.get(_LEGAL_HOLD),
+        "lock_mode": headers.get(_LOCK_MODE),
+        "lock_until": headers.get(_LOCK_UNTIL),
+        "legal_hold": headers.get(_LEGAL_HOLD),
         "part_sizes": content.part_sizes,
         "pack": content.pack,
         "offset": content.offset,
-        "length": fetched.summary.size_bytes,
+        "length": summary.size_bytes,
         "large": content.large,
         "disposition": "exported",
     }
@@ -124,7 +137,9 @@ def missing(bucket: str, position: int, summary: ObjectSummary, gap: Gap) -> dic
 
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return work rows as a table."""
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=WORK)
+    listed = list(rows)
+    columns = [pa.array([row.get(one.name) for row in listed], one.type) for one in WORK]
+    return pa.Table.from_arrays(columns, schema=WORK)
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -165,26 +180,36 @@ def _version(headers: Mapping[str, str]) -> str | None:
     return None if version in {None, "", "null"} else version
 
 
-def _sorted_out(headers: Mapping[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """Return the headers that belong to the object, by the index column that holds them."""
-    found: dict[str, list[tuple[str, str]]] = {"checksums": [], "headers": [], "metadata": [], "other": []}
-    for header, value in headers.items():
-        place = _column(header)
+_Pairs = list[tuple[str, str]]
+
+
+def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs]:
+    """Return the headers that belong to the object: checksums, standard ones, user metadata, others."""
+    found: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
+    for place, value in zip(_places(tuple(headers)), headers.values(), strict=True):
         if place is not None:
-            found[place[0]].append((place[1], value))
+            kind, name = place
+            found[kind].append((name, value))
     return found
 
 
+_CHECKSUMS, _STANDARD, _USER, _OTHER = range(4)
+
+
 @lru_cache(maxsize=4096)
-def _column(header: str) -> tuple[str, str] | None:
-    """Return the column of a header and its name there; None for what belongs to the request. Remembered,
-    because the headers of all objects of a bucket are much alike, and there are many objects.
+def _places(headers: tuple[str, ...]) -> list[tuple[int, str] | None]:
+    """Return of which kind each header is, and its name there; None for what belongs to the request. Remembered,
+    because the objects of a bucket have much the same headers, and there are many objects.
     """
+    return [_place(header) for header in headers]
+
+
+def _place(header: str) -> tuple[int, str] | None:
     if header in STANDARD_HEADERS:
-        return "headers", header
+        return _STANDARD, header
     if not header.startswith("x-amz-") or header in _OF_THE_REQUEST:
         return None
-    for column, prefix in (("metadata", _METADATA), ("checksums", _CHECKSUM)):
+    for kind, prefix in ((_USER, _METADATA), (_CHECKSUMS, _CHECKSUM)):
         if header.startswith(prefix):
-            return column, header.removeprefix(prefix)
-    return "other", header
+            return kind, header.removeprefix(prefix)
+    return _OTHER, header

@@ -24,6 +24,7 @@ import boto3
 import psycopg
 
 from migrate.store.s3_bucket_write import Description, open_target_bucket
+from scripts.bench.turns import as_installed
 from scripts.postgresql import PostgresServer
 from scripts.servers import S3Server, Servers
 
@@ -142,7 +143,7 @@ def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) ->
 
 
 def _measure(what: str, *words: str) -> Measured:
-    command: Sequence[str] = [str(Path(sys.executable).with_name("moveout")), *words, "--quiet"]
+    command: Sequence[str] = [as_installed(), *words, "--quiet"]
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)

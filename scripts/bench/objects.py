@@ -21,7 +21,7 @@ from pathlib import Path
 import boto3
 
 from migrate.store.s3_bucket_write import Description, open_target_bucket
-from scripts.bench.turns import Command, Runs, beside, take_turns
+from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 
 BUCKET = "small-objects"
@@ -83,9 +83,10 @@ def _objects(count: int) -> Iterator[tuple[Description, bytes]]:
 
 def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
     source = f"shop=s3://{BUCKET}?profile={old.profile}"
+    moveout = as_installed()
     tools: dict[str, Command] = {
         "moveout": lambda to: [
-            beside("moveout"), "export", source, "--to", f"s3://{to}/bundle?profile={new.profile}",
+            moveout, "export", source, "--to", f"s3://{to}/bundle?profile={new.profile}",
             "--workers", str(options.workers), "--quiet",
         ],
         "rclone": lambda to: [

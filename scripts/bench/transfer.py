@@ -26,7 +26,7 @@ import boto3
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.writer import FileWriter
-from scripts.bench.turns import Command, Runs, beside, take_turns
+from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 
 MIB = 2**20
@@ -110,7 +110,7 @@ def _put_all(store: MultipartStore, files: dict[str, bytes]) -> None:
 
 def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
     place = f"s3://{BUCKET}/bundle?profile={{}}"
-    moveout = [beside("moveout"), "transfer", place.format(old.profile)]
+    moveout = [as_installed(), "transfer", place.format(old.profile)]
     copy = [beside("rclone"), "copy", f"old:{BUCKET}/bundle"]
     tools: dict[str, Command] = {
         "moveout": lambda to: [
