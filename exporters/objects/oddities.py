@@ -37,6 +37,13 @@ class Oddities:
         self._above: list[str] = []
         self._twins = {kind: _Twins() for kind in twins}
 
+    def see(self, key: str) -> None:
+        """Pass the next key by, of which nobody wants to know."""
+        above = self._above
+        while above and not key.startswith(above[-1]):
+            above.pop()
+        above.append(key)
+
     def of(self, key: str, size_bytes: int) -> frozenset[str]:
         """Return the oddities of the next key; asked once for each key."""
         while self._above and not key.startswith(self._above[-1]):

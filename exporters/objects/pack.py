@@ -54,7 +54,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     name = pack_name(unit)
     with sink.create(name, size_bytes=unit.size_bytes) as file:
         pack = _Pack(bucket, name, file, inventory.selection)
-        for (row, _), found in zip(small, _unless_outage(bucket, fetched), strict=True):
+        for (row, _), found in zip(small, unless_outage(bucket, fetched), strict=True):
             pack.add(row, found)
         pack.end()
     for row, summary in markers:
@@ -71,7 +71,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     )
 
 
-def _unless_outage(bucket: Bucket, fetched: Iterable[Fetched]) -> Iterator[Fetched]:
+def unless_outage(bucket: Bucket, fetched: Iterable[Fetched]) -> Iterator[Fetched]:
     """Pass on what was fetched; raise where the source itself does not answer, so that an outage does not
     become a gap for each object.
     """
@@ -131,7 +131,7 @@ class _Pack:
     def add(self, row: int, found: Fetched) -> None:
         listed = found.summary
         if revisit.is_due(found.error):
-            found = self._as_it_is_now(found)
+            found = revisit.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
         summary = found.summary
         if found.error is not None:
             self.lost.append((row, listed, found.error))
@@ -211,17 +211,6 @@ class _Pack:
         """Turn rows into columns, which take a tenth of the memory."""
         self.tables.append(rows.to_table(self.rows))
         self.rows = []
-
-    def _as_it_is_now(self, found: Fetched) -> Fetched:
-        """Read an object that is not what was listed; one that has grown large comes without its body."""
-        for _ in range(revisit.ATTEMPTS):
-            now = revisit.current(self.bucket, found.summary)
-            if now.error is not None or now.summary.size_bytes > SMALL_BYTES:
-                return now
-            found = next(iter(self.bucket.fetch([now.summary], window_bytes=WINDOW_BYTES)))
-            if not revisit.is_due(found.error):
-                break
-        return found
 
     def end(self) -> None:
         if self.unlike:

@@ -35,6 +35,18 @@ def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
     return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
 
 
+def again(bucket: Bucket, found: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
+    """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
+    for _ in range(ATTEMPTS):
+        now = current(bucket, found.summary)
+        if now.error is not None or now.summary.size_bytes > small_bytes:
+            return now
+        found = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
+        if not is_due(found.error):
+            break
+    return found
+
+
 def still_listed(bucket: Bucket, lost: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
     """Return the names of those that the bucket lists. Objects that do not answer but are listed are no
     deleted ones: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.

@@ -20,6 +20,7 @@ VERBS = {
     "transfer": "transfer",
     "verify": "verify",
     "restore": "restore",
+    "sync": "sync",
     "run": "run",
     "report": "report",
     "status": "status",

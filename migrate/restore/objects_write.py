@@ -8,7 +8,6 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from migrate.bundle.objects import ObjectRow
@@ -23,11 +22,10 @@ from migrate.errors import (
 from migrate.progress import Progress
 from migrate.restore.account import Moved
 from migrate.restore.objects_terms import Terms, has_own_parts, in_parts
-from migrate.store.base import Part, Store
-from migrate.store.checksums import crc64nvme
+from migrate.store.base import Store
 from migrate.store.patience import is_halted
-from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import Description, TargetBucket, is_md5
+from migrate.store.s3_upload import PartsUpload
 from migrate.store.sizes import part_bytes_for, part_sizes
 
 BATCH_BYTES = 16 * 2**20
@@ -35,7 +33,6 @@ BATCH_OBJECTS = 1000
 READ_BYTES = 4 * 2**20
 """Members that lie together are read together, up to so much."""
 WINDOW_BYTES = 8 * 2**20
-_PARTS_AHEAD = 3
 _LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
 
@@ -130,9 +127,9 @@ def upload(store: Store, target: TargetBucket, job: Job, described: Description,
     """Write one object in parts. Raises what stops the whole restore."""
     try:
         with _LARGE_AT_ONCE:
-            _Upload(store, target, job, described, progress).run()
+            PartsUpload(target, described, progress).run(_pieces(store, job), sha256=job.row.sha256)
     except DamageError as exc:
-        return Done(0, 0, (f"{job.key}: {exc}; not restored",))
+        return Done(0, 0, (f"{job.row.file}: {exc}; not restored",))
     except (UnreachableError, NoSpaceError, NotAllowedError):
         raise
     except MoveoutError as exc:
@@ -141,68 +138,14 @@ def upload(store: Store, target: TargetBucket, job: Job, described: Description,
     return Done(1, job.row.size_bytes, ())
 
 
-@dataclass(slots=True)
-class _Upload:
-    """One large object on its way, in parts; what an earlier run has sent is compared, not sent again."""
-
-    store: Store
-    target: TargetBucket
-    job: Job
-    described: Description
-    progress: Progress
-
-    def run(self) -> None:
-        parts = self.target.parts()
-        patient = Retrying(parts)
-        upload, there = self._find(patient)
-        if upload is None:
-            upload = parts.begin_described(self.described)
-        sha256, crc = hashlib.sha256(), 0
-        sent: list[Part] = []
-        with ThreadPoolExecutor(_PARTS_AHEAD) as executor:
-            under_way: deque[Future[Part]] = deque()
-            for number, body in enumerate(self._pieces(), 1):
-                sha256.update(body)
-                crc = crc64nvme(body, crc)
-                if _is_part(there.get(number), body):
-                    sent.append(there[number])
-                    self.progress.skip(size_bytes=len(body))
-                    continue
-                under_way.append(executor.submit(patient.put_part, self.job.key, upload, number, body))
-                while len(under_way) >= _PARTS_AHEAD:
-                    sent.append(self._arrived(under_way.popleft()))
-            while under_way:
-                sent.append(self._arrived(under_way.popleft()))
-        if sha256.hexdigest() != self.job.row.sha256:
-            patient.abort(self.job.key, upload)
-            raise DamageError(
-                self.job.row.file, expected=f"SHA-256 {self.job.row.sha256}", found=sha256.hexdigest()
-            )
-        patient.complete(self.job.key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
-
-    def _find(self, patient: Retrying) -> tuple[str | None, dict[int, Part]]:
-        """Return the newest unfinished upload of this key, and its parts."""
-        found = [it for it in patient.uploads(self.job.key) if it.key == self.job.key]
-        if not found:
-            return None, {}
-        newest = max(found, key=lambda it: it.started)
-        return newest.id, {it.number: it for it in patient.parts(newest.key, newest.id)}
-
-    def _pieces(self) -> Iterator[bytes]:
-        row, start = self.job.row, 0
-        own = has_own_parts(row)
-        for size_bytes in (
-            row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
-        ):
-            if is_halted():
-                raise UnreachableError(f"{self.job.key}: the run is being stopped")
-            yield self.store.read(row.file, row.offset + start, size_bytes)
-            start += size_bytes
-
-    def _arrived(self, future: Future[Part]) -> Part:
-        part = future.result()
-        self.progress.advance(size_bytes=part.size_bytes)
-        return part
+def _pieces(store: Store, job: Job) -> Iterator[bytes]:
+    row, start = job.row, 0
+    own = has_own_parts(row)
+    for size_bytes in row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes)):
+        if is_halted():
+            raise UnreachableError(f"{job.key}: the run is being stopped")
+        yield store.read(row.file, row.offset + start, size_bytes)
+        start += size_bytes
 
 
 def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
@@ -219,14 +162,6 @@ def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
         run = [job]
     if run:
         yield run
-
-
-def _is_part(part: Part | None, body: bytes) -> bool:
-    if part is None or part.size_bytes != len(body):
-        return False
-    if part.crc64nvme is not None:
-        return part.crc64nvme == crc64nvme(body)
-    return part.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def fault_of(job: Job, etag: str, error: MoveoutError | None) -> str | None:

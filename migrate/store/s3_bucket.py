@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import accumulate
+from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
 from exporters.bucket import Fetched, ObjectSummary
@@ -37,6 +38,9 @@ from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, objects_request, parse_versions, versions_request
+from migrate.store.sizes import part_sizes
+
+Item = TypeVar("Item")
 
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
@@ -48,6 +52,7 @@ class S3Bucket:
     """See ``exporters.bucket.Bucket``. ``stream`` and ``client`` are for the writing side."""
 
     def __init__(self, location: s3_client.S3Location) -> None:
+        self.location = location
         self.name = location.bucket
         self.prefix = location.prefix + "/" * (bool(location.prefix) and not location.prefix.endswith("/"))
         self.url = location.url
@@ -81,6 +86,12 @@ class S3Bucket:
             for answer in answers:
                 yield self._fetched(answer)
 
+    def write(self, jobs: Iterable[Job[Item]], *, window_bytes: int) -> Iterator[Answer[Item]]:
+        """Send small PUTs, many at once; answers in order. Raises ``MoveoutError`` for what concerns all of them."""
+        if self._lanes.usable:
+            return self._lanes.run(jobs, also=_nothing_more)
+        return self.requests.run(jobs, window_bytes=window_bytes)
+
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
         answers = self.requests.run([Job(summary, _head(summary), 0)], window_bytes=0, also=self._ask_tags)
@@ -101,15 +112,24 @@ class S3Bucket:
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
-        parts = self.read_parts(summary, part_bytes=part_bytes, window_bytes=window_bytes)
+        return self.stream_parts(
+            summary, part_sizes(summary.size_bytes, part_bytes), window_bytes=window_bytes
+        )
+
+    def stream_parts(
+        self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
+    ) -> Iterator[bytes]:
+        """``stream`` in ranges of these sizes."""
+        parts = self.read_parts(summary, sizes, window_bytes=window_bytes)
         with _as_source_errors(self.url):
             while (body := _own_fault(parts)) is not None:
                 yield body
 
-    def read_parts(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
-        """Do the work of ``stream``. Raises ``MoveoutError``."""
-        starts = range(0, summary.size_bytes, part_bytes)
-        ranges = ((start, min(part_bytes, summary.size_bytes - start)) for start in starts)
+    def read_parts(
+        self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
+    ) -> Iterator[bytes]:
+        """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
+        ranges = zip(accumulate(sizes, initial=0), sizes, strict=False)
         jobs = (Job(length, _get(summary, start, length), length) for start, length in ranges)
         for answer in self.requests.run(jobs, window_bytes=window_bytes):
             if answer.response is None:
@@ -258,6 +278,10 @@ def _as_source_errors(what: str) -> Iterator[None]:
         raise source_error(exc) from exc
     except (UnicodeDecodeError, ET.ParseError, KeyError) as exc:
         raise SourceError(f"{what}: the listing cannot be read: {exc}") from exc
+
+
+def _nothing_more(_item: object, _headers: Headers) -> None:
+    """Ask for nothing more."""
 
 
 def _pinned(summary: ObjectSummary) -> dict[str, str]:

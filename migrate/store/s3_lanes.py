@@ -5,13 +5,12 @@ and each connection gets its next request at once. While one answer is read, the
 buffers: the server works on all of them, and the client needs neither threads nor callbacks. That costs a
 third of the processor time that the C client takes for a small GET.
 
-What is not a plain success is asked again through the careful client, which knows errors and patience.
+Small writes go the same way. What is not a plain success is asked again through the careful client, which knows
+errors and patience.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import socket
 import ssl
 import struct
@@ -20,7 +19,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -38,6 +36,7 @@ from migrate.store.s3_crt import (
     encoded_query,
 )
 from migrate.store.s3_objects import Answer, Job, Stream
+from migrate.store.s3_signer import Signer, is_plain
 
 Item = TypeVar("Item")
 Also = Callable[[Item, Headers], Request | None]
@@ -49,11 +48,10 @@ IDLE_SECONDS = 4.0
 """So long an unused connection is kept for the next stream: less than servers keep it."""
 _HEAD_BYTES = 64 * 1024
 _TAGS_AHEAD = 32
-_UNSIGNED = "UNSIGNED-PAYLOAD"
 
 
 class Lanes:
-    """Reads through connections of its own. Thread-safe: no two runs share one at a time."""
+    """Reads, and writes, through connections of its own. Thread-safe: no two runs share one at a time."""
 
     def __init__(self, client: Any, location: S3Location, stream: Stream) -> None:
         url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
@@ -118,11 +116,19 @@ class Lanes:
             if job is None:
                 return
             lane = free.pop() if free else self._lane()
-            request = job.request
-            path = self._root + quote(request.key, safe="/")
-            query = encoded_query(request.query) if request.query else ""
-            lane.send(self._signer.get(path, request.headers, query))
+            lane.send(self._message(job.request))
             sent.append((job, lane))
+
+    def _message(self, request: Request) -> bytes:
+        """Return the bytes of a request; none where only the careful client can send it."""
+        path = self._root + quote(request.key, safe="/")
+        if request.method == "GET":
+            return self._signer.get(
+                path, request.headers, encoded_query(request.query) if request.query else ""
+            )
+        if request.query or not is_plain(request.headers):
+            return b""
+        return self._signer.put(path, request.headers, len(request.body)) + request.body
 
     def _answer(
         self, job: Job[Item], response: Response | None, second: Pending | None, also: Also[Item]
@@ -140,75 +146,6 @@ def _close_all(idle: deque[tuple[float, _Lane]]) -> None:
         idle.popleft()[1].close()
 
 
-class Signer:
-    """Signs GETs: AWS Signature Version 4 (S3 API reference, "Authenticating requests: using the
-    Authorization header"), the body unsigned because there is none.
-    """
-
-    def __init__(self, credentials: Any, region: str, host: str) -> None:
-        self._credentials, self._region, self._host = credentials, region, host
-        self._second = 0
-        self._known: dict[tuple[tuple[str, str], ...], _Constant] = {}
-
-    def get(self, path: str, headers: Headers, query: str = "") -> bytes:
-        """Return the bytes of a GET. ``path`` and ``query`` are encoded already, ``query`` in order."""
-        amz, others = [], ""
-        for name, value in headers.items():
-            if name.startswith("x-amz-"):
-                amz.append((name, value))
-            else:
-                others += f"{name}: {value}\r\n"
-        constant = self._constant(tuple(amz))
-        digest = hashlib.sha256(f"GET\n{path}\n{query}\n{constant.canonical}".encode()).hexdigest()
-        signature = hmac.digest(constant.key, (constant.to_sign + digest).encode(), "sha256").hex()
-        target = f"{path}?{query}" if query else path
-        return f"GET {target} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
-
-    def _constant(self, amz: tuple[tuple[str, str], ...]) -> _Constant:
-        """Return what all requests of one second with these headers have in common."""
-        second = int(time.time())
-        known = self._known
-        if second != self._second:
-            known = self._known = {}
-            self._second = second
-        found = known.get(amz)
-        if found is None:
-            found = known[amz] = self._compose(amz, second)
-        return found
-
-    def _compose(self, amz: tuple[tuple[str, str], ...], second: int) -> _Constant:
-        frozen = self._credentials.get_frozen_credentials()
-        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
-        signed = {"host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": now, **dict(amz)}
-        if frozen.token:
-            signed["x-amz-security-token"] = frozen.token
-        names = sorted(signed)
-        lines = "".join(f"{name}:{signed[name]}\n" for name in names)
-        listed = ";".join(names)
-        scope = f"{now[:8]}/{self._region}/s3/aws4_request"
-        key = f"AWS4{frozen.secret_key}".encode()
-        for part in scope.split("/"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        return _Constant(
-            canonical=f"{lines}\n{listed}\n{_UNSIGNED}",
-            to_sign=f"AWS4-HMAC-SHA256\n{now}\n{scope}\n",
-            key=key,
-            head="".join(f"{name}: {signed[name]}\r\n" for name in names)
-            + f"authorization: AWS4-HMAC-SHA256 Credential={frozen.access_key}/{scope}, "
-            f"SignedHeaders={listed}, Signature=",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Constant:
-    """The ends of the canonical request, of the string to sign and of the request itself, and the key."""
-
-    canonical: str
-    to_sign: str
-    key: bytes
-    head: str
-
-
 class _Lane:
     """One connection with at most one request on it. Faults close it; the next request opens it again."""
 
@@ -218,12 +155,14 @@ class _Lane:
         self.struggles = False
         """Whether the last answer was that the server cannot, or none."""
         self.wait_seconds: float | None = None
+        self._idle = False
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
     def send(self, request: bytes) -> None:
-        """Send a request; a connection that has gone stale is opened again."""
-        for _ in range(2):
+        """Send a request; a connection that has gone stale is opened again. Nothing, where there is nothing to send."""
+        self._idle = not request
+        for _ in range(0 if self._idle else 2):
             fresh = self._socket is None
             try:
                 self._open().sendall(request)
@@ -238,7 +177,7 @@ class _Lane:
         """Return the answer if it is a plain success, else None."""
         self.struggles = False
         try:
-            return None if self._socket is None else self._receive(self._socket)
+            return None if self._socket is None or self._idle else self._receive(self._socket)
         except (OSError, ValueError):
             self.struggles = True
             self.close()

@@ -185,7 +185,7 @@ def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
         found = fetched.headers.get(name, "")
         if found != value:
             yield Finding(key, f"has another {name}", value, found)
-    yield from _maps(key, "metadata", row.metadata, _metadata(fetched.headers))
+    yield from _maps(key, "metadata", row.metadata, user_metadata(fetched.headers))
     yield from _maps(key, "tags", row.tags, fetched.tags)
     yield from _locks(key, row, fetched.headers)
 
@@ -218,17 +218,18 @@ def _on(value: bool) -> str:
 
 def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Finding]:
     for name in sorted({*expected, *found}):
-        if _plain(expected.get(name)) != _plain(found.get(name)):
+        if as_text(expected.get(name)) != as_text(found.get(name)):
             both = (expected.get(name, "nothing"), found.get(name, "nothing"))
             yield Finding(key, f"has other {what}: {name}", *both)
 
 
-def _metadata(headers: Mapping[str, str]) -> dict[str, str]:
+def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return an object's own metadata out of its headers."""
     prefix = "x-amz-meta-"
     return {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
 
 
-def _plain(text: str | None) -> str | None:
+def as_text(text: str | None) -> str | None:
     """Return a text in one form: some servers send what is not ASCII encoded (RFC 2047), some as it is."""
     if text is None or "=?" not in text:
         return text

@@ -37,7 +37,7 @@ def main() -> int:
     ):
         old, new = servers.minio("old"), servers.minio("new")
         os.environ.update(servers.environment)
-        size_bytes = _seed(old, options.objects)
+        size_bytes = seed(old, BUCKET, options.objects)
         print(f"{options.objects} objects, {size_bytes / 1e6:.0f} MB; {os.cpu_count()} cores", flush=True)
         runs = _compare(old, new, options)
     rates = {name: options.objects / measured.median for name, measured in runs.items()}
@@ -57,12 +57,12 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _seed(old: S3Server, count: int) -> int:
-    """Fill the bucket, return its size."""
-    boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
-    target = open_target_bucket(f"s3://{BUCKET}?profile={old.profile}")
+def seed(old: S3Server, bucket: str, count: int, *, largest: int = 64 * KIB) -> int:
+    """Make and fill a bucket with objects of 1 KiB to ``largest`` bytes, return its size."""
+    boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=bucket)
+    target = open_target_bucket(f"s3://{bucket}?profile={old.profile}")
     size_bytes = 0
-    for written in target.put_all(_objects(count), window_bytes=8 * KIB * KIB):
+    for written in target.put_all(_objects(count, largest), window_bytes=8 * KIB * KIB):
         if written.error is not None:
             raise written.error
     for found in target.list():
@@ -70,11 +70,11 @@ def _seed(old: S3Server, count: int) -> int:
     return size_bytes
 
 
-def _objects(count: int) -> Iterator[tuple[Description, bytes]]:
+def _objects(count: int, largest: int) -> Iterator[tuple[Description, bytes]]:
     rng = random.Random(1)
     block = rng.randbytes(KIB * KIB)
     for number in range(count):
-        size_bytes = rng.randint(KIB, 64 * KIB)
+        size_bytes = rng.randint(KIB, largest)
         start = rng.randrange(len(block) - size_bytes)
         key = f"user-{number % 97:02d}/photo-{number:06d}.jpg"
         metadata = {"number": str(number)}

@@ -40,27 +40,38 @@ class Runs:
         """Of the clock's seconds."""
         return statistics.median(self.seconds)
 
+    @property
+    def cpu_median(self) -> float:
+        """Of the processor's seconds."""
+        return statistics.median(self.cpu_seconds)
+
     def __str__(self) -> str:
         spread = f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
-        return f"median {self.median:6.2f} s ({spread}), {statistics.median(self.cpu_seconds):5.2f} s of CPU"
+        return f"median {self.median:6.2f} s ({spread}), {self.cpu_median:5.2f} s of CPU"
 
 
 def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, rounds: int) -> dict[str, Runs]:
     """Run every tool once a round, into a bucket of ``new`` that is made for it and dropped afterwards."""
-    environment = {**os.environ, **_remote("OLD", old), **_remote("NEW", new), "RCLONE_CONFIG": "/dev/null"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    variables = environment(old, new)
     client = boto3.Session(profile_name=new.profile).client("s3")
     runs = {name: Runs() for name in tools}
     for number in range(rounds):
         for name, command in tools.items():
             bucket = f"{name.replace(' ', '-')}-{number}"
             client.create_bucket(Bucket=bucket)
-            _run(command(bucket), environment, runs[name])
+            run(command(bucket), variables, runs[name])
             _drop(client, bucket)
             print(f"  run {number + 1}: {name:13} {runs[name].seconds[-1]:6.2f} s", flush=True)
     for name, measured in runs.items():
         print(f"{name:13} {measured}")
     return runs
+
+
+def environment(old: S3Server, new: S3Server) -> dict[str, str]:
+    """Return the variables by which all tools know the two servers."""
+    known = {**os.environ, **_remote("OLD", old), **_remote("NEW", new), "RCLONE_CONFIG": "/dev/null"}
+    known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    return known
 
 
 def beside(program: str) -> str:
@@ -88,10 +99,11 @@ def as_installed() -> str:
     return str(python.with_name("moveout"))
 
 
-def _run(command: list[str], environment: Mapping[str, str], into: Runs) -> None:
+def run(command: list[str], variables: Mapping[str, str], into: Runs) -> None:
+    """Run a command, and measure it."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
     into.seconds.append(time.monotonic() - started)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     into.cpu_seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

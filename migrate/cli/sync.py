@@ -1,0 +1,231 @@
+"""``moveout sync``: a bucket is copied to another one, one object to one object, and kept in step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from exporters.selection import EVERYTHING
+from migrate.case import Case, Endpoint
+from migrate.cli import app
+from migrate.cli.identity import KeyFiles, Passphrase, load_keys
+from migrate.cli.options import (
+    CaseFile,
+    Exclude,
+    Include,
+    MaxSize,
+    MinSize,
+    NewerThan,
+    OlderThan,
+    Tag,
+)
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case, parse_pairs
+from migrate.cli.verify import known_secrets
+from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.custody.keys import KeyFile
+from migrate.custody.signing import sign_file
+from migrate.errors import UsageError
+from migrate.selection import from_words, parse_tags
+from migrate.store import open_place
+from migrate.sync import SyncOptions, SyncOutcome, sync
+from migrate.sync.account import PROOF
+from migrate.sync.opening import clear_versions, open_sides, record_url
+
+_WORKERS = 4
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What a sync came to, and how long it took."""
+
+    outcome: SyncOutcome
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """6 where something did not arrive as it was, 3 where something is missing or unproven."""
+        return self.outcome.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return counts, bytes, gaps, what was removed, and the proof."""
+        return self.outcome.as_json() | {"seconds": self.seconds}
+
+    def draw(self, console: Console) -> None:
+        """Say what was copied, what was not, and what is proven."""
+        done = self.outcome
+        if done.planned is not None:
+            _draw_plan(console, done)
+            return
+        console.print(
+            f"{count_words(done.copied)} objects copied ({bytes_words(done.copied_bytes)}"
+            f" in {duration_words(self.seconds)}); {count_words(done.same + done.adopted)} were there already",
+        )
+        if done.excluded:
+            console.print(f"{count_words(done.excluded)} were not wanted, or deleted meanwhile")
+        for gap in done.gaps[:_SHOWN]:
+            console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}", style="yellow"))
+        if len(done.gaps) > _SHOWN:
+            console.print(f"  and {len(done.gaps) - _SHOWN:,} more (gaps.parquet has all)")
+        for line in [*done.damaged[:_SHOWN], *done.reasons]:
+            console.print(Text(f"  ! {line}", style="bold red"))
+        _draw_removed(console, done)
+        console.print(Text(f"The account and the record: {done.record}", style="dim"))
+        _draw_verdict(console, done)
+
+
+def _draw_plan(console: Console, done: SyncOutcome) -> None:
+    said = {
+        "copy": "would be copied",
+        "look": "are at the target already and would be looked at",
+        "extra": "are only at the target",
+        "excluded": "are not wanted",
+    }
+    console.print(
+        f"{count_words(done.listed)} objects at the source, {count_words(done.same)} the same already"
+    )
+    for kind, words in said.items():
+        found = (done.planned or {})[kind]
+        if found["count"]:
+            console.print(f"{count_words(found['count'])} {words}:")
+            for key in found["first"]:
+                console.print(Text(f"  {key}"))
+    console.print("Nothing was touched.")
+
+
+def _draw_removed(console: Console, done: SyncOutcome) -> None:
+    for one in done.removed[:_SHOWN]:
+        console.print(Text(f"  removed at the target: {one.key} ({bytes_words(one.size_bytes)})"))
+    if done.deleted > _SHOWN:
+        console.print(f"  and {done.deleted - _SHOWN:,} more (deleted/ has all)")
+    left = done.extra - done.deleted
+    if left > 0:
+        console.print(f"{count_words(left)} objects are only at the target, and stay there:")
+        for key in done.extras[:5]:
+            console.print(Text(f"  {key}", style="dim"))
+
+
+def _draw_verdict(console: Console, done: SyncOutcome) -> None:
+    if done.proof is not None:
+        console.print(
+            f"Equal at {done.proof.moment}: {count_words(done.proof.objects)} objects,"
+            f" {bytes_words(done.proof.size_bytes)}, on both sides"
+        )
+    elif done.unproven:
+        console.print(Text(f"NOT PROVEN: {done.unproven}", style="bold red"))
+    elif not done.complete:
+        console.print(
+            "→ once the reasons above are gone, run the same command again; what is done stays done"
+        )
+
+
+@verb(app, "sync")
+def sync_command(
+    session: Session,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=URL NAME=URL",
+            help="From which bucket to which: old=s3://media?profile=old new=s3://media?profile=new.",
+        ),
+    ] = None,
+    *,
+    case: CaseFile = None,
+    record: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Where the record and the account lie (default: below .moveout-sync/ in the target bucket).",
+        ),
+    ] = None,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove at the target what the source does not have; says what.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace objects of the target that no sync has written.")
+    ] = False,
+    cutover: Annotated[
+        bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    min_size: MinSize = None,
+    max_size: MaxSize = None,
+    newer_than: NewerThan = None,
+    older_than: OlderThan = None,
+    tag: Tag = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Synced:
+    """Copy a bucket to a bucket, one to one; again: only what is new or has changed.
+
+    The same command again goes on where an earlier run stopped. Nothing is removed unless told.
+    """
+    loaded = load_case(case)
+    ends = _ends(pairs or [], loaded)
+    chosen = from_words(
+        {
+            "include": include or [],
+            "exclude": exclude or [],
+            "min_size": min_size,
+            "max_size": max_size,
+            "newer_than": newer_than,
+            "older_than": older_than,
+            "tags": parse_tags(tag or []),
+        }
+    )
+    options = SyncOptions(chosen, delete=delete, overwrite=overwrite, cutover=cutover, dry_run=dry_run)
+    signers = load_keys(key, passphrase, loaded)
+    return run_sync(session, ends, options, record=record, case=loaded, signers=signers)
+
+
+def run_sync(
+    session: Session,
+    ends: Sequence[tuple[str, Endpoint]],
+    options: SyncOptions,
+    *,
+    record: str | None = None,
+    case: Case | None = None,
+    signers: Sequence[KeyFile] = (),
+) -> Synced:
+    """Open both buckets and the record, and copy; a proof is signed by every key. A selection of the case's source
+    holds where none is given.
+    """
+    started = time.monotonic()
+    (name, source), (_, target) = ends
+    selection = source.selection if options.selection == EVERYTHING else options.selection
+    sides = open_sides(name, source, target, selection)
+    secrets = None if record else target.reveal()
+    store = open_place(record_url(sides, record), secrets=secrets, note=session.progress.note)
+    outcome = sync(
+        sides,
+        store,
+        replace(options, selection=selection),
+        workers=session.workers(default=_WORKERS, case=case.workers if case else None),
+        progress=session.progress,
+        throttle=session.throttle(case.bwlimit if case else None),
+    )
+    if outcome.proof is not None:
+        for signer in signers:
+            sign_file(store, PROOF, signer)
+    if record is None and (why := clear_versions(sides)):
+        session.progress.note(why)
+    return Synced(outcome, time.monotonic() - started)
+
+
+def _ends(words: Sequence[str], case: Case | None) -> list[tuple[str, Endpoint]]:
+    found = [pair for word in words for pair in known_secrets(parse_pairs([word]), case).items()]
+    if len(found) != 2:
+        raise UsageError(
+            f"two buckets are wanted, {len(found)} given",
+            next_step="moveout sync old=s3://BUCKET?profile=OLD new=s3://BUCKET?profile=NEW",
+        )
+    return found

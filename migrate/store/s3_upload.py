@@ -1,0 +1,100 @@
+"""A described object in parts. What an interrupted run has sent is compared with what is to be sent, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from migrate.errors import DamageError, GoneError
+from migrate.progress import Progress
+from migrate.store.base import FileInfo, Part
+from migrate.store.checksums import crc64nvme
+from migrate.store.retry import Retrying
+from migrate.store.s3_bucket_write import Description, TargetBucket
+
+PARTS_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The object as the target has it, and the hashes of what was sent."""
+
+    info: FileInfo
+    sha256: str
+    crc64nvme: int
+
+
+@dataclass(slots=True)
+class PartsUpload:
+    """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
+    it is the newest unfinished one of the key. ``on_begun`` is told of a new one before the first part is sent.
+    """
+
+    target: TargetBucket
+    described: Description
+    progress: Progress
+    named: str = ""
+    newest: bool = True
+    on_begun: Callable[[str], None] = lambda _: None
+
+    def run(self, pieces: Iterable[bytes], *, sha256: str = "") -> Uploaded:
+        """Send the pieces, each a part. Raises ``DamageError``, with nothing left of the upload, where they do not have
+        the SHA-256 that is given; otherwise what is there stays, to go on with.
+        """
+        key = self.described.key
+        parts = self.target.parts()
+        patient = Retrying(parts)
+        upload, there = self._find(patient)
+        if not upload:
+            upload = parts.begin_described(self.described)
+            self.on_begun(upload)
+        whole, crc = hashlib.sha256(), 0
+        sent: list[Part] = []
+        with ThreadPoolExecutor(PARTS_AHEAD) as executor:
+            under_way: deque[Future[Part]] = deque()
+            for number, body in enumerate(pieces, 1):
+                whole.update(body)
+                crc = crc64nvme(body, crc)
+                if _is_part(there.get(number), body):
+                    sent.append(there[number])
+                    self.progress.skip(size_bytes=len(body))
+                    continue
+                under_way.append(executor.submit(patient.put_part, key, upload, number, body))
+                while len(under_way) >= PARTS_AHEAD:
+                    sent.append(self._arrived(under_way.popleft()))
+            while under_way:
+                sent.append(self._arrived(under_way.popleft()))
+        if sha256 and whole.hexdigest() != sha256:
+            patient.abort(key, upload)
+            raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
+        info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
+        return Uploaded(info, whole.hexdigest(), crc)
+
+    def _find(self, patient: Retrying) -> tuple[str, dict[int, Part]]:
+        """Return the unfinished upload to go on with, and its parts."""
+        key, upload = self.described.key, self.named
+        if not upload and self.newest:
+            found = [it for it in patient.uploads(key) if it.key == key]
+            upload = max(found, key=lambda it: it.started).id if found else ""
+        if not upload:
+            return "", {}
+        try:
+            return upload, {it.number: it for it in patient.parts(key, upload)}
+        except GoneError:
+            return "", {}
+
+    def _arrived(self, future: Future[Part]) -> Part:
+        part = future.result()
+        self.progress.advance(size_bytes=part.size_bytes)
+        return part
+
+
+def _is_part(part: Part | None, body: bytes) -> bool:
+    if part is None or part.size_bytes != len(body):
+        return False
+    if part.crc64nvme is not None:
+        return part.crc64nvme == crc64nvme(body)
+    return part.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()

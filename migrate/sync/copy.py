@@ -1,0 +1,176 @@
+"""Small objects: each read whole and written whole, many at once, in one thread.
+
+A read is pinned to the version that was listed, or, where that is gone, to the one that is there now. The write
+carries everything that belongs to the object, so that none is ever seen half described.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from exporters.base import Gap, Loss
+from exporters.bucket import Fetched, ObjectSummary
+from exporters.errors import SourceError
+from exporters.objects import revisit
+from exporters.objects.pack import promises_md5, unless_outage
+from exporters.objects.rows import Content
+from exporters.selection import Selection
+from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
+from migrate.progress import Progress
+from migrate.restore.objects_terms import Terms
+from migrate.store.patience import is_halted
+from migrate.store.s3_bucket import S3Bucket
+from migrate.store.s3_bucket_write import PUT_BYTES, TINY_BYTES, Description, TargetBucket, Written, is_md5
+from migrate.store.throttle import Throttle
+from migrate.sync.compare import Step
+from migrate.sync.items import Done, Item, item
+
+WINDOW_BYTES = 8 * 2**20
+_READ_AGAIN = 3
+_UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From one bucket to the other, and on what terms. Shared by all threads."""
+
+    source: S3Bucket
+    target: TargetBucket
+    terms: Terms
+    selection: Selection
+    progress: Progress
+    throttle: Throttle | None = None
+
+    def name(self, step: Step) -> str:
+        """Return the whole key at the target."""
+        return self.target.prefix + step.key
+
+    def take(self, size_bytes: int) -> None:
+        """Wait until so many bytes may pass."""
+        if self.throttle is not None:
+            self.throttle.take(size_bytes)
+
+
+def is_small(step: Step) -> bool:
+    """Tell whether an object goes by one request each way, and is not known to have been made of parts."""
+    assert step.source is not None
+    return step.source.size_bytes <= PUT_BYTES and "-" not in step.source.etag
+
+
+@dataclass(slots=True)
+class SmallCopy:
+    """Copies small objects for one span; what is to go another way by now ends up in ``grown``."""
+
+    way: Way
+    done: Done
+    grown: list[Step] = field(default_factory=list)
+    _lost: list[tuple[Step, SourceError]] = field(default_factory=list)
+    _unlike: list[tuple[Item, Written]] = field(default_factory=list)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Copy, in order. Raises what stops the whole sync."""
+        self._copy(steps)
+        if self._unlike:
+            # What came may have been damaged on the way: once more, and what it is then it is.
+            again, rest = self._unlike[:_READ_AGAIN], self._unlike[_READ_AGAIN:]
+            self._unlike = []
+            self._copy([made.step for made, _ in again])
+            for made, written in [*self._unlike, *rest]:
+                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", _UNLIKE))
+        self.done.gaps += lost_gaps(self.way.source, self._lost)
+
+    def _copy(self, steps: Sequence[Step]) -> None:
+        target = self.way.target
+        tiny = [step for step in steps if source_of(step).size_bytes <= TINY_BYTES]
+        rest = [step for step in steps if source_of(step).size_bytes > TINY_BYTES]
+        for part, put in ((tiny, target.put_tiny), (rest, target.put_all)):
+            sent: deque[Item] = deque()
+            for written in put(self._bodies(part, sent), window_bytes=WINDOW_BYTES):
+                self._take(sent.popleft(), written)
+
+    def _bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
+        way = self.way
+        fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
+        for step, first in zip(steps, unless_outage(way.source, fetched), strict=True):
+            if is_halted():
+                raise UnreachableError("the run is being stopped")
+            found = first
+            if revisit.is_due(found.error):
+                found = revisit.again(way.source, found, PUT_BYTES, WINDOW_BYTES)
+                self.done.newer += found.error is None
+            if found.error is not None:
+                self._lost.append((step, found.error))
+                continue
+            if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
+                self.done.gaps.append(Gap(step.key, "excluded", reason))
+                continue
+            if found.summary.size_bytes > PUT_BYTES or "-" in found.summary.etag:
+                self.grown.append(as_read(step, found))
+                continue
+            made = self._item(step, found)
+            sent.append(made)
+            way.take(len(found.body))
+            yield made.described(way.name(step), way.terms), found.body
+
+    def _item(self, step: Step, found: Fetched) -> Item:
+        body, crc = found.body, found.crc64nvme
+        content = Content(
+            sha256=hashlib.sha256(body).hexdigest(),
+            md5=None,
+            crc64nvme=self.way.source.crc64nvme(body) if crc is None else crc,
+        )
+        return item(self.way.source.name, as_read(step, found), found, content)
+
+    def _take(self, made: Item, written: Written) -> None:
+        """Note what became of one object."""
+        if written.error is not None:
+            self.done.gaps.append(refusal(made.step, written.error))
+            return
+        summary, etag = made.found.summary, written.etag
+        if is_md5(etag) and etag != summary.etag and promises_md5(made.found):
+            if made.found.crc64nvme is None:
+                self._unlike.append((made, written))
+                return
+            if not self.way.terms.encrypts:
+                said = f"{made.step.key}: the target answers with the ETag {etag}, not {summary.etag}"
+                self.done.damaged.append(said)
+                return
+        arrived(self.way, self.done, made, written)
+
+
+def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False) -> None:
+    """Note an object that is at the target now. ``told``: the progress knows of its bytes already."""
+    size_bytes = made.found.summary.size_bytes
+    done.rows.append(made.finished(written, way.terms, *losses))
+    done.copied += 1
+    done.copied_bytes += size_bytes
+    way.progress.advance(items=1, size_bytes=0 if told else size_bytes)
+
+
+def refusal(step: Step, error: MoveoutError) -> Gap:
+    """Return the gap of an object that the target does not take. Raises what stops the whole sync."""
+    if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
+        raise error
+    return Gap(step.key, "failed", f"the target does not take it ({error})")
+
+
+def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> list[Gap]:
+    """Return the gaps of objects that could not be read: what is deleted by now is excluded."""
+    found = revisit.gaps(source, [(source_of(step), error) for step, error in lost], ordered=False)
+    return [Gap(step.key, gap.disposition, gap.reason) for (step, _), gap in zip(lost, found, strict=True)]
+
+
+def source_of(step: Step) -> ObjectSummary:
+    """Return what is to be copied."""
+    assert step.source is not None
+    return step.source
+
+
+def as_read(step: Step, found: Fetched) -> Step:
+    """Return the step with what was really read."""
+    if found.summary is step.source:
+        return step
+    return Step(step.do, step.key, step.why, found.summary, step.target, ours=step.ours, known=step.known)

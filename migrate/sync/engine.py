@@ -1,0 +1,270 @@
+"""One bucket brought to where another one is: plan, act, account; with a proof at the end where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from exporters.base import Loss
+from exporters.selection import EVERYTHING, Selection
+from migrate.bundle.lease import Lease
+from migrate.bundle.state import now
+from migrate.errors import UsageError
+from migrate.progress import Progress
+from migrate.restore.objects_terms import STANDARD, Terms
+from migrate.store.base import MultipartStore
+from migrate.store.s3_canary import probe
+from migrate.store.throttle import Throttle
+from migrate.sync.account import PROOF, Account, bucket_losses
+from migrate.sync.act import Work, refusal_of
+from migrate.sync.compare import Do, Step
+from migrate.sync.copy import Way
+from migrate.sync.items import Done
+from migrate.sync.outcome import SyncOutcome
+from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
+from migrate.sync.proof import prove
+from migrate.sync.record import Header, Record
+from migrate.sync.remove import Removal
+from migrate.sync.uploads import Uploads
+
+CUTOVER_TRIES = 5
+"""So often what has changed since is copied before a cutover is given up: then the source is still written to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
+    this sync did not write. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan.
+    """
+
+    selection: Selection = EVERYTHING
+    delete: bool = False
+    overwrite: bool = False
+    cutover: bool = False
+    dry_run: bool = False
+
+
+def sync(
+    sides: Sides,
+    store: MultipartStore,
+    options: SyncOptions,
+    *,
+    workers: int,
+    progress: Progress,
+    throttle: Throttle | None = None,
+) -> SyncOutcome:
+    """Copy what is new or has changed, one object to one object. ``store`` is where the record lies.
+
+    Raises ``UsageError`` before anything is touched, ``BusyError`` where another run keeps the same record, and what
+    stops everything: ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``, ``SourceError``.
+    """
+    fresh = Header(
+        sides.source.name, sides.source.prefix, sides.target.name, sides.target.prefix, begun=now()
+    )
+    _check(options)
+    if options.dry_run:
+        return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
+    with Lease(store, "sync", progress=progress) as lease:
+        record = Record(store, fresh)
+        return _Sync(sides, record, options, progress, throttle, workers, lease.check).run()
+
+
+def _check(options: SyncOptions) -> None:
+    chosen = options.selection
+    bounds = (chosen.min_bytes, chosen.max_bytes, chosen.newer_than, chosen.older_than)
+    if options.delete and (chosen.tags or any(bound is not None for bound in bounds)):
+        raise UsageError(
+            "--delete goes with --include and --exclude only: of what the source has deleted nobody knows"
+            " size, time and tags",
+            next_step="leave one of them out",
+        )
+
+
+def _nobody() -> None:
+    """Hold nothing."""
+
+
+@dataclass(slots=True)
+class _Sync:
+    """One command."""
+
+    sides: Sides
+    record: Record
+    options: SyncOptions
+    progress: Progress
+    throttle: Throttle | None
+    workers: int
+    check: Callable[[], None] = _nobody
+    _settled: bool = False
+    _lost: list[Loss] = field(default_factory=list)
+
+    def run(self) -> SyncOutcome:
+        """Do all of it."""
+        if not self.record.header.generation:
+            self.record.write_header()
+        self._settled = self.record.settle()
+        account = Account(self.record.store, self.sides)
+        outcome = self._pass(account)
+        if self.options.cutover:
+            outcome = self._cut_over(account, outcome)
+        account.close(outcome)
+        return outcome
+
+    def foresee(self) -> SyncOutcome:
+        """Say what would be done; write nothing."""
+        plan = make_plan(self.sides, self.record, "", self.progress)
+        return replace(self._outcome(plan, Done(), Removal()), planned=_planned(plan))
+
+    def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
+        for _ in range(CUTOVER_TRIES):
+            if not outcome.complete:
+                return replace(outcome, unproven="not every object is at the target")
+            proof, walk = prove(self.sides, self.record, self.progress)
+            if proof is not None:
+                account.write_json(PROOF, proof.as_json())
+                return replace(outcome, proof=proof)
+            if not walk.changes:
+                return replace(outcome, unproven=walk.sentence)
+            self.progress.note(f"not equal yet: {walk.sentence}")
+            outcome = outcome.then(self._pass(account))
+        return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
+
+    def _pass(self, account: Account) -> SyncOutcome:
+        """Bring the target to where the source is now."""
+        run = self.record.begin_run()
+        plan = make_plan(self.sides, self.record, run, self.progress)
+        done = self._copy(account, plan) if plan.to_do else Done()
+        removal = Removal()
+        if self.options.delete and plan.extra:
+            self._remove(account, plan, removal)
+        if self._fold(plan, done, removal) or self._settled:
+            self._write_losses(account)
+            self._settled = False
+        account.write_gaps(self._steps(plan, Do.EXCLUDED), [*done.gaps, *removal.gaps()])
+        removed = frozenset(one.key for one in removal.removed)
+        account.write_extra(self._steps(plan, Do.EXTRA), removed)
+        self.record.sweep()
+        return self._outcome(plan, done, removal)
+
+    def _copy(self, account: Account, plan: Plan) -> Done:
+        terms = self._try_out(account, plan)
+        way = self._way(terms)
+        self._lost = [*bucket_losses(self.sides), *self._refused(plan, terms)]
+        self._write_losses(account)
+        uploads = Uploads(self.record.store, self.sides.target)
+        self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
+        work = Work(way, self.record, plan.run, self.options.overwrite, self.check, uploads)
+        done = work.all(self.workers)
+        self.progress.end()
+        uploads.clear()
+        return done
+
+    def _try_out(self, account: Account, plan: Plan) -> Terms:
+        """Try out what the target takes, and keep the record of that; what was found a day ago still holds."""
+        target = self.sides.target
+        keys, classes = plan.odd - {NAMELESS}, plan.classes - {STANDARD}
+        found = account.capabilities(keys, classes)
+        if found is None:
+            found = probe(target, keys=keys, classes=classes, tags=True)
+            account.write_capabilities(found, keys, classes)
+            if not found.probed:
+                self.progress.note(f"the target was not tried out: {found.why}")
+        return Terms(
+            found.object_lock,
+            found.refused_keys,
+            found.refused_classes,
+            found.refused_tags,
+            encrypts=bool(target.setting("encryption")),
+        )
+
+    def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
+        """Yield what is known not to come to the target, before the first object goes there."""
+        if not plan.odd & {NAMELESS, *terms.refused_keys}:
+            return
+        for step in self._steps(plan, Do.COPY):
+            if reason := refusal_of(step.odd, terms.refused_keys):
+                yield Loss(step.key, "object", reason)
+
+    def _way(self, terms: Terms) -> Way:
+        sides = self.sides
+        return Way(sides.source, sides.target, terms, self.options.selection, self.progress, self.throttle)
+
+    def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
+        """Remove what only the target has; what was removed is said, also where not all could be."""
+        if not plan.listed:
+            raise UsageError(
+                f"{self.sides.source.url} lists no object; nothing was removed at the target",
+                next_step="check the source's prefix, or empty the target by other means if that is what you want",
+            )
+        self.check()
+        self.progress.begin("remove at the target", items=plan.extra, size_bytes=0)
+        try:
+            removal.run(self._way(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
+        finally:
+            if removal.removed:
+                account.write_removed(removal.removed)
+            self.progress.end()
+
+    def _write_losses(self, account: Account) -> None:
+        """Write the ledger, as far as it is known by now."""
+        self._lost = self._lost or list(bucket_losses(self.sides))
+        losses = account.write_losses(chain(self._lost, self.record.losses()))
+        self.record.header = replace(self.record.header, losses=losses)
+        self.record.write_header()
+
+    def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:
+        """Make the record that holds from now on; tell whether it is another one."""
+        removed = frozenset(one.key for one in removal.removed)
+        if not (done.copied or done.adopted or plan.steps[Do.FORGET] or removed):
+            return False
+        self.check()
+
+        def dropped(step: Step) -> bool:
+            return step.do == Do.FORGET or (step.do == Do.EXTRA and step.key in removed)
+
+        self.record.fold(plan.run, (step.key for step in self.record.plan(plan.run) if dropped(step)))
+        return True
+
+    def _steps(self, plan: Plan, do: Do) -> Iterator[Step]:
+        return (step for step in self.record.plan(plan.run) if step.do == do) if plan.steps[do] else iter(())
+
+    def _outcome(self, plan: Plan, done: Done, removal: Removal) -> SyncOutcome:
+        sides, gaps = self.sides, [*done.gaps, *removal.gaps()]
+        excluded = sum(gap.disposition == "excluded" for gap in gaps)
+        return SyncOutcome(
+            source=sides.source.url,
+            target=sides.target.url,
+            record=self.record.store.place,
+            listed=plan.listed,
+            listed_bytes=plan.listed_bytes,
+            same=plan.same,
+            copied=done.copied,
+            copied_bytes=done.copied_bytes,
+            adopted=done.adopted,
+            newer=done.newer,
+            excluded=plan.excluded + excluded,
+            failed=len(gaps) - excluded,
+            extra=plan.extra,
+            deleted=len(removal.removed),
+            losses=self.record.header.losses,
+            rows=self.record.header.rows,
+            gaps=tuple(gaps),
+            damaged=tuple(done.damaged),
+            removed=tuple(removal.removed),
+            extras=tuple(plan.examples.get(Do.EXTRA, ())),
+            reasons=tuple(_reconciled(plan, done)),
+        )
+
+
+def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
+    """Yield what does not add up: every object that was listed has ended in one way."""
+    if not plan.run:
+        return
+    ended = plan.same + plan.excluded + done.copied + done.adopted + len(done.gaps) + len(done.damaged)
+    if ended != plan.listed:
+        yield f"{plan.listed} objects were listed, {ended} are accounted for"
+
+
+def _planned(plan: Plan) -> dict[str, object]:
+    return {str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do}

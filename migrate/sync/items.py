@@ -1,0 +1,80 @@
+"""One object on its way: what was read of it, what goes along with it, and the row that the record gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporters.base import Gap, Loss
+from exporters.bucket import Fetched
+from exporters.objects import rows
+from exporters.objects.losses import losses
+from migrate.bundle.objects import ObjectRow, row_of
+from migrate.restore.objects_terms import Terms, is_of_concern
+from migrate.store.s3_bucket_write import Description, Written, is_md5
+from migrate.sync.compare import Step
+from migrate.sync.rows import LOSSES, TARGET_ETAG, TARGET_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object of the source as it was read. ``work``: its row for the record, so far."""
+
+    step: Step
+    found: Fetched
+    row: ObjectRow
+    work: dict[str, Any]
+
+    def described(self, key: str, terms: Terms) -> Description:
+        """Return what goes along with its bytes to ``key`` of the target."""
+        return terms.describe(key, self.row)
+
+    def finished(self, written: Written, terms: Terms, *more: Loss) -> dict[str, Any]:
+        """Return the row of the record once it is at the target, with what the target does not have of it."""
+        lost = [(it.property, it.reason) for it in (*self._losses(terms), *more)]
+        work = self.work | {
+            TARGET_ETAG: written.etag,
+            TARGET_VERSION: written.version_id or None,
+            LOSSES: lost,
+        }
+        if work["md5"] is None and is_md5(written.etag) and written.etag == self.found.summary.etag:
+            work["md5"] = written.etag  # both servers say so, of what each of them has
+        return work
+
+    def _losses(self, terms: Terms) -> list[Loss]:
+        lost = list(losses(self.found))
+        if is_of_concern(self.row):
+            lost += terms.losses(self.step.key, self.row)
+        return lost
+
+
+def item(bucket: str, step: Step, found: Fetched, content: rows.Content) -> Item:
+    """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
+    work = {"acl": None} | rows.exported(bucket, 0, found, content)
+    row = row_of("", bucket)(work)
+    work |= {"key": step.key, "sha256": content.sha256 or None}
+    return Item(step, found, row, work)
+
+
+@dataclass(slots=True)
+class Done:
+    """What a span came to. ``rows`` are for the record; ``damaged``: sentences about objects that are at the target and
+    are not what they should be.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    copied: int = 0
+    copied_bytes: int = 0
+    adopted: int = 0
+    newer: int = 0
+
+    def add(self, other: Done) -> None:
+        """Take in the counts of another span, and what is wrong; not its rows."""
+        self.gaps += other.gaps
+        self.damaged += other.damaged
+        self.copied += other.copied
+        self.copied_bytes += other.copied_bytes
+        self.adopted += other.adopted
+        self.newer += other.newer

@@ -1,0 +1,111 @@
+"""Objects that the target has already, of which the record does not say that they are the same: looked at on both
+sides, one request each. What is the same is taken into the record; what is not is copied if it is ours to write, else
+left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from exporters.base import Gap
+from exporters.bucket import Fetched, ObjectSummary
+from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
+from exporters.objects.rows import Content
+from migrate.store.checksums import from_header
+from migrate.store.s3_bucket_write import Description, Written, is_md5, sendable
+from migrate.sync.compare import Step
+from migrate.sync.copy import Way, as_read, source_of
+from migrate.sync.items import Done, Item, item
+from migrate.verify.bucket import as_text, user_metadata
+
+_CRC = "x-amz-checksum-crc64nvme"
+_FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
+
+
+@dataclass(slots=True)
+class Look:
+    """Looks at objects for one span."""
+
+    way: Way
+    done: Done
+    overwrite: bool
+
+    def run(self, steps: Sequence[Step]) -> list[Step]:
+        """Look; return what is to be copied after all. Raises what stops the whole sync."""
+        way = self.way
+        here = way.source.heads(map(source_of, steps))
+        there = way.target.source.heads(map(_target_of, steps))
+        return [
+            step
+            for step, ours, theirs in zip(steps, here, there, strict=True)
+            if self._is_due(step, ours, theirs)
+        ]
+
+    def _is_due(self, step: Step, ours: Fetched, theirs: Fetched) -> bool:
+        for found in (ours, theirs):
+            if isinstance(found.error, SourceUnreachableError):
+                raise found.error
+        if ours.error is not None or isinstance(theirs.error, SourceGoneError):
+            return True  # copying finds out what has become of it
+        if theirs.error is None and (same := self._same(step, ours, theirs)) is not None:
+            self.done.rows.append(same.finished(Written(step.key, theirs.summary.etag), self.way.terms))
+            self.done.adopted += 1
+            self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
+            return False
+        if step.ours or self.overwrite:
+            return True
+        self.done.gaps.append(Gap(step.key, "failed", _reason(theirs.error)))
+        return False
+
+    def _same(self, step: Step, ours: Fetched, theirs: Fetched) -> Item | None:
+        if not is_same_content(ours, theirs):
+            return None
+        md5 = ours.summary.etag if is_md5(ours.summary.etag) else None
+        made = item(self.way.source.name, as_read(step, ours), ours, Content("", md5, 0))
+        crc = _crc(ours.headers)
+        made.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
+        described = made.described(self.way.name(step), self.way.terms)
+        return made if has_description(theirs, described) else None
+
+
+def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
+    """Tell whether two objects have the same bytes, by what both servers keep: the same ETag, or the CRC64NVME of the
+    whole. Where that cannot tell, they are taken for different.
+    """
+    one, other = ours.summary, theirs.summary
+    if one.size_bytes != other.size_bytes:
+        return False
+    if one.etag == other.etag and one.etag:
+        return True
+    kept = _crc(ours.headers)
+    return kept is not None and kept == _crc(theirs.headers)
+
+
+def has_description(found: Fetched, wanted: Description) -> bool:
+    """Tell whether an object has the headers, metadata and tags that it is to have."""
+    headers, asked = sendable(found.headers), sendable(wanted.headers)
+    if any(headers.get(name, "") != value for name, value in asked.items()):
+        return False
+    return _equal(user_metadata(found.headers), wanted.metadata) and _equal(found.tags, wanted.tags)
+
+
+def _equal(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    return {name: as_text(value) for name, value in one.items()} == {
+        name: as_text(value) for name, value in other.items()
+    }
+
+
+def _crc(headers: Mapping[str, str]) -> int | None:
+    kept = headers.get(_CRC)
+    whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+    return from_header(kept) if kept and whole and "-" not in kept else None
+
+
+def _target_of(step: Step) -> ObjectSummary:
+    assert step.target is not None
+    return step.target
+
+
+def _reason(error: SourceError | None) -> str:
+    return _FOREIGN if error is None else f"{_FOREIGN} (it cannot be looked at: {error})"

@@ -1,0 +1,113 @@
+"""What a sync came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from exporters.base import Gap
+from migrate.errors import OK, DamageError, IncompleteError
+
+_TOLD = 1000
+"""Gaps that the account names one by one; ``gaps.parquet`` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Both sides were equal at ``moment`` (UTC): between two walks over both listings, each of which found every object
+    of the source unchanged since it was copied, the target's as it was written, and nothing else. ``digest``: SHA-256
+    over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the same ETag on both
+    sides, ``by_record`` others are known by the record to have arrived with their checksums. ``excluded`` were not
+    wanted, by ``choice``, and are not spoken of.
+    """
+
+    moment: str
+    walks: Sequence[tuple[str, str]]
+    objects: int
+    size_bytes: int
+    source_digest: str
+    target_digest: str
+    by_etag: int
+    by_record: int
+    excluded: int
+    choice: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is kept."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An object that was removed at the target."""
+
+    key: str
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOutcome:
+    """``listed`` objects of the source ended as ``same`` as before, ``copied`` now (``newer`` of them in a version that
+    came after the listing), ``adopted`` (the target had them already), ``excluded`` or ``failed`` (``gaps``). ``extra``
+    objects only the target has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not
+    arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven``
+    says why there is no ``proof`` where one was asked for; ``planned``: what would be done.
+    """
+
+    source: str
+    target: str
+    record: str
+    listed: int
+    listed_bytes: int
+    same: int
+    copied: int
+    copied_bytes: int
+    adopted: int
+    newer: int
+    excluded: int
+    failed: int
+    extra: int
+    deleted: int
+    losses: int
+    rows: int
+    runs: int = 1
+    gaps: Sequence[Gap] = ()
+    damaged: Sequence[str] = ()
+    removed: Sequence[Removed] = ()
+    extras: Sequence[str] = ()
+    reasons: Sequence[str] = ()
+    proof: Proof | None = None
+    unproven: str = ""
+    planned: Mapping[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every object that is wanted is at the target."""
+        return not (self.failed or self.damaged or self.reasons or self.unproven)
+
+    @property
+    def exit_code(self) -> int:
+        """6 where something did not arrive as it was, 3 where something is missing or was not proven."""
+        if self.damaged:
+            return DamageError.exit_code
+        return OK if self.complete else IncompleteError.exit_code
+
+    def then(self, later: SyncOutcome) -> SyncOutcome:
+        """Return the outcome of both runs: what was done adds up, what is so is as the later one found it."""
+        return replace(
+            later,
+            copied=self.copied + later.copied,
+            copied_bytes=self.copied_bytes + later.copied_bytes,
+            adopted=self.adopted + later.adopted,
+            newer=self.newer + later.newer,
+            deleted=self.deleted + later.deleted,
+            runs=self.runs + later.runs,
+            removed=(*self.removed, *later.removed),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is kept and told; of gaps and removed objects the first thousand."""
+        whole = asdict(replace(self, gaps=self.gaps[:_TOLD], removed=self.removed[:_TOLD]))
+        return whole | {"complete": self.complete}

@@ -1,0 +1,169 @@
+"""The plan of a run: both buckets are listed and compared with the record; what is to be done is written down before
+anything is touched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeVar
+
+from exporters.bucket import ObjectSummary
+from exporters.objects.oddities import Oddities
+from exporters.selection import Selection
+from migrate.progress import Progress
+from migrate.store.s3_bucket import S3Bucket
+from migrate.store.s3_bucket_write import TargetBucket
+from migrate.sync.compare import Comparison, Do, Known, Step, UnorderedError
+from migrate.sync.listing import RESERVED, in_order, without_records
+from migrate.sync.record import PLAN_ROWS, Record
+
+NAMELESS = "no name: it is what its prefix is called"
+_RESERVED = "it lies where moveout keeps the records of syncs"
+_TOLD_AT_ONCE = 5000
+_EXAMPLES = 20
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
+    row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the target is tried out for. ``examples``
+    names the first few of each kind.
+    """
+
+    run: str
+    listed: int = 0
+    listed_bytes: int = 0
+    same: int = 0
+    excluded: int = 0
+    steps: Counter[Do] = field(default_factory=Counter)
+    known: Counter[Do] = field(default_factory=Counter)
+    size_bytes: int = 0
+    odd: set[str] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+    examples: dict[Do, list[str]] = field(default_factory=dict)
+
+    @property
+    def to_do(self) -> int:
+        """How many objects are copied or looked at."""
+        return self.steps[Do.COPY] + self.steps[Do.LOOK]
+
+    @property
+    def extra(self) -> int:
+        """How many objects only the target has."""
+        return self.steps[Do.EXTRA]
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The two buckets and what of them is wanted. ``name``: what the source is called."""
+
+    name: str
+    source: S3Bucket
+    target: TargetBucket
+    selection: Selection
+
+    def excludes(self, key: str, found: ObjectSummary) -> str | None:
+        """Return why an object of the source is not wanted, None where it is."""
+        if found.key.startswith(RESERVED):
+            return _RESERVED
+        if not self.selection.filters:
+            return None
+        return self.selection.excludes(key, found.size_bytes, found.modified)
+
+    def is_foreign(self, key: str) -> bool:
+        """Tell of a key that only the target has whether the choice leaves it alone."""
+        chosen = self.selection
+        names = Selection(include=chosen.include, exclude=chosen.exclude)
+        return names.filters and names.excludes(key, None, _NO_TIME) is not None
+
+    def walk(
+        self, comparison: Comparison, known: Iterable[Known], unordered: frozenset[str]
+    ) -> Iterator[Step | None]:
+        """Compare the listings as they are now. Raises ``UnorderedError`` for a side that is not in ``unordered``."""
+        ours: Iterable[ObjectSummary] = self.source.list()
+        theirs: Iterable[ObjectSummary] = without_records(self.target.list(), self.target.prefix)
+        return comparison.steps(
+            in_order(ours) if "source" in unordered else ours,
+            in_order(theirs) if "target" in unordered else theirs,
+            known,
+        )
+
+    def comparison(self, kinds: Oddities | None = None) -> Comparison:
+        """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
+        prefix = self.target.prefix
+        see = (lambda key: kinds.see(prefix + key)) if kinds else (lambda _: None)
+        return Comparison(self.source.prefix, prefix, self.excludes, self.is_foreign, see)
+
+
+def make_plan(sides: Sides, record: Record, run: str, progress: Progress) -> Plan:
+    """Compare, and write down what is to be done in the folder ``run``; nowhere where that is empty. Raises
+    ``SourceError``, ``MoveoutError``.
+    """
+    unordered: frozenset[str] = frozenset()
+    while True:
+        try:
+            return _make(sides, record, run, progress, unordered)
+        except UnorderedError as exc:
+            progress.note(f"the {exc.side} does not list by key; its listing is sorted first")
+            unordered |= {exc.side}
+            if run:
+                record.sweep(run)
+
+
+def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered: frozenset[str]) -> Plan:
+    plan, kinds = Plan(run), Oddities()
+    comparison = sides.comparison(kinds)
+    progress.begin("compare", items=record.header.rows, size_bytes=0)
+    walked = _telling(sides.walk(comparison, record.known(), unordered), progress)
+    steps = (_noted(step, plan, kinds, sides.target.prefix) for step in walked if step is not None)
+    number = 0
+    while piece := list(islice(steps, PLAN_ROWS)):
+        if run:
+            record.write_plan(run, number, piece)
+        number += 1
+    progress.end()
+    plan.listed, plan.listed_bytes = comparison.listed, comparison.listed_bytes
+    plan.same, plan.excluded = comparison.same, comparison.excluded
+    return plan
+
+
+def _noted(step: Step, plan: Plan, kinds: Oddities, prefix: str) -> Step:
+    """Count a step; return it with what is odd about its key."""
+    plan.steps[step.do] += 1
+    plan.known[step.do] += step.known
+    examples = plan.examples.setdefault(step.do, [])
+    if len(examples) < _EXAMPLES:
+        examples.append(step.key)
+    if step.do not in {Do.COPY, Do.LOOK} or step.source is None:
+        return step
+    plan.size_bytes += step.source.size_bytes
+    plan.classes.add(step.source.storage_class)
+    name = prefix + step.key
+    odd = kinds.of(name, step.source.size_bytes) if name else frozenset({NAMELESS})
+    plan.odd |= odd
+    if not odd:
+        return step
+    return Step(
+        step.do,
+        step.key,
+        step.why,
+        step.source,
+        step.target,
+        ours=step.ours,
+        known=step.known,
+        odd=tuple(sorted(odd)),
+    )
+
+
+def _telling(steps: Iterable[T], progress: Progress) -> Iterator[T]:
+    """Report how far the comparison is. Nothing is taken ahead: keys are seen in their order."""
+    for number, step in enumerate(steps, 1):
+        if number % _TOLD_AT_ONCE == 0:
+            progress.advance(items=_TOLD_AT_ONCE)
+        yield step

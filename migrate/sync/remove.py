@@ -1,0 +1,73 @@
+"""Objects that only the target has, removed when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from exporters.base import Gap
+from exporters.bucket import ObjectSummary
+from exporters.errors import SourceGoneError, SourceUnreachableError
+from migrate.errors import NotAllowedError, UnreachableError
+from migrate.sync.compare import Step
+from migrate.sync.copy import Way
+from migrate.sync.outcome import Removed
+
+_BATCH = 1000
+_LISTED_NOT = "the source does not list it, and still has it; it was not removed at the target"
+
+
+@dataclass(slots=True)
+class Removal:
+    """What was removed, and what was not, by reason."""
+
+    removed: list[Removed] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+
+    def gaps(self) -> Iterator[Gap]:
+        """Yield what was to be removed and is still there."""
+        for key, reason in self.kept.items():
+            yield Gap(key, "failed", reason)
+
+    def run(self, way: Way, steps: Iterable[Step]) -> None:
+        """Remove. Each key is asked for at the source once more: not every server lists all that it has."""
+        rest = iter(steps)
+        while batch := list(islice(rest, _BATCH)):
+            self._remove(way, self._gone(way, batch))
+
+    def _gone(self, way: Way, batch: Sequence[Step]) -> list[ObjectSummary]:
+        asked = [_at_source(way, step) for step in batch]
+        gone: list[ObjectSummary] = []
+        for step, found in zip(batch, way.source.heads(asked), strict=True):
+            assert step.target is not None
+            if isinstance(found.error, SourceUnreachableError):
+                raise found.error
+            if isinstance(found.error, SourceGoneError):
+                gone.append(step.target)
+            else:
+                why = (
+                    _LISTED_NOT
+                    if found.error is None
+                    else f"whether the source has it is not known: {found.error}"
+                )
+                self.kept[step.key] = why
+        return gone
+
+    def _remove(self, way: Way, there: Sequence[ObjectSummary]) -> None:
+        skip = len(way.target.prefix)
+        answers = way.target.delete_all(one.key for one in there)
+        for one, answer in zip(there, answers, strict=True):
+            key = one.key[skip:]
+            if answer.error is None:
+                self.removed.append(Removed(key, one.size_bytes, one.etag))
+                way.progress.advance(items=1)
+                continue
+            if isinstance(answer.error, UnreachableError | NotAllowedError):
+                raise answer.error
+            self.kept[key] = f"the target does not remove it ({answer.error})"
+
+
+def _at_source(way: Way, step: Step) -> ObjectSummary:
+    assert step.target is not None
+    return ObjectSummary(way.source.prefix + step.key, 0, "", step.target.modified)

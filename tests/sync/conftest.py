@@ -1,0 +1,79 @@
+"""Two buckets, and a sync between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import boto3
+import pytest
+
+from migrate.case import Endpoint
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.sync import SyncOptions, SyncOutcome, sync
+from migrate.sync.opening import open_sides, record_url
+from scripts.servers import S3Server
+from tests.objects.conftest import Shop
+
+
+@dataclass
+class Move:
+    """A sync from one bucket to another one, that can be run again and again."""
+
+    source: Shop
+    target: Shop
+    source_prefix: str = ""
+    target_prefix: str = ""
+    record: str | None = None
+    progress: Any = field(default_factory=Silent)
+
+    def run(self, workers: int = 2, **options: Any) -> SyncOutcome:
+        return self.with_options(SyncOptions(**options), workers)
+
+    def with_options(self, options: SyncOptions, workers: int = 2) -> SyncOutcome:
+        sides = open_sides(
+            "shop",
+            Endpoint(_url(self.source, self.source_prefix)),
+            Endpoint(_url(self.target, self.target_prefix)),
+            options.selection,
+        )
+        store = open_place(record_url(sides, self.record))
+        return sync(sides, store, options, workers=workers, progress=self.progress)
+
+    def place(self) -> Any:
+        """The store of the record."""
+        ends = (Endpoint(_url(self.source, "")), Endpoint(_url(self.target, self.target_prefix)))
+        return open_place(record_url(open_sides("shop", *ends, SyncOptions().selection), self.record))
+
+    def with_progress(self, progress: Any) -> Move:
+        return replace(self, progress=progress)
+
+    def contents(self, shop: Shop) -> dict[str, bytes]:
+        """What a bucket holds, without records of syncs."""
+        return {key: body(shop, key) for key in shop.keys() if not key.startswith(".moveout-sync/")}  # noqa: SIM118
+
+
+def body(shop: Shop, key: str) -> bytes:
+    return shop.boto.get_object(Bucket=shop.name, Key=key)["Body"].read()
+
+
+def _url(shop: Shop, prefix: str) -> str:
+    return f"s3://{shop.name}/{prefix}?profile={shop.server.profile}"
+
+
+@pytest.fixture
+def make_shop(make_bucket: Callable[[S3Server], str]) -> Callable[[S3Server], Shop]:
+    """Make an empty bucket on a server."""
+
+    def make(server: S3Server) -> Shop:
+        return Shop(server, make_bucket(server), boto3.Session(profile_name=server.profile).client("s3"))
+
+    return make
+
+
+@pytest.fixture
+def move(minio: S3Server, other_minio: S3Server, make_shop: Callable[[S3Server], Shop]) -> Move:
+    """From a MinIO to another one."""
+    return Move(make_shop(minio), make_shop(other_minio))

@@ -1,0 +1,106 @@
+"""``moveout sync`` as people and scripts meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.metrics import received_bytes
+from tests.objects.conftest import fill
+from tests.sync.conftest import Move
+from tests.tools.pages import assert_harmless, parse
+from tests.torture.command import MOVEOUT, moveout
+
+
+def words(move: Move) -> tuple[str, str]:
+    return f"old={move.source.url}", f"new={move.target.url}"
+
+
+def told(*arguments: str) -> tuple[int, dict]:
+    done = subprocess.run(
+        [MOVEOUT, "sync", *arguments, "--json", "--quiet"], capture_output=True, text=True, check=False
+    )
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_what_it_says(move: Move) -> None:
+    """Counts, gaps and codes in JSON; a page that is safe to open, whatever the keys are called."""
+    fill(move.source)
+    move.source.put("<script>alert(1)</script>", b"x")
+    move.target.put("<script>alert(1)</script>", b"another")
+    code, first = told(*words(move))
+    assert (code, first["exit_code"], first["result"]["failed"]) == (3, 3, 1)
+    code, again = told(*words(move), "--overwrite", "--cutover")
+    result = again["result"]
+    assert (code, result["copied"], result["same"]) == (0, 1, result["listed"] - 1)
+    assert result["proof"]["objects"] == result["listed"]
+    page = parse(move.place().read("REPORT.html"))
+    assert_harmless(page)
+    assert "Both sides were equal" in page.text
+
+
+def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
+    move: Move, tmp_path: Path
+) -> None:
+    move.target.boto.put_bucket_versioning(
+        Bucket=move.target.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    move.source.put("a")
+    key = tmp_path / "key"
+    subprocess.run([MOVEOUT, "keys", "init", key, "--name", "acme"], check=True, capture_output=True)
+    code, said = told(*words(move), "--cutover", "--key", str(key))
+    assert (code, said["result"]["proof"]["objects"]) == (0, 1)
+    store = move.place()
+    (signature,) = [info.key for info in store.list("sig/")]
+    (tmp_path / "sig").write_bytes(store.read(signature))
+    argv = ["ssh-keygen", "-Y", "check-novalidate", "-n", "moveout-document", "-s", tmp_path / "sig"]
+    assert (
+        subprocess.run(argv, input=store.read("cutover.json"), check=False, capture_output=True).returncode
+        == 0
+    )
+    rows = move.target.boto.list_object_versions(Bucket=move.target.name, Prefix=".moveout-sync/")
+    assert all(one["IsLatest"] for one in rows["Versions"])
+    assert "DeleteMarkers" not in rows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("a=s3://x",), ("a=s3://x", "b=postgresql://h/d"), ("s3://x", "s3://y")],
+)
+def test_wrong_words(arguments: tuple[str, ...]) -> None:
+    code, said = told(*arguments)
+    assert (code, said["error"]["code"]) == (2, "usage")
+    assert said["error"]["next"]
+
+
+def test_a_bucket_into_itself(move: Move) -> None:
+    code, said = told(
+        f"a={move.source.url}", f"b=s3://{move.source.name}/sub?profile={move.source.server.profile}"
+    )
+    assert (code, "overlap" in said["error"]["message"]) == (2, True)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("number", range(8))
+def test_killed_at_any_moment(move: Move, number: int) -> None:
+    """SIGKILL, then the same command: everything is there, and what was committed is not sent again."""
+    sizes = [(n * 7919) % 60_000 for n in range(3000)]
+    for n, size in enumerate(sizes):
+        move.source.put(f"k/{n:05d}", n.to_bytes(2, "big") * (size // 2))
+    move.source.put("large", bytes(range(256)) * 400_000)
+    started = time.monotonic()
+    killed = moveout("sync", *words(move), kill_after=1.5 + number * 0.9)
+    assert killed.code in {0, -9}, killed.said
+    assert time.monotonic() - started < 60
+    before = received_bytes(move.target.server.endpoint)
+    there = sum(map(len, move.contents(move.target).values()))
+    done = moveout("sync", *words(move), "--cutover")
+    assert done.code == 0, done.said
+    sent = received_bytes(move.target.server.endpoint) - before
+    whole = sum(size // 2 * 2 for size in sizes) + 256 * 400_000
+    assert sent <= whole - there + 64 * 2**20
+    assert move.contents(move.target) == move.contents(move.source)

@@ -1,0 +1,136 @@
+"""What there is to do, found from three lists by key."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.bucket import ObjectSummary
+from migrate.sync.compare import Comparison, Do, Known, Step, UnorderedError, decide, microseconds
+from migrate.sync.fold import folded, grouped
+from migrate.sync.rows import begun_rows, plan_bytes, read_plan
+from migrate.sync.spans import SPAN_BYTES, SPAN_OBJECTS, spans
+
+THEN = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+def listed(key: str, etag: str = "a", *, size: int = 1, modified: datetime = THEN) -> ObjectSummary:
+    return ObjectSummary(key, size, etag, modified)
+
+
+def known(key: str, etag: str = "a", target: str = "a", *, begun: bool = False) -> Known:
+    return Known(key, etag, 1, microseconds(THEN), target, begun)
+
+
+def walk(source: list, target: list, record: list, **more) -> list[Step]:
+    comparison = Comparison("", "", lambda *_: None, lambda _: False, **more)
+    return [step for step in comparison.steps(source, target, record) if step is not None]
+
+
+@pytest.mark.parametrize(
+    ("target", "record", "expected"),
+    [
+        (None, None, (Do.COPY, "new", True)),
+        (None, known("k"), (Do.COPY, "missing", True)),
+        (listed("k"), known("k"), None),
+        (listed("k"), None, (Do.LOOK, "there already", False)),
+        (listed("k"), known("k", "older"), (Do.COPY, "changed", True)),
+        (listed("k", "other"), known("k"), (Do.LOOK, "changed at the target", False)),
+        (listed("k", "other"), Known("k", begun=True), (Do.LOOK, "begun", True)),
+        (listed("k", "other"), known("k", begun=True), (Do.LOOK, "begun", True)),
+        (listed("k", size=2), known("k"), (Do.LOOK, "changed at the target", False)),
+    ],
+)
+def test_what_is_to_be_done(target, record, expected):
+    step = decide("k", listed("k"), target, record)
+    assert (None if step is None else (step.do, step.why, step.ours)) == expected
+
+
+def test_a_new_time_is_a_change_of_metadata():
+    later = listed("k", modified=THEN + timedelta(milliseconds=1))
+    step = decide("k", later, listed("k"), known("k"))
+    assert step is not None
+    assert step.why == "changed"
+    whole = Known("k", "a", 1, microseconds(THEN.replace(microsecond=0)), "a")
+    assert decide("k", listed("k"), listed("k"), whole) is None, "headers tell whole seconds only"
+
+
+def test_three_lists_side_by_side():
+    steps = walk(
+        [listed("a"), listed("c"), listed("d")],
+        [listed("a"), listed("b"), listed("e")],
+        [known("a"), known("b"), known("d"), known("f")],
+    )
+    assert [(step.do, step.key, step.known) for step in steps] == [
+        (Do.EXTRA, "b", True),
+        (Do.COPY, "c", False),
+        (Do.COPY, "d", True),
+        (Do.EXTRA, "e", False),
+        (Do.FORGET, "f", True),
+    ]
+
+
+def test_prefixes_are_left_out():
+    comparison = Comparison("old/", "very/new/", lambda *_: None, lambda _: False)
+    steps = list(comparison.steps([listed("old/a"), listed("old/b")], [listed("very/new/a")], [known("a")]))
+    assert [None if it is None else it.key for it in steps] == [None, "b"]
+    assert (comparison.listed, comparison.same) == (2, 1)
+
+
+@pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"]])
+def test_a_listing_in_another_order_is_no_basis(keys):
+    with pytest.raises(UnorderedError) as caught:
+        walk([], [listed(key) for key in keys], [])
+    assert caught.value.side == "target"
+
+
+def test_a_plan_is_read_as_it_was_written():
+    steps = [
+        Step(Do.COPY, "a\u00e9", "new", listed("p/a\u00e9"), None, ours=True, odd=("x",)),
+        Step(Do.LOOK, "b", "there already", listed("p/b"), listed("q/b", "c")),
+        Step(Do.EXTRA, "c", "", None, listed("q/c"), known=True),
+    ]
+    data = plan_bytes(steps)
+    assert list(read_plan(data)) == steps
+    assert list(begun_rows(data)) == [Known("a\u00e9", begun=True)], "only what was ours to write"
+
+
+def test_spans_are_cut_by_number_and_size():
+    small = [Step(Do.COPY, f"{n:05d}", "new", listed(f"{n:05d}")) for n in range(SPAN_OBJECTS + 1)]
+    assert [len(span) for span in spans(small)] == [SPAN_OBJECTS, 1]
+    large = Step(Do.COPY, "x", "new", listed("x", size=SPAN_BYTES + 1))
+    assert [len(span) for span in spans([small[0], large, small[1]])] == [1, 1, 1]
+
+
+def table(rows: dict[str, int]) -> pa.Table:
+    keys = sorted(rows, key=str.encode)
+    return pa.table(
+        {"key": pa.array(keys, pa.string()), "n": pa.array([rows[key] for key in keys], pa.int64())}
+    )
+
+
+KEYS = st.text(alphabet="ab\u00e9\U0001f600/", max_size=3)
+
+
+@given(
+    old=st.dictionaries(KEYS, st.just(1), max_size=30),
+    new=st.dictionaries(KEYS, st.just(2), max_size=30),
+    dropped=st.sets(KEYS, max_size=10),
+    size=st.integers(1, 7),
+)
+def test_folding_is_what_a_dictionary_does(old, new, dropped, size):
+    def cut(rows: dict[str, int]) -> list[pa.Table]:
+        whole = table(rows)
+        return [whole.slice(start, size) for start in range(0, whole.num_rows, size)]
+
+    drops = sorted(dropped, key=str.encode)
+    found = [row for part in folded(cut(old), cut(new), drops) for row in part.to_pylist()]
+    wanted = table({key: n for key, n in old.items() if key not in dropped} | new).to_pylist()
+    assert found == wanted
+    parts = [part.num_rows for part in grouped(folded(cut(old), cut(new), drops), 4)]
+    assert sum(parts) == len(wanted)
+    assert all(count == 4 for count in parts[:-1])

@@ -1,0 +1,101 @@
+"""Large objects between buckets: in parts, gone on with, with the ETags that they had."""
+
+from __future__ import annotations
+
+import hashlib
+
+from migrate.progress import Silent
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.sync.compare import microseconds
+from migrate.sync.uploads import Uploads
+from tests.sync.conftest import Move, body
+
+PART = 16 * 2**20
+
+
+class Counting(Silent):
+    """Counts what was sent and what was there."""
+
+    skipped_bytes = sent_bytes = 0
+
+    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.skipped_bytes += size_bytes
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        self.sent_bytes += size_bytes
+
+
+def upload(shop, key, data, part_bytes, **more):
+    place = {"Bucket": shop.name, "Key": key}
+    begun = shop.boto.create_multipart_upload(**place, **more)["UploadId"]
+    parts = []
+    for number, start in enumerate(range(0, len(data), part_bytes), 1):
+        sent = shop.boto.upload_part(
+            **place, UploadId=begun, PartNumber=number, Body=data[start : start + part_bytes]
+        )
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    shop.boto.complete_multipart_upload(**place, UploadId=begun, MultipartUpload={"Parts": parts})
+
+
+def test_parts_stay_what_they_are(move: Move) -> None:
+    """An object of parts has the same ETag at the target, and is known to be the same afterwards."""
+    data = bytes(range(256)) * 50_000
+    upload(move.source, "of-parts", data, 5 * 2**20, ContentType="video/mp4", Metadata={"a": "b"})
+    move.source.put("whole", data * 3, Metadata={"c": "d"})
+    move.source.put("a//b" if False else "dir/medium", data[: 9 * 2**20])
+    done = move.run(cutover=True)
+    assert (done.copied, done.exit_code) == (3, 0)
+    for key in ("of-parts", "whole"):
+        assert body(move.target, key) == body(move.source, key)
+    heads = [
+        shop.boto.head_object(Bucket=shop.name, Key="of-parts", ChecksumMode="ENABLED")
+        for shop in (move.source, move.target)
+    ]
+    assert heads[0]["ETag"] == heads[1]["ETag"]
+    assert heads[1]["Metadata"] == {"a": "b"}
+    assert heads[1]["ContentType"] == "video/mp4"
+    assert done.proof.by_record == 1, "the large one has another ETag: of parts"
+    again = move.run()
+    assert (again.same, again.copied) == (3, 0)
+
+
+def begin(move: Move, key: str, data: bytes, *, which_etag: str | None = None) -> None:
+    """Leave what a killed run leaves: an upload with one part, and the note whose it is."""
+    move.run()  # there is a record
+    move.source.put(key, data, ContentType="video/mp4", Metadata={"a": "b"})
+    place = {"Bucket": move.target.name, "Key": key}
+    begun = move.target.boto.create_multipart_upload(
+        **place, ContentType="video/mp4", Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME",
+        ChecksumType="FULL_OBJECT",
+    )["UploadId"]  # fmt: skip
+    move.target.boto.upload_part(
+        **place, UploadId=begun, PartNumber=1, Body=data[:PART], ChecksumAlgorithm="CRC64NVME"
+    )
+    found = move.source.boto.head_object(Bucket=move.source.name, Key=key)
+    etag = which_etag or found["ETag"].strip('"')
+    listed = move.source.boto.list_objects_v2(Bucket=move.source.name, Prefix=key)["Contents"][0]
+    which = f"{etag} {microseconds(listed['LastModified'])}"
+    target = open_target_bucket(f"s3://{move.target.name}?profile={move.target.server.profile}")
+    Uploads(move.place(), target).note(key, which, begun)
+
+
+def test_parts_that_are_there_are_not_sent_again(move: Move) -> None:
+    data = bytes(range(256)) * (48 * 4096)
+    begin(move, "video", data)
+    counted = Counting()
+    done = move.with_progress(counted).run()
+    assert (done.copied, done.exit_code) == (1, 0)
+    assert (counted.skipped_bytes, counted.sent_bytes) == (PART, len(data) - PART)
+    found = body(move.target, "video")
+    assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest()
+    assert not list(move.place().list("uploads/"))
+
+
+def test_parts_of_an_older_version_are_dropped(move: Move) -> None:
+    """They were begun with its metadata."""
+    data = bytes(range(256)) * (48 * 4096)
+    begin(move, "video", data, which_etag="another")
+    counted = Counting()
+    assert move.with_progress(counted).run().copied == 1
+    assert counted.sent_bytes == len(data)
+    assert "Uploads" not in move.target.boto.list_multipart_uploads(Bucket=move.target.name, Prefix="video")
