@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.types import SqlType, kind_of
+from exporters.postgres.known_types import fetch, known_types
+from exporters.postgres.types import kind_of
 from exporters.relational.types import Kind
 
 _TABLES = """
@@ -21,7 +21,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
-  pg_relation_filenode(c.oid)::int8 AS filenode_now,
+  pg_relation_filenode(c.oid)::int8 AS filenode_now, current_setting('block_size')::int AS page_bytes,
   CASE WHEN c.relispartition THEN ARRAY(
     WITH RECURSIVE above(oid, depth) AS (
       SELECT i.inhparent, 1 FROM pg_inherits i WHERE i.inhrelid = c.oid
@@ -51,16 +51,13 @@ WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%(oids)s)
 ORDER BY a.attrelid, a.attnum
 """
 
-_TYPES = """
-SELECT t.oid::int8 AS oid, t.typname AS name, n.nspname = 'pg_catalog' AS built_in, t.typtype AS kind,
-  t.typbasetype::int8 AS base, t.typtypmod AS base_modifier
-FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-"""
-
 _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 """Types with an octet_length that looks at a value's header only (src/backend/utils/adt/varlena.c)."""
 _AS_STORED = frozenset({"UTF8", "SQL_ASCII"})
 """Encodings of databases whose text leaves as the bytes that are stored."""
+
+TID_RANGE_VERSION = 140000
+"""From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
 
 PROGRESS_SCHEMA = "moveout_restore"
 """Where a restore keeps its place in the target; never a part of the data."""
@@ -111,6 +108,10 @@ class Table:
     out_of_reach: bool = False
     """Whether it is unlogged, and this server a standby: the rows are on the primary only."""
 
+    page_bytes: int = 8192
+    tid_ranges: bool = True
+    """Whether the server reads a range of its pages without reading all of it."""
+
     condition: str = ""
     """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
 
@@ -146,7 +147,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
     """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the
     user's.
     """
-    rows = _fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
+    rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
     columns = read_columns(connection, [row["oid"] for row in rows])
     return [
         Table(
@@ -165,6 +166,8 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
             columns=tuple(columns.get(row["oid"], ())),
             out_of_reach=row["out_of_reach"],
+            page_bytes=row["page_bytes"],
+            tid_ranges=connection.info.server_version >= TID_RANGE_VERSION,
             condition=row["condition"],
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )
@@ -179,11 +182,12 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         generated="a.attgenerated <> ''" if version >= 120000 else "false",
         identity="a.attidentity" if version >= 100000 else "''",
     )
-    types = {row["oid"]: row for row in _fetch(connection, _TYPES, {})}
-    encoding = _fetch(connection, "SELECT getdatabaseencoding() AS encoding", {})[0]["encoding"]
+    encoding = fetch(connection, "SELECT getdatabaseencoding() AS encoding", {})[0]["encoding"]
     found: dict[int, list[Column]] = {}
-    for row in _fetch(connection, query, {"oids": oids}):
-        sql_type = _resolve(types, row["type_oid"], row["modifier"])
+    rows = fetch(connection, query, {"oids": oids})
+    types = known_types(connection, {row["type_oid"] for row in rows})
+    for row in rows:
+        sql_type = types.resolve(row["type_oid"], row["modifier"])
         column = Column(
             name=row["name"],
             sql_type=row["sql_type"],
@@ -196,25 +200,3 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         )
         found.setdefault(row["table_oid"], []).append(column)
     return found
-
-
-def _resolve(types: Mapping[int, Mapping[str, Any]], oid: int, modifier: int) -> SqlType:
-    """Return the type with domains followed down to their base."""
-    row = types[oid]
-    while row["kind"] == "d":
-        modifier = row["base_modifier"]
-        row = types[row["base"]]
-    return SqlType(row["name"], row["built_in"], modifier)
-
-
-def _fetch(
-    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    cursor = connection.execute(query, parameters)
-    names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, (_text(value) for value in row), strict=True)) for row in cursor.fetchall()]
-
-
-def _text(value: Any) -> Any:
-    """Return text also where the server sends "char" columns as bytes."""
-    return value.decode() if isinstance(value, bytes) else value

@@ -28,6 +28,9 @@ DRIVER_ERRORS = (
 
 _PASSWORD_STEP = "Set PGPASSWORD or add the server to ~/.pgpass, and check the user name."  # noqa: S105
 _GRANT_STEP = "Use a role that may read everything: the owner, a superuser, or a member of pg_read_all_data."
+LOCKS_STEP = (
+    "Raise max_locks_per_transaction on the server (it restarts for that), or export when it is less busy."
+)
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
 
@@ -61,6 +64,10 @@ def translate(error: BaseException, where: str) -> SourceError:
         return SourceUnreachableError(
             f"{where}: {said}",
             next_step="Raise --statement-timeout, or come back when the server is less busy: finished work is kept.",
+        )
+    if state == "53200" and "shared memory" in said:
+        return SourceUnreachableError(
+            f"{where}: {said}: it has no room for a lock on every table", next_step=LOCKS_STEP
         )
     if _is_passing(error, state):
         return SourceUnreachableError(f"{where}: {said}", next_step=_AGAIN_STEP)

@@ -81,7 +81,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.manners.application
     without = [table.label for table in tables if not table.readable]
-    with ThreadPoolExecutor(session.manners.workers(len(_SECTIONS) + 1)) as pool:
+    with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
         roles = pool.submit(_globals, tools, environment)
         dumps = [
             pool.submit(
@@ -113,6 +113,17 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     return losses
+
+
+def _dumps_at_once(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> int:
+    """Return how many pg_dump may run beside the holder: each locks every table, and the server has room for twice
+    ``max_locks_per_transaction`` for each of its connections (src/backend/storage/lmgr/lock.c), others' locks included.
+    """
+    row = holder.execute(
+        "SELECT current_setting('max_locks_per_transaction')::int8 * current_setting('max_connections')::int8"
+    ).fetchone()
+    room = 2 * (row[0] if row else 0) // max(len(tables), 1)
+    return max(1, min(len(_SECTIONS) + 1, room // 2))
 
 
 def _globals(tools: schema.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:

@@ -33,7 +33,7 @@ def live_tables(
             if not table.foreign
             and not table.out_of_reach
             and (names is None or (table.schema, table.name) in names)
-            for pages in cut(table, version=session.version, page_bytes=session.page_bytes)
+            for pages in cut(table)
         ]
         if session.large_objects and names is None:
             objects = large_objects.table(session.large_objects)

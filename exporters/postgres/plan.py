@@ -9,45 +9,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporters.postgres.catalog import Table
+from exporters.postgres.identifiers import quote_literal
 from exporters.relational.plan import Cut, Plan, plan_tables
 
 CHUNK_BYTES = 96 * 2**20
 """About so much of a table's storage (TOAST included) is one unit."""
-TID_RANGE_VERSION = 140000
-"""From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
+BY_TID_SHARE = 4
+"""Where pages are read by naming every row that could be on them, a unit is so much smaller: the server holds the
+names of a unit's rows in memory.
+"""
+_PAGE_HEADER_BYTES, _LEAST_ROW_BYTES = 24, 28
+"""What a page and a row take at least (src/include/access/htup_details.h, MaxHeapTuplesPerPage)."""
 
 Range = tuple[int, int | None]
 
 
-def make_plan(tables: Sequence[Table], former: Plan | None, *, version: int, page_bytes: int) -> Plan:
+def make_plan(tables: Sequence[Table], former: Plan | None) -> Plan:
     """Return the plan for ``tables``, see ``relational.plan``."""
-    return plan_tables(tables, former, lambda table: Cut(cut(table, version=version, page_bytes=page_bytes)))
+    return plan_tables(tables, former, lambda table: Cut(cut(table)))
 
 
-def cut(table: Table, *, version: int, page_bytes: int) -> tuple[Range, ...]:
+def cut(table: Table) -> tuple[Range, ...]:
     """Return the page ranges of a table's chunks; one open range where ranges cannot be read cheaply."""
-    if version < TID_RANGE_VERSION or not table.heap or table.condition:
+    if not table.heap or table.condition:
         return ((0, None),)
-    pages = table.heap_bytes // page_bytes
-    chunks = max(1, round(table.size_bytes / CHUNK_BYTES))
+    pages = table.heap_bytes // table.page_bytes
+    chunk_bytes = CHUNK_BYTES if table.tid_ranges else CHUNK_BYTES // BY_TID_SHARE
+    chunks = max(1, round(table.size_bytes / chunk_bytes))
     step = max(1, -(-pages // chunks))
     starts = list(range(0, pages, step)) or [0]
     return tuple(zip(starts, [*starts[1:], None], strict=True))
 
 
-def where_clause(pages: Range) -> str:
+def where_clause(table: Table, pages: Range) -> str:
     """Return the condition for a range of pages, empty for the whole table."""
     first, last = pages
+    if not first and last is None:
+        return ""
+    if not table.tid_ranges:
+        return f" WHERE ctid = ANY (ARRAY({_tids(table, pages)}))"
     conditions = [f"ctid >= '({first},0)'::pg_catalog.tid"] if first else []
     conditions += [f"ctid < '({last},0)'::pg_catalog.tid"] if last is not None else []
-    return " WHERE " + " AND ".join(conditions) if conditions else ""
+    return " WHERE " + " AND ".join(conditions)
+
+
+def _tids(table: Table, pages: Range) -> str:
+    """Return a query for the places of all rows that these pages can hold; the last page of an open range is that
+    which the table has when the query runs, and no row of the snapshot can be behind it.
+    """
+    first, last = pages
+    rows = (table.page_bytes - _PAGE_HEADER_BYTES) // _LEAST_ROW_BYTES
+    places = ",".join(f'"(?,{row})"' for row in range(1, rows + 1))
+    size = f"pg_catalog.pg_relation_size({quote_literal(table.label)}::pg_catalog.regclass)"
+    end = f"{size} / {table.page_bytes} - 1" if last is None else f"{last - 1}"
+    return (
+        f"SELECT pg_catalog.unnest(pg_catalog.replace('{{{places}}}', '?', page::pg_catalog.text)::pg_catalog.tid[])"
+        f" FROM pg_catalog.generate_series({first}::pg_catalog.int8, {end}) AS p(page)"
+    )
 
 
 def rows_of(table: Table, pages: Range = (0, None)) -> str:
     """Return the FROM clause for the table's rows in a range of pages; a table that has a condition is
     never cut.
     """
-    return f"FROM ONLY {table.label}{where_clause(pages) or ' ' + table.condition}".rstrip()
+    return f"FROM ONLY {table.label}{where_clause(table, pages) or ' ' + table.condition}".rstrip()
 
 
 def canonical_select(table: Table, pages: Range = (0, None)) -> str:

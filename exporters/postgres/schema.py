@@ -12,6 +12,7 @@ from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
+from exporters.postgres.errors import LOCKS_STEP
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 
@@ -131,6 +132,8 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
         raise SourceNotAllowedError(
             f"{program}: {said}", next_step="Use a role that may read the whole database."
         )
+    if "out of shared memory" in said:
+        raise SourceUnreachableError(f"{program}: {said}", next_step=LOCKS_STEP)
     if "lock timeout" in said:
         raise SourceUnreachableError(
             f"{program}: {said}",

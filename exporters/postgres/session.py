@@ -34,7 +34,6 @@ class Session:
     point: Mapping[str, Any]
     server: str
     version: int
-    page_bytes: int
     large_objects: int
     manners: Manners
     watch: WaitWatch | None = None
@@ -102,7 +101,7 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
     )
     row = holder.execute(
         f"SELECT pg_export_snapshot(), {current}::text, ({position})::text, current_database(),"
-        " pg_is_in_recovery(), current_setting('block_size')::int, getdatabaseencoding(),"
+        " pg_is_in_recovery(), getdatabaseencoding(),"
         " (SELECT count(*) FROM pg_largeobject_metadata), pg_postmaster_start_time()::text".encode()
     ).fetchone()
     assert row is not None
@@ -112,12 +111,12 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "lsn": row[2],
         "database": row[3],
         "standby": row[4],
-        "encoding": row[6],
+        "encoding": row[5],
         "server": server,
-        "server_started": row[8],
+        "server_started": row[7],
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return Session(address, holder, row[0], point, server, version, row[5], row[7], manners)
+    return Session(address, holder, row[0], point, server, version, row[6], manners)
 
 
 def begin_statement(snapshot: str) -> str:

@@ -73,7 +73,7 @@ class PostgresSource:
                     next_step="Use the owner, a superuser, or a member of pg_read_all_data.",
                 )
             former = Plan.load(workspace.read(PLAN))
-            plan = make_plan(exported, former, version=session.version, page_bytes=session.page_bytes)
+            plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
             view = PostgresSnapshot(session, tables, plan, workspace, workers)

@@ -12,7 +12,10 @@ digits after the point; NaN and infinities fail to parse and go to the side. ``t
 years beyond four digits, BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower
 case. These are parsed without being compared. ``float``  the shortest text that gives the same bits; two
 shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
-holds it exactly). ``interval`` and arrays of whole numbers are compared, too.
+holds it exactly). ``interval``, ``timetz`` and all kinds that are made of others are compared, too.
+
+Arrays, ranges, multiranges, composites and hstore become lists, structs and maps as far as their text is only that; a
+bound, element or field that its own type cannot hold makes the whole value one for the side column.
 """
 
 from __future__ import annotations
@@ -22,19 +25,24 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from exporters.relational import intervals, lists
+from exporters.relational import intervals, maps, ranges, zoned
+from exporters.relational.nesting import named
 from exporters.relational.types import MAX_DECIMAL_DIGITS, Kind
 
 
 @dataclass(frozen=True, slots=True)
 class SqlType:
     """A type after domains are resolved: its name, whether it is built in, and the type modifier (-1 for
-    none).
+    none). ``shape`` says what it is made of: ``list range multirange struct map`` or nothing; ``parts``: the types of
+    its elements, bounds or fields; ``fields``: their names.
     """
 
     name: str
     built_in: bool
     modifier: int
+    shape: str = ""
+    parts: tuple[SqlType, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 _TEXT = Kind("text", pa.string(), pa.string(), plain=False)
@@ -55,10 +63,11 @@ _SIMPLE: Mapping[str, Kind] = {
     "timestamptz": Kind("timestamptz", pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
     "time": Kind("time", pa.time64("us"), pa.time64("us")),
     "uuid": Kind("uuid", pa.string(), pa.uuid()),
+    "timetz": Kind("timetz", pa.string(), zoned.STORED, compared=True),
     "interval": Kind("interval", pa.string(), intervals.STORED, compared=True),
     **{
         f"_{name}": Kind(f"{name}list", pa.string(), pa.list_(element), compared=True, plain=False)
-        for name, element in lists.ELEMENTS.items()
+        for name, element in {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}.items()
     },
     "json": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
     "jsonb": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
@@ -75,7 +84,57 @@ def kind_of(sql_type: SqlType, *, utf8: bool = True) -> Kind:
         found = _SIMPLE.get(sql_type.name)
         if found is not None and (utf8 or found.name != "json"):
             return found
-    return _TEXT if utf8 else _BYTES_TEXT
+    if not utf8:
+        return _BYTES_TEXT
+    made = _made_of_others(sql_type, _MAX_DEPTH)
+    return _TEXT if made is None else Kind(made.kind, pa.string(), made.stored, compared=True, plain=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    """The kind of a value within another, and how it is stored."""
+
+    kind: str
+    stored: pa.DataType
+
+
+_MAX_DEPTH = 8
+_MAX_FIELDS = 64
+"""A composite with more fields is its text."""
+_TEXT_WITHIN = _Inner("text", pa.string())
+_WITHIN: Mapping[str, _Inner] = {
+    "float4": _Inner("single", pa.float32()),
+    "json": _TEXT_WITHIN,
+    "jsonb": _TEXT_WITHIN,
+}
+"""Where a value within another is not what a column would be: it has the text of its own type, in any select."""
+
+
+def _made_of_others(sql_type: SqlType, depth: int) -> _Inner | None:
+    """Return what arrays, ranges, composites and maps become; None where that is text."""
+    if not depth or len(sql_type.parts) > _MAX_FIELDS:
+        return None
+    if sql_type.shape == "map":
+        return _Inner("map", maps.STORED)
+    inner = [_within(part, depth - 1) for part in sql_type.parts]
+    if not inner:
+        return None
+    kind = named(sql_type.shape, *(one.kind for one in inner))
+    if sql_type.shape == "struct":
+        return _Inner(kind, pa.struct(list(zip(sql_type.fields, (one.stored for one in inner), strict=True))))
+    (only,) = inner
+    stored = only.stored if sql_type.shape == "list" else ranges.stored(only.stored)
+    return _Inner(kind, stored if sql_type.shape == "range" else pa.list_(stored))
+
+
+def _within(sql_type: SqlType, depth: int) -> _Inner:
+    found = _made_of_others(sql_type, depth)
+    if found is not None or not sql_type.built_in:
+        return found or _TEXT_WITHIN
+    if sql_type.name in _WITHIN:
+        return _WITHIN[sql_type.name]
+    kind = _numeric(sql_type.modifier) if sql_type.name == "numeric" else _SIMPLE.get(sql_type.name)
+    return _TEXT_WITHIN if kind is None else _Inner(kind.name, kind.stored)
 
 
 def _numeric(modifier: int) -> Kind | None:

@@ -15,7 +15,8 @@ from exporters.relational.layout import Layout, Typed
 from exporters.relational.octets import Octets
 from exporters.relational.parse import parse_block, parse_columns, parse_exactly
 from exporters.relational.parts import Part, PartWriter
-from exporters.relational.render import joined, lines_of
+from exporters.relational.render import lines_of
+from exporters.relational.words import joined
 from exporters.tally import Tally, tally_empty_rows, tally_texts
 
 Render = Callable[[pa.RecordBatch], Sequence[bytes]]

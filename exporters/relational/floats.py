@@ -1,7 +1,7 @@
 """The text of floating-point numbers, as PostgreSQL writes them with extra_float_digits >= 1.
 
 Digits are the shortest that give the same number back; an exponent is written where it is below -4 or at least 15
-(src/common/d2s.c), with two digits or more.
+(src/common/d2s.c), for single precision at least 6 (f2s.c), with two digits or more.
 """
 
 from __future__ import annotations
@@ -11,41 +11,57 @@ import math
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_DOUBLE_DIGITS, _SINGLE_DIGITS = 15, 6
 _FIXED_FROM = 1e-4
 _FIXED_BELOW = 1e10
 
 
 def float_text(values: pa.Array) -> pa.Array:
     """Return the text of float64 values. The few ranges in which Arrow writes otherwise are done one by one."""
+    return _text(values, _FIXED_BELOW, _DOUBLE_DIGITS)
+
+
+def single_text(values: pa.Array) -> pa.Array:
+    """Return the text of float32 values, as the server writes ``real`` itself."""
+    return _text(values, 10.0**_SINGLE_DIGITS, _SINGLE_DIGITS)
+
+
+def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
     text = pc.cast(values, pa.string())
-    size = pc.abs(values)
+    size = pc.abs(values).cast(pa.float64())
     odd = pc.or_(
-        pc.invert(pc.and_(pc.greater_equal(size, _FIXED_FROM), pc.less(size, _FIXED_BELOW))),
+        pc.invert(pc.and_(pc.greater_equal(size, _FIXED_FROM), pc.less(size, below))),
         pc.is_nan(values),
     )
     odd = pc.fill_null(pc.and_(odd, pc.not_equal(size, 0.0)), fill_value=False)
     if not pc.any(odd).as_py():
         return text
-    fixed = pa.array(list(map(server_text, values.filter(odd).to_pylist())), pa.string())
-    return pc.replace_with_mask(text, odd, fixed)
+    fixed = [_server_text(one, digits) for one in text.filter(odd).to_pylist()]
+    return pc.replace_with_mask(text, odd, pa.array(fixed, pa.string()))
 
 
 def server_text(value: float) -> str:
     """Return one number as the server writes it."""
+    return _server_text(repr(value), _DOUBLE_DIGITS)
+
+
+def _server_text(shortest: str, fixed_digits: int) -> str:
+    """Return a number as the server writes it; ``shortest`` has the shortest digits, in any form."""
+    value = float(shortest)
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    sign, digits, exponent = _shortest(value)
-    if -4 <= exponent < 15:
+    sign, digits, exponent = _taken_apart(shortest)
+    if -4 <= exponent < fixed_digits:
         return sign + _fixed(digits, exponent)
     mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
     return f"{sign}{mantissa}e{exponent:+03d}"
 
 
-def _shortest(value: float) -> tuple[str, str, int]:
+def _taken_apart(shortest: str) -> tuple[str, str, int]:
     """Return sign, significant digits and the exponent of the first digit."""
-    mantissa, _, exponent = f"{value!r}".partition("e")
+    mantissa, _, exponent = shortest.partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
     digits = (whole + fraction).lstrip("0")

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.relational.digest import split_lines, tally_block
-from exporters.relational.render import joined, lines_of, names_of
+from exporters.relational.render import lines_of, names_of
+from exporters.relational.words import joined
 from exporters.tally import Tally, tally_empty_rows
 
 _BATCH_ROWS = 8192

@@ -8,13 +8,15 @@ again, and keeps their text in a side column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from exporters.relational import hexadecimal, intervals, kinds, lists
+from exporters.relational import hexadecimal, intervals, kinds, lists, maps, ranges, records, zoned
 from exporters.relational.layout import Layout, Typed
+from exporters.relational.nesting import apart
 from exporters.relational.render import text_of
 from exporters.relational.types import Kind
 
@@ -161,11 +163,9 @@ def split(kind: str, stored: pa.DataType, text: pa.Array) -> tuple[pa.Array, pa.
     side = pc.if_else(differs, text, pa.scalar(None, text.type))
     if pa.types.is_floating(stored):
         return typed, side
-    return pc.if_else(differs, pa.scalar(None, stored), typed) if not _is_extension(typed) else typed, side
-
-
-def _is_extension(values: pa.Array) -> bool:
-    return isinstance(values, pa.ExtensionArray)
+    if pa.types.is_nested(stored) or isinstance(typed, pa.ExtensionArray):  # if_else takes not all of these
+        return _lenient(kind, stored, pc.if_else(differs, pa.scalar(None, text.type), text)), side
+    return pc.if_else(differs, pa.scalar(None, stored), typed), side
 
 
 def _lenient(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
@@ -200,7 +200,36 @@ def _one_by_one(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
 def convert(kind: str, stored: pa.DataType, text: pa.Array) -> pa.Array:
     """Return the typed values of text. Raises ``pa.ArrowInvalid`` if one of them is not of the type."""
     special = _CONVERT.get(kind)
-    return special(text) if special else text.cast(stored)
+    if special is not None:
+        return special(text)
+    shape, inner = apart(kind)
+    return _NESTED[shape](text, stored, inner) if inner else text.cast(stored)
+
+
+def _list(text: pa.Array, stored: pa.DataType, inner: Sequence[str]) -> pa.Array:
+    return lists.parse(text, partial(_lenient, inner[0], stored.value_type))
+
+
+def _range(text: pa.Array, stored: pa.DataType, inner: Sequence[str]) -> pa.Array:
+    return ranges.parse(text, stored, partial(_lenient, inner[0], stored[0].type))
+
+
+def _multirange(text: pa.Array, stored: pa.DataType, inner: Sequence[str]) -> pa.Array:
+    return ranges.parse_several(text, stored, partial(_lenient, inner[0], stored.value_type[0].type))
+
+
+def _struct(text: pa.Array, stored: pa.DataType, inner: Sequence[str]) -> pa.Array:
+    elements = [partial(_lenient, kind, field.type) for kind, field in zip(inner, stored, strict=True)]
+    return records.parse(text, stored, elements)
+
+
+_NESTED: Mapping[str, Callable[[pa.Array, pa.DataType, Sequence[str]], pa.Array]] = {
+    "list": _list,
+    "range": _range,
+    "multirange": _multirange,
+    "struct": _struct,
+}
+"""What a value within another cannot hold is NULL there; the whole is then compared with its text."""
 
 
 def _bool(text: pa.Array) -> pa.Array:
@@ -226,6 +255,7 @@ _CONVERT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "bytes": hexadecimal.parse_bytes,
     "uuid": hexadecimal.parse_uuid,
     "interval": intervals.parse,
-    **{f"{name}list": lists.parser(element) for name, element in lists.ELEMENTS.items()},
+    "timetz": zoned.parse,
+    "map": maps.parse,
     **kinds.CONVERT,
 }

@@ -7,12 +7,16 @@ column is stands in the metadata of its field, so a Parquet file can be rendered
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporters.relational import hexadecimal, intervals, kinds, lists
-from exporters.relational.floats import float_text
+from exporters.relational import hexadecimal, intervals, kinds, lists, maps, ranges, records, zoned
+from exporters.relational.floats import float_text, single_text
+from exporters.relational.nesting import apart
+from exporters.relational.words import Quotes
 
 KIND = b"moveout.kind"
 GENERATED = b"moveout.generated"
@@ -20,7 +24,9 @@ EXACT_OF = b"moveout.exact_of"
 PLAIN = b"moveout.plain"
 CHARACTERS = b"moveout.characters"
 
-_SPECIAL = (b'"', b",", b"\n", b"\r")
+_QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
+_QUOTES_ALONE = replace(_QUOTES, word=b"\\.")
+"""Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c), and if it is the only column."""
 
 
 def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
@@ -36,26 +42,17 @@ def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
     ]
     if not columns:
         return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
-    alone = len(columns) == 1
+    quotes = _QUOTES_ALONE if len(columns) == 1 else _QUOTES
     texts = []
     for i in columns:
         field = schema.field(i)
         side = sides.get(field.name.encode())
         text = exact_text(field, batch.column(i), None if side is None else batch.column(side))
         if side is not None or not _has(field, PLAIN):
-            text = _quoted(text, alone=alone)
+            text = quotes.around(text)
         texts.append(text)
     line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
     return pc.binary_join_element_wise(line, b"", b"\n")
-
-
-def joined(lines: pa.Array) -> bytes:
-    """Return the lines one after the other."""
-    _, starts, data = pa.concat_arrays([lines, pa.array([], lines.type)]).buffers()
-    if not len(lines) or data is None:
-        return b""
-    offsets = memoryview(starts).cast("i")
-    return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
 
 
 def exact_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
@@ -66,7 +63,11 @@ def exact_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.A
 
 def text_of(kind: str, values: pa.Array) -> pa.Array:
     """Return the text of typed values, as binary; what a side column says is not known here."""
-    return _TEXT[kind](values).cast(pa.binary())
+    whole = _TEXT.get(kind)
+    if whole is not None:
+        return whole(values).cast(pa.binary())
+    shape, inner = apart(kind)
+    return _NESTED[shape](values, [partial(text_of, one) for one in inner])
 
 
 def _is_side(field: pa.Field) -> bool:
@@ -75,25 +76,6 @@ def _is_side(field: pa.Field) -> bool:
 
 def _has(field: pa.Field, key: bytes) -> bool:
     return field.metadata is not None and key in field.metadata
-
-
-def _quoted(text: pa.Array, *, alone: bool) -> pa.Array:
-    """Put quotes where the server does (CopyAttributeOutCSV in src/backend/commands/copyto.c): around empty
-    text, text with a separator, quote or line end in it, and a backslash and point if that is the only
-    column.
-    """
-    text = pa.concat_arrays([text, pa.array([], text.type)])  # so that its buffer holds these values only
-    needs = pc.equal(pc.binary_length(text), 0)
-    data = text.buffers()[2]
-    raw = data.to_pybytes() if data is not None else b""
-    if any(special in raw for special in _SPECIAL):
-        needs = pc.or_(needs, pc.match_substring_regex(text, pattern='[",\n\r]'))
-    if alone:
-        needs = pc.or_(needs, pc.equal(text, b"\\."))
-    if not pc.any(needs).as_py():
-        return text
-    inner = pc.replace_substring(text, pattern=b'"', replacement=b'""') if b'"' in raw else text
-    return pc.if_else(needs, pc.binary_join_element_wise(b'"', inner, b'"', b""), text)
 
 
 def _bool(values: pa.Array) -> pa.Array:
@@ -148,9 +130,18 @@ _TEXT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "uuid": lambda values: hexadecimal.uuid_text(_storage(values)),
     "float8": float_text,
     "float4": lambda values: float_text(values.cast(pa.float64())),
+    "single": single_text,
     "interval": intervals.text_of,
-    **{f"{name}list": lists.text_of for name in lists.ELEMENTS},
+    "timetz": zoned.text_of,
+    "map": maps.text_of,
     **kinds.TEXT,
+}
+
+_NESTED: Mapping[str, Callable[[pa.Array, records.Elements], pa.Array]] = {
+    "list": lambda values, inner: lists.text_of(values, *inner),
+    "range": lambda values, inner: ranges.text_of(values, *inner),
+    "multirange": lambda values, inner: ranges.text_of_several(values, *inner),
+    "struct": records.text_of,
 }
 
 

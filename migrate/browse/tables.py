@@ -80,7 +80,7 @@ def _plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         if EXACT_OF in (field.metadata or {})
     }
     for batch in table.to_batches(max_chunksize=1000):
-        for row in batch.to_pylist():
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
             yield {
                 name: _plain(value if row.get(sides.get(name, "")) is None else row[sides[name]])
                 for name, value in row.items()

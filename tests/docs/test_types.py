@@ -12,9 +12,11 @@ from exporters.sqlite.typed import arrow_type
 FORMAT = (Path(__file__).parents[2] / "docs/FORMAT.md").read_text(encoding="utf-8")
 POSTGRES = {
     "boolean": "bool", "smallint": "int2", "integer": "int4", "bigint": "int8", "real": "float4",
-    "double precision": "float8", "smallint[]": "_int2", "integer[]": "_int4", "bigint[]": "_int8",
+    "double precision": "float8",
 }  # fmt: skip
 """The names that pg_type has for them."""
+OVER = {"int4": "int4", "tstz": "timestamptz"}
+"""What the ranges that are named are ranges of."""
 
 
 def rows(heading, following):
@@ -42,9 +44,20 @@ def test_postgres(types, names, shown):
         modifier = -1 if "without" in types else ((12 << 16) | 2) + 4
         found = [arrow_of(postgres.kind_of(postgres.SqlType("numeric", built_in=True, modifier=modifier)))]
     else:
-        sql = [postgres.SqlType(POSTGRES.get(name, name), built_in=True, modifier=-1) for name in names]
-        found = [arrow_of(postgres.kind_of(one)) for one in sql]
+        found = [arrow_of(postgres.kind_of(pg_type(name))) for name in names]
     assert set(found) == set(shown) or not found
+
+
+def pg_type(name):
+    if name == "hstore":
+        return postgres.SqlType(name, built_in=False, modifier=-1, shape="map")
+    if name.endswith("[]"):
+        inner = pg_type(name.removesuffix("[]"))
+        return postgres.SqlType(f"_{inner.name}", True, -1, "list", (inner,))
+    if name.endswith("range"):
+        shape = "multirange" if "multi" in name else "range"
+        return postgres.SqlType(name, True, -1, shape, (pg_type(OVER[name.removesuffix(shape)]),))
+    return postgres.SqlType(POSTGRES.get(name, name), built_in=True, modifier=-1)
 
 
 def my_type(name, *, full="", precision=0):

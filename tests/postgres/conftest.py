@@ -1,19 +1,18 @@
 """What the tests of the PostgreSQL exporter and restore share."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from migrate.bundle.reader import BundleReader
-from tests.postgres.databases import export_database, read_bundle, run_sql
+from tests.postgres.databases import export_database, read_bundle, run_sql, script
 
 
 @pytest.fixture(scope="session")
 def torture(postgres) -> str:
     """A database with every type, extreme values and odd definitions."""
     url = postgres.database()
-    run_sql(url, (Path(__file__).parent / "torture.sql").read_text())
+    run_sql(url, script("torture.sql"))
     return url
 
 
@@ -30,9 +29,9 @@ def torture_bundle(torture, tmp_path_factory) -> BundleReader:
 def exported(postgres, tmp_path) -> Callable[[str], tuple[str, BundleReader]]:
     """Make a database by a script and export it."""
 
-    def make(script: str) -> tuple[str, BundleReader]:
+    def make(statements: str) -> tuple[str, BundleReader]:
         url = postgres.database()
-        run_sql(url, script)
+        run_sql(url, statements)
         place = tmp_path / "bundle"
         assert export_database(url, place).complete
         return url, read_bundle(place)

@@ -56,3 +56,28 @@ def dump_bytes(url: str, *options: str) -> bytes:
     environment = dict(os.environ) | parse_url(url).environment(None)
     arguments = [tools.pg_dump, "--restrict-key=key", *options]
     return subprocess.run(arguments, env=environment, check=True, capture_output=True).stdout
+
+
+def script(name: str) -> str:
+    """One of the scripts beside the tests."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def run_each(url: str, statements: str) -> None:
+    """Run a script's statements each by itself: values of an enum cannot be used in the transaction that adds them."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        pending = ""
+        for line in statements.splitlines(keepends=True):
+            pending += line
+            if (
+                line.rstrip().endswith(";")
+                and pending.count("$$") % 2 == 0
+                and pending.count("$body$") % 2 == 0
+            ):
+                for statement in _split(pending):
+                    connection.execute(statement.encode())
+                pending = ""
+
+
+def _split(text: str) -> list[str]:
+    return text.split("; ") if "; ALTER TYPE size ADD" in text else [text]

@@ -1,41 +1,29 @@
 """Every kind of object and type, against pg_dump's own words and the rows' digests."""
 
-from pathlib import Path
-
 import psycopg
 import pytest
 
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.postgres.live import live_tables
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import check_parquet, compare_database
-from tests.postgres.databases import dump, dump_bytes, export_database, fetch, read_bundle, run_sql
-
-
-def run_each(url: str, script: str) -> None:
-    """Run a script's statements each by itself: values of an enum cannot be used in the transaction that adds them."""
-    with psycopg.connect(url, autocommit=True) as connection:
-        pending = ""
-        for line in script.splitlines(keepends=True):
-            pending += line
-            if (
-                line.rstrip().endswith(";")
-                and pending.count("$$") % 2 == 0
-                and pending.count("$body$") % 2 == 0
-            ):
-                for statement in _split(pending):
-                    connection.execute(statement.encode())
-                pending = ""
-
-
-def _split(text: str) -> list[str]:
-    return text.split("; ") if "; ALTER TYPE size ADD" in text else [text]
+from tests.postgres.databases import (
+    dump,
+    dump_bytes,
+    export_database,
+    fetch,
+    read_bundle,
+    run_each,
+    run_sql,
+    script,
+)
 
 
 @pytest.fixture(scope="module")
 def objects(postgres) -> str:
     url = postgres.database()
-    run_each(url, (Path(__file__).parent / "objects.sql").read_text())
+    run_each(url, script("objects.sql"))
     return url
 
 
@@ -112,3 +100,68 @@ def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_po
     assert fetch(target, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
     assert fetch(target, "SELECT last_value FROM conf_seq") == [(2,)]
     assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+
+
+OF_EXTENSIONS = {
+    "citext": ("citext", "AbC"),
+    "cube": ("cube", "(1.5, 2),(3, 4)"),
+    "hstore": ("hstore", "a=>1, b=>NULL"),
+    "isn": ("isbn", "978-0-393-04002-9"),
+    "ltree": ("ltree", "Top.Science.Astronomy"),
+    "seg": ("seg", "1.50 .. ~2.0"),
+}
+"""Types that no part of the program knows, but for one; each a value."""
+
+
+def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
+    query = "SELECT name FROM pg_available_extensions"
+    available = set.intersection(
+        *({name for (name,) in fetch(s.url, query)} for s in (postgres, other_postgres))
+    )
+    known = {name: value for name, value in OF_EXTENSIONS.items() if name in available}
+    if not known:
+        pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
+    url, target = postgres.database(), other_postgres.database()
+    for name, (type_, value) in known.items():
+        run_sql(
+            url,
+            f"CREATE EXTENSION {name}; CREATE TABLE of_{name} (v {type_}, vs {type_}[], k {type_} DEFAULT '{value}');"
+            f"INSERT INTO of_{name} VALUES ('{value}', ARRAY['{value}', NULL]::{type_}[], NULL);"
+            f"INSERT INTO of_{name} VALUES (NULL, '{{}}')",
+        )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert check_parquet(reader, reader.catalog()) == []
+    assert restore_database(reader, "app", target, workers=2, progress=Silent()).findings == ()
+    assert dump(target) == dump(url)
+
+
+NAMES = [
+    "a.b", 'a"b', "a'b", "new\nline", "tab\tand \\ back", "\r", "ä" * 31 + "x", "a" * 63, "select", "Select", "SELECT",
+    " ", "-- x", "/* x", ";", "%s", "{0}", "$1", "$$", "\u202e", "\U0001f600",
+]  # fmt: skip
+WITH_NAMES = """
+CREATE SCHEMA {name};
+CREATE TABLE {name}.{name} ({name} serial PRIMARY KEY, t text);
+CREATE TABLE {name} ({name} int CONSTRAINT {name} REFERENCES {name}.{name}, {other} text);
+CREATE INDEX {index} ON {name} ({name});
+COMMENT ON TABLE {name} IS {text};
+INSERT INTO {name}.{name} (t) VALUES ({text});
+INSERT INTO {name} VALUES (1, {text});
+"""
+
+
+def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
+    url, target = postgres.database(), other_postgres.database()
+    for name in NAMES:
+        words = {"name": name, "other": "_" + name[:20], "index": "i" + name[:20]}
+        quoted = {key: quote_name(word) for key, word in words.items()}
+        run_sql(url, WITH_NAMES.format(**quoted, text=quote_literal(name)))
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert {row.name for row in reader.catalog()} == set(NAMES)
+    assert check_parquet(reader, reader.catalog()) == []
+    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert dump(target) == dump(url)
+    assert compare_database(reader, "app", target, workers=2, progress=Silent()) == []

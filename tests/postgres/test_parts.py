@@ -11,13 +11,14 @@ from exporters.postgres.catalog import Column, Table
 from exporters.postgres.changes import nothing_happened, query
 from exporters.postgres.connect import parse_url
 from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.plan import cut, make_plan
+from exporters.postgres.plan import BY_TID_SHARE, cut, make_plan
 from exporters.postgres.types import SqlType, kind_of
 from exporters.relational.digest import split_lines, tally_block
 from exporters.relational.layout import Layout
 from exporters.relational.parse import parse_block
 from exporters.relational.plan import Plan
-from exporters.relational.render import joined, lines_of
+from exporters.relational.render import lines_of
+from exporters.relational.words import joined
 from exporters.tally import MODULUS, Tally
 from migrate.restore.postgres.schema import create_role
 from migrate.restore.postgres.script import plain_sql
@@ -28,7 +29,9 @@ def column(name: str, sql_type: str, *, generated: bool = False) -> Column:
     return Column(name, sql_type, kind, not_null=False, generated=generated, identity="", collation="")
 
 
-def table(name: str, *, pages: int = 0, heap: bool = True, filenode: int = 1) -> Table:
+def table(
+    name: str, *, pages: int = 0, heap: bool = True, filenode: int = 1, tid_ranges: bool = True
+) -> Table:
     return Table(
         oid=1,
         schema="public",
@@ -44,6 +47,7 @@ def table(name: str, *, pages: int = 0, heap: bool = True, filenode: int = 1) ->
         tablespace="",
         moved=False,
         columns=(column("a", "int4"),),
+        tid_ranges=tid_ranges,
     )
 
 
@@ -102,22 +106,22 @@ def test_a_lone_text_column_tells_null_from_empty_and_from_the_end_marker():
 
 
 def test_ranges_cover_a_table_once_and_the_last_is_open():
-    ranges = cut(table("t", pages=50_000), version=150000, page_bytes=8192)
+    ranges = cut(table("t", pages=50_000))
     assert len(ranges) == 4
+    assert len(cut(table("t", pages=50_000, tid_ranges=False))) == 4 * BY_TID_SHARE
     assert ranges[0][0] == 0
     assert ranges[-1][1] is None
     assert all(before[1] == after[0] for before, after in pairwise(ranges))
 
 
-@pytest.mark.parametrize(("version", "heap"), [(130000, True), (150000, False)])
-def test_a_table_that_cannot_be_cut_is_one_chunk(version, heap):
-    assert cut(table("t", pages=40_000, heap=heap), version=version, page_bytes=8192) == ((0, None),)
+def test_a_table_that_cannot_be_cut_is_one_chunk():
+    assert cut(table("t", pages=40_000, heap=False)) == ((0, None),)
 
 
 def test_a_plan_is_kept_where_tables_are_the_same_and_numbers_stay():
-    first = make_plan([table("a"), table("b", pages=40_000)], None, version=150000, page_bytes=8192)
+    first = make_plan([table("a"), table("b", pages=40_000)], None)
     grown = [table("0"), table("a", filenode=2), table("b", pages=80_000)]
-    second = make_plan(grown, Plan.load(first.dump()), version=150000, page_bytes=8192)
+    second = make_plan(grown, Plan.load(first.dump()))
     assert {t.name: t.number for t in second.tables} == {"a": 1, "b": 2, "0": 3}
     assert second.tables[1] == first.tables[1]
     assert second.tables[0] != first.tables[0]

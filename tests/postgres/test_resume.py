@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters.postgres import plan
+from exporters.postgres import catalog, plan
+from exporters.postgres.connect import parse_url
 from exporters.postgres.live import live_tables
+from exporters.postgres.session import hold
 from exporters.postgres.snapshot import PostgresSnapshot
 from migrate.progress import Silent
 from migrate.restore.postgres import rows as sql_rows
@@ -163,6 +165,39 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
     reader = read_bundle(place)
     assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
     assert len(reader.scope()[0].account.points) == 2
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE big SET touched = 1 WHERE id = 1", "INSERT INTO big VALUES (0, 'new', 0)"]
+)
+def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
+    big, tmp_path, small_chunks, redone, change, monkeypatch
+):
+    """PostgreSQL before 14: this server reads them the same way."""
+    monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
+    place = tmp_path / "bundle"
+    done = broken_export(big, place, after=8)
+    redone.clear()
+    run_sql(big, change)
+    outcome = export_database(big, place)
+    assert outcome.complete, outcome.sources
+    assert len(done & redone.keys()) <= 1
+    reader = read_bundle(place)
+    (row,) = (row for row in reader.catalog() if row.name == "big")
+    assert len(row.details["chunks"]) > 20
+    monkeypatch.undo()
+    assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
+
+
+def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, monkeypatch):
+    monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
+    with hold(parse_url(big)) as (session, tables):
+        (table,) = (table for table in tables if table.name == "big")
+        for pages in ((0, 5), (5, None)):
+            said = session.holder.execute(
+                f"EXPLAIN {plan.canonical_select(table, pages)}".encode()
+            ).fetchall()
+            assert "Tid Scan" in said[0][0]
 
 
 def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(big, tmp_path, small_chunks):

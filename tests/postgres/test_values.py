@@ -1,25 +1,21 @@
 """Values against the server itself, not against what we believe of it."""
 
-import io
-import json
 import math
 import struct
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporters.postgres.catalog import read_columns
 from exporters.postgres.connect import connect, parse_url
 from exporters.postgres.types import SqlType, kind_of
 from exporters.relational.floats import server_text
-from exporters.relational.layout import Layout
-from exporters.relational.parse import parse_block, split
-from exporters.relational.render import joined, lines_of, text_of
+from exporters.relational.parse import split
+from exporters.relational.render import text_of
+from tests.postgres.values import STRATEGIES, assert_comes_back, scratch_table
 
 FLOATS = st.lists(st.floats(width=64, allow_subnormal=True), min_size=1, max_size=200)
 quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -122,95 +118,16 @@ def test_a_type_becomes_what_can_hold_it(name, modifier, stored):
     assert kind(name, modifier).stored == stored
 
 
-def plain(strategy: st.SearchStrategy) -> st.SearchStrategy[str]:
-    return strategy.map(str)
-
-
-def text(**options) -> st.SearchStrategy[str]:
-    """Any text that a server takes: no NUL, no surrogates."""
-    return st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), **options)
-
-
-MOMENTS = st.datetimes().map(lambda moment: moment.isoformat(" "))
-FAR = st.sampled_from(
-    ["infinity", "-infinity", "4713-01-01 BC", "0044-03-15 BC", "12345-06-07", "9999-12-31"]
-)
-ELEMENTS = st.one_of(st.none(), st.integers(-(2**31), 2**31 - 1))
-
-
-def array(values: list[str]) -> str:
-    return "{" + ",".join(values) + "}"
-
-
-def quoted_element(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), text(max_size=5)),
-    lambda inner: st.lists(inner, max_size=3),
-)
-
-STRATEGIES: dict[str, st.SearchStrategy[str]] = {
-    "bool": st.sampled_from("tf"),
-    "int2": plain(st.integers(-(2**15), 2**15 - 1)),
-    "int4": plain(st.integers(-(2**31), 2**31 - 1)),
-    "int8": plain(st.integers(-(2**63), 2**63 - 1)),
-    "oid": plain(st.integers(0, 2**32 - 1)),
-    "numeric(15,2)": st.one_of(st.just("NaN"), plain(st.decimals(-(10**12), 10**12, places=2))),
-    "numeric": st.one_of(st.sampled_from(["NaN", "1e300", "-1e-200"]), plain(st.decimals(-(10**40), 10**40))),
-    "float4": plain(st.floats(width=32)),
-    "float8": plain(st.floats()),
-    "text": text(max_size=30),
-    "varchar(5)": text(max_size=5),
-    "char(4)": text(max_size=4),
-    "bytea": st.binary(max_size=20).map(lambda data: "\\x" + data.hex()),
-    "date": st.one_of(FAR, plain(st.dates())),
-    "time": st.one_of(st.just("24:00:00"), plain(st.times())),
-    "timetz": st.builds("{}{:+d}".format, st.times(), st.integers(-15, 15)),
-    "timestamp": st.one_of(FAR, MOMENTS),
-    "timestamptz": st.one_of(FAR, MOMENTS.map("{}+00".format)),
-    "interval": st.builds("{} mons {} days {} us".format, *[st.integers(-(10**6), 10**6)] * 3),
-    "uuid": plain(st.uuids()),
-    "jsonb": JSON.map(json.dumps),
-    "int4[]": st.lists(ELEMENTS.map(lambda value: "NULL" if value is None else str(value)), max_size=4).map(
-        array
-    ),
-    "text[]": st.lists(text(max_size=4).map(quoted_element), max_size=3).map(array),
-    "int4range": st.builds("[{},{})".format, st.integers(-9, 0), st.integers(0, 9)),
-    "inet": st.ip_addresses().map(str),
-    "bit varying": st.text("01", max_size=9),
-    "money": plain(st.decimals(-(10**9), 10**9, places=2)),
-}
-
-
 ROWS = st.tuples(*(st.one_of(st.none(), strategy) for strategy in STRATEGIES.values()))
 
 
 @pytest.fixture(scope="module")
 def scratch(server):
-    columns = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
-    server.execute(f"CREATE TEMPORARY TABLE scratch ({columns})".encode())
-    oid = server.execute("SELECT 'pg_temp.scratch'::regclass::oid::int8").fetchone()[0]
-    return Layout.of(read_columns(server, [oid])[oid])
+    return scratch_table(server, "scratch", list(STRATEGIES))
 
 
 @settings(quick, max_examples=25)
 @given(st.lists(ROWS, min_size=1, max_size=20))
 def test_every_row_comes_out_of_parquet_as_the_servers_line(server, scratch, rows):
     """All types beside each other, NULLs among them, by way of a Parquet file."""
-    values = ", ".join(f"%s::text::{sql_type}" for sql_type in STRATEGIES)
-    with server.transaction(force_rollback=True):
-        with server.cursor() as cursor:
-            cursor.executemany(f"INSERT INTO pg_temp.scratch VALUES ({values})", rows)
-        expressions = ", ".join(column.kind.expression(f'"{column.name}"') for column in scratch.columns)
-        statement = f"COPY (SELECT {expressions} FROM pg_temp.scratch) TO STDOUT (FORMAT csv)"
-        with server.cursor() as cursor, cursor.copy(statement) as copy:
-            block = b"".join(bytes(piece) for piece in copy)
-    typed = parse_block(block, scratch)
-    sides = frozenset(typed.sides)
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_batches([scratch.batch(typed, sides)]), file)
-    batches = pq.read_table(file).to_batches()
-    assert b"".join(joined(lines_of(batch)) for batch in batches) == block
+    assert_comes_back(server, "scratch", scratch, list(STRATEGIES), rows)

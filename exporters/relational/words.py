@@ -1,0 +1,161 @@
+r"""Words within the text of a value: elements of arrays, bounds of ranges, fields of composites, entries of maps.
+
+Whole columns at a time. Text that PostgreSQL sends is UTF-8, in which the bytes F8 to FF never occur, so they can stand
+for what must not be confused with the text's own characters: an escaped quote, say, while the bare ones are looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SPACE = b" \t\n\v\f\r"
+
+_ROW, ITEM, _MARK, _BACKSLASH, _QUOTE = b"\xff", b"\xfe", b"\xfd", b"\xfc", b"\xfb"
+"""The end of a row, what separates words, the quotes around a word, and both escaped characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quotes:
+    """When a word is quoted: where it is empty, has one of the bytes ``special`` or is ``word`` in any case. ``quote``
+    and ``backslash``: how these are written inside of quotes.
+    """
+
+    special: bytes
+    quote: bytes
+    backslash: bytes = b"\\\\"
+    word: bytes = b""
+
+    def around(self, texts: pa.Array) -> pa.Array:
+        """Return binary texts with quotes where they belong; NULL for NULL."""
+        texts, raw = _with_buffer(texts)
+        needs = pc.equal(pc.binary_length(texts), 0)
+        if any(self.special[i : i + 1] in raw for i in range(len(self.special))):
+            needs = pc.or_(needs, pc.match_substring_regex(texts, pattern=_one_of(self.special)))
+        if self.word and self.word in raw.upper():
+            word = re.escape(self.word.decode())
+            needs = pc.or_(needs, pc.match_substring_regex(texts, pattern=f"(?i)^{word}$"))
+        if not pc.any(needs, min_count=0).as_py():
+            return texts
+        return pc.if_else(needs, self._wrapped(texts, raw), texts)
+
+    def around_all(self, texts: pa.Array) -> pa.Array:
+        """Return binary texts all with quotes; NULL for NULL."""
+        return self._wrapped(*_with_buffer(texts))
+
+    def _wrapped(self, texts: pa.Array, raw: bytes) -> pa.Array:
+        if self.backslash != b"\\" and b"\\" in raw:
+            texts = pc.replace_substring(texts, pattern=b"\\", replacement=self.backslash)
+        if b'"' in raw:
+            texts = pc.replace_substring(texts, pattern=b'"', replacement=self.quote)
+        return pc.binary_join_element_wise(b'"', texts, b'"', b"")
+
+
+def _with_buffer(texts: pa.Array) -> tuple[pa.Array, bytes]:
+    """Return the texts, and all their bytes and no others."""
+    texts = pa.concat_arrays([texts, pa.array([], texts.type)])
+    data = texts.buffers()[2]
+    return texts, data.to_pybytes() if data is not None else b""
+
+
+def _one_of(characters: bytes) -> str:
+    return "[" + "".join(f"\\x{byte:02x}" for byte in characters) + "]"
+
+
+def joined(lines: pa.Array) -> bytes:
+    """Return binary values one after the other."""
+    _, starts, data = pa.concat_arrays([lines, pa.array([], lines.type)]).buffers()
+    if not len(lines) or data is None:
+        return b""
+    offsets = memoryview(starts).cast("i")
+    return bytes(memoryview(data)[offsets[0] : offsets[len(lines)]])
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of every row, one after the other, as binary; ``lengths`` how many each row has. ``quoted``: whether
+    some have quotes around them, as ``bare`` knows them; ``escaped``: whether there were backslashes.
+    """
+
+    lengths: pa.Array
+    words: pa.Array
+    quoted: bool
+    escaped: bool
+
+    def bare(self, null: bytes | None = None) -> pa.Array:
+        """Return the words as text without quotes and escapes; NULL for those that are ``null`` without quotes."""
+        words = self.words
+        if null is not None:
+            words = pc.if_else(pc.equal(words, null), pa.scalar(None, words.type), words)
+        if self.quoted:
+            words = pc.replace_substring(words, pattern=_MARK, replacement=b"")
+        if self.escaped:
+            words = pc.replace_substring(words, pattern=_BACKSLASH, replacement=b"\\")
+            words = pc.replace_substring(words, pattern=_QUOTE, replacement=b'"')
+        return words.cast(pa.string())
+
+
+def cut(
+    text: pa.Array,
+    separated: Callable[[bytes], bytes],
+    *,
+    opening: bytes = b"",
+    closing: bytes = b"",
+    whole: bool = False,
+) -> Words:
+    """Cut every row into its words. ``separated`` puts ``ITEM`` between words in what stands outside of quotes. Every
+    row begins with ``opening`` and ends with ``closing``; NULL is not allowed. ``whole``: quotes are within words, and
+    stay as they are.
+    """
+    if not len(text):
+        return Words(pa.array([], pa.int32()), pa.array([], pa.binary()), quoted=False, escaped=False)
+    data = joined(pc.binary_join_element_wise(text.cast(pa.binary()), b"", _ROW))
+    data = data[len(opening) : len(data) - len(closing + _ROW)].replace(closing + _ROW + opening, _ROW)
+    escaped = not whole and b"\\" in data
+    if escaped:
+        data = data.replace(b"\\\\", _BACKSLASH).replace(b'\\"', _QUOTE)
+    quoted = b'"' in data
+    data = _outside_quotes(data, separated, mark=b'"' if whole else _MARK) if quoted else separated(data)
+    rows = pc.split_pattern(pa.array([data], pa.binary()), pattern=_ROW).flatten()
+    lists = pc.split_pattern(rows, pattern=ITEM)
+    lengths = pc.list_value_length(lists)
+    empty = pc.equal(rows, b"")  # a row without words; an empty word has quotes
+    if pc.any(empty).as_py():
+        lengths = pc.if_else(empty, pa.scalar(0, lengths.type), lengths)
+        lists = lists.filter(pc.invert(empty))
+    return Words(lengths, lists.flatten(), quoted and not whole, escaped)
+
+
+def _outside_quotes(data: bytes, change: Callable[[bytes], bytes], *, mark: bytes) -> bytes:
+    """Change what stands outside of quotes, where each quote inside is escaped or doubled; ``mark`` replaces them."""
+    pieces = data.split(b'"')
+    pieces[0::2] = change(b'"'.join(pieces[0::2])).split(b'"')
+    return mark.join(pieces)
+
+
+def undoubled(words: pa.Array) -> pa.Array:
+    """Return words whose quotes and backslashes are doubled inside of quotes as they are; nothing is NULL."""
+    words = pc.if_else(pc.equal(words, ""), pa.scalar(None, words.type), words)
+    quoted = pc.starts_with(words, '"')
+    if not pc.any(quoted, min_count=0).as_py():
+        return words
+    inner = pc.utf8_slice_codeunits(words, 1, -1)
+    inner = pc.replace_substring(inner, pattern='""', replacement='"')
+    inner = pc.replace_substring(inner, pattern="\\\\", replacement="\\")
+    return pc.if_else(quoted, inner, words)
+
+
+def lists_of(lengths: pa.Array, values: pa.Array) -> pa.Array:
+    """Return lists of these lengths, NULL where the length is."""
+    offsets = offsets_of(lengths)
+    return pa.ListArray.from_arrays(offsets, values, mask=pc.is_null(lengths) if lengths.null_count else None)
+
+
+def offsets_of(lengths: pa.Array) -> pa.Array:
+    """Return where lists of these lengths begin, and the end of the last."""
+    ends = pc.cumulative_sum(pc.fill_null(lengths, 0).cast(pa.int32()))
+    return pa.concat_arrays([pa.array([0], pa.int32()), ends])
