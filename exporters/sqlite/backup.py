@@ -9,29 +9,31 @@ committing, so pages are copied in short steps; SQLite begins anew where somebod
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import os
-import shutil
 import sqlite3
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUsageError
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
 from exporters.sqlite.address import Address
-from exporters.sqlite.errors import translate
+from exporters.sqlite.errors import needs_recovery, translate
+from exporters.sqlite.recover import recovered
+from exporters.sqlite.scratch import check_room, mark_of, scratch_directory
 
 LOCK_SECONDS = 60.0
 STEP_PAGES = 2000
 STEP_SLEEP_SECONDS = 0.002
 MOST_RESTARTS = 3
-_PREFIX = "moveout-sqlite-"
 _HEADER_BYTES = 100
 _WAL_VERSION = 2
 
@@ -91,24 +93,41 @@ def connected(address: Address, *, seconds: float | None = None) -> Iterator[sql
     """
     header = check_file(address)
     quiet = header.wal and not address.beside("-wal").exists()
-    before = _mark(address)
+    before = mark_of(address)
+    wait = LOCK_SECONDS if seconds is None else seconds
     try:
-        connection = open_file(
-            address.path, immutable=quiet, seconds=LOCK_SECONDS if seconds is None else seconds
-        )
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        with _opened(address, quiet=quiet, seconds=wait) as connection:
             yield connection
-        finally:
-            connection.close()
     except sqlite3.Error as exc:
         raise translate(exc, str(address.path)) from exc
-    if quiet and (address.beside("-wal").exists() or _mark(address) != before):
-        raise _OpenedMeanwhileError
+    if quiet and (address.beside("-wal").exists() or mark_of(address) != before):
+        raise OpenedMeanwhileError(
+            f"{address.path} was opened by another program while it was read",
+            next_step="Give the same command again.",
+        )
 
 
-class _OpenedMeanwhileError(Exception):
+class OpenedMeanwhileError(SourceUnreachableError):
     """Somebody opened the file while it was read as if nobody could."""
+
+
+@contextmanager
+def _opened(address: Address, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
+    """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
+    connection = open_file(address.path, immutable=quiet, seconds=seconds)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as exc:
+        connection.close()
+        if not needs_recovery(exc):
+            raise
+        with recovered(address, exc) as connection:
+            yield connection
+        return
+    try:
+        yield connection
+    finally:
+        connection.close()
 
 
 def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> sqlite3.Connection:
@@ -132,11 +151,10 @@ def copies(addresses: Mapping[str, Address]) -> Iterator[dict[str, Copy]]:
     """Copy several databases, one after the other, to one temporary directory. Raises ``SourceError``."""
     for address in addresses.values():
         check_file(address)
-    _sweep()
-    with _directory() as directory:
+    with scratch_directory() as directory:
         made = {}
         for number, (name, address) in enumerate(addresses.items()):
-            _check_room(address, directory)
+            check_room(address, directory)
             made[name] = _copied_to(directory / f"copy-{number}.db", address)
         yield made
 
@@ -147,7 +165,7 @@ def _copied_to(target: Path, address: Address) -> Copy:
             with connected(address) as connection:
                 _copy(connection, target, gently=not check_file(address).wal)
             return Copy(target, _content_hash(target), target.stat().st_size)
-        except _OpenedMeanwhileError:
+        except OpenedMeanwhileError:
             target.unlink()
     raise SourceError(f"{address.path} is opened and closed too fast to be copied")
 
@@ -198,25 +216,6 @@ class _Watch:
         self._left = remaining
 
 
-def _mark(address: Address) -> tuple[int, int]:
-    try:
-        found = address.path.stat()
-    except OSError:
-        return (0, 0)
-    return (found.st_size, found.st_mtime_ns)
-
-
-def _check_room(address: Address, directory: Path) -> None:
-    wal = address.beside("-wal")
-    needed = address.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
-    free = shutil.disk_usage(directory).free
-    if free < needed:
-        raise SourceError(
-            f"{address.path}: a copy needs {needed:,} bytes, {directory.parent} has {free:,}",
-            next_step="Set TMPDIR to a directory with as much room as the file has.",
-        )
-
-
 def _content_hash(path: Path) -> str:
     """Hash all but the change counter, the schema cookie and the version-valid-for number."""
     digest = hashlib.sha256()
@@ -226,27 +225,3 @@ def _content_hash(path: Path) -> str:
         while piece := file.read(2**20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    """Make a directory that is locked as long as this process lives."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
-        lock = os.open(Path(name) / "lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield Path(name)
-        finally:
-            os.close(lock)
-
-
-def _sweep() -> None:
-    """Remove the copies of runs that were killed: nobody holds their locks."""
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            lock = os.open(directory / "lock", os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(directory)
-            finally:
-                os.close(lock)

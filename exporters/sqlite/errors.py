@@ -21,6 +21,11 @@ def code_of(error: BaseException) -> str:
     return str(getattr(error, "sqlite_errorname", None) or "")
 
 
+def needs_recovery(error: BaseException) -> bool:
+    """Tell whether the file cannot be read before it is written to."""
+    return code_of(error).startswith(_NEEDS_RECOVERY)
+
+
 def translate(error: sqlite3.Error, where: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was read."""
     code = code_of(error)
@@ -47,7 +52,7 @@ def translate(error: sqlite3.Error, where: str) -> SourceError:
         )
     if code.startswith(_REFUSED):
         return SourceNotAllowedError(f"{where}: {error}", next_step="Use an account that may read the file.")
-    if code.startswith(_NEEDS_RECOVERY):
+    if needs_recovery(error):
         return SourceError(
             f"{where} cannot be read without writing to it: {error}",
             next_step="A program ended in the middle of a write. Copy the file together with its -journal or -wal to"

@@ -1,0 +1,63 @@
+"""Temporary directories for copies of databases, which do not outlive us for long."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from exporters.errors import SourceError
+from exporters.sqlite.address import Address
+
+_PREFIX = "moveout-sqlite-"
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Make a directory that is locked as long as this process lives; those of killed ones are removed before."""
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        lock = os.open(Path(name) / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield Path(name)
+        finally:
+            os.close(lock)
+
+
+def _sweep() -> None:
+    """Remove the copies of runs that were killed: nobody holds their locks."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(directory / "lock", os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(directory)
+            finally:
+                os.close(lock)
+
+
+def check_room(address: Address, directory: Path) -> None:
+    """Raise ``SourceError`` unless the directory has room for a copy."""
+    wal = address.beside("-wal")
+    needed = address.path.stat().st_size + (wal.stat().st_size if wal.exists() else 0)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise SourceError(
+            f"{address.path}: a copy needs {needed:,} bytes, {directory.parent} has {free:,}",
+            next_step="Set TMPDIR to a directory with as much room as the file has.",
+        )
+
+
+def mark_of(address: Address) -> tuple[int, int]:
+    """Return what changes when somebody writes to the file: size and time."""
+    try:
+        found = address.path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_size, found.st_mtime_ns)
