@@ -71,8 +71,8 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
         elif not table.transactional:
             reason = f"{table.engine} has no snapshots: its rows are those of the moment of reading"
             losses.append(Loss(table.label, "consistency", reason))
-        if table.versioned:
-            reason = "a system-versioned table: only its current rows are exported"
+        if table.versioned and not table.history:
+            reason = "versioned by transaction numbers, which no other server has: only its current rows are exported"
             losses.append(Loss(table.label, "history", reason))
         losses += [
             Loss(f"{table.label}.{name}", "values", "the server sets it by itself, anew in the target")
@@ -84,4 +84,5 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
 def _exported(number: int, table: Table, counted: Counted) -> Exported:
     columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
     details = {"columns": columns, "engine": table.engine}
+    details |= {"history": list(table.history)} if table.history else {}
     return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)

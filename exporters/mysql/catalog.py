@@ -37,7 +37,18 @@ SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name FROM information_schema.STA
 WHERE TABLE_SCHEMA = {schema} AND INDEX_NAME = 'PRIMARY' ORDER BY TABLE_NAME, SEQ_IN_INDEX
 """
 
-
+_ROW_TIMES = ("ROW START", "ROW END")
+_IMPLICIT = ("row_start", "row_end")
+"""The columns of a table that is WITH SYSTEM VERSIONING and names none itself; no catalog lists them."""
+_ROW_TIME: Mapping[str, Any] = {
+    "type": "timestamp",
+    "full": "timestamp(6)",
+    "fraction": 6,
+    "nullable": "NO",
+    "extra": "INVISIBLE",
+    **dict.fromkeys(("digits", "scale", "charset", "collation", "expression")),
+}
+_GENERATED, _DEFAULT = "GENERATED", "DEFAULT_GENERATED"
 _MEASURED = (
     *("char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"),
     *("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"),
@@ -72,7 +83,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A base table. ``hidden``: columns that a server fills in by itself and nobody can set (row versions)."""
+    """A base table. ``hidden``: columns that a server fills in by itself and nobody can set (transaction numbers of
+    row versions). ``history``: the two columns that say from when to when a row held; then all rows that ever held
+    are rows of the table.
+    """
 
     name: str
     engine: str
@@ -82,6 +96,7 @@ class Table:
     key: tuple[str, ...]
     versioned: bool
     hidden: tuple[str, ...]
+    history: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -92,6 +107,11 @@ class Table:
     def label(self) -> str:
         """The quoted name, for SQL and for people."""
         return quote_name(self.name)
+
+    @property
+    def source(self) -> str:
+        """What stands behind FROM to have all its rows."""
+        return f"{self.label} FOR SYSTEM_TIME ALL" if self.history else self.label
 
     @property
     def elsewhere(self) -> bool:
@@ -135,11 +155,17 @@ def _table(
     key: list[str],
     json_columns: frozenset[tuple[str, str]],
 ) -> Table:
-    hidden = tuple(
-        c["name"] for c in columns if str(c["expression"] or "").upper() in {"ROW START", "ROW END"}
-    )
+    versioned = row["type"] == "SYSTEM VERSIONED"
+    times = tuple(c["name"] for c in columns if str(c["expression"] or "").upper() in _ROW_TIMES)
+    if versioned and not times:
+        columns = [*columns, *({**_ROW_TIME, "name": name} for name in _IMPLICIT)]
+        times = _IMPLICIT
+    by_number = any(c["name"] in times and c["type"].lower() != "timestamp" for c in columns)
+    hidden = times if by_number else ()
     shown = tuple(
-        _column(c, json=(row["name"], c["name"]) in json_columns) for c in columns if c["name"] not in hidden
+        _column(c, json=(row["name"], c["name"]) in json_columns, is_time=c["name"] in times)
+        for c in columns
+        if c["name"] not in hidden
     )
     return Table(
         name=row["name"],
@@ -148,12 +174,13 @@ def _table(
         size_bytes=int(row["data_bytes"] or 0),
         columns=shown,
         key=tuple(name for name in key if name not in hidden),
-        versioned=row["type"] == "SYSTEM VERSIONED",
+        versioned=versioned,
         hidden=hidden,
+        history=() if by_number else times,
     )
 
 
-def _column(row: Mapping[str, Any], *, json: bool) -> Column:
+def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> Column:
     sql_type = SqlType(
         name=row["type"].lower(),
         full=_text(row["full"]),
@@ -169,7 +196,8 @@ def _column(row: Mapping[str, Any], *, json: bool) -> Column:
         sql_type=sql_type.full,
         kind=kind_of(sql_type),
         not_null=row["nullable"] == "NO",
-        generated=bool(row["expression"]) or "GENERATED" in extra.upper().replace("DEFAULT_GENERATED", ""),
+        generated=not is_time
+        and (bool(row["expression"]) or _GENERATED in extra.upper().replace(_DEFAULT, "")),
         collation=row["collation"] or "",
         extra=extra,
         geometry=sql_type.geometry,

@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,10 +48,14 @@ _OPTIONAL: Mapping[str, str] = {
     "sql_require_primary_key": "0",
     "sql_generate_invisible_primary_key": "0",
     "show_create_table_skip_secondary_engine": "0",
+    "check_constraint_checks": "0",
+    "innodb_strict_mode": "0",
+    "restrict_fk_on_non_standard_key": "0",
     "use_stat_tables": "'never'",
 }
 """Settings that some servers know; a server that refuses one does without."""
 
+_TAKES_HISTORY = (10, 11)
 _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
 _MAY_NEED_TLS = {1045, 3159}
@@ -139,6 +144,11 @@ class Connection:
     def is_mariadb(self) -> bool:
         """Whether it is MariaDB rather than MySQL."""
         return "mariadb" in self.version.lower()
+
+    @property
+    def takes_history(self) -> bool:
+        """Whether rows may be inserted together with the times between which they held: MariaDB from 10.11 on."""
+        return self.is_mariadb and tuple(map(int, re.findall(r"\d+", self.version)[:2])) >= _TAKES_HISTORY
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query and return all rows; text as str, binary as bytes."""

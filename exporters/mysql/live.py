@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from exporters.mysql.connect import Address
@@ -14,15 +14,19 @@ from exporters.tally import Advance, Tally
 
 
 def live_tables(
-    address: Address, *, workers: int = 2, advance: Advance | None = None
+    address: Address,
+    *,
+    workers: int = 2,
+    advance: Advance | None = None,
+    names: Collection[str] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by ("", name). Raises ``SourceError``."""
+    """Return the tally of every table, or of those named, by ("", name). Raises ``SourceError``."""
     with hold(address, workers=max(1, workers)) as (session, tables):
         try:
             work = [
                 (table, keys)
                 for table in tables
-                if not table.elsewhere
+                if not table.elsewhere and (names is None or table.name in names)
                 for keys in cut(session.holder, table)
             ]
         except DRIVER_ERRORS as exc:

@@ -26,9 +26,10 @@ class MysqlRows:
         return None if table is None else [column.name for column in table.columns]
 
     def key(self, schema: str, name: str) -> Sequence[str]:
-        """Return the primary key's columns."""
+        """Return the primary key's columns; with a history the times, too, since a key may have held before."""
         del schema
-        return list(self._tables[name].key)
+        table = self._tables[name]
+        return list(dict.fromkeys((*table.key, *table.history))) if table.key else []
 
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""

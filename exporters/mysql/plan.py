@@ -86,4 +86,4 @@ def where_clause(table: Table, keys: Range) -> str:
 def row_select(table: Table, keys: Range = (None, None)) -> str:
     """Return the query with a column a value."""
     values = ",".join(column.value for column in table.columns)
-    return f"SELECT {values} FROM {table.label}{where_clause(table, keys)}"
+    return f"SELECT {values} FROM {table.source}{where_clause(table, keys)}"

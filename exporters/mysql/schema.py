@@ -30,7 +30,7 @@ _ROUTINES = (
     " ORDER BY 1, 2"
 )
 _TRIGGERS = (
-    "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
     " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
 )
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
@@ -43,8 +43,10 @@ _DATABASE = (
     " WHERE SCHEMA_NAME = {schema}"
 )
 _ACCOUNTS = (
-    "SELECT User, Host FROM mysql.user WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session')"
+    "SELECT User, Host, {is_role} FROM mysql.user"
+    " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
 )
+_EVERYBODY = "PUBLIC"
 _PASSWORD = re.compile(
     r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| ACCOUNT |$)"
 )
@@ -81,8 +83,9 @@ def read_definitions(connection: Connection, tables: Sequence[Table], losses: li
     for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
         found += _define(connection, str(kind).lower(), str(name), losses)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
-        for (name,) in connection.rows(query.format(schema=schema)):
-            found += _define(connection, kind, str(name), losses)
+        for name, *of in connection.rows(query.format(schema=schema)):
+            made = _define(connection, kind, str(name), losses)
+            found += [one | {"table": str(of[0])} for one in made] if of else made
     return found
 
 
@@ -154,7 +157,8 @@ def _grants(connection: Connection, losses: list[Loss]) -> str:
     """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
     losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
     try:
-        accounts = [f"{quote_literal(u)}@{quote_literal(h)}" for u, h in connection.rows(_ACCOUNTS)]
+        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0")
+        accounts = [_account(*row) for row in connection.rows(query)]
     except pymysql.Error as exc:
         losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
         accounts = ["CURRENT_USER()"]
@@ -166,6 +170,13 @@ def _grants(connection: Connection, losses: list[Loss]) -> str:
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", said_by(exc)))
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _account(user: str, host: str, is_role: int) -> str:
+    """Return how an account is written; MariaDB's roles are of no host."""
+    if is_role:
+        return user if user == _EVERYBODY else quote_name(user)
+    return f"{quote_literal(user)}@{quote_literal(host)}"
 
 
 def _write(sink: Sink, name: str, data: bytes) -> None:

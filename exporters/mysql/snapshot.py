@@ -102,7 +102,7 @@ class MysqlSnapshot:
         table = self._planned[number].table
         names = [column.name for column in table.columns if column.measured]
         sums = "".join(f",',',COALESCE(SUM(LENGTH({quote_name(name)})),0)" for name in names)
-        query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.label}"
+        query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
         rows, *octets = map(int, self._session.feeds.use(lambda feed: feed.value(query)).split(b","))
         return Counted(rows, dict(zip(names, octets, strict=True)))
 

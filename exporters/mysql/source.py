@@ -98,8 +98,8 @@ def _warnings(tables: Sequence[Table]) -> list[str]:
             if not t.transactional and not t.elsewhere
         ),
         *(
-            f"{t.label} is system-versioned: only its current rows are exported"
+            f"{t.label} is versioned by transaction numbers: only its current rows are exported"
             for t in tables
-            if t.versioned
+            if t.versioned and not t.history
         ),
     ]

@@ -6,12 +6,12 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exporters.base import Loss
 from exporters.errors import SourceUsageError
-from exporters.sqlite.identifiers import SCHEMA, label, quote_name
+from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)
 """From here on ``PRAGMA table_list`` tells virtual tables from others (https://sqlite.org/changes.html)."""
@@ -37,6 +37,7 @@ class SchemaColumn:
 class Table:
     """A table with rows in the file: ordinary, shadow or SQLite's own. ``rowid`` is a name by which its rowid can be
     had, "" where there is none; ``hidden_rowid`` says that no column holds it, so that it is exported beside them.
+    ``shadow_of``: the virtual table whose rows it holds.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Table:
     rowid: str
     hidden_rowid: bool
     columns: tuple[SchemaColumn, ...]
+    shadow_of: str = ""
 
     @property
     def schema(self) -> str:
@@ -123,7 +125,9 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
             losses += _virtual_losses(entry, kinds)
             continue
         table, more = _table(connection, entry, without_rowid=without_rowid)
-        tables.append(table)
+        # https://sqlite.org/vtab.html#the_xshadowname_method: the name up to the last underscore
+        owner = entry.name.rpartition("_")[0] if kind == "shadow" else ""
+        tables.append(replace(table, shadow_of=owner))
         losses += more
     losses += [
         Loss(entry.name, "statistics", "only some SQLite libraries can write them; run ANALYZE on the target")
@@ -131,7 +135,7 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
         if entry.name in _FOREIGN_STATISTICS
     ]
     entries = [entry for entry in entries if entry.table not in _FOREIGN_STATISTICS]
-    tables.sort(key=lambda table: (table.name.startswith("sqlite_"), table.name))
+    tables.sort(key=lambda table: (is_own(table.name), table.name))
     return Catalog(tables, entries, read_pragmas(connection), losses)
 
 

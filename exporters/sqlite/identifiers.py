@@ -11,6 +11,11 @@ def quote_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a table is SQLite's own (https://sqlite.org/fileformat2.html, 2.6)."""
+    return name.startswith("sqlite_")
+
+
 def label(schema: str, name: str) -> str:
     """Return ``"schema"."name"``."""
     return f"{quote_name(schema)}.{quote_name(name)}"

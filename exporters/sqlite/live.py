@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,23 +35,26 @@ def live_tables(url: str, *, workers: int, advance: Advance) -> Mapping[tuple[st
 
 
 def quiet_tables(
-    path: Path, where: str, *, workers: int, advance: Advance
+    path: Path, where: str, *, workers: int, advance: Advance, names: Collection[str] | None = None
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table of a file that nobody writes to. ``where`` names it in errors."""
+    """Return the tally of every table, or of those named, of a file that nobody writes to. ``where`` names it in
+    errors.
+    """
     pool = Pool(path, where)
     try:
         with pool.connection() as connection:
-            tables = read_catalog(connection).tables
+            every = read_catalog(connection).tables
+            tables = [table for table in every if names is None or table.name in names]
             sizes = measure(connection, tables)
 
         def tally(table: Table) -> Tally:
             with pool.connection() as connection:
-                found = tally_table(connection, table, largest_bytes=sizes[table.name].largest_bytes)
-            advance(found.rows, sizes[table.name].size_bytes)
-            return found
+                return tally_table(
+                    connection, table, largest_bytes=sizes[table.name].largest_bytes, advance=advance
+                )
 
         with ThreadPoolExecutor(max(1, workers)) as threads:
-            names = [(SCHEMA, table.name) for table in tables]
-            return dict(zip(names, threads.map(tally, tables), strict=True))
+            keys = [(SCHEMA, table.name) for table in tables]
+            return dict(zip(keys, threads.map(tally, tables), strict=True))
     finally:
         pool.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporters.sqlite.catalog import Table, select
 from exporters.sqlite.values import Column, RawText, tally_columns, tally_few
-from exporters.tally import Tally
+from exporters.tally import Advance, Tally
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 8 * 2**20
@@ -112,16 +112,22 @@ def tally_table(
     bounds: tuple[int | None, int | None] = (None, None),
     *,
     largest_bytes: int,
+    advance: Advance | None = None,
 ) -> Tally:
     """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
     for careful in (False, True):
-        found = Tally()
+        found, size_bytes = Tally(), 0
         try:
             for batch in read_batches(
                 connection, table, bounds, largest_bytes=largest_bytes, careful=careful
             ):
                 found += batch.tally()
+                size_bytes += batch.size_bytes
+                if advance is not None:
+                    advance(batch.rows, batch.size_bytes)
         except UndecodableError:
+            if advance is not None:
+                advance(-found.rows, -size_bytes)
             continue
         return found
     raise AssertionError

@@ -165,6 +165,7 @@ class SqliteSnapshot:
         kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
         columns = [asdict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
         details = {"columns": columns, "hidden_rowid": table.hidden_rowid}
+        details |= {"shadow_of": table.shadow_of} if table.shadow_of else {}
         counted = self._sizes[table.name].rows
         label = SCHEMA + "." + table.name
         return Exported(number, SCHEMA, table.name, label, counted, details, self._octets(planned, table))

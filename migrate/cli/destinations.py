@@ -31,11 +31,13 @@ class _Way:
     compare: str = "migrate.verify.database:compare_database"
     parts: bool = False
     """Whether a part of the source can be restored by itself (``--only``)."""
+    ledger: bool = False
+    """Whether a restore may find out that the target cannot hold something, and keeps a loss ledger then."""
 
 
 _POSTGRES = _Way("migrate.restore.postgres.database:restore_database", parts=True)
-_SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
-_MYSQL = _Way("migrate.restore.mysql.database:restore_database")
+_SQLITE = _Way("migrate.restore.sqlite.database:restore_database", parts=True)
+_MYSQL = _Way("migrate.restore.mysql.database:restore_database", parts=True, ledger=True)
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
 
 _WAYS: Mapping[str, _Way] = {
@@ -72,13 +74,11 @@ def restore_source(
     only: Sequence[str] = (),
 ) -> RestoreOutcome:
     """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
-    restore of a bucket says what the target cannot hold.
+    restore says what the target cannot hold.
     """
     way = _way(endpoint)
     if only and not way.parts:
-        raise UsageError(
-            f"{name}: only PostgreSQL databases can be restored in parts", next_step="leave --only out"
-        )
+        raise UsageError(f"{name}: only databases can be restored in parts", next_step="leave --only out")
     restore = _load(way.restore)
     outcome: RestoreOutcome
     if way is _BUCKET:
@@ -103,6 +103,7 @@ def restore_source(
         into_existing=merge,
         password=password,
         **({"only": only} if only else {}),
+        **({"account": account} if way.ledger else {}),
     )
     return outcome
 

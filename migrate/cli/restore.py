@@ -146,7 +146,7 @@ def restore_command(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHAT", help="schema, data, or a table; may be repeated (PostgreSQL)."),
+        typer.Option(metavar="WHAT", help="Of databases: schema, data, or a table; may be repeated."),
     ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,

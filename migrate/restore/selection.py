@@ -44,8 +44,8 @@ class Selection:
         return ", ".join([*(kinds if len(kinds) == 1 else []), *self.tables])
 
     def choose(self, tables: Sequence[CatalogRow]) -> list[CatalogRow]:
-        """Return the catalog's rows that are meant; a partitioned table stands for its partitions. Raises
-        ``UsageError`` for a word that names no table, or several.
+        """Return the catalog's rows that are meant; a partitioned table stands for its partitions, a virtual one for
+        its shadow tables. Raises ``UsageError`` for a word that names no table, or several.
         """
         if not self.tables:
             return list(tables)
@@ -58,8 +58,9 @@ class Selection:
 
 
 def ancestors(row: CatalogRow) -> list[tuple[str, str]]:
-    """Return the partitioned tables that a partition belongs to, the nearest first."""
-    return [(str(schema), str(name)) for schema, name in row.details.get("ancestors", ())]
+    """Return the partitioned tables that a partition belongs to, nearest first; of a shadow table the virtual one."""
+    above = [(str(schema), str(name)) for schema, name in row.details.get("ancestors", ())]
+    return [*above, (row.schema, str(row.details["shadow_of"]))] if row.details.get("shadow_of") else above
 
 
 def _named(word: str, tables: Sequence[CatalogRow]) -> list[CatalogRow]:

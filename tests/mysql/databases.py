@@ -6,7 +6,9 @@ import pymysql
 from pymysql.constants import CLIENT
 
 from exporters.mysql import MysqlExporter
+from exporters.mysql.catalog import read_tables
 from exporters.mysql.connect import Connection, connect, parse_url
+from exporters.mysql.schema import read_definitions
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.progress import Silent
@@ -47,6 +49,25 @@ def fetch(url: str, query: str) -> list[tuple]:
 
 def session(url: str) -> Connection:
     return connect(parse_url(url))
+
+
+def definitions(url: str) -> list[dict]:
+    """All definitions, as SHOW CREATE prints them."""
+    connection = session(url)
+    losses: list = []
+    try:
+        found = read_definitions(connection, read_tables(connection), losses)
+    finally:
+        connection.close()
+    assert losses == []
+    return found
+
+
+def checksums(url: str) -> dict[str, int]:
+    """The server's own checksum of every table."""
+    names = [row[0] for row in fetch(url, "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")]
+    tables = ", ".join("`" + name.replace("`", "``") + "`" for name in names)
+    return {name.split(".", 1)[1]: value for name, value in fetch(url, f"CHECKSUM TABLE {tables}")}
 
 
 def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:

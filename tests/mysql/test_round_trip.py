@@ -3,16 +3,14 @@
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql.catalog import read_tables
 from exporters.mysql.connect import parse_url
 from exporters.mysql.live import live_tables
-from exporters.mysql.schema import read_definitions
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
 from migrate.verify.database import check_parquet, compare_database
-from tests.mysql.databases import fetch, run_sql, session
+from tests.mysql.databases import checksums, definitions, fetch, run_sql
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +29,6 @@ def column(reader, table_name, column_name):
     row = table(reader, table_name)
     part = reader.open(layout.source_file("app", row.details["parts"][0]["name"]))
     return pq.ParquetFile(part).read([column_name]).column(0)[:4].to_pylist()
-
-
-def definitions(url):
-    connection = session(url)
-    losses = []
-    try:
-        found = read_definitions(connection, read_tables(connection), losses)
-    finally:
-        connection.close()
-    assert losses == []
-    return found
-
-
-def checksums(url):
-    """The server's own checksum of every table."""
-    names = [row[0] for row in fetch(url, "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")]
-    tables = ", ".join("`" + name.replace("`", "``") + "`" for name in names)
-    return {name.split(".", 1)[1]: value for name, value in fetch(url, f"CHECKSUM TABLE {tables}")}
 
 
 def test_parquet_renders_to_the_very_text_of_the_source(my_torture_bundle):

@@ -1,16 +1,15 @@
 """A source's tables from a bundle into an empty MySQL or MariaDB database.
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
-views, triggers and events; at the end the target's rows are compared with the catalog's digests. The same command
-after a crash goes on where it was: see ``target``.
+views and triggers; then the target's rows are compared with the catalog's digests, and events come last of all. The
+same command after a crash goes on where it was: see ``target``. A part of it (``--only``) may come into a database
+that has other things in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pymysql
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import parse_url
@@ -18,41 +17,26 @@ from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.live import live_tables
 from exporters.tally import Advance
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
+from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
-from migrate.restore.mysql.grants import restore_grants
+from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.define import make_all, refuse_twins
+from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
+from migrate.restore.mysql.flavour import Adapter, adapter_for
+from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
-from migrate.restore.mysql.schema import (
-    AFTER_ROWS,
-    BEFORE_ROWS,
-    Definer,
-    Definition,
-    ddl_error,
-    read_definitions,
-    step_of,
-)
-from migrate.restore.mysql.target import Target
+from migrate.restore.mysql.schema import AFTER_ROWS, BEFORE_ROWS, LAST, Definer, Definition, read_definitions
+from migrate.restore.mysql.selected import select_definitions
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile, parts_of
+from migrate.restore.relational.present import in_the_way, not_empty
 from migrate.restore.relational.run import Run, Written
-
-_NAMES = """
-SELECT 'table', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}
-UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}
-UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
-UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A restore, and where to."""
-
-    run: Run
-    target: Target
+from migrate.store.base import MultipartStore
 
 
 def restore_database(
@@ -64,111 +48,131 @@ def restore_database(
     progress: Progress,
     into_existing: bool = False,
     password: str | None = None,
+    only: Iterable[str] = (),
+    account: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Restore one source. Raises ``NotEmptyError`` if the database holds something else and ``into_existing``
-    is not given, ``BusyError``, ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of a
+    restore to the other flavour goes. Raises ``NotEmptyError`` if the database holds something else and neither
+    ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors of
+    ``exporters.errors``.
     """
-    run = Run.of(reader, source, workers=workers, progress=progress)
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     address = parse_url(target_url, password=password)
     try:
         with mysql_target.open_target(address) as target:
-            return _restore(_Job(run, target), into_existing=into_existing)
+            adapter = adapter_for(_server(run), target.connection)
+            outcome = _restore(Job(run, target, adapter), into_existing=into_existing)
+            return outcome if adapter is None else _with_losses(outcome, adapter, Account(account, source))
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 
 
-def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
-    notes: list[str] = []
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     run, target = job.run, job.target
-    definitions = read_definitions(run.reader, run.source)
+    definitions = _definitions(job)
     state = mysql_target.read_state(target)
     if state is None:
-        found = mysql_target.content(target)
-        if found and not into_existing:
-            return _already_there(job, found)
-        _refuse_twins(target, definitions)
+        there = _in_the_way(job, definitions, into_existing=into_existing)
+        if there is not None:
+            if run.selection.rows and run.tables and not _differences(job):
+                return run.already("database")
+            raise there
         state = run.state
         mysql_target.begin_state(target, state)
-    run.ours(
-        state.bundle,
-        state.source,
-        where=target.address.url,
-        how=f"drop the database (the state is in table {PROGRESS_TABLES[0]})",
-    )
-    definer = Definer(target.connection, notes)
-    if not into_existing:
+    how = f"drop the database (the state is in table {PROGRESS_TABLES[0]})"
+    run.ours(state, where=target.address.url, how=how)
+    definer = Definer(target.connection, job.notes)
+    if run.selection.definitions:
+        written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)
+    else:
+        written = _filled(job, definer, definitions)
+    if job.run.whole and not into_existing:
+        job.notes.extend(_grants(job))
+    findings = _differences(job) if run.selection.rows else []
+    if not findings:
+        _end(job, definer, definitions)
+    if run.selection.rows:
+        job.left_out.extend(
+            f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
+            for table in job.reduced
+        )
+    return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
+
+
+def _definitions(job: Job) -> list[Definition]:
+    """Return what is to be made, as the target can have it."""
+    definitions = read_definitions(job.run.reader, job.run.source)
+    if job.run.selection.tables:
+        definitions = select_definitions(definitions, {table.name for table in job.run.tables})
+    return definitions if job.adapter is None else job.adapter.adapt(definitions)
+
+
+def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
+    """All is there and equal: make what acts by itself, and drop the state."""
+    if job.run.selection.definitions:
+        make_all(job, definer, definitions, LAST)
+        job.notes.extend(_other_engines(job))
+    mysql_target.drop_state(job.target)
+
+
+def _server(run: Run) -> str:
+    """Return what the source's server was."""
+    return next((one.account.server for one in run.reader.scope() if one.name == run.source), "")
+
+
+def _with_losses(outcome: RestoreOutcome, adapter: Adapter, account: Account) -> RestoreOutcome:
+    """Write what the other flavour cannot hold."""
+    account.write_losses(adapter.losses)
+    return replace(outcome, losses=account.losses, account=account.place)
+
+
+def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:
+    """Make everything, and write the rows if they are wanted. ``alone``: the database holds nothing else."""
+    run, target = job.run, job.target
+    if alone:
         definer.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables)
-    _make(job, definer, definitions, BEFORE_ROWS)
-    written = _rows(job)
+    make_all(job, definer, definitions, BEFORE_ROWS)
+    written = _rows(job) if run.selection.rows else Written(0, 0)
     if later:
         run.progress.note(f"{run.source}: making keys")
         add_keys(target.address, later, mysql_target.read_done(target.connection), run.workers)
-    _make(job, definer, definitions, AFTER_ROWS)
-    if not into_existing:
-        notes += _grants(job)
-    findings = _differences(job)
-    if not findings:
-        mysql_target.drop_state(target)
-    return run.outcome(written, findings, notes)
+    make_all(job, definer, definitions, AFTER_ROWS)
+    return written
 
 
-def _already_there(job: _Job, found: str) -> RestoreOutcome:
-    """Return that nothing is to be done if the database equals the bundle. Raises ``NotEmptyError``."""
-    if job.run.tables and not _differences(job):
-        return job.run.already("database")
-    raise NotEmptyError(
-        f"{job.target.address.url} is not empty: it has the {found}",
-        next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
-    )
+def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Written:
+    """Write the rows into tables that are there."""
+    connection = job.target.connection
+    put_aside(job.run, job.target, definitions, mysql_target.read_done(connection))
+    written = _rows(job)
+    set_counters(job.run, job.target, definitions)
+    make_all(job, definer, were_aside(definitions, mysql_target.read_done(connection)), ("trigger",))
+    return written
 
 
-def _refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:
-    """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
-    query = _NAMES.format(schema=quote_literal(target.address.database))
-    there = {(str(kind), str(name)) for kind, name in target.connection.rows(query)}
-    for one in definitions[1:]:
-        kind = "table" if one["kind"] in {"view", "sequence"} else one["kind"]
-        if (kind, one["name"]) in there:
-            raise NotEmptyError(
-                f"{target.address.url} has a {one['kind']} {quote_name(one['name'])} already",
-                next_step="Restore into another database, or rename it.",
-            )
+def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> NotEmptyError | None:
+    """Return what to tell where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
+    database and in the bundle, ``UsageError`` for a table that has to be there.
+    """
+    url = job.target.address.url
+    if not job.run.whole:
+        found = in_the_way(job.run, Tables(job.target), url)
+        return not_empty(job.run, found, url) if found else None
+    found = "" if into_existing else mysql_target.content(job.target)
+    if found:
+        return NotEmptyError(
+            f"{url} is not empty: it has the {found}",
+            next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
+        )
+    refuse_twins(job.target, definitions[1:])
+    return None
 
 
-def _make(job: _Job, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
-    """Make the objects of these kinds that are not noted as done."""
-    run, connection = job.run, job.target.connection
-    done = mysql_target.read_done(connection)
-    todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
-    if todo:
-        run.progress.note(f"{run.source}: making {kinds[0]}s to {kinds[-1]}s")
-    views = [one for one in todo if one["kind"] == "view"]
-    after = {"trigger", "event"}
-
-    def made(one: Definition) -> None:
-        mysql_target.mark_done(connection, step_of(one))
-
-    def make(one: Definition) -> None:
-        try:
-            definer.make(one)
-        except pymysql.Error as exc:
-            raise ddl_error(exc, one) from exc
-        made(one)
-
-    for one in todo:
-        if one["kind"] != "view" and one["kind"] not in after:
-            make(one)
-    definer.make_views(views, made)
-    for one in todo:
-        if one["kind"] in after:
-            make(one)
-
-
-def _rows(job: _Job) -> Written:
+def _rows(job: Job) -> Written:
     """Write the parts that are not done."""
     run, connection = job.run, job.target.connection
-    parts = parts_of(run.tables)
+    parts = parts_of(_present(job))
     done = empty_unfinished(connection, parts, mysql_target.read_done(connection))
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
@@ -177,15 +181,39 @@ def _rows(job: _Job) -> Written:
     return run.rows(parts, done, write)
 
 
-def _grants(job: _Job) -> list[str]:
+def _other_engines(job: Job) -> list[str]:
+    """A server that lacks an engine takes its default one, and only warns."""
+    schema = quote_literal(job.target.address.database)
+    query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
+    found = {str(name): str(engine) for name, engine in job.target.connection.rows(query)}
+    wanted = {table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in found}
+    return [
+        f"{quote_name(name)} is of engine {found[name]} here: the target has no {engine}"
+        for name, engine in wanted.items()
+        if found[name] != engine
+    ]
+
+
+def _present(job: Job) -> Sequence[CatalogRow]:
+    """Return the tables that are wanted, but for those that the other flavour could not make."""
+    tables = job.run.tables
+    return (
+        tables if job.adapter is None else [table for table in tables if Tables(job.target).has(table.name)]
+    )
+
+
+def _grants(job: Job) -> list[str]:
     """Grant on the target what the source's accounts may on the source's database."""
     database = next((str(table.point.get("database", "")) for table in job.run.tables), "")
-    return restore_grants(job.run.reader, job.run.source, database, job.target.connection)
+    return restore_accounts(job.run.reader, job.run.source, database, job.target.connection)
 
 
-def _differences(job: _Job) -> list[str]:
-    """Compare the target's rows with the bundle's."""
-    return job.run.compared(
-        lambda advance: live_tables(job.target.address, workers=job.run.workers, advance=advance),
+def _differences(job: Job) -> list[str]:
+    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole."""
+    reduced = {table.name for table in job.reduced}
+    run = replace(job.run, tables=[table for table in _present(job) if table.name not in reduced])
+    names = {table.name for table in run.tables} if run.selection.tables else None
+    return run.compared(
+        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
         lambda _, name: quote_name(name),
     )

@@ -1,7 +1,6 @@
-"""Privileges on the database into the target, as far as its account may grant them.
+"""What accounts may do, as SHOW GRANTS spells it: the statements of ``grants.sql`` that a restore gives again. Pure.
 
-An account that the target does not have is made without a password, and therefore locked. Privileges on everything
-(``ON *.*``) are not touched: what an account may do on another host is its administrator's to say.
+Only statements of exactly these forms are taken: a bundle comes from elsewhere, and may not bring a password along.
 """
 
 from __future__ import annotations
@@ -10,20 +9,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pymysql
-
-from exporters.mysql.connect import Connection
-from exporters.mysql.errors import said_by
 from exporters.mysql.identifiers import quote_name
-from exporters.mysql.schema import GRANTS
-from migrate.bundle import layout
-from migrate.bundle.reader import BundleReader
 
 _QUOTED = r"(?:`(?:[^`]|``)*`|'(?:[^']|'')*')"
-_GRANT = re.compile(
+_ACCOUNT = rf"(?:{_QUOTED}@{_QUOTED}|{_QUOTED}|PUBLIC)"
+_ON_DATABASE = re.compile(
     rf"GRANT (?P<what>.+) ON (?P<kind>(?:PROCEDURE|FUNCTION|PACKAGE|PACKAGE BODY) )?(?P<database>`(?:[^`]|``)*`)\."
-    rf"(?P<object>\*|`(?:[^`]|``)*`) TO (?P<account>{_QUOTED}@{_QUOTED})(?P<option> WITH GRANT OPTION)?;"
+    rf"(?P<object>\*|`(?:[^`]|``)*`) TO (?P<account>{_ACCOUNT})(?P<option> WITH GRANT OPTION)?;"
 )
+_REQUIRE = r"(?: REQUIRE (?:NONE|SSL|X509|(?:(?:AND )?(?:ISSUER|SUBJECT|CIPHER) '(?:[^']|'')*' ?)+))?"
+_LIMITS = r"(?: WITH(?: GRANT OPTION| MAX_[A-Z_]+ [0-9.]+)+)?"
+_EVERYWHERE = re.compile(
+    rf"(?P<statement>GRANT (?P<what>[A-Z0-9_, ]+) ON \*\.\* TO (?P<account>{_ACCOUNT}){_REQUIRE}{_LIMITS});"
+)
+_MEMBER = re.compile(
+    rf"(?P<statement>GRANT (?P<roles>{_ACCOUNT}(?:, ?{_ACCOUNT})*) TO (?P<account>{_ACCOUNT})(?: WITH ADMIN OPTION)?);"
+)
+_DEFAULT = re.compile(rf"(?P<statement>SET DEFAULT ROLE {_ACCOUNT} FOR (?P<account>{_ACCOUNT}));")
+_NOTHING = "USAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,64 +48,71 @@ class Grant:
         )
 
 
-def parse_grants(script: str, database: str) -> list[Grant]:
-    """Return the privileges on a database that a ``grants.sql`` gives."""
-    found = []
-    for line in script.splitlines():
-        match = _GRANT.fullmatch(line)
-        if match is None:
-            continue
-        name = match["database"][1:-1].replace("``", "`")
-        if match["object"] == "*":
-            name = re.sub(r"\\([\\_%])", r"\1", name)
-        if name == database:
-            found.append(
-                Grant(
-                    match["what"],
-                    match["kind"] or "",
-                    match["object"],
-                    match["account"],
-                    match["option"] or "",
-                )
-            )
-    return found
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """A statement that reaches beyond the database: privileges on everything, membership in ``roles``, the default
+    role. ``empty``: it gives nothing by itself.
+    """
+
+    account: str
+    statement: str
+    roles: tuple[str, ...] = ()
+    empty: bool = False
 
 
-def restore_grants(reader: BundleReader, source: str, database: str, connection: Connection) -> list[str]:
-    """Grant on the target what accounts may on the source's ``database``; return sentences for the user."""
-    key = layout.source_file(source, GRANTS)
-    file = next((one for one in reader.source_files(source, "schema/") if one.key == key), None)
-    if file is None:
-        return []
-    grants = parse_grants(reader.read_checked(file).decode(), database)
-    return _apply(grants, connection) if grants else []
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What a script says of one database and of the accounts that reach it."""
+
+    own: Sequence[Grant]
+    beyond: Sequence[Beyond]
+
+    @staticmethod
+    def parse(script: str, database: str) -> Grants:
+        """Read a ``grants.sql``."""
+        lines = script.splitlines()
+        own = [grant for line in lines if (grant := _own(line, database)) is not None]
+        return Grants(own, [one for line in lines if (one := _beyond(line)) is not None])
+
+    @property
+    def accounts(self) -> list[str]:
+        """The accounts that may do something with the database, roles before their members: by a privilege on it or on
+        everything, or as members of such a role.
+        """
+        reaching = dict.fromkeys(grant.account for grant in self.own)
+        reaching |= dict.fromkeys(one.account for one in self.beyond if not (one.empty or one.roles))
+        while more := {
+            one.account: None
+            for one in self.beyond
+            if one.account not in reaching and not reaching.keys().isdisjoint(one.roles)
+        }:
+            reaching |= more
+        return sorted(reaching, key=lambda account: "@" in account)
 
 
-def _apply(grants: Sequence[Grant], connection: Connection) -> list[str]:
-    made: list[str] = []
-    refused: list[str] = []
-    for account in dict.fromkeys(grant.account for grant in grants):
-        try:
-            connection.rows(f"SHOW CREATE USER {account}")
-        except pymysql.Error:
-            try:
-                connection.run(f"CREATE USER {account} ACCOUNT LOCK")
-                made.append(account)
-            except pymysql.Error as exc:
-                refused.append(f"{account}: {said_by(exc)}")
-    for grant in grants:
-        try:
-            connection.run(grant.statement(connection.address.database))
-        except pymysql.Error as exc:
-            refused.append(f"{grant.account}: {said_by(exc)}")
-    notes = []
-    if made:
-        notes.append(
-            f"these accounts were made without a password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT UNLOCK):"
-            f" {', '.join(made)}"
-        )
-    if refused:
-        notes.append(
-            f"privileges that could not be granted (see schema/grants.sql): {'; '.join(dict.fromkeys(refused))}"
-        )
-    return notes
+def is_role(account: str) -> bool:
+    """Tell MariaDB's roles by their having no host; MySQL's are accounts like others."""
+    return re.fullmatch(_QUOTED, account) is not None
+
+
+def _own(line: str, database: str) -> Grant | None:
+    match = _ON_DATABASE.fullmatch(line)
+    if match is None:
+        return None
+    name = match["database"][1:-1].replace("``", "`")
+    if match["object"] == "*":
+        name = re.sub(r"\\([\\_%])", r"\1", name)
+    if name != database:
+        return None
+    words = (match["what"], match["kind"], match["object"], match["account"], match["option"])
+    return Grant(*(word or "" for word in words))
+
+
+def _beyond(line: str) -> Beyond | None:
+    if (match := _EVERYWHERE.fullmatch(line)) is not None:
+        return Beyond(match["account"], match["statement"], empty=match["what"] == _NOTHING)
+    if (match := _MEMBER.fullmatch(line)) is not None:
+        return Beyond(match["account"], match["statement"], tuple(re.findall(_ACCOUNT, match["roles"])))
+    if (match := _DEFAULT.fullmatch(line)) is not None:
+        return Beyond(match["account"], match["statement"], empty=True)
+    return None

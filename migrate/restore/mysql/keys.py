@@ -1,13 +1,9 @@
-"""Keys after the rows: a table's definition taken apart into what must be first, and what is quicker made later.
-
-Definitions are as SHOW CREATE TABLE prints them under ``connect.PINNED``: names in backticks, quotes inside of quotes
-doubled, no other escapes.
-"""
+"""Keys after the rows: a table's definition taken apart into what must be first, and what is quicker made later."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +13,7 @@ from exporters.mysql.connect import Address, connect
 from exporters.mysql.errors import number_of
 from exporters.mysql.identifiers import quote_name
 from migrate.bundle.catalog import CatalogRow
+from migrate.restore.mysql.ddl import items_of
 from migrate.restore.mysql.schema import Definition, ddl_error
 from migrate.restore.mysql.target import mark_done
 
@@ -47,7 +44,7 @@ def take_apart(name: str, sql: str) -> Apart:
     """Return a table's definition without the keys that can be added later. All stay where one of them is needed: by an
     AUTO_INCREMENT column that the primary key does not begin with, or in place of a primary key.
     """
-    open_, close, items = _items(sql)
+    open_, close, items = items_of(sql)
     primary = next((found[1] for item in items if (found := _PRIMARY.match(item))), None)
     counter = next((found[1] for item in items if (found := _COUNTER.match(item))), None)
     if primary is None or counter not in {None, primary} or any(_ODD.match(item) for item in items):
@@ -103,35 +100,3 @@ def _add(address: Address, name: str, statement: str) -> None:
 
 def _step(name: str) -> str:
     return f"keys {name}"
-
-
-def _items(sql: str) -> tuple[int, int, list[str]]:
-    """Return where the parentheses of the table open and close, and what stands between them, split at its commas."""
-    depth = begin = open_ = 0
-    items: list[str] = []
-    for position, char in _unquoted(sql):
-        if char == "(":
-            depth += 1
-            if depth == 1:
-                open_, begin = position, position + 1
-        elif char == ")":
-            depth -= 1
-            if depth == 0:
-                items.append(sql[begin:position].strip())
-                return open_, position, items
-        elif char == "," and depth == 1:
-            items.append(sql[begin:position].strip())
-            begin = position + 1
-    return open_, len(sql), items
-
-
-def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
-    """Yield the characters that are not inside of quotes; a doubled quote ends and begins."""
-    quote = ""
-    for position, char in enumerate(sql):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"`":
-            quote = char
-        else:
-            yield position, char

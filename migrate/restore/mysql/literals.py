@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,22 +17,39 @@ _MARK = b"\\x"
 _BYTES_IN_SIDE = "charset"
 
 
-def columns_of(schema: pa.Schema) -> list[str]:
+FOREVER = [
+    dt.datetime(2038, 1, 19, 3, 14, 7, 999999, dt.UTC),
+    dt.datetime(2106, 2, 7, 6, 28, 15, 999999, dt.UTC),
+]
+"""When a row ends that holds still: the last TIMESTAMP, before and since MariaDB 11.5."""
+
+
+def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
     """Return the columns that are written: neither side columns nor what the server computes."""
-    return [field.name for field in schema if not _has(field, EXACT_OF) and not _has(field, GENERATED)]
+    return [field.name for field in schema if _is_written(field, without)]
 
 
-def values_of(file: pq.ParquetFile) -> Iterator[list[bytes]]:
-    """Yield the rows as ``(…,…)``, a few thousand at a time."""
-    return map(_values, batches_of(file))
+def values_of(file: pq.ParquetFile, without: Sequence[str] = ()) -> Iterator[list[bytes]]:
+    """Yield the rows as ``(…,…)``, a few thousand at a time; of a table whose times (``without``: start and end) are
+    not written only the rows that hold still.
+    """
+    for batch in batches_of(file):
+        if without:
+            ends = batch.column(without[-1])
+            batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))  # noqa: PLW2901
+        yield _values(batch, without)
 
 
-def _values(batch: pa.RecordBatch) -> list[bytes]:
+def _is_written(field: pa.Field, without: Collection[str]) -> bool:
+    return not (_has(field, EXACT_OF) or _has(field, GENERATED) or field.name in without)
+
+
+def _values(batch: pa.RecordBatch, without: Collection[str]) -> list[bytes]:
     schema = batch.schema
     sides = {field.metadata[EXACT_OF]: i for i, field in enumerate(schema) if _has(field, EXACT_OF)}
     literals = []
     for i, field in enumerate(schema):
-        if _has(field, EXACT_OF) or _has(field, GENERATED):
+        if not _is_written(field, without):
             continue
         side = sides.get(field.name.encode())
         literals.append(_literal(field, batch.column(i), None if side is None else batch.column(side)))
@@ -46,17 +64,18 @@ def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Arr
     if _has(field, CHARACTERS):
         text = _string(exact_text(field, values, None))
         return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
-    text = exact_text(field, values, side)
     if kind == "hex":
-        digits = pc.replace_substring(text, pattern=_MARK, replacement=b"", max_replacements=1)
-        return pc.binary_join_element_wise(b"X'", digits, b"'", b"")
+        return _string(values, b"_binary'")
+    text = exact_text(field, values, side)
     return text if kind in _NUMBERS else pc.binary_join_element_wise(b"'", text, b"'", b"")
 
 
-def _string(text: pa.Array) -> pa.Array:
-    """With NO_BACKSLASH_ESCAPES only the quote is special."""
+def _string(text: pa.Array, begin: bytes = b"'") -> pa.Array:
+    """With NO_BACKSLASH_ESCAPES only the quote is special. It is no part of any other character in UTF-8, which the
+    session speaks; so bytes that are none stand there as well, in half the length of their digits.
+    """
     inner = pc.replace_substring(text, pattern=b"'", replacement=b"''")
-    return pc.binary_join_element_wise(b"'", inner, b"'", b"")
+    return pc.binary_join_element_wise(begin, inner, b"'", b"")
 
 
 def _side_bytes(kind: str, side: pa.Array) -> pa.Array:

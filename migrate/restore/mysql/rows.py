@@ -13,6 +13,7 @@ from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.literals import columns_of, values_of
 from migrate.restore.mysql.target import DONE, mark_done
@@ -41,6 +42,8 @@ class RowWriter:
     def _write(self, connection: Connection, part: PartFile) -> None:
         try:
             connection.run(f"SET SESSION unique_checks = {0 if _alone(part) else 1}")
+            if history_of(part.table) and connection.takes_history:
+                connection.run("SET SESSION system_versioning_insert_history = 1")
             for left in reversed(range(_TRIES)):
                 try:
                     self._transaction(connection, part)
@@ -74,12 +77,13 @@ class RowWriter:
     def _statements(self, connection: Connection, part: PartFile) -> Iterator[tuple[bytes, int]]:
         try:
             file = open_part(self._reader.open(part.key))
-            names = columns_of(file.schema_arrow)
+            without = [] if connection.takes_history else history_of(part.table)
+            names = columns_of(file.schema_arrow, without)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
         head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        batches = readable(part, values_of(file), READ_ERRORS, self._workers.stopped)
+        batches = readable(part, values_of(file, without), READ_ERRORS, self._workers.stopped)
         return statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
 
 
@@ -105,6 +109,11 @@ def statements(head: bytes, batches: Iterator[list[bytes]], size_bytes: int) -> 
         yield head + b",".join(pending), len(pending)
 
 
+def history_of(table: CatalogRow) -> list[str]:
+    """Return the two columns that say from when to when a row held; none where all rows hold."""
+    return list(table.details.get("history", ()))
+
+
 def transactional(part: PartFile) -> bool:
     """Tell whether a transaction that does not commit leaves nothing of it behind."""
     return str(part.table.details.get("engine", "")).upper() == "INNODB"
@@ -123,6 +132,8 @@ def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: se
         if all(part.name in done for part in own):
             continue
         connection.run(f"DELETE FROM {quote_name(name)}")
+        if history_of(own[0].table):  # what is deleted there becomes history
+            connection.run(f"DELETE HISTORY FROM {quote_name(name)}")
         again |= {part.name for part in own}
     for name in again & done:
         connection.run(f"DELETE FROM {DONE} WHERE name = {quote_literal(name)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pymysql
@@ -20,12 +20,16 @@ from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageErro
 Definition = dict[str, Any]
 
 BEFORE_ROWS = ("sequence", "table")
-AFTER_ROWS = ("function", "procedure", "package", "package body", "view", "trigger", "event")
+AFTER_ROWS = ("function", "procedure", "package", "package body", "view", "trigger")
+LAST = ("event",)
+"""An event may change rows at any moment once it is there: so it comes after these were compared."""
 
 _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
 _UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
 """A view that needs another object, which may come later."""
+_CLIENTS = (2000, 3000)
+"""Error numbers of the client library: the connection's, not the statement's."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
 _CODECS = {"latin1": "cp1252", "ascii": "ascii"}
@@ -78,25 +82,27 @@ class Definer:
         if one["kind"] == "sequence":
             self._connection.rows(f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0)")
 
-    def make_views(self, views: Sequence[Definition], made: Any) -> None:
-        """Make views in an order in which each finds what it needs; ``made(one)`` notes it. Raises ``MoveoutError``."""
+    def make_views(
+        self, views: Sequence[Definition], made: Callable[[Definition], None], *, tolerant: bool
+    ) -> list[tuple[Definition, pymysql.Error]]:
+        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that need what is
+        not there, as at the source; where ``tolerant`` all that cannot be made. Raises ``MoveoutError``.
+        """
         left = list(views)
-        while left:
-            waiting: list[Definition] = []
-            last: pymysql.Error | None = None
+        while True:
+            waiting: list[tuple[Definition, pymysql.Error]] = []
             for one in left:
                 try:
                     self.make(one)
                 except pymysql.Error as exc:
-                    if number_of(exc) not in _UNRESOLVED:
+                    if number_of(exc) not in _UNRESOLVED and not (tolerant and is_refused(exc)):
                         raise ddl_error(exc, one) from exc
-                    last = exc
-                    waiting.append(one)
+                    waiting.append((one, exc))
                 else:
                     made(one)
-            if last is not None and len(waiting) == len(left):
-                raise ddl_error(last, waiting[0]) from last
-            left = waiting
+            if len(waiting) == len(left):
+                return waiting
+            left = [one for one, _ in waiting]
 
     def _settings(self, one: Definition) -> None:
         """Set what the object was made under. The statement itself is sent in the client's charset."""
@@ -134,7 +140,7 @@ class Definer:
                 self._notes.append(f"definers were left out, because the target refused them: {said_by(exc)}")
             else:
                 return
-        self._connection.raw.query(self._encoded(one, _DEFINER.sub("", one["sql"], count=1)))
+        self._connection.raw.query(self._encoded(one, without_definer(one["sql"])))
 
     def _encoded(self, one: Definition, sql: str) -> bytes:
         client = str(one.get("client", "utf8mb4"))
@@ -142,6 +148,17 @@ class Definer:
             "utf-8" if client.startswith("utf8") or not self._speaks(one) else _CODECS.get(client, "ascii")
         )
         return sql.encode(codec)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Tell whether the server has said no to a statement, rather than gone away in the middle of it."""
+    number = number_of(error)
+    return number > 0 and not _CLIENTS[0] <= number < _CLIENTS[1]
+
+
+def without_definer(sql: str) -> str:
+    """Return a statement without the account in whose name the object acts."""
+    return _DEFINER.sub("", sql, count=1)
 
 
 def ddl_error(error: BaseException, one: Definition) -> MoveoutError:

@@ -75,7 +75,7 @@ def read_state(target: Target) -> State | None:
     if not target.connection.value(query + quote_literal(PROGRESS_TABLES[0])):
         return None
     try:
-        rows = target.connection.rows(f"SELECT bundle, source FROM {ABOUT}")
+        rows = target.connection.rows(f"SELECT bundle, source, only_ FROM {ABOUT}")
     except pymysql.Error as exc:
         raise UsageError(
             f"{target.address.url} has a table {ABOUT} that is not a restore's: {said_by(exc)}",
@@ -90,10 +90,11 @@ def begin_state(target: Target, state: State) -> None:
     kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     connection.run(f"CREATE TABLE IF NOT EXISTS {DONE} (name VARCHAR(700) PRIMARY KEY) {kind}")
     connection.run(f"DELETE FROM {DONE}")
-    connection.run(f"CREATE TABLE IF NOT EXISTS {ABOUT} (bundle VARCHAR(200), source VARCHAR(200)) {kind}")
     connection.run(
-        f"INSERT INTO {ABOUT} VALUES ({quote_literal(state.bundle)}, {quote_literal(state.source)})"
+        f"CREATE TABLE IF NOT EXISTS {ABOUT} (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {kind}"
     )
+    values = ", ".join(map(quote_literal, (state.bundle, state.source, state.only)))
+    connection.run(f"INSERT INTO {ABOUT} VALUES ({values})")
 
 
 def read_done(connection: Connection) -> set[str]:

@@ -32,7 +32,6 @@ from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.target import State
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written
-from migrate.restore.selection import Selection
 
 
 def restore_database(
@@ -50,15 +49,13 @@ def restore_database(
     database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
-    every = Run.of(reader, source, workers=workers, progress=progress)
-    selection = Selection.parse(only)
-    run = replace(every, tables=selection.choose(every.tables))
-    names = frozenset(selection.names(every.tables))
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    names = frozenset(run.selection.names(run.tables))
     gaps = any(owner == source and gap.disposition == "failed" for owner, gap in reader.gaps())
     address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
-            return _restore(Job(run, target, selection, names, gaps), into_existing=into_existing)
+            return _restore(Job(run, target, names, gaps), into_existing=into_existing)
     except DRIVER_ERRORS as exc:
         raise target_error(exc, address.url) from exc
 
@@ -90,20 +87,14 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
-    outcome = run.outcome(written, findings, job.notes)
-    return replace(outcome, items=run.items if selection.rows else 0, left_out=tuple(job.left_out))
+    return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
 
 
 def _check_ours(job: Job, state: State) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
     where = job.target.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
-    job.run.ours(state.bundle, state.source, where=where, how=how)
-    if state.only != job.selection.words():
-        raise NotEmptyError(
-            f"{where} holds an unfinished restore of {state.only or 'everything'}",
-            next_step=f"Finish that one, or {how}.",
-        )
+    job.run.ours(state, where=where, how=how)
 
 
 def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:

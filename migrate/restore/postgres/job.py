@@ -21,11 +21,15 @@ class Job:
 
     run: Run
     target: Target
-    selection: Selection
     names: frozenset[Name]
     gaps: bool
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    @property
+    def selection(self) -> Selection:
+        """Which part is wanted."""
+        return self.run.selection
 
     @property
     def state(self) -> State:

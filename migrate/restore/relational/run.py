@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
@@ -14,6 +15,7 @@ from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile
+from migrate.restore.selection import Selection
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
 
@@ -23,35 +25,70 @@ Label = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a run was restoring, as it stands in the target: the bundle's id and the source."""
+    """What a run was restoring, as it stands in the target: the bundle's id, the source, and which part of it was
+    wanted (``Selection.words``).
+    """
 
     bundle: str
     source: str
+    only: str = ""
+
+
+class Unfinished(Protocol):
+    """A state that was found; engines may keep more than ``State`` does."""
+
+    @property
+    def bundle(self) -> str:
+        """See ``State``."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """See ``State``."""
+        ...
+
+    @property
+    def only(self) -> str:
+        """See ``State``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What comes from where. ``tables`` are the source's rows of the catalog."""
+    """What comes from where. ``tables`` are the source's rows of the catalog that are meant."""
 
     reader: BundleReader
     source: str
     tables: Sequence[CatalogRow]
     workers: int
     progress: Progress
+    selection: Selection = field(default_factory=Selection)
     found: dict[tuple[str, str], Tally] = field(default_factory=dict)
     """What ``compared`` has read of the target."""
 
     @property
     def state(self) -> State:
         """What to leave in the target."""
-        return State(self.reader.info.id, self.source)
+        return State(self.reader.info.id, self.source, self.selection.words())
 
     @staticmethod
-    def of(reader: BundleReader, source: str, *, workers: int, progress: Progress) -> Run:
-        """Raises ``UsageError`` where the bundle has no such source."""
+    def of(
+        reader: BundleReader, source: str, *, workers: int, progress: Progress, only: Iterable[str] = ()
+    ) -> Run:
+        """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
         reader.info.source(source)
         tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
-        return Run(reader, source, tables, workers, progress)
+        selection = Selection.parse(only)
+        return Run(reader, source, selection.choose(tables), workers, progress, selection)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all definitions are wanted, not those of some tables: into a database or file of its own."""
+        return self.selection.definitions and not self.selection.tables
+
+    def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
+        """Return the same for these tables, with an account of its own."""
+        return Run(self.reader, self.source, tables, self.workers, self.progress, self.selection)
 
     @property
     def items(self) -> int:
@@ -63,15 +100,19 @@ class Run:
         """Of so many bytes of text."""
         return sum(table.size_bytes for table in self.tables)
 
-    def ours(self, bundle: str, source: str, *, where: str, how: str) -> None:
+    def ours(self, state: Unfinished, *, where: str, how: str) -> None:
         """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
         get rid of it.
         """
-        if (bundle, source) != (self.reader.info.id, self.source):
-            raise NotEmptyError(
-                f"{where} holds an unfinished restore of source {source} of bundle {bundle}",
-                next_step=f"Finish that one, or {how}.",
-            )
+        if (state.bundle, state.source) != (self.reader.info.id, self.source):
+            what = f"source {state.source} of bundle {state.bundle}"
+        elif state.only != self.selection.words():
+            what = state.only or "everything"
+        else:
+            return
+        raise NotEmptyError(
+            f"{where} holds an unfinished restore of {what}", next_step=f"Finish that one, or {how}."
+        )
 
     def already(self, where: str) -> RestoreOutcome:
         """Return that nothing was to be done; ``where``: database or file."""
@@ -81,7 +122,7 @@ class Run:
         """Return what it came to."""
         return RestoreOutcome(
             self.source,
-            self.items,
+            self.items if self.selection.rows else 0,
             rows.size_bytes,
             rows.skipped_items,
             tuple(findings),

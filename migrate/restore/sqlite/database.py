@@ -2,56 +2,38 @@
 
 Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
-where it was: see ``target``.
+where it was: see ``target``. A part of it (``--only``) may come into a file that there is: see ``part``.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from exporters.sqlite.address import Address, parse_url
 from exporters.sqlite.backup import open_file
 from exporters.sqlite.catalog import check_library, read_catalog
-from exporters.sqlite.identifiers import SCHEMA, label
+from exporters.sqlite.identifiers import label
 from exporters.sqlite.live import quiet_tables
-from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.relational.parts import PartFile
 from migrate.restore.relational.run import Run, Written
 from migrate.restore.sqlite import schema as sqlite_schema
 from migrate.restore.sqlite import target as sqlite_target
 from migrate.restore.sqlite.files import make_room, read_files
 from migrate.restore.sqlite.functions import Lent
-from migrate.restore.sqlite.rows import parts_in_order, write_parts
+from migrate.restore.sqlite.job import Job, Loaded
+from migrate.restore.sqlite.part import load_part
+from migrate.restore.sqlite.rows import bring_rows
 from migrate.restore.sqlite.schema import Definitions
 from migrate.restore.sqlite.target import Target
 
 _NEW_FILE = "Name a file that does not exist yet."
 _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
 """What ``integrity_check`` says of rows rather than of pages: the source's rows say the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """A restore: what, and where to."""
-
-    run: Run
-    definitions: Definitions
-    address: Address
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """What this run did, and what it could not do."""
-
-    rows: Written
-    findings: Sequence[str]
-    notes: Sequence[str]
 
 
 def restore_database(
@@ -63,25 +45,27 @@ def restore_database(
     progress: Progress,
     into_existing: bool = False,
     password: str | None = None,
+    only: Iterable[str] = (),
 ) -> RestoreOutcome:
-    """Restore one source. Raises ``NotEmptyError`` if the file holds something else, ``UsageError`` for
-    ``into_existing``, ``BusyError``, ``DamageError``, ``NoSpaceError``, ``NotAllowedError`` and errors of
-    ``exporters.errors``.
+    """Restore one source, or what ``only`` says of it (see ``Selection``). Raises ``NotEmptyError`` if the file holds
+    what is in the way, ``UsageError`` for ``into_existing``, ``BusyError``, ``DamageError``, ``NoSpaceError``,
+    ``NotAllowedError`` and errors of ``exporters.errors``.
     """
     del password
     check_library()
     address = parse_url(target_url)
-    run = Run.of(reader, source, workers=workers, progress=progress)
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     files = read_files(reader, source)
     if files is None:
-        return _restore(_Job(run, Definitions.read(reader, source), address), into_existing=into_existing)
+        job = Job.of(run, Definitions.read(reader, source), address)
+        return _restore(job, into_existing=into_existing)
     outcomes = []
     for name, folder in files.items():
-        tables = [replace(table, schema=SCHEMA) for table in run.tables if table.schema == name]
         target = address.below(name)
+        job = Job.of(run, Definitions.read(reader, source, f"{folder}/"), target, name)
+        if run.selection.tables and not job.run.tables:
+            continue
         make_room(target.path.parent)
-        own = Run(reader, source, tables, workers, progress)
-        job = _Job(own, Definitions.read(reader, source, f"{folder}/"), target)
         outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
     return _together(source, outcomes)
 
@@ -108,57 +92,45 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
     )
 
 
-def _restore(job: _Job, *, into_existing: bool) -> RestoreOutcome:
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     run, address = job.run, job.address
     with sqlite_target.open_target(address) as target:
-        loaded = _load(job, target)
-    if loaded is None:
-        if not _findings(job):
+        loaded = _load(job, target) if run.whole else load_part(job, target)
+    if not isinstance(loaded, Loaded):
+        if run.selection.rows and not _findings(job):
             return run.already("file")
-        if into_existing:
+        if into_existing and run.whole:
             raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
-        raise NotEmptyError(f"{address.path} holds something else already", next_step=_NEW_FILE)
+        raise loaded
     findings = [*loaded.findings, *_findings(job)]
     checked, notes = _check(address)
     return run.outcome(loaded.rows, [*findings, *checked], [*loaded.notes, *notes])
 
 
-def _load(job: _Job, target: Target) -> _Loaded | None:
-    """Bring tables, rows and the rest into the target; None where the file is not ours to write to."""
+def _load(job: Job, target: Target) -> Loaded | MoveoutError:
+    """Bring tables, rows and the rest into the target; or return what to tell where the file is not ours to write to,
+    unless it is the same.
+    """
     run, connection = job.run, target.connection
     lent = Lent(connection)
     state = sqlite_target.read_state(target)
-    ours = run.state
     if state is None:
         if not sqlite_target.is_fresh(target):
-            return None
+            return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
         sqlite_target.prepare(connection, job.definitions.pragmas)
         connection.execute("BEGIN IMMEDIATE")
-        sqlite_target.begin_state(connection, ours)
-        sqlite_schema.make_tables(connection, job.definitions.entries, lent)
+        sqlite_target.begin_state(connection, run.state)
+        sqlite_schema.make_tables(connection, job.definitions.entries, lent, empty=not run.selection.rows)
         connection.execute("COMMIT")
     else:
-        run.ours(state.bundle, state.source, where=str(job.address.path), how="remove the file")
-    written = _rows(job, target, lent)
+        run.ours(state, where=str(job.address.path), how="remove the file")
+    written = bring_rows(job, target, lent) if run.selection.rows else Written(0, 0)
     notes = lent.take_back()
     run.progress.note(f"{run.source}: making indexes")
-    return _Loaded(written, _complete(job, connection), notes)
+    return Loaded(written, _complete(job, connection), notes)
 
 
-def _rows(job: _Job, target: Target, lent: Lent) -> Written:
-    """Insert the parts that are not done."""
-    run, connection = job.run, target.connection
-    connection.execute("PRAGMA ignore_check_constraints = ON")
-    tables = {table.name: table for table in read_catalog(connection).tables}
-    lent.lend_for_rows(tables.values())
-
-    def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        write_parts(run.reader, connection, tables, todo, advance)
-
-    return run.rows(parts_in_order(run.tables), sqlite_target.read_done(target), write)
-
-
-def _complete(job: _Job, connection: sqlite3.Connection) -> list[str]:
+def _complete(job: Job, connection: sqlite3.Connection) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it."""
     pragmas = job.definitions.pragmas
     if pragmas.get("journal_mode") == "wal":
@@ -174,15 +146,21 @@ def _complete(job: _Job, connection: sqlite3.Connection) -> list[str]:
     return findings
 
 
-def _findings(job: _Job) -> list[str]:
+def _findings(job: Job) -> list[str]:
     """Compare rows and definitions of the finished file with the bundle."""
-    rows = _differences(job)
+    rows = _differences(job) if job.run.selection.rows else []
+    if not job.run.selection.definitions:
+        return rows
     connection = open_file(job.address.path, immutable=True)
     try:
         with sqlite_target.translated(job.address):
             found = read_catalog(connection)
     finally:
         connection.close()
+    if not job.run.whole:
+        wanted_names = {(entry.type, entry.name) for entry in job.entries}
+        made = [entry for entry in found.entries if (entry.type, entry.name) in wanted_names]
+        return [*rows, *sqlite_schema.schema_differences(job.entries, made)]
     wanted = {name: value for name, value in job.definitions.pragmas.items() if name in found.pragmas}
     settings = [
         f"{name}: expected {value!r}, found {found.pragmas[name]!r}"
@@ -193,11 +171,12 @@ def _findings(job: _Job) -> list[str]:
     return [*rows, *definitions, *settings]
 
 
-def _differences(job: _Job) -> list[str]:
+def _differences(job: Job) -> list[str]:
     """Compare the finished file's rows with the bundle's."""
-    path, url = job.address.path, job.address.url
+    path, url, workers = job.address.path, job.address.url, job.run.workers
+    names = None if job.run.whole else job.names
     return job.run.compared(
-        lambda advance: quiet_tables(path, url, workers=job.run.workers, advance=advance), label
+        lambda advance: quiet_tables(path, url, workers=workers, advance=advance, names=names), label
     )
 
 

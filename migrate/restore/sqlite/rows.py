@@ -7,41 +7,56 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 from typing import Any
 
-from exporters.sqlite.catalog import Table
-from exporters.sqlite.identifiers import quote_name
+from exporters.sqlite.catalog import Table, read_catalog
+from exporters.sqlite.identifiers import is_own, quote_name
 from exporters.sqlite.parquet import READ_ERRORS, PartRows, read_part
 from exporters.sqlite.values import RawText
 from exporters.tally import Advance
-from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.restore.relational.parts import PartFile, parts_of, readable
-from migrate.restore.sqlite.target import mark_done
+from migrate.restore.relational.run import Written
+from migrate.restore.sqlite.functions import Lent
+from migrate.restore.sqlite.job import Job
+from migrate.restore.sqlite.target import Target, mark_done, read_done
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-def parts_in_order(tables: Sequence[CatalogRow]) -> list[PartFile]:
-    """Return all parts, SQLite's own tables last: loading others changes them."""
-    return parts_of(sorted(tables, key=lambda table: (table.name.startswith("sqlite_"), table.number)))
+def bring_rows(job: Job, target: Target, lent: Lent) -> Written:
+    """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Raises
+    ``DamageError`` and ``sqlite3.Error``.
+    """
+    run, connection = job.run, target.connection
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    every = read_catalog(connection).tables
+    tables = {table.name: table for table in every if table.name in job.names}
+    lent.lend_for_rows(tables.values())
+
+    def write(todo: Sequence[PartFile], advance: Advance) -> None:
+        _write_parts(run.reader, connection, tables, todo, advance)
+
+    parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
+    return run.rows(parts, read_done(target), write)
 
 
-def write_parts(
+def _write_parts(
     reader: BundleReader,
     connection: sqlite3.Connection,
     tables: Mapping[str, Table],
     parts: Sequence[PartFile],
     advance: Advance,
 ) -> None:
-    """Insert every part and mark it as done in the same transaction. Raises ``DamageError`` and ``sqlite3.Error``."""
+    """Insert every part and mark it as done in the same transaction."""
     rows = size_bytes = 0
     connection.execute("BEGIN IMMEDIATE")
     for part in parts:
         if part.table.name not in tables:
             raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
         mark_done(connection, part.name)
-        if part.first and part.table.name.startswith("sqlite_"):
+        # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
+        if part.first and (is_own(part.table.name) or part.table.details.get("shadow_of")):
             connection.execute(f"DELETE FROM {quote_name(part.table.name)}")
         _write(reader, connection, tables[part.table.name], part, advance)
         rows += part.rows

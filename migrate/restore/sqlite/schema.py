@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
 from exporters.sqlite import schema
 from exporters.sqlite.catalog import Entry
+from exporters.sqlite.identifiers import is_own
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, UsageError
 from migrate.restore.sqlite.functions import Lent
 
-_SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
+SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
 _OF_THE_APPLICATION = ("no such collation", "no such function", "unknown function")
 
 
@@ -48,18 +50,54 @@ def is_virtual(entry: Entry) -> bool:
     return entry.type == "table" and (entry.sql or "").upper().startswith("CREATE VIRTUAL")
 
 
-def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: Lent) -> None:
-    """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction."""
+def select_entries(entries: Sequence[Entry], tables: AbstractSet[str]) -> list[Entry]:
+    """Return, in order, what makes these tables: themselves, their indexes and triggers; and the virtual tables all of
+    whose shadow tables are among them.
+    """
+    names = set(tables)
+    for one in filter(is_virtual, entries):
+        shadows = {other.name for other in shadows_of(one, entries)}
+        names |= {one.name} if shadows and shadows <= tables else set()
+    return [entry for entry in entries if entry.table in names]
+
+
+def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: Lent, *, empty: bool) -> None:
+    """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction. ``empty``: no rows will
+    come; then virtual tables are made by their modules, since none of them works over empty shadow tables.
+    """
     tables = [entry for entry in entries if entry.type == "table" and not is_virtual(entry)]
+    virtual = [entry for entry in entries if is_virtual(entry)] if empty else []
+    made = {name for entry in virtual for name in _make_virtual(connection, entry, tables)}
     for entry in tables:
-        if not entry.name.startswith("sqlite_"):
+        if not is_own(entry.name) and entry.name not in made:
             _run(connection, entry, lent)
     names = {entry.name for entry in tables}
-    if _SEQUENCE in names:
+    if SEQUENCE in names:
         connection.execute("CREATE TABLE moveout_sequence (i INTEGER PRIMARY KEY AUTOINCREMENT)")
         connection.execute("DROP TABLE moveout_sequence")
     if _STATISTICS in names:
         connection.execute("ANALYZE sqlite_schema")
+
+
+def shadows_of(entry: Entry, tables: Sequence[Entry]) -> list[Entry]:
+    """Return the tables that hold a virtual table's rows (https://sqlite.org/vtab.html#the_xshadowname_method)."""
+    return [one for one in tables if one.type == "table" and one.name.rpartition("_")[0] == entry.name]
+
+
+def _make_virtual(connection: sqlite3.Connection, entry: Entry, tables: Sequence[Entry]) -> list[str]:
+    """Let the module make a virtual table; return the names of its shadow tables. None, and nothing is made, where the
+    module is not there or makes others than the source has.
+    """
+    wanted = {one.name: one.sql for one in shadows_of(entry, tables)}
+    connection.execute("SAVEPOINT virtual")
+    try:
+        connection.execute(entry.sql or "")
+        there = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+        same = {name: sql for name, sql in there if name in wanted} == wanted
+    except sqlite3.OperationalError:
+        same = False
+    connection.execute("RELEASE virtual" if same else "ROLLBACK TO virtual")
+    return list(wanted) if same else []
 
 
 def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
@@ -90,6 +128,23 @@ def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> li
     return findings
 
 
+def make_triggers(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Make the triggers among these entries."""
+    for entry in entries:
+        if entry.type == "trigger":
+            connection.execute(entry.sql or "")
+
+
+def add_virtual(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Add the virtual tables that are not there to what the schema has already. Called as ``complete`` is."""
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.executemany(
+        "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) SELECT ?1, ?2, ?3, 0, ?4"
+        " WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?2)",
+        [(entry.type, entry.name, entry.table, entry.sql) for entry in entries if is_virtual(entry)],
+    )
+
+
 def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """Add what has no pages (views, triggers, virtual tables) and give every entry its old place. Called within the
     last transaction of a connection, because SQLite does not notice (https://sqlite.org/pragma.html#pragma_writable_schema).
@@ -97,15 +152,14 @@ def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
     for entry in entries:
-        if entry.type in {"view", "trigger"} or is_virtual(entry):
+        changed = connection.execute(
+            "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE type = ? AND name = ?",
+            (entry.number, entry.sql, entry.type, entry.name),
+        ).rowcount
+        if not changed and (entry.type in {"view", "trigger"} or is_virtual(entry)):
             connection.execute(
                 "INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql) VALUES (?, ?, ?, ?, 0, ?)",
                 (entry.number, entry.type, entry.name, entry.table, entry.sql),
-            )
-        else:
-            connection.execute(
-                "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE type = ? AND name = ?",
-                (entry.number, entry.sql, entry.type, entry.name),
             )
 
 

@@ -21,6 +21,7 @@ from migrate.restore.relational.run import State
 
 LOCK_SECONDS = 10.0
 _ABOUT = "about"
+_ONLY = "only"
 _DONE = "done"
 
 
@@ -112,7 +113,12 @@ def read_state(target: Target) -> State | None:
             f"{target.address.path} has a table {PROGRESS_TABLE} that is not a restore's",
             next_step="Name a file that does not exist yet.",
         ) from exc
-    return State(*about)
+    return State(about[0], about[1], _note(connection, _ONLY))
+
+
+def _note(connection: sqlite3.Connection, kind: str) -> str:
+    row = connection.execute(f"SELECT note FROM {PROGRESS_TABLE} WHERE kind = ?", (kind,)).fetchone()
+    return str(row[0]) if row else ""
 
 
 def begin_state(connection: sqlite3.Connection, state: State) -> None:
@@ -121,7 +127,8 @@ def begin_state(connection: sqlite3.Connection, state: State) -> None:
         f"CREATE TABLE {PROGRESS_TABLE} (kind TEXT, name TEXT, note TEXT, PRIMARY KEY (kind, name))"
     )
     connection.execute(
-        f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_ABOUT}', ?, ?)", (state.bundle, state.source)
+        f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_ABOUT}', ?, ?), ('{_ONLY}', '', ?)",
+        (state.bundle, state.source, state.only),
     )
 
 

@@ -1,0 +1,109 @@
+"""Accounts and what they may do into the target, as far as its own account may say so.
+
+An account that the target does not have is made without a password, and therefore locked; it gets all that it had.
+One that is there gets its privileges on the database, and nothing that reaches beyond: what it may do on this host
+is its administrator's to say. Which accounts were made is noted, so that a run after a crash knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import pymysql
+
+from exporters.mysql.connect import Connection
+from exporters.mysql.errors import said_by
+from exporters.mysql.schema import GRANTS
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.restore.mysql.grants import Beyond, Grants, is_role
+from migrate.restore.mysql.target import mark_done, read_done
+
+_EVERYBODY = "PUBLIC"
+
+
+def restore_accounts(reader: BundleReader, source: str, database: str, connection: Connection) -> list[str]:
+    """Grant on the target what accounts may on the source's ``database``; return sentences for the user."""
+    key = layout.source_file(source, GRANTS)
+    file = next((one for one in reader.source_files(source, "schema/") if one.key == key), None)
+    if file is None:
+        return []
+    maker = _Maker(connection)
+    maker.apply(Grants.parse(reader.read_checked(file).decode(), database))
+    return maker.notes()
+
+
+class _Maker:
+    """Makes accounts and grants; ``made`` and ``refused`` say what came of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._done = read_done(connection)
+        self.made: list[str] = []
+        self.refused: list[str] = []
+
+    def apply(self, grants: Grants) -> None:
+        accounts = grants.accounts
+        for account in accounts:
+            self._make(account)
+        for grant in grants.own:
+            self._try(grant.account, grant.statement(self._connection.address.database))
+        harmless = set(self.made) - {one.account for one in grants.beyond if not one.empty}
+        for one in grants.beyond:
+            if one.account in self.made or (one.account in accounts and _gives_only(one, harmless)):
+                self._try(one.account, one.statement)
+
+    def _make(self, account: str) -> None:
+        noted = f"account {account}"
+        if noted not in self._done:
+            if self._is_there(account):
+                return
+            mark_done(self._connection, noted)
+        words = (
+            f"CREATE ROLE IF NOT EXISTS {account}"
+            if is_role(account)
+            else f"CREATE USER IF NOT EXISTS {account} ACCOUNT LOCK"
+        )
+        if self._try(account, words):
+            self.made.append(account)
+
+    def _is_there(self, account: str) -> bool:
+        if account == _EVERYBODY:
+            return True
+        show = "SHOW GRANTS FOR" if is_role(account) else "SHOW CREATE USER"
+        try:
+            self._connection.rows(f"{show} {account}")
+        except pymysql.Error:
+            return False
+        return True
+
+    def _try(self, account: str, statement: str) -> bool:
+        try:
+            self._connection.run(statement)
+        except pymysql.Error as exc:
+            self.refused.append(f"{account}: {said_by(exc)}")
+            return False
+        return True
+
+    def notes(self) -> list[str]:
+        """Return sentences for the user."""
+        found = []
+        users = [account for account in self.made if not is_role(account)]
+        if users:
+            found.append(
+                f"these accounts were made without a password and are locked (ALTER USER … IDENTIFIED BY … ACCOUNT"
+                f" UNLOCK): {', '.join(users)}"
+            )
+        if self.refused:
+            found.append(
+                "privileges that could not be granted (see schema/grants.sql):"
+                f" {'; '.join(dict.fromkeys(self.refused))}"
+            )
+        return found
+
+
+def _gives_only(one: Beyond, roles: AbstractSet[str]) -> bool:
+    """Tell whether it makes an account a member of these roles: those made here that hold nothing but privileges on
+    the database.
+    """
+    return bool(one.roles) and set(one.roles) <= roles

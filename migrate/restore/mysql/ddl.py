@@ -1,0 +1,77 @@
+"""The text of a table's definition, read without being fooled by what stands in quotes. Pure.
+
+Definitions are as SHOW CREATE TABLE prints them under ``connect.PINNED``: names in backticks, quotes inside of quotes
+doubled, no other escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+_HIDDEN = "\0"
+
+
+def options_of(sql: str) -> str:
+    """Return what stands behind the columns of a table's definition, without what is in quotes."""
+    _, close, _ = items_of(sql)
+    return "".join(char for position, char in _unquoted(sql) if position > close)
+
+
+def items_of(sql: str) -> tuple[int, int, list[str]]:
+    """Return where the parentheses of the table open and close, and what stands between them, split at its commas."""
+    depth = begin = open_ = 0
+    items: list[str] = []
+    for position, char in _unquoted(sql):
+        if char == "(":
+            depth += 1
+            if depth == 1:
+                open_, begin = position, position + 1
+        elif char == ")":
+            depth -= 1
+            if depth == 0:
+                items.append(sql[begin:position].strip())
+                return open_, position, items
+        elif char == "," and depth == 1:
+            items.append(sql[begin:position].strip())
+            begin = position + 1
+    return open_, len(sql), items
+
+
+def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
+    """Yield the characters that are not inside of quotes; a doubled quote ends and begins."""
+    quote = ""
+    for position, char in enumerate(sql):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"`":
+            quote = char
+        else:
+            yield position, char
+
+
+def masked(sql: str) -> str:
+    """Return the text with everything in quotes, and the quotes, replaced by as many zero bytes."""
+    shown = [_HIDDEN] * len(sql)
+    for position, char in _unquoted(sql):
+        shown[position] = char
+    return "".join(shown)
+
+
+def edited(sql: str, pattern: re.Pattern[str], put: Callable[[re.Match[str]], str]) -> tuple[str, list[str]]:
+    """Replace what the pattern matches outside of quotes; return the text and what stood there before."""
+    before = []
+    for match in reversed(list(pattern.finditer(masked(sql)))):
+        before.append(sql[match.start() : match.end()])
+        sql = sql[: match.start()] + put(match) + sql[match.end() :]
+    return sql, before[::-1]
+
+
+def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """Take columns, keys and constraints out of a table's definition; return it and what was taken out."""
+    open_, close, items = items_of(sql)
+    out = [item for item in items if is_out(item)]
+    if not out:
+        return sql, []
+    kept = ",\n  ".join(item for item in items if item not in out)
+    return f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", out

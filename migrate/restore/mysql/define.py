@@ -1,0 +1,75 @@
+"""Objects into the target, in the order in which they need one another; each is noted when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import pymysql
+
+from exporters.mysql.errors import said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.errors import NotEmptyError
+from migrate.restore.mysql.job import Job
+from migrate.restore.mysql.schema import Definer, Definition, ddl_error, is_refused, step_of
+from migrate.restore.mysql.target import Target, mark_done, read_done
+
+_NAMES = """
+SELECT 'table', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}
+UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}
+UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
+UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
+"""
+_LATE = frozenset({"view", "trigger", "event"})
+
+
+def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
+    """Make the objects of these kinds that are not noted as done. What a server of the other flavour cannot make, and
+    views that need what is not there, is left out by name. Raises ``MoveoutError``.
+    """
+    done = read_done(job.target.connection)
+    todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
+    if todo:
+        job.run.progress.note(f"{job.run.source}: making {kinds[0]}s to {kinds[-1]}s")
+
+    for one in todo:
+        if one["kind"] not in _LATE:
+            _make(job, definer, one)
+    views = [one for one in todo if one["kind"] == "view"]
+    for one, error in definer.make_views(views, partial(_made, job), tolerant=job.adapter is not None):
+        _leave_out(job, one, error)
+    for one in todo:
+        if one["kind"] in _LATE and one["kind"] != "view":
+            _make(job, definer, one)
+
+
+def _make(job: Job, definer: Definer, one: Definition) -> None:
+    try:
+        definer.make(one)
+    except pymysql.Error as exc:
+        if job.adapter is None or not is_refused(exc):
+            raise ddl_error(exc, one) from exc
+        _leave_out(job, one, exc)
+    else:
+        _made(job, one)
+
+
+def _made(job: Job, one: Definition) -> None:
+    mark_done(job.target.connection, step_of(one))
+
+
+def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
+    job.left_out.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
+
+
+def refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:
+    """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
+    query = _NAMES.format(schema=quote_literal(target.address.database))
+    there = {(str(kind), str(name)) for kind, name in target.connection.rows(query)}
+    for one in definitions:
+        kind = "table" if one["kind"] in {"view", "sequence"} else one["kind"]
+        if (kind, one["name"]) in there:
+            raise NotEmptyError(
+                f"{target.address.url} has a {one['kind']} {quote_name(one['name'])} already",
+                next_step="Restore into another database, or rename it.",
+            )

@@ -1,0 +1,30 @@
+"""One restore into one database: what the steps of it share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.mysql.flavour import Adapter
+from migrate.restore.mysql.rows import history_of
+from migrate.restore.mysql.target import Target
+from migrate.restore.relational.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes`` and ``left_out`` are
+    filled on the way.
+    """
+
+    run: Run
+    target: Target
+    adapter: Adapter | None
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def reduced(self) -> list[CatalogRow]:
+        """The tables of which the target can only hold the rows that hold still."""
+        takes = self.target.connection.takes_history
+        return [table for table in self.run.tables if history_of(table) and not takes]

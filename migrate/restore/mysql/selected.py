@@ -1,0 +1,28 @@
+"""The definitions that belong to some tables, for ``--only TABLE``. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from migrate.restore.mysql.schema import Definition
+
+_NEXT_VALUE = re.compile(r"nextval\(`((?:[^`]|``)*)`\)", re.IGNORECASE)
+
+
+def select_definitions(definitions: Sequence[Definition], tables: AbstractSet[str]) -> list[Definition]:
+    """Return, in order, what makes these tables: themselves, the sequences that their defaults count with, and their
+    triggers.
+    """
+    made = [one for one in definitions if one["kind"] == "table" and one["name"] in tables]
+    sequences = {name.replace("``", "`") for one in made for name in _NEXT_VALUE.findall(one["sql"])}
+    return [one for one in definitions if _is_of(one, tables, sequences)]
+
+
+def _is_of(one: Definition, tables: AbstractSet[str], sequences: AbstractSet[str]) -> bool:
+    if one["kind"] == "table":
+        return one["name"] in tables
+    if one["kind"] == "sequence":
+        return one["name"] in sequences
+    return one["kind"] == "trigger" and one.get("table") in tables
