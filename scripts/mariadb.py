@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,17 +81,17 @@ class MariadbServer:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A data directory. ``user`` is empty unless we are root."""
+    """A data directory. ``program``: the server with what only it is told; ``user`` is empty unless we are root, and
+    it may not be."""
 
-    program: Path
+    program: Sequence[str | Path]
     home: Path
-    user: str
+    user: str = ""
 
     def command(self, port: int) -> Argv:
         """Return the command that serves it."""
         return [
-            self.program,
-            "--no-defaults",
+            *self.program,
             f"--datadir={self.home / 'data'}",
             f"--tmpdir={self.home / 'tmp'}",
             f"--socket={self.home / 'socket'}",
@@ -136,6 +136,15 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
         raise ServerError(
             f"mariadb-install-db for {name} failed:\n{done.stdout[-1000:]}{done.stderr[-1000:]}"
         )
+    write_accounts(home, password)
+    if user:
+        for path in (home, home / "accounts.sql"):
+            shutil.chown(path, user)
+    return Store([program, "--no-defaults"], home, user)
+
+
+def write_accounts(home: Path, password: str) -> None:
+    """Write what a server does when it starts."""
     account = f"'{USER}'@'127.0.0.1'"
     write_private(
         home / "accounts.sql",
@@ -143,7 +152,3 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
         f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;\n"
         f"ALTER USER root@localhost IDENTIFIED BY '{password}';\n",
     )
-    if user:
-        for path in (home, home / "accounts.sql"):
-            shutil.chown(path, user)
-    return Store(program, home, user)

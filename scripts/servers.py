@@ -27,7 +27,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from scripts.binaries import MINIO, PROGRAMS, TOXIPROXY, VERSITYGW, find_postgres, find_program
-from scripts.mariadb import MariadbServer, make_store
+from scripts.mariadb import MariadbServer, Store, make_store
+from scripts.mysql import make_store as make_mysql_store
 from scripts.postgresql import PostgresServer, make_cluster
 from scripts.process import Argv, Child, ServerError, free_port, start, write_private
 from scripts.toxiproxy import Toxiproxy
@@ -163,9 +164,16 @@ class Servers:
 
     def mariadb(self, name: str) -> MariadbServer:
         """Start a MariaDB. All of them have one password, since MYSQL_PWD is one. As root it runs as another user."""
+        return self._mariadb(name, make_store)
+
+    def mysql(self, name: str) -> MariadbServer:
+        """Start a MySQL, which is reached as a MariaDB is, and has the same password."""
+        return self._mariadb(name, make_mysql_store)
+
+    def _mariadb(self, name: str, make: Callable[[str, str, Callable[[str], Path]], Store]) -> MariadbServer:
         password = self._secret("mariadb")
         (self.directory / name).mkdir(exist_ok=True)
-        store = make_store(name, password, self._borrow)
+        store = make(name, password, self._borrow)
 
         def attempt() -> MariadbServer:
             port = free_port()

@@ -86,6 +86,18 @@ def _mariadb(servers: Servers, name: str) -> MariadbServer:
 
 
 @pytest.fixture(scope="session")
+def mysql(servers: Servers) -> MariadbServer:
+    """A MySQL, for the long tests only: where there is none it is fetched, which takes a while."""
+    return servers.mysql("mysql-old")
+
+
+@pytest.fixture(scope="session")
+def other_mysql(servers: Servers) -> MariadbServer:
+    """Another MySQL."""
+    return servers.mysql("mysql-new")
+
+
+@pytest.fixture(scope="session")
 def toxiproxy(servers: Servers) -> Toxiproxy:
     """A maker of proxies with faults."""
     return servers.toxiproxy()

@@ -1,18 +1,17 @@
 """SIGKILL at random moments, then the same command again: same result, and nothing done is done again."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import boto3
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 
 from migrate.store.base import PART_BYTES
 from scripts import proof
 from scripts.metrics import received_bytes
+from tests.torture.bundles import export_killed, tables_of
 from tests.torture.command import moveout, must
 
 pytestmark = pytest.mark.torture
@@ -27,24 +26,10 @@ SLACK_BYTES = 2**20
 
 def content(bundle: Path) -> dict:
     """What a bundle says: tables with digests, objects with hashes and headers; not how Parquet codes it."""
-    catalog = pq.read_table(bundle / "data/catalog.parquet").to_pylist()
-    tables = {(row["source"], row["schema"], row["name"]): (row["items"], row["digest"]) for row in catalog}
     index = ds.dataset(bundle / "data/media/index", format="parquet").to_table().to_pylist()
     where = {"pack", "pack_offset", "offset", "length", "large", "large_id"}
     objects = {row["key"]: {k: v for k, v in row.items() if k not in where} for row in index}
-    return {"tables": tables, "objects": objects}
-
-
-def finished(place: Path) -> dict[str, tuple[int, int]]:
-    """The payload files of units with a commit record, with inode and time: rewritten files have others."""
-    files = {}
-    for record in place.glob("_work/*/units/**/*.json"):
-        text = json.loads(record.read_text())
-        for file in text["files"]:
-            name = file["key"]
-            path = place / name
-            files[name] = (path.stat().st_ino, path.stat().st_mtime_ns)
-    return files
+    return {"tables": tables_of(bundle), "objects": objects}
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +42,7 @@ def test_an_export_that_was_killed_goes_on(number, old_host, bundle, whole, mome
     place = tmp_path / "bundle"
     words = ("export", *old_host.sources, "--to", place, "--workers", WORKERS)
     moment = moments("export", bundle.seconds, len(ROUNDS))[number]
-    killed = moveout(*words, kill_after=moment)
-    assert killed.code in {0, -9}
-    before = finished(place)
-    must(*words)
-    for name, identity in before.items():
-        path = place / name
-        assert (path.stat().st_ino, path.stat().st_mtime_ns) == identity, f"{name} was written again"
+    export_killed(words, place, moment)
     assert content(place) == whole
     must("verify", place, "--level", "full")
 

@@ -1,0 +1,37 @@
+"""What a bundle says, and what of it was done when a run was killed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.torture.command import moveout, must
+
+
+def tables_of(bundle: Path) -> dict[tuple[str, str, str], tuple[int, str]]:
+    """Rows and digest of every table."""
+    catalog = pq.read_table(bundle / "data/catalog.parquet").to_pylist()
+    return {(row["source"], row["schema"], row["name"]): (row["items"], row["digest"]) for row in catalog}
+
+
+def finished(place: Path) -> dict[str, tuple[int, int]]:
+    """The payload files of units with a commit record, with inode and time: rewritten files have others."""
+    files = {}
+    for record in place.glob("_work/*/units/**/*.json"):
+        text = json.loads(record.read_text())
+        for file in text["files"]:
+            name = file["key"]
+            path = place / name
+            files[name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return files
+
+
+def export_killed(words: Sequence[object], place: Path, moment: float) -> None:
+    """Run an export, kill it at a moment, and run it again: nothing that was done is done again."""
+    assert moveout(*words, kill_after=moment).code in {0, -9}
+    before = finished(place)
+    must(*words)
+    for name, identity in before.items():
+        path = place / name
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == identity, f"{name} was written again"

@@ -1,0 +1,87 @@
+"""Databases of the engines beside PostgreSQL, large enough to be killed in the middle, and how two are compared."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from scripts.mariadb import MariadbServer
+from tests.mysql import databases as mysql
+from tests.sqlite import databases as sqlite
+
+TABLES, ROWS = 30, 10_000
+_TORTURE = Path(__file__).parents[1]
+
+
+class Database(Protocol):
+    """A source, targets for it, and the engine's own comparison."""
+
+    source: str
+
+    def target(self) -> str:
+        """The URL of a new, empty target."""
+        ...
+
+    def compare(self, target: str) -> None:
+        """Assert that definitions and rows are the source's."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnMariadb:
+    """A database of one server, restored to another."""
+
+    source: str
+    other: MariadbServer
+
+    @staticmethod
+    def seeded(server: MariadbServer, other: MariadbServer) -> "OnMariadb":
+        url = server.database()
+        script = (_TORTURE / "mysql/torture.sql").read_text()
+        for n in range(TABLES):
+            script += (
+                f"CREATE TABLE big_{n} (id INT PRIMARY KEY AUTO_INCREMENT, k CHAR(32), x DOUBLE, KEY (k));"
+                f"INSERT INTO big_{n} SELECT seq, MD5(seq + {n}), seq / 7 FROM seq_1_to_{ROWS};"
+            )
+        mysql.run_sql(url, script)
+        return OnMariadb(url, other)
+
+    def target(self) -> str:
+        return self.other.database()
+
+    def compare(self, target: str) -> None:
+        assert mysql.definitions(target) == mysql.definitions(self.source)
+        assert mysql.checksums(target) == mysql.checksums(self.source)
+
+
+@dataclass(slots=True)
+class OnSqlite:
+    """A file, restored to others."""
+
+    source: str
+    file: Path
+    targets: int = 0
+
+    @staticmethod
+    def seeded(directory: Path) -> "OnSqlite":
+        script = (_TORTURE / "sqlite/torture.sql").read_text()
+        for n in range(TABLES):
+            script += (
+                f"CREATE TABLE big_{n} (id INTEGER PRIMARY KEY, k TEXT, x REAL); CREATE INDEX by_{n} ON big_{n} (k);"
+                f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})"
+                f" INSERT INTO big_{n} SELECT i, hex(i * 7919 + {n}) || 'some more text', i / 7.0 FROM n;"
+            )
+        file = sqlite.run_sql(directory / "source.db", f"PRAGMA journal_mode = WAL; BEGIN; {script} COMMIT;")
+        return OnSqlite(sqlite.url_of(file), file)
+
+    def target(self) -> str:
+        self.targets += 1
+        return sqlite.url_of(self.file.with_name(f"target-{self.targets}.db"))
+
+    def compare(self, target: str) -> None:
+        file = self.file.with_name(f"target-{self.targets}.db")
+        assert target == sqlite.url_of(file)
+        assert sqlite.everything(file) == sqlite.everything(self.file)
+        assert sqlite.schema_of(file) == sqlite.schema_of(self.file)
+        assert sqlite.settings(file) == sqlite.settings(self.file)
+        assert not list(self.file.parent.glob(f"{file.name}-*"))
+        file.unlink()
