@@ -417,7 +417,7 @@ url = "s3://media?profile=new"
 
 # Who signs the bundle and its custody log (moveout keys init makes a key), and whose signatures count.
 # [custody]
-# key = "acme.key"
+# key = "acme.key"                                  # or "acme.key.pub": a key that the ssh-agent has
 # passphrase = "env:ACME_PASSPHRASE"
 # signers = "allowed_signers"
 # timestamp = "https://timestamps.example/tsa"     # an authority that says when (RFC 3161)

@@ -32,7 +32,7 @@ from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.custody.signing import Signed
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
@@ -119,7 +119,7 @@ def run_export(
     case: Case | None,
     options: ExportOptions,
     *,
-    signers: Sequence[KeyFile] = (),
+    signers: Sequence[Signer] = (),
     selection: Selection = EVERYTHING,
     limits: Limits | None = None,
 ) -> Exported:

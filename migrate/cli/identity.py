@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from migrate.case import Case, Custody, Secret, is_reference
-from migrate.custody import keys, trust
-from migrate.custody.keys import KeyFile
+from migrate.custody import agent, keys, trust
+from migrate.custody.keys import Signer
 from migrate.custody.trust import Trust
 from migrate.errors import UsageError
 
@@ -20,7 +20,10 @@ PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
 KeyFiles = Annotated[
     list[Path] | None,
     typer.Option(
-        "--key", metavar="FILE", envvar="MOVEOUT_KEY", help="A private key to sign with; may be repeated."
+        "--key",
+        metavar="FILE",
+        envvar="MOVEOUT_KEY",
+        help="A private key to sign with, or FILE.pub of one that the ssh-agent has; may be repeated.",
     ),
 ]
 Passphrase = Annotated[
@@ -44,15 +47,21 @@ def custody_of(case: Case | None) -> Custody:
     return case.custody if case else Custody()
 
 
-def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[KeyFile]:
+def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
     """Return the keys that are named: on the command line, by MOVEOUT_KEY, or in the case; none where none is."""
     said = custody_of(case)
     chosen = list(paths or ([said.key] if said.key else []))
     secret = _passphrase(passphrase, said)
-    return [keys.load(path.expanduser(), lambda: secret.reveal() if secret else None) for path in chosen]
+    return [_signer(path.expanduser(), secret) for path in chosen]
 
 
-def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[KeyFile]:
+def _signer(path: Path, secret: Secret | None) -> Signer:
+    if path.suffix == ".pub":
+        return agent.load(path)
+    return keys.load(path, lambda: secret.reveal() if secret else None)
+
+
+def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
     """Like ``load_keys``, and raise ``UsageError`` where no key is named."""
     found = load_keys(paths, passphrase, case)
     if not found:

@@ -16,7 +16,7 @@ from migrate.cli.identity import PASSPHRASE, KeyFiles, Passphrase, need_keys, re
 from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.custody import keys
+from migrate.custody import agent, keys
 from migrate.custody.keys import PublicKey
 from migrate.errors import OK
 
@@ -30,12 +30,13 @@ class Keys:
 
     found: tuple[PublicKey, ...]
     made: str = ""
+    in_agent: bool = False
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return what may be shown of each."""
         shown = [{"name": one.name, "fingerprint": one.fingerprint, "public": one.line} for one in self.found]
-        return {"file": self.made or None, "keys": shown}
+        return {"file": self.made or None, "in_agent": self.in_agent, "keys": shown}
 
     def draw(self, console: Console) -> None:
         """Print the lines of an ``allowed_signers`` file."""
@@ -43,6 +44,10 @@ class Keys:
             console.print(
                 f"A new key lies in {self.made} (keep it secret), its public half in {self.made}.pub"
             )
+            if self.in_agent:
+                console.print(
+                    f"The ssh-agent has it: --key {self.made}.pub signs by it, without the passphrase"
+                )
             console.print("Give this line to those who shall check your signatures:")
         for one in self.found:
             console.print(f"{_principal(one)} {one.line}", markup=False)
@@ -63,13 +68,23 @@ def init_command(
         str | None, typer.Option(help="Your name, or your house's: it goes with the public key.")
     ] = None,
     passphrase: Passphrase = None,
+    *,
+    to_agent: Annotated[
+        bool,
+        typer.Option(
+            "--agent", help="Give it to the running ssh-agent too: --key FILE.pub then signs by it."
+        ),
+    ] = False,
 ) -> Keys:
     """Make an Ed25519 key in OpenSSH's format, readable by you alone."""
     del session
+    running = agent.running() if to_agent else None
     secret = reference(passphrase)
     word = secret.reveal() if secret else os.environ.get(PASSPHRASE)
     made = keys.create(file, name or getpass.getuser(), word)
-    return Keys((made.public,), str(file))
+    if running:
+        running.add(made)
+    return Keys((made.public,), str(file), in_agent=running is not None)
 
 
 @verb(group, "show", title="keys show")

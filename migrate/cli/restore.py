@@ -22,7 +22,7 @@ from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.sources import load_case
 from migrate.cli.verify import known_secrets
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.custody.record import record_if_allowed
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.restore.outcome import RestoreOutcome
@@ -96,7 +96,7 @@ def run_restore(
     *,
     merge: bool,
     only: Sequence[str] = (),
-    signers: Sequence[KeyFile] = (),
+    signers: Sequence[Signer] = (),
     account: str | None = None,
 ) -> Restored:
     """Bring the named sources up from the bundle at a place; the custody log says so where there is a key.

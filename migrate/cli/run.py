@@ -24,7 +24,7 @@ from migrate.cli.session import Answer, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import run_verify
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions
 from migrate.store import open_place
@@ -180,7 +180,7 @@ def _sealed(place: Endpoint) -> Sealed:
 
 
 def _export(
-    session: Session, case: Case, bundle: Endpoint, here: Sealed, signers: Sequence[KeyFile]
+    session: Session, case: Case, bundle: Endpoint, here: Sealed, signers: Sequence[Signer]
 ) -> Answer | None:
     """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
     if here is Sealed.COMPLETE:

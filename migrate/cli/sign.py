@@ -15,7 +15,7 @@ from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.custody.record import record_seal, record_stamp
 from migrate.custody.signing import Signed, root_of, sign_bundle
 from migrate.custody.tree import plant
@@ -50,7 +50,7 @@ def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
         console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})", markup=False)
 
 
-def sealed_by(store: Store, signers: Sequence[KeyFile], timestamp: str | None) -> list[Signed]:
+def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:
     """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log.
     ``timestamp`` is the URL of an authority that says when that was.
     """
@@ -64,7 +64,7 @@ def sealed_by(store: Store, signers: Sequence[KeyFile], timestamp: str | None) -
 
 
 def run_sign(
-    session: Session, place: Endpoint, signers: Sequence[KeyFile], timestamp: str | None
+    session: Session, place: Endpoint, signers: Sequence[Signer], timestamp: str | None
 ) -> SignedBundle:
     """Sign the bundle at a place with every key, and let the authority say when."""
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)

@@ -29,7 +29,7 @@ from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.verify import known_secrets
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.custody.signing import sign_file
 from migrate.errors import UsageError
 from migrate.selection import from_words, parse_tags
@@ -194,7 +194,7 @@ def run_sync(
     *,
     record: str | None = None,
     case: Case | None = None,
-    signers: Sequence[KeyFile] = (),
+    signers: Sequence[Signer] = (),
 ) -> Synced:
     """Open both buckets and the record, and copy; a proof is signed by every key. A selection of the case's source
     holds where none is given.

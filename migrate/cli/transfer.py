@@ -18,7 +18,7 @@ from migrate.cli.options import CaseFile, Yes, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import KeyFile
+from migrate.custody.keys import Signer
 from migrate.custody.record import record_transfer
 from migrate.errors import OK, UsageError
 from migrate.store import open_place
@@ -71,7 +71,7 @@ def run_transfer(
     case: Case | None,
     *,
     recheck: bool,
-    signers: Sequence[KeyFile] = (),
+    signers: Sequence[Signer] = (),
 ) -> Transferred:
     """Move the bundle and its custody log. The bandwidth limit holds for the target's side."""
     throttle = session.throttle(case.bwlimit if case else None)

@@ -27,7 +27,7 @@ from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
 from migrate.custody import timestamp, tree
-from migrate.custody.keys import KeyFile, PublicKey
+from migrate.custody.keys import PublicKey, Signer
 from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
 from migrate.custody.timestamp import Stamp
@@ -180,7 +180,7 @@ def run_verify(
     case: Case | None,
     *,
     signers: Path | None = None,
-    keys: Sequence[KeyFile] = (),
+    keys: Sequence[Signer] = (),
 ) -> Verified:
     """Verify the bundle at a place and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.

@@ -63,7 +63,7 @@ class PublicKey:
 
 
 class Signer(Protocol):
-    """Whoever can sign: a key file."""
+    """Whoever can sign: a key file, or a key that an ssh-agent holds."""
 
     @property
     def public(self) -> PublicKey:
@@ -81,6 +81,11 @@ class KeyFile:
 
     public: PublicKey
     _private: Ed25519PrivateKey = field(repr=False)
+
+    @property
+    def seed(self) -> bytes:
+        """The 32 secret bytes (RFC 8032)."""
+        return self._private.private_bytes_raw()
 
     def sign(self, data: bytes) -> bytes:
         """See ``Signer.sign``."""
@@ -135,7 +140,8 @@ def _decode(path: Path, data: bytes, passphrase: Callable[[], str | None]) -> Ed
         if not secret:
             raise UsageError(
                 f"the key {path} has a passphrase and none is given",
-                next_step="set MOVEOUT_PASSPHRASE, or name it: --passphrase file:PATH (or env:VAR, command:PROGRAM …)",
+                next_step="set MOVEOUT_PASSPHRASE, or name it: --passphrase file:PATH (or env:VAR, command:PROGRAM …);"
+                f" where an ssh-agent has the key, name its public half: --key {_beside(path)}",
             ) from None
         try:
             private = _load(data, secret.encode())
@@ -156,6 +162,19 @@ def _load(data: bytes, passphrase: bytes | None) -> object:
         if passphrase is None and "assword" in str(exc):
             raise TypeError from exc
         raise
+
+
+def load_public(path: Path) -> PublicKey:
+    """Read a ``.pub`` file. Raises ``UsageError``."""
+    try:
+        found = parse_line(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UsageError(f"the key {path} cannot be read: {exc}", next_step="ssh-add -L prints keys") from exc
+    if found is None:
+        raise UsageError(
+            f"{path} is the public half of no Ed25519 key", next_step="moveout keys init makes one"
+        )
+    return found
 
 
 def parse_line(line: str) -> PublicKey | None:

@@ -17,11 +17,16 @@ def string(data: bytes) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-def take_string(data: bytes) -> tuple[bytes, bytes]:
-    """Return a ``string`` from the front, and the rest. Raises ``ValueError``."""
+def take_number(data: bytes) -> tuple[int, bytes]:
+    """Return a ``uint32`` from the front, and the rest. Raises ``ValueError``."""
     if len(data) < 4:
         raise ValueError("cut short")
-    end = 4 + _LENGTH.unpack_from(data)[0]
-    if len(data) < end:
+    return int(_LENGTH.unpack_from(data)[0]), data[4:]
+
+
+def take_string(data: bytes) -> tuple[bytes, bytes]:
+    """Return a ``string`` from the front, and the rest. Raises ``ValueError``."""
+    size, rest = take_number(data)
+    if len(rest) < size:
         raise ValueError("cut short")
-    return data[4:end], data[end:]
+    return rest[:size], rest[size:]
