@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -75,10 +74,10 @@ def erase_command(
     workers = session.workers(default=TRANSFER_WORKERS)
     reasons: list[str] = []
     if not erase.is_begun(store):
-        entries, now = log.read(store).entries, datetime.now(UTC)
+        entries, now = log.read(store).entries, vault.now()
         sets = load_rules(rules, loaded)
         breaches = [one for each in sets for one in clock.would_breach(each, entries, "erasing", now)]
-        reasons = erase.check(store, vault, breaches, workers=workers, now=now)
+        reasons = erase.check(store, vault, breaches, workers=workers)
         if reasons and not override:
             raise NotAllowedError(
                 "the bundle must not be erased: " + "; ".join(reasons),

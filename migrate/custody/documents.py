@@ -63,8 +63,8 @@ def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | Non
 
 
 def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:
-    """Write the document and the signatures of ``signers`` beside it."""
-    store.put(document.key, document.data)
+    """Write the document and the signatures of ``signers`` beside it, as far as they are not there."""
+    _create(store, document.key, document.data)
     for signer in signers:
         signing.sign_file(store, document.key, signer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from migrate.bundle import layout
@@ -63,17 +63,21 @@ def survey(
 ) -> Protection:
     """Ask the place for the lock of every version, and compare with what the bundle's manifest names.
 
-    A version counts as protected where its retention has not ended or a legal hold is on; with ``terms`` where it
-    meets them.
+    A version counts as protected where its retention is firm here and has not ended, by the clock of the place, or a
+    legal hold is on; with ``terms`` where it meets them.
     """
-    now = now or datetime.now(UTC)
     found = list(vault.versions())
+    now = now or vault.now()
     markers = {one.key for one in found if one.is_marker and one.is_latest}
     mine = [one for one in found if not one.is_marker and not one.key.startswith(layout.WORK)]
     locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))
 
     def is_protected(lock: Lock) -> bool:
-        return terms.met_by(lock) if terms else lock.legal or (lock.until is not None and lock.until > now)
+        if terms:
+            return terms.met_by(lock)
+        return lock.legal or (
+            lock.mode is not None and lock.until is not None and lock.until > now and vault.is_firm(lock.mode)
+        )
 
     bound = [one for one in mine if not _is_loose(one)]
     open_ = [one for one in bound if not is_protected(locks[one])]
@@ -82,7 +86,7 @@ def survey(
             one.key,
             "is not protected" if terms is None else "is not protected as it should be",
             "",
-            _said(one, locks),
+            _said(one, locks, vault),
         )
         for one in open_
     ]
@@ -115,9 +119,14 @@ def place(
     """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
     weakened: one that lasts longer stays.
 
-    Raises ``NotAllowedError`` where the place has no Object Lock.
+    Raises ``NotAllowedError`` where the place has no Object Lock, or lets anybody lift such a retention.
     """
     vault.check_lock()
+    if not terms.legal and not vault.is_firm(terms.mode):
+        raise NotAllowedError(
+            f"{vault.place}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
+            next_step="add --legal, which only who has the right to can lift, or --mode compliance",
+        )
     mine = [one for one in vault.versions() if not one.is_marker and not one.key.startswith(layout.WORK)]
     progress.begin("hold", items=len(mine), size_bytes=0)
 
@@ -224,10 +233,11 @@ def _is_loose(version: FileVersion) -> bool:
     return layout.is_custody(version.key) or version.key.startswith(grows)
 
 
-def _said(version: FileVersion, locks: dict[FileVersion, Lock]) -> str:
+def _said(version: FileVersion, locks: dict[FileVersion, Lock], vault: Vault) -> str:
     lock = locks[version]
     until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
-    return f"version {version.id or 'only'}: {until}, {'a' if lock.legal else 'no'} legal hold"
+    weak = " (which any account here may lift)" if lock.mode and not vault.is_firm(lock.mode) else ""
+    return f"version {version.id or 'only'}: {until}{weak}, {'a' if lock.legal else 'no'} legal hold"
 
 
 def _each(do: Callable[[FileVersion], Any], versions: Sequence[FileVersion], workers: int) -> list[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Protocol, TypeAlias
 
 from migrate.errors import NotAllowedError
@@ -46,6 +46,14 @@ class Vault(Protocol):
 
     def check_lock(self) -> None:
         """Raise ``NotAllowedError`` where this place cannot lock what lies there."""
+        ...
+
+    def is_firm(self, mode: Mode) -> bool:
+        """Tell whether a retention of this mode holds here against whoever has no right to end it."""
+        ...
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the place, which is the one that its locks end by."""
         ...
 
     def versions(self) -> Iterator[FileVersion]:
@@ -91,6 +99,15 @@ class DirectoryVault:
             f"{self.place} is a directory: nothing there can be held against whoever may write to it",
             next_step="hold the bundle in a bucket with Object Lock",
         )
+
+    def is_firm(self, mode: Mode) -> bool:
+        """See ``Vault.is_firm``."""
+        del mode
+        return False
+
+    def now(self) -> datetime:
+        """See ``Vault.now``."""
+        return datetime.now(UTC)
 
     def versions(self) -> Iterator[FileVersion]:
         """See ``Vault.versions``."""

@@ -69,7 +69,7 @@ def test_every_version_is_locked_and_nobody_deletes_one(there, locked, provider)
 
 def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     store, vault = there
-    terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     assert put_hold(there, provider, terms).is_held
     store.put(layout.SCOPE, store.read(layout.SCOPE))
     store.delete(layout.BAG_INFO)

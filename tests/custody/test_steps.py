@@ -1,0 +1,200 @@
+"""Hold, release, erasure and acknowledgement are killed at each step, and answers are lost: the same command finishes
+them, and a bundle that is held by half never reports held.
+"""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+
+from migrate.bundle import layout
+from migrate.custody import documents, erase, hold, log, receipt
+from migrate.custody.hold import Terms
+from migrate.custody.record import record_seal
+from migrate.custody.signing import sign_bundle
+from migrate.errors import UnreachableError
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.vault import open_vault
+from migrate.transfer import transfer
+
+STEPS = frozenset({"retain", "set_legal", "remove", "put", "create", "replace", "delete", "abort"})
+GOOD = receipt.Checked("full", 3, 100, [])
+
+
+class Steps:
+    """Lets ``left`` steps pass in store and vault together, then dies; with ``late`` one more is done, and its answer
+    lost.
+    """
+
+    def __init__(self, left: int, *, late: bool) -> None:
+        self.left, self.late = left, late
+
+    def over(self, inner):
+        return _Watched(inner, self)
+
+
+class _Watched:
+    def __init__(self, inner, steps: Steps) -> None:
+        self._inner, self._steps = inner, steps
+
+    def __getattr__(self, name):
+        found = getattr(self._inner, name)
+        return found if name not in STEPS else lambda *args, **more: self._step(found, *args, **more)
+
+    def _step(self, step, *args, **more):
+        self._steps.left -= 1
+        if self._steps.left >= 0:
+            return step(*args, **more)
+        if self._steps.late and self._steps.left == -1:
+            step(*args, **more)
+        raise UnreachableError("killed")
+
+
+def killed_at_each_step(run, look, *, late: bool) -> int:
+    """Run with one more step each time until it ends by itself; ``look`` is asked after each kill. Return the kills."""
+    for kills in range(200):
+        steps = Steps(0 if late else 1, late=late)
+        try:
+            run(steps)
+        except UnreachableError:
+            look()
+        else:
+            return kills
+    raise AssertionError("it never ends")
+
+
+@pytest.fixture
+def there(place, minio, provider):
+    """A signed bundle in a bucket with Object Lock: (store, vault)."""
+    bucket = f"steps-{secrets.token_hex(5)}"
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    url = f"s3://{bucket}/b?profile={minio.profile}"
+    sign_bundle(place, provider)
+    store = open_place(url)
+    transfer(place, store, workers=4, progress=Silent())
+    record_seal(store, provider, [provider])
+    return store, open_vault(url)
+
+
+def sign(store, provider, customer):
+    document = receipt.write(store, GOOD)
+    return receipt.acknowledge(store, document, dict([documents.signature_of(document, customer)]), provider)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("late", [False, True])
+def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider, customer, late):
+    store, vault = there
+    terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
+    keys = [provider.public.fingerprint, customer.public.fingerprint]
+    details = {"reason": "asked", "release_keys": keys, "release_quorum": 2}
+
+    def place_it(steps):
+        return hold.place(
+            steps.over(store),
+            steps.over(vault),
+            terms,
+            workers=1,
+            progress=Silent(),
+            details=details,
+            signer=provider,
+        )
+
+    def looks_as_it_is():
+        locks = [
+            vault.lock(one) for one in vault.versions() if not hold._is_loose(one) and one.key[:6] != "_work/"
+        ]
+        whole = all(lock.legal and lock.until == terms.until for lock in locks)
+        assert hold.survey(store, vault, workers=4, terms=terms).is_held == whole
+        assert whole or not log.read(store).find("held")
+        assert log.read(store).findings == []
+
+    assert killed_at_each_step(place_it, looks_as_it_is, late=late) > 20
+    assert hold.survey(store, vault, workers=4, terms=terms).is_held
+    assert len(log.read(store).find("held")) == 1
+
+    def release_it(steps):
+        both = [provider, customer]
+        return hold.release(
+            steps.over(store), steps.over(vault), "received", both, workers=1, progress=Silent()
+        )
+
+    sign(store, provider, customer)
+    held = hold.survey(store, vault, workers=4).versions
+
+    def half_is_not_held():
+        found = hold.survey(store, vault, workers=4)
+        assert found.is_held == (found.protected == held)
+        assert not log.read(store).find("released") or (found.protected, found.legal) == (0, 0)
+
+    assert killed_at_each_step(release_it, half_is_not_held, late=late) > 20
+    kept, findings = documents.read_all(store, "release")
+    assert ([len(one.signers) for one in kept], findings) == ([2], [])
+    assert len(log.read(store).find("released")) == 1
+    assert erase.check(store, vault, [], workers=4) == []
+
+    def erase_it(steps):
+        return erase.erase(steps.over(store), steps.over(vault), provider, workers=1, progress=Silent())
+
+    def no_bundle_any_more():
+        begun = log.read(store).find("erasing")
+        gone = not any(one.key == layout.TAG_MANIFEST and not one.is_marker for one in vault.versions())
+        assert gone or len([one for one in vault.versions() if not one.key.startswith("sig/")]) > 5
+        assert len(begun) <= 1
+
+    assert killed_at_each_step(erase_it, no_bundle_any_more, late=late) > 15
+    assert not [one for one in vault.versions() if not one.key.startswith("sig/")]
+    assert len(log.read(store).find("erased")) == 1
+    (certificate,), findings = documents.read_all(store, "erasure")
+    assert (certificate.value["versions"] > 10, findings) == (True, [])
+    assert log.against_bundle(log.read(store), store) == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_acknowledgement_that_died_anywhere_is_given_once(place, provider, customer, late):
+    document = receipt.write(place, GOOD)
+    signature = dict([documents.signature_of(document, customer)])
+
+    def acknowledge(steps):
+        return receipt.acknowledge(steps.over(place), document, signature, provider)
+
+    def nothing_is_claimed_that_is_not_there():
+        if log.read(place).find("acknowledged"):
+            (kept,), findings = documents.read_all(place)
+            assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
+
+    assert killed_at_each_step(acknowledge, nothing_is_claimed_that_is_not_there, late=late) >= 3
+    assert [one.what.event for one in log.read(place).entries] == ["received", "acknowledged"]
+    assert log.read(place).findings == []
+
+
+def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
+    """Our own clock is ten minutes off, which is less than a server refuses a signature for."""
+    store, vault = there
+    until = (datetime.now(UTC) + timedelta(minutes=3)).replace(microsecond=0)
+    terms = Terms(until, "COMPLIANCE", legal=False)
+    hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=provider)
+
+    class Fast(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(minutes=10)
+
+    monkeypatch.setattr("migrate.store.s3_vault.datetime", Fast)
+    fast = open_vault(store.place)
+    assert abs(fast.now() - datetime.now(UTC)) < timedelta(seconds=3)
+    assert hold.survey(store, fast, workers=4).is_held
+    assert any("are held until" in one for one in erase.check(store, fast, [], workers=4))
+
+
+def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(place, provider):
+    record_seal(place, provider, [provider])
+    first = log.read(place).entries[-1].what
+    back = datetime.now(UTC) - timedelta(days=400)
+    log.append(place, provider, lambda _: [first], clock=lambda: back)
+    found = log.read(place)
+    assert (found.findings, len(found.notes)) == ([], 1)
+    assert "a clock was set back" in found.notes[0]
