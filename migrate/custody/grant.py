@@ -1,9 +1,13 @@
-"""A grant: the customer, and nobody else, may read one bundle, and nothing else, until a day."""
+"""A grant: the customer, and nobody else, may read one bundle, and nothing else, until a day.
+
+It is an account of a MinIO server, a session at a token service, or a list of links. An account is taken back by
+removing it. A session or a link carries its rights in itself and ends by itself; sooner where the server can.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,11 +19,12 @@ from migrate.bundle.reader import BundleReader
 from migrate.custody import log
 from migrate.custody.keys import Signer
 from migrate.custody.record import happening
-from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.errors import GoneError, MoveoutError, UnreachableError, UsageError
 from migrate.progress import Progress
 from migrate.store.attempts import Attempt
 from migrate.store.base import Store
 from migrate.store.minio_accounts import Account, Accounts
+from migrate.store.sts import SessionKey, TokenService
 
 _SHORTEST = timedelta(minutes=16)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
@@ -27,12 +32,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant that the custody log knows, and what became of it by now."""
+    """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links."""
 
     name: str
     access_key: str
     expires: str
     state: str
+    kind: str = "account"
 
 
 def check_name(name: str) -> None:
@@ -89,43 +95,106 @@ def create(
     return made
 
 
+def begin(
+    store: Store, service: TokenService, name: str, rules: dict[str, Any], expires: datetime, *,
+    account: str, role: str, signer: Signer,
+) -> SessionKey:  # fmt: skip
+    """Begin a session and write the grant into the custody log; ``account`` is the access key by which it is begun.
+    Where it cannot be written down nobody ever sees the credential, and it ends unused.
+    """
+    check_name(name)
+    lasts = expires - datetime.now(UTC)
+    made = service.begin(name, rules, lasts, role=role, revocation=_revocation(store, name))
+    details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
+    what = happening(store, "granted", {**details, "session": True, "by_account": account, "role": role})
+    log.append(store, signer, lambda _: [what])
+    return made
+
+
 def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> list[Granted]:
-    """Return every grant that the log knows, with what the server says of it now."""
+    """Return every grant that the log knows, with what the server says of it now; of sessions and links servers say
+    nothing.
+    """
+    now = now or datetime.now(UTC)
+    known = log.read(store)
+    revoked = {one.what.details.get("access_key") for one in known.find("revoked")}
     found = []
-    for one in log.read(store).find("granted"):
+    for one in known.find("granted"):
         details = one.what.details
-        if "access_key" not in details:
-            over = datetime.fromisoformat(str(details.get("expires"))) <= (now or datetime.now(UTC))
-            name, state = str(details.get("to")), "expired" if over else "open"
-            found.append(Granted(name, "links", str(details.get("expires")), state))
-            continue
-        access, expires = str(details.get("access_key")), str(details.get("expires"))
-        there = accounts.find(access)
-        over = datetime.fromisoformat(expires) <= (now or datetime.now(UTC))
-        state = ("expired" if over else "open") if there else ("expired" if over else "revoked")
-        found.append(Granted(str(details.get("to")), access, expires, state))
+        kind, access = _kind(details), str(details.get("access_key", "links"))
+        over = datetime.fromisoformat(str(details.get("expires"))) <= now
+        gone = access in revoked if kind != "account" else accounts.find(access) is None
+        state = "expired" if over else "revoked" if gone else "open"
+        found.append(Granted(str(details.get("to")), access, str(details.get("expires")), state, kind))
     return found
 
 
-def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> list[str]:
-    """Remove every account of that name, and write it into the log; return their access keys.
+def _kind(details: Mapping[str, Any]) -> str:
+    if "access_key" not in details:
+        return "links"
+    return "session" if details.get("session") else "account"
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Access keys that are good for nothing any more, and grants that nobody can take back, each with the reason."""
+
+    keys: Sequence[str]
+    still_open: Sequence[Granted]
+    why: str = ""
+
+
+def revoke(
+    store: Store, accounts: Accounts, name: str, signer: Signer, *, now: datetime | None = None
+) -> Revoked:
+    """Take back every grant of that name as far as the server can, and write it into the log.
 
     Raises ``GoneError`` where no grant has this name.
     """
-    granted = log.read(store).find("granted")
-    entries = [
-        one for one in granted if one.what.details.get("to") == name and "access_key" in one.what.details
-    ]
+    now = now or datetime.now(UTC)
+    known = log.read(store)
+    entries = [one.what.details for one in known.find("granted") if one.what.details.get("to") == name]
+    ended = {one.what.details.get("access_key") for one in known.find("revoked")}
     if not entries:
         raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
-    keys = []
+    why = _end_sessions(store, accounts, name, [one for one in entries if _kind(one) == "session"])
+    keys: list[str] = []
+    still_open: list[Granted] = []
     for one in entries:
-        access = str(one.what.details.get("access_key"))
-        accounts.remove(access)
+        kind, access, expires = _kind(one), str(one.get("access_key", "links")), str(one.get("expires"))
+        if kind == "account":
+            accounts.remove(access)
+        elif kind == "links" or why:
+            if datetime.fromisoformat(expires) > now and access not in ended:
+                still_open.append(Granted(name, access, expires, "open", kind))
+            continue
         what = happening(store, "revoked", {"to": name, "access_key": access})
         log.append(store, signer, log.once(what))
         keys.append(access)
-    return keys
+    return Revoked(keys, still_open, why)
+
+
+def _revocation(store: Store, name: str) -> str:
+    """Return what MinIO knows the sessions of a grant by."""
+    return f"moveout-{happening(store, 'granted').bundle}-{name}"
+
+
+def _end_sessions(store: Store, accounts: Accounts, name: str, sessions: Sequence[Mapping[str, Any]]) -> str:
+    """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
+    that began them.
+    """
+    if not sessions:
+        return ""
+    others = {str(one.get("by_account")) for one in sessions} - {accounts.user}
+    if others:
+        return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
+    try:
+        accounts.end_sessions(_revocation(store, name))
+    except UnreachableError:
+        raise
+    except MoveoutError as exc:
+        return f"this server ends no single session: {exc}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,279 @@
+"""``moveout grant create``, ``session`` and ``links``: the three ways to let somebody read one bundle."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+
+from migrate.case import Endpoint, parse_deadline
+from migrate.cli import app
+from migrate.cli.hold import PlaceWord
+from migrate.cli.identity import KeyFiles, Passphrase, need_keys
+from migrate.cli.options import CaseFile, known_place
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import load_case
+from migrate.cli.words import count_words, moment_words
+from migrate.custody import grant
+from migrate.custody.record import record
+from migrate.errors import OK, UsageError
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+
+group = typer.Typer(help="Read access to one bundle, for a time.", no_args_is_help=True)
+app.add_typer(group, name="grant")
+
+ToName = Annotated[
+    str, typer.Option("--to", metavar="NAME", help="Whom: lower-case letters, digits and '-'.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A grant. The credential is in ``file`` and nowhere else. ``kind`` is account or session."""
+
+    place: str
+    name: str
+    access_key: str
+    expires: str
+    file: str
+    kind: str = "account"
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the secret."""
+        return asdict(self)
+
+    def draw(self, console: Console) -> None:
+        """Say what to hand over, and how it is used."""
+        console.print(f"{self.name} may read {self.place} until {self.expires}, and nothing else")
+        console.print(
+            f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
+        )
+        console.print(
+            f"~/.aws/config and names it: moveout transfer {_granted_url(self.place, self.name)} TARGET",
+            markup=False,
+        )
+        if self.kind == "session":
+            console.print("A session ends by itself; whether it can be taken back before is up to the server")
+
+
+def _granted_url(place: str, name: str) -> str:
+    return f"{place.partition('?')[0]}?profile={name}"
+
+
+@verb(group, "create", title="grant create")
+def create_command(
+    session: Session,
+    to: ToName,
+    expires: Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")],
+    words: PlaceWord = None,
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
+    ] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Created:
+    """Let somebody read exactly this bundle, until a day: an account of a MinIO server with a policy of its own.
+
+    The credential is written to a file that only you can read, as a profile for AWS's configuration.
+    """
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    store, accounts, location = open_accounts(session, known_place(words, loaded))
+    grant.check_name(to)
+    until = parse_deadline(expires).replace(microsecond=0)
+    path = file or Path(f"grant-{to}.ini")
+    with _credential_file(path) as out:
+        rules = grant.policy(location.bucket, _prefix(location), until)
+        made = grant.create(store, accounts, to, rules, until, signer=signer)
+        out.write(_profile(to, accounts.region, accounts.endpoint, made.access_key, made.secret_key))
+    return Created(store.place, to, made.access_key, moment_words(until), str(path))
+
+
+@verb(group, "session", title="grant session")
+def session_command(
+    session: Session,
+    to: ToName,
+    expires: Annotated[str, typer.Option(metavar="T", help="A role of AWS allows at most 12h: 12h.")],
+    words: PlaceWord = None,
+    *,
+    role: Annotated[
+        str, typer.Option(metavar="ARN", help="Of which role at AWS; MinIO takes the account itself.")
+    ] = "",
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
+    ] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Created:
+    """Let somebody read exactly this bundle by a session at AWS's token service (or MinIO's), with a policy of its own.
+
+    A session ends by itself. At AWS no single one can be taken back: use a role of its own for each grant.
+    """
+    from migrate.store import sts  # noqa: PLC0415  boto3 takes half a second to import
+
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    store, accounts, location = open_accounts(session, known_place(words, loaded))
+    until = parse_deadline(expires).replace(microsecond=0)
+    service = sts.TokenService(location)
+    path = file or Path(f"grant-{to}.ini")
+    with _credential_file(path) as out:
+        rules = grant.policy(location.bucket, _prefix(location), until)
+        made = grant.begin(store, service, to, rules, until, account=accounts.user, role=role, signer=signer)
+        endpoint = "" if service.is_aws else accounts.endpoint
+        out.write(_profile(to, accounts.region, endpoint, made.access_key, made.secret_key, token=made.token))
+    return Created(store.place, to, made.access_key, moment_words(until), str(path), kind="session")
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """A script that fetches a bundle by links, and needs no credential."""
+
+    place: str
+    name: str
+    file: str
+    files: int
+    expires: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the links."""
+        return asdict(self)
+
+    def draw(self, console: Console) -> None:
+        """Say how it is used."""
+        console.print(
+            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
+        )
+        console.print(
+            f"Whoever has it can: hand it over by a safe way. Its owner runs: sh {self.file} DIRECTORY"
+        )
+        console.print(
+            "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
+        )
+
+
+_SCRIPT = """\
+#!/bin/sh
+# Fetches a bundle into a directory, goes on where it stopped, and checks every byte. Links end {expires}.
+set -eu
+mkdir -p "${{1:?usage: sh $0 DIRECTORY}}"
+cd "$1"
+get() {{
+    mkdir -p "$(dirname "$1")"
+    [ -e "$1" ] && return
+    curl -fsS --retry 5 -C - -o "$1.part" "$2" || curl -fsS --retry 5 -o "$1.part" "$2"
+    mv "$1.part" "$1"
+}}
+"""
+
+
+@verb(group, "links", title="grant links")
+def links_command(
+    session: Session,
+    to: ToName,
+    expires: Annotated[str, typer.Option(metavar="T", help="At most 7 days from now: 7d.")],
+    words: PlaceWord = None,
+    *,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the script goes; fetch-NAME.sh unless told.")
+    ] = None,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Linked:
+    """Write a script of links, for a server that makes no accounts: curl fetches the bundle, sha256sum checks it."""
+    from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+
+    loaded = load_case(case)
+    signer = need_keys(key, passphrase, loaded)[0]
+    place = known_place(words, loaded)
+    location = s3_client.parse(need_s3(place), secrets=place.reveal())
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    grant.check_name(to)
+    until = parse_deadline(expires).replace(microsecond=0)
+    keys = grant.files_of(store)
+    made = list(presigned.links(location, keys, until - datetime.now(UTC)))
+    path = file or Path(f"fetch-{to}.sh")
+    with os.fdopen(_new_file(path), "w") as out:
+        out.write(_SCRIPT.format(expires=moment_words(until)))
+        out.writelines(f"get {shlex.quote(name)} {shlex.quote(link)}\n" for name, link in made)
+        out.write("sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt\n")
+        out.write('echo "the bundle is whole"\n')
+    details = {"to": to, "links": len(made), "expires": until.astimezone(UTC).isoformat()}
+    record(store, signer, "granted", details)
+    return Linked(store.place, to, str(path), len(made), moment_words(until))
+
+
+def open_accounts(session: Session, place: Endpoint) -> tuple[MultipartStore, Any, Any]:
+    """Return the store, the accounts of its server, and the place as a location. Raises ``UsageError``."""
+    from migrate.store import minio_accounts, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+
+    secrets = place.reveal()
+    location = s3_client.parse(need_s3(place), secrets=secrets)
+    return (
+        open_place(place.url, secrets=secrets, note=session.progress.note),
+        minio_accounts.Accounts(location),
+        location,
+    )
+
+
+def need_s3(place: Endpoint) -> str:
+    """Return the URL of a place in a bucket. Raises ``UsageError`` for any other."""
+    if not place.url.startswith("s3://"):
+        raise UsageError(
+            f"{place.shown} is no bucket: access to a directory is the operating system's to grant",
+            next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",
+        )
+    return place.url
+
+
+def _prefix(location: Any) -> str:
+    prefix = str(location.prefix)
+    return prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _new_file(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise UsageError(
+            f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"
+        ) from exc
+
+
+@contextmanager
+def _credential_file(path: Path) -> Iterator[TextIO]:
+    """Make a file that only its owner can read, before there is anything to write: gone again where nothing comes."""
+    descriptor = _new_file(path)
+    try:
+        with os.fdopen(descriptor, "w") as out:
+            yield out
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _profile(
+    name: str, region: str, endpoint: str, access_key: str, secret_key: str, *, token: str = ""
+) -> str:
+    lines = [f"[profile {name}]", f"region = {region}"]
+    lines += [f"endpoint_url = {endpoint}"] if endpoint else []
+    lines += [f"aws_access_key_id = {access_key}", f"aws_secret_access_key = {secret_key}"]
+    lines += [f"aws_session_token = {token}"] if token else []
+    return "\n".join([*lines, *(["s3 =", "    addressing_style = path"] if endpoint else []), ""])
