@@ -114,14 +114,16 @@ class Servers:
         return self._s3_server(name, launch, ready_path="/minio/health/cluster")
 
     def versitygw(self, name: str) -> S3Server:
-        """Start a versitygw over a directory, with versioning."""
+        """Start a versitygw over a directory, with versioning, and accounts of its own."""
         program = find_program(VERSITYGW)
-        versions = self.directory / name / "versions"
+        versions, accounts = self.directory / name / "versions", self.directory / name / "accounts"
 
         def launch(port: int, access: str, secret: str, data: Path) -> Child:
             versions.mkdir(exist_ok=True)
+            accounts.mkdir(exist_ok=True)
             env = {"ROOT_ACCESS_KEY_ID": access, "ROOT_SECRET_ACCESS_KEY": secret, "VGW_HEALTH": "/health"}
-            argv: Argv = [program, "--port", f"127.0.0.1:{port}", "posix", "--versioning-dir", versions, data]
+            options = ("--port", f"127.0.0.1:{port}", "--iam-dir", accounts)
+            argv: Argv = [program, *options, "posix", "--versioning-dir", versions, data]
             return self._launch(name, argv, env=env)
 
         return self._s3_server(name, launch, ready_path="/health")

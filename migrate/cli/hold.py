@@ -14,6 +14,7 @@ from rich.text import Text
 from migrate.case import Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.findings import draw_findings
+from migrate.cli.hold_source import Frozen, TryAs, group, source_status
 from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
@@ -26,7 +27,6 @@ from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.vault import Vault, open_vault
 
-group = typer.Typer(help="Nothing of a bundle can be changed or removed for a time.", no_args_is_help=True)
 app.add_typer(group, name="hold")
 
 PlaceWord = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
@@ -165,9 +165,22 @@ def extend_command(
 
 
 @verb(group, "status", title="hold status")
-def status_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Held:
-    """Read every lock again, and name what is not protected."""
+def status_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="PLACE", help="Of a bundle; or an undo file, or NAME=URL …")
+    ] = None,
+    *,
+    try_as: TryAs = "",
+    case: CaseFile = None,
+) -> Held | Frozen:
+    """Read every lock again, and name what is not protected. With an undo file, or NAME=URL: what of the hold on these
+    sources is in force.
+    """
     loaded = load_case(case)
+    sources = source_status(words or [], loaded, try_as)
+    if sources is not None:
+        return sources
     store, vault = open_both(session, known_place(words, loaded))
     return Held(store.place, hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS)))
 

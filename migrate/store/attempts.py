@@ -104,17 +104,19 @@ def _run(client: Any, operation: str, request: dict[str, Any]) -> str:
         answer = getattr(client, operation)(**request)
     except boto_errors.ClientError as exc:
         error = exc.response.get("Error", {})
-        return _judged(str(error.get("Code", "")), str(error.get("Message", "")))
+        return judged(str(error.get("Code", "")), str(error.get("Message", "")))
     except (boto_errors.BotoCoreError, OSError) as exc:
         raise s3_client.translate(exc, operation) from exc
     if operation == "delete_objects" and answer.get("Errors"):
-        return _judged(str(answer["Errors"][0].get("Code", "")), "")
+        return judged(str(answer["Errors"][0].get("Code", "")), "")
     _undo(client, operation, request, answer)
     return "done"
 
 
-def _judged(code: str, message: str) -> str:
-    """A bucket without Object Lock says so before it looks at who asks, and one with a lock that it holds."""
+def judged(code: str, message: str) -> str:
+    """Return ``refused`` where an error means that, else its code. A bucket without Object Lock says so before it looks
+    at who asks, and one with a lock that it holds.
+    """
     return "refused" if code in _REFUSED or "ObjectLock" in message or "WORM protected" in message else code
 
 

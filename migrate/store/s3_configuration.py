@@ -37,6 +37,8 @@ READERS = {
 }
 """Names in the bundle, and the calls that read them."""
 _WRITE_SECONDS = 5.0
+_BESIDE = ("TransitionDefaultMinimumObjectSize",)
+"""What is read as a field of a setting (of lifecycle) and written beside it."""
 
 
 OF_THE_HOST = {
@@ -138,10 +140,11 @@ def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any])
         return False
     call, argument, inner = WRITERS[name]
     given = value[inner] if inner else dict(value)
+    beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
 
     def write() -> None:
         try:
-            getattr(client, call)(Bucket=bucket, **{argument: given})
+            getattr(client, call)(Bucket=bucket, **{argument: given}, **beside)
         except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
             raise translate(exc, f"{bucket}: {name}") from exc
 
@@ -185,7 +188,14 @@ def _comparable(name: str, value: Any) -> Any:
     plain = json.loads(json.dumps(value, default=str))
     if name == "policy":
         plain = json.loads(plain.get("Policy", "{}"))
+        for statement in _listed(plain.get("Statement", [])):
+            if statement.get("Principal") == "*":  # which servers write as the same in more words
+                statement["Principal"] = {"AWS": "*"}
     return _ordered(plain)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _ordered(value: Any) -> Any:

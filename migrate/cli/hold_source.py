@@ -1,0 +1,250 @@
+"""``moveout hold source`` and ``undo``: the sources themselves, for the time before the export is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from migrate.case import Case, Endpoint
+from migrate.cli.findings import draw_findings
+from migrate.cli.options import CaseFile, Yes, sort_words
+from migrate.cli.session import Session, verb
+from migrate.cli.sources import choose, load_case
+from migrate.custody.sources import hold, undo
+from migrate.custody.sources.contract import Change, SourceHold
+from migrate.custody.sources.hold import Standing
+from migrate.custody.sources.undo import UndoFile
+from migrate.errors import OK, IncompleteError, NotAllowedError, UsageError
+
+group = typer.Typer(
+    help="Nothing of a bundle, or of its sources, can be changed or removed for a time.", no_args_is_help=True
+)
+
+_POSTGRES = "migrate.custody.sources.postgres"
+_MYSQL = "migrate.custody.sources.mysql"
+_KINDS: Mapping[str, str] = {
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "sqlite": "migrate.custody.sources.sqlite",
+    "s3": "migrate.custody.sources.bucket",
+}
+"""The modules by URL scheme, each imported when it is needed."""
+
+TryAs = Annotated[
+    str,
+    typer.Option(
+        metavar="PROFILE", help="Of a bucket: try deletion with this AWS profile, an ordinary account's."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What sources say of their holds. ``file`` is the undo file, "" where there is none."""
+
+    found: Sequence[Standing]
+    file: str
+
+    @property
+    def exit_code(self) -> int:
+        """3 where some source is not held."""
+        return OK if all(one.is_held for one in self.found) else IncompleteError.exit_code
+
+    def as_json(self) -> dict[str, Any]:
+        """Return each source with what is in force and what is not."""
+        sources = [{"held": one.is_held, **asdict(one)} for one in self.found]
+        return {"held": self.exit_code == OK, "undo": self.file or None, "sources": sources}
+
+    def draw(self, console: Console) -> None:
+        """Say of each source whether it is held, and what such a hold cannot do."""
+        for one in self.found:
+            if one.is_held:
+                console.print(Text(f"HELD: {one.name} ({one.url}), each setting read back"))
+            else:
+                console.print(Text(f"NOT HELD: {one.name} ({one.url})", style="bold red"))
+            for setting in one.in_force:
+                console.print(Text(f"  in force: {setting}"))
+            if one.findings:
+                draw_findings(console, one.findings)
+            for limit in one.limits:
+                console.print(Text(f"  note: {limit}", style="dim"))
+        if self.file:
+            console.print(f"→ to take it back: moveout hold undo {self.file}", markup=False)
+
+
+@verb(group, "source", title="hold source")
+def source_command(
+    session: Session,
+    reason: Annotated[str, typer.Option(help="Why: it stands in the undo file.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="NAME=URL", help="What shall be held.")] = None,
+    *,
+    file: Annotated[
+        Path, typer.Option("--undo", metavar="FILE", help="Where it is written how everything was.")
+    ] = Path("moveout-hold.json"),
+    end_sessions: Annotated[
+        bool,
+        typer.Option("--end-sessions", help="End a database's sessions from before: they may still write."),
+    ] = False,
+    whole_server: Annotated[
+        bool,
+        typer.Option("--whole-server", help="Though other databases of the server become read-only too."),
+    ] = False,
+    try_as: TryAs = "",
+    case: CaseFile = None,
+    yes: Yes = False,
+) -> Frozen:
+    """Hold the sources until they are exported: nothing can be deleted from a bucket, a database becomes read-only.
+
+    What will be done is shown first. How everything was goes into the undo file before anything is changed. The same
+    command again finishes what was begun; `moveout hold undo FILE` takes it back, finished or not.
+    """
+    loaded = load_case(case)
+    endpoints = choose(_pairs(words), loaded)
+    known = undo.read(file) or undo.new(reason)
+    with _opened(endpoints, try_as) as holds:
+        plan = hold.planned(holds, known)
+        pending = hold.pending(holds, plan)
+        if pending:
+            _refuse_neighbours(holds, {name for name, _ in pending}, allowed=whole_server)
+            _show(session, [f"{name}: {change.says}" for name, change in pending])
+            _ask(session, "Hold the sources by these changes?", yes=yes)
+        hold.place(file, holds, plan)
+        known = undo.read(file) or plan
+        if end_sessions:
+            hold.close_ways(holds, known)
+        return Frozen(hold.survey(holds, known), str(file) if file.exists() else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """Sources that are as they were."""
+
+    names: Sequence[str]
+    changes: Sequence[Change]
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what was put back."""
+        return {"sources": list(self.names), "undone": [change.undo_says for change in self.changes]}
+
+    def draw(self, console: Console) -> None:
+        """Say so."""
+        for change in self.changes:
+            console.print(Text(f"  done: {change.undo_says}"))
+        console.print(
+            f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone", markup=False
+        )
+
+
+@verb(group, "undo", title="hold undo")
+def undo_command(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The undo file of `moveout hold source`.")],
+    *,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Though somebody else has changed a setting since: put back what was."),
+    ] = False,
+    case: CaseFile = None,
+    yes: Yes = False,
+) -> Undone:
+    """Take a hold on sources back: every setting becomes what it was, also where the hold was only begun.
+
+    What somebody else has changed since is left alone and named. The same command again finishes what was begun.
+    """
+    known = _need_file(file)
+    endpoints = _recorded(known, load_case(case))
+    with _opened(endpoints, "") as holds:
+        for name, one in holds.items():
+            if one.url != known.sources[name].url:
+                raise UsageError(f"the case's {name} is {one.url}, the file's {known.sources[name].url}")
+        changes = hold.undoable(holds, known, force=force)
+        if changes:
+            _show(session, [f"{name}: {change.undo_says}" for name, change in changes])
+            _ask(session, "Take the hold back by these changes?", yes=yes)
+        hold.take_back(file, holds, known, force=force)
+    return Undone(tuple(known.sources), [change for _, change in changes])
+
+
+def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
+    """Return what is in force of a hold on sources, None where the words name no sources but a place."""
+    pairs = sort_words(words).pairs
+    if pairs:
+        with _opened(pairs, try_as) as holds:
+            return Frozen(hold.survey(holds, None), "")
+    if len(words) != 1 or not Path(words[0]).is_file():
+        return None
+    known = _need_file(Path(words[0]))
+    with _opened(_recorded(known, case), try_as) as holds:
+        return Frozen(hold.survey(holds, known), words[0])
+
+
+def _pairs(words: Sequence[str] | None) -> Mapping[str, Endpoint]:
+    sorted_ = sort_words(words or [])
+    if sorted_.places:
+        raise UsageError(
+            f"{sorted_.places[0]} is no NAME=URL", next_step="a bundle is held by: moveout hold place PLACE"
+        )
+    return sorted_.pairs
+
+
+def _need_file(file: Path) -> UndoFile:
+    known = undo.read(file)
+    if known is None:
+        raise UsageError(
+            f"there is no undo file {file}", next_step="moveout hold source writes one: --undo FILE"
+        )
+    return known
+
+
+def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
+    """Return the file's sources, with the case's secrets where it has a source of the name."""
+    cased = case.sources if case else {}
+    return {name: cased.get(name, Endpoint(one.url)) for name, one in known.sources.items()}
+
+
+@contextmanager
+def _opened(endpoints: Mapping[str, Endpoint], try_as: str) -> Iterator[Mapping[str, SourceHold]]:
+    with ExitStack() as stack:
+        holds: dict[str, SourceHold] = {}
+        for name, endpoint in endpoints.items():
+            scheme = endpoint.url.partition("://")[0].lower()
+            if scheme not in _KINDS:
+                raise UsageError(
+                    f"{name}: sources of this kind cannot be held",
+                    next_step=f"it begins with {', '.join(_KINDS)}",
+                )
+            more = {"witness": try_as} if scheme == "s3" else {}
+            opened: SourceHold = import_module(_KINDS[scheme]).open_hold(
+                endpoint.url, endpoint.reveal(), **more
+            )
+            stack.callback(opened.close)
+            holds[name] = opened
+        yield holds
+
+
+def _refuse_neighbours(holds: Mapping[str, SourceHold], names: set[str], *, allowed: bool) -> None:
+    for name in names:
+        beyond = holds[name].beyond()
+        if beyond and not allowed:
+            raise NotAllowedError(f"{name}: {beyond}", next_step="add --whole-server to mean it")
+
+
+def _show(session: Session, lines: Sequence[str]) -> None:
+    for line in lines:
+        session.err.print(Text(f"  {line}"))
+
+
+def _ask(session: Session, question: str, *, yes: bool) -> None:
+    if not (yes or session.confirm(question)):
+        raise UsageError("nothing was changed")

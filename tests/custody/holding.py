@@ -1,0 +1,68 @@
+"""What tests of holds on sources do: place, die anywhere, take back."""
+
+import pytest
+
+from migrate.custody.sources import hold, undo
+from migrate.errors import UnreachableError
+
+
+class Dying:
+    """A hold that dies at the n-th change, before or after it is made."""
+
+    def __init__(self, inner, left: int, *, late: bool) -> None:
+        self._inner, self._left, self._late = inner, left, late
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def write(self, setting, value) -> None:
+        self._left -= 1
+        if self._left >= 0 or self._late:
+            self._inner.write(setting, value)
+        if self._left < 0:
+            raise UnreachableError("killed")
+
+
+def place(path, holds):
+    hold.place(path, holds, hold.planned(holds, undo.read(path) or undo.new("asked")))
+    return hold.survey(holds, undo.read(path))
+
+
+def take_back(path, holds, *, force=False):
+    hold.take_back(path, holds, undo.read(path), force=force)
+
+
+def read_all(one, settings):
+    return {setting: one.read(setting) for setting in settings}
+
+
+def killed_everywhere(path, one, *, late):
+    """Hold and undo, each killed at every step, before it is done or after (``late``)."""
+    steps = list(one.wanted())
+    before = read_all(one, [step.setting for step in steps])
+    for left in range(len(steps)):
+        with pytest.raises(UnreachableError):
+            place(path, {"it": Dying(one, left, late=late)})
+        (standing,) = hold.survey({"it": one}, undo.read(path))
+        assert standing.is_held == (late and left == len(steps) - 1)
+        take_back(path, {"it": one})
+        assert not path.exists()
+        assert all(one.same(name, one.read(name), back(steps, name)) for name in before)
+    with pytest.raises(UnreachableError):
+        place(path, {"it": Dying(one, 0, late=True)})
+    (standing,) = place(path, {"it": one})
+    assert (standing.findings, len(standing.in_force)) == ([], len(steps))
+    assert place(path, {"it": one}) == [standing]
+    while True:
+        try:
+            take_back(path, {"it": Dying(one, 0 if late else 1, late=late)})
+        except UnreachableError:
+            assert not hold.survey({"it": one}, undo.read(path))[0].is_held
+        else:
+            break
+    assert not path.exists()
+    assert all(one.same(name, one.read(name), back(steps, name)) for name in before)
+
+
+def back(steps, name):
+    return next(step.back for step in steps if step.setting == name)

@@ -1,0 +1,190 @@
+"""Holds on databases, on the real servers: who goes on writing is refused, what a hold cannot do is said, and an undo
+puts everything back.
+"""
+
+import json
+import secrets
+import sqlite3
+import subprocess
+import sys
+
+import psycopg
+import pymysql
+import pytest
+
+from migrate.custody.sources import hold, undo
+from migrate.custody.sources.postgres import PostgresHold
+from migrate.errors import DamageError, UsageError
+from tests.cli.conftest import call
+from tests.custody.holding import killed_everywhere, place, take_back
+from tests.mysql.databases import run_sql
+
+
+@pytest.fixture
+def database(postgres):
+    """A database, and a role that writes into it by a setting of its own: (URL, the role)."""
+    url, role = postgres.database(), f"app_{secrets.token_hex(4)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN")
+        connection.execute(f"ALTER ROLE {role} SET default_transaction_read_only = off")
+        connection.execute("CREATE TABLE posts (id int)")
+    yield url, role
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {role}")
+
+
+SETTINGS = """
+SELECT coalesce(r.rolname, ''), setdatabase = d.oid, setconfig
+FROM pg_db_role_setting LEFT JOIN pg_roles r ON r.oid = setrole, pg_database d
+WHERE datname = current_database() AND setdatabase IN (0, d.oid) ORDER BY 1, 2
+"""
+
+
+def settings_of(url):
+    with psycopg.connect(url) as connection:
+        return connection.execute(SETTINGS).fetchall()
+
+
+def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
+    url, role = database
+    path, one, before = tmp_path / "undo.json", PostgresHold(url), settings_of(url)
+    older = psycopg.connect(url, autocommit=True, application_name="shop")
+    try:
+        (standing,) = place(path, {"app": one})
+        assert [(finding.key.split()[1], finding.found) for finding in standing.findings] == [
+            ("session", "postgres shop")
+        ]
+        assert [row for row in settings_of(url) if row[0] == role and row[1]]
+        with psycopg.connect(url) as fresh, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            fresh.execute("INSERT INTO posts VALUES (1)")
+        older.execute("INSERT INTO posts VALUES (2)")  # which is why it is not held yet
+        assert hold.close_ways({"app": one}, undo.read(path)) == 1
+        assert hold.survey({"app": one}, undo.read(path))[0].is_held
+        with pytest.raises(psycopg.OperationalError):
+            older.execute("SELECT 1")
+    finally:
+        older.close()
+    take_back(path, {"app": one})
+    assert settings_of(url) == before
+    with psycopg.connect(url) as fresh:
+        fresh.execute("INSERT INTO posts VALUES (3)")
+    one.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_hold_of_a_postgresql_database_that_was_killed_anywhere_is_finished_or_undone(
+    database, tmp_path, late
+):
+    url, role = database
+    with psycopg.connect(url, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(
+            f"ALTER ROLE {role} IN DATABASE {name} SET default_transaction_read_only = 'false'"
+        )
+        connection.execute(f"ALTER ROLE {role} IN DATABASE {name} SET work_mem = '7MB'")
+    before, one = settings_of(url), PostgresHold(url)
+    killed_everywhere(tmp_path / "undo.json", one, late=late)
+    one.close()
+    assert [(a, b, sorted(c)) for a, b, c in settings_of(url)] == [(a, b, sorted(c)) for a, b, c in before]
+
+
+def test_the_commands_hold_export_and_undo(database, tmp_path):
+    url, _ = database
+    path, source = tmp_path / "undo.json", f"app={url}"
+    words = ("hold", "source", source, "--reason", "the customer leaves", "--undo", path)
+    asked = call(*words)
+    assert (asked.code, "ALTER DATABASE" in asked.err, path.exists()) == (2, True, False)
+    assert call("hold", "status", source).code == 3
+    held = call(*words, "--yes", "--end-sessions")
+    assert (held.code, held.out.startswith("HELD: app")) == (0, True), held.out + held.err
+    assert call(*words).code == 0  # nothing is left to be asked about
+    status = call("hold", "status", path, "--json")
+    assert (status.code, status.json["result"]["held"]) == (0, True), status.err
+    assert call("hold", "status", source).code == 0
+    assert call("export", source, "--to", tmp_path / "bundle").code == 0
+    assert call("hold", "undo", path).code == 2
+    undone = call("hold", "undo", path, "--yes")
+    assert (undone.code, path.exists()) == (0, False), undone.err
+    assert call("hold", "status", source).code == 3
+    assert call("hold", "undo", path, "--yes").code == 2
+    assert call("hold", "source", tmp_path, "--reason", "x", "--yes").code == 2
+
+
+def test_a_mariadb_server_becomes_read_only_and_only_where_that_is_meant(mariadb, tmp_path):
+    url, path = mariadb.database(), tmp_path / "undo.json"
+    mariadb.database()
+    name, user = url.rpartition("/")[2], f"u{secrets.token_hex(4)}"
+    run_sql(
+        url,
+        f"CREATE TABLE posts (id int); CREATE USER {user}@'%' IDENTIFIED BY 'x'; GRANT ALL ON {name}.* TO {user}@'%'",
+    )
+    options = {"host": mariadb.host, "port": mariadb.port, "user": user, "password": "x", "database": name}
+    session = pymysql.connect(**options, autocommit=True, ssl_disabled=True)
+    words = ("hold", "source", f"app={url}", "--reason", "asked", "--undo", path, "--yes")
+    try:
+        refused = call(*words)
+        assert (refused.code, "the whole server becomes read-only" in refused.err) == (4, True), refused.err
+        held = call(*words, "--whole-server")
+        assert (held.code, "SET GLOBAL read_only = ON" in held.out) == (0, True), held.out + held.err
+        assert "moveout@127.0.0.1" in held.out  # an administrator may write all the same, and that is said
+        with session.cursor() as cursor, pytest.raises(pymysql.err.Error, match="read-only"):
+            cursor.execute("INSERT INTO posts VALUES (1)")
+        assert call("hold", "undo", path, "--yes").code == 0
+        with session.cursor() as cursor:
+            cursor.execute("INSERT INTO posts VALUES (2)")
+    finally:
+        session.close()
+        run_sql(url, f"SET GLOBAL read_only = OFF; DROP USER {user}@'%'")
+
+
+def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path):
+    file, path = tmp_path / "data.db", tmp_path / "undo.json"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE posts (id)")
+    connection.close()
+    file.chmod(0o664)
+    program = "import sys; f = open(sys.argv[1], 'r+b'); print(flush=True); sys.stdin.read()"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", program, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    words = ("hold", "source", f"app=sqlite://{file}", "--reason", "asked", "--undo", path, "--yes")
+    try:
+        writer.stdout.readline()
+        half = call(*words)
+        assert (half.code, f"process {writer.pid}" in half.out) == (3, True), half.out + half.err
+    finally:
+        writer.communicate()
+    held = call(*words)
+    assert (held.code, f"chmod 0444 {file}" in held.out) == (0, True), held.out + held.err
+    assert file.stat().st_mode & 0o777 == 0o444
+    assert call("export", f"app=sqlite://{file}", "--to", tmp_path / "bundle").code == 0
+    assert call("hold", "undo", path, "--yes").code == 0
+    assert file.stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda value: value | {"kind": "letter"},
+        lambda value: value | {"sources": {"app": {"url": 3}}},
+        lambda value: value | {"sources": []},
+        lambda value: {"kind": value["kind"], "version": 1},
+    ],
+)
+def test_an_undo_file_that_was_changed_is_not_followed(tmp_path, spoil):
+    path = tmp_path / "undo.json"
+    undo.write(path, undo.new("asked"))
+    path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
+    with pytest.raises(DamageError):
+        undo.read(path)
+    assert call("hold", "undo", path, "--yes").code == 6
+
+
+def test_without_an_undo_file_nothing_is_changed(database, tmp_path):
+    url, _ = database
+    one, before = PostgresHold(url), settings_of(url)
+    with pytest.raises(UsageError, match="nothing was changed"):
+        place(tmp_path / "no" / "directory" / "undo.json", {"app": one})
+    one.close()
+    assert settings_of(url) == before
+    assert list(tmp_path.iterdir()) == []
