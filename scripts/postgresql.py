@@ -80,12 +80,16 @@ class Cluster:
         return [self.bin_dir / "postgres", "-D", self.data, "-p", str(port), *_SETTINGS]
 
 
-def make_cluster(name: str, directory: Path, password: str, borrow: Callable[[str], Path]) -> Cluster:
-    """Find a PostgreSQL and make its data directory, unless it is there already. Raises ``ServerError``.
+def make_cluster(
+    name: str, directory: Path, password: str, borrow: Callable[[str], Path], bin_dir: Path | None = None
+) -> Cluster:
+    """Find a PostgreSQL, unless it is in ``bin_dir``, and make its data directory, unless it is there already. Raises
+    ``ServerError``.
 
     ``borrow(prefix)`` makes a directory that every user can reach, for when ours cannot be.
     """
-    bin_dir, user, data = find_postgres(), unprivileged_user("PostgreSQL", own="postgres"), directory / "data"
+    bin_dir = bin_dir or find_postgres()
+    user, data = unprivileged_user("PostgreSQL", own="postgres"), directory / "data"
     directory.mkdir(parents=True, exist_ok=True)
     if user and not _reaches(user, bin_dir / "postgres"):
         bin_dir = _copied(bin_dir, borrow("programs-"))
@@ -111,7 +115,7 @@ def _initdb(name: str, cluster: Cluster, log: Path, password: str) -> None:
         "postgres",
         f"--pwfile={password_file}",
     ]
-    argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    argv += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
     child = start(f"initdb for {name}", argv, log=log, user=cluster.user)
     status = child.popen.wait()
     password_file.unlink()

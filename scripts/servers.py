@@ -147,10 +147,12 @@ class Servers:
         self._write_access_files()
         return server
 
-    def postgres(self, name: str) -> PostgresServer:
-        """Start a PostgreSQL: TCP only, passwords by SCRAM, no fsync. As root it runs as another user."""
+    def postgres(self, name: str, bin_dir: Path | None = None) -> PostgresServer:
+        """Start a PostgreSQL: TCP only, passwords by SCRAM, no fsync. As root it runs as another user. ``bin_dir`` has
+        its programs, else one is found.
+        """
         password = self._secret(name)
-        cluster = make_cluster(name, self.directory / name, password, self._borrow)
+        cluster = make_cluster(name, self.directory / name, password, self._borrow, bin_dir)
 
         def attempt() -> PostgresServer:
             port = free_port()
