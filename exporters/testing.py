@@ -3,8 +3,7 @@
 Subclass ``ExporterContract``, say how your source is opened, and let pytest run it::
 
     class TestMyExporter(ExporterContract):
-        @pytest.fixture(autouse=True)
-        def source_is_there(self, tmp_path):
+        @pytest.fixture(autouse=True) def source_is_there(self, tmp_path):
             self.url = make_some_data(tmp_path)
 
         def open(self):

@@ -377,8 +377,7 @@ TEMPLATE = """\
 
 [case]
 name = "acme"
-# The moment at which the old host shuts the door. Without it nothing is late.
-# deadline = 2026-11-25T18:00:00Z
+# The moment at which the old host shuts the door. Without it nothing is late. deadline = 2026-11-25T18:00:00Z
 
 # What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits and "-".
 [[source]]
@@ -394,8 +393,7 @@ name = "media"
 # current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
 # The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
 url = "s3://media?profile=old"
-# Or without a profile, by the AWS_* variables, or by references:
-# access_key_id = "env:OLD_KEY"
+# Or without a profile, by the AWS_* variables, or by references: access_key_id = "env:OLD_KEY"
 # secret_access_key = "env:OLD_SECRET"
 
 # Where the bundle is written first: a directory, or s3://bucket/prefix.

@@ -14,8 +14,8 @@ from exporters.relational.account import Counted, Exported, column_details, entr
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the
-    server's own counts.
+    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's own
+    counts.
     """
 
     tables: Mapping[int, Table]

@@ -1,14 +1,11 @@
 """One run at a time on a place: a lease file, taken by conditional create, kept by heartbeats, taken over
 when stale.
 
-No two clocks are compared. A run that finds the lease taken watches its etag: every heartbeat changes it,
-so a lease whose etag
-stays the same for ``stale_seconds`` *of the watcher's own clock* has no holder. A holder that was a process
-of this very
-machine and is dead is taken over at once, so that the same command goes on right after a kill. A holder
-that cannot
-refresh its lease (a sleeping laptop, a network gone) finds out at its next ``check``, before it commits
-anything more.
+No two clocks are compared. A run that finds the lease taken watches its etag: every heartbeat changes it, so
+a lease whose etag stays the same for ``stale_seconds`` *of the watcher's own clock* has no holder. A holder
+that was a process of this very machine and is dead is taken over at once, so that the same command goes on
+right after a kill. A holder that cannot refresh its lease (a sleeping laptop, a network gone) finds out at
+its next ``check``, before it commits anything more.
 """
 
 from __future__ import annotations
@@ -90,8 +87,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the place only
-        when heartbeats
-        have failed for so long that somebody else may have taken over.
+        when heartbeats have failed for so long that somebody else may have taken over.
         """
         if self._lost is None and _uptime() - self._refreshed > self._stale_seconds * 0.7:
             self._beat()

@@ -2,8 +2,8 @@
 need no memory. It has no name there, so that a killed run leaves nothing behind.
 
 It is a cache of the commit records at the place and of nothing else: losing it costs reading them again. It
-also answers
-what the seal asks in the order of keys: the bundle's files, each once, and the gaps and losses, each once.
+also answers what the seal asks in the order of keys: the bundle's files, each once, and the gaps and losses,
+each once.
 """
 
 from __future__ import annotations

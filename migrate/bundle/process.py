@@ -1,10 +1,8 @@
 """Which process this is, and whether another one of this machine still lives.
 
 A process id alone proves nothing: it is used again after a while, and it means another process in another
-container. So
-a process is named by machine, boot, process-id namespace, id and start time. Only where all of that is
-known and equal may
-"there is no such process" be believed.
+container. So a process is named by machine, boot, process-id namespace, id and start time. Only where all of
+that is known and equal may "there is no such process" be believed.
 """
 
 from __future__ import annotations

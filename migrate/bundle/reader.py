@@ -1,9 +1,8 @@
 """A sealed bundle, read. It may come from anywhere, so nothing in it is believed before it was checked.
 
-Opening checks what everything else hangs on: the declaration, the versions, and the SHA-256 of every tag
-file (the manifests
-among them) against the tag manifest. Payload is checked by ``migrate.verify``, or file by file by
-``read_checked``.
+Opening checks what everything else hangs on: the declaration, the versions, and the SHA-256 of every tag file
+(the manifests among them) against the tag manifest. Payload is checked by ``migrate.verify``, or file by file
+by ``read_checked``.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ class BundleReader:
     of its tag files by key.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (no sealed bundle, or a newer format),
-    ``DamageError`` (tag files differ
-    from the tag manifest, or make no sense). Thread-safe.
+    ``DamageError`` (tag files differ from the tag manifest, or make no sense). Thread-safe.
     """
 
     def __init__(self, store: Store) -> None:

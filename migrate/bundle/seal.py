@@ -95,9 +95,8 @@ def seal(
 
 
 def clean_work(store: MultipartStore, executor: Executor) -> None:
-    """Remove ``_work/`` but for the lease, which its holder releases; ``export.json`` last, since it is
-    what says that there
-    is something to clean.
+    """Remove ``_work/`` but for the lease, which its holder releases; ``export.json`` last, since it is what
+    says that there is something to clean.
     """
     _delete_all(store, executor, lambda key: key not in {layout.EXPORT_STATE, layout.LEASE}, layout.WORK)
     store.delete(layout.EXPORT_STATE)

@@ -1,9 +1,6 @@
 """The root of a tree, signed: a checkpoint as C2SP has it (c2sp.org/tlog-checkpoint, c2sp.org/signed-note).
 
-moveout/<bundle's id>
-<number of leaves>
-<root hash, base64>
-tagmanifest-sha256 <the bundle's root, hex>
+moveout/<bundle's id> <number of leaves> <root hash, base64> tagmanifest-sha256 <the bundle's root, hex>
 
 — moveout/<bundle's id> <base64 of the key's hash and the signature>
 """

@@ -1,10 +1,7 @@
 """That one item was in a bundle's tree, in one small file: a proof as C2SP has it (c2sp.org/tlog-proof).
 
-c2sp.org/tlog-proof@v1
-extra <base64 of the leaf: JSON, says what the item is>
-index <number of the leaf>
-<hash, base64>
-…
+c2sp.org/tlog-proof@v1 extra <base64 of the leaf: JSON, says what the item is> index <number of the leaf>
+<hash, base64> …
 
 <the signed checkpoint>
 """

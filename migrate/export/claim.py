@@ -32,8 +32,7 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> meta.BundleInf
     """Look, without writing, whether the place may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
-    else None.
-    Raises ``NotEmptyError`` where something else lies.
+    else None. Raises ``NotEmptyError`` where something else lies.
     """
     kind, key = state.look(store)
     if kind is PlaceKind.FOREIGN:

@@ -1,18 +1,15 @@
 """The export: snapshot → units → bundle → seal.
 
-One source after the other; the units of one by all workers at once. What is done is what has a commit
-record at the place, so
-a run can die at any moment and the same command goes on. Decisions about failures:
+One source after the other; the units of one by all workers at once. What is done is what has a commit record
+at the place, so a run can die at any moment and the same command goes on. Decisions about failures:
 
-- the place fails (full, denied, unreachable after the store's retries): the run stops; all that is
-committed stays;
+- the place fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
+  stays;
 - one unit fails: the others go on, the unit is a gap;
 - the source cannot be reached: the unit is tried again a few times, then the source is left, and after the
-other sources the error
-  is raised (nothing is sealed, unless ``seal_incomplete``);
+  other sources the error is raised (nothing is sealed, unless ``seal_incomplete``);
 - the source denies or is gone: it is left after a few units in a row; with something exported the bundle is
-sealed as
-  incomplete, with nothing the error is raised.
+  sealed as incomplete, with nothing the error is raised.
 """
 
 from __future__ import annotations
@@ -66,9 +63,8 @@ class Run:
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
-    """Return the outcome where the complete bundle of these sources lies at the place already: then they
-    need not even be
-    reachable any more. Raises what ``export`` raises where something else lies there.
+    """Return the outcome where the complete bundle of these sources lies at the place already: then they need
+    not even be reachable any more. Raises what ``export`` raises where something else lies there.
     """
     check_names(sources)
     whole = refuse_foreign(store, sources)
@@ -86,8 +82,7 @@ def export(
     """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
 
     Raises ``NotEmptyError`` (the place holds something else), ``BusyError`` (another run is at work), the
-    place's errors, and the
-    error of a source that could not be had (see above). After each of them, and after
+    place's errors, and the error of a source that could not be had (see above). After each of them, and after
     ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
@@ -138,9 +133,8 @@ def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
 
 
 def _raise_if_open(scopes: Sequence[SourceScope], broken: Sequence[tuple[str, SourceError]]) -> None:
-    """Raise the error of a source for which the bundle had better stay open: all but one that was shut in
-    the middle, could
-    still be finished, and has something to show.
+    """Raise the error of a source for which the bundle had better stay open: all but one that was shut in the
+    middle, could still be finished, and has something to show.
     """
     by_name = {found.name: found for found in scopes}
     for name, error in broken:
@@ -296,8 +290,8 @@ def _already(store: MultipartStore, info: meta.BundleInfo) -> ExportOutcome:
 @contextmanager
 def _threads(workers: int, lease: Lease, stop: threading.Event, store: MultipartStore) -> Iterator[Executor]:
     """Lend threads; wait for them at the end. Those that do not end in time keep the lease from being given
-    back: they may
-    still write, so another run has to see that this process is dead, or that the lease has grown stale.
+    back: they may still write, so another run has to see that this process is dead, or that the lease has
+    grown stale.
     """
     executor = ThreadPoolExecutor(workers, thread_name_prefix="moveout-export")
     try:

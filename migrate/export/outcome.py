@@ -18,8 +18,7 @@ class ExportOptions:
     be continued.
 
     ``attempts``: how often a unit is tried while the source cannot be reached. ``executor`` runs the units;
-    by default threads,
-    as many as there are workers. It is not shut down.
+    by default threads, as many as there are workers. It is not shut down.
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
 

@@ -28,9 +28,8 @@ _GAPS = 1000
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """``planned`` is None before the first summary was written; ``whole``: the plan is complete. ``exact``:
-    ``done`` was summed,
-    not scaled. Rates per second over the last ten minutes in which units were finished, None with fewer
-    than two units.
+    ``done`` was summed, not scaled. Rates per second over the last ten minutes in which units were finished,
+    None with fewer than two units.
     """
 
     name: str

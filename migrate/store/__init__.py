@@ -24,9 +24,9 @@ def open_place(
 ) -> MultipartStore:
     """Return the store of a place: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
 
-    Nothing is asked of the other side yet. ``secrets`` are keys of the place, where they do
-    not come from a profile or the environment. ``bwlimit`` may be shared by several places; ``note`` is told
-    of retries that take long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
+    Nothing is asked of the other side yet. ``secrets`` are keys of the place, where they do not come from a
+    profile or the environment. ``bwlimit`` may be shared by several places; ``note`` is told of retries that
+    take long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
     """
     store = _bare(url, secrets)
     if bwlimit is not None:

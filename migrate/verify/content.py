@@ -61,8 +61,7 @@ class Content:
 
     def _open(self, findings: list[Finding]) -> tuple[BundleReader | None, list[CatalogRow]]:
         """Return what can be checked beyond hashes: nothing, where the tag files or the catalog are damaged
-        (which is a
-        finding already, or becomes one).
+        (which is a finding already, or becomes one).
         """
         if not self._tags.sound.issuperset(REQUIRED):
             return None, []

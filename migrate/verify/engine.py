@@ -18,8 +18,7 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     """Look for everything that is not as the bundle says; what is wrong comes back as findings.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (not sealed, or sealed by a newer moveout) and the
-    store's errors: then
-    one could not look.
+    store's errors: then one could not look.
     """
     level = Level(level)
     findings: list[Finding] = []

@@ -27,9 +27,8 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What the tag files say. ``names`` are those in the tag manifest, ``sound`` those of them with the
-    right hash; ``info`` and
-    ``oxum`` (bytes, files) only where their files are sound.
+    """What the tag files say. ``names`` are those in the tag manifest, ``sound`` those of them with the right
+    hash; ``info`` and ``oxum`` (bytes, files) only where their files are sound.
     """
 
     names: frozenset[str]
@@ -71,10 +70,9 @@ def check(store: Store, findings: list[Finding]) -> Tags:
 
 
 def expected_files(store: Store, tags: Tags, findings: list[Finding]) -> Iterator[Expected]:
-    """Yield the payload that the bundle promises, ordered by key, from whichever of ``meta/files.jsonl``
-    and the manifest
-    is sound (both: they must agree); where neither is, from what can still be read. Ends early at what
-    cannot, with a finding.
+    """Yield the payload that the bundle promises, ordered by key, from whichever of ``meta/files.jsonl`` and
+    the manifest is sound (both: they must agree); where neither is, from what can still be read. Ends early
+    at what cannot, with a finding.
     """
     whole = {layout.FILES, layout.MANIFEST} & tags.sound
     try:

@@ -92,7 +92,9 @@ def test_a_key_is_private_and_may_have_a_passphrase(tmp_path):
         keys.load(path, lambda: "open sesame")
 
 
-@pytest.mark.parametrize("data", [b"", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", os.urandom(99)])
+@pytest.mark.parametrize(
+    "data", [b"", b"-----BEGIN OPENSSH PRIVATE KEY-----\n", os.urandom(99)], ids=["empty", "cut", "noise"]
+)
 def test_what_is_no_key_is_said_so(tmp_path, data):
     path = tmp_path / "key"
     path.write_bytes(data)
