@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
 from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
@@ -38,6 +37,7 @@ from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, objects_request, parse_versions, versions_request
+from migrate.store.s3_ranges import Ranges
 from migrate.store.sizes import part_sizes
 
 Item = TypeVar("Item")
@@ -61,6 +61,7 @@ class S3Bucket:
         self.requests = Stream(self.client)
         self.pages = Pages(self.requests, self.url)
         self._lanes = Lanes(self.boto, location, self.requests)
+        self._ranges = Ranges(self.boto, self.name, self.requests)
         self.server = ""
         self._no_tags = False
 
@@ -129,12 +130,12 @@ class S3Bucket:
         self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
     ) -> Iterator[bytes]:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
-        ranges = zip(accumulate(sizes, initial=0), sizes, strict=False)
-        jobs = (Job(length, _get(summary, start, length), length) for start, length in ranges)
-        for answer in self.requests.run(jobs, window_bytes=window_bytes):
-            if answer.response is None:
-                raise answer.error or GoneError(summary.key)
-            yield _whole(answer.response, summary, answer.item).body
+        headers = _pinned(summary)
+        del headers["x-amz-checksum-mode"]
+        request = Request("GetObject", "GET", summary.key, _which(summary), headers)
+        bodies = self._ranges.read(request, sizes, window_bytes=window_bytes)
+        for body, length in zip(bodies, sizes, strict=True):
+            yield _of_length(body, summary, length)
 
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """See ``Bucket.list``."""
@@ -326,9 +327,14 @@ def _is_tag(element: Any) -> bool:
 
 
 def _whole(response: Response, summary: ObjectSummary, length: int) -> Response:
-    if len(response.body) != length:
-        raise ChangedError(f"{summary.key}: {len(response.body)} bytes came, {length} were listed")
+    _of_length(response.body, summary, length)
     return response
+
+
+def _of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
+    if len(body) != length:
+        raise ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
+    return body
 
 
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:

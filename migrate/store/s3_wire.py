@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import botocore.exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
+_NOTHING: Mapping[str, str] = {}
 _REFUSED = 400
 _LONG_WAY = {400, 401, 403}
 """Statuses after which botocore may know what to do: another region, a clock that is off."""
@@ -32,12 +33,14 @@ class Wire:
         url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
         self._base = url.partition("?")[0].removesuffix("k")
 
-    def get(self, key: str, headers: Mapping[str, str]) -> tuple[int, Any] | None:
+    def get(
+        self, key: str, headers: Mapping[str, str], query: Mapping[str, str] = _NOTHING
+    ) -> tuple[int, Any] | None:
         """Return (announced size, raw body) of a successful GET; the caller reads and closes the body.
 
         Raises ``ClientError`` as botocore would; None where the long way must be taken.
         """
-        answer = self._send("GET", key, {}, headers, b"")
+        answer = self._send("GET", key, query, headers, b"")
         if answer is None:
             return None
         length = answer.headers.get("content-length")
