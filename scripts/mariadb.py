@@ -20,7 +20,6 @@ _SETTINGS = [
     "--skip-name-resolve",
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-buffer-pool-size=128M",
-    "--innodb-log-file-size=64M",
     "--max-connections=200",
     "--local-infile=0",
     "--log-bin=binlog",
@@ -140,7 +139,7 @@ def make_store(name: str, password: str, borrow: Callable[[str], Path]) -> Store
     if user:
         for path in (home, home / "accounts.sql"):
             shutil.chown(path, user)
-    return Store([program, "--no-defaults"], home, user)
+    return Store([program, "--no-defaults", "--innodb-log-file-size=64M"], home, user)
 
 
 def write_accounts(home: Path, password: str) -> None:

@@ -1,4 +1,6 @@
-"""Rows into the target: one transaction a part, together with the note that it is done."""
+"""Rows into the target: one transaction a part, together with the note that it is done. Tables without transactions
+are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ class RowWriter:
             connection.run(f"SET SESSION unique_checks = {0 if _alone(part) else 1}")
             if history_of(part.table) and connection.takes_history:
                 connection.run("SET SESSION system_versioning_insert_history = 1")
-            for left in reversed(range(_TRIES)):
+            for left in reversed(range(_TRIES if transactional(part) else 1)):
                 try:
                     self._transaction(connection, part)
                 except pymysql.Error as exc:
@@ -63,12 +65,15 @@ class RowWriter:
         """Insert all rows of a part; what was shown of a part that fails is taken back."""
         shown_rows = shown_bytes = 0
         try:
-            connection.run("BEGIN")
-            mark_done(connection, part.name)
+            if transactional(part):
+                connection.run("BEGIN")
+                mark_done(connection, part.name)
             for statement, rows in self._statements(connection, part):
                 connection.raw.query(statement)
                 self._advance(rows, len(statement))
                 shown_rows, shown_bytes = shown_rows + rows, shown_bytes + len(statement)
+            if not transactional(part):
+                mark_done(connection, part.name)
             connection.run("COMMIT")
         except pymysql.Error:
             self._advance(-shown_rows, -shown_bytes)
