@@ -17,8 +17,9 @@ from migrate.cli.hold import PlaceWord
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.custody import clock, log
-from migrate.custody.clock import RuleSet, Verdict
+from migrate.custody import clock, log, rulebook
+from migrate.custody.clock import Verdict
+from migrate.custody.rulebook import RuleSet
 from migrate.errors import OK, DamageError, DeadlineError
 from migrate.store import open_place
 
@@ -27,7 +28,7 @@ Rules = Annotated[
     typer.Option(
         "--rules",
         metavar="NAME",
-        help=f"{', '.join(clock.BUILT_IN)}, or a file of your contract's; may be repeated.",
+        help=f"{', '.join(rulebook.BUILT_IN)}, or a file of your contract's; may be repeated.",
     ),
 ]
 _STYLES = {"met": "green", "due": "yellow", "breached": "bold red", "unknown": "dim"}
@@ -37,7 +38,7 @@ NO_ADVICE = "This is a clock, and no legal advice: it counts by the moments in t
 def load_rules(names: Sequence[str] | None, case: Case | None) -> list[RuleSet]:
     """Return the sets of rules that are named, else the usual ones."""
     del case
-    return [clock.load(name) for name in names or clock.USUAL]
+    return [rulebook.load(name) for name in names or rulebook.USUAL]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Judged:
 
     place: str
     sets: Sequence[tuple[RuleSet, Sequence[Verdict]]]
+    notes: Sequence[str] = ()
 
     @property
     def exit_code(self) -> int:
@@ -58,10 +60,12 @@ class Judged:
         return {
             "place": self.place,
             "note": NO_ADVICE,
+            "notes": list(self.notes),
             "rules": [
                 {
                     "set": rules.id,
                     "source": rules.source,
+                    "checked": rules.checked,
                     "article": one.rule.article,
                     "says": one.rule.says,
                     "state": one.state,
@@ -78,7 +82,7 @@ class Judged:
         """Print a rule a paragraph."""
         for rules, verdicts in self.sets:
             console.print(Text(rules.title, style="bold"))
-            console.print(Text(f"  {rules.source}", style="dim"))
+            console.print(Text(f"  {rules.source} ({_checked(rules)})", style="dim"))
             for one in verdicts:
                 shown = f" (entry {', '.join(map(str, one.entries))})" if one.entries else ""
                 head = Text.assemble(
@@ -86,7 +90,13 @@ class Judged:
                 )
                 console.print(head)
                 console.print(Text(f"            {one.rule.says}", style="dim"))
+        for note in self.notes:
+            console.print(Text(f"Note: {note}", style="yellow"))
         console.print(NO_ADVICE)
+
+
+def _checked(rules: RuleSet) -> str:
+    return rules.checked if rules.checked == rulebook.NOT_CHECKED else f"checked: {rules.checked}"
 
 
 @verb(app, "clock")
@@ -117,4 +127,4 @@ def clock_command(
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
     sets = load_rules(rules, loaded)
-    return Judged(place.shown, [(one, clock.judge(one, found.entries, now)) for one in sets])
+    return Judged(place.shown, [(one, clock.judge(one, found.entries, now)) for one in sets], found.notes)

@@ -191,7 +191,8 @@ def note_command(
     session: Session,
     place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies.")],
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="notice, transition, transition-end, request, end, …")
+        str,
+        typer.Argument(metavar="WHAT", help="notice, transition, extension, request, end, …: see the rules."),
     ],
     *,
     at: Annotated[str | None, typer.Option(metavar="T", help="When it was; now unless told.")] = None,

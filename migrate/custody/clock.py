@@ -1,62 +1,20 @@
 """The obligation clock: what has to have happened by when, and what must not yet, by rules with a source for every
-number, evaluated from the custody log. It is a clock, and no legal advice.
-
-A rule file is TOML (``version`` 1): ``id``, ``title``, ``source``, ``applies``, and rules with ``id``, ``article``,
-``says``, ``kind``, ``start``, ``event`` and, by kind, ``period``. Events are those of the log; ``noted:<what>`` is what
-``moveout custody note`` wrote down. Kinds:
-
-- ``within``: one of ``event`` happens at most ``period`` after the first of ``start``
-- ``not-before``: none of ``event`` happens earlier than ``period`` after the last of ``start``
-- ``requires``: none of ``event`` happens before one of ``start`` has
-- ``happens``: one of ``event`` happens some time after ``start``
+number (``rulebook``), evaluated from the custody log. It is a clock, and no legal advice.
 """
 
 from __future__ import annotations
 
 import calendar
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from migrate.custody.entry import Entry
-from migrate.errors import UsageError
+from migrate.custody.rulebook import Period, Rule, RuleSet
 
-VERSION = 1
-BUILT_IN = ("eu-data-act", "gdpr", "sec-17a-4")
-USUAL = ("eu-data-act", "gdpr")
-"""What is looked at unless told."""
-KINDS = ("within", "not-before", "requires", "happens")
 State: TypeAlias = Literal["met", "due", "breached", "unknown"]
-_PERIOD = re.compile(r"(\d{1,4}) (second|minute|hour|day|month|year)s?")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One obligation. ``period`` is (number, unit), None where the rule names none."""
-
-    id: str
-    article: str
-    says: str
-    kind: str
-    start: Sequence[str]
-    event: Sequence[str]
-    period: tuple[int, str] | None
-
-
-@dataclass(frozen=True, slots=True)
-class RuleSet:
-    """Rules of one source."""
-
-    id: str
-    title: str
-    source: str
-    applies: str
-    rules: Sequence[Rule]
+_EXACT = ("second", "minute", "hour")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,46 +35,6 @@ class Verdict:
 class _Seen:
     moment: datetime
     number: int
-
-
-def load(name: str) -> RuleSet:
-    """Return a set of rules: a built-in one by its id, or a file. Raises ``UsageError`` that names the place."""
-    try:
-        if name in BUILT_IN:
-            text = (files("migrate.custody") / "rules" / f"{name}.toml").read_text(encoding="utf-8")
-        else:
-            text = Path(name).read_text(encoding="utf-8")
-        value = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise UsageError(
-            f"the rules {name} cannot be read: {exc}",
-            next_step=f"built in are {', '.join(BUILT_IN)}; else name a file",
-        ) from exc
-    if value.get("version") != VERSION:
-        raise UsageError(f"{name} has version {value.get('version')!r}; this moveout reads version {VERSION}")
-    try:
-        rules = [_rule(one, f"{name}, rule {number}") for number, one in enumerate(value["rule"], 1)]
-        return RuleSet(
-            str(value["id"]), str(value["title"]), str(value["source"]), str(value["applies"]), rules
-        )
-    except (KeyError, TypeError) as exc:
-        raise UsageError(f"{name} lacks {exc}") from exc
-
-
-def _rule(value: Mapping[str, Any], where: str) -> Rule:
-    period = None
-    if "period" in value:
-        match = _PERIOD.fullmatch(str(value["period"]))
-        if match is None:
-            raise UsageError(
-                f"{where}: {value['period']!r} is no period", next_step='write "30 days" or "2 months"'
-            )
-        period = (int(match[1]), match[2])
-    kind = str(value["kind"])
-    if kind not in KINDS or (period is None) == (kind in {"within", "not-before"}):
-        raise UsageError(f"{where}: kind must be one of {', '.join(KINDS)}, the first two with a period")
-    start, event = list(map(str, value["start"])), list(map(str, value["event"]))
-    return Rule(str(value["id"]), str(value["article"]), str(value["says"]), kind, start, event, period)
 
 
 def judge(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> list[Verdict]:
@@ -158,6 +76,8 @@ class _Case:
     starts: Sequence[_Seen]
     events: Sequence[_Seen]
     now: datetime
+    notes: Sequence[Sequence[_Seen]] = ()
+    """What puts the end off, for each of the rule's ``longer``."""
 
     def verdict(self, state: State, why: str, due: datetime | None, *shown: _Seen) -> Verdict:
         return Verdict(self.rules, self.rule, state, due, sorted({one.number for one in shown}), why)
@@ -179,7 +99,7 @@ def _judge(rules: str, rule: Rule, seen: Mapping[str, Sequence[_Seen]], now: dat
     def of(names: Sequence[str]) -> list[_Seen]:
         return sorted((one for name in names for one in seen.get(name, ())), key=lambda one: one.moment)
 
-    case = _Case(rules, rule, of(rule.start), of(rule.event), now)
+    case = _Case(rules, rule, of(rule.start), of(rule.event), now, [of(one.until) for one in rule.longer])
     if rule.kind == "requires":
         return _requires(case)
     if not case.starts:
@@ -203,15 +123,29 @@ def _happens(case: _Case) -> Verdict:
 
 
 def _within(case: _Case) -> Verdict:
-    assert case.rule.period is not None
-    due = later(case.starts[0].moment, case.rule.period)
+    due, *by = _end(case)
+    shown = [case.starts[0], *by]
     if case.after is not None:
         state: State = "met" if case.after.moment <= due else "breached"
         why = f"{case.wanted} at {_shown(case.after.moment)}"
-        return case.verdict(state, why, due, case.starts[0], case.after)
+        return case.verdict(state, why, due, *shown, case.after)
     if case.now <= due:
-        return case.verdict("due", f"{case.wanted} by {_shown(due)}", due, case.starts[0])
-    return case.verdict("breached", f"no {case.wanted} by {_shown(due)}", due, case.starts[0])
+        return case.verdict("due", f"{case.wanted} by {_shown(due)}", due, *shown)
+    return case.verdict("breached", f"no {case.wanted} by {_shown(due)}", due, *shown)
+
+
+def _end(case: _Case) -> tuple[datetime, *tuple[_Seen, ...]]:
+    """Return when a rule's time is over, and the notes that put it off."""
+    assert case.rule.period is not None
+    start = case.starts[0].moment
+    due, by = later(start, case.rule.period), []
+    for longer, notes in zip(case.rule.longer, case.notes, strict=True):
+        limit = later(start, longer.at_most) if longer.at_most else None
+        for note in notes:
+            end = min(note.moment, limit) if limit else note.moment
+            if end > due:
+                due, by = end, [note]
+    return (due, *by)
 
 
 def _not_before(case: _Case) -> Verdict:
@@ -226,14 +160,22 @@ def _not_before(case: _Case) -> Verdict:
     return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
 
 
-def later(moment: datetime, period: tuple[int, str]) -> datetime:
-    """Return the moment a period later; months and years by the calendar, the last day where a month is shorter."""
+def later(moment: datetime, period: Period) -> datetime:
+    """Return when a period is over that begins at a moment: one in days, months or years at the end of its last day
+    (UTC), and the day on which it begins is not counted, as Regulation (EEC, Euratom) No 1182/71, Article 3 has it
+    (that a last day on a weekend or holiday is put off is not counted: the clock does not know the holidays).
+    Months and years go by the calendar, the last day where a month is shorter.
+    """
     number, unit = period
-    if unit not in {"month", "year"}:
+    if unit in _EXACT:
         return moment + timedelta(**{f"{unit}s": number})
-    months = moment.month - 1 + number * (12 if unit == "year" else 1)
-    year, month = moment.year + months // 12, months % 12 + 1
-    return moment.replace(year=year, month=month, day=min(moment.day, calendar.monthrange(year, month)[1]))
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "day":
+        return day + timedelta(days=number + 1)
+    months = day.month - 1 + number * (12 if unit == "year" else 1)
+    year, month = day.year + months // 12, months % 12 + 1
+    last = min(day.day, calendar.monthrange(year, month)[1])
+    return day.replace(year=year, month=month, day=last) + timedelta(days=1)
 
 
 def _noted(one: Entry) -> datetime:

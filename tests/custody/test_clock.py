@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from migrate.custody import clock, entry
+from migrate.custody import clock, entry, rulebook
 from migrate.custody.entry import Happening
 from migrate.errors import UsageError
 from tests.cli.conftest import call
@@ -28,7 +28,7 @@ def told(provider):
 
 
 def states(rules: str, entries, days: float) -> dict[str, str]:
-    return {one.rule.id: one.state for one in clock.judge(clock.load(rules), entries, THEN + days * DAY)}
+    return {one.rule.id: one.state for one in clock.judge(rulebook.load(rules), entries, THEN + days * DAY)}
 
 
 def noted(days: float, what: str, at: float):
@@ -59,7 +59,7 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
 
 def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(told):
     entries = told((0, "sealed"))
-    rules = clock.load("eu-data-act")
+    rules = rulebook.load("eu-data-act")
     assert [one.rule.id for one in clock.would_breach(rules, entries, "erasing", THEN + DAY)] == ["erasure"]
     assert states("eu-data-act", told((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
     entries = told((0, "sealed"), (1, "received"))
@@ -72,21 +72,58 @@ def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(
 def test_the_entry_that_shows_it_is_named(told):
     entries = told((0, "sealed"), noted(0, "transition", 0), (5, "received"))
     verdict = next(
-        one for one in clock.judge(clock.load("eu-data-act"), entries, THEN) if one.rule.id == "transition"
+        one for one in clock.judge(rulebook.load("eu-data-act"), entries, THEN) if one.rule.id == "transition"
     )
-    assert (verdict.entries, verdict.state, verdict.due) == ([2, 3], "met", THEN + 30 * DAY)
+    end = datetime(2026, 3, 3, tzinfo=UTC)
+    assert (verdict.entries, verdict.state, verdict.due) == ([2, 3], "met", end)
+
+
+def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(told):
+    begun = noted(0, "transition", 0)
+
+    def state(days, *more):
+        return states("eu-data-act", told((0, "sealed"), begun, *more), days)["transition"]
+
+    assert (state(30), state(32)) == ("due", "breached")
+    named = noted(2, "alternative", 100)
+    assert (state(32, named), state(101, named)) == ("due", "breached")
+    too_long = noted(2, "alternative", 900)
+    assert (state(210, too_long), state(213, too_long)) == ("due", "breached")
+    extended = noted(3, "extension", 300)
+    assert (state(299, extended), state(299, named, extended), state(301, extended)) == (
+        "due",
+        "due",
+        "breached",
+    )
+    assert state(99, noted(2, "alternative", 5)) == "breached", "an earlier end is none"
+
+
+def test_data_can_be_fetched_for_thirty_days_after_an_extension_that_is_still_to_come(told):
+    entries = told((0, "sealed"), noted(0, "transition", 0), (5, "received"), noted(6, "extension", 100))
+    rules = rulebook.load("eu-data-act")
+    breach = [one.rule.id for one in clock.would_breach(rules, entries, "erasing", THEN + 120 * DAY)]
+    assert breach == ["retrieval"]
+    assert clock.would_breach(rules, entries, "erasing", THEN + 131 * DAY) == []
+
+
+def test_an_answer_to_a_request_is_due_in_one_month_or_in_three(told):
+    request = noted(0, "request", 0)
+    assert states("gdpr", told(request), 30)["portability"] == "breached"
+    assert states("gdpr", told(request, noted(1, "postponed", 60)), 59)["portability"] == "due"
+    assert states("gdpr", told(request, noted(1, "postponed", 400)), 91)["portability"] == "breached"
 
 
 @pytest.mark.parametrize(
     ("period", "expected"),
     [
-        ((1, "month"), datetime(2026, 2, 28, 12, tzinfo=UTC)),
-        ((2, "month"), datetime(2026, 3, 31, 12, tzinfo=UTC)),
-        ((6, "year"), datetime(2032, 1, 31, 12, tzinfo=UTC)),
-        ((30, "day"), datetime(2026, 3, 2, 12, tzinfo=UTC)),
+        ((1, "month"), datetime(2026, 3, 1, tzinfo=UTC)),
+        ((2, "month"), datetime(2026, 4, 1, tzinfo=UTC)),
+        ((6, "year"), datetime(2032, 2, 1, tzinfo=UTC)),
+        ((30, "day"), datetime(2026, 3, 3, tzinfo=UTC)),
+        ((36, "hour"), datetime(2026, 2, 2, tzinfo=UTC)),
     ],
 )
-def test_months_are_the_calendars(period, expected):
+def test_days_are_whole_and_months_are_the_calendars(period, expected):
     assert clock.later(THEN, period) == expected
 
 
@@ -100,11 +137,12 @@ def test_six_years_are_kept(told):
     )
 
 
-@pytest.mark.parametrize("name", clock.BUILT_IN)
+@pytest.mark.parametrize("name", rulebook.BUILT_IN)
 def test_every_built_in_number_has_a_source(name):
-    rules = clock.load(name)
+    rules = rulebook.load(name)
     assert rules.source.startswith("https://")
     assert all(one.article and one.says for one in rules.rules)
+    assert rules.checked not in {"", rulebook.NOT_CHECKED}
 
 
 @pytest.mark.parametrize(
@@ -116,13 +154,16 @@ def test_every_built_in_number_has_a_source(name):
         ("nonsense", "cannot be read"),
         ('version = 1\n[[rule]]\nkind = "within"\nperiod = "soon"', "'soon' is no period"),
         ('version = 1\n[[rule]]\nkind = "within"', "the first two with a period"),
+        ('version = 1\nperoid = "2 months"', "'peroid' is no field"),
+        ("version = 1\n[[rule]]\nlongr = []", "rule 1: 'longr' is no field"),
+        ('version = 1\n[[rule]]\nkind = "happens"\nlonger = [{until = ["noted:x"]}]', "put off"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused_with_the_place(tmp_path, text, said):
     file = tmp_path / "rules.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
-        clock.load(str(file))
+        rulebook.load(str(file))
 
 
 def test_the_command_counts_from_what_was_noted(place, make_key):
