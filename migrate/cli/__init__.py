@@ -17,6 +17,7 @@ VERBS = {
     "init": "init",
     "plan": "plan",
     "export": "export",
+    "seal": "seal",
     "transfer": "transfer",
     "verify": "verify",
     "restore": "restore",

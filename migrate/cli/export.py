@@ -93,7 +93,7 @@ class Exported:
         draw_signed(console, self.signed)
         if not done.complete:
             console.print(
-                "→ once the reasons above are gone, run the same command again; what is done stays done"
+                "→ once the reasons above are gone, run the same export again; what is done stays done"
             )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from migrate.export.engine import already_sealed, export
 from migrate.export.outcome import ExportOptions, ExportOutcome, SourceResult
 from migrate.export.status import ExportStatus, SourceStatus, export_status
+from migrate.export.unasked import seal_unasked
 
 __all__ = [
     "ExportOptions",
@@ -15,4 +16,5 @@ __all__ = [
     "already_sealed",
     "export",
     "export_status",
+    "seal_unasked",
 ]

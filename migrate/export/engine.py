@@ -68,7 +68,7 @@ def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> Expo
     """
     check_names(sources)
     whole = refuse_foreign(store, sources)
-    return None if whole is None else _already(store, whole)
+    return None if whole is None else described(store, whole)
 
 
 def export(
@@ -90,14 +90,14 @@ def export(
     check_names(wanted)
     whole = refuse_foreign(store, wanted)
     if whole is not None and next(iter(store.list(layout.WORK)), None) is None:
-        return _already(store, whole)
+        return described(store, whole)
     stop = threading.Event()
     with ExitStack() as stack:
         lease = stack.enter_context(Lease(store, "export", progress=progress))
         executor = options.executor or stack.enter_context(_threads(workers, lease, stop, store))
         state = claim(store, wanted, executor=executor, progress=progress)
         if isinstance(state, meta.BundleInfo):
-            return _already(store, state)
+            return described(store, state)
         ledger = stack.enter_context(Ledger())
         run = Run(store, state, ledger, lease, executor, workers, progress, options, stop)
         try:
@@ -225,6 +225,8 @@ def _finished_before(run: Run, source: Source) -> SourceScope | None:
     if found.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
         return found
+    if not run.options.ask:
+        return found
     run.ledger.forget(source.name)
     run.store.delete(layout.final_record(source.name))
     return None
@@ -271,8 +273,8 @@ def _outcome(
     )
 
 
-def _already(store: MultipartStore, info: meta.BundleInfo) -> ExportOutcome:
-    """Describe a complete bundle that lies there from its own account."""
+def described(store: MultipartStore, info: meta.BundleInfo) -> ExportOutcome:
+    """Describe a sealed bundle that lies there from its own account."""
     scopes = scope.decode(store.read(layout.SCOPE))
     labels = tagfiles.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tagfiles.parse_oxum(labels.get("Payload-Oxum", ""))

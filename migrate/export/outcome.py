@@ -22,6 +22,8 @@ class ExportOptions:
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
 
+    ``ask``: a source whose finished account does not add up is asked again; else that account stands.
+
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
     """
 
@@ -30,6 +32,7 @@ class ExportOptions:
     executor: Executor | None = None
     strict_snapshot: bool = False
     prove: bool = False
+    ask: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,45 @@
+"""``moveout seal``: what an export left at a place becomes a bundle, without its sources."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from migrate.cli import app
+from migrate.cli.export import Exported
+from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
+from migrate.cli.options import CaseFile, one_place, sort_words
+from migrate.cli.session import Session, export_workers, verb
+from migrate.cli.sign import sealed_by
+from migrate.cli.sources import load_case
+from migrate.export import seal_unasked
+from migrate.store import open_place
+
+
+@verb(app, "seal")
+def seal_command(
+    session: Session,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="PLACE", help="Where an export was at work.")
+    ] = None,
+    *,
+    case: CaseFile = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+) -> Exported:
+    """Seal what an export left at a place, without asking its sources again: the host may be gone.
+
+    Complete only where every source had been finished and all counts agree; else INCOMPLETE, and what is missing by
+    name. An export can still go on from there.
+    """
+    loaded = load_case(case)
+    place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
+    signers = load_keys(key, passphrase, loaded)
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    started = time.monotonic()
+    workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
+    done = seal_unasked(store, workers=workers, progress=session.progress)
+    signed = sealed_by(store, signers, custody_of(loaded).timestamp)
+    return Exported(done, time.monotonic() - started, signed)

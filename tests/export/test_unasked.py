@@ -1,0 +1,79 @@
+"""``moveout seal``: what an export left is sealed without its sources, and called complete only where it is."""
+
+import pytest
+
+from exporters.errors import SourceUnreachableError
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import GoneError, UsageError
+from migrate.export import ExportOptions, export, seal_unasked
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail
+from migrate.verify import Level, verify
+from tests.cli.conftest import call
+from tests.export.sources import Numbers
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_place(str(tmp_path / "place"))
+
+
+def seal(store):
+    return seal_unasked(store, workers=1, progress=Silent())
+
+
+def stopped(store, *sources, at=layout.MANIFEST):
+    """Let an export die while it writes a file."""
+    broken = Faulty(store, FaultPlan(Fault("put", fail(GoneError("the disk went away")), prefix=at)))
+    with pytest.raises(GoneError):
+        export(sources, broken, workers=1, progress=Silent())
+
+
+def test_where_every_source_was_finished_the_bundle_is_complete(store):
+    stopped(store, Numbers(), Numbers("other", "numbers://host/other"))
+    done = seal(store)
+    assert (done.complete, done.exit_code, done.already_sealed) == (True, 0, False)
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+    assert seal(store).already_sealed
+
+
+def test_where_one_was_not_the_word_complete_is_refused(store):
+    def on_export(unit):
+        if unit.spec["start"] == 50:
+            raise SourceUnreachableError("the host is gone")
+
+    options = ExportOptions(attempts=1)
+    with pytest.raises(SourceUnreachableError):
+        export([Numbers(on_export=on_export)], store, workers=1, progress=Silent(), options=options)
+    done = seal(store)
+    assert (done.complete, done.exit_code) == (False, 3)
+    assert "not asked again by this seal" in str(done.sources[0].reasons)
+    reader = BundleReader(store)
+    assert (reader.info.complete, reader.bag_info["Moveout-Status"]) == (False, "incomplete")
+    assert [gap.disposition for _, gap in reader.gaps()] == ["failed"]
+    again = seal(store)
+    assert (again.already_sealed, again.exit_code, again.bundle_id) == (True, 3, done.bundle_id)
+    assert export([Numbers()], store, workers=1, progress=Silent()).complete, "it can still go on"
+
+
+def test_counts_that_differ_are_not_forgotten_by_sealing_without_asking(store):
+    stopped(store, Numbers(counted=96))
+    done = seal(store)
+    assert (done.complete, done.sources[0].items) == (False, 95)
+    assert "the counts of objects differ" in done.sources[0].reasons[0]
+
+
+def test_where_nothing_was_exported_nothing_is_sealed(store, tmp_path):
+    for _ in range(2):
+        with pytest.raises(UsageError, match="nothing was exported"):
+            seal(store)
+        stopped(store, Numbers(), at="data/app/numbers/00000000.txt")
+    assert call("seal", tmp_path / "place").code == 2
+
+
+def test_the_command(store, tmp_path):
+    stopped(store, Numbers(), at=layout.TAG_MANIFEST)
+    sealed = call("seal", tmp_path / "place", "--json")
+    assert (sealed.code, sealed.json["result"]["complete"]) == (0, True), sealed.err
