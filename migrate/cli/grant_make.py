@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -18,12 +16,12 @@ from migrate.case import Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.hold import PlaceWord
 from migrate.cli.identity import KeyFiles, Passphrase, need_keys
+from migrate.cli.links import Linked, new_file, write_links
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.cli.words import count_words, moment_words
+from migrate.cli.words import moment_words
 from migrate.custody import grant
-from migrate.custody.record import record
 from migrate.errors import OK, UsageError
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
@@ -140,49 +138,6 @@ def session_command(
     return Created(store.place, to, made.access_key, moment_words(until), str(path), kind="session")
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
-    """A script that fetches a bundle by links, and needs no credential."""
-
-    place: str
-    name: str
-    file: str
-    files: int
-    expires: str
-    exit_code: int = OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all but the links."""
-        return asdict(self)
-
-    def draw(self, console: Console) -> None:
-        """Say how it is used."""
-        console.print(
-            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
-        )
-        console.print(
-            f"Whoever has it can: hand it over by a safe way. Its owner runs: sh {self.file} DIRECTORY"
-        )
-        console.print(
-            "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
-        )
-
-
-_SCRIPT = """\
-#!/bin/sh
-# Fetches a bundle into a directory, goes on where it stopped, and checks every byte. Links end {expires}.
-set -eu
-mkdir -p "${{1:?usage: sh $0 DIRECTORY}}"
-cd "$1"
-get() {{
-    mkdir -p "$(dirname "$1")"
-    [ -e "$1" ] && return
-    curl -fsS --retry 5 -C - -o "$1.part" "$2" || curl -fsS --retry 5 -o "$1.part" "$2"
-    mv "$1.part" "$1"
-}}
-"""
-
-
 @verb(group, "links", title="grant links")
 def links_command(
     session: Session,
@@ -191,33 +146,23 @@ def links_command(
     words: PlaceWord = None,
     *,
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where the script goes; fetch-NAME.sh unless told.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where the script goes; fetch-NAME.sh unless told. List and page go beside."
+        ),
     ] = None,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Linked:
-    """Write a script of links, for a server that makes no accounts: curl fetches the bundle, sha256sum checks it."""
-    from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
-
+    """Write links for a server that makes no accounts: a script for curl, a list for aria2, and a page for people."""
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    place = known_place(words, loaded)
-    location = s3_client.parse(need_s3(place), secrets=place.reveal())
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
     grant.check_name(to)
+    place = known_place(words, loaded)
+    need_s3(place)
     until = parse_deadline(expires).replace(microsecond=0)
-    keys = grant.files_of(store)
-    made = list(presigned.links(location, keys, until - datetime.now(UTC)))
-    path = file or Path(f"fetch-{to}.sh")
-    with os.fdopen(_new_file(path), "w") as out:
-        out.write(_SCRIPT.format(expires=moment_words(until)))
-        out.writelines(f"get {shlex.quote(name)} {shlex.quote(link)}\n" for name, link in made)
-        out.write("sha256sum --strict --quiet -c tagmanifest-sha256.txt manifest-sha256.txt\n")
-        out.write('echo "the bundle is whole"\n')
-    details = {"to": to, "links": len(made), "expires": until.astimezone(UTC).isoformat()}
-    record(store, signer, "granted", details)
-    return Linked(store.place, to, str(path), len(made), moment_words(until))
+    return write_links(session, place, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
 
 
 def open_accounts(session: Session, place: Endpoint) -> tuple[MultipartStore, Any, Any]:
@@ -248,19 +193,10 @@ def _prefix(location: Any) -> str:
     return prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
-def _new_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as exc:
-        raise UsageError(
-            f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"
-        ) from exc
-
-
 @contextmanager
 def _credential_file(path: Path) -> Iterator[TextIO]:
     """Make a file that only its owner can read, before there is anything to write: gone again where nothing comes."""
-    descriptor = _new_file(path)
+    descriptor = new_file(path)
     try:
         with os.fdopen(descriptor, "w") as out:
             yield out

@@ -1,12 +1,25 @@
-"""The report: one page for people that says what a bundle holds, how complete it is, and how to check it."""
+"""Pages for people: what a bundle holds, how complete it is, and how to check it; and by which links it is fetched."""
 
 from __future__ import annotations
 
 from migrate.report.facts import Checked, Contents, Event, Later, gather
 from migrate.report.later import learn
+from migrate.report.links import Link, Offer, links_page
 from migrate.report.page import page
 
-__all__ = ["Checked", "Contents", "Event", "Later", "gather", "learn", "page", "sealed_page"]
+__all__ = [
+    "Checked",
+    "Contents",
+    "Event",
+    "Later",
+    "Link",
+    "Offer",
+    "gather",
+    "learn",
+    "links_page",
+    "page",
+    "sealed_page",
+]
 
 
 def sealed_page(contents: Contents) -> bytes:

@@ -9,13 +9,11 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.proofs import TableDigest
 from migrate.report import plots
 from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, Later, SourceFacts, most
+from migrate.report.frame import document
 from migrate.report.markup import Html, facts, joined, name, table, tag
 from migrate.report.plots import moment
-from migrate.report.style import STYLE
 from migrate.words import bytes_words, count_words
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""Nothing is loaded and no script runs, whatever a name in the bundle says."""
 _SHOWN_CHECK = 50
 _SHOWN_EVENTS = 200
 
@@ -23,21 +21,7 @@ _SHOWN_EVENTS = 200
 def page(of: Facts) -> bytes:
     """Return the page, UTF-8."""
     title = f"Bundle of {', '.join(source.scope.name for source in of.sources)}"
-    head = joined(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
-            Html('<meta name="robots" content="noindex">'),
-            tag("title", title),
-            tag("style", Html(STYLE)),
-        ],
-        "\n",
-    )
-    body = joined(_body(of, title), "\n")
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'.encode(
-        "utf-8", "backslashreplace"
-    )
+    return document(title, _body(of, title))
 
 
 def _body(of: Facts, title: str) -> Iterator[Html]:

@@ -25,7 +25,9 @@ def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta)
     prefix = (
         location.prefix if not location.prefix or location.prefix.endswith("/") else location.prefix + "/"
     )
-    client = s3_client.client(location)
+    client = s3_client.client(
+        location, signature="s3v4"
+    )  # botocore would make links of version 2 for most servers
     for key in keys:
         try:
             link = client.generate_presigned_url(

@@ -100,11 +100,13 @@ def _given(secrets: Mapping[str, str]) -> dict[str, str]:
     return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
 
 
-def client(location: S3Location) -> Any:
+def client(location: S3Location, *, signature: str | None = None) -> Any:
     """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
-    accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body.
+    accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
+    version, whatever the profile says (botocore's Config, ``signature_version``).
     """
     config = botocore.config.Config(
+        signature_version=signature,
         retries={"total_max_attempts": 1},
         max_pool_connections=MAX_CONNECTIONS,
         connect_timeout=10,

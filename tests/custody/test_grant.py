@@ -1,8 +1,10 @@
 """Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
 
+import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import boto3
@@ -111,7 +113,31 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     key, script = make_key.path_of("provider"), tmp_path / "fetch.sh"
     made = call("grant", "links", url, "--to", "acme", "--expires", "1d", "--file", script, "--key", key)
     assert made.code == 0, made.err
-    assert script.stat().st_mode & 0o777 == 0o600
+    files = [info.key for info in store.list()]
+    for one in (script, script.with_suffix(".aria2"), script.with_suffix(".html")):
+        assert one.stat().st_mode & 0o777 == 0o600
+        assert one.read_text().count("X-Amz-Signature=") == len(files)
+    listed = re.findall(
+        r"  out=(.*)\n  continue=true\n(?:  checksum=sha-256=(\w+))?",
+        script.with_suffix(".aria2").read_text(),
+    )
+    assert sorted(key for key, _ in listed) == files
+    assert all(sha256(store.read(key)).hexdigest() == digest for key, digest in listed if digest)
+    again = call(
+        "grant",
+        "links",
+        url,
+        "--to",
+        "acme",
+        "--expires",
+        "1d",
+        "--file",
+        tmp_path / "fetch.txt",
+        "--key",
+        key,
+    )
+    assert (again.code, "fetch.aria2 cannot be made" in again.err) == (2, True)
+    assert not (tmp_path / "fetch.txt").exists()
     for _ in range(2):  # the second time nothing is left to do but to check
         fetched = subprocess.run(
             ["sh", script, tmp_path / "got"], capture_output=True, text=True, check=False

@@ -1,0 +1,106 @@
+"""Links that open one file of a bundle each: written for the shell, for aria2 and for people."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from migrate.bundle import meta
+from migrate.case import Endpoint
+from migrate.cli.session import Session
+from migrate.cli.words import count_words, moment_words
+from migrate.custody import links
+from migrate.custody.keys import Signer
+from migrate.custody.record import record
+from migrate.errors import OK, UsageError
+from migrate.report import Link, Offer, links_page
+from migrate.store import open_place
+from migrate.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What fetches a bundle by links, and needs no credential."""
+
+    place: str
+    name: str
+    file: str
+    list: str
+    page: str
+    files: int
+    expires: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the links."""
+        return asdict(self)
+
+    def draw(self, console: Console) -> None:
+        """Say how it is used."""
+        console.print(
+            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
+        )
+        console.print(
+            f"Its owner runs: sh {self.file} DIRECTORY (or aria2c -i {self.list}); {self.page} says how"
+        )
+        console.print("Whoever has one of the three can read the bundle: hand them over by a safe way")
+        console.print(
+            "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
+        )
+
+
+def write_links(
+    session: Session, place: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
+) -> Linked:
+    """Write the script, and the list and the page beside it, then the grant into the custody log. Raises ``UsageError``
+    where one of the files is there already, or the end is too far away.
+    """
+    from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+
+    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    location = s3_client.parse(place.url, secrets=place.reveal())
+    listed = links.files_of(store)
+    made = presigned.links(location, [key for key, _, _ in listed], until - datetime.now(UTC))
+    offered = [
+        Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, made, strict=True)
+    ]
+    paths = (file, file.with_suffix(".aria2"), file.with_suffix(".html"))
+    offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, links.CHECK)
+    texts = (
+        "".join(links.script(offered, offer.expires)).encode(),
+        "".join(links.aria2(offered)).encode(),
+        links_page(offer, offered),
+    )
+    with ExitStack() as undo:
+        for path, data in zip(paths, texts, strict=True):
+            descriptor = new_file(path)
+            undo.callback(path.unlink)
+            with os.fdopen(descriptor, "wb") as out:
+                out.write(data)
+        details = {"to": to, "links": len(offered), "expires": until.astimezone(UTC).isoformat()}
+        record(store, signer, "granted", details)
+        undo.pop_all()
+    made_script, made_list, made_page = map(str, paths)
+    return Linked(store.place, to, made_script, made_list, made_page, len(offered), offer.expires)
+
+
+def _info(store: Store) -> meta.BundleInfo:
+    info = meta.read_sealed(store)
+    assert info is not None  # its files were listed
+    return info
+
+
+def new_file(path: Path) -> int:
+    """Open a file that is not there yet and that only its owner can read. Raises ``UsageError``."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise UsageError(
+            f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"
+        ) from exc
