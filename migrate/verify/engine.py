@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from migrate.bundle.findings import Finding
 from migrate.bundle.proofs import TableDigest
+from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.progress import Progress
 from migrate.store.base import Store
-from migrate.verify import presence, tags
+from migrate.verify import account, presence, tags
 from migrate.verify.content import Content
 from migrate.verify.outcome import Level, VerifyOutcome
 from migrate.verify.presence import Counted
@@ -36,6 +37,8 @@ def verify(store: Store, level: Level, *, workers: int, progress: Progress) -> V
     else:
         for _ in presence.check_payload(store, known, findings, counted):
             progress.advance(items=1)
+    if level is not Level.QUICK and known.sound.issuperset(REQUIRED) and not findings:
+        findings.extend(account.check(BundleReader(store)))
     progress.end()
     ordered = sorted(set(findings), key=lambda finding: (finding.key, finding.what, finding.found))
     return VerifyOutcome(

@@ -1,0 +1,124 @@
+"""A bundle that calls itself complete and is not: its hashes hold, its account does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporters.base import Gap
+from migrate.bundle import layout
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.verify import Level, verify
+from tests.bundle.test_hostile import Memory, tag_manifest
+from tests.export.sources import Numbers
+from tests.transfer.bags import contents
+
+
+def sealed(directory: Path, disposition: str) -> dict[str, bytes]:
+    place = open_place(str(directory / "bundle"))
+    export([Numbers(count=15, gaps={3: Gap("3", disposition, "gone")})], place, workers=1, progress=Silent())
+    return {key: data for key, data in contents(place).items() if not key.startswith(layout.WORK)}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> dict[str, bytes]:
+    """The files of an incomplete bundle."""
+    return sealed(tmp_path_factory.mktemp("short"), "failed")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a complete one, from which one item was left out on purpose."""
+    return sealed(tmp_path_factory.mktemp("whole"), "excluded")
+
+
+def changed(files: dict[str, bytes], key: str, change: Callable[[dict], object]) -> dict[str, bytes]:
+    """Change one JSON file, and seal again as if it had always been so."""
+    value = json.loads(files[key])
+    change(value)
+    files = {**files, key: json.dumps(value).encode()}
+    files[layout.TAG_MANIFEST] = tag_manifest(files)
+    return files
+
+
+def said(files: dict[str, bytes], level: Level = Level.COMPLETE) -> str:
+    return "\n".join(map(str, verify(Memory(files), level, workers=1, progress=Silent()).findings))
+
+
+def call_complete(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Write the word everywhere, and take the reasons away."""
+    files = changed(files, layout.BUNDLE_META, lambda it: it.update(complete=True))
+    files = changed(files, layout.BUNDLE_META, lambda it: it["sources"][0].update(complete=True))
+    info = files[layout.BAG_INFO].replace(b"Status: incomplete", b"Status: complete")
+    files = {**files, layout.BAG_INFO: info}
+    return changed(files, layout.SCOPE, lambda it: it["sources"][0].update(reasons=[]))
+
+
+def test_an_honest_account_has_no_findings(short):
+    for level in Level:
+        assert said(short, level) == ""
+
+
+@pytest.mark.parametrize("level", [Level.COMPLETE, Level.FULL])
+def test_the_word_complete_is_not_believed(short, level):
+    assert "says that app is complete, though 1 item could not be exported" in said(
+        call_complete(short), level
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "finding"),
+    [
+        (
+            layout.BUNDLE_META,
+            lambda it: it.update(complete=True),
+            "meta/bundle.json: differs from meta/scope.json",
+        ),
+        (
+            layout.BUNDLE_META,
+            lambda it: it["sources"][0].update(complete=True),
+            "meta/bundle.json: says of other sources than meta/scope.json that they are complete",
+        ),
+        (
+            layout.SCOPE,
+            lambda it: it["sources"][0]["dispositions"].update(failed=0),
+            "counts other gaps of app than data/gaps.parquet has",
+        ),
+        (
+            layout.SCOPE,
+            lambda it: it["sources"][0]["dispositions"].update(exported=15),
+            "has two numbers of exported items of app",
+        ),
+    ],
+)
+def test_what_does_not_add_up_is_named(short, key, change, finding):
+    assert finding in said(changed(short, key, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda it: it["enumerations"].pop(), "counted in one way only"),
+        (lambda it: it["enumerations"].clear(), "nothing was counted"),
+        (
+            lambda it: it["enumerations"][0].update(how=it["enumerations"][1]["how"]),
+            "counted in one way only",
+        ),
+        (lambda it: it["enumerations"][0].update(count=16), "the counts of objects differ"),
+        (
+            lambda it: [one.update(count=99) for one in it["enumerations"]],
+            "none of the counts says so",
+        ),
+        (lambda it: it.update(items=15), "the catalog says 14 items, the commit records 15"),
+    ],
+)
+def test_a_complete_source_is_counted_twice_and_adds_up(whole, change, finding):
+    assert said(whole) == ""
+    files = changed(whole, layout.SCOPE, lambda it: change(it["sources"][0]))
+    found = [line for line in said(files).splitlines() if "says that app is complete, though" in line]
+    assert [line for line in found if finding in line], found
