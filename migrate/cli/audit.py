@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.bundle import layout
 from migrate.cli import app
 from migrate.cli.findings import draw_findings
 from migrate.cli.hold import PlaceWord
@@ -18,8 +17,8 @@ from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
-from migrate.custody import audit, signing
-from migrate.custody.audit import Audited, Question
+from migrate.custody import audit
+from migrate.custody.audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError
 from migrate.store import open_place
 
@@ -75,25 +74,19 @@ def audit_command(
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
-    trust = load_trust(signers, loaded)
-    known = dict.fromkeys(
-        [*(trust.names if trust else ()), *signing.signatures(store).of(layout.TAG_MANIFEST)]
-    )
     done = audit.audit(
         store,
         Question(confidence, loss),
         signer,
-        list(known),
-        seed=_seed(seed),
+        load_trust(signers, loaded),
+        seed=Seed(secrets.token_bytes(_SEED_BYTES)) if seed is None else Seed(_parsed(seed), named=True),
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
     )
     return Result(store.place, done)
 
 
-def _seed(text: str | None) -> bytes:
-    if text is None:
-        return secrets.token_bytes(_SEED_BYTES)
+def _parsed(text: str) -> bytes:
     try:
         found = bytes.fromhex(text)
     except ValueError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,10 +22,11 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lines import CHUNK_BYTES
 from migrate.bundle.reader import BundleReader
-from migrate.custody import documents, log, tree
+from migrate.custody import documents, log, signing, tree
 from migrate.custody.documents import Document
 from migrate.custody.entry import Happening
-from migrate.custody.keys import PublicKey, Signer
+from migrate.custody.keys import Signer
+from migrate.custody.trust import Trust
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.progress import Progress
 from migrate.store.base import Store
@@ -89,17 +90,32 @@ def draw(seed: bytes, root: str, items: int, samples: int) -> list[int]:
     return drawn
 
 
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What the samples are drawn by. ``named``: somebody chose it, so it may have been known before the seal."""
+
+    value: bytes
+    named: bool = False
+
+
 def audit(
-    store: Store, question: Question, signer: Signer, known: Sequence[PublicKey], *, seed: bytes, workers: int,
+    store: Store, question: Question, signer: Signer, trust: Trust | None, *, seed: Seed, workers: int,
     progress: Progress,
 ) -> Audited:  # fmt: skip
     """Draw, check every drawn item's bytes at the place, sign the result and write it into the log.
 
-    The list of items itself is checked first, against the signed root. Raises ``UsageError`` where there is none.
+    The list of items itself is checked first, against the signed root; with ``trust`` a key of its list must have
+    signed that. Raises ``UsageError`` where there is no tree.
     """
     kept, signed = tree.read(store)
-    findings = tree.check(store, known, deep=True)
-    drawn = draw(seed, kept.root, kept.size, question.samples)
+    names = signing.signatures(store)
+    signers = names.of(layout.TAG_MANIFEST)
+    findings = [
+        *names.findings,
+        *tree.check(store, list(dict.fromkeys([*(trust.names if trust else ()), *signers])), deep=True),
+        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+    ]
+    drawn = draw(seed.value, kept.root, kept.size, question.samples)
     wanted = sorted(set(drawn))
     reader = BundleReader(store)
     progress.begin("audit", items=len(wanted), size_bytes=0)
@@ -133,14 +149,15 @@ def audit(
         "root": kept.root,
         "place": store.place,
         "tree": signed.hash.hex(),
-        "seed": seed.hex(),
+        "seed": seed.value.hex(),
+        "seed_named": seed.named,
         "confidence": question.confidence,
         "loss": question.loss,
         **counts,
         "findings_total": len(findings),
         "findings": [asdict(one) for one in findings[:_SHOWN]],
     }
-    document = documents.make("audit", _about(question, counts, findings), value)
+    document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
     documents.keep(store, document, [signer])
     details = {
         "file": document.key,
@@ -152,15 +169,23 @@ def audit(
     return Audited(document, kept.size, len(drawn), len(wanted), counts["known"], findings)
 
 
-def _about(question: Question, counts: dict[str, int], findings: Sequence[Finding]) -> str:
+def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Finding], *, named: bool) -> str:
     drawn = f"{counts['samples']} samples of {counts['items']} items"
     if findings:
         return f"AUDIT WITH {len(findings)} FINDINGS in {drawn}"
+    missing = (
+        f"; {counts['known']} of them the bundle itself says it does not have" if counts["known"] else ""
+    )
     if counts["samples"] >= counts["items"]:
-        return f"Audit of all {counts['items']} items: each is whole"
+        return f"Audit of all {counts['items']} items: each that the bundle has is whole{missing}"
+    if named:
+        return (
+            f"Audit of {drawn} by a seed that was named, each whole{missing}: it shows nothing of the others unless the"
+            " root was signed before anybody knew the seed"
+        )
     return (
-        f"Audit of {drawn}, drawn after the root was signed, each whole: with a confidence of {question.confidence:g}"
-        f" less than {question.loss:g} of them is damaged"
+        f"Audit of {drawn}, drawn after the root was signed, each whole{missing}: with a confidence of"
+        f" {question.confidence:g} less than {question.loss:g} of them is damaged"
     )
 
 

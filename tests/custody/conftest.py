@@ -23,12 +23,18 @@ def independent_programs():
             pytest.skip(f"{program} is not on this machine (Debian's {package}): custody is not tried")
 
 
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a complete bundle, to be copied."""
+    path = tmp_path_factory.mktemp("sealed") / "bundle"
+    export([Numbers(count=15)], open_place(str(path)), workers=1, progress=Silent())
+    return path
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> MultipartStore:
-    """A directory with a complete bundle."""
-    store = open_place(str(tmp_path / "bundle"))
-    export([Numbers(count=15)], store, workers=1, progress=Silent())
-    return store
+def place(sealed: Path, tmp_path: Path) -> MultipartStore:
+    """A copy of it."""
+    return open_place(str(shutil.copytree(sealed, tmp_path / "bundle")))
 
 
 @pytest.fixture(scope="session")

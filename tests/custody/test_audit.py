@@ -13,8 +13,10 @@ from migrate.bundle import layout
 from migrate.case import Endpoint
 from migrate.cli.sources import open_sources
 from migrate.custody import audit, documents, log
-from migrate.custody.audit import Question, draw
+from migrate.custody.audit import Question, Seed, draw
+from migrate.custody.signing import sign_bundle
 from migrate.custody.tree import plant
+from migrate.custody.trust import Trust
 from migrate.errors import UsageError
 from migrate.export import export
 from migrate.progress import Silent
@@ -53,6 +55,7 @@ def made(minio, make_bucket, tmp_path_factory, make_key):
     place = open_place(str(path))
     with open_sources({"media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}) as opened:
         assert export(opened, place, workers=2, progress=Silent()).complete
+    sign_bundle(place, make_key("provider"))
     plant(place, [make_key("provider")])
     return path
 
@@ -64,8 +67,9 @@ def bundle(made, tmp_path):
     return open_place(str(tmp_path / "bundle"))
 
 
-def look(place, provider, question, seed=b"s" * 32):
-    return audit.audit(place, question, provider, [provider.public], seed=seed, workers=2, progress=Silent())
+def look(place, provider, question, trust=None):
+    seed = Seed(b"s" * 32)
+    return audit.audit(place, question, provider, trust, seed=seed, workers=2, progress=Silent())
 
 
 def test_all_is_whole_and_the_result_is_signed(bundle, provider):
@@ -77,7 +81,7 @@ def test_all_is_whole_and_the_result_is_signed(bundle, provider):
     assert log.read(bundle).entries[-1].what.event == "audited"
     assert (
         look(bundle, provider, Question(0.999999, 0.001)).document.about
-        == "Audit of all 61 items: each is whole"
+        == "Audit of all 61 items: each that the bundle has is whole"
     )
 
 
@@ -109,14 +113,42 @@ def test_an_index_that_was_changed_is_found_by_the_signed_root(bundle, provider)
     old = next(line for line in tags.splitlines() if line.endswith(layout.FILES))
     bundle.put(layout.TAG_MANIFEST, tags.replace(old[:64], sha256(b"".join(files)).hexdigest()).encode())
     found = {one.key: one.what for one in look(bundle, provider, Question(0.9, 0.1)).findings}
-    assert found == {layout.CHECKPOINT: "is of another seal of the bundle"}
+    assert found[layout.CHECKPOINT] == "is of another seal of the bundle"
+    assert f"sig/{layout.TAG_MANIFEST}.{provider.public.id}.sig" in found
 
 
-def test_the_command(bundle, make_key):
+def test_a_bundle_that_somebody_else_sealed_again_is_not_ours(bundle, provider, customer):
+    """Without the old signatures and tree everything agrees; only that nobody we know signed it tells."""
+    for info in list(bundle.list("sig/")):
+        bundle.delete(info.key)
+    sign_bundle(bundle, customer)
+    plant(bundle, [customer])
+    trust = Trust({provider.public: "host"}, "the list")
+    done = look(bundle, provider, Question(0.9, 0.1), trust)
+    assert [str(one) for one in done.findings] == ["tagmanifest-sha256.txt: is signed by nobody in the list"]
+    assert look(bundle, provider, Question(0.9, 0.1), Trust({customer.public: "acme"}, "x")).findings == []
+
+
+def test_the_command(bundle, make_key, tmp_path):
     place, key = bundle.place.removeprefix("file://"), make_key.path_of("provider")
     assert call("sign", place, "--key", key).code == 0
     done = call("audit", place, "--key", key, "--confidence", "0.9", "--loss", "0.1", "--json")
     assert (done.code, done.json["result"]["samples"]) == (0, 22), done.err
-    again = call("audit", place, "--key", key, "--seed", done.json["result"]["seed"])
-    assert again.code == 0
+    assert "drawn after the root was signed" in done.out
+    again = call(
+        "audit",
+        place,
+        "--key",
+        key,
+        "--seed",
+        done.json["result"]["seed"],
+        "--confidence",
+        "0.9",
+        "--loss",
+        "0.1",
+    )
+    assert (again.code, "by a seed that was named" in again.out) == (0, True)
+    stranger = tmp_path / "allowed"
+    stranger.write_text(f"acme {make_key('customer').public.line}\n")
+    assert call("audit", place, "--key", key, "--signers", stranger).code == 6
     assert call("audit", place, "--key", key, "--seed", "12").code == 2

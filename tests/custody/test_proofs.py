@@ -11,8 +11,8 @@ import pytest
 from migrate.bundle import layout
 from migrate.custody import checkpoint, disclosure, merkle, proof, tree
 from migrate.errors import DamageError, UsageError
+from scripts.shelf import ODD_KEY, shelf
 from tests.cli.conftest import call
-from tests.custody.bundles import ODD_KEY, shelf
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
 

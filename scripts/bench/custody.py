@@ -1,0 +1,119 @@
+"""What the proofs cost: a million index rows become a sealed, signed bundle with its tree, and one of them a proof.
+
+    python -m scripts.bench.custody [--objects 1000000]
+
+Every command runs in a process of its own. Printed are the clock's seconds, the processor's, and the peak of its memory
+(``ru_maxrss``); the exit code is 1 where one goes above its bar. The bars are judged by the processor's seconds: other
+work on the machine makes the clock's longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrate.bundle import layout
+from migrate.errors import GoneError
+from migrate.export import export
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.faults import Fault, FaultPlan, Faulty, fail
+from scripts.bench.turns import beside
+from scripts.shelf import ODD_KEY, Shelf
+
+MB = 1_000_000
+SEAL_SECONDS, SEAL_MB = 30, 400
+PROOF_BYTES, CHECK_SECONDS = 4096, 0.1
+SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a process took."""
+
+    what: str
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.what:44} {self.seconds:7.2f} s {self.cpu_seconds:7.2f} s of CPU {self.peak_bytes / MB:6.0f} MB"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run all steps."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.bench.custody", description="Measure proofs.")
+    parser.add_argument("--objects", type=int, default=1_000_000)
+    parser.add_argument("--leave", metavar="DIR", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.leave:
+        leave(Path(options.leave), options.objects)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="moveout-bench-") as directory:
+        return measure(Path(directory), options.objects)
+
+
+def leave(place: Path, objects: int) -> None:
+    """Export so many objects, and die before the seal."""
+    store = open_place(str(place))
+    broken = Faulty(store, FaultPlan(Fault("put", fail(GoneError("it ends here")), prefix=layout.CATALOG)))
+    with suppress(GoneError):
+        export([Shelf(objects)], broken, workers=1, progress=Silent())
+
+
+def measure(directory: Path, objects: int) -> int:
+    """Seal, prove and check; return 1 where a bar is missed."""
+    place, key = directory / "bundle", directory / "host.key"
+    moveout, python = beside("moveout"), sys.executable
+    taken(
+        [python, "-m", "scripts.bench.custody", "--leave", place, "--objects", objects], "made (not measured)"
+    )
+    taken([moveout, "keys", "init", key, "--name", "host"], "a key")
+    seal = taken([moveout, "seal", place, "--key", key, "-q"], f"seal, tree and signature, {objects:,} rows")
+    taken([moveout, "prove", place, ODD_KEY, "--to", directory, "-q"], "prove one object")
+    (proof,) = directory.glob("*.tlog-proof")
+    public = f"{key}.pub"
+    (directory / "allowed").write_text(f"host {Path(public).read_text()}")
+    taken(
+        [moveout, "check-proof", proof, "--signers", directory / "allowed", "-q"],
+        "check-proof, a whole process",
+    )
+    start = taken([python, "-I", "-c", "pass"], "Python's own start")
+    script = taken([python, "-I", SCRIPT, proof, public], "check_proof.py, with it")
+    size = proof.stat().st_size
+    check = script.cpu_seconds - start.cpu_seconds
+    print(f"a proof has {size:,} bytes; check_proof.py checks it in {check * 1000:.0f} ms")
+    bars = {
+        f"seal in {SEAL_SECONDS} s of CPU": seal.cpu_seconds <= SEAL_SECONDS,
+        f"seal in {SEAL_MB} MB": seal.peak_bytes <= SEAL_MB * MB,
+        f"a proof of {PROOF_BYTES} bytes": size <= PROOF_BYTES,
+        f"checked in {CHECK_SECONDS} s": check < CHECK_SECONDS,
+    }
+    for what, holds in bars.items():
+        print(f"{'holds' if holds else 'MISSED':8} {what}")
+    return 0 if all(bars.values()) else 1
+
+
+def taken(argv: Sequence[object], what: str) -> Cost:
+    """Run a program and return what it took. Raises ``SystemExit`` where it fails."""
+    started = time.monotonic()
+    child = subprocess.Popen([str(word) for word in argv], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{what}: exit code {child.returncode}")
+    cost = Cost(what, time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    print(cost, flush=True)
+    return cost
+
+
+if __name__ == "__main__":
+    sys.exit(main())
