@@ -21,10 +21,12 @@ from migrate.browse.objects import Wanted
 from migrate.bundle.reader import BundleReader
 from migrate.case import Endpoint
 from migrate.cli import app
+from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words
+from migrate.custody.record import record_if_allowed
 from migrate.errors import OK, GoneError, NoSpaceError, NotEmptyError, UsageError
 from migrate.store import open_place
 
@@ -168,22 +170,46 @@ def get_command(
     rows: Annotated[
         str | None, typer.Option("--rows", metavar="FROM:TO", help="Of a table: these rows, counted from 0.")
     ] = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
 ) -> Got:
     """Read single objects, or rows of a table, out of a bundle.
 
-    Only the bytes that are asked for are fetched, and checked. Rows are written as JSON, a line each.
+    Only the bytes that are asked for are fetched, and checked. Rows are written as JSON, a line each. With a key the
+    custody log says how much was fetched.
     """
     reader, keys = _open(session, words or [], case)
     if not keys:
         raise UsageError(
             "nothing is named to get", next_step="moveout get PLACE KEY; moveout ls PLACE shows what is there"
         )
+    signers = load_keys(key, passphrase, load_case(case))
     name = _source(reader, source)
     if objects.is_bucket(reader, name):
-        return _get_objects(session, reader, name, Wanted(keys=set(keys), version_id=version_id or ""), to)
+        wanted = Wanted(keys=set(keys), version_id=version_id or "")
+        got = _get_objects(session, reader, name, wanted, to)
+        details: dict[str, Any] = {"objects": len(keys) - len(got.missing)}
+    else:
+        got = _get_rows(session, reader, keys, rows, to, source=name)
+        details = {"table": keys[0], "rows": rows or ":"}
+    why = record_if_allowed(reader.store, signers, "fetched", {"source": name, **details})
+    if why is not None:
+        session.progress.note(why)
+    return got
+
+
+def _get_rows(
+    session: Session,
+    reader: BundleReader,
+    keys: Sequence[str],
+    rows: str | None,
+    to: str | None,
+    *,
+    source: str,
+) -> Got:
     if len(keys) > 1:
         raise UsageError("one table at a time", next_step="moveout get PLACE schema.table --rows 0:100")
-    table = tables.table_of(reader, name, keys[0])
+    table = tables.table_of(reader, source, keys[0])
     start, end = _parse_range(rows)
     found = tables.rows(reader, table, start, end)
     if session.json:

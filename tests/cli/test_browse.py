@@ -87,6 +87,18 @@ def test_objects_are_fetched_by_their_own_bytes(place, tmp_path):
     assert (straight.code, straight.out) == (0, "one")
 
 
+def test_with_a_key_the_custody_log_says_that_something_was_fetched(place, tmp_path):
+    key = tmp_path / "me"
+    assert call("keys", "init", key).code == 0
+    assert call("get", place, "big", "nothing", "--source", "shop", "--to", tmp_path, "--key", key).code == 7
+    assert call("get", place, "line", "--source", "app", "--rows", "3:5", "--key", key).code == 0
+    entries = call("custody", "show", place, "--json").json["result"]["entries"]
+    assert [(one["event"], one["details"]) for one in entries] == [
+        ("fetched", {"source": "shop", "objects": 1}),
+        ("fetched", {"source": "app", "table": "line", "rows": "3:5"}),
+    ]
+
+
 def test_only_what_matters_is_read(place):
     store = Counting(open_place(str(place)))
     reader = BundleReader(store)
