@@ -45,7 +45,7 @@ handover: $(VENV)/.ready ## a host's promise on this machine: hold, grant, recei
 
 test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
 	@$(PY) -m scripts.servers get > /dev/null
-	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: $(VENV)/.ready ## long tests: kills at random moments, faults on the wire
 	@$(PY) -m scripts.servers get > /dev/null

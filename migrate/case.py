@@ -8,10 +8,7 @@ paths are relative to the file. Secrets stand in it only as references (``env:VA
 from __future__ import annotations
 
 import difflib
-import os
 import re
-import shlex
-import subprocess
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +20,7 @@ from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate import selection
 from migrate.errors import UsageError
+from migrate.secret import Secret, is_reference, redact
 
 SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
 SELECTION_FIELDS = (
@@ -45,66 +43,6 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
 _LISTS = ("source", "restore")
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """A reference to a secret; its value is fetched by ``reveal`` and never shown."""
-
-    reference: str
-    directory: Path = field(default_factory=Path)
-
-    def reveal(self) -> str:
-        """Return the secret. Raises ``UsageError`` that names the reference, not the value."""
-        kind, _, rest = self.reference.partition(":")
-        if kind == "env":
-            return self._from_environment(rest)
-        if kind == "file":
-            return self._from_file(self.directory / Path(rest).expanduser())
-        return self._from_command(rest)
-
-    @staticmethod
-    def _from_environment(name: str) -> str:
-        try:
-            return os.environ[name]
-        except KeyError:
-            raise UsageError(f"the environment has no {name}", next_step=f"export {name}=…") from None
-
-    @staticmethod
-    def _from_file(path: Path) -> str:
-        try:
-            return path.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise UsageError(f"the secret's file {path} cannot be read: {_reason(exc)}") from exc
-
-    @staticmethod
-    def _from_command(line: str) -> str:
-        try:
-            done = subprocess.run(
-                shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60
-            )
-        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
-            program = line.split(maxsplit=1)[:1] or ["?"]
-            raise UsageError(f"the secret's command {program[0]!r} failed: {type(exc).__name__}") from exc
-        return done.stdout.rstrip("\r\n")
-
-
-def is_reference(text: Any) -> bool:
-    """Tell whether ``text`` may name a secret: ``env:VAR``, ``file:PATH`` or ``command:PROGRAM …``."""
-    return isinstance(text, str) and text.partition(":")[0] in {"env", "file", "command"} and ":" in text
-
-
-def _reason(exc: Exception) -> str:
-    return getattr(exc, "strerror", None) or type(exc).__name__
-
-
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
-_PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
-
-
-def redact(url: str) -> str:
-    """Return a URL without its password."""
-    return _PASSWORD_OPTION.sub(r"\1=…", _PASSWORD.sub(r"\1:…@", url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,62 +308,3 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
             next_step="write 2026-11-25T18:00:00Z, or with --deadline also 30h, 90m, 2d",
         ) from None
     return moment if moment.tzinfo else moment.astimezone()
-
-
-TEMPLATE = """\
-# One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
-
-[case]
-name = "acme"
-# The moment at which the old host shuts the door. Without it nothing is late. deadline = 2026-11-25T18:00:00Z
-
-# What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits and "-".
-[[source]]
-name = "app"
-url = "postgresql://reader@old.example:5432/app"
-# The password comes from PGPASSWORD, ~/.pgpass or a service file, or from a reference:
-# password = "env:OLD_DB_PASSWORD"        # also "file:secrets/old-db", "command:pass show old-db"
-
-[[source]]
-name = "media"
-# Not everything? What stays is named in the bundle's account.
-# exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
-# current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
-# The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
-url = "s3://media?profile=old"
-# Or without a profile, by the AWS_* variables, or by references: access_key_id = "env:OLD_KEY"
-# secret_access_key = "env:OLD_SECRET"
-
-# Where the bundle is written first: a directory, or s3://bucket/prefix.
-[bundle]
-place = "./bundle"
-
-# Where the bundle travels to, on the new host.
-[target]
-place = "s3://evacuated/acme?profile=new"
-
-# What is brought up again on the new host, from the bundle there.
-[[restore]]
-source = "app"
-url = "postgresql://owner@new.example:5432/app"
-
-[[restore]]
-source = "media"
-url = "s3://media?profile=new"
-
-# Who signs the bundle and its custody log (moveout keys init makes a key), and whose signatures count.
-# [custody]
-# key = "acme.key"                                  # or "acme.key.pub": a key that the ssh-agent has
-# passphrase = "env:ACME_PASSPHRASE"
-# signers = "allowed_signers"
-# timestamp = "https://timestamps.example/tsa"     # an authority that says when (RFC 3161)
-# release_keys = ["SHA256:…", "SHA256:…"]           # who may end a hold, and how many of them it takes
-# release_quorum = 2
-
-# [limits]
-# workers = 8
-# bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"
-# max_connections = 4    # to a source database at once
-# statement_timeout = "30m"
-# lock_timeout = "60s"   # waiting for another session's lock
-"""

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
-from migrate.case import Case, Custody, Secret, is_reference
+from migrate.case import Case, Custody
 from migrate.custody import agent, keys, trust
 from migrate.custody.keys import Signer
 from migrate.custody.trust import Trust
 from migrate.errors import UsageError
+from migrate.secret import Secret, is_reference
 
 PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
 

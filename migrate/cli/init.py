@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from migrate.case import TEMPLATE
+from migrate.case_template import TEMPLATE
 from migrate.cli import app
 from migrate.cli.session import Session, verb
 from migrate.errors import OK, NoSpaceError, NotEmptyError

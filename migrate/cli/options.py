@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from migrate.case import Case, Endpoint, redact
+from migrate.case import Case, Endpoint
 from migrate.cli.sources import parse_pairs
 from migrate.errors import UsageError
+from migrate.secret import redact
 
 CaseFile = Annotated[
     Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")

@@ -15,8 +15,9 @@ from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
-from migrate.case import Case, Endpoint, load, redact
+from migrate.case import Case, Endpoint, load
 from migrate.errors import UsageError
+from migrate.secret import redact
 
 ENTRY_POINTS = "moveout.exporters"
 

@@ -1,12 +1,15 @@
 """The case file: what it gives, and how it complains."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from migrate.case import TEMPLATE, Secret, load, parse_deadline
+from migrate.case import load, parse_deadline
+from migrate.case_template import TEMPLATE
 from migrate.errors import UsageError
+from migrate.secret import Secret
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -22,6 +25,17 @@ def test_the_template_is_a_case_file(tmp_path):
     assert set(case.restores) == {"app", "media"}
     assert case.bundle.url == str(tmp_path / "bundle")
     assert case.target.url == "s3://evacuated/acme?profile=new"
+
+
+def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path):
+    samples = re.sub(r'(?m)^# (\[\w+\]$|\w+ = ["\[\w].*$)', r"\1", TEMPLATE)
+    case = load(write(tmp_path, samples))
+    assert case.deadline == datetime(2026, 11, 25, 18, tzinfo=UTC)
+    assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key"}
+    assert set(case.sources["app"].secrets) == {"password"}
+    assert case.sources["media"].selection.current_only
+    assert (case.workers, case.bwlimit, case.limits.max_connections) == (8, "50M", 4)
+    assert (case.custody.release_quorum, len(case.custody.release_keys)) == (2, 2)
 
 
 def test_a_deadline_without_a_zone_is_local_time(tmp_path):

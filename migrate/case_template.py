@@ -1,0 +1,61 @@
+"""What ``moveout init`` writes."""
+
+TEMPLATE = """\
+# One move: what leaves, by when, and where it goes. Then: moveout run -c moveout.toml
+
+[case]
+name = "acme"
+# The moment at which the old host shuts the door. Without it nothing is late.
+# deadline = 2026-11-25T18:00:00Z
+
+# What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits and "-".
+[[source]]
+name = "app"
+url = "postgresql://reader@old.example:5432/app"
+# The password comes from PGPASSWORD, ~/.pgpass or a service file, or from a reference:
+# password = "env:OLD_DB_PASSWORD"        # also "file:secrets/old-db", "command:pass show old-db"
+
+[[source]]
+name = "media"
+# Not everything? What stays is named in the bundle's account.
+# exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
+# current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
+# The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
+url = "s3://media?profile=old"
+# Or without a profile, by the AWS_* variables, or by references:
+# access_key_id = "env:OLD_KEY"
+# secret_access_key = "env:OLD_SECRET"
+
+# Where the bundle is written first: a directory, or s3://bucket/prefix.
+[bundle]
+place = "./bundle"
+
+# Where the bundle travels to, on the new host.
+[target]
+place = "s3://evacuated/acme?profile=new"
+
+# What is brought up again on the new host, from the bundle there.
+[[restore]]
+source = "app"
+url = "postgresql://owner@new.example:5432/app"
+
+[[restore]]
+source = "media"
+url = "s3://media?profile=new"
+
+# Who signs the bundle and its custody log (moveout keys init makes a key), and whose signatures count.
+# [custody]
+# key = "acme.key"                                  # or "acme.key.pub": a key that the ssh-agent has
+# passphrase = "env:ACME_PASSPHRASE"
+# signers = "allowed_signers"
+# timestamp = "https://timestamps.example/tsa"     # an authority that says when (RFC 3161)
+# release_keys = ["SHA256:…1", "SHA256:…2"]         # who may end a hold, and how many of them it takes
+# release_quorum = 2
+
+# [limits]
+# workers = 8
+# bwlimit = "50M"       # bytes a second; by time of day: "08:00,10M 19:00,off"
+# max_connections = 4    # to a source database at once
+# statement_timeout = "30m"
+# lock_timeout = "60s"   # waiting for another session's lock
+"""

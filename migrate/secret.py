@@ -1,0 +1,73 @@
+"""Secrets: where they are, instead of what they are, and URLs without them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrate.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A reference to a secret; its value is fetched by ``reveal`` and never shown."""
+
+    reference: str
+    directory: Path = field(default_factory=Path)
+
+    def reveal(self) -> str:
+        """Return the secret. Raises ``UsageError`` that names the reference, not the value."""
+        kind, _, rest = self.reference.partition(":")
+        if kind == "env":
+            return self._from_environment(rest)
+        if kind == "file":
+            return self._from_file(self.directory / Path(rest).expanduser())
+        return self._from_command(rest)
+
+    @staticmethod
+    def _from_environment(name: str) -> str:
+        try:
+            return os.environ[name]
+        except KeyError:
+            raise UsageError(f"the environment has no {name}", next_step=f"export {name}=…") from None
+
+    @staticmethod
+    def _from_file(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise UsageError(f"the secret's file {path} cannot be read: {_reason(exc)}") from exc
+
+    @staticmethod
+    def _from_command(line: str) -> str:
+        try:
+            done = subprocess.run(
+                shlex.split(line), stdout=subprocess.PIPE, text=True, check=True, timeout=60
+            )
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
+            program = line.split(maxsplit=1)[:1] or ["?"]
+            raise UsageError(f"the secret's command {program[0]!r} failed: {type(exc).__name__}") from exc
+        return done.stdout.rstrip("\r\n")
+
+
+def is_reference(text: Any) -> bool:
+    """Tell whether ``text`` may name a secret: ``env:VAR``, ``file:PATH`` or ``command:PROGRAM …``."""
+    return isinstance(text, str) and text.partition(":")[0] in {"env", "file", "command"} and ":" in text
+
+
+def _reason(exc: Exception) -> str:
+    return getattr(exc, "strerror", None) or type(exc).__name__
+
+
+_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^@]*@")
+_PASSWORD_OPTION = re.compile(r"(?<=[?&])(password|secret_access_key|sslpassword)=[^&]*", re.IGNORECASE)
+
+
+def redact(url: str) -> str:
+    """Return a URL without its password."""
+    return _PASSWORD_OPTION.sub(r"\1=…", _PASSWORD.sub(r"\1:…@", url))
