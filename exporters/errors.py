@@ -6,7 +6,8 @@ SourceError
 ├── SourceUnreachableError  5   no answer; may succeed later
 ├── SourceGoneError         7   the database or bucket does not exist (any more)
 └── SourceItemError         3   one row or object cannot be read; the others may be fine
-    └── SourceChangedError  3   it is not any more what was listed
+    ├── SourceChangedError  3   it is not any more what was listed
+    └── SourceDamagedError  3   its bytes are not those of which the source keeps a checksum
 """
 
 from __future__ import annotations
@@ -64,3 +65,9 @@ class SourceChangedError(SourceItemError):
     """One item is another version by now than the one that was asked for, or is gone."""
 
     code = "changed"
+
+
+class SourceDamagedError(SourceItemError):
+    """The bytes of one item contradict what the source says of them."""
+
+    code = "damaged"

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, cast
 
 LOCK_SECONDS = 60.0
+ARCHIVE_TIERS = ("auto", "no", "Bulk", "Standard", "Expedited")
+"""How archived objects are had: by the deadline, not at all, or by one of S3's tiers, the cheapest first."""
 
 Note = Callable[[str], None]
 """Tells the user one sentence; thread-safe."""
@@ -17,12 +20,15 @@ Note = Callable[[str], None]
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``max_connections`` at once to one database (None: as many as the workers need, at least two). A
-    statement ends after ``statement_seconds`` (0: never), waiting for a lock after ``lock_seconds``.
+    statement ends after ``statement_seconds`` (0: never), waiting for a lock after ``lock_seconds``. Archived objects
+    are brought back by ``archive_tier`` (S3's name of it, ``auto``, or ``no``), if they can be by the ``deadline``.
     """
 
     max_connections: int | None = None
     statement_seconds: float = 0.0
     lock_seconds: float = LOCK_SECONDS
+    archive_tier: str = "auto"
+    deadline: datetime | None = None
 
     def beside(self, others: int, *, wanted: int) -> int:
         """Return how many of the ``wanted`` connections are allowed beside ``others``; at least one."""

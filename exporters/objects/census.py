@@ -9,6 +9,7 @@ from itertools import islice
 
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import tar
+from exporters.objects.archive import ARCHIVED
 from exporters.objects.estimate import Census
 from exporters.objects.losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.oddities import Oddities
@@ -20,7 +21,6 @@ OBJECT_LOCK = "object lock"
 OLDER = "older versions"
 MARKERS = "delete markers"
 CLASS = "storage class "
-_ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Seen:
             odd = self.no_file_names
             yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
         if self.archived:
-            yield f"{name}: {self.archived} objects are archived and must be brought back there before the export"
+            yield f"{name}: {self.archived} objects are archived; the export has them brought back, and waits"
         if self.features[OLDER] or self.features[MARKERS]:
             yield f"{name}: {self.features[OLDER]} older versions and {self.features[MARKERS]} delete markers leave too"
         if self.excluded:
@@ -84,4 +84,4 @@ def _note(seen: Seen, found: ObjectSummary) -> None:
         seen.features[OLDER] += 1
     if found.storage_class != "STANDARD":
         seen.features[CLASS + found.storage_class] += 1
-        seen.archived += found.storage_class in _ARCHIVED
+        seen.archived += found.storage_class in ARCHIVED

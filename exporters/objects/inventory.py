@@ -1,29 +1,31 @@
 """The inventory: what a bucket held when it was listed, in shards that lie in the workspace.
 
-It is made once; every later run goes by the same one. A run that was killed while listing goes on behind the
-last shard. Memory holds one shard, however many objects there are. Where the bucket keeps versions, it is the
-listing of versions: delete markers are rows too, and a key's rows follow each other, newest first.
+It is made once; every later run goes by the same one. A run that was killed while listing lists what no shard has.
+Memory holds a shard for each part that is listed at once, however many objects there are. Where the bucket keeps
+versions, it is the listing of versions: delete markers are rows too, and a key's rows follow each other, newest first.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
+from operator import le, lt
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from exporters.base import Workspace
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.errors import SourceUsageError
+from exporters.objects import shards
+from exporters.objects.listing import Listing, OutOfOrderError, Range
+from exporters.objects.shards import CHOICE, Cover
 from exporters.selection import EVERYTHING, Selection
 
 SHARD_ROWS = 20_000
@@ -33,23 +35,6 @@ SMALL_BYTES = 8 * 2**20
 
 _SUMMARY = "inventory.json"
 _START = "inventory/start.json"
-_MODIFIED = pa.field("modified", pa.timestamp("us", tz="UTC"))
-_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("size", pa.int64()),
-        ("etag", pa.string()),
-        _MODIFIED,
-        ("storage_class", pa.string()),
-    ]
-)
-_VERSIONS = (
-    pa.field("version_id", pa.string()),
-    pa.field("is_latest", pa.bool_()),
-    pa.field("is_delete_marker", pa.bool_()),
-)
-_CHOICE = pa.field("excluded", pa.string())
-"""Why a row is not wanted; only where there is a choice."""
 _CACHED_SHARDS = 3
 
 
@@ -74,6 +59,12 @@ class Totals:
     delete_markers: int = 0
     excluded: int = 0
     choice: str = ""
+    order: Sequence[int] = ()
+    """The numbers of the shards, in the order of their keys; empty where that is the order of their numbers."""
+    at_once: int = 1
+    """So many listings at once were worth it."""
+    ends: Sequence[str] = ()
+    """Keys at which shards end, at even distances."""
 
 
 class Inventory:
@@ -82,7 +73,7 @@ class Inventory:
     def __init__(self, workspace: Workspace, totals: Totals, selection: Selection = EVERYTHING) -> None:
         self.totals = totals
         self.selection = selection
-        self._workspace = workspace
+        self.workspace = workspace
         self._lock = threading.Lock()
         self._cached = lru_cache(maxsize=_CACHED_SHARDS)(self._read)
 
@@ -93,13 +84,17 @@ class Inventory:
         with self._lock:
             return self._cached(number)
 
+    def has_class(self, shard: int, classes: Collection[str]) -> bool:
+        """Tell whether a shard has rows of one of these storage classes."""
+        return not set(classes).isdisjoint(self.shard(shard)["storage_class"].unique().to_pylist())
+
     def objects(self, shard: int, start: int, count: int) -> Iterator[ObjectSummary]:
         """Yield ``count`` rows of a shard from row ``start``."""
         table = self.shard(shard).slice(start, count)
-        if _CHOICE.name in table.column_names:
-            table = table.drop_columns([_CHOICE.name])
+        if CHOICE.name in table.column_names:
+            table = table.drop_columns([CHOICE.name])
         columns = [
-            _moments(column) if column.type == _MODIFIED.type else column.to_pylist()
+            _moments(column) if pa.types.is_timestamp(column.type) else column.to_pylist()
             for column in table.columns
         ]
         for row in zip(*columns, strict=True):
@@ -111,7 +106,7 @@ class Inventory:
         if not self.totals.excluded:
             yield from numbered
             return
-        reasons = self.shard(shard)[_CHOICE.name].slice(start, count).to_pylist()
+        reasons = self.shard(shard)[CHOICE.name].slice(start, count).to_pylist()
         for (row, summary), reason in zip(numbered, reasons, strict=True):
             if reason is None:
                 yield row, summary
@@ -119,8 +114,8 @@ class Inventory:
     def excluded(self, shard: int) -> Iterator[tuple[int, ObjectSummary, str]]:
         """Yield the rows of a shard that are not wanted, each with its number and the reason."""
         table = self.shard(shard)
-        if _CHOICE.name in table.column_names:
-            reasons = table[_CHOICE.name].to_pylist()
+        if CHOICE.name in table.column_names:
+            reasons = table[CHOICE.name].to_pylist()
             for row, summary in enumerate(self.objects(shard, 0, table.num_rows)):
                 if reasons[row] is not None:
                     yield row, summary, reasons[row]
@@ -129,16 +124,17 @@ class Inventory:
         """Return the sizes of a shard's rows, None for those that are not wanted."""
         table = self.shard(shard)
         found: list[int | None] = table["size"].to_pylist()
-        if _CHOICE.name not in table.column_names:
+        if CHOICE.name not in table.column_names:
             return found
-        reasons = table[_CHOICE.name].to_pylist()
+        reasons = table[CHOICE.name].to_pylist()
         return [size if reason is None else None for size, reason in zip(found, reasons, strict=True)]
 
     def _read(self, number: int) -> pa.Table:
-        data = self._workspace.read(_shard(number))
+        name = shards.name(self.totals.order[number] if self.totals.order else number)
+        data = self.workspace.read(name)
         if data is None:
-            raise FileNotFoundError(f"the inventory's shard {number} is not in the workspace")
-        return pq.read_table(io.BytesIO(data))
+            raise FileNotFoundError(f"the inventory's {name} is not in the workspace")
+        return shards.decode(data)
 
 
 def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING) -> Inventory:
@@ -165,160 +161,128 @@ def _check_choice(before: str, selection: Selection, bucket: Bucket) -> None:
 
 def _list(bucket: Bucket, workspace: Workspace, selection: Selection) -> Totals:
     begun = _begin(bucket, workspace, selection)
-    tally = _Tally()
-    for name in [name for name in workspace.names("inventory/") if name.endswith(".parquet")]:
-        tally.add(pq.read_table(io.BytesIO(workspace.read(name) or b"")))
-    versions = bool(begun["versions"])
-    fields = [*_SCHEMA, *(_VERSIONS if versions else ()), *((_CHOICE,) if selection.filters else ())]
-    choose = _Chooser(selection, bucket.prefix) if selection.filters else None
-    for chunk in _chunks(_listing(bucket, tally, versions=versions), whole_keys=versions):
-        table = _table(chunk, pa.schema(fields), choose)
-        workspace.write(_shard(tally.shards), _parquet(table))
-        tally.add(table)
+    try:
+        tally, covers, at_once = _list_shards(bucket, workspace, selection, begun)
+    except OutOfOrderError:
+        for name in workspace.names(shards.FOLDER):
+            workspace.delete(name)
+        begun = _begin(bucket, workspace, selection, in_order=False)
+        tally, covers, at_once = _list_shards(bucket, workspace, selection, begun)
     return Totals(
         id=begun["id"],
-        shards=tally.shards,
+        shards=len(covers),
         objects=tally.objects,
         size_bytes=tally.size_bytes,
         small_objects=tally.small_objects,
         small_bytes=tally.small_bytes,
-        ordered=tally.ordered,
+        ordered=begun["in_order"] or tally.ordered,
         listed_from=begun["listed_from"],
         listed_to=_now(),
         versions=begun["versions"],
         delete_markers=tally.delete_markers,
         excluded=tally.excluded,
         choice=selection.describe(),
+        order=[one.number for one in covers],
+        at_once=at_once,
+        ends=[one.upto[0] for one in covers if one.upto and not one.upto[1]] if at_once > 1 else (),
     )
 
 
-def _begin(bucket: Bucket, workspace: Workspace, selection: Selection) -> dict[str, Any]:
-    """Return what the inventory is begun with: written once, the same for every later run."""
-    start = workspace.read(_START)
+def _list_shards(
+    bucket: Bucket, workspace: Workspace, selection: Selection, begun: Mapping[str, Any]
+) -> tuple[_Tally, list[Cover], int]:
+    """Go on with what is there; return also how many listings at once were worth it."""
+    tally, found, known = _Tally(), list[Cover](), dict[str, set[str]]()
+    for name in workspace.names(shards.FOLDER):
+        if name.endswith(".parquet"):
+            table = shards.decode(workspace.read(name) or b"")
+            cover = shards.cover_of(table, name)
+            if cover is None:
+                workspace.delete(name)
+                continue
+            found.append(cover)
+            tally.add(table)
+            if cover.upto is not None and cover.upto[1]:
+                known.setdefault(cover.upto[0], set()).update(_versions_of(table, cover.upto[0]))
+    in_order = bool(begun["in_order"])
+    if in_order:
+        found = shards.ordered(found)
+        left = shards.gaps(found)
+    else:
+        left = [(found[-1].upto or shards.START if found else shards.START, None)]
+    ranges = [
+        Range(after, until, frozenset(known.get(after[0], ())) if after[1] else frozenset())
+        for after, until in left
+    ]
+    listing = Listing(bucket, workspace, tally, selection, bool(begun["versions"]), in_order, SHARD_ROWS)
+    covers = listing.run(found, ranges)
+    return tally, covers, listing.crowd.worth if bucket.lists_from_anywhere else 1
+
+
+def _versions_of(table: pa.Table, key: str) -> list[str]:
+    rows = zip(table["key"].to_pylist(), table["version_id"].to_pylist(), strict=True)
+    return [version for one, version in rows if one == key]
+
+
+def _begin(
+    bucket: Bucket, workspace: Workspace, selection: Selection, *, in_order: bool = True
+) -> dict[str, Any]:
+    """Return what the inventory is begun with: written once, the same for every later run, save that it begins anew
+    where the server turns out not to list in order.
+    """
+    start = workspace.read(_START) if in_order else None
     begun: dict[str, Any] = json.loads(start) if start is not None else {}
     if begun:
         _check_choice(begun.get("choice", ""), selection, bucket)
-        return {"versions": False} | begun
+        return {"versions": False, "in_order": False} | begun
     versions = False if selection.current_only else bucket.keeps_versions()
     begun = {
         "id": secrets.token_hex(8),
         "listed_from": _now(),
         "versions": versions,
         "choice": selection.describe(),
+        "in_order": in_order and bucket.lists_in_order,
     }
     workspace.write(_START, json.dumps(begun).encode())
     return begun
 
 
-def _listing(bucket: Bucket, tally: _Tally, *, versions: bool) -> Iterator[ObjectSummary]:
-    """Yield what comes behind the last shard."""
-    if not versions:
-        yield from bucket.list(start_after=tally.last_key)
-        return
-    known = set(tally.last_versions)
-    after = (tally.last_key, tally.last_versions[-1] if tally.last_versions else "")
-    for found in bucket.list_versions(after=after):
-        # The version that is to be gone on behind may be gone itself; then the server begins with the key.
-        if found.key != after[0] or found.version_id not in known:
-            yield found
-
-
-class _Chooser:
-    """Tells of each row why it is not wanted."""
-
-    def __init__(self, selection: Selection, prefix: str) -> None:
-        self._selection = selection
-        self._prefix_length = len(prefix)
-
-    def reason(self, found: ObjectSummary) -> str | None:
-        size_bytes = None if found.is_delete_marker else found.size_bytes
-        return self._selection.excludes(found.key[self._prefix_length :], size_bytes, found.modified)
-
-
 class _Tally:
-    """Counts shards as they are written or found."""
+    """Counts shards as they are written or found. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.shards = self.objects = self.size_bytes = self.small_objects = self.small_bytes = 0
+        self.objects = self.size_bytes = self.small_objects = self.small_bytes = 0
         self.delete_markers = self.excluded = 0
-        self.last_key = ""
-        self.last_versions: list[str] = []
         self.ordered = True
+        self._last = ""
 
     def add(self, shard: pa.Table) -> None:
+        """Count the rows of a shard."""
+        self.objects += shard.num_rows
         names = shard.column_names
-        chosen = shard[_CHOICE.name].to_pylist() if _CHOICE.name in names else None
-        keys, sizes = shard["key"].to_pylist(), shard["size"].to_pylist()
-        previous = self.last_key
-        for row, (key, size) in enumerate(zip(keys, sizes, strict=True)):
-            # S3 orders by UTF-8 bytes; Python's order of code points is the same.
-            self.ordered = self.ordered and (key > previous or (key == previous and "version_id" in names))
-            previous = key
-            if chosen is not None and chosen[row] is not None:
-                self.excluded += 1
-                continue
-            self.size_bytes += size
-            if size <= SMALL_BYTES:
-                self.small_objects += 1
-                self.small_bytes += size
-        self.objects += len(keys)
-        self.shards += 1
+        self._see_order(shard["key"].to_pylist(), strictly="version_id" not in names)
         if "version_id" in names:
-            self._note_versions(keys, shard)
-        self.last_key = previous
+            self.delete_markers += pc.sum(shard["is_delete_marker"]).as_py() or 0
+        if CHOICE.name in names:
+            wanted = shard.filter(pc.is_null(shard[CHOICE.name]))
+            self.excluded += shard.num_rows - wanted.num_rows
+            shard = wanted
+        small = shard.filter(pc.less_equal(shard["size"], SMALL_BYTES))
+        self.size_bytes += pc.sum(shard["size"]).as_py() or 0
+        self.small_objects += small.num_rows
+        self.small_bytes += pc.sum(small["size"]).as_py() or 0
 
-    def _note_versions(self, keys: list[str], shard: pa.Table) -> None:
-        self.delete_markers += sum(shard["is_delete_marker"].to_pylist())
-        versions = shard["version_id"].to_pylist()
-        last = [version for key, version in zip(keys, versions, strict=True) if key == keys[-1]]
-        self.last_versions = [*self.last_versions, *last] if keys[-1] == self.last_key else last
+    def _see_order(self, keys: list[str], *, strictly: bool) -> None:
+        # S3 orders by UTF-8 bytes; Python's order of code points is the same.
+        if keys:
+            before = lt if strictly else le
+            self.ordered = self.ordered and all(map(before, [self._last, *keys], keys))
+            self._last = keys[-1]
 
 
 def _moments(column: pa.ChunkedArray) -> list[datetime]:
     """Return a column of times, ten times as fast as ``to_pylist``; a float holds the microseconds of 285 years."""
     return [datetime.fromtimestamp(value / 1e6, UTC) for value in column.cast(pa.int64()).to_pylist()]
-
-
-def _chunks(listing: Iterable[ObjectSummary], *, whole_keys: bool) -> Iterator[list[ObjectSummary]]:
-    """Cut a listing into shards. ``whole_keys``: all versions of a key in one, unless they are very many."""
-    rows = iter(listing)
-    kept: list[ObjectSummary] = []
-    while chunk := kept + list(islice(rows, SHARD_ROWS - len(kept))):
-        kept = []
-        if whole_keys and len(chunk) == SHARD_ROWS:
-            for following in rows:
-                if following.key != chunk[-1].key or len(chunk) >= 2 * SHARD_ROWS:
-                    kept = [following]
-                    break
-                chunk.append(following)
-        yield chunk
-
-
-def _table(chunk: list[ObjectSummary], schema: pa.Schema, choose: _Chooser | None) -> pa.Table:
-    columns: dict[str, list[Any]] = {
-        "key": [found.key for found in chunk],
-        "size": [found.size_bytes for found in chunk],
-        "etag": [found.etag for found in chunk],
-        "modified": [found.modified for found in chunk],
-        "storage_class": [found.storage_class for found in chunk],
-    }
-    if _VERSIONS[0].name in schema.names:
-        columns["version_id"] = [found.version_id for found in chunk]
-        columns["is_latest"] = [found.is_latest for found in chunk]
-        columns["is_delete_marker"] = [found.is_delete_marker for found in chunk]
-    if choose is not None:
-        columns[_CHOICE.name] = [choose.reason(found) for found in chunk]
-    return pa.table(columns, schema=schema)
-
-
-def _parquet(table: pa.Table) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd")
-    return out.getvalue()
-
-
-def _shard(number: int) -> str:
-    return f"inventory/{number:06d}.parquet"
 
 
 def _now() -> str:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.base import Gap, Outcome, Sink, Unit
+from exporters.base import Gap, Loss, Outcome, Sink, Unit
 from exporters.bucket import Bucket, Fetched, ObjectSummary
-from exporters.errors import SourceError, SourceGoneError, SourceItemError, SourceUnreachableError
-from exporters.objects import revisit, rows
+from exporters.errors import (
+    SourceDamagedError,
+    SourceError,
+    SourceGoneError,
+    SourceItemError,
+    SourceUnreachableError,
+)
+from exporters.objects import acls, revisit, rows
 from exporters.objects.inventory import Inventory
 from exporters.objects.losses import losses
+from exporters.objects.proof import READS, Proof
 from exporters.selection import EVERYTHING, Selection
 
 RANGE_BYTES = 8 * 2**20
@@ -37,9 +45,11 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outc
         return Outcome(0, 0, gaps=[gap], facts=facts)
     if read.error is None:
         found, content = read.found, read.content
-        facts |= {"row": rows.to_json(rows.exported(bucket.name, row, found, content))}
+        made = rows.exported(bucket.name, row, found, content)
+        lost = [*losses(found), *read.doubts(), *acls.fill(bucket, [made])]
+        facts |= {"row": rows.to_json(made)}
         facts |= {"reread": 1} if found.summary.etag != listed.etag else {}
-        return Outcome(1, found.summary.size_bytes, losses=list(losses(found)), facts=facts)
+        return Outcome(1, found.summary.size_bytes, losses=lost, facts=facts)
     gap = revisit.gap(bucket, listed, read.error, ordered=inventory.totals.ordered)
     facts |= {"row": rows.to_json(rows.missing(bucket.name, row, listed, gap))}
     return Outcome(0, 0, gaps=[gap], facts=facts)
@@ -54,6 +64,13 @@ class Read:
     error: SourceError | None = None
     unwanted: str = ""
     """Why it was not written after all."""
+    fault: str = ""
+    """What the source says otherwise of the bytes, though they came the same twice."""
+
+    def doubts(self) -> Iterator[Loss]:
+        """Yield what speaks against the bytes."""
+        if self.fault:
+            yield Loss(self.found.summary.name, "ETag", f"the content does not have {self.fault}")
 
 
 _NOTHING = rows.Content("", "", 0)
@@ -65,15 +82,23 @@ def write(
     """Write one object as a file of its own. Raises ``SourceUnreachableError``."""
     found = bucket.head(summary)
     error: SourceError | None = None
-    for _ in range(revisit.ATTEMPTS):
+    before = ""
+    for _ in range(max(revisit.ATTEMPTS, READS)):
         error = found.error
         if error is None:
             if selection.tags and (reason := selection.excludes_tags(found.tags)) is not None:
                 return Read(found, _NOTHING, unwanted=reason)
             try:
-                return Read(found, _copy(bucket, found.summary, name, sink))
+                content, proof = _copy(bucket, found, name, sink)
             except SourceItemError as exc:
                 error = exc
+            else:
+                fault = proof.fault() or ""
+                if not fault or (content.sha256 == before and not proof.is_certain):
+                    return Read(found, content, fault=fault)
+                before = content.sha256
+                error = SourceDamagedError(f"{found.summary.name}: what came does not have {fault}")
+                continue
         if not revisit.is_due(error):
             break
         found = revisit.current(bucket, found.summary)
@@ -85,13 +110,14 @@ def write(
     return Read(found, _NOTHING, error)
 
 
-def _copy(bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink) -> rows.Content:
-    sha256, md5, crc = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[rows.Content, Proof]:
+    summary = found.summary
+    parts = bucket.part_sizes(summary) if "-" in summary.etag else ()
+    sha256, proof = hashlib.sha256(), Proof(bucket, found, parts)
     with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
         for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
             sha256.update(body)
-            md5.update(body)
-            crc = bucket.crc64nvme(body, crc)
+            proof.update(body)
             file.write(body)
-    parts = bucket.part_sizes(summary) if "-" in summary.etag else ()
-    return rows.Content(sha256.hexdigest(), md5.hexdigest(), crc, large=name, part_sizes=parts)
+    content = rows.Content(sha256.hexdigest(), proof.md5, proof.crc64nvme, large=name, part_sizes=parts)
+    return content, proof

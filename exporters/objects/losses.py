@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from exporters.base import Loss
 from exporters.bucket import Fetched
+from exporters.objects.quirks import Trait, has
 
 BENEATH = (
     "this server lists no key below the name of another object (a/b where a is an object too);"
@@ -14,10 +15,10 @@ BENEATH = (
 
 
 def lists_no_keys_beneath(server: str) -> bool:
-    """Tell whether a server is known to hide keys below names of objects from every listing: MinIO on a single drive
-    (seen: 2026-02-12, also by prefix and by delimiter). From outside it looks like a MinIO of many drives.
+    """Tell whether a server is known to hide keys below names of objects from every listing: MinIO on a single drive.
+    From outside it looks like a MinIO of many drives.
     """
-    return server.lower().startswith("minio")
+    return has(server, Trait.HIDES_BENEATH)
 
 
 def losses(found: Fetched) -> Iterator[Loss]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket import Bucket, Fetched, ObjectSummary
-from exporters.errors import SourceError, SourceUnreachableError
-from exporters.objects import large, revisit, rows, tar
+from exporters.errors import SourceDamagedError, SourceError, SourceUnreachableError
+from exporters.objects import acls, large, revisit, rows, tar
 from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.losses import losses
+from exporters.objects.proof import READS, promises_md5
 from exporters.objects.rows import Content
 from exporters.objects.units import large_id
 from exporters.selection import Selection
@@ -25,7 +25,6 @@ WINDOW_BYTES = 8 * 2**20
 OUTAGE = 20
 """So many objects in a row without an answer are an outage of the source, even if it lists its objects."""
 _READ_AGAIN = 3
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _WRITE_BYTES = 2**20
 _ROWS_AT_ONCE = 1000
 
@@ -88,18 +87,23 @@ def unless_outage(bucket: Bucket, fetched: Iterable[Fetched]) -> Iterator[Fetche
 
 
 def _again(bucket: Bucket, found: Fetched) -> Fetched:
-    """Fetch an object once more: what came may have been damaged on the way."""
-    again = next(iter(bucket.fetch([found.summary], window_bytes=found.summary.size_bytes)))
-    return again if again.error is None else found
-
-
-def promises_md5(found: Fetched) -> bool:
-    """Tell whether the ETag has the form of an MD5 of the content: not that of parts, nor of an encrypted
-    object.
+    """Fetch an object once more, what came may have been damaged on the way, until it is what the source says or is
+    the same twice.
     """
-    encryption = found.headers.get("x-amz-server-side-encryption", "AES256")
-    customer = "x-amz-server-side-encryption-customer-algorithm" in found.headers
-    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(found.summary.etag))
+    for _ in range(READS - 1):
+        again = next(iter(bucket.fetch([found.summary], window_bytes=found.summary.size_bytes)))
+        if isinstance(again.error, SourceDamagedError):
+            continue
+        if again.error is not None or again.body == found.body or _md5(again.body) == found.summary.etag:
+            return again
+        found = again
+    return (
+        found
+        if found.error
+        else replace(
+            found, error=SourceDamagedError(f"{found.summary.name}: every time it is read, other bytes come")
+        )
+    )
 
 
 def _md5(body: bytes) -> str:
@@ -130,6 +134,8 @@ class _Pack:
 
     def add(self, row: int, found: Fetched) -> None:
         listed = found.summary
+        if isinstance(found.error, SourceDamagedError):
+            found = _again(self.bucket, found)
         if revisit.is_due(found.error):
             found = revisit.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
         summary = found.summary
@@ -143,12 +149,14 @@ class _Pack:
         if summary.size_bytes > SMALL_BYTES:
             self.grown.append((row, summary))
             return
-        md5 = (
-            None if found.crc64nvme is not None else _md5(found.body)
-        )  # a quarter of the time that an object takes
+        # An MD5 is a quarter of the time that an object takes: not where the server keeps a CRC64NVME.
+        md5 = None if found.crc64nvme is not None else _md5(found.body)
         if md5 is not None and md5 != summary.etag and promises_md5(found):
             if len(self.unlike) < _READ_AGAIN:
                 found = _again(self.bucket, found)
+                if found.error is not None:
+                    self.lost.append((row, listed, found.error))
+                    return
                 md5 = _md5(found.body)
             if md5 != summary.etag:
                 self.unlike.append(summary.key)
@@ -178,6 +186,7 @@ class _Pack:
             read = large.write(self.bucket, summary, name, sink)
             if read.error is None:
                 self._note(row, read.found, read.content)
+                self.losses.extend(read.doubts())
             else:
                 self.lost.append((row, summary, read.error))
 
@@ -209,6 +218,7 @@ class _Pack:
 
     def _pack_rows(self) -> None:
         """Turn rows into columns, which take a tenth of the memory."""
+        self.losses.extend(acls.fill(self.bucket, self.rows))
         self.tables.append(rows.to_table(self.rows))
         self.rows = []
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Protocol
 
-from exporters.base import Loss
-from exporters.bucket import Bucket, ObjectSummary
-from exporters.errors import SourceGoneError
+from exporters.base import Gap, Loss
+from exporters.bucket import Bucket, ObjectSummary, Page
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
+from exporters.objects import ahead
 from exporters.objects.inventory import Totals
 
 
@@ -27,7 +29,10 @@ class Relisting:
     def __init__(self, bucket: Bucket, totals: Totals) -> None:
         self._bucket = bucket
         self._since = datetime.fromisoformat(totals.listed_from)
-        self._again = _second_listing(bucket, totals)
+        self.refusal: SourceError | None = None
+        """Why there is no second listing: the source may have been shut since the first."""
+        with self._unless_shut():
+            self._again = _second_listing(bucket, totals)
         which = "a second listing of versions with a plain one" if totals.versions else "a second listing"
         self.how = f"{which}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
@@ -42,8 +47,20 @@ class Relisting:
         """Go on to the end of these rows of the inventory. ``versions`` are empty in a plain listing. ``etags``
         are those of what was read, None for what was found to be deleted.
         """
-        for key, version, etag in zip(keys, versions, etags, strict=True):
-            found = self._again.take(key, version)
+        if self.refusal is None:
+            with self._unless_shut():
+                self._compare(keys, versions, etags)
+
+    def _compare(self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None]) -> None:
+        at = 0
+        while at < len(keys):
+            run = self._again.run(keys, versions, etags, at)
+            self.same += run
+            at += run
+            if at == len(keys):
+                break
+            etag, found = etags[at], self._again.take(keys[at], versions[at])
+            at += 1
             if etag is None:
                 self.vanished += 1
                 self.added += found is not None
@@ -56,8 +73,22 @@ class Relisting:
 
     def end(self) -> None:
         """Take in what only the second listing has."""
-        for found in self._again.others():
-            self._see_new(found)
+        if self.refusal is None:
+            with self._unless_shut():
+                for found in self._again.others():
+                    self._see_new(found)
+
+    @contextmanager
+    def _unless_shut(self) -> Iterator[None]:
+        try:
+            yield
+        except (SourceNotAllowedError, SourceGoneError) as exc:
+            self.refusal = exc
+
+    def gaps(self) -> Iterator[Gap]:
+        """Yield what could not be looked at."""
+        if self.refusal is not None:
+            yield Gap(f"a second listing of {self._bucket.name}", "failed", str(self.refusal))
 
     def losses(self) -> Iterator[Loss]:
         """Yield what the bucket's users did meanwhile, which the bundle does not hold."""
@@ -90,6 +121,14 @@ class Relisting:
 class _Again(Protocol):
     """The second listing."""
 
+    def run(
+        self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None], start: int
+    ) -> int:
+        """Take as many rows from ``start`` on as can be seen at a glance to be listed as they are here; return how
+        many.
+        """
+        ...
+
     def take(self, key: str, version: str) -> str | None:
         """Return the ETag of a version of a key, or None where it is not listed."""
         ...
@@ -102,26 +141,51 @@ class _Again(Protocol):
 class _InOrder:
     """Both listings by key: one is walked beside the other. New objects are few and are kept."""
 
-    def __init__(self, listing: Iterator[ObjectSummary]) -> None:
-        self._listing = iter(listing)
-        self._next = next(self._listing, None)
+    def __init__(self, pages: Iterator[Page]) -> None:
+        self._pages = pages
+        self._page = Page((), (), (), (), ())
+        self._at = 0
         self._new: list[ObjectSummary] = []
+
+    def run(
+        self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None], start: int
+    ) -> int:
+        del versions
+        if not self._is_there():
+            return 0
+        at, page = self._at, self._page
+        count = min(len(page.keys) - at, len(keys) - start)
+        same = page.keys[at : at + count] == keys[start : start + count]
+        if not same or page.etags[at : at + count] != etags[start : start + count]:
+            return 0
+        self._at += count
+        return count
 
     def take(self, key: str, version: str) -> str | None:
         del version
-        while self._next is not None and self._next.key < key:
-            self._new.append(self._next)
-            self._next = next(self._listing, None)
-        if self._next is None or self._next.key != key:
+        while self._is_there() and self._page.keys[self._at] < key:
+            self._new.append(self._pass())
+        if not self._is_there() or self._page.keys[self._at] != key:
             return None
-        etag, self._next = self._next.etag, next(self._listing, None)
-        return etag
+        return self._pass().etag
 
     def others(self) -> Iterator[ObjectSummary]:
         yield from self._new
-        while self._next is not None:
-            yield self._next
-            self._next = next(self._listing, None)
+        while self._is_there():
+            yield self._pass()
+
+    def _pass(self) -> ObjectSummary:
+        self._at += 1
+        return next(self._page.cut(self._at - 1, self._at).rows())
+
+    def _is_there(self) -> bool:
+        """Go on to the next page where this one is at its end; tell whether there is a row."""
+        while self._at == len(self._page.keys):
+            page = next(self._pages, None)
+            if page is None:
+                return False
+            self._page, self._at = page, 0
+        return True
 
 
 class _VersionsInOrder:
@@ -133,6 +197,9 @@ class _VersionsInOrder:
         self._versions: dict[str, ObjectSummary] = {}
         self._new: list[ObjectSummary] = []
         self._ended = False
+
+    def run(self, *_: object) -> int:
+        return 0
 
     def take(self, key: str, version: str) -> str | None:
         while not self._ended and self._key < key:
@@ -165,6 +232,9 @@ class _AnyOrder:
         rows = ((one.key, one.version_id, one.etag, one.modified.isoformat()) for one in listing)
         self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)", rows)
 
+    def run(self, *_: object) -> int:
+        return 0
+
     def take(self, key: str, version: str) -> str | None:
         query = "DELETE FROM again WHERE key = ? AND version = ? RETURNING etag"
         found = self._rows.execute(query, (key, version)).fetchone()
@@ -179,10 +249,18 @@ class _AnyOrder:
 
 def _second_listing(bucket: Bucket, totals: Totals) -> _Again:
     if not totals.versions:
-        return _InOrder(bucket.list()) if totals.ordered else _AnyOrder(bucket.list())
-    if totals.ordered:
-        return _VersionsInOrder(_with_plain(bucket.list_versions(), bucket.list()))
-    return _AnyOrder(bucket.list_versions())
+        return _InOrder(_again(bucket, totals)) if totals.ordered else _AnyOrder(bucket.list())
+    if not totals.ordered:
+        return _AnyOrder(bucket.list_versions())
+    both = (
+        chain.from_iterable(page.rows() for page in _again(bucket, totals, versions=of))
+        for of in (True, False)
+    )
+    return _VersionsInOrder(_with_plain(*both))
+
+
+def _again(bucket: Bucket, totals: Totals, *, versions: bool = False) -> Iterator[Page]:
+    return ahead.pages(bucket, totals.ends, totals.at_once, versions=versions)
 
 
 def _with_plain(versions: Iterable[ObjectSummary], plain: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:

@@ -18,9 +18,11 @@ from exporters.base import (
     Unit,
     Workspace,
 )
-from exporters.bucket import Bucket
+from exporters.bucket import Bucket, ObjectSummary
+from exporters.limits import limits_of, note_of
 from exporters.objects import census, inventory, large, pack, units
 from exporters.objects.account import Closing
+from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.estimate import Census, estimate
 from exporters.selection import EVERYTHING, Selection
 
@@ -30,17 +32,23 @@ class ObjectExporter:
 
     def open(self, name: str, url: str, host: Host) -> ObjectSource:
         """See ``Exporter.open``."""
-        return ObjectSource(name, host.bucket(url), host.selection())
+        limits = limits_of(host)
+        bucket = host.bucket(url)
+        thaw = Thaw(bucket, limits.archive_tier, limits.deadline, note_of(host))
+        return ObjectSource(name, bucket, host.selection(), thaw)
 
 
 class ObjectSource:
     """See ``exporters.base.Source``."""
 
-    def __init__(self, name: str, bucket: Bucket, selection: Selection = EVERYTHING) -> None:
+    def __init__(
+        self, name: str, bucket: Bucket, selection: Selection = EVERYTHING, thaw: Thaw | None = None
+    ) -> None:
         self.name = name
         self.url = bucket.url
         self._bucket = bucket
         self._selection = selection
+        self._thaw = thaw or Thaw(bucket)
         self._census = Census()
 
     def survey(self) -> Survey:
@@ -59,10 +67,11 @@ class ObjectSource:
 
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[ObjectSnapshot]:
-        """See ``Source.snapshot``: lists the bucket, once."""
+        """See ``Source.snapshot``: lists the bucket, once, and asks for what is archived."""
         del workers
         taken = inventory.take(self._bucket, workspace, self._selection)
-        yield ObjectSnapshot(self._bucket, workspace, taken)
+        self._thaw.ask_all(taken)
+        yield ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -71,21 +80,40 @@ class ObjectSource:
 class ObjectSnapshot:
     """See ``exporters.base.Snapshot``: the inventory, and reads pinned to the versions that it names."""
 
-    def __init__(self, bucket: Bucket, workspace: Workspace, taken: inventory.Inventory) -> None:
+    def __init__(
+        self, bucket: Bucket, workspace: Workspace, taken: inventory.Inventory, thaw: Thaw | None = None
+    ) -> None:
         self._bucket = bucket
+        self._thaw = thaw or Thaw(bucket)
         self._workspace = workspace
         self._inventory = taken
         totals = taken.totals
         self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
 
     def units(self) -> Iterator[Unit]:
-        """See ``Snapshot.units``."""
-        return units.cut(self._inventory, self._bucket.name)
+        """See ``Snapshot.units``; what has to be waited for comes last."""
+        cold: list[Unit] = []
+        for unit in units.cut(self._inventory, self._bucket.name):
+            if self._archived(unit):
+                cold.append(unit)
+            else:
+                yield unit
+        yield from cold
+
+    def _archived(self, unit: Unit) -> list[ObjectSummary]:
+        """Return the archived objects of a unit."""
+        spec = unit.spec
+        if "excluded" in spec or not self._inventory.has_class(spec["shard"], ARCHIVED):
+            return []
+        rows = self._inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        return [it for _, it in rows if it.storage_class in ARCHIVED and not it.is_delete_marker]
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         """See ``Snapshot.export``."""
         if "excluded" in unit.spec:
             return units.name_excluded(unit, self._inventory)
+        if cold := self._archived(unit):
+            self._thaw.wait(cold)
         if "number" in unit.spec:
             return pack.export(unit, self._bucket, self._inventory, sink, self._workspace)
         return large.export(unit, self._bucket, self._inventory, sink)
@@ -96,4 +124,5 @@ class ObjectSnapshot:
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """See ``Snapshot.finish``."""
-        return Closing(self._bucket, self._inventory, self._workspace, self.units()).run(done, sink)
+        planned = units.cut(self._inventory, self._bucket.name)
+        return Closing(self._bucket, self._inventory, self._workspace, planned).run(done, sink)

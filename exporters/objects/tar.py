@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -37,12 +38,15 @@ def member_name(key: str, older: str = "") -> str:
     return key if _is_safe(key) else GENERATED + hashlib.sha256(key.encode()).hexdigest()
 
 
-def header(name: str, size_bytes: int, modified_seconds: int) -> bytes:
-    """Return the header blocks of a regular file: one, or three where the name needs a pax record."""
+def header(
+    name: str, size_bytes: int, modified_seconds: int, records: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the header blocks of a regular file: one, or more where there are pax records, as for its name."""
     raw = name.encode()
-    if len(raw) <= _NAME_BYTES and raw.isascii():
+    if len(raw) <= _NAME_BYTES and raw.isascii() and not records:
         return _block(raw, size_bytes, modified_seconds, _FILE)
-    record = _record("path", raw)
+    more = (_record(keyword, value.encode()) for keyword, value in (records or {}).items())
+    record = b"".join((_record("path", raw), *more))
     short = hashlib.sha256(raw).hexdigest().encode()
     return (
         _block(b"pax/" + short[:32], len(record), modified_seconds, _PAX)

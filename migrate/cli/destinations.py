@@ -72,6 +72,7 @@ def restore_source(
     merge: bool,
     account: MultipartStore,
     only: Sequence[str] = (),
+    snowball: bool = False,
 ) -> RestoreOutcome:
     """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
     restore says what the target cannot hold.
@@ -91,6 +92,7 @@ def restore_source(
             merge=merge,
             secrets=endpoint.reveal(),
             account=account,
+            snowball=snowball,
         )
         return outcome
     password = endpoint.reveal().get("password")

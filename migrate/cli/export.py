@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -139,7 +139,8 @@ def run_export(
     def is_finished(name: str) -> bool:
         return any(source.name == name and source.finished for source in export_status(store).sources)
 
-    limits = limits or (case.limits if case else None)
+    limits = limits or (case.limits if case else Limits())
+    limits = replace(limits, deadline=case.deadline if case else None)
     note = session.progress.note
     with open_sources(
         endpoints, is_finished=is_finished, selection=selection, limits=limits, note=note
@@ -196,6 +197,14 @@ def export_command(
         str | None,
         typer.Option("--lock-timeout", metavar="TIME", help="Wait so long for a lock (default 60s)."),
     ] = None,
+    archived: Annotated[
+        str | None,
+        typer.Option(
+            "--archived",
+            metavar="TIER",
+            help="Bring archived objects back by bulk, standard, expedited; auto: by the deadline; no: not at all.",
+        ),
+    ] = None,
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -230,7 +239,7 @@ def export_command(
     )
     options = ExportOptions(seal_incomplete=seal_incomplete, prove=prove, strict_snapshot=strict_snapshot)
     base = loaded.limits if loaded else None
-    limits = parse_limits(max_connections, statement_timeout, lock_timeout, base=base)
+    limits = parse_limits(max_connections, statement_timeout, lock_timeout, archived, base=base)
     return run_export(
         session, endpoints, place, loaded, options, signers=signers, selection=chosen, limits=limits
     )

@@ -98,6 +98,7 @@ def run_restore(
     only: Sequence[str] = (),
     signers: Sequence[Signer] = (),
     account: str | None = None,
+    snowball: bool = False,
 ) -> Restored:
     """Bring the named sources up from the bundle at a place; the custody log says so where there is a key.
     ``account``: see the option.
@@ -122,6 +123,7 @@ def run_restore(
                 merge=merge,
                 account=kept,
                 only=only,
+                snowball=snowball,
             )
         )
     shown = {name: endpoint.shown for name, endpoint in targets.items()}
@@ -158,6 +160,13 @@ def restore_command(
             help=f"Where a bucket's restore says what became of it (default: {ACCOUNTS}/ID).",
         ),
     ] = None,
+    snowball: Annotated[
+        bool,
+        typer.Option(
+            "--snowball",
+            help="To MinIO: many small objects in one request. They keep their times; the server keeps no checksums.",
+        ),
+    ] = False,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -174,5 +183,13 @@ def restore_command(
         )
     signers = load_keys(key, passphrase, loaded)
     return run_restore(
-        session, place, targets, loaded, merge=merge, only=only or (), signers=signers, account=account
+        session,
+        place,
+        targets,
+        loaded,
+        merge=merge,
+        only=only or (),
+        signers=signers,
+        account=account,
+        snowball=snowball,
     )

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from exporters.base import Loss
 from exporters.objects.oddities import Oddities
+from exporters.objects.quirks import Trait, has
 from migrate.bundle.objects import ObjectRow, failed_keys, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UnreachableError
@@ -24,7 +25,7 @@ from migrate.restore.account import Account, VersionMap
 from migrate.restore.objects_history import History, HistoryWriter
 from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
 from migrate.restore.objects_settings import Settings
-from migrate.restore.objects_terms import STANDARD, Terms, has_odd_tags, is_of_concern
+from migrate.restore.objects_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
 from migrate.restore.objects_write import Done, Job, Writer
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
@@ -46,10 +47,12 @@ def restore_bucket(
     merge: bool = False,
     secrets: Mapping[str, str] | None = None,
     account: MultipartStore | None = None,
+    snowball: bool = False,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the target keeps them; then the bucket's settings. ``account`` is where the restore
-    says what the target cannot hold, before it writes anything, and which version became which.
+    says what the target cannot hold, before it writes anything, and which version became which. ``snowball``: small
+    objects are written many at once where the target can unpack them and keeps no versions.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
@@ -58,7 +61,7 @@ def restore_bucket(
     """
     target = open_target_bucket(target_url, secrets=secrets)
     restore = _Restore(reader, source, target, Account(account, source), progress)
-    return restore.run(workers, merge=merge)
+    return restore.run(workers, merge=merge, snowball=snowball)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class _Plan:
     extra: int = 0
     concerns: int = 0
     odd_tags: bool = False
+    acls: set[str] = field(default_factory=set)
     oddities: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
     findings: list[str] = field(default_factory=list)
@@ -133,7 +137,7 @@ class _Restore:
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
 
-    def run(self, workers: int, *, merge: bool) -> RestoreOutcome:
+    def run(self, workers: int, *, merge: bool, snowball: bool = False) -> RestoreOutcome:
         """Do all of it."""
         history = has_history(self._reader, self._source)
         flat = self._why_flat() if history else ""
@@ -145,7 +149,8 @@ class _Restore:
             plan = _survey(rows, present, merge=merge)
             terms = self._look(plan)
             losses = [] if plan.extra else self._settings.write_first()
-            terms = replace(terms, encrypts=bool(self._target.setting("encryption")))
+            encrypts = bool(self._target.setting("encryption"))
+            terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
             told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
             self._account.write_losses(told)
             self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
@@ -172,6 +177,15 @@ class _Restore:
         self._account.write_json("account.json", kept)
         return outcome
 
+    def _unpacks(self) -> bool:
+        """Tell whether the target makes objects of a tar's members, one version each."""
+        able = has(self._target.server, Trait.UNPACKS_TARS) and self._target.versioning() != "Enabled"
+        if not able:
+            self._notes.append(
+                "objects were written one by one: the target does not unpack tars, or keeps versions"
+            )
+        return able
+
     def _why_flat(self) -> str:
         """Return why the target cannot have older versions; nothing where it can. Switches nothing on that was not
         asked for: a bucket that holds objects without versions is left as it is.
@@ -190,11 +204,23 @@ class _Restore:
 
     def _look(self, plan: _Plan) -> Terms:
         """Try the target out, and keep the record."""
-        found = probe(self._target, keys=plan.oddities, classes=plan.classes - {STANDARD}, tags=plan.odd_tags)
+        found = probe(
+            self._target,
+            keys=plan.oddities,
+            classes=plan.classes - {STANDARD},
+            tags=plan.odd_tags,
+            acls=plan.acls,
+        )
         if not found.probed:
             self._notes.append(f"the target was not tried out: {found.why}")
         self._account.write_json("capabilities.json", found.as_json())
-        return Terms(found.object_lock, found.refused_keys, found.refused_classes, found.refused_tags)
+        return Terms(
+            found.object_lock,
+            found.refused_keys,
+            found.refused_classes,
+            found.refused_tags,
+            found.refused_acls,
+        )
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
         yield from self._settings.losses_before()
@@ -224,7 +250,7 @@ class _Restore:
 
 def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
     """Yield what will not be at the target, version by version; looks at none where that cannot be."""
-    if plan.concerns or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}:
+    if plan.concerns or terms.snowball or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}:
         kinds = Oddities(ALWAYS & terms.refused_keys.keys())
         for key, versions in rows:
             refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
@@ -250,6 +276,7 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.oddities |= kinds.of(key, versions[-1].size_bytes)
         plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
         plan.concerns += sum(map(is_of_concern, versions))
+        plan.acls |= {acl for row in versions if (acl := canned_acl(row))}
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.begun(key, versions) is None:
             if not merge:

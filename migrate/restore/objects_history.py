@@ -22,7 +22,8 @@ from migrate.restore.objects_write import (
     upload,
 )
 from migrate.store.base import Store
-from migrate.store.s3_bucket_write import Description, TargetBucket, Written
+from migrate.store.s3_bucket_write import TargetBucket, Written
+from migrate.store.s3_description import Description
 
 BATCH_BYTES = 8 * 2**20
 """Bytes of a batch, held in memory until its last version is written."""

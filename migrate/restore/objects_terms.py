@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 
 from exporters.base import Loss
 from migrate.bundle.objects import ObjectRow
-from migrate.store.s3_bucket_write import PUT_BYTES, Description, is_md5, keeps_checksum
+from migrate.store.s3_acl import canned
+from migrate.store.s3_description import PUT_BYTES, Description, is_md5, keeps_checksum
+from migrate.store.s3_snowball import fits
 
 LARGEST_PART_BYTES = 64 * 2**20
 """Parts of the source's own size are sent up to this: each is held in memory, several at once."""
@@ -19,13 +21,17 @@ _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """``encrypts``: the target encrypts what it stores by its own default. ``refused_*``: see ``Capabilities``."""
+    """``encrypts``: the target encrypts what it stores by its own default. ``snowball``: small objects are written many
+    at once, see ``s3_snowball``. ``refused_*``: see ``Capabilities``.
+    """
 
     object_lock: bool
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
+    refused_acls: Mapping[str, str] = field(default_factory=dict)
     encrypts: bool = False
+    snowball: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
@@ -42,6 +48,7 @@ class Terms:
             lock_mode=row.lock_mode if locked else "",
             lock_until=row.lock_until if locked else "",
             legal_hold=row.legal_hold and self.object_lock,
+            acl="" if canned_acl(row) in self.refused_acls else canned_acl(row),
             before=before,
         )
 
@@ -60,11 +67,16 @@ class Terms:
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the target {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)
-        if row.acl:
+        if row.acl and not canned_acl(row):
             yield Loss(name, "ACL", "it names accounts of the old host")
+        elif canned_acl(row) in self.refused_acls:
+            yield Loss(name, "ACL", f"{canned_acl(row)}: the target {self.refused_acls[canned_acl(row)]}")
         if row.encryption and not self.encrypts:
             yield Loss(name, "encryption", f"{row.encryption}: the target's own default holds")
-        yield from _lost_sums(name, row)
+        if self.snowball and row.checksums and fits(self.describe(key, row), row.size_bytes):
+            yield Loss(name, "own checksum", "written with others by one request: the target keeps none")
+        else:
+            yield from _lost_sums(name, row)
 
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         said = f"{row.lock_mode} until {row.lock_until}"
@@ -89,6 +101,11 @@ def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:
     if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
         kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
         yield Loss(name, "own checksum", f"{kinds}: the target keeps a CRC64NVME of the whole instead")
+
+
+def canned_acl(row: ObjectRow) -> str:
+    """Return the canned ACL of a version, empty where it has none or another one."""
+    return canned(row.acl) if row.acl else ""
 
 
 def is_plain_tag(name: str, value: str) -> bool:

@@ -22,9 +22,11 @@ from migrate.errors import (
 from migrate.progress import Progress
 from migrate.restore.account import Moved
 from migrate.restore.objects_terms import Terms, has_own_parts, in_parts
+from migrate.store import s3_snowball as snowball
 from migrate.store.base import Store
 from migrate.store.patience import is_halted
-from migrate.store.s3_bucket_write import Description, TargetBucket, is_md5
+from migrate.store.s3_bucket_write import TargetBucket
+from migrate.store.s3_description import Description, is_md5
 from migrate.store.s3_upload import PartsUpload
 from migrate.store.sizes import part_bytes_for, part_sizes
 
@@ -87,7 +89,10 @@ class Writer:
             return upload(self.store, self.target, batch[0], described, self.progress)
         findings: list[str] = []
         sent: deque[Job] = deque()
-        items = size_bytes = 0
+        arrived = self._write_tars(batch) if self.terms.snowball else set()
+        items, size_bytes = len(arrived), sum(job.row.size_bytes for job in batch if job.key in arrived)
+        self.progress.advance(items=items, size_bytes=size_bytes)
+        batch = [job for job in batch if job.key not in arrived]
         for written in self.target.put_all(self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES):
             job = sent.popleft()
             fault = fault_of(job, written.etag, written.error)
@@ -98,6 +103,41 @@ class Writer:
             size_bytes += job.row.size_bytes
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
         return Done(items, size_bytes, tuple(findings))
+
+    def _write_tars(self, batch: Sequence[Job]) -> set[str]:
+        """Write what can go many at once; return the keys of what has arrived."""
+        able = [
+            job for job in batch if snowball.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
+        ]
+        if len(able) < snowball.LEAST_MEMBERS:
+            return set()
+        arrived: set[str] = set()
+        sent: deque[Job] = deque()
+        members: list[snowball.Member] = []
+        held = 0
+        for described, body in self._bodies(able, sent, []):
+            row = sent.popleft().row
+            md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+            members.append(
+                snowball.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
+            )
+            held += len(body)
+            if held >= snowball.TAR_BYTES:
+                arrived |= self._put_tar(members)
+                members, held = [], 0
+        return arrived | self._put_tar(members)
+
+    def _put_tar(self, members: list[snowball.Member]) -> set[str]:
+        """Write one tar; where the server does not take it, its members are written one by one afterwards."""
+        if not members:
+            return set()
+        members.sort(key=lambda one: one.described.key)
+        try:
+            return snowball.put(self.target, members)
+        except (UnreachableError, NoSpaceError, NotAllowedError):
+            raise
+        except MoveoutError:
+            return set()
 
     def _bodies(
         self, batch: Sequence[Job], sent: deque[Job], findings: list[str]

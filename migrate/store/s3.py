@@ -90,12 +90,25 @@ class S3Store:
         if length == 0:
             self.stat(key)
             return b""
+        data, kept = self._read(key, start, length)
+        if kept is not None and crc64(data) != kept:
+            data, kept = self._read(key, start, length)  # it may have been damaged on the way
+        if kept is not None and (found := crc64(data)) != kept:
+            raise DamageError(
+                self._named(key),
+                expected=f"CRC64NVME {to_header(kept)}",
+                found=f"CRC64NVME {to_header(found)}",
+            )
+        return data
+
+    def _read(self, key: str, start: int, length: int | None) -> tuple[bytes, int | None]:
+        """Return the bytes, and the CRC64NVME that the server keeps of them: of a whole file, and if it has one."""
         with self._translated(key):
             try:
-                announced, body = self._open(key, _range(start, length))
+                announced, body = self._open(key, start, length)
             except boto_errors.ClientError as exc:
                 if _code(exc) in {"InvalidRange", "416"}:
-                    return b""
+                    return b"", None
                 raise
             data = _body(body, announced)
         if len(data) != announced:
@@ -106,7 +119,7 @@ class S3Store:
             raise UnreachableError(
                 f"{self._named(key)}: the server sent {announced} bytes where {length} were asked"
             )
-        return data
+        return data, _kept(body) if start == 0 and length is None else None
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
@@ -232,12 +245,13 @@ class S3Store:
             self.checksums = "none"
         return FileInfo(key, size_bytes, headers["etag"].strip('"'), _http_date(headers.get("date", "")))
 
-    def _open(self, key: str, headers: dict[str, str]) -> tuple[int, Any]:
+    def _open(self, key: str, start: int, length: int | None) -> tuple[int, Any]:
         """Return (announced size, body) of a file or a range of it."""
-        found = self._wire.get(self._whole(key), headers)
+        span = _range(start, length)
+        found = self._wire.get(self._whole(key), span or {"x-amz-checksum-mode": "ENABLED"})
         if found is not None:
             return found
-        answer = self._call("get_object", key, **headers)
+        answer = self._call("get_object", key, **span)
         return int(answer["ContentLength"]), answer["Body"]
 
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
@@ -331,6 +345,14 @@ def _body(body: Any, announced: int) -> bytes:
         raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
     finally:
         body.close()
+
+
+def _kept(body: Any) -> int | None:
+    """Return the CRC64NVME of the whole file that came with it."""
+    headers = getattr(body, "headers", {})
+    kept = headers.get(_CHECKSUM, "")
+    whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+    return from_header(kept) if kept and whole and "-" not in kept else None
 
 
 def _part(row: dict[str, Any]) -> Part:

@@ -8,44 +8,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
-from exporters.bucket import Fetched, ObjectSummary
+from exporters.bucket import Bound, Fetched, ObjectSummary, Page, Position
 from exporters.errors import (
     SourceChangedError,
     SourceError,
-    SourceGoneError,
     SourceItemError,
-    SourceNotAllowedError,
-    SourceUnreachableError,
-    SourceUsageError,
 )
+from exporters.objects.quirks import Trait, has
 from migrate.errors import (
     ChangedError,
+    DamageError,
     GoneError,
     MoveoutError,
     NotAllowedError,
     UnreachableError,
-    UsageError,
 )
-from migrate.store import s3_client
-from migrate.store.checksums import crc64nvme, from_header
-from migrate.store.s3_configuration import read_configuration
-from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket
+from migrate.store import s3_acl, s3_client
+from migrate.store.checksums import crc64nvme, from_header, to_header
+from migrate.store.patience import is_halted, pause
+from migrate.store.s3_archive import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
+from migrate.store.s3_configuration import read_configuration, read_setting
+from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket, error_code
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
-from migrate.store.s3_pages import PAGE_KEYS, Pages, objects_request, parse_versions, versions_request
+from migrate.store.s3_pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
+from migrate.store.s3_parse import NULL, parse_versions
 from migrate.store.s3_ranges import Ranges
+from migrate.store.s3_source_errors import as_source_errors, source_error
 from migrate.store.sizes import part_sizes
 
 Item = TypeVar("Item")
 
 _OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
 _PARTS_ASKED = 200
-_COUNTS_TAGS = ("amazons3", "minio", "versitygw")
-"""Servers known to send ``x-amz-tagging-count``; any other is asked for the tags of every object."""
+_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 
 
 class S3Bucket:
@@ -59,11 +58,12 @@ class S3Bucket:
         self.boto = s3_client.client(location)
         self.client = CrtClient(self.boto, location)
         self.requests = Stream(self.client)
-        self.pages = Pages(self.requests, self.url)
+        self.listing = Pages(self.requests, self.url)
         self._lanes = Lanes(self.boto, location, self.requests)
         self._ranges = Ranges(self.boto, self.name, self.requests)
         self.server = ""
-        self._no_tags = False
+        self._no_tags = self._counts_tags = False
+        self._acls: bool | None = None
 
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
@@ -75,11 +75,12 @@ class S3Bucket:
                 next_step="check its name, or create it",
             ) from exc
         self.server = response.headers.get("server", "")
+        self._counts_tags = has(self.server, Trait.COUNTS_TAGS)
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
         jobs = (Job(summary, _get(summary), summary.size_bytes) for summary in wanted)
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             if self._lanes.usable:
                 answers = self._lanes.run(jobs, also=self._ask_tags)
             else:
@@ -96,19 +97,65 @@ class S3Bucket:
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
         answers = self.requests.run([Job(summary, _head(summary), 0)], window_bytes=0, also=self._ask_tags)
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             return self._fetched(next(answers), body=False)
 
     def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
         jobs = (Job(it, _head(it), 0) for it in wanted)
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0, also=self._ask_tags):
                 yield self._fetched(answer, body=False)
 
+    @property
+    def has_acls(self) -> bool:
+        """See ``Bucket.has_acls``. Buckets of S3 have none unless they are old or somebody has changed that."""
+        if self._acls is None:
+            self._acls = not has(self.server, Trait.NO_ACLS) and not self._owner_enforced()
+        return self._acls
+
+    def _owner_enforced(self) -> bool:
+        try:
+            found = read_setting(self.boto, self.name, "ownership")
+        except MoveoutError:
+            return False
+        rules = found.get("OwnershipControls", {}).get("Rules", [])
+        return any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
+
+    def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
+        """See ``Bucket.acls``. A server that has none at all is not asked again."""
+        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], _acl_query(it[1])), 0) for it in wanted)
+        with as_source_errors(self.url):
+            for answer in self.requests.run(jobs, window_bytes=0):
+                acl = None if answer.response is None else s3_acl.parse(answer.response.body)
+                if acl is not None:
+                    yield s3_acl.to_text(acl), None
+                elif answer.error is None or error_code(answer.error) in _NO_SUCH_CALL:
+                    self._acls = False
+                    yield None, None
+                else:
+                    yield None, source_error(answer.error)
+
+    def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
+        """See ``Bucket.thaw``: RestoreObject. Expedited may not be available; then it is asked for by Standard."""
+        jobs = (Job((it, tier), restore_request(it.key, _which(it), days, tier), 0) for it, tier in wanted)
+        with as_source_errors(self.url):
+            for answer in self.requests.run(jobs, window_bytes=0):
+                error = answer.error
+                if error is not None and answer.item[1] == EXPEDITED:
+                    it = answer.item[0]
+                    request = restore_request(it.key, _which(it), days, STANDARD_TIER)
+                    error = next(self.requests.run([Job(answer.item, request, 0)], window_bytes=0)).error
+                yield None if error is None or is_under_way(error) else source_error(error)
+
+    def pause(self, seconds: float) -> bool:
+        """See ``Bucket.pause``."""
+        pause(seconds)
+        return not is_halted()
+
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             return _whole(self.requests.call(_get(summary, start, length)), summary, length).body
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
@@ -122,7 +169,7 @@ class S3Bucket:
     ) -> Iterator[bytes]:
         """``stream`` in ranges of these sizes."""
         parts = self.read_parts(summary, sizes, window_bytes=window_bytes)
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             while (body := _own_fault(parts)) is not None:
                 yield body
 
@@ -137,21 +184,47 @@ class S3Bucket:
         for body, length in zip(bodies, sizes, strict=True):
             yield _of_length(body, summary, length)
 
+    @property
+    def lists_in_order(self) -> bool:
+        """See ``Bucket.lists_in_order``."""
+        return not has(self.server, Trait.OUT_OF_ORDER)
+
+    @property
+    def lists_from_anywhere(self) -> bool:
+        """See ``Bucket.lists_from_anywhere``."""
+        return not has(self.server, Trait.WALKS_ON)
+
+    def pages(self, *, versions: bool, after: Position = ("", ""), until: Bound = no_end) -> Iterator[Page]:
+        """See ``Bucket.pages``."""
+        with as_source_errors(self.url):
+            if versions:
+                yield from self.listing.versions(self.prefix, after, until)
+            else:
+                yield from self.listing.objects(self.prefix, after[0], until)
+
+    def names(self, directory: str, after: str) -> tuple[Sequence[str], bool]:
+        """See ``Bucket.names``."""
+        with as_source_errors(self.url):
+            return self.listing.names(directory, after)
+
+    def first_behind(self, after: str, until: str | None) -> str | None:
+        """See ``Bucket.first_behind``."""
+        with as_source_errors(self.url):
+            return self.listing.first_behind(self.prefix, after, until)
+
     def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
         """See ``Bucket.list``."""
-        with _as_source_errors(self.url):
-            for page in self.pages.objects(self.prefix, start_after):
-                yield from page
+        for page in self.pages(versions=False, after=(start_after, "")):
+            yield from page.rows()
 
     def list_versions(self, *, after: tuple[str, str] = ("", "")) -> Iterator[ObjectSummary]:
         """See ``Bucket.list_versions``."""
-        with _as_source_errors(self.url):
-            for page in self.pages.versions(self.prefix, after):
-                yield from page
+        for page in self.pages(versions=True, after=after):
+            yield from page.rows()
 
     def keeps_versions(self) -> bool | None:
         """See ``Bucket.keeps_versions``."""
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             try:
                 answer = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
             except NotAllowedError:
@@ -169,7 +242,7 @@ class S3Bucket:
         except NotAllowedError:
             return None
         page = parse_versions(ET.fromstring(response.body))  # noqa: S314 - see s3_pages
-        return any(one.version_id != "null" for one in page)
+        return any(version != NULL for version in page.versions)
 
     def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:
         """See ``Bucket.part_sizes``. Parts are taken to be equal but for the last where that gives the size
@@ -189,7 +262,7 @@ class S3Bucket:
     def _part_size(self, summary: ObjectSummary, number: int) -> int:
         """Return the size of a part; 0 where the server does not tell."""
         query = _which(summary) | {"partNumber": str(number)}
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             try:
                 headers = self.requests.call(Request("HeadObject", "HEAD", summary.key, query=query)).headers
             except UnreachableError:
@@ -205,7 +278,7 @@ class S3Bucket:
 
     def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
         """See ``Bucket.tags_readable``."""
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             for summary in samples:
                 try:
                     self.requests.call(_tags_request(summary))
@@ -222,12 +295,12 @@ class S3Bucket:
 
     def configuration(self) -> Mapping[str, Any]:
         """See ``Bucket.configuration``."""
-        with _as_source_errors(self.url):
+        with as_source_errors(self.url):
             return read_configuration(self.boto, self.name)
 
     def _ask_tags(self, summary: ObjectSummary, headers: Headers) -> Request | None:
         count = headers.get("x-amz-tagging-count")
-        if count is None and (self._no_tags or self.server.lower().startswith(_COUNTS_TAGS)):
+        if count is None and (self._no_tags or self._counts_tags):
             return None
         return None if count == "0" else _tags_request(summary)
 
@@ -250,35 +323,14 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
 
     Raises ``SourceError``s: a wrong URL (2), credentials (4), no answer (5), no such bucket (7).
     """
-    with _as_source_errors(url.partition("?")[0]):
+    with as_source_errors(url.partition("?")[0]):
         bucket = S3Bucket(s3_client.parse(url, secrets=secrets))
         bucket.check()
         return bucket
 
 
-def source_error(exc: MoveoutError) -> SourceError:
-    """Return the exporters' error for one of ours."""
-    if isinstance(exc, ChangedError):
-        return SourceChangedError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
-    for ours, theirs in (
-        (UsageError, SourceUsageError),
-        (NotAllowedError, SourceNotAllowedError),
-        (UnreachableError, SourceUnreachableError),
-        (GoneError, SourceGoneError),
-    ):
-        if isinstance(exc, ours):
-            return theirs(str(exc), next_step=exc.next_step)
-    return SourceError(str(exc), next_step=exc.next_step)
-
-
-@contextmanager
-def _as_source_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except MoveoutError as exc:
-        raise source_error(exc) from exc
-    except (UnicodeDecodeError, ET.ParseError, KeyError) as exc:
-        raise SourceError(f"{what}: the listing cannot be read: {exc}") from exc
+def _acl_query(version: str) -> dict[str, str]:
+    return {"acl": ""} | ({"versionId": version} if version else {})
 
 
 def _nothing_more(_item: object, _headers: Headers) -> None:
@@ -355,5 +407,5 @@ def _checked(response: Response, key: str) -> int | None:
         return None
     crc = crc64nvme(response.body)
     if from_header(kept) != crc:
-        raise MoveoutError(f"{key}: the body does not have the CRC64NVME {kept} that the server keeps for it")
+        raise DamageError(key, expected=f"the CRC64NVME {kept} that the server keeps", found=to_header(crc))
     return crc

@@ -6,70 +6,44 @@ described. Larger ones go in parts, and what an interrupted run has sent is foun
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from email.header import Header
+from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 import botocore.exceptions as boto_errors
 
-from exporters.bucket import STANDARD_HEADERS, ObjectSummary
+from exporters.bucket import ObjectSummary
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
-from migrate.store import s3_client
-from migrate.store.checksums import crc64nvme, from_header, to_header
+from migrate.store import s3_acl, s3_client
+from migrate.store.checksums import from_header
 from migrate.store.content import Content
 from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_configuration import read_configuration, read_setting, write_setting
 from migrate.store.s3_crt import Headers, Request, was_answered
+from migrate.store.s3_description import (
+    Description,
+    ascii_only,
+    described_headers,
+    is_md5,
+    put_request,
+)
 from migrate.store.s3_objects import PATIENCE_SECONDS, Answer, Job, Stream
 from migrate.store.s3_wire import Wire
 from migrate.store.sizes import part_sizes
 
 _ATTEMPT_SECONDS = 5.0
-PUT_BYTES = 32 * 2**20
-"""Objects up to this size go by one PUT; their ETag is then their MD5."""
 TINY_BYTES = 256 * 2**10
 """Objects up to this size fit into what the kernel takes at once."""
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
 _DOTS = frozenset({".", ".."})
-_META = "x-amz-meta-"
 _VERSION = "x-amz-version-id"
-LOCK_MODE, LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
-LEGAL_HOLD = "x-amz-object-lock-legal-hold"
-_OWN_CHECKSUMS = ("sha256", "sha1", "crc32c", "crc32")
-"""Kinds of checksums that are kept in the source's own form, the strongest first."""
-_MD5 = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata``
-    without ``x-amz-meta-``; ``checksums`` the source's own, by algorithm, as S3 writes them; the lock as in its
-    headers, the storage class empty for the target's own choice.
-
-    ``before``: how many versions the key has already, for ``put_versions``.
-    """
-
-    key: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    checksums: Mapping[str, str] = field(default_factory=dict)
-    storage_class: str = ""
-    lock_mode: str = ""
-    lock_until: str = ""
-    legal_hold: bool = False
-    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +69,7 @@ class ObjectParts(S3Store):
 
     def begin_described(self, it: Description) -> str:
         """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
-        headers = _described(it)
+        headers = described_headers(it)
         if self.checksums == "crc64nvme":
             headers |= {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
         request = Request("CreateMultipartUpload", "POST", it.key, {"uploads": ""}, headers)
@@ -130,13 +104,13 @@ class TargetBucket:
 
     def list(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
         """Yield what is there, by key: under the bucket's prefix or another one."""
-        for page in self.source.pages.objects(self.prefix if prefix is None else prefix):
-            yield from page
+        for page in self.source.listing.objects(self.prefix if prefix is None else prefix):
+            yield from page.rows()
 
     def list_versions(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
         """Yield all versions and delete markers, by key, newest first."""
-        for page in self.source.pages.versions(self.prefix if prefix is None else prefix):
-            yield from page
+        for page in self.source.listing.versions(self.prefix if prefix is None else prefix):
+            yield from page.rows()
 
     def holds(self, found: ObjectSummary, content: Content) -> bool:
         """Tell whether an object of the target has this content: by its ETag where that is an MD5, by the
@@ -165,14 +139,14 @@ class TargetBucket:
         """Write small objects, many at once; yield in order what became of each. Raises what concerns all
         of them.
         """
-        jobs = (Job(it.key, _put_request(it, body), len(body)) for it, body in objects)
+        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
         yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
 
     def put_tiny(
         self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
     ) -> Iterator[Written]:
         """``put_all`` of objects up to ``TINY_BYTES``, for half of the processor's time."""
-        jobs = (Job(it.key, _put_request(it, body), len(body)) for it, body in objects)
+        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
         yield from map(_written, self.source.write(jobs, window_bytes=window_bytes))
 
     def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
@@ -189,11 +163,11 @@ class TargetBucket:
                 yield pending.popleft().result()
 
     def _put_version(self, it: Description, body: bytes | None) -> Written:
-        request = Request("DeleteObject", "DELETE", it.key) if body is None else _put_request(it, body)
+        request = Request("DeleteObject", "DELETE", it.key) if body is None else put_request(it, body)
         if _DOTS & set(it.key.split("/")):  # urllib3 takes such segments out of a path; the C client does not
             job = Job(it.key, request, len(body or b""))
             return _written(next(self._requests.run([job], window_bytes=1)))
-        headers = {name: _ascii(value) for name, value in request.headers.items()}
+        headers = {name: ascii_only(value) for name, value in request.headers.items()}
         sent = False
 
         def attempt() -> Headers:
@@ -226,6 +200,15 @@ class TargetBucket:
         same = newest.is_delete_marker if body is None else newest.etag == _hex_md5(body)
         return {"etag": newest.etag, _VERSION: newest.version_id} if same else None
 
+    def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
+        """Yield what is there from one key to another, both included."""
+        for page in self.source.listing.objects(self.prefix, first[:-1], lambda: last):
+            yield from (one for one in page.rows() if first <= one.key <= last)
+
+    def send(self, request: Request) -> None:
+        """Send a request that may be sent twice, with patience."""
+        self._requests.call(request)
+
     def versions(self, key: str) -> Sequence[ObjectSummary]:
         """Return all versions and delete markers of a key, oldest first."""
         found = []
@@ -240,7 +223,7 @@ class TargetBucket:
         """Write one object without much patience; return why the server does not take it. Raises
         ``UnreachableError`` where there is no answer at all, and ``NotAllowedError``.
         """
-        request = _put_request(described, body)
+        request = put_request(described, body)
         try:
             patiently(lambda: self.source.client.call(request), total_seconds=_ATTEMPT_SECONDS)
         except NotAllowedError:
@@ -294,6 +277,16 @@ class TargetBucket:
             return ""
         return ET.fromstring(body).findtext("{*}Status") or ""  # noqa: S314 - see s3_pages
 
+    def acl(self, key: str) -> str:
+        """Return the canned ACL that an object has, empty where it has another one or the server has none."""
+        try:
+            body = self._requests.call(Request("GetObjectAcl", "GET", key, {"acl": ""})).body
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            return ""
+        return s3_acl.canned(s3_acl.parse(body) or {})
+
     def exists(self, key: str) -> bool:
         """Tell whether there is an object of this key."""
         try:
@@ -325,65 +318,11 @@ class TargetBucket:
         return write_setting(self._boto, self.name, name, value)
 
 
-def is_md5(etag: str) -> bool:
-    """Tell whether an ETag may be an MD5: that of a multipart upload has another form."""
-    return bool(_MD5.fullmatch(etag))
-
-
 def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> TargetBucket:
     """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
     target = TargetBucket(s3_client.parse(url, secrets=secrets))
     target.source.check()
     return target
-
-
-def _put_request(it: Description, body: bytes) -> Request:
-    md5 = hashlib.md5(body, usedforsecurity=False).digest()
-    headers = {**_described(it), "Content-MD5": base64.b64encode(md5).decode(), **_checksum(it, body)}
-    return Request("PutObject", "PUT", it.key, headers=headers, body=body)
-
-
-def _described(it: Description) -> dict[str, str]:
-    """Return the headers that describe an object, without its checksum."""
-    headers = {**sendable(it.headers), **{_META + name: value for name, value in it.metadata.items()}}
-    if it.tags:
-        headers["x-amz-tagging"] = _tagging(it.tags)
-    if it.storage_class:
-        headers["x-amz-storage-class"] = it.storage_class
-    if it.lock_mode:
-        headers |= {LOCK_MODE: it.lock_mode, LOCK_UNTIL: it.lock_until}
-    if it.legal_hold:
-        headers[LEGAL_HOLD] = "ON"
-    return headers
-
-
-def _checksum(it: Description, body: bytes) -> dict[str, str]:
-    """Return the one checksum that goes along: the kind that the source keeps, where it is of the whole object, so
-    that the target keeps it too; else CRC64NVME.
-    """
-    own = _own_checksum(it.checksums)
-    if own is not None:
-        return {f"x-amz-checksum-{own[0]}": own[1]}
-    return {"x-amz-checksum-crc64nvme": to_header(crc64nvme(body))}
-
-
-def _own_checksum(checksums: Mapping[str, str]) -> tuple[str, str] | None:
-    for algorithm in _OWN_CHECKSUMS:
-        value = checksums.get(algorithm, "")
-        if value and "-" not in value and checksums.get("type", "FULL_OBJECT") == "FULL_OBJECT":
-            return algorithm, value
-    return None
-
-
-def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
-    """Tell whether the target will have the checksum that the source keeps, or a CRC64NVME as it does."""
-    others = set(checksums) - {"type", "crc64nvme"}
-    return not others or (not in_parts and _own_checksum(checksums) is not None)
-
-
-def _ascii(value: str) -> str:
-    """Return a header's value as RFC 2047 has it where it is no ASCII: so do servers send it."""
-    return value if value.isascii() else Header(value, "utf-8", maxlinelen=10_000).encode()
 
 
 def _hex_md5(body: bytes) -> str:
@@ -395,17 +334,3 @@ def _written(answer: Answer[str]) -> Written:
         return Written(answer.item, error=answer.error)
     headers = answer.response.headers
     return Written(answer.item, headers.get("etag", "").strip('"'), version_id=headers.get(_VERSION, ""))
-
-
-def sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
-    object; some servers keep it.
-    """
-    found = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}
-    encodings = [it.strip() for it in found.pop("content-encoding", "").split(",")]
-    kept = [it for it in encodings if it and it != "aws-chunked"]
-    return found | ({"content-encoding": ",".join(kept)} if kept else {})
-
-
-def _tagging(tags: Mapping[str, str]) -> str:
-    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in tags.items())

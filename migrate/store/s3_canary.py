@@ -15,8 +15,9 @@ from typing import Any
 from exporters.bucket import ObjectSummary
 from exporters.objects import oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
-from migrate.store.s3_bucket_write import Description, TargetBucket
+from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_crt import was_answered
+from migrate.store.s3_description import Description
 
 LONGEST_KEY_BYTES = 1024
 """S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
@@ -40,9 +41,9 @@ ALWAYS = frozenset({oddities.CASE, oddities.FORM})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was found out about a target. ``refused_keys``, ``refused_classes`` and ``refused_tags`` (texts of other
-    scripts) say what it does instead. ``probed`` is False where nothing could be tried out, because it would have
-    stayed (``why``).
+    """What was found out about a target. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
+    ``refused_tags`` (texts of other scripts) say what it does instead. ``probed`` is False where nothing could be tried
+    out, because it would have stayed (``why``).
     """
 
     url: str
@@ -53,6 +54,7 @@ class Capabilities:
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
+    refused_acls: Mapping[str, str] = field(default_factory=dict)
     probed: bool = True
     why: str = ""
 
@@ -62,10 +64,15 @@ class Capabilities:
 
 
 def probe(
-    target: TargetBucket, *, keys: Iterable[str], classes: Iterable[str] = (), tags: bool = False
+    target: TargetBucket,
+    *,
+    keys: Iterable[str],
+    classes: Iterable[str] = (),
+    tags: bool = False,
+    acls: Iterable[str] = (),
 ) -> Capabilities:
-    """Try out these oddities and storage classes, and tags that are not plain. Leaves nothing behind. Raises
-    ``UnreachableError``, ``NotAllowedError``.
+    """Try out these oddities, storage classes and canned ACLs, and tags that are not plain. Leaves nothing behind.
+    Raises ``UnreachableError``, ``NotAllowedError``.
     """
     lock = target.object_lock()
     found = Capabilities(
@@ -81,12 +88,14 @@ def probe(
     refused = {kind: fault for kind in sorted({*keys, *ALWAYS}) if (fault := _try_keys(target, kind))}
     refused_classes = {name: fault for name in sorted(classes) if (fault := _try_class(target, name))}
     refused_tags = _try_tags(target) if tags else ""
+    refused_acls = {name: fault for name in sorted(acls) if (fault := _try_acl(target, name))}
     return Capabilities(
         **{
             **found.as_json(),
             "refused_keys": refused,
             "refused_classes": refused_classes,
             "refused_tags": refused_tags,
+            "refused_acls": refused_acls,
         }
     )
 
@@ -139,6 +148,18 @@ def _try_tags(target: TargetBucket) -> str:
     finally:
         _clear(target, name, [key])
     return f"refuses it ({error})" if error is not None else ""
+
+
+def _try_acl(target: TargetBucket, acl: str) -> str | None:
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key = target.prefix + name
+    try:
+        error = target.attempt(Description(key, acl=acl), _BODY)
+        if error is not None:
+            return f"refuses it ({error})"
+        return None if target.acl(key) == acl else "takes it, and has another one afterwards"
+    finally:
+        _clear(target, name, [key])
 
 
 def _try_class(target: TargetBucket, storage_class: str) -> str | None:

@@ -127,6 +127,7 @@ def client(location: S3Location, *, signature: str | None = None) -> Any:
         raise UsageError(f"the settings for {location.url} cannot be used: {exc}") from exc
 
 
+_ARCHIVED = "InvalidObjectState"
 _DENIED = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
     "InvalidToken",
@@ -190,6 +191,10 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
             said,
             wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
             next_step="wait, or use fewer --workers",
+        )
+    if code == _ARCHIVED:
+        return MoveoutError(
+            f"{said} (archived)", next_step="ask for it to be brought back, then run the same again"
         )
     if code in _DENIED or status in {401, 403}:
         return NotAllowedError(said, next_step="check the credentials and what they are permitted to do here")

@@ -289,8 +289,13 @@ _EVERYTHING = {
 
 def concerns_bucket(error: MoveoutError) -> bool:
     """Tell whether an error of ``Pending.wait`` would meet every other request as well."""
+    return error_code(error) in _EVERYTHING
+
+
+def error_code(error: MoveoutError) -> str:
+    """Return S3's code of an error of ``Pending.wait``; empty where it has none."""
     cause = error.__cause__
-    return isinstance(cause, s3.S3ResponseError) and _error_fields(cause.body or b"")[0] in _EVERYTHING
+    return _error_fields(cause.body or b"")[0] if isinstance(cause, s3.S3ResponseError) else ""
 
 
 def was_answered(error: MoveoutError) -> bool:

@@ -13,7 +13,8 @@ from migrate.progress import Progress
 from migrate.store.base import FileInfo, Part
 from migrate.store.checksums import crc64nvme
 from migrate.store.retry import Retrying
-from migrate.store.s3_bucket_write import Description, TargetBucket
+from migrate.store.s3_bucket_write import TargetBucket
+from migrate.store.s3_description import Description
 
 PARTS_AHEAD = 3
 

@@ -15,7 +15,8 @@ from exporters.base import Gap, Loss
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceError
 from exporters.objects import revisit
-from exporters.objects.pack import promises_md5, unless_outage
+from exporters.objects.pack import unless_outage
+from exporters.objects.proof import promises_md5
 from exporters.objects.rows import Content
 from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
@@ -23,7 +24,8 @@ from migrate.progress import Progress
 from migrate.restore.objects_terms import Terms
 from migrate.store.patience import is_halted
 from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_bucket_write import PUT_BYTES, TINY_BYTES, Description, TargetBucket, Written, is_md5
+from migrate.store.s3_bucket_write import TINY_BYTES, TargetBucket, Written
+from migrate.store.s3_description import PUT_BYTES, Description, is_md5
 from migrate.store.throttle import Throttle
 from migrate.sync.compare import Step
 from migrate.sync.items import Done, Item, item

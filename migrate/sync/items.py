@@ -11,7 +11,8 @@ from exporters.objects import rows
 from exporters.objects.losses import losses
 from migrate.bundle.objects import ObjectRow, row_of
 from migrate.restore.objects_terms import Terms, is_of_concern
-from migrate.store.s3_bucket_write import Description, Written, is_md5
+from migrate.store.s3_bucket_write import Written
+from migrate.store.s3_description import Description, is_md5
 from migrate.sync.compare import Step
 from migrate.sync.rows import LOSSES, TARGET_ETAG, TARGET_VERSION
 

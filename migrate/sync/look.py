@@ -13,7 +13,8 @@ from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.objects.rows import Content
 from migrate.store.checksums import from_header
-from migrate.store.s3_bucket_write import Description, Written, is_md5, sendable
+from migrate.store.s3_bucket_write import Written
+from migrate.store.s3_description import Description, is_md5, sendable
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way, as_read, source_of
 from migrate.sync.items import Done, Item, item

@@ -17,14 +17,8 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.objects import ObjectRow, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
-from migrate.store.s3_bucket_write import (
-    LEGAL_HOLD,
-    LOCK_MODE,
-    LOCK_UNTIL,
-    TargetBucket,
-    open_target_bucket,
-    sendable,
-)
+from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
+from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
 from migrate.store.s3_listing import Listed, ListedVersions
 from migrate.verify.pool import in_parallel
 

@@ -23,7 +23,8 @@ from pathlib import Path
 import boto3
 import psycopg
 
-from migrate.store.s3_bucket_write import Description, open_target_bucket
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_description import Description
 from scripts.bench.turns import as_installed
 from scripts.postgresql import PostgresServer
 from scripts.servers import S3Server, Servers

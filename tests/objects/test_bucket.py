@@ -14,7 +14,8 @@ from exporters.errors import (
     SourceUnreachableError,
 )
 from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import Description, open_target_bucket
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_description import Description
 from scripts.servers import S3Server
 from tests.objects.conftest import ODD_KEYS, Shop
 

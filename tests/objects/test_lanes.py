@@ -16,7 +16,8 @@ from botocore.credentials import Credentials
 
 from migrate.store import s3_lanes
 from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import Description, open_target_bucket
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_description import Description
 from migrate.store.s3_lanes import parse_head
 from migrate.store.s3_signer import Signer
 from scripts.servers import S3Server

@@ -229,7 +229,8 @@ def test_metadata_that_is_no_ascii_arrives_also_with_what_goes_in_parts(
     versitygw: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """And an upload in parts has the same parts, so the same ETag; a checksum of the source's own kind stays."""
-    from migrate.store.s3_bucket_write import Description, open_target_bucket
+    from migrate.store.s3_bucket_write import open_target_bucket
+    from migrate.store.s3_description import Description
 
     shop, target = make_shop(versitygw), make_shop(other_minio)
     source = open_target_bucket(shop.url)

@@ -1,0 +1,24 @@
+"""ACLs of the objects of a unit, asked for after their bytes; only where objects have any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from exporters.base import Loss
+from exporters.bucket import Bucket
+from exporters.errors import SourceGoneError, SourceUnreachableError
+
+
+def fill(bucket: Bucket, rows: Iterable[dict[str, Any]]) -> Iterator[Loss]:
+    """Put the ACLs into work rows, and yield those that cannot be had. Raises ``SourceUnreachableError``."""
+    wanted = [row for row in rows if row["disposition"] == "exported" and not row["is_delete_marker"]]
+    if not wanted or not bucket.has_acls:
+        return
+    asked = ((row["key"], row["version_id"] or "") for row in wanted)
+    for row, (acl, error) in zip(wanted, bucket.acls(asked), strict=True):
+        row["acl"] = acl
+        if isinstance(error, SourceUnreachableError):
+            raise error
+        if error is not None and not isinstance(error, SourceGoneError):
+            yield Loss(row["key"], "ACL", f"it could not be read: {error}")

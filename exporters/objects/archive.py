@@ -1,0 +1,118 @@
+"""Archived objects: the source is asked to bring them back before anything is read, and they are read last.
+
+Amazon S3 user guide, "Working with archived objects": an archived object cannot be read until RestoreObject was called
+and hours have passed; how many depends on its class and on the tier that is paid for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from exporters.bucket import Bucket, Fetched, ObjectSummary
+from exporters.errors import SourceUnreachableError
+from exporters.limits import ARCHIVE_TIERS, Note
+from exporters.objects.inventory import Inventory
+
+ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+AUTO, NEVER, *TIERS = ARCHIVE_TIERS
+READY: Mapping[tuple[str, str], timedelta] = {
+    ("GLACIER", "Bulk"): timedelta(hours=12),
+    ("GLACIER", "Standard"): timedelta(hours=5),
+    ("GLACIER", "Expedited"): timedelta(minutes=5),
+    ("DEEP_ARCHIVE", "Bulk"): timedelta(hours=48),
+    ("DEEP_ARCHIVE", "Standard"): timedelta(hours=12),
+}
+"""How long it takes, as S3 promises; the other pairs do not exist (user guide, "Archive retrieval options")."""
+LEAST_DAYS = 3
+"""So long what was brought back stays, at least."""
+_SPARE = 2
+"""A tier is in time if it takes no more than this part of the time that is left."""
+_ASKED = "archive.json"
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+_NOTE_SECONDS = 300.0
+
+
+def tier_for(storage_class: str, wish: str, left: timedelta | None) -> str:
+    """Return by which tier an object is asked for: the one that is wished for, else the cheapest that is in time
+    (Standard where there is no deadline), else the quickest there is.
+    """
+    offered = [tier for tier in TIERS if (storage_class, tier) in READY] or ["Standard"]
+    if wish != AUTO:
+        return wish if wish in offered else offered[-1]
+    if left is None:
+        return "Standard"
+    in_time = [tier for tier in offered if READY.get((storage_class, tier), timedelta()) * _SPARE <= left]
+    return in_time[0] if in_time else offered[-1]
+
+
+def is_archived(found: Fetched) -> bool:
+    """Tell whether an object cannot be read as it is, by its headers."""
+    storage_class = found.headers.get("x-amz-storage-class", "")
+    archived = storage_class in ARCHIVED or "x-amz-archive-status" in found.headers
+    return archived and 'ongoing-request="false"' not in found.headers.get("x-amz-restore", "")
+
+
+@dataclass(slots=True)
+class Thaw:
+    """How archived objects of one bucket are had. Thread-safe. ``wish``: a tier, ``AUTO`` or ``NEVER``."""
+
+    bucket: Bucket
+    wish: str = AUTO
+    deadline: datetime | None = None
+    note: Note = lambda _: None
+    clock: Callable[[], float] = time.monotonic
+
+    def ask_all(self, inventory: Inventory) -> None:
+        """Ask for everything that is wanted and archived; once, also where a later run comes here again. Raises
+        ``SourceError``.
+        """
+        workspace = inventory.workspace
+        if self.wish == NEVER or workspace.read(_ASKED) is not None:
+            return
+        count = self.ask(_archived(inventory))
+        if count:
+            self.note(
+                f"{count} archived objects were asked for; they are read last, as soon as they are there"
+            )
+        workspace.write(_ASKED, b"{}")
+
+    def ask(self, wanted: Iterable[ObjectSummary]) -> int:
+        """Ask for objects; return how many there were."""
+        now = datetime.now(UTC)
+        left = None if self.deadline is None else self.deadline - now
+        days = max(LEAST_DAYS, (left.days if left else 0) + LEAST_DAYS)
+        asked = ((it, tier_for(it.storage_class, self.wish, left)) for it in wanted)
+        return sum(1 for _ in self.bucket.thaw(asked, days=days))
+
+    def wait(self, wanted: Sequence[ObjectSummary]) -> None:
+        """Return once all of them can be read, or the deadline has passed: what cannot be read then is its own error.
+        Raises ``SourceError``.
+        """
+        left = [it for it in wanted if it.storage_class in ARCHIVED]
+        told, seconds = self.clock(), _FIRST_WAIT
+        while left and self.wish != NEVER:
+            cold = [it for it in self.bucket.heads(left) if it.error is None and is_archived(it)]
+            left = [it.summary for it in cold]
+            if not left or (self.deadline is not None and datetime.now(UTC) >= self.deadline):
+                return
+            self.ask(it.summary for it in cold if "x-amz-restore" not in it.headers)
+            if self.clock() - told > _NOTE_SECONDS:
+                told = self.clock()
+                self.note(f"{self.bucket.name}: waiting for {len(left)} archived objects")
+            if not self.bucket.pause(seconds):
+                raise SourceUnreachableError(
+                    f"{self.bucket.name}: stopped while waiting for archived objects"
+                )
+            seconds = min(seconds * 1.5, _LONGEST_WAIT)
+
+
+def _archived(inventory: Inventory) -> Iterator[ObjectSummary]:
+    for shard in range(inventory.totals.shards):
+        table = inventory.shard(shard)
+        if inventory.has_class(shard, ARCHIVED):
+            for _, it in inventory.wanted(shard, 0, table.num_rows):
+                if it.storage_class in ARCHIVED and not it.is_delete_marker:
+                    yield it

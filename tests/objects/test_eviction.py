@@ -1,0 +1,134 @@
+"""The source shuts its customer out in the middle: what is there is sealed, what is missing is named, and another
+credential goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.objects import units
+from migrate.store.minio_accounts import Accounts
+from migrate.store.s3_client import parse
+from scripts.servers import S3Server
+from tests.cli.conftest import call
+from tests.objects.conftest import Shop
+from tests.tools.shut_proxy import ShutProxy
+
+MakeShop = Callable[[S3Server], Shop]
+OBJECTS = 60
+SHARES = (0.05, 0.5, 0.75)
+
+
+@pytest.fixture(scope="module")
+def evicted(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[Shop, dict[str, bytes]]:
+    shop = Shop(minio, make_bucket(minio), boto3.Session(profile_name=minio.profile).client("s3"))
+    bodies = {f"photos/{number:03d}": bytes([number]) * (number * 20) for number in range(OBJECTS)}
+    bodies |= {f"films/{number}": bytes([number]) * (9 * 2**20) for number in range(2)}
+    for key, body in bodies.items():
+        shop.put(key, body, Tagging="a=b" if key.endswith("7") else "")
+    return shop, bodies
+
+
+@pytest.fixture(scope="module")
+def second_account(minio: S3Server) -> tuple[str, str]:
+    """Another credential for the same server."""
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}],
+    }
+    accounts = Accounts(parse(f"s3://none?profile={minio.profile}"))
+    made = accounts.add("second", policy, datetime.now(UTC) + timedelta(days=1))
+    return made.access_key, made.secret_key
+
+
+def export(shop: Shop, place: Path, proxy: ShutProxy, account: tuple[str, str]) -> int:
+    environment = {
+        "AWS_ENDPOINT_URL": proxy.endpoint,
+        "AWS_ACCESS_KEY_ID": account[0],
+        "AWS_SECRET_ACCESS_KEY": account[1],
+    }
+    words = ("export", f"shop=s3://{shop.name}", "--to", place, "--workers", "2", "--quiet")
+    ended = call(*words, env=environment)
+    assert ended.code in {0, 3, 4}, ended.err
+    return ended.code
+
+
+def bodies_of(place: Path) -> dict[str, bytes]:
+    """What the bundle holds, by its index."""
+    found = {}
+    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
+        if row["disposition"] == "exported":
+            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()
+            start = row["offset"] or 0
+            found[row["key"]] = body[start : start + row["length"]]
+    return found
+
+
+def evict(evicted: tuple[Shop, dict[str, bytes]], second: tuple[str, str], share: float, place: Path) -> int:
+    """Shut the customer out after this share of the requests; return the exit code once all is checked."""
+    shop, bodies = evicted
+    first = (shop.server.access_key, shop.server.secret_key)
+    with ShutProxy(shop.server.endpoint, account=first[0]) as proxy:
+        assert export(shop, place.with_name("whole"), proxy, first) == 0
+        proxy.after, proxy.passed = int(proxy.passed * share), 0
+        code = export(shop, place, proxy, first)
+        assert proxy.refused
+        if code == 0:
+            check_settings_denied(place, bodies)
+            return code
+        if (place / "tagmanifest-sha256.txt").exists():
+            check_incomplete(place, bodies)
+        else:
+            assert code == 4
+        assert export(shop, place, proxy, second) == 0
+    assert json.loads((place / "meta/bundle.json").read_text())["complete"]
+    assert bodies_of(place) == bodies
+    assert call("verify", place, "--level", "full", "--quiet").code == 0
+    return code
+
+
+def check_incomplete(place: Path, bodies: dict[str, bytes]) -> None:
+    """What is there is right, and what is not is named, each by name."""
+    assert not json.loads((place / "meta/bundle.json").read_text())["complete"]
+    there = bodies_of(place)
+    assert there.items() <= bodies.items()
+    gaps = [
+        row
+        for row in pq.read_table(place / "data/gaps.parquet").to_pylist()
+        if row["disposition"] == "failed"
+    ]
+    assert {row["item"] for row in gaps} - {f"a second listing of {name}" for name in names(place)} == (
+        bodies.keys() - there.keys()
+    )
+    assert call("verify", place, "--level", "full", "--quiet").code in {0, 3}
+
+
+def check_settings_denied(place: Path, bodies: dict[str, bytes]) -> None:
+    """Only the bucket's own settings were refused: every object is there, and the ledger names the settings."""
+    assert bodies_of(place) == bodies
+    losses = pq.read_table(place / "data/losses.parquet").to_pylist()
+    assert any(row["reason"] == "these credentials may not read it" for row in losses)
+
+
+def names(place: Path) -> set[str]:
+    return {row["name"] for row in pq.read_table(place / "data/catalog.parquet").to_pylist()}
+
+
+@pytest.mark.parametrize("share", SHARES)
+def test_an_eviction_in_the_middle(
+    evicted: tuple[Shop, dict[str, bytes]],
+    second_account: tuple[str, str],
+    share: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(units, "PACK_OBJECTS", 20)
+    evict(evicted, second_account, share, tmp_path / "bundle")

@@ -1,0 +1,197 @@
+"""Faults of HTTP itself, one at a time, at any request of any verb: it finishes and all is right, or it stops with the
+right code, and the same command finishes once the wire is mended.
+
+MOVEOUT_FAULTS runs in all (300), MOVEOUT_SEED repeats them. The scoreboard is printed at the end.
+"""
+
+import hashlib
+import os
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pyarrow.dataset as ds
+import pytest
+
+from tests.cli.conftest import call
+from tests.tools.fault_proxy import KINDS, FaultProxy, Planned
+from tests.tools.profiles import extra_profile
+
+pytestmark = pytest.mark.torture
+
+RUNS = int(os.environ.get("MOVEOUT_FAULTS", "300"))
+VERBS = ("export", "place", "transfer", "fetch", "restore")
+HONEST = {3, 4, 5, 6}
+"""With gaps, not allowed, unreachable, damage found."""
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A bucket, what is in it, and its bundle in a directory and at an S3 place."""
+
+    bucket: str
+    bodies: dict
+    bundle: Path
+    place: str
+
+
+def client(server):
+    return boto3.Session(profile_name=server.profile).client("s3")
+
+
+@pytest.fixture(scope="module")
+def scene(minio, make_bucket, tmp_path_factory):
+    name, place = make_bucket(minio), make_bucket(minio)
+    bodies = {f"small/{number:02d}": random.Random(number).randbytes(number * 400) for number in range(40)}
+    bodies |= {"large": random.Random(1).randbytes(9 * MIB), "parts": random.Random(2).randbytes(17 * MIB)}
+    s3 = client(minio)
+    for key, body in bodies.items():
+        s3.put_object(
+            Bucket=name, Key=key, Body=body, Metadata={"key": key.replace("/", "-")}, Tagging="of=scene"
+        )
+    bundle = tmp_path_factory.mktemp("scene") / "bundle"
+    assert call("export", f"shop=s3://{name}?profile={minio.profile}", "--to", bundle, "--quiet").code == 0
+    at = f"s3://{place}/b?profile={minio.profile}"
+    assert call("transfer", bundle, at, "--quiet").code == 0
+    return Scene(name, bodies, bundle, f"s3://{place}/b")
+
+
+class Stage:
+    """One verb, with the proxy in its way."""
+
+    def __init__(self, verb, scene, profile, server, make_bucket, path):
+        self.verb, self.scene, self.server, self.path = verb, scene, server, path
+        self.target = make_bucket(server) if verb in {"place", "transfer", "restore"} else ""
+        source = f"shop=s3://{scene.bucket}?profile={profile if verb == 'export' else server.profile}"
+        self.words = {
+            "export": ("export", source, "--to", path),
+            "place": ("export", source, "--to", f"s3://{self.target}/b?profile={profile}"),
+            "transfer": ("transfer", scene.bundle, f"s3://{self.target}/b?profile={profile}"),
+            "fetch": ("transfer", f"{scene.place}?profile={profile}", path),
+            "restore": ("restore", scene.bundle, f"shop=s3://{self.target}?profile={profile}"),
+        }[verb]
+
+    def run(self):
+        return call(*self.words, "--workers", "2", "--quiet")
+
+    def is_right(self):
+        """Whether all has arrived, by a look that takes another way."""
+        s3 = client(self.server)
+        if self.verb == "restore":
+            return read_bucket(s3, self.target) == described(self.scene.bodies)
+        if self.verb == "place":
+            self.path.mkdir()
+            for key in keys(s3, self.target):
+                file = self.path / key.removeprefix("b/")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                s3.download_file(self.target, key, str(file))
+        if self.verb in {"export", "place"}:
+            verified = call("verify", self.path, "--level", "full", "--quiet").code == 0
+            return verified and read_bundle(self.path) == described(self.scene.bodies)
+        wanted = {
+            str(file.relative_to(self.scene.bundle)): sha256(file.read_bytes())
+            for file in files(self.scene.bundle)
+        }
+        if self.verb == "fetch":
+            return {
+                str(file.relative_to(self.path)): sha256(file.read_bytes()) for file in files(self.path)
+            } == wanted
+        return {
+            key.removeprefix("b/"): sha256(s3.get_object(Bucket=self.target, Key=key)["Body"].read())
+            for key in keys(s3, self.target)
+        } == wanted
+
+
+def sha256(body):
+    return hashlib.sha256(body).hexdigest()
+
+
+def files(root):
+    return [path for path in root.rglob("*") if path.is_file() and "_work" not in path.parts]
+
+
+def keys(s3, bucket):
+    return [
+        one["Key"]
+        for one in s3.list_objects_v2(Bucket=bucket).get("Contents", ())
+        if "/_work/" not in one["Key"]
+    ]
+
+
+def described(bodies):
+    """What is to be seen of every object: bytes, metadata, tags."""
+    return {
+        key: (sha256(body), {"key": key.replace("/", "-")}, {"of": "scene"}) for key, body in bodies.items()
+    }
+
+
+def read_bucket(s3, bucket):
+    found = {}
+    for key in keys(s3, bucket):
+        answer = s3.get_object(Bucket=bucket, Key=key)
+        tags = s3.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
+        found[key] = (
+            sha256(answer["Body"].read()),
+            answer["Metadata"],
+            {one["Key"]: one["Value"] for one in tags},
+        )
+    return found
+
+
+def read_bundle(place):
+    found = {}
+    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
+        if row["disposition"] == "exported":
+            start = row["offset"] or 0
+            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()[
+                start : start + row["length"]
+            ]
+            found[row["key"]] = (sha256(body), dict(row["metadata"]), dict(row["tags"]))
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_one_fault_at_any_request(verb, scene, minio, make_bucket, tmp_path, monkeypatch):
+    seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
+    score, fired, wrong = Counter(), Counter(), []
+    with FaultProxy(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        assert Stage(verb, scene, profile, minio, make_bucket, tmp_path / "calm").run().code == 0
+        counts = {kind: count for kind, count in proxy.counts.items() if count}
+        for number in range(-(-RUNS // len(VERBS))):
+            draw = random.Random(f"{seed}/{verb}/{number}")
+            kind = list(counts)[number % len(counts)]
+            planned = Planned(
+                kind, 1 + draw.randrange(max(1, counts[kind] * 9 // 10)), draw.choice([1, 1, 1, 3])
+            )
+            proxy.plan = [planned]
+            stage = Stage(verb, scene, profile, minio, make_bucket, tmp_path / f"run-{number}")
+            ended = stage.run()
+            said = (
+                f"{verb} {number}: {kind} at {planned.nth} x {planned.times}: {ended.code} {ended.err[-300:]}"
+            )
+            fired[kind] += planned.fired
+            if not planned.fired:
+                wrong.append(f"did not happen: {said}")
+            if ended.code == 0:
+                score["finished"] += 1
+            elif ended.code in HONEST:
+                score[f"stopped with {ended.code}"] += 1
+                proxy.plan = []
+                again = stage.run()
+                if again.code != 0:
+                    wrong.append(f"did not go on: {said}; then {again.code} {again.err[-300:]}")
+                    continue
+            else:
+                wrong.append(f"wrong code: {said}")
+                continue
+            if not stage.is_right():
+                score["silent corruption"] += 1
+                wrong.append(f"silent corruption: {said}")
+    sys.stderr.write(f"\n{verb} (MOVEOUT_SEED={seed}): {dict(score)}; fired: {dict(fired)}\n")
+    assert set(fired) == set(counts) & KINDS.keys()
+    assert not wrong, "\n".join(wrong)
