@@ -22,6 +22,10 @@ from exporters.postgres.manners import Manners, explained
 from exporters.postgres.session import Session, begin_statement
 from exporters.relational.blocks import OnBlock
 
+_QUERIES = 100
+"""So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
+server has not room for those of ten thousand tables.
+"""
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small block wait for more to arrive: to be woken for every few rows costs more than the rows."""
@@ -36,6 +40,10 @@ class Feed(Protocol):
         """
         ...
 
+    def begin(self) -> None:
+        """Leave the transaction, and begin another one within the same snapshot."""
+        ...
+
     def close(self) -> None:
         """End the connection."""
         ...
@@ -46,19 +54,20 @@ class AsyncpgFeed:
 
     def __init__(self, address: Address, snapshot: str, options: dict[str, Any], timeouts: str) -> None:
         self._where = address.url
+        self._begin = begin_statement(snapshot)
         self._loop = asyncio.new_event_loop()
         try:
-            self._connection = self._loop.run_until_complete(self._open(snapshot, options, timeouts))
+            self._connection = self._loop.run_until_complete(self._open(options, timeouts))
         except BaseException:
             self._loop.close()
             raise
 
-    async def _open(self, snapshot: str, options: dict[str, Any], timeouts: str) -> Any:
+    async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
         try:
             await connection.execute(pin_statement())
             await connection.execute(timeouts)
-            await connection.execute(begin_statement(snapshot))
+            await connection.execute(self._begin)
             self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")
         except BaseException:
             connection.terminate()
@@ -88,6 +97,13 @@ class AsyncpgFeed:
             raise
         return int(status.rpartition(" ")[2])
 
+    def begin(self) -> None:
+        """See ``Feed``."""
+        try:
+            self._loop.run_until_complete(self._connection.execute(f"ROLLBACK; {self._begin}"))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
+
     def close(self) -> None:
         """See ``Feed``."""
         if not self._loop.is_closed():
@@ -110,7 +126,8 @@ class PsycopgFeed:
         self._where = address.url
         self._connection = connect(address, manners.application)
         self._connection.execute(manners.timeouts().encode())
-        self._connection.execute(begin_statement(snapshot).encode())
+        self._begin = begin_statement(snapshot)
+        self._connection.execute(self._begin.encode())
 
     def copy(self, query: str, on_block: OnBlock) -> int:
         """See ``Feed``."""
@@ -123,6 +140,13 @@ class PsycopgFeed:
                     for row in copy:
                         on_block(bytes(row))
                 return cursor.rowcount
+        except psycopg.Error as exc:
+            raise translate(exc, self._where) from exc
+
+    def begin(self) -> None:
+        """See ``Feed``."""
+        try:
+            self._connection.execute(f"ROLLBACK; {self._begin}".encode())
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
@@ -158,16 +182,20 @@ class Feeds:
     def __init__(self, session: Session, *, workers: int) -> None:
         self._session = session
         self._room = threading.BoundedSemaphore(session.manners.workers(workers))
-        self._idle: list[Feed] = []
+        self._idle: list[tuple[Feed, int]] = []
+        """Each with the number of queries since its transaction began."""
 
     def copy(self, query: str, on_block: OnBlock) -> int:
         """Run one COPY on an idle feed; a feed that failed is not used again."""
         with self._room:
             try:
-                feed = self._idle.pop()
+                feed, queries = self._idle.pop()
             except IndexError:
-                feed = open_feed(self._session)
+                feed, queries = open_feed(self._session), 0
             try:
+                if queries == _QUERIES:
+                    feed.begin()
+                    queries = 0
                 rows = feed.copy(query, on_block)
             except SourceError as exc:
                 feed.close()
@@ -175,10 +203,10 @@ class Feeds:
             except BaseException:
                 feed.close()
                 raise
-            self._idle.append(feed)
+            self._idle.append((feed, queries + 1))
             return rows
 
     def close(self) -> None:
         """Close the idle feeds."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()

@@ -15,7 +15,9 @@ import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.limits import Limits
-from exporters.postgres import PostgresExporter, waits
+from exporters.postgres import PostgresExporter, feed, waits
+from exporters.postgres.connect import parse_url
+from exporters.postgres.session import hold
 from migrate.case import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export
@@ -265,3 +267,32 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     assert "UNLOGGED TABLE public.fleeting" in (tmp_path / "second/data/app/schema/pre-data.sql").read_text()
     run_sql(url, "DROP TABLE fleeting")
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
+
+
+@pytest.mark.parametrize("kind", [feed.AsyncpgFeed, feed.PsycopgFeed])
+def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(postgres, kind, monkeypatch):
+    """A server has room for so many locks only; each session would hold those of every table that it read."""
+    url = postgres.database()
+    run_sql(url, "".join(f"CREATE TABLE t_{n} (id int PRIMARY KEY);" for n in range(7)))
+    monkeypatch.setattr(feed, "_QUERIES", 3)
+    if kind is feed.PsycopgFeed:
+        monkeypatch.setattr(feed, "AsyncpgFeed", refuse)
+    rows: list[bytes] = []
+    locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text LIKE '%t\\_%'"
+    with hold(parse_url(url)) as (session, _):
+        feeds = feed.Feeds(session, workers=1)
+        try:
+            for n in range(7):
+                run_sql(url, f"INSERT INTO t_{n} VALUES (1)")
+                feeds.copy(f"SELECT count(*), ({locks}) FROM public.t_{n}", rows.append)
+        finally:
+            feeds.close()
+    found = [line.split(b",") for line in rows]
+    assert [int(count) for count, _ in found] == [0] * 7
+    held = [int(number) for _, number in found]
+    assert held[:3] == held[3:6]
+    assert held[0] < held[1] < held[2] > held[3] > 0
+
+
+def refuse(*_):
+    raise ValueError("no such login")
