@@ -22,6 +22,8 @@ SAMPLES = {
 }
 _NOT_HERE = re.compile(r"(?:CREATE|DROP) (?:SCHEMA|DATABASE)\b|USE ", re.IGNORECASE)
 
+_ITS_NAME = re.compile(r"\bsakila\.(?=\w)")
+
 
 def moveout(*words: object) -> dict:
     command = [Path(sys.executable).parent / "moveout", *map(str, words), "--json"]
@@ -43,7 +45,8 @@ def client(program: str, url: str, *words: str, given: str = "") -> str:
 def load(url: str, scripts: list[Path]) -> None:
     """Run a sample's scripts in the database of ``url`` instead of one of their own."""
     for script in scripts:
-        lines = script.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        text = _ITS_NAME.sub("", script.read_text(encoding="utf-8-sig"))
+        lines = text.splitlines(keepends=True)
         client("mariadb", url, given="".join(line for line in lines if not _NOT_HERE.match(line)))
 
 
