@@ -16,7 +16,7 @@ from typing import Any
 
 from migrate.bundle import canonical, layout
 from migrate.bundle.findings import Finding
-from migrate.custody import signing, sshsig
+from migrate.custody import log, signing, sshsig
 from migrate.custody.keys import PublicKey, Signer
 from migrate.errors import DamageError, GoneError
 from migrate.store.base import Store
@@ -60,6 +60,27 @@ def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | Non
     whole = {"about": about, "kind": kind, "version": VERSION, "time": time, **value}
     data = canonical.encode_pretty(whole)
     return Document(f"{layout.SIGNATURES}{kind}-{_id(data)}.json", kind, whole, data)
+
+
+def resumed(store: Store, made: Document) -> Document:
+    """Return what a run that died has written and not signed, if it says the same as ``made``; else ``made``. Its time
+    must lie between the last entry of the log and now, or somebody else may have put it there.
+    """
+    last = log.read(store).last
+    earliest = last.moment.replace(microsecond=0) if last else None
+    for info in store.list(f"{layout.SIGNATURES}{made.kind}-"):
+        if _NAME.fullmatch(info.key) is None:
+            continue
+        try:
+            found = parse(store.read(info.key, 0, MAX_BYTES), info.key)
+            time = datetime.fromisoformat(str(found.value.get("time")))
+        except (DamageError, ValueError):
+            continue
+        if {**found.value, "time": None} != {**made.value, "time": None} or time.tzinfo is None:
+            continue
+        if (earliest is None or earliest <= time) and time <= datetime.fromisoformat(made.value["time"]):
+            return found
+    return made
 
 
 def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:

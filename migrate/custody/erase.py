@@ -74,8 +74,10 @@ def check(
 
 
 def is_begun(store: MultipartStore) -> bool:
-    """Tell whether an erasure was begun at the place and has not ended."""
-    return _begun(log.read(store)) is not None
+    """Tell whether an erasure was begun at the place, and nothing has come there since: it may be finished, or be asked
+    for its certificate again.
+    """
+    return _begun(store) is not None
 
 
 def erase(
@@ -87,7 +89,7 @@ def erase(
     Raises ``NotAllowedError`` (reasons without an override; locks that hold), ``DamageError`` (something is still there
     after all).
     """
-    begun = _begun(log.read(store))
+    begun = _begun(store)
     if begun is None:
         if reasons and not override:
             raise NotAllowedError(
@@ -124,6 +126,7 @@ def _begin(
         "versions": sum(not one.is_marker for one in there),
         "markers": sum(one.is_marker for one in there),
         "size_bytes": sum(one.size_bytes for one in there),
+        "uploads": sum(1 for _ in store.uploads()),
     }
     if override:
         details |= {"override": override, "against": list(reasons)}
@@ -132,9 +135,16 @@ def _begin(
     return what
 
 
-def _begun(found: log.Log) -> Happening | None:
+def _begun(store: MultipartStore) -> Happening | None:
+    """Return the erasure that was begun last. One that has ended counts as long as nothing else lies there: a run may
+    have died between the log's last line and its head.
+    """
+    found = log.read(store)
     begun = found.find("erasing")
-    if not begun or any(one.number > begun[-1].number for one in found.find("erased")):
+    if not begun:
+        return None
+    ended = any(one.number > begun[-1].number for one in found.find("erased"))
+    if ended and not all(_is_kept(info.key) for info in store.list()):
         return None
     return begun[-1].what
 
@@ -175,13 +185,13 @@ def _certificate(
         "place": store.place,
         **_counts(begun),
         "delete_markers": max(markers, int(begun.details.get("markers", 0))),
-        "uploads": uploads,
+        "uploads": max(uploads, int(begun.details.get("uploads", 0))),
         "override": begun.details.get("override", ""),
         "against": begun.details.get("against", []),
         "not_verified": list(UNVERIFIABLE),
         "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/",
     }
-    made = documents.make("erasure", about, value)
+    made = documents.resumed(store, documents.make("erasure", about, value))
     documents.keep(store, made, [signer])
     return made
 

@@ -197,7 +197,7 @@ def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> D
             return one
     about = f"Release of the bundle {what.bundle} from its hold"
     value = {"bundle": what.bundle, "root": what.root, "place": store.place, "reason": reason}
-    made = documents.make("release", about, value)
+    made = documents.resumed(store, documents.make("release", about, value))
     documents.keep(store, made, signers)
     return made
 

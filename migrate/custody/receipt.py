@@ -53,7 +53,8 @@ def write(store: Store, checked: Checked) -> Document:
         "findings": [asdict(one) for one in checked.findings[:_SHOWN]],
         "custody": {"entries": len(found.entries), "hash": found.last.hash if found.last else ""},
     }
-    return documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+    about = _about(info.id, gaps, checked, complete=info.complete)
+    return documents.resumed(store, documents.make("receipt", about, value))
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:

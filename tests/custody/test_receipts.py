@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_an_acknowledgement_that_was_lost_is_asked_for_again(place, provider, cu
     assert [one.what.event for one in found.entries] == ["received", "acknowledged"]
     (kept,), findings = documents.read_all(place)
     assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
+
+
+def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(place, customer, monkeypatch):
+    record_seal(place, customer, [customer])
+    begun = receipt.write(place, GOOD)
+    place.put(begun.key, begun.data)
+    later = datetime.now(UTC) + timedelta(hours=2)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return later
+
+    monkeypatch.setattr("migrate.custody.documents.datetime", Later)
+    assert receipt.write(place, GOOD).key == begun.key
+    assert receipt.write(place, receipt.Checked("quick", 3, 100, [])).key != begun.key
+    said = {name: value for name, value in begun.value.items() if name != "time"}
+    old = documents.make("receipt", "", said, now=datetime.now(UTC) - timedelta(days=9))
+    place.delete(begun.key)
+    place.put(old.key, old.data)  # somebody else's, from before the log's last entry
+    assert receipt.write(place, GOOD).key != old.key
 
 
 def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
