@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from exporters.base import Loss
@@ -14,9 +14,8 @@ from migrate.errors import UsageError
 from migrate.progress import Progress
 from migrate.restore.objects_terms import STANDARD, Terms
 from migrate.store.base import MultipartStore
-from migrate.store.s3_canary import probe
 from migrate.store.throttle import Throttle
-from migrate.sync.account import PROOF, Account, bucket_losses
+from migrate.sync.account import PROOF, Account
 from migrate.sync.act import Work, refusal_of
 from migrate.sync.compare import Do, Step
 from migrate.sync.copy import Way
@@ -26,6 +25,7 @@ from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.proof import prove
 from migrate.sync.record import Header, Record
 from migrate.sync.remove import Removal
+from migrate.sync.survey import Survey, survey
 from migrate.sync.uploads import Uploads
 
 CUTOVER_TRIES = 5
@@ -97,7 +97,6 @@ class _Sync:
     workers: int
     check: Callable[[], None] = _nobody
     _settled: bool = False
-    _lost: list[Loss] = field(default_factory=list)
 
     def run(self) -> SyncOutcome:
         """Do all of it."""
@@ -139,7 +138,7 @@ class _Sync:
         if self.options.delete and plan.extra:
             self._remove(account, plan, removal)
         if self._fold(plan, done, removal) or self._settled:
-            self._write_losses(account)
+            self._write_losses(account, plan, self._survey(plan))
             self._settled = False
         account.write_gaps(self._steps(plan, Do.EXCLUDED), [*done.gaps, *removal.gaps()])
         removed = frozenset(one.key for one in removal.removed)
@@ -148,10 +147,9 @@ class _Sync:
         return self._outcome(plan, done, removal)
 
     def _copy(self, account: Account, plan: Plan) -> Done:
-        terms = self._try_out(account, plan)
-        way = self._way(terms)
-        self._lost = [*bucket_losses(self.sides), *self._refused(plan, terms)]
-        self._write_losses(account)
+        found = self._survey(plan)
+        way = self._way(found.terms)
+        self._write_losses(account, plan, found)
         uploads = Uploads(self.record.store, self.sides.target)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(way, self.record, plan.run, self.options.overwrite, self.check, uploads)
@@ -160,23 +158,13 @@ class _Sync:
         uploads.clear()
         return done
 
-    def _try_out(self, account: Account, plan: Plan) -> Terms:
-        """Try out what the target takes, and keep the record of that; what was found a day ago still holds."""
-        target = self.sides.target
-        keys, classes = plan.odd - {NAMELESS}, plan.classes - {STANDARD}
-        found = account.capabilities(keys, classes)
-        if found is None:
-            found = probe(target, keys=keys, classes=classes, tags=True)
-            account.write_capabilities(found, keys, classes)
-            if not found.probed:
-                self.progress.note(f"the target was not tried out: {found.why}")
-        return Terms(
-            found.object_lock,
-            found.refused_keys,
-            found.refused_classes,
-            found.refused_tags,
-            encrypts=bool(target.setting("encryption")),
-        )
+    def _survey(self, plan: Plan) -> Survey:
+        """Return what the target takes, and what a sync does not bring there."""
+        keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
+        found = survey(self.sides, self.record.store, keys, classes)
+        if not found.capabilities.probed:
+            self.progress.note(f"the target was not tried out: {found.capabilities.why}")
+        return found
 
     def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
         """Yield what is known not to come to the target, before the first object goes there."""
@@ -206,11 +194,10 @@ class _Sync:
                 account.write_removed(removal.removed)
             self.progress.end()
 
-    def _write_losses(self, account: Account) -> None:
+    def _write_losses(self, account: Account, plan: Plan, found: Survey) -> None:
         """Write the ledger, as far as it is known by now."""
-        self._lost = self._lost or list(bucket_losses(self.sides))
-        losses = account.write_losses(chain(self._lost, self.record.losses()))
-        self.record.header = replace(self.record.header, losses=losses)
+        known = chain(found.losses, self._refused(plan, found.terms), self.record.losses())
+        self.record.header = replace(self.record.header, losses=account.write_losses(known))
         self.record.write_header()
 
     def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:

@@ -1,0 +1,110 @@
+"""What is found out about both ends before the first object is copied, and holds for a day: what the target takes, and
+what a sync does not bring there whatever the objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from exporters.base import Loss
+from exporters.objects.losses import BENEATH, lists_no_keys_beneath
+from migrate.bundle import canonical
+from migrate.errors import DamageError, GoneError
+from migrate.restore.objects_terms import Terms
+from migrate.store.base import MultipartStore
+from migrate.store.s3_canary import Capabilities, probe
+from migrate.store.s3_configuration import same_setting
+from migrate.sync.plan import Sides
+
+CAPABILITIES = "capabilities.json"
+_HOLDS = timedelta(days=1)
+_TAG_SAMPLES = 3
+_OF_EVERY_BUCKET = {"location", "request-payment", "acl", "ownership", "denied", "versioning"}
+"""Settings that every bucket has, or that say nothing about objects that are current."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """``capabilities`` of the target, whether it ``encrypts`` by its own default, and what is lost of the bucket."""
+
+    capabilities: Capabilities
+    encrypts: bool
+    losses: Sequence[Loss]
+
+    @property
+    def terms(self) -> Terms:
+        """On what terms objects go to the target."""
+        found = self.capabilities
+        return Terms(
+            found.object_lock,
+            found.refused_keys,
+            found.refused_classes,
+            found.refused_tags,
+            encrypts=self.encrypts,
+        )
+
+
+def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]) -> Survey:
+    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. Raises
+    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+    """
+    known = _kept(sides, store, keys, classes)
+    if known is not None:
+        return known
+    found = probe(sides.target, keys=keys, classes=classes, tags=True)
+    made = Survey(found, bool(sides.target.setting("encryption")), tuple(_losses(sides)))
+    value = found.as_json() | {
+        "version": 1,
+        "tried": {"keys": sorted(keys), "classes": sorted(classes)},
+        "encrypts": made.encrypts,
+        "bucket_losses": [[it.property, it.reason] for it in made.losses],
+    }
+    store.put(CAPABILITIES, canonical.encode_pretty(value))
+    return made
+
+
+def _kept(
+    sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]
+) -> Survey | None:
+    try:
+        kept = canonical.decode(store.read(CAPABILITIES), CAPABILITIES)
+        tried, lost = kept["tried"], kept["bucket_losses"]
+        found = Capabilities(**{name: kept[name] for name in Capabilities.__slots__})
+        fresh = datetime.now(UTC) - datetime.fromisoformat(found.at) < _HOLDS
+    except (GoneError, DamageError, KeyError, ValueError):
+        return None
+    same = (found.url, found.server) == (sides.target.url, sides.target.server)
+    if not (fresh and same and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
+        return None
+    losses = tuple(Loss(sides.source.name, what, reason) for what, reason in lost)
+    return Survey(found, bool(kept.get("encrypts")), losses)
+
+
+def _losses(sides: Sides) -> Iterator[Loss]:
+    """Yield what a sync does not bring to the target, whatever the objects are."""
+    source, name = sides.source, sides.source.name
+    yield Loss(name, "last modified", "every object has the time at which it was copied")
+    if source.keeps_versions():
+        yield Loss(name, "versions", "a sync copies current versions; a bundle has the whole history")
+    if not source.server.lower().startswith("minio"):
+        yield Loss(name, "object ACLs", "not read object by object; objects are as the target makes them")
+    if lists_no_keys_beneath(source.server):
+        yield Loss(name, "keys below the names of objects", BENEATH)
+    if not source.tags_readable(list(islice(source.list(), _TAG_SAMPLES))):
+        yield Loss(name, "tags", "these credentials may not read the objects' tags")
+    if not sides.source.prefix and not sides.target.prefix:
+        yield from _settings(sides)
+
+
+def _settings(sides: Sides) -> Iterator[Loss]:
+    wanted = sides.source.configuration()
+    there = sides.target.configuration()
+    for name, value in sorted(wanted.items()):
+        if name not in _OF_EVERY_BUCKET and not same_setting(name, there.get(name), value):
+            reason = "a sync copies objects; a restore of a bundle writes settings, or set it at the target"
+            yield Loss(sides.source.name, f"bucket {name}", reason)
+    for name in wanted.get("denied", ()):
+        yield Loss(sides.source.name, f"bucket {name}", "these credentials may not read it")
