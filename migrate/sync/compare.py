@@ -1,18 +1,18 @@
 """What there is to do: the source's listing, the target's and the record, walked side by side by key. Pure, and
-streamed: memory holds one row of each.
+streamed: memory holds one page of each.
+
+Nearly all rows are the same on all three nearly always, so runs of them are compared as columns, at the speed of
+comparing lists; only where they differ does it go row by row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from exporters.bucket import ObjectSummary
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from exporters.bucket import ObjectSummary, Page
+from migrate.sync.columns import Known, KnownPage, Listed, Noted, run_of_same
 
 
 class Do(StrEnum):
@@ -27,32 +27,6 @@ class Do(StrEnum):
     """Only the record has it: it was copied, and is gone from both sides."""
     EXCLUDED = "excluded"
     """Not wanted: left as it is on both sides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the record says of a key: what was copied (times in microseconds since 1970), and which ETag it got at the
-    target. ``begun``: a run that did not end may have written it, so what lies there may be ours.
-    """
-
-    key: str
-    etag: str = ""
-    size_bytes: int = -1
-    modified: int = -1
-    target_etag: str = ""
-    begun: bool = False
-
-    def is_of(self, source: ObjectSummary) -> bool:
-        """Tell whether this is what the source has now. A time that differs is a change, too: of metadata."""
-        if self.etag != source.etag or self.size_bytes != source.size_bytes:
-            return False
-        modified = microseconds(source.modified)
-        # Headers tell whole seconds, listings more: of what had changed since it was listed only the former is known.
-        return self.modified in {modified, modified // 1_000_000 * 1_000_000}
-
-    def is_at(self, target: ObjectSummary) -> bool:
-        """Tell whether the target has what was written there."""
-        return self.target_etag == target.etag and self.size_bytes == target.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,57 +45,64 @@ class Step:
     odd: tuple[str, ...] = ()
 
 
-class UnorderedError(Exception):
-    """A listing is not by key; ``side`` says which. It must be sorted first."""
-
-    def __init__(self, side: str) -> None:
-        super().__init__(f"the {side}'s listing is not by key")
-        self.side = side
-
-
-def _nothing(_: str) -> None:
-    """Do nothing."""
+OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], object]
+"""Is told of objects that are the same: keys, sizes, ETags of both sides."""
 
 
 @dataclass(slots=True)
 class Comparison:
     """One walk. ``excludes`` tells of a key that the source lists why it is not wanted, ``foreign`` of one that only
-    the target has whether it is none of our business. Counted are the source's objects, and those that are the same.
+    the target has whether it is none of our business; ``chooses``: a key that the record has may be unwanted, too.
+    Counted are the source's objects, and those that are the same.
     """
 
     source_prefix: str
     target_prefix: str
     excludes: Callable[[str, ObjectSummary], str | None]
     foreign: Callable[[str], bool]
-    see: Callable[[str], object] = _nothing
+    chooses: bool = False
+    see: Callable[[str], object] | None = None
     """Called with every key that the source lists and that is wanted."""
-    on_same: Callable[[str, ObjectSummary, ObjectSummary], object] | None = None
-    """Called with every key that is the same on both sides."""
+    on_same: OnSame | None = None
     listed: int = 0
     listed_bytes: int = 0
     same: int = 0
     excluded: int = 0
 
     def steps(
-        self, source: Iterable[ObjectSummary], target: Iterable[ObjectSummary], known: Iterable[Known]
-    ) -> Iterator[Step | None]:
-        """Yield what is to be done, by key; None for a key that is the same everywhere. Raises ``UnorderedError``."""
-        ours = _by_key(source, len(self.source_prefix), "source")
-        theirs = _by_key(target, len(self.target_prefix), "target")
-        noted = iter(known)
-        (s_key, s), (t_key, t), k = next(ours, _END), next(theirs, _END), next(noted, None)
-        while s is not None or t is not None or k is not None:
-            key = min(one for one in (s_key, t_key, None if k is None else k.key) if one is not None)
-            here = s if s_key == key else None
-            there = t if t_key == key else None
-            before = k if k is not None and k.key == key else None
-            yield self._step(key, here, there, before)
-            if here is not None:
-                s_key, s = next(ours, _END)
-            if there is not None:
-                t_key, t = next(theirs, _END)
-            if before is not None:
-                k = next(noted, None)
+        self, source: Iterable[Page], target: Iterable[Page], known: Iterable[KnownPage]
+    ) -> Iterator[Step | int]:
+        """Yield what is to be done, by key, and between that how many keys in a row are the same everywhere. Raises
+        ``UnorderedError``.
+        """
+        ours = Listed(source, len(self.source_prefix), "source")
+        theirs = Listed(target, len(self.target_prefix), "target")
+        noted = Noted(known)
+        while True:
+            keys = [one.key for one in (ours, theirs, noted) if one.key is not None]
+            if not keys:
+                return
+            if not self.chooses and len(keys) == 3 and (count := run_of_same(ours, theirs, noted)):
+                self._take(ours.take(count), theirs.take(count))
+                noted.go(count)
+                yield count
+                continue
+            key = min(keys)
+            here = ours.row() if ours.key == key else None
+            there = theirs.row() if theirs.key == key else None
+            before = noted.row() if noted.key == key else None
+            yield self._step(key, here, there, before) or 1
+
+    def _take(self, ours: Page, theirs: Page) -> None:
+        """Count objects that are the same."""
+        self.listed += len(ours.keys)
+        self.listed_bytes += sum(ours.sizes)
+        if self.see is not None:
+            for key in ours.keys:
+                self.see(key)
+        self.same += len(ours.keys)
+        if self.on_same is not None:
+            self.on_same(ours.keys, ours.sizes, ours.etags, theirs.etags)
 
     def _step(
         self, key: str, source: ObjectSummary | None, target: ObjectSummary | None, known: Known | None
@@ -137,12 +118,13 @@ class Comparison:
         if reason is not None:
             self.excluded += 1
             return Step(Do.EXCLUDED, key, reason, source, target, known=has_row)
-        self.see(key)
+        if self.see is not None:
+            self.see(key)
         step = decide(key, source, target, known)
         if step is None:
             self.same += 1
             if self.on_same is not None and target is not None:
-                self.on_same(key, source, target)
+                self.on_same([key], [source.size_bytes], [source.etag], [target.etag])
         return step
 
 
@@ -160,23 +142,3 @@ def decide(key: str, source: ObjectSummary, target: ObjectSummary | None, known:
         return Step(Do.COPY, key, "changed", source, target, ours=True, known=True)
     why = "begun" if known.begun else "changed at the target"
     return Step(Do.LOOK, key, why, source, target, ours=known.begun, known=has_row)
-
-
-def microseconds(moment: datetime) -> int:
-    """Return a moment in microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-_END: tuple[str | None, ObjectSummary | None] = (None, None)
-
-
-def _by_key(
-    listing: Iterable[ObjectSummary], skip: int, side: str
-) -> Iterator[tuple[str | None, ObjectSummary | None]]:
-    previous = None
-    for one in listing:
-        key = one.key[skip:]
-        if previous is not None and key <= previous:
-            raise UnorderedError(side)
-        previous = key
-        yield key, one

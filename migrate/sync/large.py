@@ -22,7 +22,8 @@ from migrate.store.patience import is_halted
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_upload import PartsUpload, Uploaded
 from migrate.store.sizes import part_bytes_for, part_sizes
-from migrate.sync.compare import Step, microseconds
+from migrate.sync.columns import microseconds
+from migrate.sync.compare import Step
 from migrate.sync.copy import Way, arrived, as_read, lost_gaps, refusal, source_of
 from migrate.sync.items import Done, Item, item
 from migrate.sync.uploads import Uploads

@@ -1,27 +1,41 @@
-"""Listings by key, also of servers that list in another order."""
+"""Listings by key, also of servers that list in another order, and without what is no object."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from exporters.bucket import ObjectSummary
-from migrate.sync.compare import microseconds
+from exporters.bucket import Page
+from migrate.sync.columns import microseconds
 
+_PAGE_ROWS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RESERVED = ".moveout-sync/"
 """What lies below is the record of a sync: no object of anybody's."""
 
 
-def without_records(listing: Iterable[ObjectSummary], prefix: str) -> Iterator[ObjectSummary]:
+def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
     """Leave out the records of syncs, where the listing of a prefix can hold them."""
     if not RESERVED.startswith(prefix):
-        return iter(listing)
-    return (one for one in listing if not one.key.startswith(RESERVED))
+        yield from pages
+        return
+    for page in pages:
+        kept = [at for at, key in enumerate(page.keys) if not key.startswith(RESERVED)]
+        yield page if len(kept) == len(page.keys) else _chosen(page, kept)
 
 
-def in_order(listing: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+def _chosen(page: Page, rows: Sequence[int]) -> Page:
+    return Page(
+        [page.keys[at] for at in rows],
+        [page.sizes[at] for at in rows],
+        [page.etags[at] for at in rows],
+        [page.modified[at] for at in rows],
+        [page.classes[at] for at in rows],
+    )
+
+
+def in_order(pages: Iterable[Page]) -> Iterator[Page]:
     """Sort a listing by key, through a private file that SQLite removes."""
     rows = sqlite3.connect("", check_same_thread=False)
     try:
@@ -31,11 +45,14 @@ def in_order(listing: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
         )
         found = (
             (one.key, one.size_bytes, one.etag, microseconds(one.modified), one.storage_class)
-            for one in listing
+            for page in pages
+            for one in page.rows()
         )
         rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)", found)
-        for key, size, etag, modified, storage_class in rows.execute("SELECT * FROM listed ORDER BY key"):
-            when = _EPOCH + timedelta(microseconds=modified)
-            yield ObjectSummary(key, size, etag, when, storage_class)
+        ordered = rows.execute("SELECT * FROM listed ORDER BY key")
+        while piece := ordered.fetchmany(_PAGE_ROWS):
+            keys, sizes, etags, modified, classes = map(list, zip(*piece, strict=True))
+            times = [_EPOCH + timedelta(microseconds=one) for one in modified]
+            yield Page(keys, sizes, etags, times, classes)
     finally:
         rows.close()

@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TypeVar
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket import ObjectSummary, Page
 from exporters.objects.oddities import Oddities
 from exporters.selection import Selection
 from migrate.progress import Progress
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TargetBucket
-from migrate.sync.compare import Comparison, Do, Known, Step, UnorderedError
+from migrate.store.s3_pages import no_end
+from migrate.sync.columns import KnownPage, UnorderedError
+from migrate.sync.compare import Comparison, Do, Step
 from migrate.sync.listing import RESERVED, in_order, without_records
 from migrate.sync.record import PLAN_ROWS, Record
 
@@ -26,7 +27,6 @@ _RESERVED = "it lies where moveout keeps the records of syncs"
 _TOLD_AT_ONCE = 5000
 _EXAMPLES = 20
 _NO_TIME = datetime.min.replace(tzinfo=UTC)
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -83,11 +83,11 @@ class Sides:
         return names.filters and names.excludes(key, None, _NO_TIME) is not None
 
     def walk(
-        self, comparison: Comparison, known: Iterable[Known], unordered: frozenset[str]
-    ) -> Iterator[Step | None]:
+        self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
+    ) -> Iterator[Step | int]:
         """Compare the listings as they are now. Raises ``UnorderedError`` for a side that is not in ``unordered``."""
-        ours: Iterable[ObjectSummary] = self.source.list()
-        theirs: Iterable[ObjectSummary] = without_records(self.target.list(), self.target.prefix)
+        ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
+        theirs = without_records(self.target.source.listing.objects(self.target.prefix), self.target.prefix)
         return comparison.steps(
             in_order(ours) if "source" in unordered else ours,
             in_order(theirs) if "target" in unordered else theirs,
@@ -97,8 +97,14 @@ class Sides:
     def comparison(self, kinds: Oddities | None = None) -> Comparison:
         """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
         prefix = self.target.prefix
-        see = (lambda key: kinds.see(prefix + key)) if kinds else (lambda _: None)
-        return Comparison(self.source.prefix, prefix, self.excludes, self.is_foreign, see)
+        return Comparison(
+            self.source.prefix,
+            prefix,
+            self.excludes,
+            self.is_foreign,
+            self.selection.filters,
+            (lambda key: kinds.see(prefix + key)) if kinds else None,
+        )
 
 
 def make_plan(sides: Sides, record: Record, run: str, progress: Progress) -> Plan:
@@ -121,7 +127,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
     comparison = sides.comparison(kinds)
     progress.begin("compare", items=record.header.rows, size_bytes=0)
     walked = _telling(sides.walk(comparison, record.known(), unordered), progress)
-    steps = (_noted(step, plan, kinds, sides.target.prefix) for step in walked if step is not None)
+    steps = (_noted(step, plan, kinds, sides.target.prefix) for step in walked)
     number = 0
     while piece := list(islice(steps, PLAN_ROWS)):
         if run:
@@ -161,9 +167,13 @@ def _noted(step: Step, plan: Plan, kinds: Oddities, prefix: str) -> Step:
     )
 
 
-def _telling(steps: Iterable[T], progress: Progress) -> Iterator[T]:
+def _telling(walked: Iterable[Step | int], progress: Progress) -> Iterator[Step]:
     """Report how far the comparison is. Nothing is taken ahead: keys are seen in their order."""
-    for number, step in enumerate(steps, 1):
-        if number % _TOLD_AT_ONCE == 0:
-            progress.advance(items=_TOLD_AT_ONCE)
-        yield step
+    untold = 0
+    for found in walked:
+        untold += found if isinstance(found, int) else 1
+        if untold >= _TOLD_AT_ONCE:
+            progress.advance(items=untold)
+            untold = 0
+        if not isinstance(found, int):
+            yield found

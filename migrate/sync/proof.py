@@ -8,18 +8,18 @@ listing showed before it and again after it, with the same ETag and time, was so
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from typing import Any
 
-from exporters.bucket import ObjectSummary
 from migrate.bundle.state import now
 from migrate.progress import Progress
-from migrate.sync.compare import Do, UnorderedError
+from migrate.sync.columns import UnorderedError
+from migrate.sync.compare import Do, Step
 from migrate.sync.outcome import Proof
 from migrate.sync.plan import Sides
 from migrate.sync.record import Record
-
-_LINES_AT_ONCE = 1000
 
 
 @dataclass(slots=True)
@@ -98,16 +98,18 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
     walk, source, target = Walk(began=now()), _Digest(), _Digest()
     comparison = sides.comparison()
 
-    def on_same(key: str, ours: ObjectSummary, theirs: ObjectSummary) -> None:
-        source.add(key, ours)
-        target.add(key, theirs)
-        walk.size_bytes += ours.size_bytes
-        walk.by_etag += ours.etag == theirs.etag
-        progress.advance(items=1)
+    def on_same(
+        keys: Sequence[str], sizes: Sequence[int], ours: Sequence[str], theirs: Sequence[str]
+    ) -> None:
+        source.add(keys, sizes, ours)
+        target.add(keys, sizes, theirs)
+        walk.size_bytes += sum(sizes)
+        walk.by_etag += sum(map(eq, ours, theirs))
+        progress.advance(items=len(keys))
 
     comparison.on_same = on_same
     for step in sides.walk(comparison, record.known(), unordered):
-        if step is not None and step.do in {Do.COPY, Do.LOOK, Do.EXTRA}:
+        if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1
             if not walk.example or step.do != Do.EXTRA:
                 walk.example = step.key
@@ -121,18 +123,12 @@ class _Digest:
 
     def __init__(self) -> None:
         self._hash: Any = hashlib.sha256()
-        self._lines: list[str] = []
 
-    def add(self, key: str, found: ObjectSummary) -> None:
-        self._lines.append(f"{found.size_bytes} {found.etag} {key}\n")
-        if len(self._lines) == _LINES_AT_ONCE:
-            self._flush()
+    def add(self, keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> None:
+        rows = zip(sizes, etags, keys, strict=True)
+        lines = "".join([f"{size} {etag} {key}\n" for size, etag, key in rows])
+        self._hash.update(lines.encode("utf-8", "surrogatepass"))
 
     def end(self) -> str:
-        self._flush()
         digest: str = self._hash.hexdigest()
         return digest
-
-    def _flush(self) -> None:
-        self._hash.update("".join(self._lines).encode("utf-8", "surrogatepass"))
-        self._lines = []

@@ -16,7 +16,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,8 @@ from exporters.base import Loss
 from migrate.bundle import canonical
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.store.base import MultipartStore
-from migrate.sync.compare import Known, Step
+from migrate.sync.columns import Known, KnownPage
+from migrate.sync.compare import Step
 from migrate.sync.fold import folded, grouped
 from migrate.sync.rows import (
     SYNCED,
@@ -73,20 +74,18 @@ class Record:
         self.store = store
         self.header = _read_header(store, fresh) or fresh
 
-    def known(self) -> Iterator[Known]:
+    def known(self) -> Iterator[KnownPage]:
         """Yield what is known of each key, by key."""
-        index = (read_known(self._read(name)) for name in self._index())
-        streams: list[Iterator[Known]] = [(one for rows in index for one in rows)]
-        for run in self.runs():
-            names = self._names(f"{run}plan-")
-            streams.append(one for name in names for one in begun_rows(self._read(name)))
-        if len(streams) == 1:
-            yield from streams[0]
+        index = (page for name in self._index() for page in read_known(self._read(name)))
+        plans = [names for run in self.runs() if (names := self._names(f"{run}plan-"))]
+        if not plans:
+            yield from index
             return
-        for _, group in groupby(heapq.merge(*streams, key=_key), key=_key):
-            rows = list(group)
-            whole = next((one for one in rows if one.size_bytes >= 0), rows[0])
-            yield replace(whole, begun=True) if any(one.begun for one in rows) else whole
+        streams: list[Iterator[Known]] = [(page.row(at) for page in index for at in range(len(page.keys)))]
+        streams += [(one for name in names for one in begun_rows(self._read(name))) for names in plans]
+        merged = (_together(list(rows)) for _, rows in groupby(heapq.merge(*streams, key=_key), key=_key))
+        while piece := list(islice(merged, PLAN_ROWS)):
+            yield KnownPage.of(piece)
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the index, by key."""
@@ -209,6 +208,11 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
 
 def _which(header: Header) -> tuple[str, ...]:
     return (header.source_bucket, header.source_prefix, header.target_bucket, header.target_prefix)
+
+
+def _together(rows: Sequence[Known]) -> Known:
+    whole = next((one for one in rows if one.size_bytes >= 0), rows[0])
+    return replace(whole, begun=True) if any(one.begun for one in rows) else whole
 
 
 def _key(known: Known) -> str:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from exporters.base import Loss
 from exporters.bucket import ObjectSummary
 from exporters.objects.rows import INDEX
-from migrate.sync.compare import Do, Known, Step
+from migrate.sync.columns import Known, KnownPage
+from migrate.sync.compare import Do, Step
 
 _ELSEWHERE = {"pack", "offset", "length", "large", "disposition", "reason"}
 """Columns of a bundle's index that are about bundles, and those that say what all rows of a record have in common."""
@@ -30,7 +31,7 @@ SYNCED = pa.schema(
 source's prefix; ``losses`` are what the target does not have of it, the reason by property.
 """
 _OF_KNOWN = ("key", "etag", "size", "last_modified", TARGET_ETAG)
-_LOSSES_AT_ONCE = 20_000
+_LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
 _MOMENT = pa.timestamp("us", tz="UTC")
 _PLAN = pa.schema(
     [
@@ -62,17 +63,13 @@ def synced_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=SYNCED)
 
 
-def known_rows(table: pa.Table) -> Iterator[Known]:
-    """Yield what the record says of each key."""
-    columns = [table[name] for name in _OF_KNOWN]
-    columns[3] = columns[3].cast(pa.int64())
-    for row in zip(*(column.to_pylist() for column in columns), strict=True):
-        yield Known(*row)
-
-
-def read_known(data: bytes) -> Iterator[Known]:
+def read_known(data: bytes) -> Iterator[KnownPage]:
     """Read a file of the record, as far as comparing needs it."""
-    yield from known_rows(pq.read_table(io.BytesIO(data), columns=list(_OF_KNOWN)))
+    table = pq.read_table(io.BytesIO(data), columns=list(_OF_KNOWN))
+    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+        columns = [batch[name] for name in _OF_KNOWN]
+        columns[3] = columns[3].cast(pa.int64())
+        yield KnownPage(*(column.to_pylist() for column in columns))
 
 
 def read_losses(data: bytes) -> Iterator[Loss]:

@@ -89,7 +89,7 @@ def _losses(sides: Sides) -> Iterator[Loss]:
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if source.keeps_versions():
         yield Loss(name, "versions", "a sync copies current versions; a bundle has the whole history")
-    if not source.server.lower().startswith("minio"):
+    if source.has_acls:
         yield Loss(name, "object ACLs", "not read object by object; objects are as the target makes them")
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)

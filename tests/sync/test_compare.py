@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.bucket import ObjectSummary
-from migrate.sync.compare import Comparison, Do, Known, Step, UnorderedError, decide, microseconds
+from exporters.bucket import ObjectSummary, Page
+from migrate.sync.columns import Known, KnownPage, UnorderedError, microseconds
+from migrate.sync.compare import Comparison, Do, Step, decide
 from migrate.sync.fold import folded, grouped
 from migrate.sync.rows import begun_rows, plan_bytes, read_plan
 from migrate.sync.spans import SPAN_BYTES, SPAN_OBJECTS, spans
@@ -26,9 +27,18 @@ def known(key: str, etag: str = "a", target: str = "a", *, begun: bool = False) 
     return Known(key, etag, 1, microseconds(THEN), target, begun)
 
 
-def walk(source: list, target: list, record: list, **more) -> list[Step]:
-    comparison = Comparison("", "", lambda *_: None, lambda _: False, **more)
-    return [step for step in comparison.steps(source, target, record) if step is not None]
+def pages(rows: list, size: int = 1000) -> list[Page]:
+    return [Page.of(rows[at : at + size]) for at in range(0, len(rows), size)]
+
+
+def known_pages(rows: list, size: int = 1000) -> list[KnownPage]:
+    return [KnownPage.of(rows[at : at + size]) for at in range(0, len(rows), size)]
+
+
+def walk(source: list, target: list, record: list) -> list[Step]:
+    comparison = Comparison("", "", lambda *_: None, lambda _: False)
+    steps = comparison.steps(pages(source), pages(target), known_pages(record))
+    return [step for step in steps if isinstance(step, Step)]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +86,62 @@ def test_three_lists_side_by_side():
 
 def test_prefixes_are_left_out():
     comparison = Comparison("old/", "very/new/", lambda *_: None, lambda _: False)
-    steps = list(comparison.steps([listed("old/a"), listed("old/b")], [listed("very/new/a")], [known("a")]))
-    assert [None if it is None else it.key for it in steps] == [None, "b"]
+    source, target = [listed("old/a"), listed("old/b")], [listed("very/new/a")]
+    steps = list(comparison.steps(pages(source), pages(target), [plain([known("a")])]))
+    assert [it if isinstance(it, int) else it.key for it in steps] == [1, "b"]
     assert (comparison.listed, comparison.same) == (2, 1)
+
+
+def plain(rows: list) -> KnownPage:
+    """A page of the record as it is read: without a word of what was begun."""
+    return _as_read(KnownPage.of(rows))
+
+
+@given(
+    state=st.lists(st.tuples(*(st.sampled_from(["", "a", "b"]) for _ in range(3))), max_size=60),
+    size=st.integers(1, 20),
+    chooses=st.booleans(),
+)
+def test_columns_and_rows_come_to_the_same(state, size, chooses):
+    """Whatever the three lists hold, and however they are cut into pages."""
+    rows = [(f"{n:03d}", *found) for n, found in enumerate(state)]
+    source = [listed(key, etag) for key, etag, _, _ in rows if etag]
+    target = [listed(key, etag) for key, _, etag, _ in rows if etag]
+    record = [known(key, "a", etag) for key, _, _, etag in rows if etag]
+    seen, told = [], []
+    comparison = Comparison(
+        "",
+        "",
+        lambda *_: None,
+        lambda _: False,
+        chooses,
+        seen.append,
+        lambda keys, sizes, ours, theirs: told.extend(zip(keys, ours, theirs, strict=True)),
+    )
+    parts = known_pages(record, size)
+    parts = [_as_read(part) for part in parts]
+    steps = [
+        it
+        for it in comparison.steps(pages(source, size), pages(target, size + 1), parts)
+        if isinstance(it, Step)
+    ]
+    wanted = {one.key: decide(one.key, one, _of(target, one.key), _of(record, one.key)) for one in source}
+    assert [step for step in steps if step.source] == [step for step in wanted.values() if step]
+    assert told == [
+        (one.key, one.etag, _of(target, one.key).etag) for one in source if wanted[one.key] is None
+    ]
+    assert seen == [one.key for one in source]
+    assert (comparison.listed, comparison.same) == (len(source), len(told))
+    there = {one.key for one in source}
+    assert [it.key for it in steps if it.do == Do.EXTRA] == [it.key for it in target if it.key not in there]
+
+
+def _as_read(page: KnownPage) -> KnownPage:
+    return KnownPage(*map(list, (page.keys, page.etags, page.sizes, page.modified, page.target_etags)))
+
+
+def _of(rows, key):
+    return next((one for one in rows if one.key == key), None)
 
 
 @pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"]])

@@ -6,7 +6,7 @@ import hashlib
 
 from migrate.progress import Silent
 from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.sync.compare import microseconds
+from migrate.sync.columns import microseconds
 from migrate.sync.uploads import Uploads
 from tests.sync.conftest import Move, body
 
