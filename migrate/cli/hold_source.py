@@ -114,11 +114,13 @@ def source_command(
     with _opened(endpoints, try_as) as holds:
         plan = hold.planned(holds, known)
         pending = hold.pending(holds, plan)
-        if pending:
+        sessions = hold.older_sessions(holds, plan) if end_sessions else []
+        if pending or sessions:
             _refuse_neighbours(holds, {name for name, _ in pending}, allowed=whole_server)
-            _show(session, [f"{name}: {change.says}" for name, change in pending])
+            _show(session, [*(f"{name}: {change.says}" for name, change in pending), *sessions])
             _ask(session, "Hold the sources by these changes?", yes=yes)
-        hold.place(file, holds, plan)
+        with _pointing_to(session, file):
+            hold.place(file, holds, plan)
         known = undo.read(file) or plan
         if end_sessions:
             hold.close_ways(holds, known)
@@ -231,6 +233,17 @@ def _opened(endpoints: Mapping[str, Endpoint], try_as: str) -> Iterator[Mapping[
             stack.callback(opened.close)
             holds[name] = opened
         yield holds
+
+
+@contextmanager
+def _pointing_to(session: Session, file: Path) -> Iterator[None]:
+    """Say of a hold that broke off how it is taken back."""
+    try:
+        yield
+    except BaseException:
+        if file.exists():
+            session.err.print(Text(f"It was begun; moveout hold undo {file} takes back what was done."))
+        raise
 
 
 def _refuse_neighbours(holds: Mapping[str, SourceHold], names: set[str], *, allowed: bool) -> None:

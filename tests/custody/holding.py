@@ -1,9 +1,15 @@
 """What tests of holds on sources do: place, die anywhere, take back."""
 
+import secrets
+import subprocess
+
 import pytest
 
 from migrate.custody.sources import hold, undo
 from migrate.errors import UnreachableError
+from scripts.binaries import VERSITYGW, find_program
+
+SECRET = "a-long-secret"
 
 
 class Dying:
@@ -66,3 +72,19 @@ def killed_everywhere(path, one, *, late):
 
 def back(steps, name):
     return next(step.back for step in steps if step.setting == name)
+
+
+def ordinary_user(versitygw) -> str:
+    """Make a user of a versitygw that may nothing but what buckets' policies allow; his secret is ``SECRET``."""
+    user = f"user-{secrets.token_hex(4)}"
+    own = ["--access", versitygw.access_key, "--secret", versitygw.secret_key]
+    made = ["create-user", "--access", user, "--secret", SECRET, "--role", "user"]
+    argv = [find_program(VERSITYGW), "admin", *own, "--endpoint-url", versitygw.endpoint, *made]
+    subprocess.run(argv, check=True, capture_output=True)
+    return user
+
+
+def allowing(user, action, resource):
+    """A policy by which a user may do something."""
+    statement = {"Effect": "Allow", "Principal": {"AWS": [user]}, "Action": action, "Resource": resource}
+    return {"Version": "2012-10-17", "Statement": [statement]}

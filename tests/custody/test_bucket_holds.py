@@ -4,7 +4,6 @@ undone, and what somebody else changed is left alone.
 
 import json
 import secrets
-import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from migrate.custody.sources import bucket, hold, undo
 from migrate.errors import UsageError
 from migrate.store.minio_policies import Policies
 from migrate.store.s3_client import parse
-from scripts.binaries import VERSITYGW, find_program
 from tests.cli.conftest import call
-from tests.custody.holding import killed_everywhere, place, take_back
+from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back
 
 LIFECYCLE = {
     "Rules": [
@@ -168,45 +166,18 @@ def test_where_nobody_shows_that_a_policy_binds_it_is_not_called_a_hold(versityg
 
 def test_where_policies_bind_accounts_an_ordinary_one_shows_it(versitygw, servers, monkeypatch, tmp_path):
     root = boto3.Session(profile_name=versitygw.profile).client("s3")
-    name, user = f"bucket-{secrets.token_hex(5)}", f"user-{secrets.token_hex(4)}"
-    admin = [
-        "--access",
-        versitygw.access_key,
-        "--secret",
-        versitygw.secret_key,
-        "--endpoint-url",
-        versitygw.endpoint,
-    ]
-    made = ["create-user", "--access", user, "--secret", "a-long-secret", "--role", "user"]
-    subprocess.run([find_program(VERSITYGW), "admin", *admin, *made], check=True, capture_output=True)
+    name, user = f"bucket-{secrets.token_hex(5)}", ordinary_user(versitygw)
     root.create_bucket(Bucket=name)
     root.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     arn = f"arn:aws:s3:::{name}"
-    all_of_it = {
-        "Effect": "Allow",
-        "Principal": {"AWS": [user]},
-        "Action": "s3:*",
-        "Resource": [arn, f"{arn}/*"],
-    }
-    own = json.dumps({"Version": "2012-10-17", "Statement": [all_of_it]})
+    own = json.dumps(allowing(user, "s3:*", [arn, f"{arn}/*"]))
     root.put_bucket_policy(Bucket=name, Policy=own)
     version = root.put_object(Bucket=name, Key="kept", Body=b"one")["VersionId"]
     url, path = f"s3://{name}?profile={versitygw.profile}", tmp_path / "undo.json"
-    with profile(versitygw, user, user, "a-long-secret", servers, monkeypatch, tmp_path):
+    with profile(versitygw, user, user, SECRET, servers, monkeypatch, tmp_path):
         theirs = boto3.Session(profile_name=user).client("s3")
-        words = (
-            "hold",
-            "source",
-            f"media={url}",
-            "--reason",
-            "asked",
-            "--undo",
-            path,
-            "--yes",
-            "--try-as",
-            user,
-        )
-        held = call(*words)
+        words = ("hold", "source", f"media={url}", "--reason", "asked", "--undo", path, "--yes")
+        held = call(*words, "--try-as", user)
         assert (held.code, "HELD: media" in held.out) == (0, True), held.out + held.err
         for attempt in ({"Key": "kept"}, {"Key": "kept", "VersionId": version}):
             with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):

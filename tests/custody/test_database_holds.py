@@ -95,7 +95,10 @@ def test_the_commands_hold_export_and_undo(database, tmp_path):
     asked = call(*words)
     assert (asked.code, "ALTER DATABASE" in asked.err, path.exists()) == (2, True, False)
     assert call("hold", "status", source).code == 3
-    held = call(*words, "--yes", "--end-sessions")
+    with psycopg.connect(url, application_name="shop"):
+        asked = call(*words, "--end-sessions")
+        assert ("postgres shop" in asked.err, path.exists()) == (True, False), asked.err
+        held = call(*words, "--yes", "--end-sessions")
     assert (held.code, held.out.startswith("HELD: app")) == (0, True), held.out + held.err
     assert call(*words).code == 0  # nothing is left to be asked about
     status = call("hold", "status", path, "--json")

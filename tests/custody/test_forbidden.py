@@ -3,6 +3,7 @@ nothing the customer does shortens a hold.
 """
 
 import contextlib
+import json
 import secrets
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from migrate.store.vault import open_vault
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
+from tests.custody.holding import SECRET, allowing, ordinary_user
 from tests.export.sources import Numbers
 
 
@@ -158,6 +160,8 @@ def test_a_link_reads_one_file_and_twenty_other_requests_are_refused(kept):
         assert pool.request(*one).status in {400, 403, 405, 501}, one
     time.sleep(2.1)
     assert pool.request("GET", brief).status == 403
+    for one in _requests(brief):
+        assert pool.request(*one).status in {400, 403, 405, 501}, one
     assert len(list(_requests(link))) >= 20
 
 
@@ -250,6 +254,29 @@ def test_a_hold_by_compliance_is_as_it_was_whatever_the_customer_does(kept):
             pytest.fail(f"{operation} {request}: {getattr(client, operation)(**request)}")
     found = kept.client.get_object_retention(**here, VersionId=version)["Retention"]
     assert (found["Mode"], found["RetainUntilDate"]) == ("COMPLIANCE", until)
+
+
+def test_on_another_server_a_retention_is_firm(versitygw):
+    bucket, user = f"firm-{secrets.token_hex(5)}", ordinary_user(versitygw)
+    root = boto3.Session(profile_name=versitygw.profile).client("s3")
+    root.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    arn = f"arn:aws:s3:::{bucket}"
+    root.put_bucket_policy(Bucket=bucket, Policy=json.dumps(allowing(user, "s3:GetObject", f"{arn}/*")))
+    until = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0)
+    here = {"Bucket": bucket, "Key": "acme/bundle/bagit.txt"}
+    version = root.put_object(**here, Body=b"x")["VersionId"]
+    retention = {"Mode": "GOVERNANCE", "RetainUntilDate": until}
+    root.put_object_retention(**here, VersionId=version, Retention=retention)
+    url = f"s3://{bucket}/acme/bundle?profile={versitygw.profile}"
+    secret = {"access_key_id": user, "secret_access_key": SECRET}
+    client = s3_client.client(s3_client.parse(url, secrets=secret))
+    assert client.get_object(**here)["Body"].read() == b"x"
+    for operation, request in forbidden_to_shorten(bucket, version):
+        with pytest.raises(botocore.exceptions.ClientError):
+            pytest.fail(f"{operation} {request}: {getattr(client, operation)(**request)}")
+    found = root.get_object_retention(**here, VersionId=version)["Retention"]
+    assert (found["Mode"], found["RetainUntilDate"]) == ("GOVERNANCE", until)
+    assert open_vault(url).is_firm("GOVERNANCE")
 
 
 def test_where_anybody_may_lift_a_retention_it_is_not_called_a_hold(kept):

@@ -6,6 +6,7 @@ all the state there is. A setting that is neither was changed by somebody else, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from migrate.custody.sources.undo import Recorded, UndoFile
 from migrate.errors import DamageError, UsageError
 
 Holds = Mapping[str, SourceHold]
+_SETTLES_SECONDS, _LOOKS_SECONDS = 10.0, 0.25
+"""Settings of a bucket at AWS need a while until every answer has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,18 @@ def place(path: Path, holds: Holds, plan: UndoFile) -> None:
         if changed or recorded.since is None:
             plan = plan.with_source(name, replace(recorded, since=hold.now()))
             undo.write(path, plan)
+
+
+def older_sessions(holds: Holds, plan: UndoFile) -> list[str]:
+    """Return, in words, the sessions that ``close_ways`` ends."""
+    words = []
+    for name, hold in holds.items():
+        since = plan.sources[name].since if name in plan.sources else None
+        ways = hold.open_ways(since or hold.now())
+        words += [
+            f"{name}: end {way.key} {way.found}".rstrip() for way in ways if way.key.startswith("session")
+        ]
+    return words
 
 
 def close_ways(holds: Holds, plan: UndoFile) -> int:
@@ -162,8 +177,11 @@ def _bring(name: str, hold: SourceHold, change: Change, value: object) -> bool:
     if hold.same(change.setting, hold.read(change.setting), value):
         return False
     hold.write(change.setting, value)
-    there = hold.read(change.setting)
-    if not hold.same(change.setting, there, value):
+    end = time.monotonic() + _SETTLES_SECONDS
+    while not hold.same(change.setting, there := hold.read(change.setting), value):
+        if time.monotonic() < end:
+            time.sleep(_LOOKS_SECONDS)
+            continue
         raise DamageError(
             f"{name}: {change.setting}", expected=_shown(value), found=_shown(there),
             next_step="the server took the setting and does not have it; look there, then run the same command again",
