@@ -1,10 +1,7 @@
-"""Check a proof of moveout's with nothing but Python: python check_proof.py FILE.tlog-proof SIGNER.pub.
-
-It shows one item of a bundle, the way up a Merkle tree (RFC 6962), and the signed root. SIGNER.pub is known beforehand.
-"""
+"""Check a proof of moveout's with nothing but Python: check_proof.py FILE.tlog-proof SIGNER.pub (known before)."""
 
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from hashlib import sha256, sha512
 from pathlib import Path
 
@@ -44,17 +41,20 @@ def is_signed(key, message, signature):
 
 
 head, body, notes = Path(sys.argv[1]).read_bytes().split(b"\n\n")
-key = b64decode(Path(sys.argv[2]).read_text().split()[1])[-32:]
-lines, (_, size, root, _) = head.split(b"\n"), body.split(b"\n")
-leaf, index, last = b64decode(lines[1][6:]), int(lines[2][6:]), int(size) - 1
-found = sha256(b"\0" + leaf).digest()
-for sibling in map(b64decode, lines[3:]):
-    while last and index % 2 == 0 and index == last:  # a node without a sibling goes up as it is
-        index, last = index // 2, last // 2
-    found = sha256(b"\1" + (sibling + found if index % 2 else found + sibling)).digest()
-    index, last = index // 2, last // 2
+lines, (origin, size, root, _) = head.split(b"\n"), body.split(b"\n")
+key, mark = b64decode(Path(sys.argv[2]).read_text().split()[1])[-32:], "— ".encode() + origin + b" "
+leaf, path = b64decode(lines[1][6:]), [b64decode(line) for line in lines[3:]]
+index, last, found = int(lines[2][6:]), int(size) - 1, sha256(b"\0" + leaf).digest()
+want = [b"c2sp.org/tlog-proof@v1", b"extra " + b64encode(leaf), b"index %d" % index, *map(b64encode, path)]
+values, hint = [b64decode(n[-92:]) for n in notes.splitlines()], sha256(origin + b"\n\1" + key).digest()[:4]
+for sibling in path:  # up a Merkle tree, RFC 6962; a node without a sibling goes up as it is
+    lone = (index & -index).bit_length() - 1 if index == last > 0 else 0
+    found = sha256(b"\1" + (sibling + found if index >> lone & 1 else found + sibling)).digest()
+    index, last = index >> lone + 1, last >> lone + 1
+if lines != want or notes != b"".join(mark + b64encode(value) + b"\n" for value in values):
+    sys.exit("this is not written as a proof is")
 if found != b64decode(root) or last:
     sys.exit("the item is not in the tree")
-if not any(is_signed(key, body + b"\n", b64decode(line.split()[-1])[4:]) for line in notes.splitlines()):
+if not any(value[:4] == hint and is_signed(key, body + b"\n", value[4:]) for value in values):
     sys.exit("the root is not signed by this key")
 print(leaf.decode(), "is in", body.decode(), "and the signature holds", sep="\n")

@@ -159,7 +159,9 @@ def gather(contents: Contents, later: Later | None = None) -> Facts:
 
 
 def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> list[tuple[str | None, int]]:
-    """Add up the objects' bytes by what comes before the first slash, the bucket's own prefix apart."""
+    """Add up the objects' bytes by what comes before the first slash, the bucket's own prefix apart; "" is for keys
+    without one.
+    """
     buckets = [row for row in rows if row.source == source and row.kind == "bucket"]
     if not any("index_files" in row.details for row in buckets):
         return []
@@ -168,7 +170,8 @@ def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> li
     for batch in contents.index(source, columns=["key", "size", "disposition"]):
         kept = batch.filter(pc.equal(batch.column("disposition"), "exported"))
         keys = pc.utf8_slice_codeunits(kept.column("key"), skip, None) if skip else kept.column("key")
-        first = pc.struct_field(pc.extract_regex(keys, r"(?s)^(?P<first>[^/]*/?)"), "first")
+        found = pc.struct_field(pc.extract_regex(keys, r"(?s)^(?P<first>[^/]*/)"), "first")
+        first = pc.fill_null(found, "")
         sizes = pa.table({"first": first, "size": kept.column("size")})
         for one in sizes.group_by("first").aggregate([("size", "sum")]).to_pylist():
             known = one["first"] in sums or len(sums) < _PREFIXES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from migrate.bundle import layout
@@ -14,6 +15,7 @@ from migrate.report.markup import Html, facts, joined, name, table, tag
 from migrate.report.plots import moment
 from migrate.words import bytes_words, count_words
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _SHOWN_CHECK = 50
 _SHOWN_EVENTS = 200
 
@@ -108,7 +110,7 @@ def _source(source: SourceFacts, later: Later) -> Iterator[Html]:
         yield from _tables(source, later)
     if source.prefixes:
         rows: list[tuple[Html | str, int]] = [
-            (tag("i", "all others") if label is None else label or "(no name)", size)
+            (tag("i", "all others") if label is None else label or tag("i", "keys without a slash"), size)
             for label, size in source.prefixes
         ]
         yield plots.bars("Bytes by the beginning of the key", rows)
@@ -160,6 +162,8 @@ def _plain(value: object) -> str:
         return ", ".join(f"{key} {_plain(one)}" for key, one in sorted(value.items()))
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return f"{value[:10]} {value[11:19]} UTC"
     return count_words(value) if type(value) is int else str(value)
 
 
@@ -256,7 +260,7 @@ def _later(later: Later) -> Iterator[Html]:
     for check in later.checks:
         count = len(check.findings)
         state = (
-            tag("span", f"{count_words(count)} findings", class_="bad")
+            tag("span", f"{count_words(count)} {'finding' if count == 1 else 'findings'}", class_="bad")
             if count
             else tag("span", "all well", class_="good")
         )

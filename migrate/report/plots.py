@@ -12,7 +12,9 @@ _WIDTH, _HEIGHT = 600, 120
 
 
 def bars(title: str, rows: Sequence[tuple[Html | str, int]]) -> Html:
-    """Return one bar a row, as long as its bytes compared with the longest."""
+    """Return one bar a row, as long as its bytes compared with the longest; nothing where one alone has any."""
+    if sum(size > 0 for _, size in rows) < 2:
+        return Html("")
     longest = max((size for _, size in rows), default=0) or 1
     drawn = (
         tag(
@@ -28,7 +30,7 @@ def bars(title: str, rows: Sequence[tuple[Html | str, int]]) -> Html:
 
 
 def _bar(share: float) -> Html:
-    width = f"{max(share * 100, 0.4):.2f}"
+    width = f"{max(share * 100, 0.4 if share else 0):.2f}"  # what is small is seen, what is empty is not
     return Html(
         '<svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="100" height="8"/>'

@@ -27,7 +27,9 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td bdi { overflow-wrap: anywhere; } .keep, time { white-space: nowrap; } .keep bdi { overflow-wrap: normal; }
+td { min-width: 5.5rem; } td.number { min-width: 0; } td bdi { overflow-wrap: anywhere; }
+td > .digest { display: inline-block; min-width: 9.5rem; } td > a { overflow-wrap: anywhere; }
+.keep, time { white-space: nowrap; } .keep bdi { overflow-wrap: normal; }
 code, pre, .digest { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
 .digest { overflow-wrap: anywhere; }
 pre { background: var(--panel); padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; }
@@ -44,12 +46,14 @@ figure { margin: 1rem 0 1.5rem; } figcaption { margin-bottom: .4rem; }
 .axis { display: flex; justify-content: space-between; font-size: .85rem; color: var(--soft); }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
 @media (max-width: 36rem) { body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.4rem; }
+  td > bdi { display: inline-block; min-width: 8rem; }
   .bar { grid-template-columns: 1fr 5.5rem; } .bar .label { white-space: normal; overflow-wrap: anywhere; }
   .bar svg { grid-column: 1 / -1; grid-row: 2; } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #f4f4f4; --line: #bbb;
   --fill: #2f6fb0; --track: #e6e6e6; --good: #075e33; --bad: #8c1710; --good-paper: #fff; --bad-paper: #fff; }
-  body { font-size: 10pt; max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
+  body { font-size: 10pt; max-width: none; padding: 0; } h2, h3, h3 + p { break-after: avoid; }
   tr, .verdict { break-inside: avoid; }
-  thead { display: table-header-group; } .wide { overflow: visible; } pre { white-space: pre-wrap; }
+  td, td > .digest { min-width: 0; } thead { display: table-header-group; } .wide { overflow: visible; }
+  pre { white-space: pre-wrap; }
   .track, .fill, .verdict { print-color-adjust: exact; } @page { margin: 18mm 15mm; } }
 """

@@ -122,6 +122,11 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
         leaf = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))
         file.write_bytes(found.encode().replace(base64.b64encode(found.leaf), leaf))
         assert run_script(file, pub).returncode == 1
+        data = found.encode()
+        hint = data.rindex(b" ") + 2
+        for spoilt in (data.replace(b"@v1", b"@v2", 1), data[:hint] + b"#" + data[hint:], data + b"x"):
+            file.write_bytes(spoilt)
+            assert run_script(file, pub).returncode == 1
 
 
 def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):

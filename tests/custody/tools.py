@@ -33,7 +33,7 @@ class Tools:
     ) -> None:
         self._directory, self._files, self._authority = directory, files, authority
         self._allowed = directory.with_name("allowed")
-        self._allowed.write_text("".join(f"signer {key.line}\n" for key in known))
+        self._allowed.write_text("".join(f"{key.id} {key.line}\n" for key in known))
         self._public = [directory.with_name(f"{key.id}.pub") for key in known]
         for path, key in zip(self._public, known, strict=True):
             path.write_text(key.line)
@@ -92,7 +92,7 @@ class Tools:
         signed = match["file"] if match["file"] == layout.TAG_MANIFEST else f"sig/{match['file']}"
         if key not in files or signed not in files:
             return False
-        argv = ["ssh-keygen", "-Y", "verify", "-f", str(self._allowed), "-I", "signer"]
+        argv = ["ssh-keygen", "-Y", "verify", "-f", str(self._allowed), "-I", match["id"]]
         argv += ["-n", signing.namespace_of(signed), "-s", str(self._directory / key)]
         return subprocess.run(argv, input=files[signed], capture_output=True, check=False).returncode == 0
 

@@ -14,6 +14,7 @@ from migrate.progress import Silent
 from migrate.report import gather, page
 from migrate.report.facts import OTHERS, SHOWN_BARS, most
 from migrate.report.markup import name
+from migrate.report.plots import bars
 from migrate.store import open_place
 from tests.export.sources import Numbers, NumbersSnapshot
 from tests.tools.pages import assert_harmless, parse
@@ -101,6 +102,12 @@ def test_bars_are_few_and_the_rest_is_summed_up():
     assert shown[0] == ("table 99", 99)
     assert shown[-1] == (OTHERS, sum(range(80)))
     assert sum(size for _, size in shown) == sum(sums.values())
+
+
+def test_a_bar_is_as_long_as_its_share_and_one_alone_is_no_plot():
+    drawn = bars("Bytes", [("a", 200), ("b", 50), ("c", 1), ("empty", 0)])
+    assert re.findall(r'"fill" width="([\d.]+)"', drawn) == ["100.00", "25.00", "0.50", "0.00"]
+    assert bars("Bytes", [("a", 200), ("empty", 0)]) == bars("Bytes", []) == ""
 
 
 @pytest.mark.parametrize("span", [0, 1, 100, 119, 120, 121, 86_400 * 9])
