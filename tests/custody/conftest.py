@@ -12,7 +12,9 @@ from migrate.export import export
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
+from tests.bundle.test_hostile import Memory
 from tests.export.sources import Numbers
+from tests.transfer.bags import contents
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +62,13 @@ def provider(make_key) -> KeyFile:
 def customer(make_key) -> KeyFile:
     """The customer's key."""
     return make_key("customer")
+
+
+def in_memory(place: MultipartStore) -> Memory:
+    """What lies at a place, to be changed in ``files`` many times: no disk has to be waited for."""
+    store = Memory(contents(place))
+    store.place = place.place
+    return store
 
 
 def ssh_verify(allowed: Path, principal: str, namespace: str, signature: bytes, message: bytes) -> bool:

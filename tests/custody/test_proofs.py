@@ -13,6 +13,7 @@ from migrate.custody import checkpoint, disclosure, merkle, proof, tree
 from migrate.errors import DamageError, UsageError
 from scripts.shelf import ODD_KEY, shelf
 from tests.cli.conftest import call
+from tests.custody.conftest import in_memory
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
 
@@ -159,19 +160,19 @@ def test_an_independent_reader_takes_the_checkpoint(signed, provider):
 
 
 def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
-    draw = random.Random(5)
+    draw, there = random.Random(5), in_memory(signed)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
-        data = signed.read(key)
+        data = there.read(key)
         for _ in range(30):
             at = draw.randrange(len(data))
-            signed.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
-            found = tree.check(signed, [provider.public], deep=True)
+            there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+            found = tree.check(there, [provider.public], deep=True)
             assert found, (key, at)
             assert all(one.key.startswith("sig/") for one in found), (key, at)
-        signed.delete(key)
-        assert key in str(tree.check(signed, [provider.public], deep=False)[0])
-        signed.put(key, data)
-    assert tree.check(signed, [provider.public], deep=True) == []
+        del there.files[key]
+        assert key in str(tree.check(there, [provider.public], deep=False)[0])
+        there.files[key] = data
+    assert tree.check(there, [provider.public], deep=True) == []
 
 
 def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):

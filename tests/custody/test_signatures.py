@@ -11,7 +11,7 @@ from migrate.custody import keys, sshsig
 from migrate.custody.signing import sign_bundle, signatures
 from migrate.errors import NotAllowedError, UsageError
 from tests.cli.conftest import call
-from tests.custody.conftest import ssh_verify
+from tests.custody.conftest import in_memory, ssh_verify
 
 
 def test_ssh_keygen_checks_our_signature_and_no_other_file(place, provider, tmp_path):
@@ -48,16 +48,17 @@ def test_several_keys_sign_and_a_second_time_changes_nothing(place, provider, cu
 
 def test_changed_bytes_of_a_signature_are_found_with_its_name(place, provider):
     key = sign_bundle(place, provider).key
-    data = place.read(key)
+    there = in_memory(place)
+    data = there.read(key)
     draw = random.Random(6)
     for at in range(0, len(data), 3):
-        place.put(key, data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :])
-        found = signatures(place)
+        there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
+        found = signatures(there)
         assert [finding.key for finding in found.findings] == [key], at
         assert not found.good
     for spoilt in (b"", data[:-1], data + b"\n", data * 50):
-        place.put(key, spoilt)
-        assert [finding.key for finding in signatures(place).findings] == [key]
+        there.files[key] = spoilt
+        assert [finding.key for finding in signatures(there).findings] == [key]
 
 
 def test_another_bundle_or_anothers_name_is_found(place, provider, customer):
