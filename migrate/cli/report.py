@@ -18,8 +18,8 @@ from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case, parse_pairs
-from migrate.cli.verify import Verified, known_secrets, run_verify
+from migrate.cli.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.verify import Verified, run_verify
 from migrate.custody import log
 from migrate.custody.signing import root_of, signatures
 from migrate.errors import OK, NotAllowedError, UsageError

@@ -19,8 +19,7 @@ from migrate.cli.destinations import check_pairs, restore_source
 from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
-from migrate.cli.sources import load_case
-from migrate.cli.verify import known_secrets
+from migrate.cli.sources import known_secrets, load_case
 from migrate.cli.words import bytes_words, count_words, duration_words
 from migrate.custody.keys import Signer
 from migrate.custody.record import record_if_allowed

@@ -26,8 +26,7 @@ from migrate.cli.options import (
     Tag,
 )
 from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case, parse_pairs
-from migrate.cli.verify import known_secrets
+from migrate.cli.sources import known_secrets, load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words
 from migrate.custody.keys import Signer
 from migrate.custody.signing import sign_file
@@ -151,6 +150,12 @@ def sync_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace objects of the target that no sync has written.")
     ] = False,
+    recheck: Annotated[
+        bool,
+        typer.Option(
+            "--recheck", help="Look at every object on both sides: changed tags show in no listing."
+        ),
+    ] = False,
     cutover: Annotated[
         bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
     ] = False,
@@ -182,7 +187,9 @@ def sync_command(
             "tags": parse_tags(tag or []),
         }
     )
-    options = SyncOptions(chosen, delete=delete, overwrite=overwrite, cutover=cutover, dry_run=dry_run)
+    options = SyncOptions(
+        chosen, delete=delete, overwrite=overwrite, recheck=recheck, cutover=cutover, dry_run=dry_run
+    )
     signers = load_keys(key, passphrase, loaded)
     return run_sync(session, ends, options, record=record, case=loaded, signers=signers)
 

@@ -24,7 +24,7 @@ from migrate.cli.findings import draw_findings
 from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case, parse_pairs
+from migrate.cli.sources import known_secrets, load_case, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
 from migrate.custody import timestamp, tree
 from migrate.custody.keys import PublicKey, Signer
@@ -242,10 +242,3 @@ def verify_command(
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
     return run_verify(session, place, level, pairs, loaded, signers=signers, keys=keys)
-
-
-def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
-    """Give each endpoint the secrets that the case file has for the same URL."""
-    listed = [*case.sources.values(), *case.restores.values()] if case else []
-    by_url = {endpoint.url: endpoint for endpoint in listed}
-    return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}

@@ -14,6 +14,9 @@ from enum import StrEnum
 from exporters.bucket import ObjectSummary, Page
 from migrate.sync.columns import Known, KnownPage, Listed, Noted, run_of_same
 
+AGAIN = "looked at again"
+"""Why there is a step about an object that is the same as far as listings show."""
+
 
 class Do(StrEnum):
     """What is to be done about a key."""
@@ -61,6 +64,8 @@ class Comparison:
     excludes: Callable[[str, ObjectSummary], str | None]
     foreign: Callable[[str], bool]
     chooses: bool = False
+    recheck: bool = False
+    """Whether what seems the same is to be looked at, too: listings do not show tags."""
     see: Callable[[str], object] | None = None
     """Called with every key that the source lists and that is wanted."""
     on_same: OnSame | None = None
@@ -82,7 +87,11 @@ class Comparison:
             keys = [one.key for one in (ours, theirs, noted) if one.key is not None]
             if not keys:
                 return
-            if not self.chooses and len(keys) == 3 and (count := run_of_same(ours, theirs, noted)):
+            if (
+                not (self.chooses or self.recheck)
+                and len(keys) == 3
+                and (count := run_of_same(ours, theirs, noted))
+            ):
                 self._take(ours.take(count), theirs.take(count))
                 noted.go(count)
                 yield count
@@ -121,6 +130,8 @@ class Comparison:
         if self.see is not None:
             self.see(key)
         step = decide(key, source, target, known)
+        if step is None and self.recheck:
+            return Step(Do.LOOK, key, AGAIN, source, target, ours=True, known=True)
         if step is None:
             self.same += 1
             if self.on_same is not None and target is not None:

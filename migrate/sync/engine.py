@@ -35,12 +35,14 @@ CUTOVER_TRIES = 5
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
     """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
-    this sync did not write. ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan.
+    this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in listings.
+    ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan.
     """
 
     selection: Selection = EVERYTHING
     delete: bool = False
     overwrite: bool = False
+    recheck: bool = False
     cutover: bool = False
     dry_run: bool = False
 
@@ -63,6 +65,7 @@ def sync(
         sides.source.name, sides.source.prefix, sides.target.name, sides.target.prefix, begun=now()
     )
     _check(options)
+    sides = replace(sides, recheck=options.recheck)
     if options.dry_run:
         return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
     with Lease(store, "sync", progress=progress) as lease:
@@ -105,6 +108,7 @@ class _Sync:
         self._settled = self.record.settle()
         account = Account(self.record.store, self.sides)
         outcome = self._pass(account)
+        self.sides = replace(self.sides, recheck=False)
         if self.options.cutover:
             outcome = self._cut_over(account, outcome)
         account.close(outcome)
@@ -225,7 +229,7 @@ class _Sync:
             record=self.record.store.place,
             listed=plan.listed,
             listed_bytes=plan.listed_bytes,
-            same=plan.same,
+            same=plan.same + done.same,
             copied=done.copied,
             copied_bytes=done.copied_bytes,
             adopted=done.adopted,
@@ -248,7 +252,15 @@ def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
     """Yield what does not add up: every object that was listed has ended in one way."""
     if not plan.run:
         return
-    ended = plan.same + plan.excluded + done.copied + done.adopted + len(done.gaps) + len(done.damaged)
+    ended = (
+        plan.same
+        + done.same
+        + plan.excluded
+        + done.copied
+        + done.adopted
+        + len(done.gaps)
+        + len(done.damaged)
+    )
     if ended != plan.listed:
         yield f"{plan.listed} objects were listed, {ended} are accounted for"
 

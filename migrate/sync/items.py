@@ -69,6 +69,7 @@ class Done:
     copied: int = 0
     copied_bytes: int = 0
     adopted: int = 0
+    same: int = 0
     newer: int = 0
 
     def add(self, other: Done) -> None:
@@ -78,4 +79,5 @@ class Done:
         self.copied += other.copied
         self.copied_bytes += other.copied_bytes
         self.adopted += other.adopted
+        self.same += other.same
         self.newer += other.newer

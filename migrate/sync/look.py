@@ -15,7 +15,7 @@ from exporters.objects.rows import Content
 from migrate.store.checksums import from_header
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_description import Description, is_md5, sendable
-from migrate.sync.compare import Step
+from migrate.sync.compare import AGAIN, Step
 from migrate.sync.copy import Way, as_read, source_of
 from migrate.sync.items import Done, Item, item
 from migrate.verify.bucket import as_text, user_metadata
@@ -50,9 +50,12 @@ class Look:
         if ours.error is not None or isinstance(theirs.error, SourceGoneError):
             return True  # copying finds out what has become of it
         if theirs.error is None and (same := self._same(step, ours, theirs)) is not None:
+            self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
+            if step.why == AGAIN:
+                self.done.same += 1
+                return False
             self.done.rows.append(same.finished(Written(step.key, theirs.summary.etag), self.way.terms))
             self.done.adopted += 1
-            self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
             return False
         if step.ours or self.overwrite:
             return True

@@ -61,12 +61,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """The two buckets and what of them is wanted. ``name``: what the source is called."""
+    """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems the
+    same is looked at.
+    """
 
     name: str
     source: S3Bucket
     target: TargetBucket
     selection: Selection
+    recheck: bool = False
 
     def excludes(self, key: str, found: ObjectSummary) -> str | None:
         """Return why an object of the source is not wanted, None where it is."""
@@ -103,6 +106,7 @@ class Sides:
             self.excludes,
             self.is_foreign,
             self.selection.filters,
+            self.recheck,
             (lambda key: kinds.see(prefix + key)) if kinds else None,
         )
 

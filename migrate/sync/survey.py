@@ -101,9 +101,10 @@ def _losses(sides: Sides) -> Iterator[Loss]:
 
 def _settings(sides: Sides) -> Iterator[Loss]:
     wanted = sides.source.configuration()
-    there = sides.target.configuration()
     for name, value in sorted(wanted.items()):
-        if name not in _OF_EVERY_BUCKET and not same_setting(name, there.get(name), value):
+        if name in _OF_EVERY_BUCKET:
+            continue
+        if not same_setting(name, sides.target.setting(name), value):
             reason = "a sync copies objects; a restore of a bundle writes settings, or set it at the target"
             yield Loss(sides.source.name, f"bucket {name}", reason)
     for name in wanted.get("denied", ()):

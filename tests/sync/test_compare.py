@@ -115,8 +115,8 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
         lambda *_: None,
         lambda _: False,
         chooses,
-        seen.append,
-        lambda keys, sizes, ours, theirs: told.extend(zip(keys, ours, theirs, strict=True)),
+        see=seen.append,
+        on_same=lambda keys, sizes, ours, theirs: told.extend(zip(keys, ours, theirs, strict=True)),
     )
     parts = known_pages(record, size)
     parts = [_as_read(part) for part in parts]

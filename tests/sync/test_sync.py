@@ -92,6 +92,21 @@ def test_what_has_changed_since(move: Move) -> None:
     assert len(deleted) == 1
 
 
+def test_tags_that_have_changed(move: Move) -> None:
+    """No listing shows them; who asks for a look at each object gets them over, and the digests stay."""
+    for key in ("a", "b"):
+        move.source.put(key, b"1", Tagging="t=1")
+    move.run()
+    move.source.boto.put_object_tagging(
+        Bucket=move.source.name, Key="a", Tagging={"TagSet": [{"Key": "t", "Value": "2"}]}
+    )
+    assert move.run().same == 2
+    found = move.run(recheck=True, cutover=True)
+    assert (found.copied, found.same, found.exit_code, found.proof.objects) == (1, 1, 0, 2)
+    assert described(move.target, "a") == described(move.source, "a")
+    assert all(row["sha256"] for row in record_table(move))
+
+
 def test_what_was_deleted_and_comes_again_is_still_ours(move: Move) -> None:
     move.source.put("a", b"1")
     move.source.put("b", b"1")
