@@ -5,12 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-import pyarrow.compute as pc
-
-from exporters.sqlite.catalog import Table
+from exporters.sqlite.catalog import Table, where
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.rows import Batch
-from exporters.sqlite.values import Column
 
 
 class Octets:
@@ -22,36 +19,26 @@ class Octets:
     def add(self, batch: Batch) -> None:
         """Take a batch of rows."""
         for number, column in enumerate(batch.columns):
-            self._sums[number] += _sum(column)
+            self._sums[number] += column.octets
 
     def by_name(self, names: Sequence[str]) -> dict[str, int]:
         """Return the sums by the names of the columns."""
         return dict(zip(names, self._sums, strict=True))
 
 
-def _sum(column: Column) -> int:
-    if column.array is not None:
-        measured = column.of in {str, bytes}
-        return (pc.sum(pc.binary_length(column.array)).as_py() or 0) if measured else 0
-    values = column.values or ()
-    return sum(
-        len(value.encode() if isinstance(value, str) else value) for value in values if _is_bytes(value)
-    )
-
-
-def _is_bytes(value: object) -> bool:
-    return isinstance(value, (str, bytes))
-
-
-def count_octets(connection: sqlite3.Connection, table: Table, names: Sequence[str]) -> dict[str, int]:
-    """Return the sums by name, as SQLite tells them; none where text is not stored as it leaves. Raises
+def count_octets(
+    connection: sqlite3.Connection, table: Table, names: Sequence[str], bounds: tuple[int | None, int | None]
+) -> dict[str, int]:
+    """Return the sums of a chunk by name, as SQLite tells them; none where text is not stored as it leaves. Raises
     ``sqlite3.Error``.
+
+    No number is as great as the empty text, no text or blob less; ``+`` keeps a column's affinity out of that.
     """
     if connection.execute("PRAGMA encoding").fetchone()[0] != "UTF-8":
         return {}
     sums = ", ".join(
-        f"coalesce(sum(CASE WHEN typeof({name}) IN ('text', 'blob') THEN length(CAST({name} AS BLOB)) END), 0)"
+        f"coalesce(sum(CASE WHEN +{name} COLLATE BINARY >= '' THEN length(CAST({name} AS BLOB)) END), 0)"
         for name in table.selected
     )
-    row = connection.execute(f"SELECT {sums} FROM {quote_name(table.name)} NOT INDEXED").fetchone()
-    return dict(zip(names, map(int, row), strict=True))
+    query = f"SELECT {sums} FROM {quote_name(table.name)} NOT INDEXED{where(table, bounds)}"
+    return dict(zip(names, map(int, connection.execute(query).fetchone()), strict=True))

@@ -39,7 +39,7 @@ def make_plan(
     return plan_tables(
         tables,
         former,
-        lambda table: Cut(cut(connection, table, sizes[table.name]), _kinds(connection, table)),
+        lambda table: Cut(cut(connection, table, sizes[table.name]), kinds_of(connection, table)),
     )
 
 
@@ -90,7 +90,7 @@ def cut(connection: sqlite3.Connection, table: Table, size: Size) -> tuple[Bound
     return tuple(zip(starts, [*starts[1:], None], strict=True))
 
 
-def _kinds(connection: sqlite3.Connection, table: Table) -> tuple[str, ...]:
+def kinds_of(connection: sqlite3.Connection, table: Table) -> tuple[str, ...]:
     """Return the kind of every selected column, judged by the first and the last rows."""
     columns = ", ".join(f"typeof({name})" for name in table.selected)
     source = f"SELECT {columns} FROM {quote_name(table.name)} NOT INDEXED"

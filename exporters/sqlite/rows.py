@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exporters.sqlite.blocks import Blocks, Bounds
 from exporters.sqlite.catalog import Table, select
+from exporters.sqlite.plan import kinds_of
+from exporters.sqlite.typed import KINDS
 from exporters.sqlite.values import Column, RawText, tally_columns, tally_few
 from exporters.tally import Advance, Tally
 
@@ -16,6 +19,9 @@ BATCH_BYTES = 8 * 2**20
 """A batch ends once it holds so much text and blobs, whatever its rows."""
 _BATCH_VALUES = 400_000
 _AT_ONCE_BYTES = 32 * 2**20
+_BLOCK_ROWS = 64
+"""With fewer rows at once blocks are not worthwhile."""
+_NUMBER_BYTES = 8
 _CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
@@ -39,7 +45,7 @@ class UndecodableError(Exception):
 def read_batches(
     connection: sqlite3.Connection,
     table: Table,
-    bounds: tuple[int | None, int | None],
+    bounds: Bounds,
     *,
     largest_bytes: int,
     careful: bool = False,
@@ -48,23 +54,47 @@ def read_batches(
     ``careful``, and ``sqlite3.Error``.
     """
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
-    limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
-    codec = _CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
-    query = select(table, bounds, raw_text=codec is not None)
-    connection.text_factory = _text if careful else str
+    most = min(BATCH_ROWS, BATCH_BYTES // max(largest_bytes, 1))
     try:
-        for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
-            columns: Sequence[Sequence[Any]] = list(zip(*rows, strict=True))
-            if codec is not None:
-                columns = [
-                    [_decode(value, codec) if text else value for text, value in zip(*pair, strict=True)]
-                    for pair in zip(columns[::2], columns[1::2], strict=True)
-                ]
-            yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
+        if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS and not careful:
+            blocks = Blocks(connection, table, [KINDS[kind] for kind in kinds_of(connection, table)])
+            if blocks.worthwhile:
+                yield from map(_batch, blocks.read(bounds, most))
+                return
+        yield from _row_by_row(connection, table, bounds, largest_bytes, encoding, careful=careful)
     except sqlite3.OperationalError as exc:
         if str(exc).startswith("Could not decode"):
             raise UndecodableError from exc
         raise
+
+
+def _batch(columns: tuple[Column, ...]) -> Batch:
+    rows = columns[0].rows
+    numbers = sum(_NUMBER_BYTES for column in columns if column.of not in {str, bytes})
+    return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows)
+
+
+def _row_by_row(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: Bounds,
+    largest_bytes: int,
+    encoding: str,
+    *,
+    careful: bool,
+) -> Iterator[Batch]:
+    limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+    codec = _CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
+    query = select(table, bounds, raw_text=codec is not None)
+    connection.text_factory = _text if careful else str
+    for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
+        columns: Sequence[Sequence[Any]] = [[row[i] for row in rows] for i in range(len(rows[0]))]
+        if codec is not None:
+            columns = [
+                [_decode(value, codec) if text else value for text, value in zip(*pair, strict=True)]
+                for pair in zip(columns[::2], columns[1::2], strict=True)
+            ]
+        yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
 
 
 def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
@@ -89,7 +119,9 @@ def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[t
 
 
 def _weight(rows: Sequence[Sequence[Any]]) -> int:
-    return sum(len(value) if isinstance(value, (str, bytes)) else 8 for row in rows for value in row)
+    return sum(
+        len(value) if isinstance(value, (str, bytes)) else _NUMBER_BYTES for row in rows for value in row
+    )
 
 
 def _text(data: bytes) -> str | RawText:
@@ -109,7 +141,7 @@ def _decode(data: bytes, codec: str) -> str | RawText:
 def tally_table(
     connection: sqlite3.Connection,
     table: Table,
-    bounds: tuple[int | None, int | None] = (None, None),
+    bounds: Bounds = (None, None),
     *,
     largest_bytes: int,
     advance: Advance | None = None,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +17,7 @@ from exporters.relational import plan as plans
 from exporters.relational import points
 from exporters.relational.account import Exported, entries_of, enumerations
 from exporters.relational.parts import PartWriter
-from exporters.relational.plan import Plan, PlannedTable, spec, stem, units_of
+from exporters.relational.plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sqlite.backup import Copy, Header
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
 from exporters.sqlite.identifiers import SCHEMA
@@ -25,9 +28,10 @@ from exporters.sqlite.pool import Pool
 from exporters.sqlite.rows import Batch, UndecodableError, read_batches, tally_table
 from exporters.sqlite.schema import write_schema
 from exporters.sqlite.typed import from_typed, to_typed
-from exporters.sqlite.values import tally_few
+from exporters.sqlite.values import tally_columns, tally_few
 from exporters.tally import Tally
 
+_THREADS = max(2, os.cpu_count() or 2)
 _PROVED_ROWS = 500
 _PROVED_BYTES = 64 * 2**20
 """Proving holds the values several times: huge ones are left to ``verify --level full``."""
@@ -125,7 +129,7 @@ class SqliteSnapshot:
         """Write the definitions and give the account, with SQLite's own count of every table."""
         pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.point["journal_mode"]}
         write_schema(sink, self._catalog.entries, pragmas)
-        exported = [self._exported(number) for number in self._tables]
+        exported = [self._exported(number, octets) for number, octets in self._octets().items()]
         ours = (one for one in done if one.unit.spec.get("table") in self._tables)
         entries, gaps = entries_of(exported, ours)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
@@ -160,7 +164,7 @@ class SqliteSnapshot:
         )
         return [Loss("database", "reserved bytes of pages", reason)]
 
-    def _exported(self, number: int) -> Exported:
+    def _exported(self, number: int, octets: Mapping[str, int]) -> Exported:
         planned, table = self._tables[number]
         kinds = planned.kinds[1:] if table.hidden_rowid else planned.kinds
         columns = [asdict(column) | {"kind": kind} for column, kind in zip(table.columns, kinds, strict=True)]
@@ -168,13 +172,28 @@ class SqliteSnapshot:
         details |= {"shadow_of": table.shadow_of} if table.shadow_of else {}
         counted = self._sizes[table.name].rows
         label = SCHEMA + "." + table.name
-        return Exported(number, SCHEMA, table.name, label, counted, details, self._octets(planned, table))
+        return Exported(number, SCHEMA, table.name, label, counted, details, octets)
 
-    def _octets(self, planned: PlannedTable, table: Table) -> dict[str, int]:
-        """Let SQLite add up the bytes of texts and blobs; where text is not kept as UTF-8 nothing can be said."""
+    def _octets(self) -> dict[int, dict[str, int]]:
+        """Let SQLite add up the bytes of every table's texts and blobs, by several threads; where text is not kept as
+        UTF-8 nothing can be said.
+        """
+        chunks = [
+            (number, bounds) for number, (planned, _) in self._tables.items() for bounds in planned.ranges
+        ]
+        sums: dict[int, Counter[str]] = {number: Counter() for number in self._tables}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            for (number, _), found in zip(
+                chunks, pool.map(lambda chunk: self._counted(*chunk), chunks), strict=True
+            ):
+                sums[number].update(found)
+        return {number: dict(found) for number, found in sums.items()}
+
+    def _counted(self, number: int, bounds: Range) -> dict[str, int]:
+        planned, table = self._tables[number]
         names = [one.name for one in Layout.of(table, planned.kinds).fields]
         with self._pool.connection() as connection:
-            return count_octets(connection, table, names)
+            return count_octets(connection, table, names, bounds)
 
     def release(self) -> None:
         """Close the connections that are idle; they are opened again where they are needed."""
@@ -190,15 +209,14 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
     value, the plainest way there is.
     """
     rows = min(batch.rows, _PROVED_ROWS)
-    before = [list(column.to_list()[:rows]) for column in batch.columns]
+    columns = [column.head(rows) for column in batch.columns]
+    before = [column.to_list() for column in columns]
     after = [
-        from_typed(*to_typed(column, kind), kind).to_list()[:rows]
-        for column, kind in zip(batch.columns, kinds, strict=True)
+        from_typed(*to_typed(column, kind), kind).to_list()
+        for column, kind in zip(columns, kinds, strict=True)
     ]
     expected = tally_few(list(zip(*before, strict=True)))
-    if expected != tally_few(list(zip(*after, strict=True))) or (
-        rows == batch.rows and expected != batch.tally()
-    ):
+    if {tally_few(list(zip(*after, strict=True))), tally_columns(columns, rows)} != {expected}:
         raise SourceError(
             f"{stem}: rows do not come out of Parquet as they went in",
             next_step="Please report the table's definition; nothing of it was written.",

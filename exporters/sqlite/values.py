@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -59,6 +60,19 @@ class Column:
                 return Column(found, pa.array(values, ARROW[found]))
         return Column(None, None, values)
 
+    @staticmethod
+    def of_array(of: type, array: pa.Array) -> Column:
+        """Take values that are all of one class, NULLs apart."""
+        if array.null_count == len(array):
+            return Column(None, pa.nulls(len(array), pa.int64()))
+        return Column(of, array)
+
+    def head(self, rows: int) -> Column:
+        """Return the first values."""
+        if self.array is not None:
+            return Column(self.of, self.array[:rows])
+        return Column(None, None, (self.values or ())[:rows])
+
     def to_list(self) -> Sequence[Any]:
         """Return the values."""
         if self.array is not None:
@@ -66,27 +80,59 @@ class Column:
         assert self.values is not None
         return self.values
 
-    def texts(self) -> pa.Array:
-        """Return the canonical texts, as binary."""
+    @property
+    def rows(self) -> int:
+        """How many values there are."""
+        return len(self.values or ()) if self.array is None else len(self.array)
+
+    @property
+    def octets(self) -> int:
+        """The bytes of texts and blobs."""
+        if self.array is not None:
+            return _sum(pc.binary_length(self.array)) if self.of in {str, bytes} else 0
+        values = (value for value in self.values or () if isinstance(value, (str, bytes)))
+        return sum(len(value.encode() if isinstance(value, str) else value) for value in values)
+
+    def pieces(self) -> list[pa.Array | pa.Scalar]:
+        """Return what the canonical texts are put together of, as binary, NULL for nothing."""
         if self.array is None:
             assert self.values is not None
-            return pa.array([value_text(value) for value in self.values], pa.binary())
-        return pc.fill_null(_array_texts(self.of, self.array), b"")
+            return [pa.array([value_text(value) for value in self.values], pa.binary())]
+        if self.of is str or self.of is bytes:
+            data = self.array.cast(pa.binary())
+            return [_heads(self.of, pc.binary_length(data)), data]
+        if self.of is float:
+            bits = _digits(self.array.view(pa.int64()))
+            return [pc.binary_join_element_wise(b"r", bits, b"")] if self.array.null_count else [_REAL, bits]
+        return [_digits(self.array)]
 
 
-def _array_texts(of: type | None, array: pa.Array) -> pa.Array:
-    if of is str or of is bytes:
-        data = array.cast(pa.binary())
-        sizes = pc.binary_length(data).cast(pa.string()).cast(pa.binary())
-        return pc.binary_join_element_wise(_TAGS[of], sizes, b":", data, b"")
-    if of is float:
-        bits = array.view(pa.int64()).cast(pa.string()).cast(pa.binary())
-        return pc.binary_join_element_wise(b"r", bits, b"")
-    return array.cast(pa.string()).cast(pa.binary())
+_REAL, _COMMA = pa.scalar(b"r", pa.binary()), pa.scalar(b",", pa.binary())
+_SHORT = 1024
+
+
+def _heads(of: type, sizes: pa.Array) -> pa.Array:
+    """Return how the texts of values of these lengths begin."""
+    if (pc.max(sizes).as_py() or 0) < _SHORT:
+        return _short_heads(of).take(sizes)
+    return pc.binary_join_element_wise(_TAGS[of], _digits(sizes), b":", b"")
+
+
+@lru_cache
+def _short_heads(of: type) -> pa.Array:
+    return pa.array([b"%s%d:" % (_TAGS[of], size) for size in range(_SHORT)], pa.binary())
+
+
+def _digits(numbers: pa.Array) -> pa.Array:
+    return numbers.cast(pa.string()).cast(pa.binary())
+
+
+def _sum(numbers: pa.Array) -> int:
+    return pc.sum(numbers).as_py() or 0
 
 
 def value_text(value: Any) -> bytes:
-    """Return one value's canonical text: the definition, which ``Column.texts`` does for many at once."""
+    """Return one value's canonical text: the definition, which ``row_texts`` does for many at once."""
     return b"".join(_pieces(value))
 
 
@@ -103,9 +149,10 @@ def _pieces(value: Any) -> Sequence[bytes]:
 
 def row_texts(columns: Sequence[Column]) -> list[bytes]:
     """Return the texts of rows, given by columns."""
-    texts = [column.texts() for column in columns]
-    joined = texts[0] if len(texts) == 1 else pc.binary_join_element_wise(*texts, b",")
-    return values_of(joined)
+    pieces: list[pa.Array | pa.Scalar] = []
+    for column in columns:
+        pieces += [_COMMA, *column.pieces()] if pieces else column.pieces()
+    return values_of(pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b""))
 
 
 def tally_columns(columns: Sequence[Column], rows: int) -> Tally:
