@@ -67,6 +67,17 @@ def _fill(cursor: pymysql.cursors.Cursor, database: str, scale: float) -> None:
     cursor.execute("ANALYZE TABLE lineitem")
 
 
+def server(url: str) -> int:
+    """Return the server's process, by the file that it keeps for it."""
+    with _connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@pid_file")
+        (name,) = cursor.fetchone() or ("",)
+    try:
+        return int(Path(name).read_text())
+    except OSError:
+        return 0
+
+
 def run_moveout(url: str, directory: Path) -> None:
     """The exporter with two workers."""
     from exporters.mysql import MysqlExporter  # noqa: PLC0415
@@ -87,6 +98,7 @@ BENCH = Bench(
     load=load,
     tools={"moveout": run_moveout, "connectorx": run_connectorx},
     default="moveout,connectorx",
+    server=server,
 )
 
 if __name__ == "__main__":

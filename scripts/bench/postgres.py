@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from scripts.bench.processor import parent_of
 from scripts.bench.tables import Bench, connectorx_to, export_to, lineitem, open_source, run
 
 DATABASE = "moveout_bench"
@@ -55,6 +56,12 @@ def _fill(connection: psycopg.Connection, scale: float) -> None:
     connection.execute("VACUUM ANALYZE lineitem")
 
 
+def server(url: str) -> int:
+    """Return the server's process: the parent of every session's."""
+    with psycopg.connect(url) as connection:
+        return parent_of(connection.info.backend_pid)
+
+
 def with_password(url: str) -> str:
     """Return the URL with the password that libpq finds (variables, pgpass), for tools that read none of these. It
     stays in this process.
@@ -95,6 +102,7 @@ BENCH = Bench(
     load=load,
     tools={"moveout": run_moveout, "connectorx": run_connectorx, "duckdb": run_duckdb},
     default="moveout,connectorx",
+    server=server,
     environment={"duckdb": {"PYTHONPATH": str(PEERS)}},
 )
 

@@ -9,6 +9,7 @@ and rows a second. moveout also copies the file first, hashes what it writes and
 from __future__ import annotations
 
 import argparse
+import resource
 import shutil
 import sqlite3
 import statistics
@@ -68,22 +69,27 @@ TOOLS: dict[str, Callable[[Path, Path], None]] = {
 }
 
 
-def measure(tool: str, path: Path) -> float:
-    """Run one tool in a process of its own; return seconds without the start of the interpreter and imports."""
+def measure(tool: str, path: Path) -> tuple[float, float]:
+    """Run one tool in a process of its own; return seconds, and seconds of processor, without the start of the
+    interpreter.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        command = [
-            sys.executable,
-            "-m",
-            "scripts.bench.sqlite",
-            "--tool",
-            tool,
-            "--file",
-            str(path),
-            "--to",
-            directory,
-        ]
+        command = [sys.executable, "-m", "scripts.bench.sqlite", "--tool", tool]
+        command += ["--file", str(path), "--to", directory]
         said = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(said.stdout.split()[-1])
+    seconds, cpu_seconds = map(float, said.stdout.split()[-2:])
+    return seconds, cpu_seconds
+
+
+def _one(tool: str, path: Path, directory: Path) -> None:
+    begun = time.perf_counter(), _processor()
+    TOOLS[tool](path, directory)
+    print(time.perf_counter() - begun[0], _processor() - begun[1])
+
+
+def _processor() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def main() -> None:
@@ -96,21 +102,20 @@ def main() -> None:
     parser.add_argument("--to", type=Path)
     options = parser.parse_args()
     if options.tool:
-        started = time.perf_counter()
-        TOOLS[options.tool](options.file, options.to)
-        print(time.perf_counter() - started)
+        _one(options.tool, options.file, options.to)
         return
     tools = [tool for tool in TOOLS if tool != "dump" or shutil.which("sqlite3")]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         make(path, options.rows)
-        seconds: dict[str, list[float]] = {tool: [] for tool in tools}
+        found: dict[str, list[tuple[float, float]]] = {tool: [] for tool in tools}
         for _ in range(options.runs):
             for tool in tools:
-                seconds[tool].append(measure(tool, path))
-    for tool, runs in seconds.items():
-        median = statistics.median(runs)
-        print(f"{tool:<12}{median:8.2f} s{options.rows / median:12,.0f} rows/s")
+                found[tool].append(measure(tool, path))
+    for tool, runs in found.items():
+        seconds, cpu_seconds = map(statistics.median, zip(*runs, strict=True))
+        rate = options.rows / seconds
+        print(f"{tool:<12}{seconds:8.2f} s{rate:12,.0f} rows/s{cpu_seconds:8.2f} s of processor")
 
 
 if __name__ == "__main__":

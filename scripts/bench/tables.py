@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,11 @@ from pathlib import Path
 from exporters.base import Exporter, Source
 from exporters.bucket import Bucket
 from exporters.selection import EVERYTHING, Selection
+from scripts.bench.processor import used_by
 
 PARTITIONS = 2
+_SETTLE_SECONDS = 0.3
+"""Until then the server has noticed that its sessions have ended."""
 Tool = Callable[[str, Path], None]
 """Brings the table at a URL into a directory."""
 
@@ -33,7 +36,8 @@ Tool = Callable[[str, Path], None]
 class Bench:
     """``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where it is not there and returns the
     URL of its database and the number of rows. ``default``: the tools that run if nothing else is said.
-    ``environment``: variables that a tool needs besides.
+    ``server`` returns the process of the server at a URL, if it is on this machine. ``environment``: variables that a
+    tool needs besides.
     """
 
     module: str
@@ -41,6 +45,7 @@ class Bench:
     load: Callable[[str, float], tuple[str, int]]
     tools: Mapping[str, Tool]
     default: str
+    server: Callable[[str], int]
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -105,9 +110,13 @@ def measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
         environment = {**os.environ, **bench.environment.get(tool, {})}
+        server = bench.server(url)
+        before = used_by(server)
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
         written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
-    return dict(json.loads(done.stdout.splitlines()[-1])) | {"size_bytes": written}
+    time.sleep(_SETTLE_SECONDS)
+    figures: dict[str, float] = dict(json.loads(done.stdout.splitlines()[-1]))
+    return figures | {"size_bytes": written, "server_seconds": used_by(server) - before}
 
 
 def _one(tool: Tool, url: str, directory: Path) -> None:
@@ -115,7 +124,8 @@ def _one(tool: Tool, url: str, directory: Path) -> None:
     tool(url, directory)
     seconds = time.perf_counter() - begun
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_seconds = usage.ru_utime + usage.ru_stime
+    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = sum(one.ru_utime + one.ru_stime for one in (usage, programs))
     print(
         json.dumps({"seconds": seconds, "rss_mb": usage.ru_maxrss / 1024, "cpu_seconds": cpu_seconds}),
     )
@@ -140,13 +150,21 @@ def run(bench: Bench) -> None:
     for _ in range(options.runs):
         for tool in tools:
             runs[tool].append(measure(bench, tool, url))
-    medians = {tool: statistics.median(run["seconds"] for run in runs[tool]) for tool in tools}
+    seconds = {tool: _median(runs[tool], "seconds") for tool in tools}
+    cpu = {
+        tool: (_median(runs[tool], "cpu_seconds"), _median(runs[tool], "server_seconds")) for tool in tools
+    }
+    first = tools[0]
     for tool in tools:
         memory = max(run["rss_mb"] for run in runs[tool])
-        cpu = statistics.median(run["cpu_seconds"] for run in runs[tool])
         size = runs[tool][0]["size_bytes"] / 1e6
         print(
-            f"{tool:12s} {medians[tool]:6.2f} s  {rows / medians[tool]:9,.0f} rows/s  "
-            f"{medians[tool] / medians[tools[0]]:5.2f}x of {tools[0]}'s time  "
-            f"{cpu:6.1f} s cpu  {memory:6.0f} MB peak  {size:5.0f} MB Parquet"
+            f"{tool:12s} {seconds[tool]:6.2f} s  {rows / seconds[tool]:9,.0f} rows/s  "
+            f"{seconds[tool] / seconds[first]:5.2f}x of {first}'s time  "
+            f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server, "
+            f"{sum(cpu[tool]) / sum(cpu[first]):5.2f}x of {first}'s  {memory:6.0f} MB peak  {size:5.0f} MB Parquet"
         )
+
+
+def _median(runs: Sequence[Mapping[str, float]], of: str) -> float:
+    return statistics.median(run[of] for run in runs)
