@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,6 +98,29 @@ def _decimal(values: pa.Array) -> pa.Array:
     return pc.replace_with_mask(text, odd, fixed)
 
 
+_SPAN_DAYS = 2**14
+_MANY_DAYS = 256
+
+
+def _date(values: pa.Array) -> pa.Array:
+    """Many days of a few decades are looked up."""
+    if len(values) < _MANY_DAYS:
+        return _plain(values)
+    days = values.cast(pa.int32())
+    ends = pc.min_max(days).as_py()
+    if ends["min"] is None:
+        return _plain(values)
+    first = ends["min"] // (_SPAN_DAYS // 2) * (_SPAN_DAYS // 2)
+    if ends["max"] >= first + _SPAN_DAYS:
+        return _plain(values)
+    return _days(first).take(pc.subtract(days, first))
+
+
+@lru_cache(maxsize=8)
+def _days(first: int) -> pa.Array:
+    return pa.array(range(first, first + _SPAN_DAYS), pa.int32()).cast(pa.date32()).cast(pa.string())
+
+
 def _trim_fraction(text: pa.Array) -> pa.Array:
     """``12:00:00.500000`` to ``12:00:00.5``, ``12:00:00.000000`` to ``12:00:00``."""
     return pc.ascii_rtrim(pc.ascii_rtrim(text, characters="0"), characters=".")
@@ -122,7 +145,7 @@ _TEXT: Mapping[str, Callable[[pa.Array], pa.Array]] = {
     "decimal": _decimal,
     "text": lambda values: values,
     "json": _storage,
-    "date": _plain,
+    "date": _date,
     "time": _timestamp,
     "timestamp": _timestamp,
     "timestamptz": _timestamptz,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg
@@ -15,6 +15,7 @@ from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.relational.parquet import READ_ERRORS, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
+from migrate.restore.postgres import binary
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.target import connect_writer, mark_done, without_triggers
 from migrate.restore.relational.parts import PartFile, damage, readable
@@ -94,16 +95,45 @@ class RowWriter:
             advance(rows, 0)
             return
         columns = ", ".join(map(quote_name, names))
-        row = connection.execute("SELECT getdatabaseencoding()").fetchone()
-        encoding = copy_encoding(row[0] if row else "UTF8")
-        statement = f"COPY {label} ({columns}) FROM STDIN WITH (FORMAT csv, ENCODING '{encoding}')"
+        options, blocks = _blocks(connection, file, label)
+        statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
+        share = _Share(part)
         with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            blocks = blocks_of(file, generated=False)
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
                 view = memoryview(block)
                 for start in range(0, len(view), _PIECE_BYTES):
                     copy.write(view[start : start + _PIECE_BYTES])
-                advance(rows, len(block))
+                advance(rows, share.of(rows))
+
+
+def _blocks(
+    connection: psycopg.Connection[Any], file: pq.ParquetFile, label: str
+) -> tuple[str, Iterator[tuple[bytes, int]]]:
+    """Return COPY's options, and what to send with the number of rows in it."""
+    row = connection.execute("SELECT getdatabaseencoding()").fetchone()
+    encoding = copy_encoding(row[0] if row else "UTF8")
+    if encoding == "UTF8":
+        types = connection.execute(
+            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+            (label,),
+        ).fetchall()
+        if (encode := binary.encoder_of(file.schema_arrow, dict(types))) is not None:
+            return "FORMAT binary", binary.blocks_of(file, encode)
+    return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=False)
+
+
+class _Share:
+    """What some rows are of a part's bytes, which are those of its text, however it is sent."""
+
+    def __init__(self, part: PartFile) -> None:
+        self._part = part
+        self._rows = 0
+
+    def of(self, rows: int) -> int:
+        before, self._rows = self._rows, self._rows + rows
+        size, whole = self._part.size_bytes, max(self._part.rows, 1)
+        return size * self._rows // whole - size * before // whole
 
 
 def _connect(address: Address) -> psycopg.Connection[Any]:
