@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
+from exporters.base import Account, DoneUnit, Loss, Outcome, Sink, Unit, Workspace
 from exporters.postgres import changes, large_objects
 from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
@@ -108,15 +108,23 @@ class PostgresSnapshot:
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
-        self._feeds.close()  # their connections are pg_dump's now
-        with self._holder_lock:
-            losses = write_schema(self._session, self._all_tables, sink)
+        limited = self._session.manners.limits.max_connections is not None
+        if limited:
+            self._feeds.close()  # their connections are pg_dump's now
+            losses = self._define(sink)
         with ThreadPoolExecutor(max(1, self._workers)) as pool:
-            counted = dict(zip(self._planned, pool.map(self._count, self._planned), strict=True))
+            counts = pool.map(self._count, self._planned)
+            if not limited:
+                losses = self._define(sink)
+            counted = dict(zip(self._planned, counts, strict=True))
         tables = {number: planned.table for number, planned in self._planned.items()}
         return account(
             Finished(tables, self._all_tables, counted, held, self._points, self._session.server, losses)
         )
+
+    def _define(self, sink: Sink) -> list[Loss]:
+        with self._holder_lock:
+            return write_schema(self._session, self._all_tables, sink)
 
     def _count(self, number: int) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
