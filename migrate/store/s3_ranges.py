@@ -21,7 +21,8 @@ from migrate.store.s3_crt import Request
 from migrate.store.s3_objects import PATIENCE_SECONDS, Stream
 from migrate.store.s3_wire import Wire
 
-AT_ONCE = 3
+AT_ONCE = 6
+"""At most, where the window has room for them."""
 _DOTS = frozenset({".", ".."})
 _FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
 

@@ -16,7 +16,9 @@ from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_description import Description
 
-PARTS_AHEAD = 3
+PARTS_AHEAD = 6
+"""Parts of one object that are sent at once: fewer where they are large."""
+AHEAD_BYTES = 48 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class PartsUpload:
                     self.progress.skip(size_bytes=len(body))
                     continue
                 under_way.append(executor.submit(patient.put_part, key, upload, number, body))
-                while len(under_way) >= PARTS_AHEAD:
+                while len(under_way) >= _ahead(len(body)):
                     sent.append(self._arrived(under_way.popleft()))
             while under_way:
                 sent.append(self._arrived(under_way.popleft()))
@@ -91,6 +93,10 @@ class PartsUpload:
         part = future.result()
         self.progress.advance(size_bytes=part.size_bytes)
         return part
+
+
+def _ahead(part_bytes: int) -> int:
+    return max(2, min(PARTS_AHEAD, AHEAD_BYTES // max(part_bytes, 1)))
 
 
 def _is_part(part: Part | None, body: bytes) -> bool:
