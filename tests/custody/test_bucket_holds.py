@@ -116,7 +116,8 @@ def test_a_bucket_of_a_minio_is_held_against_its_users(minio_shop, tmp_path):
     shop.user.delete_object(Bucket=shop.name, Key="kept", VersionId=version)
 
 
-@pytest.mark.parametrize("late", [False, pytest.param(True, marks=pytest.mark.torture)])
+@pytest.mark.torture
+@pytest.mark.parametrize("late", [False, True])
 def test_a_hold_of_a_bucket_that_was_killed_anywhere_is_finished_or_undone(minio_shop, tmp_path, late):
     shop = minio_shop
     own = reading(shop, "p/*")
