@@ -28,6 +28,8 @@ INDEX_ROWS = 1_000_000
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
 _TAG_SAMPLES = 3
+_NAMED_GAPS = 100_000
+"""So many objects that were not had are named one by one; they are in memory."""
 
 
 class Finished:
@@ -123,17 +125,24 @@ class Closing:
         return self._missing(unit, tally)
 
     def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
-        """Return rows that say that a unit was not done, and note the gap."""
+        """Return rows that say that a unit was not done, and note each object as a gap, so that the account adds up; of
+        very many the whole unit as one.
+        """
         spec = unit.spec
         small = "number" in spec
         listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
         lost = [(at, it) for at, it in listed if _belongs(it, small=small)]
         reason = f"unit {unit.id} was not finished"
-        first, last = lost[0][1].name, lost[-1][1].name
-        item = first if len(lost) == 1 else f"{len(lost)} objects from {first!r} to {last!r}"
-        tally.gaps.append(Gap(item, "failed", reason))
+        gaps = [Gap(it.name, "failed", reason) for _, it in lost]
         name = self.bucket.name
-        return rows.to_table(rows.missing(name, at, it, Gap(it.name, "failed", reason)) for at, it in lost)
+        table = rows.to_table(
+            rows.missing(name, at, it, gap) for (at, it), gap in zip(lost, gaps, strict=True)
+        )
+        if len(gaps) > 1 and len(tally.gaps) + len(gaps) > _NAMED_GAPS:
+            item = f"{len(gaps)} objects from {gaps[0].item!r} to {gaps[-1].item!r}"
+            gaps = [Gap(item, "failed", reason)]
+        tally.gaps += gaps
+        return table
 
     def _account(self, tally: Tally, relisting: Relisting, configuration: Mapping[str, Any]) -> Account:
         totals = self.inventory.totals

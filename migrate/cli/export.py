@@ -83,7 +83,8 @@ class Exported:
         for name, error in done.broken:
             console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)))
         if done.already_sealed:
-            console.print(f"The bundle at {done.place} was sealed before; nothing was left to do")
+            state = "" if done.complete else ", INCOMPLETE"
+            console.print(f"The bundle at {done.place} was sealed before{state}; nothing was left to do")
             return
         state = "complete" if done.complete else "INCOMPLETE"
         console.print(

@@ -17,6 +17,7 @@ from exporters.base import DoneUnit
 from exporters.bucket import Fetched
 from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.objects import ObjectExporter, inventory, revisit
+from exporters.objects import account as account_module
 from exporters.objects.source import ObjectSnapshot
 from exporters.objects.units import runs
 from migrate.bundle.reader import BundleReader
@@ -197,16 +198,21 @@ def test_a_bucket_that_is_gone_makes_no_deleted_objects(
             taken.export(unit, Files(tmp_path))
 
 
-def test_units_that_were_not_done_are_named(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
+def test_units_that_were_not_done_are_named(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop = make_shop(minio)
     fill(shop)
     taken = snapshot(shop.url, Workspace())
     done = do_all(taken, Files(tmp_path), leave_out=["packs/000000"])
     account = taken.finish(iter(done), Files(tmp_path))
     assert account.entries[0].items == 1
-    [gap] = account.gaps
-    assert "packs/000000" in gap.reason
-    assert len({one.count for one in account.enumerations}) == 1
+    assert all("packs/000000" in gap.reason for gap in account.gaps)
+    assert {one.count for one in account.enumerations} == {1 + len(account.gaps)}, "they add up"
+    assert len({gap.item for gap in account.gaps}) == len(account.gaps) > 1
+    monkeypatch.setattr(account_module, "_NAMED_GAPS", 1)
+    [gap] = taken.finish(iter(done), Files(tmp_path)).gaps
+    assert gap.item.startswith(f"{len(account.gaps)} objects from ")
 
 
 def test_the_inventory_goes_on_where_it_was_killed(
