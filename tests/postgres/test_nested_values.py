@@ -174,6 +174,19 @@ def test_a_map_is_typed(with_hstore):
     assert table.column(1).to_pylist(maps_as_pydicts="strict") == [[{"a": None}], None, []]
 
 
+def test_a_composite_of_very_many_fields_is_its_text(server):
+    fields = ", ".join(f"f{number} int" for number in range(65))
+    server.execute(
+        f"CREATE TYPE pg_temp.wide AS ({fields}); CREATE TYPE pg_temp.less_wide AS ({fields[:-9]})".encode()
+    )
+    wide, several, less = scratch_table(
+        server, "of_wide", ["pg_temp.wide", "pg_temp.wide[]", "pg_temp.less_wide"]
+    ).fields
+    assert wide.type == pa.string()
+    assert several.type == pa.list_(pa.string())
+    assert pa.types.is_struct(less.type)
+
+
 def test_text_that_is_no_list_is_not_taken_for_one():
     said = ["{1,x}", "{1,,2}", "{ 1}", "{01}", "1,2", "", "{1", "1}", "{+1}", "{99999999999}", None, "{1,2}"]
     typed, side = split("list(int)", pa.list_(pa.int32()), pa.array(said))

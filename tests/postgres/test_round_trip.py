@@ -165,12 +165,15 @@ def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres
         )
     run_sql(
         url,
-        "CREATE TABLE t (a text, j json, n int);"
-        " INSERT INTO t VALUES (E'\\xff\\xfe,\\n', '{}', 1), (NULL, NULL, 2), ('', '\"\"', 3)",
+        "CREATE TABLE t (a text, j json, n int, x text[], i int[], r int4range, z timetz);"
+        "INSERT INTO t VALUES (E'\\xff\\xfe,\\n', '{}', 1, ARRAY[E'\\xfe', NULL, ''], '{1,NULL}', '[1,2)', '12:00+01'),"
+        "(NULL, NULL, 2, NULL, NULL, NULL, NULL), ('', '\"\"', 3, '{}', '{}', 'empty', NULL)",
     )
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
+    assert column(reader, "t", "x") == [b'{\xfe,NULL,""}', None, b"{}"]
+    assert column(reader, "t", "i") == [[1, None], None, []]
     assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
 
 
