@@ -23,7 +23,7 @@ from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres
 
 ACCOUNTS, START = 200, 1000
-WRITERS = 10
+WRITERS = 16
 RUNS = 1
 PAUSE_SECONDS = 0.005
 MANY = int(os.environ.get("MOVEOUT_RUNS", "100"))

@@ -1,5 +1,7 @@
 """Servers of every version that we read: all leave, and come back on a server like it and on a newer one."""
 
+import re
+
 import pytest
 
 from exporters.postgres import plan
@@ -36,7 +38,9 @@ def definitions(major: int) -> list[str]:
     objects = script("objects.sql")
     if major < 15:  # pg_dump takes for the default what is it since 15, and says nothing of it
         objects = objects.replace("REVOKE CREATE ON SCHEMA public FROM PUBLIC;", "")
-    return [torture, objects]
+    _, *newer = re.split(r"^-- (\d+)\n", script("newer.sql"), flags=re.MULTILINE)
+    known = [said for since, said in zip(newer[::2], newer[1::2], strict=True) if int(since) <= major]
+    return [torture, objects, "".join(known)]
 
 
 def entries(url: str) -> list[str]:
