@@ -13,6 +13,7 @@ import pymysql
 import pytest
 
 from migrate.custody.sources import hold, undo
+from migrate.custody.sources.mysql import MysqlHold
 from migrate.custody.sources.postgres import PostgresHold
 from migrate.errors import DamageError, UsageError
 from tests.cli.conftest import call
@@ -140,6 +141,28 @@ def test_a_mariadb_server_becomes_read_only_and_only_where_that_is_meant(mariadb
         run_sql(url, f"SET GLOBAL read_only = OFF; DROP USER {user}@'%'")
 
 
+@pytest.mark.torture
+def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path):
+    url, other, path = mysql.database(), mysql.database(), tmp_path / "undo.json"
+    name = url.rpartition("/")[2]
+    run_sql(url, "CREATE TABLE posts (id int)")
+    run_sql(other, "CREATE TABLE posts (id int)")
+    one = MysqlHold(url)
+    for late in (False, True):
+        killed_everywhere(path, one, late=late)
+    one.close()
+    words = ("hold", "source", f"app={url}", "--reason", "asked", "--undo", path, "--yes")
+    with mysql.connect(name) as session, session.cursor() as cursor:
+        held = call(*words)
+        assert (held.code, "READ ONLY = 1" in held.out) == (0, True), held.out + held.err
+        with pytest.raises(pymysql.err.Error, match="read only"):
+            cursor.execute("INSERT INTO posts VALUES (1)")  # even an administrator's session, opened before
+        run_sql(other, "INSERT INTO posts VALUES (1)")
+        assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+        assert call("hold", "undo", path, "--yes").code == 0
+        cursor.execute("INSERT INTO posts VALUES (2)")
+
+
 def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path):
     file, path = tmp_path / "data.db", tmp_path / "undo.json"
     with sqlite3.connect(file) as connection:
@@ -163,6 +186,21 @@ def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path
     assert call("export", f"app=sqlite://{file}", "--to", tmp_path / "bundle").code == 0
     assert call("hold", "undo", path, "--yes").code == 0
     assert file.stat().st_mode & 0o777 == 0o664
+
+
+def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket, tmp_path):
+    path, change = (
+        tmp_path / "undo.json",
+        {"before": "ON", "after": "OFF", "back": "ON", "says": "", "undo_says": ""},
+    )
+    change["setting"] = "x'; DROP DATABASE app; --"
+    for url in (mariadb.database(), f"s3://{bucket}/?profile={minio.profile}"):
+        undo.write(path, undo.new("asked"))
+        value = json.loads(path.read_text())
+        value["sources"] = {"app": {"url": url, "since": None, "changes": [change]}}
+        path.write_text(json.dumps(value))
+        refused = call("hold", "undo", path, "--yes")
+        assert (refused.code, "is no setting of" in refused.err) == (2, True), refused.err
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ class BucketHold:
             return dict(self._need_policies().find(self._denial_name) or {})
         if setting.startswith(_USER):
             return self._need_policies().has(setting.removeprefix(_USER), self._denial_name)
+        if setting not in {VERSIONING, LIFECYCLE, POLICY}:  # from a file that somebody has edited
+            raise UsageError(f"{setting!r} is no setting of a bucket")
         return self._settings.read(setting)
 
     def write(self, setting: str, value: Any) -> None:

@@ -1,6 +1,6 @@
-"""A MySQL or MariaDB server in read-only mode: ``read_only``, and ``super_read_only`` where there is one (MySQL manual,
-"read_only"; MariaDB knowledge base, "Read-Only Replicas"). It concerns the whole server: of one database alone
-MariaDB has no such mode. Sessions that are open are bound at once.
+"""A MySQL database in read-only mode: ``ALTER DATABASE … READ ONLY`` (MySQL manual, since 8.0.22). MariaDB and older
+servers have such a mode for the whole server only: ``read_only``, and ``super_read_only`` where there is one (MySQL
+manual, "read_only"; MariaDB knowledge base, "Read-Only Replicas"). Sessions that are open are bound at once.
 """
 
 from __future__ import annotations
@@ -14,35 +14,56 @@ from typing import Any
 from exporters.errors import SourceError
 from exporters.mysql.connect import connect, parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
 from migrate.custody.sources.contract import Change
+from migrate.errors import UsageError
 
 _VARIABLES = ("read_only", "super_read_only")
+_DATABASE = "the database"
 _OFF = {"0", "OFF"}
 _SYSTEM = "('mysql', 'information_schema', 'performance_schema', 'sys')"
 _MAY_WRITE = ("SUPER", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN", "CONNECTION ADMIN")
 """Privileges by which some server, of some version, lets an account write all the same."""
+_HAS_MODE = """
+SELECT 1 FROM information_schema.tables
+WHERE table_schema = 'information_schema' AND table_name = 'SCHEMATA_EXTENSIONS'
+"""
+_MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
 _SHOWN = 10
 
 
 class MysqlHold:
-    """See ``SourceHold``. A value is the text of the variable, as ``SHOW GLOBAL VARIABLES`` has it."""
+    """See ``SourceHold``. A value is the text of the variable, as ``SHOW GLOBAL VARIABLES`` has it; of the database, 0
+    or 1.
+    """
 
     def __init__(self, url: str, *, password: str | None = None) -> None:
         address = parse_url(url, password=password)
         self.url, self._name = address.url, address.database
         self._connection = connect(address)
+        with self._translated():
+            self._alone = bool(self._connection.rows(_HAS_MODE))
 
     def wanted(self) -> Sequence[Change]:
         """See ``SourceHold.wanted``."""
+        if self._alone:
+            change = Change(_DATABASE, "0", "1", "0", self._sql(_DATABASE, "1"), self._sql(_DATABASE, "0"))
+            return [] if self.read(_DATABASE) == "1" else [change]
         return [
-            Change(name, value, "ON", value, _sql(name, "ON"), _sql(name, value))
+            Change(name, value, "ON", value, self._sql(name, "ON"), self._sql(name, value))
             for name in _VARIABLES
             if (value := self.read(name)) is not None and value.upper() in _OFF
         ]
 
     def read(self, setting: str) -> Any:
         """See ``SourceHold.read``; None where the server has no such variable."""
+        if setting == _DATABASE:
+            with self._translated():
+                options = self._connection.value(_MODE.format(quote_literal(self._name)))
+            return "1" if "READ ONLY=1" in str(options) else "0"
+        if setting not in _VARIABLES:  # from a file that somebody has edited
+            raise UsageError(f"{setting!r} is no setting of a MySQL source")
         with self._translated():
             rows = self._connection.rows(f"SHOW GLOBAL VARIABLES LIKE '{setting}'")
         return str(rows[0][1]) if rows else None
@@ -50,7 +71,15 @@ class MysqlHold:
     def write(self, setting: str, value: Any) -> None:
         """See ``SourceHold.write``."""
         with self._translated():
-            self._connection.run(_sql(setting, value))
+            self._connection.run(self._sql(setting, value))
+
+    def _sql(self, setting: str, value: str) -> str:
+        """Return the statement. Raises ``UsageError`` for what is none of our settings' values."""
+        if setting == _DATABASE and value in {"0", "1"}:
+            return f"ALTER DATABASE {quote_name(self._name)} READ ONLY = {value}"
+        if setting in _VARIABLES and re.fullmatch(r"[A-Za-z0-9_]+", value):
+            return f"SET GLOBAL {setting} = {value}"
+        raise UsageError(f"{setting} = {value!r} is no setting of a MySQL source")
 
     def same(self, setting: str, one: Any, other: Any) -> bool:
         """See ``SourceHold.same``."""
@@ -75,6 +104,8 @@ class MysqlHold:
 
     def beyond(self) -> str:
         """See ``SourceHold.beyond``."""
+        if self._alone:
+            return ""
         with self._translated():
             rows = self._connection.rows(
                 f"SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN {_SYSTEM}"
@@ -87,6 +118,8 @@ class MysqlHold:
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
+        if self._alone:
+            return ("whoever has the privilege ALTER on the database may lift it; replicas do not get it",)
         words = [
             "it ends when the server is restarted, unless its configuration says read_only too",
             "what a replica receives is still written, and temporary tables",
@@ -120,14 +153,6 @@ class MysqlHold:
             yield
         except DRIVER_ERRORS as exc:
             raise translate(exc, self.url) from exc
-
-
-def _sql(name: str, value: str) -> str:
-    if (
-        not re.fullmatch(r"[A-Za-z0-9_]+", value) or name not in _VARIABLES
-    ):  # from a file that anyone may have edited
-        raise ValueError(f"{name} = {value!r}")
-    return f"SET GLOBAL {name} = {value}"
 
 
 def _plain(value: Any) -> Any:
