@@ -8,6 +8,7 @@
     ├── UnreachableError      5   no answer; the same command may succeed later
     │   └── BusyError         5   another run holds the lease
     ├── DamageError           6   bytes are not what the manifest says
+    │   └── DamagedOnTheWayError  6   what was sent has arrived as something else, again and again
     ├── GoneError             7   what should be there is not
     ├── NoSpaceError          8
     ├── DeadlineError         9   will not be finished in time
@@ -101,6 +102,12 @@ class DamageError(MoveoutError):
         self.key = key
         self.expected = expected
         self.found = found
+
+
+class DamagedOnTheWayError(DamageError):
+    """The other side has received other bytes than were sent, and has refused them."""
+
+    retryable = True
 
 
 class GoneError(MoveoutError):

@@ -40,7 +40,9 @@ class Settings:
 
     def write_last(self) -> list[Loss]:
         """Write the rest: what acts on objects, or would be in the way of writing them."""
-        rest = {name: value for name, value in self.wanted.items() if name not in {*FIRST, "denied"}}
+        rest = {
+            name: value for name, value in self.wanted.items() if name not in {*FIRST, "denied", "failing"}
+        }
         return list(self._write(rest))
 
     def losses_before(self) -> Iterator[Loss]:

@@ -15,7 +15,14 @@ from typing import TypeVar
 
 import tenacity
 
-from migrate.errors import AlreadyExistsError, ChangedError, GoneError, MoveoutError, SlowDownError
+from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DamagedOnTheWayError,
+    GoneError,
+    MoveoutError,
+    SlowDownError,
+)
 from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.pace import Pace
@@ -30,6 +37,8 @@ TOTAL_SECONDS = 300.0
 FIRST_CONTACT_SECONDS = 10.0
 """A place that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
+DAMAGED_ATTEMPTS = 5
+"""So often bytes are sent that arrive damaged."""
 _LOOK_SECONDS = 0.5
 
 
@@ -214,7 +223,7 @@ class Retrying:
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
         limit = self._total_seconds if self._answered else self._first_contact_seconds
-        return self._stopped.is_set() or is_halted() or passed > limit
+        return self._stopped.is_set() or is_halted() or passed > limit or _is_hopeless(state)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         with self._count:
@@ -234,6 +243,12 @@ def _passes(error: BaseException) -> bool:
     return isinstance(error, MoveoutError) and error.retryable
 
 
+def _is_hopeless(state: tenacity.RetryCallState) -> bool:
+    """Tell whether bytes have been damaged so often that it is no accident."""
+    error = state.outcome.exception() if state.outcome else None
+    return isinstance(error, DamagedOnTheWayError) and state.attempt_number >= DAMAGED_ATTEMPTS
+
+
 def _ignore(_: str) -> None:
     """Tell nobody."""
 
@@ -250,7 +265,8 @@ def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) ->
         return jitter(state) if asked is None else asked + min(jitter(state), 1.0)
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        return is_halted() or (state.seconds_since_start or 0.0) + state.upcoming_sleep > total_seconds
+        passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        return is_halted() or passed > total_seconds or _is_hopeless(state)
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(_passes), wait=wait, stop=stop, sleep=pause, reraise=True

@@ -31,11 +31,19 @@ from migrate.store.checksums import crc64nvme, from_header, to_header
 from migrate.store.patience import is_halted, pause
 from migrate.store.s3_archive import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
 from migrate.store.s3_configuration import read_configuration, read_setting
-from migrate.store.s3_crt import CrtClient, Headers, Request, Response, concerns_bucket, error_code
+from migrate.store.s3_crt import (
+    CrtClient,
+    Headers,
+    Request,
+    Response,
+    concerns_bucket,
+    error_code,
+    was_answered,
+)
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
-from migrate.store.s3_parse import NULL, parse_versions
+from migrate.store.s3_parse import NULL, parse_objects, parse_versions
 from migrate.store.s3_ranges import Ranges
 from migrate.store.s3_source_errors import as_source_errors, source_error
 from migrate.store.sizes import part_sizes
@@ -64,6 +72,7 @@ class S3Bucket:
         self.server = ""
         self._no_tags = self._counts_tags = False
         self._acls: bool | None = None
+        self._first_key = ""
 
     def check(self) -> None:
         """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
@@ -76,6 +85,25 @@ class S3Bucket:
             ) from exc
         self.server = response.headers.get("server", "")
         self._counts_tags = has(self.server, Trait.COUNTS_TAGS)
+        self._first_key = next(iter(parse_objects(response.body).keys), "")
+        if not self._counts_tags and self._first_key:
+            self._no_tags = not self._knows(
+                Request("GetObjectTagging", "GET", self._first_key, {"tagging": ""})
+            )
+
+    def _knows(self, request: Request) -> bool:
+        """Tell whether the server has such a call at all; some answer 500 where it has not. Asks once."""
+        try:
+            self.client.call(request)
+        except (NotAllowedError, GoneError):
+            return True
+        except UnreachableError as exc:
+            if was_answered(exc):
+                return False
+            raise
+        except MoveoutError:
+            return False
+        return True
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
@@ -111,7 +139,10 @@ class S3Bucket:
     def has_acls(self) -> bool:
         """See ``Bucket.has_acls``. Buckets of S3 have none unless they are old or somebody has changed that."""
         if self._acls is None:
-            self._acls = not has(self.server, Trait.NO_ACLS) and not self._owner_enforced()
+            asked = Request("GetObjectAcl", "GET", self._first_key, {"acl": ""})
+            with as_source_errors(self.url):
+                known = not has(self.server, Trait.NO_ACLS) and bool(self._first_key) and self._knows(asked)
+                self._acls = known and not self._owner_enforced()
         return self._acls
 
     def _owner_enforced(self) -> bool:

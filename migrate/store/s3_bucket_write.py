@@ -310,7 +310,9 @@ class TargetBucket:
         """Return one of the bucket's settings, empty where it is not set."""
         try:
             return read_setting(self._boto, self.name, name)
-        except NotAllowedError:
+        except UnreachableError:
+            raise
+        except MoveoutError:
             return {}
 
     def configure(self, name: str, value: Mapping[str, Any]) -> bool:

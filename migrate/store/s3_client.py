@@ -23,7 +23,7 @@ import botocore.session
 
 from migrate.errors import (
     ChangedError,
-    DamageError,
+    DamagedOnTheWayError,
     GoneError,
     MoveoutError,
     NoSpaceError,
@@ -128,6 +128,7 @@ def client(location: S3Location, *, signature: str | None = None) -> Any:
 
 
 _ARCHIVED = "InvalidObjectState"
+_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 _DENIED = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
     "InvalidToken",
@@ -192,6 +193,8 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
             wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
             next_step="wait, or use fewer --workers",
         )
+    if code in _NO_SUCH_CALL or status in {405, 501}:
+        return MoveoutError(f"{said} (this server cannot do that)")
     if code == _ARCHIVED:
         return MoveoutError(
             f"{said} (archived)", next_step="ask for it to be brought back, then run the same again"
@@ -203,7 +206,7 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
     if code == "PreconditionFailed" or status == 412:
         return ChangedError(said)
     if code in _DAMAGED:
-        return DamageError(what, expected="the checksum that was sent", found=code)
+        return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
     if code in _FULL or status == 507:
         return NoSpaceError(said, next_step="make room there, then run the same command again")
     if code in _PASSING or status >= 500:

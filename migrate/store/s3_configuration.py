@@ -37,6 +37,7 @@ READERS = {
 }
 """Names in the bundle, and the calls that read them."""
 _WRITE_SECONDS = 5.0
+_FAILING_SECONDS = 2.0
 _BESIDE = ("TransitionDefaultMinimumObjectSize",)
 """What is read as a field of a setting (of lifecycle) and written beside it."""
 
@@ -86,26 +87,48 @@ all).
 
 def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     """Return the bucket's settings by name. What is not set or not known to the server is left out; what
-    these credentials may not read is listed under ``denied``. Raises ``UnreachableError``.
+    these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
+    ``UnreachableError``.
     """
     found: dict[str, Any] = {}
-    denied = []
+    denied, failing = [], []
     for name in READERS:
         try:
             value = read_setting(client, bucket, name)
         except NotAllowedError:
             denied.append(name)
             continue
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            failing.append(name)
+            continue
         if value:
             found[name] = value
-    return found | ({"denied": denied} if denied else {})
+    return found | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
 
 
 def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
     """Return one setting, empty where it is not set or not known. Raises ``NotAllowedError``,
-    ``UnreachableError``.
+    ``UnreachableError``, and ``MoveoutError`` where the server fails at it, and only at it as far as can be told: some
+    answer 500 to what they do not know.
     """
-    return patiently(lambda: _read(client, READERS[name], bucket))
+
+    def read() -> Mapping[str, Any]:
+        return _read(client, READERS[name], bucket)
+
+    try:
+        return patiently(read, total_seconds=_FAILING_SECONDS)
+    except UnreachableError as exc:
+        if _fails(exc.__cause__):
+            raise MoveoutError(str(exc)) from exc
+        return patiently(read)
+
+
+def _fails(cause: BaseException | None) -> bool:
+    if not isinstance(cause, boto_errors.ClientError):
+        return False
+    return bool(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 500)
 
 
 def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
@@ -120,7 +143,17 @@ def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
     lock = found.get("ObjectLockConfiguration", {})
     if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
         del lock["Rule"]
+    if call == READERS["policy"] and not _is_json(found.get("Policy", "")):
+        return {}  # a server that knows no policies may answer with its listing
     return found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _unknown(exc: Exception) -> bool:

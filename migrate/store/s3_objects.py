@@ -127,8 +127,11 @@ class Stream:
         try:
             try:
                 answer = attempt()  # the usual case must not pay for the machinery of trying again
-            except UnreachableError:
-                self.pace.slower()
+            except MoveoutError as exc:
+                if not exc.retryable:
+                    raise
+                if isinstance(exc, UnreachableError):
+                    self.pace.slower()
                 answer = patiently(attempt, total_seconds=self._patience)
         except MoveoutError as exc:
             if concerns_bucket(exc):

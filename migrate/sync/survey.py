@@ -22,7 +22,7 @@ from migrate.sync.plan import Sides
 CAPABILITIES = "capabilities.json"
 _HOLDS = timedelta(days=1)
 _TAG_SAMPLES = 3
-_OF_EVERY_BUCKET = {"location", "request-payment", "acl", "ownership", "denied", "versioning"}
+_OF_EVERY_BUCKET = {"location", "request-payment", "acl", "ownership", "denied", "failing", "versioning"}
 """Settings that every bucket has, or that say nothing about objects that are current."""
 
 
@@ -107,5 +107,5 @@ def _settings(sides: Sides) -> Iterator[Loss]:
         if not same_setting(name, sides.target.setting(name), value):
             reason = "a sync copies objects; a restore of a bundle writes settings, or set it at the target"
             yield Loss(sides.source.name, f"bucket {name}", reason)
-    for name in wanted.get("denied", ()):
-        yield Loss(sides.source.name, f"bucket {name}", "these credentials may not read it")
+    for name in (*wanted.get("denied", ()), *wanted.get("failing", ())):
+        yield Loss(sides.source.name, f"bucket {name}", "it could not be read, or these credentials may not")

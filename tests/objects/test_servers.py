@@ -20,7 +20,7 @@ from scripts.servers import S3Server
 from tests.objects.conftest import Shop, take_out
 
 MakeShop = Callable[[S3Server], Shop]
-SERVERS = ("minio", "versitygw")
+SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
     "a//b", "/lead", "lead", "../x", "x/./y", ".", "..", "beside", "beside/", "beneath", "beneath/x", "dir/", "full/",
     "\x01control", "tab\tkey", "line\nbreak", "return\rkey", "del\x7fkey", "c1\x85key", "non\ufffe", "quote\"'<&>",
@@ -32,6 +32,8 @@ HOSTILE = (
 def fill(shop: Shop) -> dict[str, bytes]:
     """Put what the server takes; what it shows afterwards is what it has."""
     for number, key in enumerate(HOSTILE):
+        if shop.server.profile == "rclone" and not key.isprintable():
+            continue  # it takes them, and then fails at every listing of the bucket (rclone 1.75)
         try:
             shop.put(key, b"" if key.endswith("/") and key != "full/" else b"%d" % number)
         except botocore.exceptions.ClientError:
@@ -80,7 +82,22 @@ def leaving(
     return of
 
 
-@pytest.mark.parametrize(("old", "new"), list(product(SERVERS, SERVERS)))
+USUAL = {
+    ("minio", "minio"),
+    ("minio", "versitygw"),
+    ("versitygw", "minio"),
+    ("minio", "rclone"),
+    ("rclone", "minio"),
+}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(*pair, marks=[] if pair in USUAL else pytest.mark.torture)
+        for pair in product(SERVERS, SERVERS)
+    ],
+)
 def test_every_key_arrives_under_its_own_name_or_is_named_before(
     old: str,
     new: str,

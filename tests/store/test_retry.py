@@ -7,6 +7,7 @@ import pytest
 from migrate.errors import (
     AlreadyExistsError,
     ChangedError,
+    DamagedOnTheWayError,
     DamageError,
     GoneError,
     NotAllowedError,
@@ -16,7 +17,7 @@ from migrate.errors import (
 from migrate.store.checksums import crc64nvme
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from migrate.store.local import LocalStore
-from migrate.store.retry import Retrying
+from migrate.store.retry import DAMAGED_ATTEMPTS, Retrying
 
 GONE_AWAY = UnreachableError("gone away")
 
@@ -201,3 +202,15 @@ def test_a_listing_goes_on_behind_the_last_file_seen(local):
     store = Retrying(breaking, sleep=Waits())
     assert [info.key for info in store.list()] == names
     assert breaking.listings == 3
+
+
+def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
+    damage = DamagedOnTheWayError("b", expected="the checksum that was sent", found="BadDigest")
+    store, plan, _ = retrying(local, Fault("put", fail(damage), times=2))
+    store.put("b", b"2")
+    plan.assert_all_fired()
+    assert local.read("b") == b"2"
+    store, plan, waits = retrying(local, Fault("put", fail(damage), times=100))
+    with pytest.raises(DamageError):
+        store.put("b", b"3")
+    assert len(waits) == DAMAGED_ATTEMPTS - 1
