@@ -24,14 +24,14 @@ WRITERS, PROCESSES = 16, 4
 ACCOUNTS, EACH = 2000, 100
 
 _WRITERS = """
-import random, sys, threading, time
+import os, random, sys, threading, time
 import pymysql
 from tests.mysql.databases import open_database
 
 def write(writer):
     dice, n = random.Random(writer), 0
     with open_database(sys.argv[1]) as connection, connection.cursor() as cursor:
-        print("ready", flush=True)
+        os.write(1, b"ready\\n")
         while True:
             a, b = sorted(dice.sample(range({accounts}), 2))
             amount = dice.choice((-1, 1)) * dice.randrange(1, 50)

@@ -151,12 +151,17 @@ def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
+    found = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
+    places = {
+        (kind, name): place for place, kind, name in found
+    }  # by name each would be looked for from the start
     for entry in entries:
-        changed = connection.execute(
-            "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE type = ? AND name = ?",
-            (entry.number, entry.sql, entry.type, entry.name),
-        ).rowcount
-        if not changed and (entry.type in {"view", "trigger"} or is_virtual(entry)):
+        if (place := places.get((entry.type, entry.name))) is not None:
+            connection.execute(
+                "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE rowid = ?",
+                (entry.number, entry.sql, place),
+            )
+        elif entry.type in {"view", "trigger"} or is_virtual(entry):
             connection.execute(
                 "INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql) VALUES (?, ?, ?, ?, 0, ?)",
                 (entry.number, entry.type, entry.name, entry.table, entry.sql),
