@@ -9,18 +9,23 @@ from typing import Any
 import boto3
 import pytest
 
+from exporters.selection import EVERYTHING
 from migrate.case import Endpoint
 from migrate.progress import Silent
 from migrate.store import open_place
+from migrate.store.base import MultipartStore
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.opening import open_sides, record_url
+from migrate.sync.plan import Sides
 from scripts.servers import S3Server
 from tests.objects.conftest import Shop
 
 
 @dataclass
 class Move:
-    """A sync from one bucket to another one, that can be run again and again."""
+    """A sync from one bucket to another one, that can be run again and again. What is open stays open: clients take
+    longer to make than small buckets to copy.
+    """
 
     source: Shop
     target: Shop
@@ -28,24 +33,26 @@ class Move:
     target_prefix: str = ""
     record: str | None = None
     progress: Any = field(default_factory=Silent)
+    opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
 
     def run(self, workers: int = 2, **options: Any) -> SyncOutcome:
-        return self.with_options(SyncOptions(**options), workers)
-
-    def with_options(self, options: SyncOptions, workers: int = 2) -> SyncOutcome:
-        sides = open_sides(
-            "shop",
-            Endpoint(_url(self.source, self.source_prefix)),
-            Endpoint(_url(self.target, self.target_prefix)),
-            options.selection,
+        chosen = SyncOptions(**options)
+        sides, store = self._open()
+        return sync(
+            replace(sides, selection=chosen.selection), store, chosen, workers=workers, progress=self.progress
         )
-        store = open_place(record_url(sides, self.record))
-        return sync(sides, store, options, workers=workers, progress=self.progress)
 
-    def place(self) -> Any:
+    def place(self) -> MultipartStore:
         """The store of the record."""
-        ends = (Endpoint(_url(self.source, "")), Endpoint(_url(self.target, self.target_prefix)))
-        return open_place(record_url(open_sides("shop", *ends, SyncOptions().selection), self.record))
+        return self._open()[1]
+
+    def _open(self) -> tuple[Sides, MultipartStore]:
+        ends = (_url(self.source, self.source_prefix), _url(self.target, self.target_prefix))
+        which = (*ends, self.record or "")
+        if which not in self.opened:
+            sides = open_sides("shop", Endpoint(ends[0]), Endpoint(ends[1]), EVERYTHING)
+            self.opened[which] = sides, open_place(record_url(sides, self.record))
+        return self.opened[which]
 
     def with_progress(self, progress: Any) -> Move:
         return replace(self, progress=progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from pathlib import Path
@@ -10,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from scripts.metrics import received_bytes
+from tests.cli.conftest import call
 from tests.objects.conftest import fill
 from tests.sync.conftest import Move
 from tests.tools.pages import assert_harmless, parse
-from tests.torture.command import MOVEOUT, moveout
+from tests.torture.command import moveout
 
 
 def words(move: Move) -> tuple[str, str]:
@@ -21,10 +21,8 @@ def words(move: Move) -> tuple[str, str]:
 
 
 def told(*arguments: str) -> tuple[int, dict]:
-    done = subprocess.run(
-        [MOVEOUT, "sync", *arguments, "--json", "--quiet"], capture_output=True, text=True, check=False
-    )
-    return done.returncode, json.loads(done.stdout)
+    done = call("sync", *arguments, "--json", "--quiet")
+    return done.code, done.json
 
 
 def test_what_it_says(move: Move) -> None:
@@ -51,7 +49,7 @@ def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
     )
     move.source.put("a")
     key = tmp_path / "key"
-    subprocess.run([MOVEOUT, "keys", "init", key, "--name", "acme"], check=True, capture_output=True)
+    assert call("keys", "init", key, "--name", "acme").code == 0
     code, said = told(*words(move), "--cutover", "--key", str(key))
     assert (code, said["result"]["proof"]["objects"]) == (0, 1)
     store = move.place()
