@@ -30,7 +30,7 @@ def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
 
 
 def values_of(file: pq.ParquetFile, without: Sequence[str] = ()) -> Iterator[list[bytes]]:
-    """Yield the rows as ``(…,…)``, a few thousand at a time; of a table whose times (``without``: start and end) are
+    """Yield the rows as ``…,…``, a few thousand at a time; of a table whose times (``without``: start and end) are
     not written only the rows that hold still.
     """
     for batch in batches_of(file):
@@ -54,9 +54,9 @@ def _values(batch: pa.RecordBatch, without: Collection[str]) -> list[bytes]:
         side = sides.get(field.name.encode())
         literals.append(_literal(field, batch.column(i), None if side is None else batch.column(side)))
     if not literals:
-        return [b"()"] * batch.num_rows
+        return [b""] * batch.num_rows
     joined = pc.binary_join_element_wise(*literals, b",", null_handling="replace", null_replacement=b"NULL")
-    return list(pc.binary_join_element_wise(b"(", joined, b")", b"").to_pylist())
+    return list(joined.to_pylist())
 
 
 def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:

@@ -69,7 +69,7 @@ class RowWriter:
                 connection.run("BEGIN")
                 mark_done(connection, part.name)
             for statement, rows in self._statements(connection, part):
-                connection.raw.query(statement)
+                connection.raw.query(memoryview(statement))  # the driver cuts packets off, again and again
                 self._advance(rows, len(statement))
                 shown_rows, shown_bytes = shown_rows + rows, shown_bytes + len(statement)
             if not transactional(part):
@@ -106,12 +106,19 @@ def statements(head: bytes, batches: Iterator[list[bytes]], size_bytes: int) -> 
     for batch in batches:
         for row in batch:
             if pending and size + len(row) > size_bytes:
-                yield head + b",".join(pending), len(pending)
+                yield _joined(head, pending), len(pending)
                 pending, size = [], 0
             pending.append(row)
-            size += len(row) + 1
+            size += len(row) + 3
     if pending:
-        yield head + b",".join(pending), len(pending)
+        yield _joined(head, pending), len(pending)
+
+
+def _joined(head: bytes, rows: Sequence[bytes]) -> bytes:
+    """Put it together in one go: a row may be hundreds of megabytes long."""
+    between = [b"),("] * (2 * len(rows) - 1)
+    between[::2] = rows
+    return b"".join([head, b"(", *between, b")"])
 
 
 def history_of(table: CatalogRow) -> list[str]:
