@@ -47,6 +47,8 @@ def _has_quoted_newlines(block: bytes) -> bool:
 
 def _split_quoted(block: bytes) -> list[bytes]:
     """Inside a value a quote is written twice, so a line is whole exactly when it has an even number of quotes."""
+    if len(block) > _LARGE_BYTES:
+        return _split_sparingly(block)
     lines: list[bytes] = []
     pending: list[bytes] = []
     for piece in block.split(b"\n"):
@@ -59,4 +61,17 @@ def _split_quoted(block: bytes) -> list[bytes]:
             lines.append(b"\n".join(pending))
             pending = []
     lines.pop()
+    return lines
+
+
+def _split_sparingly(block: bytes) -> list[bytes]:
+    """The same, slower: nothing is copied but the lines. A large value may have millions of newlines."""
+    lines: list[bytes] = []
+    begin = position = odd = 0
+    while (end := block.find(b"\n", position)) >= 0:
+        odd ^= block.count(b'"', position, end) & 1
+        position = end + 1
+        if not odd:
+            lines.append(block[begin:end])
+            begin = position
     return lines
