@@ -1,6 +1,7 @@
 """The obligation clock: every rule judged from the log, with the entry that shows it."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -164,6 +165,16 @@ def test_rules_that_make_no_sense_are_refused_with_the_place(tmp_path, text, sai
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
         rulebook.load(str(file))
+
+
+def test_the_contract_in_the_docs_is_one(told, tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "RULES.md").read_text(encoding="utf-8")
+    file = tmp_path / "contract.toml"
+    file.write_text(text.partition("```toml\n")[2].partition("```")[0])
+    begun = [noted(0, "notice", 0), (5, "received")]
+    assert states(str(file), told(*begun), 30) == {"handover": "met", "keep": "due"}
+    assert states(str(file), told(begun[0]), 30) == {"handover": "breached", "keep": "unknown"}
+    assert states(str(file), told(begun[0], noted(3, "later", 50)), 30)["handover"] == "due"
 
 
 def test_the_command_counts_from_what_was_noted(place, make_key):
