@@ -119,6 +119,7 @@ class _Plan:
     extra: int = 0
     concerns: int = 0
     odd_tags: bool = False
+    any_tags: bool = False
     acls: set[str] = field(default_factory=set)
     oddities: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
@@ -209,6 +210,7 @@ class _Restore:
             keys=plan.oddities,
             classes=plan.classes - {STANDARD},
             tags=plan.odd_tags,
+            any_tags=plan.any_tags,
             acls=plan.acls,
         )
         if not found.probed:
@@ -219,7 +221,8 @@ class _Restore:
             found.refused_keys,
             found.refused_classes,
             found.refused_tags,
-            found.refused_acls,
+            refused_acls=found.refused_acls,
+            lost_tags=found.lost_tags,
         )
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
@@ -250,7 +253,12 @@ class _Restore:
 
 def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
     """Yield what will not be at the target, version by version; looks at none where that cannot be."""
-    if plan.concerns or terms.snowball or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}:
+    if (
+        plan.concerns
+        or terms.snowball
+        or terms.lost_tags
+        or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}
+    ):
         kinds = Oddities(ALWAYS & terms.refused_keys.keys())
         for key, versions in rows:
             refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
@@ -277,6 +285,7 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
         plan.concerns += sum(map(is_of_concern, versions))
         plan.acls |= {acl for row in versions if (acl := canned_acl(row))}
+        plan.any_tags = plan.any_tags or any(row.tags for row in versions)
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.begun(key, versions) is None:
             if not merge:

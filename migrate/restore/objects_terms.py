@@ -29,6 +29,7 @@ class Terms:
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
+    lost_tags: str = ""
     refused_acls: Mapping[str, str] = field(default_factory=dict)
     encrypts: bool = False
     snowball: bool = False
@@ -42,7 +43,7 @@ class Terms:
             key,
             row.headers,
             row.metadata,
-            row.tags if not self.refused_tags else {n: v for n, v in row.tags.items() if is_plain_tag(n, v)},
+            {tag: value for tag, value in row.tags.items() if not self._refuses(tag, value)},
             row.checksums,
             storage_class=row.storage_class if taken else "",
             lock_mode=row.lock_mode if locked else "",
@@ -61,9 +62,7 @@ class Terms:
             yield from self._lost_retention(name, row)
         if row.legal_hold and not self.object_lock:
             yield Loss(name, "legal hold", "the target bucket has no object lock")
-        if self.refused_tags:
-            odd = (f"{tag}={value}" for tag, value in row.tags.items() if not is_plain_tag(tag, value))
-            yield from (Loss(name, "tag", f"{said}: the target {self.refused_tags}") for said in odd)
+        yield from self._lost_tags(name, row)
         if row.storage_class in self.refused_classes:
             reason = f"{row.storage_class}: the target {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)
@@ -77,6 +76,15 @@ class Terms:
             yield Loss(name, "own checksum", "written with others by one request: the target keeps none")
         else:
             yield from _lost_sums(name, row)
+
+    def _lost_tags(self, name: str, row: ObjectRow) -> Iterator[Loss]:
+        for tag, value in row.tags.items():
+            if why := self._refuses(tag, value):
+                yield Loss(name, "tag", f"{tag}={value}: the target {why}")
+
+    def _refuses(self, tag: str, value: str) -> str:
+        """Return what the target does with a tag instead of keeping it; nothing where it keeps it."""
+        return self.lost_tags or ("" if is_plain_tag(tag, value) else self.refused_tags)
 
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         said = f"{row.lock_mode} until {row.lock_until}"

@@ -20,14 +20,13 @@ from exporters.errors import (
 from exporters.objects.quirks import Trait, has
 from migrate.errors import (
     ChangedError,
-    DamageError,
     GoneError,
     MoveoutError,
     NotAllowedError,
     UnreachableError,
 )
 from migrate.store import s3_acl, s3_client
-from migrate.store.checksums import crc64nvme, from_header, to_header
+from migrate.store.checksums import crc64nvme
 from migrate.store.patience import is_halted, pause
 from migrate.store.s3_archive import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
 from migrate.store.s3_configuration import read_configuration, read_setting
@@ -35,7 +34,6 @@ from migrate.store.s3_crt import (
     CrtClient,
     Headers,
     Request,
-    Response,
     concerns_bucket,
     error_code,
     was_answered,
@@ -45,6 +43,18 @@ from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
 from migrate.store.s3_parse import NULL, parse_objects, parse_versions
 from migrate.store.s3_ranges import Ranges
+from migrate.store.s3_reading import (
+    acl_query,
+    checked,
+    get_request,
+    head_request,
+    of_length,
+    parse_tags,
+    pinned,
+    tags_request,
+    which,
+    whole,
+)
 from migrate.store.s3_source_errors import as_source_errors, source_error
 from migrate.store.sizes import part_sizes
 
@@ -107,7 +117,7 @@ class S3Bucket:
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
-        jobs = (Job(summary, _get(summary), summary.size_bytes) for summary in wanted)
+        jobs = (Job(summary, get_request(summary), summary.size_bytes) for summary in wanted)
         with as_source_errors(self.url):
             if self._lanes.usable:
                 answers = self._lanes.run(jobs, also=self._ask_tags)
@@ -124,13 +134,15 @@ class S3Bucket:
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
-        answers = self.requests.run([Job(summary, _head(summary), 0)], window_bytes=0, also=self._ask_tags)
+        answers = self.requests.run(
+            [Job(summary, head_request(summary), 0)], window_bytes=0, also=self._ask_tags
+        )
         with as_source_errors(self.url):
             return self._fetched(next(answers), body=False)
 
     def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
-        jobs = (Job(it, _head(it), 0) for it in wanted)
+        jobs = (Job(it, head_request(it), 0) for it in wanted)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0, also=self._ask_tags):
                 yield self._fetched(answer, body=False)
@@ -155,7 +167,7 @@ class S3Bucket:
 
     def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
         """See ``Bucket.acls``. A server that has none at all is not asked again."""
-        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], _acl_query(it[1])), 0) for it in wanted)
+        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], acl_query(it[1])), 0) for it in wanted)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 acl = None if answer.response is None else s3_acl.parse(answer.response.body)
@@ -169,13 +181,13 @@ class S3Bucket:
 
     def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
         """See ``Bucket.thaw``: RestoreObject. Expedited may not be available; then it is asked for by Standard."""
-        jobs = (Job((it, tier), restore_request(it.key, _which(it), days, tier), 0) for it, tier in wanted)
+        jobs = (Job((it, tier), restore_request(it.key, which(it), days, tier), 0) for it, tier in wanted)
         with as_source_errors(self.url):
             for answer in self.requests.run(jobs, window_bytes=0):
                 error = answer.error
                 if error is not None and answer.item[1] == EXPEDITED:
                     it = answer.item[0]
-                    request = restore_request(it.key, _which(it), days, STANDARD_TIER)
+                    request = restore_request(it.key, which(it), days, STANDARD_TIER)
                     error = next(self.requests.run([Job(answer.item, request, 0)], window_bytes=0)).error
                 yield None if error is None or is_under_way(error) else source_error(error)
 
@@ -187,7 +199,7 @@ class S3Bucket:
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
-            return _whole(self.requests.call(_get(summary, start, length)), summary, length).body
+            return whole(self.requests.call(get_request(summary, start, length)), summary, length).body
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
@@ -208,12 +220,12 @@ class S3Bucket:
         self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
     ) -> Iterator[bytes]:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
-        headers = _pinned(summary)
+        headers = pinned(summary)
         del headers["x-amz-checksum-mode"]
-        request = Request("GetObject", "GET", summary.key, _which(summary), headers)
+        request = Request("GetObject", "GET", summary.key, which(summary), headers)
         bodies = self._ranges.read(request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
-            yield _of_length(body, summary, length)
+            yield of_length(body, summary, length)
 
     @property
     def lists_in_order(self) -> bool:
@@ -292,7 +304,7 @@ class S3Bucket:
 
     def _part_size(self, summary: ObjectSummary, number: int) -> int:
         """Return the size of a part; 0 where the server does not tell."""
-        query = _which(summary) | {"partNumber": str(number)}
+        query = which(summary) | {"partNumber": str(number)}
         with as_source_errors(self.url):
             try:
                 headers = self.requests.call(Request("HeadObject", "HEAD", summary.key, query=query)).headers
@@ -312,7 +324,7 @@ class S3Bucket:
         with as_source_errors(self.url):
             for summary in samples:
                 try:
-                    self.requests.call(_tags_request(summary))
+                    self.requests.call(tags_request(summary))
                 except NotAllowedError:
                     return False
                 except GoneError:
@@ -333,7 +345,7 @@ class S3Bucket:
         count = headers.get("x-amz-tagging-count")
         if count is None and (self._no_tags or self._counts_tags):
             return None
-        return None if count == "0" else _tags_request(summary)
+        return None if count == "0" else tags_request(summary)
 
     def _fetched(self, answer: Answer[ObjectSummary], *, body: bool = True) -> Fetched:
         summary, response = answer.item, answer.response
@@ -341,9 +353,9 @@ class S3Bucket:
             return Fetched(summary, error=source_error(answer.error or GoneError(summary.key)))
         try:
             if body:
-                _whole(response, summary, summary.size_bytes)
-            crc = _checked(response, summary.key) if body else None
-            tags = _tags(answer.also, summary.key)
+                whole(response, summary, summary.size_bytes)
+            crc = checked(response, summary.key) if body else None
+            tags = parse_tags(answer.also, summary.key)
         except MoveoutError as exc:
             return Fetched(summary, error=source_error(exc))
         return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)
@@ -360,64 +372,8 @@ def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Buck
         return bucket
 
 
-def _acl_query(version: str) -> dict[str, str]:
-    return {"acl": ""} | ({"versionId": version} if version else {})
-
-
 def _nothing_more(_item: object, _headers: Headers) -> None:
     """Ask for nothing more."""
-
-
-def _pinned(summary: ObjectSummary) -> dict[str, str]:
-    headers = {"x-amz-checksum-mode": "ENABLED"}
-    return headers | {"If-Match": f'"{summary.etag}"'} if summary.etag else headers
-
-
-def _get(summary: ObjectSummary, start: int = 0, length: int | None = None) -> Request:
-    headers = _pinned(summary)
-    if length is not None:
-        del headers["x-amz-checksum-mode"]
-        headers["Range"] = f"bytes={start}-{start + length - 1}"
-    return Request("GetObject", "GET", summary.key, _which(summary), headers)
-
-
-def _head(summary: ObjectSummary) -> Request:
-    return Request("HeadObject", "HEAD", summary.key, _which(summary), _pinned(summary))
-
-
-def _which(summary: ObjectSummary) -> dict[str, str]:
-    return {"versionId": summary.version_id} if summary.version_id else {}
-
-
-def _tags_request(summary: ObjectSummary) -> Request:
-    return Request("GetObjectTagging", "GET", summary.key, query={"tagging": ""} | _which(summary))
-
-
-def _tags(response: Response | None, key: str) -> dict[str, str]:
-    if response is None:
-        return {}
-    try:
-        root = ET.fromstring(response.body)  # noqa: S314 - see s3_pages
-    except ET.ParseError as exc:
-        raise MoveoutError(f"{key}: its tags cannot be read: {exc}") from exc
-    return {
-        tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or "" for tag in root.iter() if _is_tag(tag)
-    }
-
-
-def _is_tag(element: Any) -> bool:
-    return bool(element.tag.rpartition("}")[2] == "Tag")
-
-
-def _whole(response: Response, summary: ObjectSummary, length: int) -> Response:
-    _of_length(response.body, summary, length)
-    return response
-
-
-def _of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
-    if len(body) != length:
-        raise ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
-    return body
 
 
 def _own_fault(parts: Iterator[bytes]) -> bytes | None:
@@ -429,14 +385,3 @@ def _own_fault(parts: Iterator[bytes]) -> bytes | None:
             raise
         kind = SourceChangedError if isinstance(exc, ChangedError | GoneError) else SourceItemError
         raise kind(str(source_error(exc)), next_step=exc.next_step) from exc
-
-
-def _checked(response: Response, key: str) -> int | None:
-    """Compare the body with the whole-object CRC64NVME that the server keeps. Return it; None where it keeps none."""
-    kept = response.headers.get("x-amz-checksum-crc64nvme")
-    if kept is None:
-        return None
-    crc = crc64nvme(response.body)
-    if from_header(kept) != crc:
-        raise DamageError(key, expected=f"the CRC64NVME {kept} that the server keeps", found=to_header(crc))
-    return crc

@@ -34,6 +34,7 @@ from migrate.store.s3_description import (
     put_request,
 )
 from migrate.store.s3_objects import PATIENCE_SECONDS, Answer, Job, Stream
+from migrate.store.s3_reading import parse_tags
 from migrate.store.s3_wire import Wire
 from migrate.store.sizes import part_sizes
 
@@ -286,6 +287,18 @@ class TargetBucket:
         except MoveoutError:
             return ""
         return s3_acl.canned(s3_acl.parse(body) or {})
+
+    def tags(self, key: str) -> Mapping[str, str]:
+        """Return the tags that an object has; none where the server has no tags. Asks once."""
+        try:
+            response = self.source.client.call(Request("GetObjectTagging", "GET", key, {"tagging": ""}))
+            return parse_tags(response, key)
+        except UnreachableError as exc:
+            if not was_answered(exc):
+                raise
+            return {}
+        except MoveoutError:
+            return {}
 
     def exists(self, key: str) -> bool:
         """Tell whether there is an object of this key."""

@@ -42,8 +42,8 @@ ALWAYS = frozenset({oddities.CASE, oddities.FORM})
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What was found out about a target. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
-    ``refused_tags`` (texts of other scripts) say what it does instead. ``probed`` is False where nothing could be tried
-    out, because it would have stayed (``why``).
+    ``refused_tags`` (texts of other scripts) say what it does instead, ``lost_tags`` what it does with all tags.
+    ``probed`` is False where nothing could be tried out, because it would have stayed (``why``).
     """
 
     url: str
@@ -54,6 +54,7 @@ class Capabilities:
     refused_keys: Mapping[str, str] = field(default_factory=dict)
     refused_classes: Mapping[str, str] = field(default_factory=dict)
     refused_tags: str = ""
+    lost_tags: str = ""
     refused_acls: Mapping[str, str] = field(default_factory=dict)
     probed: bool = True
     why: str = ""
@@ -69,10 +70,11 @@ def probe(
     keys: Iterable[str],
     classes: Iterable[str] = (),
     tags: bool = False,
+    any_tags: bool = False,
     acls: Iterable[str] = (),
 ) -> Capabilities:
-    """Try out these oddities, storage classes and canned ACLs, and tags that are not plain. Leaves nothing behind.
-    Raises ``UnreachableError``, ``NotAllowedError``.
+    """Try out these oddities, storage classes and canned ACLs, and tags (``any_tags``), also those that are not plain
+    (``tags``). Leaves nothing behind. Raises ``UnreachableError``, ``NotAllowedError``.
     """
     lock = target.object_lock()
     found = Capabilities(
@@ -87,7 +89,8 @@ def probe(
         return Capabilities(**{**found.as_json(), "probed": False, "why": why})
     refused = {kind: fault for kind in sorted({*keys, *ALWAYS}) if (fault := _try_keys(target, kind))}
     refused_classes = {name: fault for name in sorted(classes) if (fault := _try_class(target, name))}
-    refused_tags = _try_tags(target) if tags else ""
+    refused_tags = _try_tags(target, {"t\u00f6": "\u65e5"}) if tags else ""
+    lost_tags = _try_tags(target, {"moveout": "canary"}) if any_tags else ""
     refused_acls = {name: fault for name in sorted(acls) if (fault := _try_acl(target, name))}
     return Capabilities(
         **{
@@ -95,6 +98,7 @@ def probe(
             "refused_keys": refused,
             "refused_classes": refused_classes,
             "refused_tags": refused_tags,
+            "lost_tags": lost_tags,
             "refused_acls": refused_acls,
         }
     )
@@ -140,14 +144,16 @@ def _try_keys(target: TargetBucket, kind: str) -> str | None:
         _clear(target, name, wanted)
 
 
-def _try_tags(target: TargetBucket) -> str:
+def _try_tags(target: TargetBucket, tags: Mapping[str, str]) -> str:
     name = f"moveout-canary-{secrets.token_hex(6)}"
     key = target.prefix + name
     try:
-        error = target.attempt(Description(key, tags={"t\u00f6": "\u65e5"}), _BODY)
+        error = target.attempt(Description(key, tags=tags), _BODY)
+        if error is not None:
+            return f"refuses it ({error})"
+        return "" if target.tags(key) == tags else "takes it and does not keep it"
     finally:
         _clear(target, name, [key])
-    return f"refuses it ({error})" if error is not None else ""
 
 
 def _try_acl(target: TargetBucket, acl: str) -> str | None:

@@ -117,6 +117,20 @@ def test_every_key_arrives_under_its_own_name_or_is_named_before(
     assert len(arrived) > 10
 
 
+def test_a_target_that_keeps_no_tags_is_found_out(
+    minio: S3Server, rclone: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(rclone)
+    shop.put("tagged", b"x", Tagging="a=b")
+    outcome = restore_bucket(
+        take_out(shop.url, tmp_path / "bundle"), "shop", target.url, workers=2, progress=Silent(),
+        account=open_place(str(tmp_path / "account")),
+    )  # fmt: skip
+    assert outcome.findings == ()
+    rows = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()
+    assert [row["item"] for row in rows if row["property"] == "tag"] == ["tagged"]
+
+
 def test_every_quirk_says_where_it_is_known_from() -> None:
     assert all(quirk.source and quirk.server == quirk.server.lower() for quirk in QUIRKS)
     assert len({(quirk.server, quirk.trait) for quirk in QUIRKS}) == len(QUIRKS)
