@@ -13,10 +13,13 @@ from typing import Any
 
 import botocore.exceptions as boto_errors
 
+from migrate.errors import SlowDownError
 from migrate.store import s3_client
+from migrate.store.retry import patiently
 
 _REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "InvalidTokenId", "ExpiredToken", "InvalidToken",
             "SignatureDoesNotMatch", "AllAccessDisabled", "MethodNotAllowed"}  # fmt: skip
+_BUSY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,20 @@ class _Calls:
 
 
 def _run(client: Any, operation: str, request: dict[str, Any]) -> str:
+    """Try it, and again where a busy server has not looked at it."""
+    return patiently(lambda: _once(client, operation, request), total_seconds=_BUSY_SECONDS)
+
+
+def _once(client: Any, operation: str, request: dict[str, Any]) -> str:
     if "Retention" in request:  # until a moment that is to come when it is tried: a past one is malformed
         soon = {"RetainUntilDate": datetime.now(UTC) + timedelta(seconds=10)}
         request = {**request, "Retention": {**request["Retention"], **soon}}
     try:
         answer = getattr(client, operation)(**request)
     except boto_errors.ClientError as exc:
+        busy = s3_client.translate(exc, operation)
+        if isinstance(busy, SlowDownError):
+            raise busy from exc
         error = exc.response.get("Error", {})
         return judged(str(error.get("Code", "")), str(error.get("Message", "")))
     except (boto_errors.BotoCoreError, OSError) as exc:
