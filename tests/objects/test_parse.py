@@ -1,0 +1,59 @@
+"""Pages read by a pattern say the same as pages read by a parser of XML, or are left to it."""
+
+from __future__ import annotations
+
+from urllib.parse import quote_plus
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from migrate.store import s3_parse
+
+TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
+HOSTILE = ("</Key>", "<Contents>", "&amp;", "&#65;", "a+b %2F", "<![CDATA[x]]>", "é", "😀", "]]>", '"', "'")
+
+
+def page(keys: list[str], *, encoded: bool, more: str = "") -> bytes:
+    rows = "".join(
+        f"<Contents><Key>{quote_plus(key) if encoded else escape(key)}</Key>"
+        "<LastModified>2026-01-02T03:04:05.678Z</LastModified><ETag>&quot;abc&#34;</ETag>"
+        f"<Size>{number}</Size><Owner><ID>x</ID><DisplayName></DisplayName></Owner>"
+        "<StorageClass>STANDARD</StorageClass></Contents>"
+        for number, key in enumerate(keys)
+    )
+    kind = "<EncodingType>url</EncodingType>" if encoded else ""
+    return f'<?xml version="1.0"?><ListBucketResult xmlns="x">{kind}{rows}{more}</ListBucketResult>'.encode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(TEXT, st.sampled_from(HOSTILE)), min_size=1, max_size=5), st.booleans())
+def test_both_ways_read_the_same(keys: list[str], encoded: bool) -> None:
+    body = page(keys, encoded=encoded)
+    quick = s3_parse._by_pattern(body)
+    assert quick is not None
+    assert quick == s3_parse._objects(ET.fromstring(body))
+    assert list(quick.keys) == keys
+    assert s3_parse.last_key(body) == keys[-1]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "<Contents><Key>b&#x41;</Key><LastModified>2026-01-02T03:04:05Z</LastModified><Size>1</Size></Contents>",
+        "<Contents><Key><![CDATA[b]]></Key><LastModified>2026-01-02T03:04:05Z</LastModified><Size>1</Size></Contents>",
+        "<Contents><Size>1</Size><Key>b</Key><LastModified>2026-01-02T03:04:05Z</LastModified></Contents>",
+        "<!-- <Contents> -->",
+    ],
+)
+def test_what_is_unusual_is_left_to_the_parser(more: str) -> None:
+    body = page(["a"], encoded=False, more=more)
+    assert s3_parse._by_pattern(body) is None
+    assert s3_parse.parse_objects(body).keys[:1] == ["a"]
+
+
+def test_control_characters_are_no_business_of_the_pattern() -> None:
+    assert s3_parse._by_pattern(page(["a\rb"], encoded=False)) is None
+    assert s3_parse._by_pattern(page(["a\x01b"], encoded=False)) is None
