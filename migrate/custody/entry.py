@@ -120,11 +120,14 @@ def _encoded(value: Mapping[str, Any]) -> bytes:
 
 
 def armored(text: str) -> bytes:
-    """Return a signature as text with its armor. Raises ``ValueError``."""
+    """Return a signature as text with its armor. Raises ``ValueError``, also for bits that the bytes do not need."""
     try:
-        return sshsig.armor(base64.b64decode(text, validate=True))
+        blob = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as exc:
         raise ValueError("its signature is no base64") from exc
+    if base64.b64encode(blob).decode() != text:
+        raise ValueError("its signature is base64 of another form")
+    return sshsig.armor(blob)
 
 
 def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]:

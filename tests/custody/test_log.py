@@ -132,6 +132,16 @@ def test_random_changes_to_log_and_head_are_all_found(kept):
     assert named(there) == ""
 
 
+def test_bits_of_a_signature_that_its_bytes_do_not_need_are_seen_too(kept):
+    """The last letter before ``=`` carries two more bits than the signature has."""
+    head = kept.read(layout.CUSTODY_HEAD)
+    at = head.index(b'="')
+    letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    spare = letters[letters.index(head[at - 1 : at]) | 3]
+    kept.put(layout.CUSTODY_HEAD, head[: at - 1] + bytes([spare]) + head[at:])
+    assert "custody-head.json" in named(kept)
+
+
 def test_writers_at_once_make_one_chain(kept, provider, customer):
     def write(signer, number):
         for turn in range(5):
