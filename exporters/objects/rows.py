@@ -94,17 +94,9 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
     """Return the work row of an object that is in the bundle."""
     summary, headers = fetched.summary, fetched.headers
     checksums, own, metadata, other = _sorted_out(headers)
-    return {
-        "position": position,
-        "bucket": bucket,
-        "key": summary.key,
+    row = _row(bucket, position, summary)
+    row |= {
         "version_id": summary.version_id or _version(headers),
-        "is_latest": summary.is_latest,
-        "is_delete_marker": False,
-        "size": summary.size_bytes,
-        "last_modified": summary.modified,
-        "etag": summary.etag,
-        "storage_class": summary.storage_class,
         "sha256": content.sha256,
         "md5": content.md5,
         "crc64nvme": f"{content.crc64nvme:016x}",
@@ -123,6 +115,7 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
         "large": content.large,
         "disposition": "exported",
     }
+    return row
 
 
 def marker(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:

@@ -32,6 +32,10 @@ app.add_typer(group, name="grant")
 ToName = Annotated[
     str, typer.Option("--to", metavar="NAME", help="Whom: lower-case letters, digits and '-'.")
 ]
+CredentialFile = Annotated[
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,7 @@ def create_command(
     expires: Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")],
     words: PlaceWord = None,
     *,
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
-    ] = None,
+    file: CredentialFile = None,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
@@ -110,10 +111,7 @@ def session_command(
     role: Annotated[
         str, typer.Option(metavar="ARN", help="Of which role at AWS; MinIO takes the account itself.")
     ] = "",
-    file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where the credential goes; grant-NAME.ini unless told."),
-    ] = None,
+    file: CredentialFile = None,
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,

@@ -216,14 +216,7 @@ class _Restore:
         if not found.probed:
             self._notes.append(f"the target was not tried out: {found.why}")
         self._account.write_json("capabilities.json", found.as_json())
-        return Terms(
-            found.object_lock,
-            found.refused_keys,
-            found.refused_classes,
-            found.refused_tags,
-            refused_acls=found.refused_acls,
-            lost_tags=found.lost_tags,
-        )
+        return Terms.of(found)
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
         yield from self._settings.losses_before()

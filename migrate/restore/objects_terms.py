@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from exporters.base import Loss
 from migrate.bundle.objects import ObjectRow
 from migrate.store.s3_acl import canned
+from migrate.store.s3_canary import Capabilities
 from migrate.store.s3_description import PUT_BYTES, Description, is_md5, keeps_checksum
 from migrate.store.s3_snowball import fits
 
@@ -34,6 +35,19 @@ class Terms:
     encrypts: bool = False
     snowball: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def of(cls, found: Capabilities, *, encrypts: bool = False) -> Terms:
+        """Return the terms of a target that was tried out."""
+        return cls(
+            found.object_lock,
+            found.refused_keys,
+            found.refused_classes,
+            found.refused_tags,
+            found.lost_tags,
+            found.refused_acls,
+            encrypts=encrypts,
+        )
 
     def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
         """Return what goes along with a version's bytes; see ``Description`` for ``before``."""

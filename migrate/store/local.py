@@ -19,6 +19,7 @@ from pathlib import Path
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
 from migrate.store import local_lock, local_uploads
 from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.store.durable import sync_directory
 from migrate.store.keys import HIDDEN, checked
 from migrate.store.local_errors import translated
 
@@ -293,8 +294,4 @@ def _make_directories(directory: Path) -> None:
 
 def _sync_directory(directory: Path) -> None:
     with suppress(FileNotFoundError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(directory)

@@ -19,6 +19,7 @@ from pathlib import Path
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.store.base import MAX_PARTS, Part, Upload
 from migrate.store.checksums import combine, crc64nvme, to_header
+from migrate.store.durable import sync_directory
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _BLOCK_BYTES = 4 * 2**20
@@ -57,7 +58,7 @@ class Uploads:
         _write_durably(temporary, json.dumps(meta).encode(), os.O_CREAT | os.O_TRUNC)
         temporary.rename(directory / "meta.json")
         for each in (directory, self.directory, self.directory.parent):
-            _sync(each)
+            sync_directory(each)
         return upload
 
     def all(self) -> list[Upload]:
@@ -190,14 +191,6 @@ def _write_durably(path: Path, data: bytes, flags: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | flags, 0o666)
     try:
         os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -144,41 +144,37 @@ def _try_keys(target: TargetBucket, kind: str) -> str | None:
         _clear(target, name, wanted)
 
 
-def _try_tags(target: TargetBucket, tags: Mapping[str, str]) -> str:
+def _try_one(target: TargetBucket, kept: Callable[[str], str | None], **described: Any) -> str | None:
+    """Write one object so described; ``kept`` looks at it by its key. Return what is wrong, None where nothing is."""
     name = f"moveout-canary-{secrets.token_hex(6)}"
     key = target.prefix + name
     try:
-        error = target.attempt(Description(key, tags=tags), _BODY)
-        if error is not None:
-            return f"refuses it ({error})"
-        return "" if target.tags(key) == tags else "takes it and does not keep it"
+        error = target.attempt(Description(key, **described), _BODY)
+        return kept(key) if error is None else f"refuses it ({error})"
     finally:
         _clear(target, name, [key])
+
+
+def _try_tags(target: TargetBucket, tags: Mapping[str, str]) -> str:
+    def kept(key: str) -> str | None:
+        return None if target.tags(key) == tags else "takes it and does not keep it"
+
+    return _try_one(target, kept, tags=tags) or ""
 
 
 def _try_acl(target: TargetBucket, acl: str) -> str | None:
-    name = f"moveout-canary-{secrets.token_hex(6)}"
-    key = target.prefix + name
-    try:
-        error = target.attempt(Description(key, acl=acl), _BODY)
-        if error is not None:
-            return f"refuses it ({error})"
+    def kept(key: str) -> str | None:
         return None if target.acl(key) == acl else "takes it, and has another one afterwards"
-    finally:
-        _clear(target, name, [key])
+
+    return _try_one(target, kept, acl=acl)
 
 
 def _try_class(target: TargetBucket, storage_class: str) -> str | None:
-    name = f"moveout-canary-{secrets.token_hex(6)}"
-    key = target.prefix + name
-    try:
-        error = target.attempt(Description(key, storage_class=storage_class), _BODY)
-        if error is not None:
-            return f"refuses it ({error})"
-        kept = next((one.storage_class for one in target.list(prefix=key)), "")
-        return None if kept == storage_class else f"makes {kept or 'nothing'} of it"
-    finally:
-        _clear(target, name, [key])
+    def kept(key: str) -> str | None:
+        found = next((one.storage_class for one in target.list(prefix=key)), "")
+        return None if found == storage_class else f"makes {found or 'nothing'} of it"
+
+    return _try_one(target, kept, storage_class=storage_class)
 
 
 def _differently(stored: set[str], wanted: set[str]) -> str | None:

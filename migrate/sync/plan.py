@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -159,16 +159,7 @@ def _noted(step: Step, plan: Plan, kinds: Oddities, prefix: str) -> Step:
     plan.odd |= odd
     if not odd:
         return step
-    return Step(
-        step.do,
-        step.key,
-        step.why,
-        step.source,
-        step.target,
-        ours=step.ours,
-        known=step.known,
-        odd=tuple(sorted(odd)),
-    )
+    return replace(step, odd=tuple(sorted(odd)))
 
 
 def _telling(walked: Iterable[Step | int], progress: Progress) -> Iterator[Step]:

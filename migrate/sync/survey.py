@@ -37,14 +37,7 @@ class Survey:
     @property
     def terms(self) -> Terms:
         """On what terms objects go to the target."""
-        found = self.capabilities
-        return Terms(
-            found.object_lock,
-            found.refused_keys,
-            found.refused_classes,
-            found.refused_tags,
-            encrypts=self.encrypts,
-        )
+        return Terms.of(self.capabilities, encrypts=self.encrypts)
 
 
 def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]) -> Survey:

@@ -17,6 +17,7 @@ from migrate.store import open_place
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import Shop, fill, take_out
+from tests.tools.counting import Counting
 
 MakeShop = Callable[[S3Server], Shop]
 
@@ -97,18 +98,6 @@ def test_parts_of_a_large_object_are_not_sent_twice(
     assert outcome.findings == ()
     assert (counted.skipped_bytes, counted.sent_bytes) == (len(part), len(body) - len(part))
     assert compare(reader, target.url, read_all=True) == []
-
-
-class Counting(Silent):
-    """Counts what was sent and what was there."""
-
-    skipped_bytes = sent_bytes = 0
-
-    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        self.skipped_bytes += size_bytes
-
-    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        self.sent_bytes += size_bytes
 
 
 @pytest.mark.parametrize(

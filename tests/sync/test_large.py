@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-from migrate.progress import Silent
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.sync.columns import microseconds
 from migrate.sync.uploads import Uploads
 from tests.sync.conftest import Move, body
+from tests.tools.counting import Counting
 
 PART = 16 * 2**20
-
-
-class Counting(Silent):
-    """Counts what was sent and what was there."""
-
-    skipped_bytes = sent_bytes = 0
-
-    def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        self.skipped_bytes += size_bytes
-
-    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        self.sent_bytes += size_bytes
 
 
 def upload(shop, key, data, part_bytes, **more):

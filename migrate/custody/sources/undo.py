@@ -18,6 +18,7 @@ from typing import Any
 from migrate.bundle import canonical
 from migrate.custody.sources.contract import Change
 from migrate.errors import DamageError, UsageError
+from migrate.store.durable import sync_directory
 
 VERSION = 1
 KIND = "undo of holds on sources"
@@ -97,7 +98,7 @@ def write(path: Path, said: UndoFile) -> None:
             file.flush()
             os.fsync(descriptor)
         temporary.replace(path)
-        _sync(path.parent)
+        sync_directory(path.parent)
     except OSError as exc:
         with suppress(OSError):
             temporary.unlink()
@@ -110,12 +111,4 @@ def write(path: Path, said: UndoFile) -> None:
 def remove(path: Path) -> None:
     """Remove the file: all of it is undone."""
     path.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
