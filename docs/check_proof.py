@@ -16,10 +16,7 @@ def add(p, q):
 
 
 def times(k, p):
-    q = (0, 1, 1, 0)
-    while k:
-        q, p, k = (add(q, p) if k & 1 else q), add(p, p), k >> 1
-    return q
+    return add(p if k & 1 else (0, 1, 1, 0), times(k >> 1, add(p, p))) if k else (0, 1, 1, 0)
 
 
 def point(data):
@@ -57,4 +54,6 @@ if found != b64decode(root) or last:
     sys.exit("the item is not in the tree")
 if not any(value[:4] == hint and is_signed(key, body + b"\n", value[4:]) for value in values):
     sys.exit("the root is not signed by this key")
-print(leaf.decode(), "is in", body.decode(), "and the signature holds", sep="\n")
+# what a terminal might take for a command is shown as an escape
+shown = "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in leaf.decode())
+print(shown, "is in", body.decode(), "and the signature holds", sep="\n")

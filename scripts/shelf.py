@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,12 +31,17 @@ from migrate.store import open_place
 from migrate.store.base import MultipartStore
 
 ODD_KEY = 'odd "ä" \n key/%2F\\'
+LONG_KEYS = tuple(
+    char * (1024 // len(char.encode()))
+    for char in ("\N{CJK UNIFIED IDEOGRAPH-4E2D}", "\N{GRINNING FACE}", "\x01", '"', "\\")
+)
+"""Keys of 1,024 bytes, or one less, each of one character: of 3 bytes, of 4, and such as JSON escapes."""
 
 
-def index_table(count: int) -> pa.Table:
-    """An index of ``count`` objects, the last with an odd key."""
+def index_table(count: int, odd: Sequence[str] = (ODD_KEY,)) -> pa.Table:
+    """An index of ``count`` objects, the last with odd keys."""
     keys = [f"photos/{number:07d}.jpg" for number in range(count)]
-    keys[-1] = ODD_KEY
+    keys[-len(odd) :] = odd
     digests = [sha256(key.encode()).hexdigest() for key in keys]
     columns = {
         "bucket": pa.array(["media"] * count),
@@ -59,6 +64,7 @@ class Shelf:
     name: str = "media"
     url: str = "shelf://host/media"
     point: Json = field(default_factory=dict)
+    odd: Sequence[str] = (ODD_KEY,)
 
     def survey(self) -> Survey:
         return Survey([], "memory")
@@ -89,7 +95,7 @@ class Shelf:
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         list(done)
         with sink.create("index/objects-000000.parquet") as file:
-            file.write(_parquet(index_table(self.objects)))
+            file.write(_parquet(index_table(self.objects, self.odd)))
         entries = [CatalogEntry("bucket", 0, "", "media", self.objects, 1, "", {"bucket": "media"})]
         if self.table:
             parts = [{"name": f"tables/1/part-{number:06d}.parquet", "rows": 2} for number in range(2)]
@@ -105,8 +111,8 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def shelf(path: str, objects: int, *, table: bool = True) -> MultipartStore:
+def shelf(path: str, objects: int, *, table: bool = True, odd: Sequence[str] = (ODD_KEY,)) -> MultipartStore:
     """Seal a bundle at a place."""
     store = open_place(path)
-    export([Shelf(objects, table)], store, workers=1, progress=Silent())
+    export([Shelf(objects, table, odd=odd)], store, workers=1, progress=Silent())
     return store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +18,7 @@ from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words
-from migrate.custody import disclosure, proof, tree
+from migrate.custody import disclosure, leaf, proof, tree
 from migrate.custody.checkpoint import Checkpoint
 from migrate.custody.rows import part_with
 from migrate.custody.trust import Trust
@@ -106,7 +105,7 @@ def prove_command(
             next_step="moveout prove PLACE photos/1.jpg",
         )
     wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
-    needle = json.dumps(keys[0]) if keys and len(keys) == 1 else ""
+    needle = leaf.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
     for found in tree.prove(store, wanted, needle):
         file = to / f"{sha256(found.leaf).hexdigest()[:16]}{SUFFIX}"

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from migrate.bundle import canonical, layout
+from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.custody import checkpoint, leaves, merkle, tree
+from migrate.custody import checkpoint, leaf, leaves, merkle, tree
 from migrate.custody.checkpoint import Checkpoint
 from migrate.errors import DamageError
 from migrate.store.base import Store
@@ -45,14 +45,14 @@ def disclose(store: Store, withhold: Callable[[dict[str, object]], bool], file: 
     hashes, withheld = bytearray(), 0
     for batch in leaves.unsalted(BundleReader(store)):
         salted = leaves.salted(batch, kept.seed, len(hashes) // merkle.SIZE)
-        for text, leaf in zip(batch, salted, strict=True):
-            digest = merkle.leaf_hash(leaf)
+        for text, line in zip(batch, salted, strict=True):
+            digest = merkle.leaf_hash(line)
             hashes += digest
-            if withhold(canonical.decode(text.encode(), layout.TREE)):
+            if withhold(leaf.decode(text)):
                 withheld += 1
                 file.write(_WITHHELD + base64.b64encode(digest) + b"\n")
             else:
-                file.write(leaf + b"\n")
+                file.write(line + b"\n")
     if merkle.top(bytes(hashes)) != signed.hash:
         raise DamageError(layout.CHECKPOINT, expected="the root of this bundle's tree", found="another")
     file.write(b"\n" + signed.encode())

@@ -1,4 +1,4 @@
-"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as canonical JSON.
+"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON (see ``leaf``).
 
 Order: sources as ``meta/bundle.json`` has them; of each the rows of its index, then the parts as the catalog has them.
 A leaf has a salt of 16 bytes, so that nobody guesses from its hash what he was not shown.
@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Sequence
-from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from migrate.bundle import canonical, layout
+from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
+from migrate.custody import leaf
 from migrate.errors import DamageError
 
 SEED_BYTES = 32
 _SALT = 16
-COLUMNS = [
+_COLUMNS = [
     "bucket", "disposition", "etag", "key", "last_modified", "reason", "sha256", "size", "version_id",
 ]  # fmt: skip
-_PART_COLUMNS = ("file", "rows", "schema", "sha256", "source", "table")
 
 
 def salt(seed: bytes, index: int) -> str:
@@ -42,10 +41,7 @@ def leaf_batches(reader: BundleReader, seed: bytes) -> Iterator[list[bytes]]:
 
 def salted(batch: Sequence[str], seed: bytes, first: int) -> list[bytes]:
     """Put the salts into leaves, of which the first has the number ``first``."""
-    return [
-        f'{{"item":{text},"salt":"{salt(seed, number)}"}}'.encode()
-        for number, text in enumerate(batch, first)
-    ]
+    return [leaf.salted(text, salt(seed, number)) for number, text in enumerate(batch, first)]
 
 
 def unsalted(reader: BundleReader) -> Iterator[list[str]]:
@@ -54,8 +50,8 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
     catalog = reader.catalog()
     for source in reader.info.sources:
         if any(row.source == source.name and row.kind == "bucket" for row in catalog):
-            for batch in reader.index(source.name, columns=COLUMNS):
-                yield _objects(batch, source.name)
+            for batch in reader.index(source.name, columns=_COLUMNS):
+                yield objects(batch, source.name)
         tables = [row for row in catalog if row.source == source.name and row.kind == "table"]
         if tables and hashes is None:
             hashes = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
@@ -63,16 +59,17 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
             yield [_part(row, part, hashes or {}) for part in row.details.get("parts", [])]
 
 
-def _objects(batch: pa.RecordBatch, source: str) -> list[str]:
+def objects(batch: pa.RecordBatch, source: str) -> list[str]:
+    """Return the items of rows of an index as JSON. Raises ``DamageError``."""
     try:
-        columns = [_column(batch.column(name)) for name in COLUMNS]
-    except (KeyError, pa.ArrowException) as exc:
+        columns = [_column(name, batch.column(name)) for name in _COLUMNS]
+    except (KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as exc:
         raise DamageError(
-            layout.source_file(source, "index/"), expected=f"the columns {COLUMNS}", found=str(exc)
+            layout.source_file(source, "index/"), expected=f"the columns {_COLUMNS}", found=str(exc)
         ) from exc
-    tail = quoted(source)
+    tail = leaf.quoted(source)
     return [
-        f'{{"bucket":{bucket},"disposition":{disposition},"etag":{etag},"key":{key},"kind":"object",'
+        f'{{"bucket":{bucket},"disposition":{disposition},"etag":{etag},{key},"kind":"object",'
         f'"last_modified":{modified},"reason":{reason},"sha256":{digest},"size":{size},"source":{tail},'
         f'"version_id":{version}}}'
         for bucket, disposition, etag, key, modified, reason, digest, size, version in zip(
@@ -81,12 +78,14 @@ def _objects(batch: pa.RecordBatch, source: str) -> list[str]:
     ]
 
 
-def _column(column: pa.Array) -> list[Any]:
-    """Return a column as JSON texts."""
+def _column(name: str, column: pa.Array) -> list[Any]:
+    """Return a column as JSON texts; of keys with their names."""
     if pa.types.is_timestamp(column.type):
         column = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
+    if name == "key":
+        return [leaf.key_field(key) for key in column.to_pylist()]
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return ["null" if value is None else quoted(value) for value in column.to_pylist()]
+        return ["null" if value is None else leaf.quoted(value) for value in column.to_pylist()]
     if not pa.types.is_integer(column.type):
         raise pa.ArrowTypeError(f"a column of type {column.type}")
     return ["null" if value is None else value for value in column.to_pylist()]
@@ -108,4 +107,4 @@ def _part(row: CatalogRow, part: Any, hashes: dict[str, str]) -> str:
         raise DamageError(
             layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=repr(part)
         ) from exc
-    return canonical.encode(item).decode("ascii")
+    return leaf.encode(item)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrate.custody import checkpoint, merkle
+from migrate.custody import checkpoint, leaf, merkle
 from migrate.custody.checkpoint import Checkpoint
 
 HEADER = b"c2sp.org/tlog-proof@v1\n"
@@ -36,10 +35,7 @@ class Proof:
     @property
     def item(self) -> dict[str, Any]:
         """What the leaf says. Raises ``ValueError``."""
-        value = json.loads(self.leaf)
-        if not isinstance(value, dict) or not isinstance(value.get("item"), dict):
-            raise ValueError("a leaf that names no item")  # noqa: TRY004 - what a file holds, not a caller's mistake
-        return dict(value["item"])
+        return leaf.item_of(self.leaf)
 
     @property
     def holds(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from migrate.bundle import canonical, layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.custody import checkpoint, leaves, merkle
+from migrate.custody import checkpoint, leaf, leaves, merkle
 from migrate.custody.checkpoint import Checkpoint
 from migrate.custody.keys import PublicKey, Signer
 from migrate.custody.proof import Proof
@@ -84,7 +84,7 @@ def read(store: Store) -> tuple[Tree, Checkpoint]:
 
 
 def prove(store: Store, wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
-    """Yield the proof of every item that is wanted. ``needle`` stands in the JSON of each of them, so that not all need
+    """Yield the proof of every item that is wanted. ``needle`` stands in the text of each of them, so that not all need
     be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
     """
     kept = read(store)
@@ -105,11 +105,7 @@ def _prove(
     wanted: Callable[[dict[str, object]], bool],
     needle: str,
 ) -> Iterator[Proof]:
-    chosen = [
-        at
-        for at, text in enumerate(group)
-        if needle in text and wanted(canonical.decode(text.encode(), layout.TREE))
-    ]
+    chosen = [at for at, text in enumerate(group) if needle in text and wanted(leaf.decode(text))]
     if not chosen:
         return
     tree, signed = kept

@@ -1,4 +1,4 @@
-"""What the proofs cost: a million index rows become a sealed, signed bundle with its tree, and one of them a proof.
+"""What the proofs cost: a million index rows become a sealed, signed bundle with its tree, and some of them a proof.
 
     python -m scripts.bench.custody [--objects 1000000]
 
@@ -27,7 +27,7 @@ from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from scripts.bench.turns import beside
-from scripts.shelf import ODD_KEY, Shelf
+from scripts.shelf import LONG_KEYS, ODD_KEY, Shelf
 
 MB = 1_000_000
 SEAL_SECONDS, SEAL_MB = 30, 400
@@ -66,35 +66,44 @@ def leave(place: Path, objects: int) -> None:
     store = open_place(str(place))
     broken = Faulty(store, FaultPlan(Fault("put", fail(GoneError("it ends here")), prefix=layout.CATALOG)))
     with suppress(GoneError):
-        export([Shelf(objects)], broken, workers=1, progress=Silent())
+        export([Shelf(objects, odd=(*LONG_KEYS, ODD_KEY))], broken, workers=1, progress=Silent())
 
 
 def measure(directory: Path, objects: int) -> int:
     """Seal, prove and check; return 1 where a bar is missed."""
-    place, key = directory / "bundle", directory / "host.key"
+    place, key_file = directory / "bundle", directory / "host.key"
     moveout, python = beside("moveout"), sys.executable
     taken(
         [python, "-m", "scripts.bench.custody", "--leave", place, "--objects", objects], "made (not measured)"
     )
-    taken([moveout, "keys", "init", key, "--name", "host"], "a key")
-    seal = taken([moveout, "seal", place, "--key", key, "-q"], f"seal, tree and signature, {objects:,} rows")
+    taken([moveout, "keys", "init", key_file, "--name", "host"], "a key")
+    seal = taken(
+        [moveout, "seal", place, "--key", key_file, "-q"], f"seal, tree and signature, {objects:,} rows"
+    )
     taken([moveout, "prove", place, ODD_KEY, "--to", directory, "-q"], "prove one object")
-    (proof,) = directory.glob("*.tlog-proof")
-    public = f"{key}.pub"
+    for key in LONG_KEYS:
+        taken(
+            [moveout, "prove", place, key, "--to", directory, "-q"],
+            f"prove one with a long key of {key[0]!a}",
+        )
+    proofs = sorted(directory.glob("*.tlog-proof"), key=lambda file: file.stat().st_size)
+    sizes = [file.stat().st_size for file in proofs]
+    public = f"{key_file}.pub"
     (directory / "allowed").write_text(f"host {Path(public).read_text()}")
     taken(
-        [moveout, "check-proof", proof, "--signers", directory / "allowed", "-q"],
+        [moveout, "check-proof", proofs[-1], "--signers", directory / "allowed", "-q"],
         "check-proof, a whole process",
     )
     start = taken([python, "-I", "-c", "pass"], "Python's own start")
-    script = taken([python, "-I", SCRIPT, proof, public], "check_proof.py, with it")
-    size = proof.stat().st_size
+    script = taken([python, "-I", SCRIPT, proofs[-1], public], "check_proof.py, with it")
     check = script.cpu_seconds - start.cpu_seconds
-    print(f"a proof has {size:,} bytes; check_proof.py checks it in {check * 1000:.0f} ms")
+    print(
+        f"proofs have {sizes[0]:,} to {sizes[-1]:,} bytes; check_proof.py checks the largest in {check * 1000:.0f} ms"
+    )
     bars = {
         f"seal in {SEAL_SECONDS} s of CPU": seal.cpu_seconds <= SEAL_SECONDS,
         f"seal in {SEAL_MB} MB": seal.peak_bytes <= SEAL_MB * MB,
-        f"a proof of {PROOF_BYTES} bytes": size <= PROOF_BYTES,
+        f"proofs of {PROOF_BYTES} bytes at most": sizes[-1] <= PROOF_BYTES,
         f"checked in {CHECK_SECONDS} s": check < CHECK_SECONDS,
     }
     for what, holds in bars.items():

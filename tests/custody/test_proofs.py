@@ -5,13 +5,15 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
+import pyarrow as pa
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import checkpoint, disclosure, merkle, proof, tree
+from migrate.custody import checkpoint, disclosure, leaf, leaves, merkle, proof, tree
 from migrate.errors import DamageError, UsageError
-from scripts.shelf import ODD_KEY, shelf
+from scripts.shelf import LONG_KEYS, ODD_KEY, index_table, shelf
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory
 
@@ -45,8 +47,8 @@ def test_the_tree_is_that_of_rfc_6962_and_every_path_leads_to_its_root(size):
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, make_key):
-    """A bundle of 700 objects and two parts of a table, with its tree, signed."""
-    place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700)
+    """A bundle of 700 objects, the last with odd keys, and two parts of a table, with its tree, signed."""
+    place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700, odd=(*LONG_KEYS, ODD_KEY))
     tree.plant(place, [make_key("provider")])
     return place
 
@@ -68,8 +70,9 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
         "photos/0000000.jpg",
         "photos/0000255.jpg",
         "photos/0000256.jpg",
-        "photos/0000698.jpg",
+        "photos/0000693.jpg",
         ODD_KEY,
+        *LONG_KEYS,
     ):
         (found,) = tree.prove(signed, wants(key))
         again = proof.decode(found.encode())
@@ -83,12 +86,34 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
     assert all(one.holds for one in parts)
 
 
+@pytest.mark.parametrize(
+    "key", [*LONG_KEYS, "k" * 1024], ids=["3", "4", "control", "quote", "backslash", "ascii"]
+)
+def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
+    """All else is as long as FORMAT.md says, too: names, ETag, version id, 2²⁰ leaves and two signatures."""
+    row = index_table(1, (key,)).to_pydict() | {"version_id": ["v" * 100], "bucket": ["b" * 63]}
+    row |= {"etag": ["e" * 64], "size": [10**14]}
+    (batch,) = pa.table(row, schema=index_table(1).schema).to_batches()
+    (text,) = leaves.objects(batch, "s" * 63)
+    line = leaf.salted(text, leaves.salt(b"seed", 2**20 - 1))
+    signed = checkpoint.Checkpoint(str(uuid4()), 2**20, b"h" * 32, "f" * 64).signed(provider).signed(customer)
+    found = proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
+    assert proof.decode(found.encode()).item["key"] == key
+    assert 2048 < len(found.encode()) <= 4096
+
+
+@pytest.mark.parametrize("wrong", ['{"item":3}', "[]", '{"item":{"key":"a","key_base64":"YQ=="}}', "{"])
+def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
+    with pytest.raises(ValueError):  # noqa: PT011 - of any kind
+        leaf.item_of(wrong.encode())
+
+
 def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
     (found,) = tree.prove(signed, wants("photos/0000007.jpg"))
     text = found.encode() + found.leaf
     assert b"photos/0000006" not in text
     assert tree.read(signed)[0].seed.hex().encode() not in text
-    salts = {tree.leaves.salt(tree.read(signed)[0].seed, n) for n in range(702)}
+    salts = {leaves.salt(tree.read(signed)[0].seed, n) for n in range(702)}
     assert len(salts) == 702
     assert sum(one.encode() in text for one in salts) == 1
 
@@ -108,7 +133,7 @@ def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
 
 def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_path):
     assert len(SCRIPT.read_text().splitlines()) <= 60
-    for number, key in enumerate(("photos/0000301.jpg", ODD_KEY)):
+    for number, key in enumerate(("photos/0000301.jpg", ODD_KEY, *LONG_KEYS)):
         (found,) = tree.prove(signed, wants(key))
         file = tmp_path / f"{number}.tlog-proof"
         file.write_bytes(found.encode())
@@ -118,10 +143,11 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
         )
         assert "the signature holds" in said.stdout
         assert found.leaf.decode() in said.stdout
+        assert all(line.isprintable() for line in said.stdout.splitlines())
         stranger = make_key.path_of("customer").with_suffix(".pub")
         assert run_script(file, stranger).returncode == 1
-        leaf = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))
-        file.write_bytes(found.encode().replace(base64.b64encode(found.leaf), leaf))
+        other = base64.b64encode(found.leaf.replace(b'"size":', b'"size":1'))
+        file.write_bytes(found.encode().replace(base64.b64encode(found.leaf), other))
         assert run_script(file, pub).returncode == 1
         data = found.encode()
         hint = data.rindex(b" ") + 2

@@ -1,0 +1,56 @@
+"""What a leaf of a bundle's tree says: JSON as short as it can be, since a proof has to carry it whole.
+
+Members are sorted, there are no spaces, and the text is UTF-8: only what JSON must escape is escaped (RFC 8259, section
+7). A key whose JSON would be longer than its base64 stands as ``key_base64``: no key takes more than 4/3 of its bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from json.encoder import encode_basestring as quoted
+from typing import Any
+
+__all__ = ["decode", "encode", "item_of", "key_field", "quoted", "salted"]
+
+_KEY, _KEY_BASE64 = "key", "key_base64"
+
+
+def encode(item: dict[str, Any]) -> str:
+    """Return an item that has no key as JSON."""
+    return json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key_field(key: str) -> str:
+    """Return a key as the member of an item that it is: name, colon, value."""
+    text = quoted(key)
+    escapes = len(text) - 2 - len(key)
+    if escapes:
+        data = key.encode(errors="surrogatepass")  # a key that somebody asks for, and no bundle has
+        if len(data) + escapes > -(-len(data) // 3) * 4:
+            return f'"{_KEY_BASE64}":"{base64.b64encode(data).decode()}"'
+    return f'"{_KEY}":{text}'
+
+
+def salted(item: str, salt: str) -> bytes:
+    """Return the leaf of an item, given as JSON."""
+    return f'{{"item":{item},"salt":"{salt}"}}'.encode()
+
+
+def item_of(leaf: bytes) -> dict[str, Any]:
+    """Return the item that a leaf shows. Raises ``ValueError``."""
+    value = json.loads(leaf)
+    return _plain(value.get("item") if isinstance(value, dict) else None)
+
+
+def decode(item: str) -> dict[str, Any]:
+    """Return an item, given as JSON, with its key as text. Raises ``ValueError``."""
+    return _plain(json.loads(item))
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict) or {_KEY, _KEY_BASE64} <= item.keys():
+        raise ValueError("a leaf that names no item, or two")
+    if _KEY_BASE64 in item:
+        return {**item, _KEY: base64.b64decode(str(item[_KEY_BASE64]), validate=True).decode()}
+    return item
