@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from migrate.custody import documents
 from migrate.custody.documents import Document
-from migrate.errors import MoveoutError, UsageError
+from migrate.errors import DamageError, MoveoutError, UsageError
 
 
 def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
@@ -18,6 +19,21 @@ def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
         return document, {one.name: one.read_bytes() for one in beside}
     except OSError as exc:
         raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def read_directory(directory: Path, kind: str) -> list[Document]:
+    """Return the documents of a kind in a directory, each with those whose signatures lie beside it and hold; what is
+    none, or was changed, is left out.
+    """
+    found = []
+    for path in sorted(directory.glob(f"{kind}-*.json")):
+        try:
+            document, signatures = read_files(path)
+            signers = [documents.signed_by(document, armored) for armored in signatures.values()]
+        except (DamageError, UsageError):
+            continue
+        found.append(replace(document, signers=signers))
+    return found
 
 
 def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
-from migrate.cli.documents import read_files, write_files
+from migrate.cli.documents import read_directory, read_files, write_files
 from migrate.cli.findings import draw_findings
 from migrate.cli.hold import PlaceWord
 from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
@@ -21,7 +21,7 @@ from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.verify import check_signed
-from migrate.custody import documents, log, receipt
+from migrate.custody import documents, receipt
 from migrate.custody.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
 from migrate.store import open_place
@@ -57,7 +57,9 @@ class Received:
         console.print(Text(self.document.about, style=style))
         if self.findings:
             draw_findings(console, self.findings)
-        console.print(f"Signed: {self.document.key}, for the root {self.document.root}")
+        console.print(
+            f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
+        )
         for file in self.files:
             console.print(f"  {file}", markup=False)
         if self.files:
@@ -82,7 +84,8 @@ def receive_command(
 ) -> Received:
     """Verify a bundle, then sign a receipt that names its root, the level and the findings.
 
-    The receipt goes beside the bundle; where one may only read there, into files (--to, or here).
+    The receipt goes beside the bundle; where one may only read there, into files (--to, or here). The same command
+    again finishes a receipt that was begun, and gives one that was signed for the same again.
     """
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)
@@ -95,13 +98,12 @@ def receive_command(
         store, load_trust(signers, loaded), deep=level is Level.FULL and not outcome.findings
     )
     findings = [*outcome.findings, *signed.findings]
-    made = receipt.write(store, receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings))
+    checked = receipt.Checked(level.value, outcome.files, outcome.size_bytes, findings)
     try:
-        documents.keep(store, made, mine)
-        what = receipt.happened(made, "received", store.place, [one.public for one in mine])
-        log.append(store, mine[0], log.once(what))
+        made = receipt.receive(store, checked, mine)
     except NotAllowedError:
         to = to or Path()
+        made = receipt.write(store, checked, [one.public for one in mine], read_directory(to, "receipt"))
     files = write_files(to, made, dict(documents.signature_of(made, one) for one in mine)) if to else []
     return Received(made, findings, files)
 

@@ -28,8 +28,27 @@ class Checked:
     findings: Sequence[Finding]
 
 
-def write(store: Store, checked: Checked) -> Document:
-    """Return the receipt for the bundle at a place, unsigned. Its first line says whether all was well."""
+def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Document:
+    """Sign the receipt for the bundle at a place, beside it and in its log. The same again finishes what a run before
+    has begun, and then changes nothing.
+
+    Raises ``NotAllowedError`` where one may only read.
+    """
+    by = [one.public for one in signers]
+    document = write(store, checked, by)
+    documents.keep(store, document, signers)
+    log.append(store, signers[0], log.once(happened(document, "received", store.place, by)))
+    return document
+
+
+def write(
+    store: Store, checked: Checked, by: Sequence[PublicKey] = (), beside: Sequence[Document] = ()
+) -> Document:
+    """Return the receipt for the bundle at a place. Its first line says whether all was well.
+
+    It is the one that a key of ``by`` has signed for the same before, at the place or in ``beside`` (the receiver's own
+    files, where it may lack its signature yet); else a new one, unsigned.
+    """
     info = meta.read_sealed(store)
     if info is None:
         raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
@@ -53,8 +72,17 @@ def write(store: Store, checked: Checked) -> Document:
         "findings": [asdict(one) for one in checked.findings[:_SHOWN]],
         "custody": {"entries": len(found.entries), "hash": found.last.hash if found.last else ""},
     }
-    about = _about(info.id, gaps, checked, complete=info.complete)
-    return documents.resumed(store, documents.make("receipt", about, value))
+    made = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+    signed = [one for one in documents.read_all(store, "receipt")[0] if set(by) & set(one.signers)]
+    own = [one for one in beside if not one.signers or set(by) & set(one.signers)]
+    same = [one for one in (*signed, *own) if _is_same(one, made, found)]
+    return same[0] if same else documents.resumed(store, made)
+
+
+def _is_same(one: Document, made: Document, found: log.Log) -> bool:
+    """Tell whether a receipt says what ``made`` says, save for its time and how far the log had come by then."""
+    grown = {"time": None, "custody": None}
+    return {**one.value, **grown} == {**made.value, **grown} and not _contradiction(one, found)
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
@@ -119,14 +147,22 @@ def acknowledge(
 
 def check(store: Store, document: Document) -> None:
     """Raise ``DamageError`` where the custody entry that a receipt names is not in the log it was read from."""
-    said = document.value.get("custody")
-    if not isinstance(said, dict) or document.value.get("place") != store.place:
+    if document.value.get("place") != store.place:
         return
-    found, number = log.read(store), said.get("entries")
-    if isinstance(number, int) and number > 0:
-        there = found.entries[number - 1].hash if number <= len(found.entries) else "no such entry"
-        if there != said.get("hash"):
-            raise DamageError(
-                layout.CUSTODY_LOG, expected=f"entry {number} with hash {said.get('hash')}, as {document.key} says",
-                found=there,
-            )  # fmt: skip
+    there = _contradiction(document, log.read(store))
+    if there:
+        said = document.value["custody"]
+        expected = f"entry {said['entries']} with hash {said.get('hash')}, as {document.key} says"
+        raise DamageError(layout.CUSTODY_LOG, expected=expected, found=there)
+
+
+def _contradiction(document: Document, found: log.Log) -> str:
+    """Return what the log has instead of the entry that a receipt names, "" where it has that."""
+    said = document.value.get("custody")
+    if not isinstance(said, dict):
+        return ""
+    number = said.get("entries")
+    if not isinstance(number, int) or number < 1:
+        return ""
+    there = found.entries[number - 1].hash if number <= len(found.entries) else "no such entry"
+    return "" if there == said.get("hash") else there

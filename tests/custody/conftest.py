@@ -1,7 +1,9 @@
 """Sealed bundles and keys, without any server."""
 
+import itertools
 import shutil
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,19 @@ def provider(make_key) -> KeyFile:
 def customer(make_key) -> KeyFile:
     """The customer's key."""
     return make_key("customer")
+
+
+@pytest.fixture
+def ticking(monkeypatch) -> None:
+    """Whenever a document is made, a second more has passed: no two are the same by chance."""
+    begun, ticks = datetime.now(UTC), itertools.count(1)
+
+    class Ticking(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return begun.astimezone(tz) + timedelta(seconds=next(ticks))
+
+    monkeypatch.setattr("migrate.custody.documents.datetime", Ticking)
 
 
 def in_memory(place: MultipartStore) -> Memory:

@@ -135,6 +135,33 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     assert subprocess.run(["curl", "-fsS", address], capture_output=True, check=False).returncode == 22
 
 
+def test_who_may_only_read_has_a_receipt_in_files_and_finishes_it_there(
+    there, make_key, tmp_path, servers, ticking
+):
+    url, store = there
+    grantor, key, file = make_key.path_of("provider"), make_key.path_of("customer"), tmp_path / "grant.ini"
+    words = ("--to", "acme", "--expires", "1d", "--file", file, "--key", grantor)
+    assert call("grant", "create", url, *words).code == 0
+    config, mail = tmp_path / "config", tmp_path / "mail"
+    config.write_text(Path(servers.environment["AWS_CONFIG_FILE"]).read_text() + file.read_text())
+    granted_url = url.replace("minio", "acme")
+
+    def received():
+        ended = call("receive", granted_url, "--key", key, "--to", mail, env={"AWS_CONFIG_FILE": str(config)})
+        assert ended.code == 0, ended.err
+        return {one.name: one.read_bytes() for one in mail.iterdir()}
+
+    first = received()
+    document, signature = sorted(first)
+    assert (document[-5:], signature[-4:]) == (".json", ".sig")
+    assert received() == first
+    (mail / signature).unlink()  # as if the run had died before it had signed
+    assert received() == first
+    assert call("acknowledge", url, mail / document, "--key", grantor, "--to", tmp_path).code == 0
+    assert received() == first
+    assert len(log.read(store).find("received")) == 1
+
+
 def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):
     url, _ = there
     key, file = make_key.path_of("provider"), tmp_path / "grant.ini"

@@ -111,6 +111,23 @@ def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_p
     assert (damaged.code, damaged.out.startswith("RECEIPT FOR A DAMAGED BUNDLE")) == (6, True), damaged.err
 
 
+def test_a_receipt_for_the_same_is_given_once_and_another_for_something_else(
+    place, provider, customer, ticking
+):
+    record_seal(place, provider, [provider])
+    first = receipt.receive(place, GOOD, [customer])
+    assert receipt.receive(place, GOOD, [customer]).data == first.data
+    others = [
+        receipt.receive(place, GOOD, [provider]),
+        receipt.receive(place, receipt.Checked("quick", 3, 100, []), [customer]),
+        receipt.receive(
+            place, receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")]), [customer]
+        ),
+    ]
+    assert len({first.key, *(one.key for one in others)}) == 4
+    assert documents.read_all(place)[1] == []
+
+
 def test_bagit_still_validates_a_bundle_with_all_that(place, provider, customer):
     sign_bundle(place, provider)
     plant(place, [provider])

@@ -171,6 +171,28 @@ def test_an_acknowledgement_that_died_anywhere_is_given_once(place, provider, cu
     assert log.read(place).findings == []
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_receipt_that_died_anywhere_is_given_once(place, provider, customer, late, ticking):
+    record_seal(place, provider, [provider])
+    said = []
+
+    def receive(steps):
+        said.append(receipt.receive(steps.over(place), GOOD, [customer]).key)
+
+    def nothing_is_claimed_that_is_not_there():
+        if log.read(place).find("received"):
+            (kept,), findings = documents.read_all(place)
+            assert (kept.signers, findings) == ([customer.public], [])
+
+    assert killed_at_each_step(receive, nothing_is_claimed_that_is_not_there, late=late) >= 3
+    receive(Steps(99, late=late))  # and once more, after all is done
+    assert len(set(said)) == 1
+    assert [info.key for info in place.list("sig/receipt-")] == [
+        said[0], f"{said[0]}.{customer.public.id}.sig"
+    ]  # fmt: skip
+    assert [one.what.event for one in log.read(place).entries].count("received") == 1
+
+
 def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
     """Our own clock is ten minutes off, which is less than a server refuses a signature for."""
     store, vault = there
