@@ -68,11 +68,12 @@ def resumed(store: Store, made: Document) -> Document:
     """
     last = log.read(store).last
     earliest = last.moment.replace(microsecond=0) if last else None
-    for info in store.list(f"{layout.SIGNATURES}{made.kind}-"):
-        if _NAME.fullmatch(info.key) is None:
+    keys = [info.key for info in store.list(f"{layout.SIGNATURES}{made.kind}-")]
+    for key in keys:
+        if _NAME.fullmatch(key) is None or any(one.startswith(f"{key}.") for one in keys):
             continue
         try:
-            found = parse(store.read(info.key, 0, MAX_BYTES), info.key)
+            found = parse(store.read(key, 0, MAX_BYTES), key)
             time = datetime.fromisoformat(str(found.value.get("time")))
         except (DamageError, ValueError):
             continue

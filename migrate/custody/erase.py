@@ -67,10 +67,18 @@ def check(
         until = f" until {max(ends).isoformat()}" if ends else ""
         reasons.append(f"{len(held)} of {len(mine)} versions are held{until}")
     reasons += [f"{one.rules}, {one.rule.article}: {one.why}" for one in breaches]
-    found = log.read(store)
-    if not found.find("received") and not found.find("acknowledged"):
-        reasons.append("nobody has signed a receipt for it")
-    return reasons
+    return [*reasons, *_unreceived(store)]
+
+
+def _unreceived(store: MultipartStore) -> list[str]:
+    """Return why no receipt allows it: one of this very root is needed, by which what arrived was whole."""
+    found, root = log.read(store), happening(store, "erasing").root
+    said = [one.what.details for event in ("received", "acknowledged") for one in found.find(event, root)]
+    if not said:
+        return ["nobody has signed a receipt for it"]
+    if all(one.get("findings") for one in said):
+        return [f"its receipt names damage: {said[-1].get('findings')} findings"]
+    return []
 
 
 def is_begun(store: MultipartStore) -> bool:
@@ -108,7 +116,8 @@ def erase(
         )  # fmt: skip
     document = _certificate(store, signer, begun, markers, uploads)
     details = {"file": document.key, "sha256": document.sha256, **_counts(begun)}
-    log.append(store, signer, log.once(Happening("erased", begun.bundle, begun.root, store.place, details)))
+    what = Happening("erased", begun.bundle, begun.root, store.place, details)
+    log.append(store, signer, log.once(what, undone_by="erasing"))
     return Erased(
         document,
         int(begun.details.get("versions", 0)),
@@ -172,8 +181,11 @@ def _remove(store: MultipartStore, vault: Vault, workers: int, progress: Progres
 def _certificate(
     store: MultipartStore, signer: Signer, begun: Happening, markers: int, uploads: int
 ) -> Document:
+    found = log.read(store)
+    last = found.find("erasing")[-1].number
+    former = {one.what.details.get("file") for one in found.find("erased") if one.number < last}
     for one in documents.read_all(store, "erasure")[0]:
-        if one.root == begun.root:
+        if one.root == begun.root and one.key not in former:
             return one
     about = (
         f"Certificate of erasure: the bundle {begun.bundle} was removed from {store.place}, and a listing afterwards"

@@ -144,7 +144,7 @@ def place(
     done = survey(store, vault, workers=workers, terms=terms)
     if done.is_held:
         what = happening(store, "held", {**details, "versions": done.versions})
-        log.append(store, signer, log.once(what))
+        log.append(store, signer, log.once(what, undone_by="released"))
     return done
 
 
@@ -184,15 +184,17 @@ def release(
     _each(unlock, mine, workers)
     progress.end()
     details = {"file": document.key, "sha256": document.sha256, "reason": reason}
-    log.append(store, signers[0], log.once(happening(store, "released", details)))
+    log.append(store, signers[0], log.once(happening(store, "released", details), undone_by="held"))
     return document, survey(store, vault, workers=workers)
 
 
 def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> Document:
-    """Return the release for this reason: the one that a run before has begun, or a new one."""
-    what = happening(store, "released")
+    """Return the release of the newest hold for this reason: the one that a run before has begun, or a new one."""
+    what, found = happening(store, "released"), log.read(store)
+    held = found.find("held")[-1].number
+    former = {one.what.details.get("file") for one in found.find("released") if one.number < held}
     for one in documents.read_all(store, "release")[0]:
-        if (one.root, one.value.get("reason")) == (what.root, reason):
+        if one.key not in former and (one.root, one.value.get("reason")) == (what.root, reason):
             documents.keep(store, one, signers)
             return one
     about = f"Release of the bundle {what.bundle} from its hold"

@@ -114,11 +114,14 @@ def append(
     )
 
 
-def once(what: Happening) -> Callable[[Log], Sequence[Happening]]:
-    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same place."""
+def once(what: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
+    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same place, and no
+    entry of the event ``undone_by`` after it.
+    """
 
     def choose(log: Log) -> Sequence[Happening]:
-        same = (one for one in log.find(what.event, what.root) if one.what == what)
+        undone = max((one.number for one in log.find(undone_by, what.root)), default=0)
+        same = (one for one in log.find(what.event, what.root) if one.what == what and one.number > undone)
         return [] if any(same) else [what]
 
     return choose

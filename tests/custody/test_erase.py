@@ -1,11 +1,14 @@
 """Erasure: only when nothing speaks against it, finished by the same command, and certified."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from migrate.bundle import layout
+from migrate.bundle.findings import Finding
 from migrate.custody import documents, erase, log, receipt
+from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
 from migrate.custody.tree import plant
@@ -29,8 +32,8 @@ def kept(place, provider):
     return place
 
 
-def sign_receipt(place, provider, customer, **more):
-    checked = receipt.Checked("full", 3, 100, [])
+def sign_receipt(place, provider, customer, findings=()):
+    checked = receipt.Checked("full", 3, 100, findings)
     document = receipt.write(place, checked)
     return document, receipt.acknowledge(
         place, document, dict([documents.signature_of(document, customer)]), provider
@@ -51,6 +54,28 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
     assert done.document.value["override"] == "a court said so"
     assert done.document.value["against"] == reasons
     assert log.read(kept).find("erasing")[0].what.details["override"] == "a court said so"
+
+
+def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
+    vault = open_vault(kept.place)
+    sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
+    assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
+    other = Happening("received", "b", "0" * 64, kept.place, {"findings": 0})
+    log.append(kept, provider, lambda _: [other])
+    assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
+    sign_receipt(kept, provider, customer)
+    assert erase.check(kept, vault, [], workers=2) == []
+
+
+def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
+    copy = open_place(str(shutil.copytree(kept.place.removeprefix("file://"), tmp_path / "copy")))
+    certificates = []
+    for _ in range(2):
+        certificates.append(do(kept, open_vault(kept.place), provider).document.key)
+        transfer(copy, kept, workers=2, progress=Silent())
+    assert len(set(certificates)) == 2
+    assert len(log.read(kept).find("erased")) == 2
+    assert documents.read_all(kept)[1] == log.read(kept).findings == []
 
 
 def test_what_is_left_is_the_record(kept, provider, customer):

@@ -128,6 +128,19 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
     assert log.read(store).entries[-1].what.event == "released"
 
 
+def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(there, provider, ticking):
+    terms, events = Terms(soon(days=1), "GOVERNANCE", legal=True), []
+    for _ in range(2):
+        for _ in range(2):  # the second time each changes nothing
+            assert put_hold(there, provider, terms, reason="asked").is_held
+        for _ in range(2):
+            hold.release(*there, "done", [provider], workers=4, progress=Silent())
+        events += ["held", "released"]
+    entries = [one.what for one in log.read(there[0]).entries if one.what.event in events]
+    assert [one.event for one in entries] == events
+    assert len({one.details["file"] for one in entries if one.event == "released"}) == 2
+
+
 def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provider):
     name = f"locked-{secrets.token_hex(5)}"
     client = boto3.Session(profile_name=versitygw.profile).client("s3")
