@@ -88,10 +88,10 @@ def create_command(
 
     The credential is written to a file that only you can read, as a profile for AWS's configuration.
     """
+    grant.check_name(to)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, location = open_accounts(session, known_place(words, loaded))
-    grant.check_name(to)
     until = parse_deadline(expires).replace(microsecond=0)
     path = file or Path(f"grant-{to}.ini")
     with _credential_file(path) as out:
@@ -122,6 +122,7 @@ def session_command(
     """
     from migrate.store import sts  # noqa: PLC0415  boto3 takes half a second to import
 
+    grant.check_name(to)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, location = open_accounts(session, known_place(words, loaded))
@@ -154,9 +155,9 @@ def links_command(
     passphrase: Passphrase = None,
 ) -> Linked:
     """Write links for a server that makes no accounts: a script for curl, a list for aria2, and a page for people."""
+    grant.check_name(to)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    grant.check_name(to)
     place = known_place(words, loaded)
     need_s3(place)
     until = parse_deadline(expires).replace(microsecond=0)

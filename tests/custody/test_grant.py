@@ -79,6 +79,14 @@ def test_a_place_with_a_wildcard_in_its_name_is_not_granted(prefix):
         grant.policy("bucket", prefix, datetime.now(UTC))
 
 
+@pytest.mark.parametrize("kind", ["create", "session", "links"])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_made(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = call("grant", kind, "s3://bucket/bundle", "--to", "../acme", "--expires", "1h")
+    assert (said.code, "'../acme' cannot name a grant" in said.err) == (2, True), said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
     url, store = there
     admin = Accounts(s3_client.parse(url)).admin
