@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +19,10 @@ from migrate.cli.options import CaseFile, Yes, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import choose, load_case
 from migrate.custody.sources import hold, undo
-from migrate.custody.sources.contract import Change, SourceHold
+from migrate.custody.sources.contract import Change, SourceHold, Wish
 from migrate.custody.sources.hold import Standing
 from migrate.custody.sources.undo import UndoFile
-from migrate.errors import OK, IncompleteError, NotAllowedError, UsageError
+from migrate.errors import OK, IncompleteError, UsageError
 
 group = typer.Typer(
     help="Nothing of a bundle, or of its sources, can be changed or removed for a time.", no_args_is_help=True
@@ -97,7 +97,10 @@ def source_command(
     ] = False,
     whole_server: Annotated[
         bool,
-        typer.Option("--whole-server", help="Though other databases of the server become read-only too."),
+        typer.Option(
+            "--whole-server",
+            help="MariaDB, old MySQL: read-only as a whole, rather than one database by its accounts' privileges.",
+        ),
     ] = False,
     try_as: TryAs = "",
     case: CaseFile = None,
@@ -111,12 +114,11 @@ def source_command(
     loaded = load_case(case)
     endpoints = choose(_pairs(words), loaded)
     known = undo.read(file) or undo.new(reason)
-    with _opened(endpoints, try_as) as holds:
+    with _opened(endpoints, known, Wish(try_as, whole_server)) as holds:
         plan = hold.planned(holds, known)
         pending = hold.pending(holds, plan)
         sessions = hold.older_sessions(holds, plan) if end_sessions else []
         if pending or sessions:
-            _refuse_neighbours(holds, {name for name, _ in pending}, allowed=whole_server)
             _show(session, [*(f"{name}: {change.says}" for name, change in pending), *sessions])
             _ask(session, "Hold the sources by these changes?", yes=yes)
         with _pointing_to(session, file):
@@ -166,7 +168,7 @@ def undo_command(
     """
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))
-    with _opened(endpoints, "") as holds:
+    with _opened(endpoints, known, Wish()) as holds:
         for name, one in holds.items():
             if one.url != known.sources[name].url:
                 raise UsageError(f"the case's {name} is {one.url}, the file's {known.sources[name].url}")
@@ -182,12 +184,12 @@ def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Froze
     """Return what is in force of a hold on sources, None where the words name no sources but a place."""
     pairs = sort_words(words).pairs
     if pairs:
-        with _opened(pairs, try_as) as holds:
+        with _opened(pairs, undo.new(""), Wish(try_as)) as holds:
             return Frozen(hold.survey(holds, None), "")
     if len(words) != 1 or not Path(words[0]).is_file():
         return None
     known = _need_file(Path(words[0]))
-    with _opened(_recorded(known, case), try_as) as holds:
+    with _opened(_recorded(known, case), known, Wish(try_as)) as holds:
         return Frozen(hold.survey(holds, known), words[0])
 
 
@@ -216,7 +218,9 @@ def _recorded(known: UndoFile, case: Case | None) -> Mapping[str, Endpoint]:
 
 
 @contextmanager
-def _opened(endpoints: Mapping[str, Endpoint], try_as: str) -> Iterator[Mapping[str, SourceHold]]:
+def _opened(
+    endpoints: Mapping[str, Endpoint], known: UndoFile, wish: Wish
+) -> Iterator[Mapping[str, SourceHold]]:
     with ExitStack() as stack:
         holds: dict[str, SourceHold] = {}
         for name, endpoint in endpoints.items():
@@ -226,9 +230,10 @@ def _opened(endpoints: Mapping[str, Endpoint], try_as: str) -> Iterator[Mapping[
                     f"{name}: sources of this kind cannot be held",
                     next_step=f"it begins with {', '.join(_KINDS)}",
                 )
-            more = {"witness": try_as} if scheme == "s3" else {}
+            recorded = known.sources.get(name)
+            settings = [change.setting for change in recorded.changes] if recorded else []
             opened: SourceHold = import_module(_KINDS[scheme]).open_hold(
-                endpoint.url, endpoint.reveal(), **more
+                endpoint.url, endpoint.reveal(), replace(wish, settings=settings)
             )
             stack.callback(opened.close)
             holds[name] = opened
@@ -244,13 +249,6 @@ def _pointing_to(session: Session, file: Path) -> Iterator[None]:
         if file.exists():
             session.err.print(Text(f"It was begun; moveout hold undo {file} takes back what was done."))
         raise
-
-
-def _refuse_neighbours(holds: Mapping[str, SourceHold], names: set[str], *, allowed: bool) -> None:
-    for name in names:
-        beyond = holds[name].beyond()
-        if beyond and not allowed:
-            raise NotAllowedError(f"{name}: {beyond}", next_step="add --whole-server to mean it")
 
 
 def _show(session: Session, lines: Sequence[str]) -> None:

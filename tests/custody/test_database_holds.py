@@ -9,16 +9,13 @@ import subprocess
 import sys
 
 import psycopg
-import pymysql
 import pytest
 
 from migrate.custody.sources import hold, undo
-from migrate.custody.sources.mysql import MysqlHold
 from migrate.custody.sources.postgres import PostgresHold
 from migrate.errors import DamageError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
-from tests.mysql.databases import run_sql
 
 
 @pytest.fixture
@@ -112,55 +109,6 @@ def test_the_commands_hold_export_and_undo(database, tmp_path):
     assert call("hold", "status", source).code == 3
     assert call("hold", "undo", path, "--yes").code == 2
     assert call("hold", "source", tmp_path, "--reason", "x", "--yes").code == 2
-
-
-def test_a_mariadb_server_becomes_read_only_and_only_where_that_is_meant(mariadb, tmp_path):
-    url, path = mariadb.database(), tmp_path / "undo.json"
-    mariadb.database()
-    name, user = url.rpartition("/")[2], f"u{secrets.token_hex(4)}"
-    run_sql(
-        url,
-        f"CREATE TABLE posts (id int); CREATE USER {user}@'%' IDENTIFIED BY 'x'; GRANT ALL ON {name}.* TO {user}@'%'",
-    )
-    options = {"host": mariadb.host, "port": mariadb.port, "user": user, "password": "x", "database": name}
-    session = pymysql.connect(**options, autocommit=True, ssl_disabled=True)
-    words = ("hold", "source", f"app={url}", "--reason", "asked", "--undo", path, "--yes")
-    try:
-        refused = call(*words)
-        assert (refused.code, "the whole server becomes read-only" in refused.err) == (4, True), refused.err
-        held = call(*words, "--whole-server")
-        assert (held.code, "SET GLOBAL read_only = ON" in held.out) == (0, True), held.out + held.err
-        assert "moveout@127.0.0.1" in held.out  # an administrator may write all the same, and that is said
-        with session.cursor() as cursor, pytest.raises(pymysql.err.Error, match="read-only"):
-            cursor.execute("INSERT INTO posts VALUES (1)")
-        assert call("hold", "undo", path, "--yes").code == 0
-        with session.cursor() as cursor:
-            cursor.execute("INSERT INTO posts VALUES (2)")
-    finally:
-        session.close()
-        run_sql(url, f"SET GLOBAL read_only = OFF; DROP USER {user}@'%'")
-
-
-@pytest.mark.torture
-def test_a_mysql_database_becomes_read_only_and_no_other(mysql, tmp_path):
-    url, other, path = mysql.database(), mysql.database(), tmp_path / "undo.json"
-    name = url.rpartition("/")[2]
-    run_sql(url, "CREATE TABLE posts (id int)")
-    run_sql(other, "CREATE TABLE posts (id int)")
-    one = MysqlHold(url)
-    for late in (False, True):
-        killed_everywhere(path, one, late=late)
-    one.close()
-    words = ("hold", "source", f"app={url}", "--reason", "asked", "--undo", path, "--yes")
-    with mysql.connect(name) as session, session.cursor() as cursor:
-        held = call(*words)
-        assert (held.code, "READ ONLY = 1" in held.out) == (0, True), held.out + held.err
-        with pytest.raises(pymysql.err.Error, match="read only"):
-            cursor.execute("INSERT INTO posts VALUES (1)")  # even an administrator's session, opened before
-        run_sql(other, "INSERT INTO posts VALUES (1)")
-        assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
-        assert call("hold", "undo", path, "--yes").code == 0
-        cursor.execute("INSERT INTO posts VALUES (2)")
 
 
 def test_a_sqlite_file_loses_its_write_permission_and_a_writer_is_named(tmp_path):

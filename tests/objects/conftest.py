@@ -54,6 +54,9 @@ class Shop:
         return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
 
+MakeShop = Callable[[S3Server], Shop]
+
+
 class BucketHost:
     """Lends buckets to the exporter, as the command line does."""
 
@@ -77,7 +80,7 @@ def server(request: pytest.FixtureRequest) -> S3Server:
 
 
 @pytest.fixture
-def make_shop(make_bucket: Callable[[S3Server], str]) -> Callable[[S3Server], Shop]:
+def make_shop(make_bucket: Callable[[S3Server], str]) -> MakeShop:
     """Make an empty bucket on a server."""
 
     def make(server: S3Server) -> Shop:
@@ -87,7 +90,7 @@ def make_shop(make_bucket: Callable[[S3Server], str]) -> Callable[[S3Server], Sh
 
 
 @pytest.fixture
-def shop(server: S3Server, make_shop: Callable[[S3Server], Shop]) -> Shop:
+def shop(server: S3Server, make_shop: MakeShop) -> Shop:
     """An empty bucket on each of the servers."""
     return make_shop(server)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,11 +12,9 @@ from migrate.progress import Silent
 from migrate.restore.objects import restore_bucket
 from migrate.store import open_place
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, take_out
+from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy
 from tests.tools.profiles import extra_profile
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 def test_acls_leave_and_come_back_where_they_name_nobody(

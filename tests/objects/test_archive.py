@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,11 +16,10 @@ from migrate.export import export
 from migrate.progress import Silent
 from migrate.store import open_place
 from scripts.servers import S3Server
-from tests.objects.conftest import BucketHost, Shop
+from tests.objects.conftest import BucketHost, MakeShop, Shop
 from tests.tools.archive_proxy import ArchiveProxy
 from tests.tools.profiles import extra_profile
 
-MakeShop = Callable[[S3Server], Shop]
 HOUR = timedelta(hours=1)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from exporters.bucket import ObjectSummary
@@ -17,9 +15,8 @@ from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_description import Description
 from scripts.servers import S3Server
-from tests.objects.conftest import ODD_KEYS, Shop
+from tests.objects.conftest import ODD_KEYS, MakeShop, Shop
 
-MakeShop = Callable[[S3Server], Shop]
 WINDOW = 1 << 20
 
 

@@ -22,7 +22,6 @@ from tests.cli.conftest import call
 from tests.objects.conftest import Shop
 from tests.tools.shut_proxy import ShutProxy
 
-MakeShop = Callable[[S3Server], Shop]
 OBJECTS = 60
 SHARES = (0.05, 0.5, 0.75)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,10 +27,8 @@ from migrate.store.s3_bucket import open_bucket
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from scripts.toxiproxy import Toxiproxy
-from tests.objects.conftest import BucketHost, Shop, fill, take_out
+from tests.objects.conftest import BucketHost, MakeShop, Shop, fill, take_out
 from tests.objects.workspaces import Workspace
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 class Files:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ from migrate.store.s3_bucket import open_bucket
 from migrate.verify import Level, verify
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, take_out
+from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.objects.histories import make_history, read_history
 from tests.objects.workspaces import Workspace
 from tests.tools.busy_proxy import BusyProxy
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
@@ -21,10 +21,8 @@ from migrate.store.s3_description import Description
 from migrate.store.s3_lanes import parse_head
 from migrate.store.s3_signer import Signer
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop
+from tests.objects.conftest import MakeShop
 from tests.tools.busy_proxy import BusyProxy
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 @pytest.mark.parametrize("token", [None, "a/session+token=="])

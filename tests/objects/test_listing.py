@@ -19,12 +19,10 @@ from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_description import Description
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop
 from tests.objects.memory import MemoryListing
 from tests.objects.test_history import make_old_shop
 from tests.objects.workspaces import Workspace
 
-MakeShop = Callable[[S3Server], Shop]
 PIECES = st.sampled_from([
     "a", "b", "/", "//", ".", "..", "-", "0", "1", "10", "~", " ", "+", "%2F", "\x01", "\x7f", "\ufffd", "é", "e\u0301",
     "日", "😀", "\U0010ffff",

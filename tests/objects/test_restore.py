@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,8 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, fill, take_out
+from tests.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:

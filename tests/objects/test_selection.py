@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from migrate.progress import Silent
 from migrate.selection import from_words, parse_tags
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
-from tests.objects.conftest import BucketHost, Shop, take_out
+from tests.objects.conftest import BucketHost, MakeShop, Shop, take_out
 from tests.objects.workspaces import Workspace
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from migrate.restore.objects import restore_bucket
 from migrate.store import open_place
 from migrate.store.s3_bucket import open_bucket
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, take_out
+from tests.objects.conftest import MakeShop, Shop, take_out
 
-MakeShop = Callable[[S3Server], Shop]
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
     "a//b", "/lead", "lead", "../x", "x/./y", ".", "..", "beside", "beside/", "beneath", "beneath/x", "dir/", "full/",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -15,9 +14,7 @@ from migrate.restore.objects import restore_bucket
 from migrate.store import open_place
 from migrate.store.s3_configuration import renamed, same_setting
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, take_out
-
-MakeShop = Callable[[S3Server], Shop]
+from tests.objects.conftest import MakeShop, Shop, take_out
 
 LIFECYCLE = {
     "Rules": [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +13,10 @@ from migrate.restore.objects import restore_bucket
 from migrate.store import open_place
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop, fill, take_out
+from tests.objects.conftest import MakeShop, fill, take_out
 from tests.objects.test_history import make_old_shop
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
-
-MakeShop = Callable[[S3Server], Shop]
 
 
 @dataclass(slots=True)

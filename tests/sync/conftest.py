@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import boto3
 import pytest
 
 from exporters.selection import EVERYTHING
@@ -18,7 +16,9 @@ from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.opening import open_sides, record_url
 from migrate.sync.plan import Sides
 from scripts.servers import S3Server
-from tests.objects.conftest import Shop
+from tests.objects.conftest import MakeShop, Shop, make_shop
+
+__all__ = ["make_shop"]
 
 
 @dataclass
@@ -71,16 +71,6 @@ def _url(shop: Shop, prefix: str) -> str:
 
 
 @pytest.fixture
-def make_shop(make_bucket: Callable[[S3Server], str]) -> Callable[[S3Server], Shop]:
-    """Make an empty bucket on a server."""
-
-    def make(server: S3Server) -> Shop:
-        return Shop(server, make_bucket(server), boto3.Session(profile_name=server.profile).client("s3"))
-
-    return make
-
-
-@pytest.fixture
-def move(minio: S3Server, other_minio: S3Server, make_shop: Callable[[S3Server], Shop]) -> Move:
+def move(minio: S3Server, other_minio: S3Server, make_shop: MakeShop) -> Move:
     """From a MinIO to another one."""
     return Move(make_shop(minio), make_shop(other_minio))

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from migrate.bundle.findings import Finding
-from migrate.custody.sources.contract import Change
+from migrate.custody.sources.contract import Change, Wish
 from migrate.errors import GoneError, NotAllowedError, UsageError
 from migrate.store.minio_policies import Policies
 from migrate.store.s3_bucket_settings import BucketSettings
@@ -163,11 +163,11 @@ class BucketHold:
             )
         return same_setting(setting, one, other)
 
-    def now(self) -> datetime:
-        """See ``SourceHold.now``; no setting of a bucket needs the server's own."""
-        return datetime.now(UTC)
+    def mark(self) -> str:
+        """See ``SourceHold.mark``; no setting of a bucket needs one."""
+        return datetime.now(UTC).isoformat()
 
-    def open_ways(self, since: datetime | None) -> Sequence[Finding]:
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_ways``: a deletion is tried, as the witness where one is named."""
         del since
         if self._witness is not None:
@@ -189,14 +189,10 @@ class BucketHold:
             )
         ]  # fmt: skip
 
-    def close_ways(self, since: datetime) -> int:
+    def close_ways(self, since: str) -> int:
         """See ``SourceHold.close_ways``: the settings bind whatever is open."""
         del since
         return 0
-
-    def beyond(self) -> str:
-        """See ``SourceHold.beyond``."""
-        return ""
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
@@ -246,6 +242,6 @@ def _without_principal(statement: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in statement.items() if name != "Principal"}
 
 
-def open_hold(url: str, secrets: Mapping[str, str], *, witness: str = "") -> BucketHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> BucketHold:
     """Open a bucket by its URL."""
-    return BucketHold(url, secrets=secrets, witness=witness)
+    return BucketHold(url, secrets=secrets, witness=wish.witness)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Protocol
 
 from migrate.bundle.findings import Finding
@@ -24,6 +23,18 @@ class Change:
     back: Any
     says: str
     undo_says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a source shall be held, where there is a choice. ``witness``: an AWS profile by which deletion is tried;
+    ``whole_server``: a database's server may become read-only with all of its databases; ``settings``: those that an
+    undo file names already.
+    """
+
+    witness: str = ""
+    whole_server: bool = False
+    settings: Sequence[str] = ()
 
 
 class SourceHold(Protocol):
@@ -50,22 +61,20 @@ class SourceHold(Protocol):
         """Tell whether two values of a setting mean the same: servers write them in other words."""
         ...
 
-    def now(self) -> datetime:
-        """Return the source's own clock."""
-        ...
-
-    def open_ways(self, since: datetime | None) -> Sequence[Finding]:
-        """Return by what ways something may still be deleted or written although all settings are in force: asked and
-        tried, not assumed. ``since``: when the settings were complete, None where nobody knows.
+    def mark(self) -> str:
+        """Return what tells at this source what was begun before from what is begun from now on: its own clock's time,
+        or a number that it counts.
         """
         ...
 
-    def close_ways(self, since: datetime) -> int:
-        """End what was begun before and is not bound by the settings (sessions of a database); return how many."""
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
+        """Return by what ways something may still be deleted or written although all settings are in force: asked and
+        tried, not assumed. ``since``: the mark of when the settings were complete, None where nobody knows.
+        """
         ...
 
-    def beyond(self) -> str:
-        """Return whom else the hold would concern, "" for nobody: a sentence for whoever has to decide."""
+    def close_ways(self, since: str) -> int:
+        """End what was begun before and is not bound by the settings (sessions of a database); return how many."""
         ...
 
     def limits(self) -> Sequence[str]:

@@ -83,7 +83,7 @@ def place(path: Path, holds: Holds, plan: UndoFile) -> None:
         for change in recorded.changes:
             changed |= _bring(name, hold, change, change.after)
         if changed or recorded.since is None:
-            plan = plan.with_source(name, replace(recorded, since=hold.now()))
+            plan = plan.with_source(name, replace(recorded, since=hold.mark()))
             undo.write(path, plan)
 
 
@@ -92,7 +92,7 @@ def older_sessions(holds: Holds, plan: UndoFile) -> list[str]:
     words = []
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        ways = hold.open_ways(since or hold.now())
+        ways = hold.open_ways(since or hold.mark())
         words += [
             f"{name}: end {way.key} {way.found}".rstrip() for way in ways if way.key.startswith("session")
         ]
@@ -104,7 +104,7 @@ def close_ways(holds: Holds, plan: UndoFile) -> int:
     ended = 0
     for name, hold in holds.items():
         since = plan.sources[name].since if name in plan.sources else None
-        ended += hold.close_ways(since or hold.now())
+        ended += hold.close_ways(since or hold.mark())
     return ended
 
 

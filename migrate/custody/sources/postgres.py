@@ -8,9 +8,8 @@ may switch it off for itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from exporters.errors import SourceUsageError
@@ -18,7 +17,8 @@ from exporters.postgres.connect import connect, parse_url
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
-from migrate.custody.sources.contract import Change
+from migrate.custody.sources.contract import Change, Wish
+from migrate.custody.sources.driver import translated
 
 _NAME = "default_transaction_read_only"
 _DATABASE = "the database"
@@ -35,8 +35,9 @@ WHERE s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname
 _SESSIONS = """
 SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catalog.pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-  AND (backend_start IS NULL OR backend_start < %s) ORDER BY pid
+  AND (backend_start IS NULL OR backend_start < %s::timestamptz) ORDER BY pid
 """
+_NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
 _ENDING_SECONDS = 10.0
 _SHOWN = 20
 
@@ -99,15 +100,14 @@ class PostgresHold:
         del setting
         return bool(one == other or (_is_on(one) and _is_on(other)))
 
-    def now(self) -> datetime:
-        """See ``SourceHold.now``."""
+    def mark(self) -> str:
+        """See ``SourceHold.mark``: the server's own clock."""
         with self._translated():
             row = self._connection.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None
-        found: datetime = row[0]
-        return found
+        return str(row[0].isoformat())
 
-    def open_ways(self, since: datetime | None) -> Sequence[Finding]:
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_ways``: what a new session begins with, and sessions from before."""
         with self._translated(), connect(self._address, "moveout hold") as fresh:
             row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
@@ -128,14 +128,14 @@ class PostgresHold:
             found.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
         return found
 
-    def _older(self, since: datetime) -> list[tuple[int, str, str]]:
+    def _older(self, since: str) -> list[tuple[int, str, str]]:
         with self._translated():
             return [
                 (int(a), str(b), str(c))
                 for a, b, c in self._connection.execute(_SESSIONS, (since,)).fetchall()
             ]
 
-    def close_ways(self, since: datetime) -> int:
+    def close_ways(self, since: str) -> int:
         """See ``SourceHold.close_ways``."""
         found = self._older(since)
         with self._translated():
@@ -145,10 +145,6 @@ class PostgresHold:
         while self._older(since) and time.monotonic() < end:
             time.sleep(0.05)
         return len(found)
-
-    def beyond(self) -> str:
-        """See ``SourceHold.beyond``."""
-        return ""
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
@@ -175,18 +171,15 @@ class PostgresHold:
             ).fetchall()
         return [str(row[0]) for row in rows]
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, self.url) from exc
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(DRIVER_ERRORS, translate, self.url, needs=_NEEDS)
 
 
 def _is_on(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in _ON
 
 
-def open_hold(url: str, secrets: Mapping[str, str]) -> PostgresHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> PostgresHold:
     """Open a database by its URL."""
+    del wish
     return PostgresHold(url, password=secrets.get("password"))

@@ -15,7 +15,7 @@ from typing import Any
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.directory import find
 from migrate.bundle.findings import Finding
-from migrate.custody.sources.contract import Change
+from migrate.custody.sources.contract import Change, Wish
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UsageError
 
 _WRITING = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -61,11 +61,11 @@ class SqliteHold:
         del setting
         return bool(one == other)
 
-    def now(self) -> datetime:
-        """See ``SourceHold.now``."""
-        return datetime.now(UTC)
+    def mark(self) -> str:
+        """See ``SourceHold.mark``."""
+        return datetime.now(UTC).isoformat()
 
-    def open_ways(self, since: datetime | None) -> Sequence[Finding]:
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
         """See ``SourceHold.open_ways``: processes that have a file open for writing."""
         del since
         watched = {
@@ -76,14 +76,10 @@ class SqliteHold:
             for pid, path in sorted(_writers(watched))
         ]
 
-    def close_ways(self, since: datetime) -> int:
+    def close_ways(self, since: str) -> int:
         """See ``SourceHold.close_ways``: programs are their owner's to end."""
         del since
         return 0
-
-    def beyond(self) -> str:
-        """See ``SourceHold.beyond``."""
-        return ""
 
     def limits(self) -> Sequence[str]:
         """See ``SourceHold.limits``."""
@@ -131,7 +127,7 @@ def _translated(path: str) -> Iterator[None]:
         raise MoveoutError(f"{path}: {exc.strerror}") from exc
 
 
-def open_hold(url: str, secrets: Mapping[str, str]) -> SqliteHold:
+def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SqliteHold:
     """Open a file, or a directory of them, by its URL."""
-    del secrets
+    del secrets, wish
     return SqliteHold(url)

@@ -26,11 +26,11 @@ KIND = "undo of holds on sources"
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A source in the file. ``since`` is when all of its settings were in force, by its own clock; None before."""
+    """A source in the file. ``since`` is the source's mark of when all of its settings were in force; None before."""
 
     url: str
     changes: Sequence[Change] = ()
-    since: datetime | None = None
+    since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def read(path: Path) -> UndoFile | None:
 
 
 def _recorded(value: Mapping[str, Any]) -> Recorded:
-    since = datetime.fromisoformat(value["since"]) if value["since"] else None
+    since = str(value["since"]) if value["since"] else None
     return Recorded(str(value["url"]), tuple(Change(**one) for one in value["changes"]), since)
 
 
@@ -80,7 +80,7 @@ def write(path: Path, said: UndoFile) -> None:
     sources = {
         name: {
             "url": one.url,
-            "since": one.since.isoformat() if one.since else None,
+            "since": one.since,
             "changes": [asdict(change) for change in one.changes],
         }
         for name, one in said.sources.items()
