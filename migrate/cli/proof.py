@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +18,9 @@ from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words
-from migrate.custody import disclosure, leaf, proof, tree
+from migrate.custody import checkpoint, disclosure, leaf, proof, tree
 from migrate.custody.checkpoint import Checkpoint
+from migrate.custody.keys import PublicKey
 from migrate.custody.rows import part_with
 from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError, GoneError, UsageError
@@ -159,7 +160,7 @@ class Checked:
     why: str
     item: Item | None
     checkpoint: Checkpoint | None
-    signers: Sequence[str]
+    signers: Mapping[PublicKey, str]
     counts: tuple[int, int] | None = None
 
     @property
@@ -177,7 +178,8 @@ class Checked:
             "item": self.item,
             "bundle": found.bundle if found else None,
             "root": found.root if found else None,
-            "signed_by": list(self.signers),
+            "signed_by": list(self.signers.values()),
+            "verifiers": [checkpoint.verifier(found.bundle, one) for one in self.signers] if found else [],
         }
 
     def draw(self, console: Console) -> None:
@@ -185,7 +187,7 @@ class Checked:
         if self.why or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return
-        who = ", ".join(self.signers)
+        who = ", ".join(self.signers.values())
         if self.item is not None:
             console.print(
                 Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {_said(self.item)}")
@@ -222,7 +224,7 @@ def check_command(
     except OSError as exc:
         raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
-        return Checked(str(file), f"it cannot be read: {exc}", None, None, [])
+        return Checked(str(file), f"it cannot be read: {exc}", None, None, {})
     who = _signed_by(found.checkpoint, trust)
     why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
     why = why if found.holds else "the item is not in the tree whose root was signed"
@@ -236,8 +238,8 @@ def _checked_disclosure(file: Path, found: disclosure.Disclosed, trust: Trust) -
     return Checked(str(file), why, None, found.checkpoint, who, (found.shown, found.withheld))
 
 
-def _signed_by(found: Checkpoint, trust: Trust) -> list[str]:
-    return [trust.names[public] for public in found.signers(trust.names)]
+def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
+    return {public: trust.names[public] for public in found.signers(trust.names)}
 
 
 def _said(item: Item) -> str:

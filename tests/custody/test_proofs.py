@@ -169,22 +169,6 @@ def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provi
     assert "does not hold, or is by a key" in str(tree.check(place, [provider.public], deep=False)[0])
 
 
-def test_an_independent_reader_takes_the_checkpoint(signed, provider):
-    """Read by the words of the specification (c2sp.org/signed-note): text, empty line, em dash, name, base64."""
-    text, _, notes = signed.read(layout.CHECKPOINT).decode().partition("\n\n")
-    origin, size, root, extension = text.split("\n")
-    name, hint, key = checkpoint.verifier(origin.removeprefix("moveout/"), provider.public).split("+", 2)
-    dash, who, value = notes.rstrip("\n").split(" ")
-    value = base64.b64decode(value)
-    assert (dash, who, name) == ("\N{EM DASH}", origin, origin)
-    assert (
-        value[:4].hex() == hint == merkle.sha256(f"{name}\n".encode() + base64.b64decode(key)).hexdigest()[:8]
-    )
-    assert provider.public.checks(value[4:], f"{text}\n".encode())
-    assert (int(size), base64.b64decode(root)) == (702, tree.read(signed)[0].hash)
-    assert extension == f"tagmanifest-sha256 {tree.root_of(signed)}"
-
-
 def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
     draw, there = random.Random(5), in_memory(signed)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
