@@ -14,10 +14,10 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from migrate.bundle import canonical, layout, process
 from migrate.bundle.process import ProcessName
@@ -46,8 +46,18 @@ class LeaseState:
         return f"{self.purpose} on {self.process.host}, process {self.process.pid}, since {self.since}"
 
 
+class Fence(Protocol):
+    """What stands before every commit."""
+
+    def check(self) -> None:
+        """Raise ``BusyError`` once the place is not ours any more."""
+        ...
+
+
 class Lease:
-    """Hold the place while the context lasts. Raises ``BusyError`` if another run holds it."""
+    """Hold the place while the context lasts. Raises ``BusyError`` if another run holds it. Not ``alone``: other
+    machines write under this lease too, so that it is over when it has grown stale, not when this process is dead.
+    """
 
     def __init__(
         self,
@@ -57,12 +67,15 @@ class Lease:
         progress: Progress | None = None,
         beat_seconds: float = BEAT_SECONDS,
         stale_seconds: float = STALE_SECONDS,
+        alone: bool = True,
     ) -> None:
         self._store = store
         self._progress = progress or Silent()
         self._beat_seconds = beat_seconds
         self._stale_seconds = stale_seconds
-        self._state = LeaseState(uuid.uuid4().hex, purpose, process.this_process(), _now(), 0)
+        mine = process.this_process()
+        holder = mine if alone else replace(mine, machine="")
+        self._state = LeaseState(uuid.uuid4().hex, purpose, holder, _now(), 0)
         self._etag = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -84,6 +97,11 @@ class Lease:
         if self._lost is None:
             with suppress(MoveoutError):
                 self._release()
+
+    @property
+    def id(self) -> str:
+        """By which others know this run."""
+        return self._state.id
 
     def check(self) -> None:
         """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the place only

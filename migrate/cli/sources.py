@@ -1,4 +1,4 @@
-"""From words on the command line to open sources: NAME=URL pairs, the exporters' entry points, secrets."""
+"""From words on the command line to open sources: NAME=URL pairs and their secrets."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
-from exporters.base import Exporter, Snapshot, Source, Survey, Workspace
-from exporters.bucket import Bucket
+from exporters.base import Snapshot, Source, Survey, Workspace
 from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load
 from migrate.errors import UsageError
+from migrate.export.opening import open_source
 from migrate.secret import redact
-
-ENTRY_POINTS = "moveout.exporters"
 
 
 def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
@@ -75,46 +72,6 @@ def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str,
     return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
 
 
-class _Host:
-    """Lends clients and secrets to one source's exporter."""
-
-    def __init__(self, endpoint: Endpoint, selection: Selection, limits: Limits, note: Note) -> None:
-        self._endpoint = endpoint
-        self._selection = selection
-        self._limits = limits
-        self.note = note
-
-    def limits(self) -> Limits:
-        return self._limits
-
-    def secret(self, name: str) -> str | None:
-        secret = self._endpoint.secrets.get(name)
-        return secret.reveal() if secret else None
-
-    def selection(self) -> Selection:
-        return self._selection
-
-    def bucket(self, url: str) -> Bucket:
-        from migrate.store.s3_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
-
-        return open_bucket(url, secrets=self._endpoint.reveal())
-
-
-def exporter_for(url: str) -> Exporter:
-    """Return the exporter of a URL's scheme. Raises ``UsageError`` that lists the schemes there are."""
-    scheme = url.partition("://")[0].lower() if "://" in url else ""
-    known = entry_points(group=ENTRY_POINTS)
-    for entry in known:
-        if entry.name == scheme:
-            made: Exporter = entry.load()()
-            return made
-    schemes = ", ".join(sorted(f"{entry.name}://" for entry in known))
-    raise UsageError(
-        f"no exporter reads {scheme + '://' if scheme else repr(redact(url))}",
-        next_step=f"this moveout reads {schemes}",
-    )
-
-
 @dataclass(slots=True)
 class LostSource:
     """A source that cannot be opened any more; whoever still wants to read it gets the reason."""
@@ -157,8 +114,7 @@ def open_sources(
         for name, endpoint in endpoints.items():
             try:
                 chosen = endpoint.selection if selection == EVERYTHING else selection
-                host = _Host(endpoint, chosen, limits or Limits(), note)
-                source = exporter_for(endpoint.url).open(name, endpoint.url, host)
+                source = open_source(name, endpoint, chosen, limits or Limits(), note)
             except SourceError as exc:
                 if not is_finished(name):
                     raise

@@ -33,9 +33,11 @@ from migrate.bundle.state import ExportState, SourceName
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.errors import GoneError, MoveoutError
 from migrate.export.claim import check_names, claim, refuse_foreign
+from migrate.export.crew import Crew, Threads
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.prove import engine_of
-from migrate.export.units import UnitRun, UnitWork
+from migrate.export.units import UnitRun
+from migrate.export.work import UnitWork
 from migrate.progress import Progress
 from migrate.report import sealed_page
 from migrate.store.base import MultipartStore
@@ -93,7 +95,7 @@ def export(
         return described(store, whole)
     stop = threading.Event()
     with ExitStack() as stack:
-        lease = stack.enter_context(Lease(store, "export", progress=progress))
+        lease = stack.enter_context(Lease(store, "export", progress=progress, alone=options.others is None))
         executor = options.executor or stack.enter_context(_threads(workers, lease, stop, store))
         state = claim(store, wanted, executor=executor, progress=progress)
         if isinstance(state, meta.BundleInfo):
@@ -154,8 +156,9 @@ def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
     units: UnitRun | None = None
     try:
         with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
-            units = UnitRun(_work(run, source, snapshot), run.ledger)
-            error = units.run(run.executor, run.workers)
+            work = _work(run, source, snapshot)
+            units = UnitRun(work, run.ledger, _crew(run, source, work))
+            error = units.run()
             if error is not None:
                 _load_records(run, source.name)
             if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
@@ -187,6 +190,16 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
         engine_of(source.url) if run.options.prove else None,
         run.options.strict_snapshot,
     )
+
+
+def _crew(run: Run, source: Source, work: UnitWork) -> Crew:
+    others = run.options.others
+    if others is None:
+        return Threads(work, run.executor, run.workers)
+    if others.takes(source):
+        return others.hire(source, work, run.lease, run.executor)
+    run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
+    return Threads(work, run.executor, run.workers)
 
 
 def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Account:

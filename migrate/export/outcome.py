@@ -10,6 +10,7 @@ from exporters.base import Gap
 from exporters.errors import SourceError
 from migrate.bundle.scope import SourceScope
 from migrate.errors import OK, IncompleteError
+from migrate.export.crew import Hiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class ExportOptions:
     be continued.
 
     ``attempts``: how often a unit is tried while the source cannot be reached. ``executor`` runs the units;
-    by default threads, as many as there are workers. It is not shut down.
+    by default threads, as many as there are workers. It is not shut down. ``others``: machines that do units beside
+    this one.
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
 
@@ -33,6 +35,7 @@ class ExportOptions:
     strict_snapshot: bool = False
     prove: bool = False
     ask: bool = True
+    others: Hiring | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, export_status
 from migrate.export import units as units_module
+from migrate.export import work as work_module
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail
@@ -127,7 +128,7 @@ def test_the_other_sources_are_exported_all_the_same(store):
 
 
 def test_an_unreachable_source_is_tried_again_then_the_state_is_kept(store, monkeypatch):
-    monkeypatch.setattr(units_module, "RETRY_WAITS", (0.01,))
+    monkeypatch.setattr(work_module, "RETRY_WAITS", (0.01,))
     tries = []
 
     def flaky(unit: Unit) -> None:
@@ -145,7 +146,7 @@ def test_an_unreachable_source_is_tried_again_then_the_state_is_kept(store, monk
 
 
 def test_an_incomplete_seal_can_be_asked_for(store, monkeypatch):
-    monkeypatch.setattr(units_module, "RETRY_WAITS", (0.01,))
+    monkeypatch.setattr(work_module, "RETRY_WAITS", (0.01,))
     source = Numbers(on_export=raising(SourceUnreachableError("no answer"), 90))
     outcome = go(store, source, seal_incomplete=True)
     assert (outcome.exit_code, outcome.sources[0].items) == (5, 90)

@@ -20,8 +20,8 @@ from exporters.postgres import PostgresExporter
 from exporters.sqlite import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.bundle.reader import BundleReader
-from migrate.cli.sources import exporter_for
 from migrate.export import export
+from migrate.export.opening import exporter_for
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.s3_bucket import open_bucket
