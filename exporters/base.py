@@ -227,6 +227,25 @@ class Source(Protocol):
         ...
 
 
+class Shared(Protocol):
+    """A snapshot that workers on other machines can join for as long as it is held here."""
+
+    ticket: Json
+    """What they need to know for it: plain JSON, no secrets."""
+
+
+class Shareable(Protocol):
+    """A source whose snapshots are ``Shared``."""
+
+    def join(
+        self, workspace: Workspace, ticket: Json, *, workers: int
+    ) -> AbstractContextManager[Snapshot]:
+        """Return the snapshot that another machine holds, for ``workers`` threads here: the same point, the same
+        units. Proves first that the source can be read from here. Raises ``SourceError``.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """How long reading the whole source will take, from a measured sample. Rates are per second."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from migrate.errors import UsageError
 
@@ -26,6 +27,19 @@ def parse_rate(text: str) -> int:
             f"{text!r} is not a rate", next_step="write it like 10M, 1.5G or 500K/s (bytes a second)"
         )
     return rate
+
+
+class Rates(Protocol):
+    """A rate that may be another one at another moment."""
+
+    def at(self, moment: datetime) -> float | None:
+        """Return the rate that holds at a moment of local time, in bytes a second; None: no limit."""
+        ...
+
+    @property
+    def lowest(self) -> float | None:
+        """The lowest rate that is known beforehand; None where there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,13 +141,21 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
     """Return the inventory: the one that is there, or a new one. Raises ``SourceError``, among them
     ``SourceUsageError`` where the one that is there was made for another choice.
     """
+    found = taken(bucket, workspace, selection)
+    if found is not None:
+        return found
+    totals = _list(bucket, workspace, selection)
+    workspace.write(_SUMMARY, json.dumps(asdict(totals)).encode())
+    return Inventory(workspace, totals, selection)
+
+
+def taken(bucket: Bucket, workspace: Workspace, selection: Selection) -> Inventory | None:
+    """Return the inventory that is there, None where none is finished. Raises ``SourceUsageError`` as ``take`` does."""
     written = workspace.read(_SUMMARY)
     if written is None:
-        totals = _list(bucket, workspace, selection)
-        workspace.write(_SUMMARY, json.dumps(asdict(totals)).encode())
-    else:
-        totals = Totals(**json.loads(written))
-        _check_choice(totals.choice, selection, bucket)
+        return None
+    totals = Totals(**json.loads(written))
+    _check_choice(totals.choice, selection, bucket)
     return Inventory(workspace, totals, selection)
 
 

@@ -19,6 +19,7 @@ from exporters.base import (
     Workspace,
 )
 from exporters.bucket import Bucket, ObjectSummary
+from exporters.errors import SourceGoneError
 from exporters.limits import limits_of, note_of
 from exporters.objects import census, inventory, large, pack, units
 from exporters.objects.account import Closing
@@ -73,6 +74,16 @@ class ObjectSource:
         self._thaw.ask_all(taken)
         yield ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
 
+    @contextmanager
+    def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
+        """See ``exporters.base.Shareable``: the inventory lies in the workspace."""
+        del workers
+        taken = inventory.taken(self._bucket, workspace, self._selection)
+        if taken is None or taken.totals.id != ticket["inventory"]:
+            raise SourceGoneError(f"{self._bucket.name}: there is no inventory {ticket['inventory']} here")
+        next(iter(self._bucket.list()), None)  # raises where it cannot be read
+        yield ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -89,6 +100,7 @@ class ObjectSnapshot:
         self._inventory = taken
         totals = taken.totals
         self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
+        self.ticket: Json = {"inventory": totals.id}
 
     def units(self) -> Iterator[Unit]:
         """See ``Snapshot.units``; what has to be waited for comes last."""

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from migrate.bundle import canonical, layout, process
-from migrate.bundle.process import ProcessName
+from migrate.bundle.process import ProcessName, uptime
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError, MoveoutError
 from migrate.progress import Progress, Silent
 from migrate.store.base import FileInfo, Store
@@ -85,7 +85,7 @@ class Lease:
 
     def __enter__(self) -> Self:
         self._etag = self._take()
-        self._refreshed = _uptime()
+        self._refreshed = uptime()
         self._thread.start()
         return self
 
@@ -107,7 +107,7 @@ class Lease:
         """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the place only
         when heartbeats have failed for so long that somebody else may have taken over.
         """
-        if self._lost is None and _uptime() - self._refreshed > self._stale_seconds * 0.7:
+        if self._lost is None and uptime() - self._refreshed > self._stale_seconds * 0.7:
             self._beat()
         if self._lost is not None:
             raise self._lost
@@ -145,8 +145,8 @@ class Lease:
             f"the place is held by {state or 'an unreadable lease'}; waiting up to "
             f"{self._stale_seconds:.0f} s to see whether that run still lives"
         )
-        end = _uptime() + self._stale_seconds
-        while _uptime() < end:
+        end = uptime() + self._stale_seconds
+        while uptime() < end:
             time.sleep(min(1.0, self._stale_seconds / 10))
             try:
                 now = self._store.stat(layout.LEASE)
@@ -173,7 +173,7 @@ class Lease:
                 self._state.since,
                 self._state.beats + 1,
             )
-            asked = _uptime()
+            asked = uptime()
             try:
                 self._etag = self._store.replace(layout.LEASE, encode(state), etag=self._etag).etag
             except (ChangedError, GoneError):
@@ -239,8 +239,3 @@ def busy(store: Store, state: LeaseState | None) -> BusyError:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _uptime() -> float:
-    """Seconds that also pass while the machine sleeps, where the system has such a clock."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,3 +69,8 @@ def _machine() -> str:
     except OSError:
         machine = "-"
     return f"{machine}/{boot}/{namespace}/{socket.gethostname()}"
+
+
+def uptime() -> float:
+    """Seconds that also pass while the machine sleeps, where the system has such a clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

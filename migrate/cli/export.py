@@ -16,6 +16,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.state import SourceName
 from migrate.case import Case, Endpoint, parse_limits
 from migrate.cli import app
+from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.options import (
     CaseFile,
@@ -30,8 +31,10 @@ from migrate.cli.options import (
 )
 from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
-from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
+from migrate.cli.sources import choose, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.cluster.crew import Others
+from migrate.cluster.machines import Machines
 from migrate.custody.keys import Signer
 from migrate.custody.signing import Signed
 from migrate.errors import UsageError
@@ -123,11 +126,38 @@ def run_export(
     signers: Sequence[Signer] = (),
     selection: Selection = EVERYTHING,
     limits: Limits | None = None,
+    scheduler: str | None = None,
 ) -> Exported:
     """Export the sources to the place; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
-    before what the case file says.
+    before what the case file says. With a ``scheduler`` its workers do what they can.
     """
-    throttle = session.throttle(case.bwlimit if case else None)
+    with machines(session, scheduler, case.bwlimit if case else None) as others:
+        return _run_export(
+            session,
+            endpoints,
+            place,
+            case,
+            options,
+            others=others,
+            signers=signers,
+            selection=selection,
+            limits=limits,
+        )
+
+
+def _run_export(
+    session: Session,
+    endpoints: Mapping[str, Endpoint],
+    place: Endpoint,
+    case: Case | None,
+    options: ExportOptions,
+    *,
+    others: Machines | None,
+    signers: Sequence[Signer],
+    selection: Selection,
+    limits: Limits | None,
+) -> Exported:
+    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
@@ -142,6 +172,10 @@ def run_export(
 
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
+    if others is not None:
+        selections = {name: wanted(one, selection) for name, one in endpoints.items()}
+        crew = Others(others, place, endpoints, selections, limits, options.prove)
+        options = replace(options, others=crew)
     note = session.progress.note
     with open_sources(
         endpoints, is_finished=is_finished, selection=selection, limits=limits, note=note
@@ -206,6 +240,8 @@ def export_command(
             help="Bring archived objects back by bulk, standard, expedited; auto: by the deadline; no: not at all.",
         ),
     ] = None,
+    executor: Executor = THREADS,
+    scheduler: Scheduler = None,
     strict_snapshot: Annotated[
         bool,
         typer.Option(
@@ -226,6 +262,7 @@ def export_command(
         )
     endpoints = choose(parse_pairs(pairs or []), loaded)
     signers = load_keys(key, passphrase, loaded)
+    cluster = which_scheduler(executor, scheduler)
     chosen = from_words(
         {
             "current_only": current_only,
@@ -242,5 +279,13 @@ def export_command(
     base = loaded.limits if loaded else None
     limits = parse_limits(max_connections, statement_timeout, lock_timeout, archived, base=base)
     return run_export(
-        session, endpoints, place, loaded, options, signers=signers, selection=chosen, limits=limits
+        session,
+        endpoints,
+        place,
+        loaded,
+        options,
+        signers=signers,
+        selection=chosen,
+        limits=limits,
+        scheduler=cluster,
     )

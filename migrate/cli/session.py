@@ -22,7 +22,7 @@ from exporters.errors import SourceError
 from migrate.cli.progress import LineProgress, LiveProgress, Quiet
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress import Progress
-from migrate.rates import parse_limit
+from migrate.rates import Timetable, parse_limit
 from migrate.store import patience
 from migrate.store.throttle import Throttle
 
@@ -65,10 +65,15 @@ class Session:
         """Return the number of workers: the option, else the case's, else ``default``."""
         return self.workers_given or case or default
 
-    def throttle(self, case: str | None = None) -> Throttle | None:
+    def rates(self, case: str | None = None) -> Timetable | None:
         """Return the bandwidth limit, or None."""
         text = self.bwlimit_given or case
-        return Throttle(parse_limit(text)) if text else None
+        return parse_limit(text) if text else None
+
+    def throttle(self, case: str | None = None) -> Throttle | None:
+        """Return what keeps to the bandwidth limit, or None."""
+        rates = self.rates(case)
+        return Throttle(rates) if rates else None
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""

@@ -97,6 +97,11 @@ def _nothing_is_finished(_name: str) -> bool:
     return False
 
 
+def wanted(endpoint: Endpoint, selection: Selection) -> Selection:
+    """Return which items of a source are wanted: by the options, else by the case file."""
+    return endpoint.selection if selection == EVERYTHING else selection
+
+
 @contextlib.contextmanager
 def open_sources(
     endpoints: Mapping[str, Endpoint],
@@ -113,7 +118,7 @@ def open_sources(
         opened: list[Source] = []
         for name, endpoint in endpoints.items():
             try:
-                chosen = endpoint.selection if selection == EVERYTHING else selection
+                chosen = wanted(endpoint, selection)
                 source = open_source(name, endpoint, chosen, limits or Limits(), note)
             except SourceError as exc:
                 if not is_finished(name):

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from migrate.errors import UsageError
 from migrate.store.base import MultipartStore
 from migrate.store.local import LocalStore
-from migrate.store.retry import Note, Retrying
+from migrate.store.retry import TOTAL_SECONDS, Note, Retrying
 from migrate.store.throttle import Throttle, Throttled
 
 __all__ = ["open_place"]
@@ -21,17 +21,19 @@ def open_place(
     secrets: Mapping[str, str] | None = None,
     bwlimit: Throttle | None = None,
     note: Note | None = None,
+    patience_seconds: float = TOTAL_SECONDS,
 ) -> MultipartStore:
     """Return the store of a place: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
 
     Nothing is asked of the other side yet. ``secrets`` are keys of the place, where they do not come from a
     profile or the environment. ``bwlimit`` may be shared by several places; ``note`` is told of retries that
-    take long. Raises ``UsageError`` and, where there are no credentials, ``NotAllowedError``.
+    take long; passing faults are waited out for ``patience_seconds``. Raises ``UsageError`` and, where there are no
+    credentials, ``NotAllowedError``.
     """
     store = _bare(url, secrets)
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
-    return Retrying(store, note=note)
+    return Retrying(store, note=note, total_seconds=patience_seconds)
 
 
 def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from migrate.errors import UsageError
-from migrate.rates import Timetable
+from migrate.rates import Rates, Timetable
 from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 from migrate.store.patience import is_halted, pause
 
@@ -28,15 +28,17 @@ class Throttle:
 
     def __init__(
         self,
-        limit: float | Timetable,
+        limit: float | Rates,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = pause,
         local_time: Callable[[], datetime] = datetime.now,
     ) -> None:
-        if not isinstance(limit, Timetable) and limit <= 0:
-            raise UsageError(f"{limit} is not a rate")
-        self._table = limit if isinstance(limit, Timetable) else Timetable(((0, float(limit)),))
+        if isinstance(limit, float | int):
+            if limit <= 0:
+                raise UsageError(f"{limit} is not a rate")
+            limit = Timetable(((0, float(limit)),))
+        self._table: Rates = limit
         self._clock, self._sleep, self._local_time = clock, sleep, local_time
         self._lock = threading.Lock()
         self._taken = self._paid = 0.0
@@ -60,6 +62,14 @@ class Throttle:
             if rate is None or left < _NEXT_TO_NOTHING:
                 return
             self._sleep(min(left / rate, _STEP_SECONDS))
+
+    def settle(self) -> tuple[float, float]:
+        """Pay for the time until now, at the rate that holds; return the bytes that were taken in all, and those of
+        them that are still to be paid for.
+        """
+        with self._lock:
+            self._pay()
+            return self._taken, self._taken - self._paid
 
     def _pay(self) -> float | None:
         """Pay for the time that has passed, at the rate that holds now; return the rate."""

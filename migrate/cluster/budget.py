@@ -1,0 +1,83 @@
+"""How one rate is divided among machines that come and go: pure, but for a clock that is handed in.
+
+A share is lent for some seconds and lapses by itself, so a machine that is cut off stops by itself. Nobody gets more
+than what is lent to nobody else at that moment: the sum never exceeds the rate, whatever gets lost on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+LEND_SECONDS = 10.0
+LEAST_PART = 0.1
+"""Of an even share, so much is kept ready for who needs nothing now."""
+ROOM_TO_GROW = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a machine did with its share: bytes a second that passed, and whether more were waiting."""
+
+    rate: float
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    rate: float
+    until: float
+
+
+def divide(rate: float, uses: Mapping[str, Use | None]) -> dict[str, float]:
+    """Return each one's part of ``rate``: evenly, but what one does not need goes to those that wait for more. Who is
+    not known yet (None) counts as waiting.
+    """
+    if not uses:
+        return {}
+    least = rate / len(uses) * LEAST_PART
+    wishes = {
+        name: rate if use is None or use.waiting else max(use.rate * ROOM_TO_GROW, least)
+        for name, use in uses.items()
+    }
+    parts: dict[str, float] = {}
+    left = rate
+    for place, (name, wish) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
+        parts[name] = min(wish, left / (len(wishes) - place))
+        left -= parts[name]
+    return parts
+
+
+class Budget:
+    """What is lent to whom. Not thread-safe. Times are of one monotonic clock, in seconds."""
+
+    def __init__(self, *, lend_seconds: float = LEND_SECONDS) -> None:
+        self.lend_seconds = lend_seconds
+        self._uses: dict[str, Use | None] = {}
+        self._loans: dict[str, _Loan] = {}
+
+    def members(self, names: set[str]) -> None:
+        """Say who is there; what was lent to others is theirs until it lapses."""
+        self._uses = {name: self._uses.get(name) for name in names}
+
+    def offer(self, name: str, rate: float, now: float) -> float:
+        """Return what is offered to a member now. Until ``accepted`` or ``refused`` is called, the larger of this and
+        what it had counts as lent, without end.
+        """
+        self._loans = {who: loan for who, loan in self._loans.items() if loan.until > now}
+        others = sum(loan.rate for who, loan in self._loans.items() if who != name)
+        offered = max(0.0, min(divide(rate, self._uses).get(name, 0.0), rate - others))
+        before = self._loans.get(name)
+        held = max(offered, before.rate if before else 0.0)
+        self._loans[name] = _Loan(held, float("inf"))
+        return offered
+
+    def accepted(self, name: str, offered: float, use: Use | None, now: float) -> None:
+        """Say that the offer has arrived, at the latest now."""
+        self._loans[name] = _Loan(offered, now + self.lend_seconds)
+        if name in self._uses:
+            self._uses[name] = use
+
+    def refused(self, name: str, now: float) -> None:
+        """Say that nobody knows whether it has arrived."""
+        self._loans[name] = _Loan(self._loans[name].rate, now + self.lend_seconds)

@@ -1,0 +1,195 @@
+"""Batches under way at the workers of a cluster: what becomes of each piece, whichever worker dies or is not fit."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.base import Json
+from exporters.errors import SourceError
+from migrate.cluster import failures, orders, worker
+from migrate.cluster.connection import Cluster, LostBatchError, Ticket, WorkersDiedError
+from migrate.cluster.orders import Job, Order
+from migrate.cluster.roster import Roster
+from migrate.errors import BusyError, MoveoutError, UnreachableError
+from migrate.store.retry import Note
+
+MORE_THAN_THREADS = 0.25
+"""So much more is under way than the workers do at once: what waits beside them when they have finished."""
+ATTEMPTS = 5
+"""So often a piece is given out whose workers die, or come back without having tried it."""
+HALT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    ticket: Ticket
+    pieces: Sequence[Json]
+    workers: frozenset[str] | None
+
+
+class Dispatch:
+    """Sends pieces of one job. For one thread's use."""
+
+    def __init__(self, cluster: Cluster, roster: Roster, job: Job, note: Note) -> None:
+        self._cluster = cluster
+        self._roster = roster
+        self._job = job
+        self._note = note
+        self._batches: dict[str, _Batch] = {}
+        self._ended: queue.SimpleQueue[Ticket] = queue.SimpleQueue()
+        self._tries: Counter[str] = Counter()
+        self._sent = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._batches
+
+    @property
+    def threads(self) -> int:
+        """How many batches are done at once just now."""
+        return sum(self._roster.fit.values())
+
+    @property
+    def hungry(self) -> bool:
+        """Whether some worker has nothing to do."""
+        return len(self._batches) < self.threads
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another batch should be sent."""
+        threads = self.threads
+        return len(self._batches) < threads + max(2, int(threads * MORE_THAN_THREADS))
+
+    def send(self, pieces: Sequence[Json]) -> None:
+        """Send a batch. Raises ``UnreachableError`` where the scheduler does not answer."""
+        self._sent += 1
+        only = frozenset(self._roster.fit) if self._roster.has_unfit else None
+        key = f"moveout-{self._job.kind}-{self._job.lease}-{self._sent:08d}"
+        text = orders.encode(Order(self._job, pieces))
+        ticket = self._cluster.submit(worker.do, text, key=key, workers=only)
+        self._batches[key] = _Batch(ticket, pieces, only)
+        self._cluster.when_done(ticket, self._ended.put)
+
+    def settle(self, seconds: float) -> Iterator[tuple[Json, Json | Exception]]:
+        """Yield what became of pieces: what the worker says, or an error; wait so long for the first.
+
+        Raises ``UnreachableError`` where the scheduler is gone, the error of the place where no worker can go on.
+        """
+        try:
+            ticket = self._ended.get(timeout=seconds)
+        except queue.Empty:
+            self._rescue()
+            return
+        while True:
+            batch = self._batches.pop(ticket.key, None)
+            if batch is not None:
+                yield from self._result(batch)
+            try:
+                ticket = self._ended.get_nowait()
+            except queue.Empty:
+                return
+
+    def cancel(self) -> bool:
+        """Take everything back and stop who has begun; tell whether all have come to their end."""
+        self._cluster.drop([batch.ticket for batch in self._batches.values()])
+        self._batches.clear()
+        return halt(self._cluster, self._job.lease)
+
+    def _result(self, batch: _Batch) -> Iterator[tuple[Json, Json | Exception]]:
+        try:
+            told = json.loads(self._cluster.result(batch.ticket))
+        except WorkersDiedError as exc:
+            yield from self._again(batch.pieces, exc, alone=True)
+        except LostBatchError as exc:
+            raise UnreachableError(
+                str(exc),
+                next_step="start the cluster again, then run the same command: what is done stays done",
+            ) from exc
+        else:
+            yield from self._told(batch, told)
+
+    def _told(self, batch: _Batch, told: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
+        for note in told["notes"]:
+            self._note(note)
+        if "unfit" in told:
+            self._exclude(told["worker"], failures.raised(told["unfit"]))
+        left: list[Json] = []
+        for piece in batch.pieces:
+            answer = told["answers"].get(piece["id"])
+            error = failures.raised(answer) if answer and "error" in answer else None
+            if answer is None or _is_of_the_worker(error):
+                left.append(piece)
+                if error is not None:
+                    self._exclude(told["worker"], error)
+            else:
+                yield piece, error or answer
+        if left:
+            again = MoveoutError("workers stopped before they had done it")
+            yield from self._again(left, again, alone=False)
+
+    def _exclude(self, name: str, reason: Exception) -> None:
+        if isinstance(reason, BusyError):
+            raise reason
+        self._roster.exclude(name, reason)
+
+    def _again(
+        self, pieces: Sequence[Json], error: MoveoutError, *, alone: bool
+    ) -> Iterator[tuple[Json, Exception]]:
+        """Send pieces again; ``alone``: each by itself, so that one that kills its worker is found out."""
+        left = []
+        for piece in pieces:
+            self._tries[piece["id"]] += 1
+            if self._tries[piece["id"]] < ATTEMPTS:
+                left.append(piece)
+            else:
+                yield piece, SourceError(f"{error}, {ATTEMPTS} times")
+        for batch in [[piece] for piece in left] if alone else [left] if left else []:
+            self.send(batch)
+
+    def _rescue(self) -> None:
+        """Send batches anew that were meant for workers of whom none is there any more."""
+        there = self._roster.fit
+        if not there:
+            return
+        for key, batch in list(self._batches.items()):
+            if batch.workers is not None and batch.workers.isdisjoint(there):
+                del self._batches[key]
+                self._cluster.drop([batch.ticket])
+                self.send(batch.pieces)
+
+
+def _is_of_the_worker(error: Exception | None) -> bool:
+    """Tell whether another worker may fare better: this one does not reach the place any more."""
+    return isinstance(error, UnreachableError) and not isinstance(error, BusyError)
+
+
+def halt(cluster: Cluster, lease: str) -> bool:
+    """Stop all that is done for a lead at any worker; tell whether everything has come to its end."""
+    try:
+        left = list(cluster.threads())
+    except MoveoutError:
+        return False
+    end = time.monotonic() + HALT_SECONDS
+    with ThreadPoolExecutor(max(1, min(32, len(left))), thread_name_prefix="moveout-halt") as pool:
+        while left and time.monotonic() < end:
+            running = list(pool.map(lambda name: _running(cluster, name, lease), left))
+            left = [name for name, count in zip(left, running, strict=True) if count]
+            if left:
+                threading.Event().wait(0.1)
+    return not left
+
+
+def _running(cluster: Cluster, name: str, lease: str) -> int:
+    try:
+        return int(cluster.call(name, worker.halt, lease))
+    except MoveoutError:
+        return 1

@@ -1,0 +1,38 @@
+"""The machines that a command has at hand beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from migrate.cluster.connection import Cluster, connect
+from migrate.cluster.roster import Limit
+from migrate.rates import Rates
+from migrate.store.throttle import Throttle
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """A cluster, and the limit that holds for all of it together, the lead included."""
+
+    cluster: Cluster
+    limit: Limit | None
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """What the lead's own bytes count against."""
+        return self.limit.here.throttle if self.limit else None
+
+
+@contextmanager
+def connected(scheduler: str, rates: Rates | None) -> Iterator[Machines]:
+    """Lend the machines of a scheduler. Raises what ``connect`` raises."""
+    cluster = connect(scheduler)
+    try:
+        limit = Limit(rates) if rates is not None else None
+        if limit is not None:
+            limit.all_here()
+        yield Machines(cluster, limit)
+    finally:
+        cluster.close()

@@ -1,0 +1,150 @@
+"""What a worker is told: plain JSON with a version, without secrets and without anything that is open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from exporters.base import Json
+from exporters.limits import Limits
+from exporters.selection import Selection
+from migrate.case import Endpoint
+from migrate.errors import UsageError
+from migrate.secret import Secret, redact
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a place or a source is reached: its URL, and by which references a worker finds the secrets on its own
+    machine.
+    """
+
+    url: str
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Reach:
+        """Return how others reach an endpoint. Raises ``UsageError`` where the URL itself holds a secret."""
+        if redact(endpoint.url) != endpoint.url:
+            raise UsageError(
+                f"the URL {endpoint.shown} holds a password, which would travel through the cluster",
+                next_step="name where each worker finds it: password = 'env:VAR' or 'file:PATH' in the case file",
+            )
+        secrets = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
+        return cls(absolute(endpoint.url), secrets)
+
+    def endpoint(self) -> Endpoint:
+        """Return the endpoint as it is reached from here."""
+        return Endpoint(self.url, {name: Secret(reference) for name, reference in self.secrets.items()})
+
+
+def absolute(url: str) -> str:
+    """Return a place's URL so that it means the same in another working directory."""
+    return url if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _reference(secret: Secret) -> str:
+    kind, _, rest = secret.reference.partition(":")
+    if kind != "file":
+        return secret.reference
+    return f"file:{(secret.directory / Path(rest).expanduser()).absolute()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """What all batches of one source share. ``lease`` is the lead's; ``limited``: bytes may only pass by a share of
+    the lead's budget. The rest is as in ``UnitWork``.
+    """
+
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    source: Reach
+    selection: Json
+    limits: Json
+    ticket: Json
+    attempts: int
+    prove: bool
+    strict: bool
+    kind: Literal["export"] = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferJob:
+    """What all batches of one transfer share: ``place`` is the target."""
+
+    place: Reach
+    lease: str
+    limited: bool
+    origin: Reach
+    workers: int
+    kind: Literal["transfer"] = "transfer"
+
+
+Job = ExportJob | TransferJob
+_JOBS: Mapping[str, type[Job]] = {"export": ExportJob, "transfer": TransferJob}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job and the pieces of it that are to be done now; each piece has an ``id``."""
+
+    job: Job
+    pieces: Sequence[Json]
+
+
+def encode(order: Order) -> str:
+    """Return an order as text."""
+    return json.dumps({"version": VERSION, "job": asdict(order.job), "pieces": list(order.pieces)})
+
+
+def decode(text: str) -> Order:
+    """Parse an order. Raises ``UsageError`` where it was written by another version."""
+    value: dict[str, Any] = json.loads(text)
+    if value.get("version") != VERSION:
+        raise UsageError(
+            f"orders of version {value.get('version')} came to a worker that knows version {VERSION}",
+            next_step="install the same moveout on all machines",
+        )
+    job = dict(value["job"])
+    for name in ("place", "source", "origin"):
+        if name in job:
+            job[name] = Reach(**job[name])
+    return Order(_JOBS[job["kind"]](**job), value["pieces"])
+
+
+def selection_json(selection: Selection) -> Json:
+    """Return a choice of items as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(selection).items()}
+
+
+def selection_of(value: Json) -> Selection:
+    """Return the choice again."""
+    moments = {name: _moment(value[name]) for name in ("newer_than", "older_than")}
+    globs = {name: tuple(value[name]) for name in ("include", "exclude")}
+    return Selection(**{**value, **moments, **globs})
+
+
+def limits_json(limits: Limits) -> Json:
+    """Return the limits of a source as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(limits).items()}
+
+
+def limits_of(value: Json) -> Limits:
+    """Return the limits again."""
+    return Limits(**{**value, "deadline": _moment(value["deadline"])})
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

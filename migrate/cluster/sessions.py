@@ -1,0 +1,186 @@
+"""What a worker holds open for a lead: place, source, snapshot. Made from plain data, with secrets of this machine."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+from exporters.base import Shareable
+from migrate.bundle.sink import Stopped
+from migrate.bundle.workspace import StoreWorkspace
+from migrate.cluster import orders
+from migrate.cluster.fence import LOOK_SECONDS, Fence
+from migrate.cluster.orders import ExportJob, Job, Reach, TransferJob
+from migrate.cluster.share import Allowance
+from migrate.export.opening import open_source
+from migrate.export.prove import engine_of
+from migrate.export.work import UnitWork
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.store.retry import Note, Retrying
+from migrate.store.throttle import Throttle
+
+_REMEMBERED = 64
+
+
+class Notes(Silent):
+    """Keeps what the lead's user should be told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Keep a sentence."""
+        with self._lock:
+            self._said.append(message)
+
+    def take(self) -> list[str]:
+        """Return what was said since the last time."""
+        with self._lock:
+            said, self._said = self._said, []
+            return said
+
+
+class Session:
+    """One job's place and fence, kept from batch to batch. Raises what opening them raises."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.notes = Notes()
+        self.stop = threading.Event()
+        self.allowance = Allowance()
+        self.running = 0
+        throttle = self.allowance.throttle if job.limited else None
+        self.store = _open(job.place, throttle, self.notes.note)
+        self.fence = Fence(_open(job.place, None, None, LOOK_SECONDS), job.lease, self.stop)
+        self._held = ExitStack()
+        self.fence.start()
+
+    def halt(self) -> None:
+        """End what is under way, as soon as may be."""
+        self.stop.set()
+        if isinstance(self.store, Retrying):
+            self.store.stop()
+
+    def close(self) -> None:
+        """Let go of what was opened, once nothing is under way any more."""
+        self.halt()
+        self._held.close()
+
+
+class ExportSession(Session):
+    """A source's snapshot beside the place."""
+
+    def __init__(self, job: ExportJob) -> None:
+        super().__init__(job)
+        selection, limits = orders.selection_of(job.selection), orders.limits_of(job.limits)
+        try:
+            source = open_source(job.name, job.source.endpoint(), selection, limits, self.notes.note)
+            self._held.callback(source.close)
+            workspace = StoreWorkspace(self.store, job.name)
+            joined = cast("Shareable", source).join(workspace, job.ticket, workers=1)
+            snapshot = self._held.enter_context(joined)
+        except BaseException:
+            self.close()
+            raise
+        self.work = UnitWork(
+            self.store,
+            self.fence,
+            self.stop,
+            self.notes,
+            job.name,
+            snapshot,
+            job.attempts,
+            engine_of(source.url) if job.prove else None,
+            job.strict,
+        )
+
+
+class TransferSession(Session):
+    """Where the bundle comes from, beside the place that it goes to."""
+
+    def __init__(self, job: TransferJob) -> None:
+        super().__init__(job)
+        self.workers = job.workers
+        try:
+            self.origin = _open(job.origin, None, self.notes.note)
+        except BaseException:
+            self.close()
+            raise
+
+
+def _open(
+    reach: Reach, throttle: Throttle | None, note: Note | None, patience_seconds: float | None = None
+) -> MultipartStore:
+    secrets = reach.endpoint().reveal()
+    if patience_seconds is None:
+        return open_place(reach.url, secrets=secrets, bwlimit=throttle, note=note)
+    return open_place(reach.url, secrets=secrets, patience_seconds=patience_seconds)
+
+
+class Sessions:
+    """The sessions of one process, by job."""
+
+    def __init__(self) -> None:
+        self._opening = threading.Lock()
+        self._lock = threading.Lock()
+        self._open: dict[str, Session] = {}
+        self._halted: deque[str] = deque(maxlen=_REMEMBERED)
+        """Leads that have said that they are at their end: what still comes of theirs is not begun."""
+
+    @contextmanager
+    def enter(self, job: Job, make: Callable[[], Session]) -> Iterator[Session]:
+        """Lend the job's session, made by ``make`` where there is none yet."""
+        session = self._claim(job, make)
+        try:
+            yield session
+        finally:
+            with self._lock:
+                session.running -= 1
+            self._sweep()
+
+    def of(self, lease: str) -> list[Session]:
+        """Return the sessions of a lead. Never waits for one that is being opened."""
+        with self._lock:
+            return [session for session in self._open.values() if session.job.lease == lease]
+
+    def halt(self, lease: str) -> int:
+        """Stop all that is done for a lead; return how many batches are still under way."""
+        with self._lock:
+            if lease not in self._halted:
+                self._halted.append(lease)
+        found = self.of(lease)
+        for session in found:
+            session.halt()
+        threading.Thread(target=self._sweep, name="moveout-sweep", daemon=True).start()
+        with self._lock:
+            return sum(session.running for session in found)
+
+    def _claim(self, job: Job, make: Callable[[], Session]) -> Session:
+        key = orders.encode(orders.Order(job, ()))
+        with self._opening:
+            with self._lock:
+                if job.lease in self._halted:
+                    raise Stopped
+                session = self._open.get(key)
+                if session is not None:
+                    session.running += 1
+                    return session
+            session = make()
+            with self._lock:
+                session.running += 1
+                self._open[key] = session
+            return session
+
+    def _sweep(self) -> None:
+        """Close sessions that have come to their end, also those of leads that have died."""
+        with self._lock:
+            over = [key for key, one in self._open.items() if one.stop.is_set() and not one.running]
+            ended = [self._open.pop(key) for key in over]
+        for session in ended:
+            session.close()

@@ -1,0 +1,119 @@
+"""What runs on a worker: two kinds of batches, and two calls by which the lead reaches in from outside.
+
+Everything goes in and out as text or plain numbers, so a worker needs moveout itself and nothing of the lead's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from exporters.base import Json, Unit
+from exporters.errors import SourceError, SourceUnreachableError
+from migrate.bundle import layout
+from migrate.bundle.sink import Stopped
+from migrate.cluster import failures, orders
+from migrate.cluster.connection import own_address
+from migrate.cluster.orders import ExportJob, Job
+from migrate.cluster.sessions import ExportSession, Session, Sessions, TransferSession
+from migrate.errors import GoneError, MoveoutError, UsageError
+from migrate.export.work import UnitWork
+from migrate.store.base import Store
+
+_SESSIONS = Sessions()
+
+Answers = Iterable[tuple[str, Json]]
+"""What became of pieces, by id: nothing more to say, or how they failed."""
+
+
+def do(text: str) -> str:
+    """Do a batch; return what became of each piece. One that is in no answer was not tried.
+
+    ``unfit`` is why this machine cannot do the job at all: then others should.
+    """
+    try:
+        order = orders.decode(text)
+    except UsageError as exc:
+        return _encode(unfit=exc)
+    try:
+        return _do(order)
+    except (MoveoutError, SourceError) as exc:
+        return _encode(unfit=exc)
+    except Stopped:
+        return _encode()
+
+
+def exchange(lease: str, rate: float | None, seconds: float) -> tuple[float, float] | None:
+    """Take a new share of the lead's budget; return the bytes taken until now, and those that are waiting. None where
+    nothing is done for that lead here.
+    """
+    sessions = _SESSIONS.of(lease)
+    if not sessions:
+        return None
+    used = [session.allowance.exchange(_part(rate, len(sessions)), seconds) for session in sessions]
+    return sum(taken for taken, _ in used), sum(owed for _, owed in used)
+
+
+def halt(lease: str) -> int:
+    """Stop all that is done for a lead; return how many batches are still on their way to their end."""
+    return _SESSIONS.halt(lease)
+
+
+def _part(rate: float | None, sessions: int) -> float | None:
+    return None if rate is None else rate / sessions
+
+
+def _do(order: orders.Order) -> str:
+    job = order.job
+    with _SESSIONS.enter(job, _maker(job)) as session:
+        answers: dict[str, Json] = {}
+        with suppress(Stopped):
+            for id_, answer in _work(session, order):
+                answers[id_] = answer  # noqa: PERF403  what was answered before the stop counts
+        return _encode(answers, session.notes.take())
+
+
+def _maker(job: Job) -> Callable[[], Session]:
+    if isinstance(job, ExportJob):
+        return lambda: ExportSession(job)
+    return lambda: TransferSession(job)
+
+
+def _work(session: Session, order: orders.Order) -> Answers:
+    if isinstance(session, ExportSession):
+        return _export(session.work, [Unit(**piece) for piece in order.pieces])
+    raise UsageError(f"a worker does not know what to do for a {order.job.kind}")
+
+
+def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]:
+    """Do units one after the other. What fails for all of them is not tried again with each."""
+    over: Exception | None = None
+    for unit in units:
+        if over is None:
+            try:
+                work.do(unit, recorded=_is_recorded(work.store, work.source, unit))
+            except (MoveoutError, SourceUnreachableError) as exc:
+                over = exc
+            except Exception as exc:
+                yield unit.id, failures.tell(exc)
+                continue
+        yield unit.id, failures.tell(over) if over else {}
+
+
+def _is_recorded(store: Store, source: str, unit: Unit) -> bool:
+    """Tell whether an earlier run, or a worker that died before it could say so, has committed the unit."""
+    try:
+        store.stat(layout.commit_record(source, unit.id))
+    except GoneError:
+        return False
+    return True
+
+
+def _encode(
+    answers: dict[str, Json] | None = None, notes: list[str] | None = None, unfit: Exception | None = None
+) -> str:
+    value: dict[str, Any] = {"version": orders.VERSION, "worker": own_address()}
+    value |= {"answers": answers or {}, "notes": notes or []}
+    return json.dumps(value | ({"unfit": failures.tell(unfit)} if unfit else {}))

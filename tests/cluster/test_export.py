@@ -1,0 +1,31 @@
+"""An export by the workers of a cluster comes to the same bundle as one by threads."""
+
+from __future__ import annotations
+
+import pytest
+
+from migrate.store import open_place
+from migrate.verify import Level, verify
+from migrate.progress import Silent
+from tests.cli.conftest import run
+from tests.cluster.conftest import fill
+
+def content(place):
+    """The SHA-256 of every file of the payload, but of the catalog, which holds when the bucket was listed."""
+    lines = open_place(str(place)).read("manifest-sha256.txt").decode().splitlines()
+    return sorted(line for line in lines if not line.endswith("data/catalog.parquet"))
+
+
+def test_two_workers_make_the_bundle_that_threads_make(cluster, minio, bucket, place, tmp_path):
+    """Sealed and complete; objects in packs and by themselves."""
+    cluster.join()
+    cluster.join()
+    fill(minio, bucket, small=300, large=6)
+    source = f"media=s3://{bucket}?profile={minio.profile}"
+    cluster.wait()
+    ended = run("export", source, "--to", place, "--executor", "dask", "--scheduler", cluster.address, "--json")
+    assert ended.code == 0, ended.err
+    print(ended.err)
+    assert run("export", source, "--to", tmp_path / "alone").code == 0
+    assert content(place) == content(tmp_path / "alone")
+    assert verify(open_place(place), Level.FULL, workers=2, progress=Silent()).findings == []
