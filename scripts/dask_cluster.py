@@ -34,6 +34,12 @@ class DaskCluster:
         """What ``--scheduler`` takes."""
         return f"tcp://{self.host}:{self.port}"
 
+    @property
+    def scheduler(self) -> Child:
+        """The scheduler's process."""
+        assert self._scheduler is not None
+        return self._scheduler
+
     def __enter__(self) -> Self:
         self.port = free_port()
         self.directory.mkdir(parents=True, exist_ok=True)

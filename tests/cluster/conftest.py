@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 
+from migrate.bundle.records import record_ids
+from migrate.store import open_place
 from scripts.dask_cluster import DaskCluster
 from scripts.servers import S3Server
+from tests.cli.conftest import MOVEOUT, Ended
 
 
 @pytest.fixture
@@ -43,3 +49,54 @@ def fill(server: S3Server, bucket: str, *, small: int, large: int = 0, small_byt
         jobs += [pool.submit(put, f"large/{n:03d}", str(n).encode() + block * 9) for n in range(large)]
         for job in jobs:
             job.result()
+
+
+@dataclass(slots=True)
+class Running:
+    """The command as a process that can be stopped in the middle."""
+
+    popen: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        """What it has said until now."""
+        return self.log.read_text()
+
+    def end(self, seconds: float = 200) -> Ended:
+        """Wait for its end."""
+        out, _ = self.popen.communicate(timeout=seconds)
+        return Ended(self.popen.returncode, out, self.said)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start moveout and go on; whatever still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: object) -> Running:
+        log = tmp_path / f"moveout-{len(started)}.log"
+        with log.open("w") as file:
+            popen = subprocess.Popen(
+                [MOVEOUT, *map(str, words)], stdout=subprocess.PIPE, stderr=file, text=True
+            )
+        started.append(popen)
+        return Running(popen, log)
+
+    yield start
+    for popen in started:
+        popen.kill()
+        popen.communicate()
+
+
+def committed(place: str, source: str = "media") -> int:
+    """Return how many units of a source are done."""
+    return len(list(record_ids(open_place(place), source)))
+
+
+def wait_until(ready: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.05)

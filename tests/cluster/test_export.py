@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
+from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.verify import Level, verify
-from migrate.progress import Silent
 from tests.cli.conftest import run
 from tests.cluster.conftest import fill
+
 
 def content(place):
     """The SHA-256 of every file of the payload, but of the catalog, which holds when the bucket was listed."""
@@ -23,9 +22,10 @@ def test_two_workers_make_the_bundle_that_threads_make(cluster, minio, bucket, p
     fill(minio, bucket, small=300, large=6)
     source = f"media=s3://{bucket}?profile={minio.profile}"
     cluster.wait()
-    ended = run("export", source, "--to", place, "--executor", "dask", "--scheduler", cluster.address, "--json")
+    ended = run(
+        "export", source, "--to", place, "--executor", "dask", "--scheduler", cluster.address, "--json"
+    )
     assert ended.code == 0, ended.err
-    print(ended.err)
     assert run("export", source, "--to", tmp_path / "alone").code == 0
     assert content(place) == content(tmp_path / "alone")
     assert verify(open_place(place), Level.FULL, workers=2, progress=Silent()).findings == []

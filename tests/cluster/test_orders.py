@@ -1,0 +1,105 @@
+"""What travels through a scheduler: plain, versioned, without secrets, and the same again at the other end."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.limits import Limits
+from exporters.selection import EVERYTHING, Selection
+from migrate.case import Endpoint
+from migrate.cluster import failures, orders
+from migrate.cluster.orders import ExportJob, Order, Reach, TransferJob
+from migrate.errors import DamageError, MoveoutError, UsageError
+from migrate.secret import Secret
+
+CHOSEN = Selection(
+    include=("a/**", "*.jpg"),
+    min_bytes=3,
+    older_than=datetime(2026, 11, 25, tzinfo=UTC),
+    tags={"project": "blue"},
+    current_only=True,
+)
+
+
+@pytest.mark.parametrize("selection", [EVERYTHING, CHOSEN])
+def test_a_choice_and_limits_arrive_as_they_were(selection):
+    there = json.loads(json.dumps(orders.selection_json(selection)))
+    assert orders.selection_of(there) == selection
+    limits = Limits(archive_tier="Bulk", deadline=datetime(2026, 12, 1, tzinfo=UTC))
+    assert orders.limits_of(json.loads(json.dumps(orders.limits_json(limits)))) == limits
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ExportJob(
+            Reach("s3://new/b"), "lease", True, "media", Reach("s3://old", {"access_key_id": "env:KEY"}),
+            {}, {}, {"inventory": "1"}, 3, False, False,
+        ),
+        TransferJob(Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
+    ],
+)  # fmt: skip
+def test_an_order_arrives_as_it_was(job):
+    order = Order(job, [{"id": "packs/000001", "spec": {"shard": 0}}])
+    assert orders.decode(orders.encode(order)) == order
+
+
+def test_an_order_of_another_version_is_refused_with_the_remedy():
+    text = orders.encode(Order(TransferJob(Reach("a"), "l", False, Reach("b"), 1), []))
+    with pytest.raises(UsageError, match="version 2") as caught:
+        orders.decode(text.replace('"version": 1', '"version": 2'))
+    assert "the same moveout" in caught.value.next_step
+
+
+def test_secrets_are_named_never_sent(monkeypatch, tmp_path):
+    """A file's path means the same elsewhere; the value is nowhere in the text."""
+    monkeypatch.setenv("OLD_KEY", "hush-hush")
+    (tmp_path / "key").write_text("silence")
+    secrets = {"access_key_id": Secret("env:OLD_KEY"), "secret_access_key": Secret("file:key", tmp_path)}
+    endpoint = Endpoint("s3://old", secrets)
+    reach = Reach.of(endpoint)
+    text = orders.encode(Order(TransferJob(reach, "l", False, reach, 1), []))
+    assert "hush-hush" not in text
+    assert "silence" not in text
+    assert reach.endpoint().reveal() == endpoint.reveal()
+
+
+def test_a_password_in_a_url_does_not_travel():
+    with pytest.raises(UsageError, match="holds a password") as caught:
+        Reach.of(Endpoint("postgresql://me:hush@host/db"))
+    assert "hush" not in str(caught.value)
+
+
+def test_a_directory_means_the_same_in_another_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Reach.of(Endpoint("bundle")).url == str(Path(tmp_path) / "bundle")
+
+
+def every_error():
+    left = [SourceError, MoveoutError]
+    while left:
+        kind = left.pop()
+        left.extend(kind.__subclasses__())
+        if issubclass(kind, DamageError):
+            yield kind("k", expected="this", found="that", next_step="look")
+        else:
+            yield kind("it broke", next_step="look")
+
+
+@pytest.mark.parametrize("error", list(every_error()), ids=lambda error: type(error).__name__)
+def test_errors_arrive_as_they_were(error):
+    found = failures.raised(json.loads(json.dumps(failures.tell(error))))
+    assert type(found) is type(error)
+    assert (str(found), found.next_step) == (str(error), error.next_step)
+
+
+def test_an_error_of_no_known_kind_becomes_one_of_the_source():
+    found = failures.raised(failures.tell(ValueError("odd")))
+    assert type(found) is SourceError
+    assert "ValueError('odd')" in str(found)
+    assert not isinstance(found, SourceUnreachableError)
