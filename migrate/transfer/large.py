@@ -22,7 +22,8 @@ Counted = Callable[[int], None]
 class LargeFile:
     """Parts are moved by several workers at once; the last to finish makes the file, or tells why not.
 
-    An interruption leaves the upload as it is, to go on with.
+    An interruption leaves the upload as it is, to go on with; ``go_on`` raises for one, ``check`` where the lease is
+    lost.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class LargeFile:
         on_sent: Counted,
         on_kept: Counted,
         check: Callable[[], None],
+        go_on: Callable[[], None],
     ) -> None:
         self.job = job
         self.upload = upload
-        self._origin, self._target, self._check = origin, target, check
+        self._origin, self._target, self._check, self._go_on = origin, target, check, go_on
         self._on_sent, self._on_kept = on_sent, on_kept
         self._hasher = InOrderHasher()
         self._lock = threading.Lock()
@@ -81,6 +83,7 @@ class LargeFile:
         key = self.job.file.key
         if self._lost is not None:
             return
+        self._go_on()
         try:
             data = self._origin.read(key, part.start, part.size_bytes)
         except GoneError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 from migrate.bundle.findings import Finding
 from migrate.progress import Progress
@@ -11,8 +12,40 @@ from migrate.transfer.outcome import TransferOutcome
 from migrate.transfer.plan import WantedFile
 
 
+class Counter(Protocol):
+    """What is told of files on their way. Thread-safe; sizes are bytes."""
+
+    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes became durable at the target."""
+        ...
+
+    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes were durable from an earlier run."""
+        ...
+
+    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes were counted before and are done with again."""
+        ...
+
+    def move_file(self, file: WantedFile) -> None:
+        """A file is there now."""
+        ...
+
+    def skip_file(self, file: WantedFile) -> None:
+        """A file was there already."""
+        ...
+
+    def again(self, file: WantedFile) -> None:
+        """A file is read once more."""
+        ...
+
+    def find(self, finding: Finding, *, blocks: bool = True) -> None:
+        """Something is wrong; ``blocks``: it stands in the way of a whole bundle."""
+        ...
+
+
 class Tally:
-    """Thread-safe."""
+    """See ``Counter``: sums over all files."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -23,24 +56,28 @@ class Tally:
         self._files_moved = self._files_skipped = 0
         self._bytes_moved = self._bytes_skipped = 0
 
-    def move_bytes(self, size_bytes: int) -> None:
-        """So many bytes became durable at the target."""
+    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
         with self._lock:
             self._bytes_moved += size_bytes
         self._progress.advance(size_bytes=size_bytes)
 
-    def skip_bytes(self, size_bytes: int) -> None:
-        """So many bytes were durable from an earlier run."""
+    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
         with self._lock:
             self._bytes_skipped += size_bytes
         self._progress.skip(size_bytes=size_bytes)
 
-    def pass_bytes(self, size_bytes: int) -> None:
-        """So many bytes were counted before and are done with again."""
+    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
         self._progress.advance(size_bytes=size_bytes)
 
-    def move_file(self) -> None:
-        """A file is there now."""
+    def move_file(self, file: WantedFile) -> None:
+        """See ``Counter``."""
+        del file
         with self._lock:
             self._files_moved += 1
         self._progress.advance(items=1)
