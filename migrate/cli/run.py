@@ -16,6 +16,7 @@ from exporters.errors import SourceError
 from migrate.bundle import meta
 from migrate.case import Case, Endpoint
 from migrate.cli import app
+from migrate.cli.cluster import THREADS, Executor, Scheduler, which_scheduler
 from migrate.cli.export import run_export
 from migrate.cli.identity import load_keys
 from migrate.cli.plan import run_plan
@@ -114,6 +115,9 @@ def run_command(
     case: Annotated[
         Path, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
     ] = Path("moveout.toml"),
+    *,
+    executor: Executor = THREADS,
+    scheduler: Scheduler = None,
 ) -> Evacuated:
     """Do all of it in order, skipping what is done.
 
@@ -124,8 +128,9 @@ def run_command(
         raise UsageError(
             f"{case} must say [[source]] and [bundle]", next_step="see what `moveout init` writes"
         )
+    cluster = which_scheduler(executor, scheduler)
     done: list[Step] = []
-    for name, work in _steps(session, loaded, loaded.bundle):
+    for name, work in _steps(session, loaded, loaded.bundle, cluster):
         session.err.print(Rule(name, align="left"))
         step = Step(name, work())
         session.progress.end()
@@ -140,7 +145,7 @@ def run_command(
 
 
 def _steps(
-    session: Session, case: Case, bundle: Endpoint
+    session: Session, case: Case, bundle: Endpoint, cluster: str | None
 ) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
     """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
     signers = load_keys(None, None, case)
@@ -149,12 +154,16 @@ def _steps(
     here = Sealed.COMPLETE if away else _sealed(bundle)
     if here is Sealed.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
-    yield "export", lambda: _export(session, case, bundle, here, signers)
+    yield "export", lambda: _export(session, case, bundle, here, signers=signers, cluster=cluster)
     if target is not None:
         yield (
             "transfer",
             lambda: (
-                None if away else run_transfer(session, bundle, target, case, recheck=False, signers=signers)
+                None
+                if away
+                else run_transfer(
+                    session, bundle, target, case, recheck=False, signers=signers, scheduler=cluster
+                )
             ),
         )
     last = target or bundle
@@ -180,14 +189,20 @@ def _sealed(place: Endpoint) -> Sealed:
 
 
 def _export(
-    session: Session, case: Case, bundle: Endpoint, here: Sealed, signers: Sequence[Signer]
+    session: Session,
+    case: Case,
+    bundle: Endpoint,
+    here: Sealed,
+    *,
+    signers: Sequence[Signer],
+    cluster: str | None,
 ) -> Answer | None:
     """Export, or go on with an incomplete bundle; where its sources are out of reach by now, leave it as it is."""
     if here is Sealed.COMPLETE:
         return None
     try:
         options = ExportOptions(seal_incomplete=True)
-        return run_export(session, case.sources, bundle, case, options, signers=signers)
+        return run_export(session, case.sources, bundle, case, options, signers=signers, scheduler=cluster)
     except SourceError as exc:
         if here is Sealed.NOT or _sealed(bundle) is Sealed.NOT:
             raise

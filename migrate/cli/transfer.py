@@ -12,12 +12,15 @@ from rich.text import Text
 
 from migrate.case import Case, Endpoint
 from migrate.cli import app
+from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.findings import draw_findings
 from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile, Yes, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.cluster.carriers import PARTS_AT_ONCE, ByCluster
+from migrate.cluster.machines import Machines
 from migrate.custody.keys import Signer
 from migrate.custody.record import record_transfer
 from migrate.errors import OK, UsageError
@@ -72,15 +75,36 @@ def run_transfer(
     *,
     recheck: bool,
     signers: Sequence[Signer] = (),
+    scheduler: str | None = None,
 ) -> Transferred:
-    """Move the bundle and its custody log. The bandwidth limit holds for the target's side."""
-    throttle = session.throttle(case.bwlimit if case else None)
+    """Move the bundle and its custody log. The bandwidth limit holds for the target's side, and for all workers of the
+    ``scheduler`` together.
+    """
+    with machines(session, scheduler, case.bwlimit if case else None) as others:
+        return _run_transfer(session, origin, target, case, others, recheck=recheck, signers=signers)
+
+
+def _run_transfer(
+    session: Session,
+    origin: Endpoint,
+    target: Endpoint,
+    case: Case | None,
+    others: Machines | None,
+    *,
+    recheck: bool,
+    signers: Sequence[Signer],
+) -> Transferred:
+    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
     source = open_place(origin.url, secrets=origin.reveal(), note=session.progress.note)
     destination = open_place(
         target.url, secrets=target.reveal(), bwlimit=throttle, note=session.progress.note
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
-    outcome = transfer(source, destination, workers=workers, progress=session.progress, recheck=recheck)
+    each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
+    carriers = ByCluster(others, origin, target, each) if others else None
+    outcome = transfer(
+        source, destination, workers=workers, progress=session.progress, recheck=recheck, carriers=carriers
+    )
     if not outcome.findings:
         details = {"files": outcome.files_moved + outcome.files_skipped}
         if not record_transfer(source, destination, signers[0] if signers else None, details):
@@ -107,6 +131,8 @@ def transfer_command(
     ] = False,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
+    executor: Executor = THREADS,
+    scheduler: Scheduler = None,
 ) -> Transferred:
     """Move a sealed bundle to another place.
 
@@ -115,7 +141,8 @@ def transfer_command(
     loaded = load_case(case)
     origin, target = _ends(places or [], loaded)
     signers = load_keys(key, passphrase, loaded)
-    return run_transfer(session, origin, target, loaded, recheck=recheck, signers=signers)
+    cluster = which_scheduler(executor, scheduler)
+    return run_transfer(session, origin, target, loaded, recheck=recheck, signers=signers, scheduler=cluster)
 
 
 def _ends(places: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoint]:

@@ -78,13 +78,14 @@ class ExportJob:
 
 @dataclass(frozen=True, slots=True)
 class TransferJob:
-    """What all batches of one transfer share: ``place`` is the target."""
+    """What all batches of one transfer share: ``place`` is the target, ``workers`` are threads for each batch."""
 
     place: Reach
     lease: str
     limited: bool
     origin: Reach
     workers: int
+    recheck: bool = False
     kind: Literal["transfer"] = "transfer"
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from exporters.base import Shareable
+from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.cluster import orders
@@ -106,9 +107,10 @@ class TransferSession(Session):
 
     def __init__(self, job: TransferJob) -> None:
         super().__init__(job)
-        self.workers = job.workers
+        self.workers, self.recheck = job.workers, job.recheck
         try:
             self.origin = _open(job.origin, None, self.notes.note)
+            self.origin.stat(layout.BAGIT)  # proves that it can be read from here
         except BaseException:
             self.close()
             raise

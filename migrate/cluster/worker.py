@@ -6,21 +6,22 @@ Everything goes in and out as text or plain numbers, so a worker needs moveout i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from exporters.base import Json, Unit
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
-from migrate.cluster import failures, orders
+from migrate.cluster import carry, failures, orders
 from migrate.cluster.connection import own_address
 from migrate.cluster.orders import ExportJob, Job
 from migrate.cluster.sessions import ExportSession, Session, Sessions, TransferSession
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.export.work import UnitWork
 from migrate.store.base import Store
+from migrate.transfer.plan import WantedFile
 
 _SESSIONS = Sessions()
 
@@ -84,7 +85,7 @@ def _maker(job: Job) -> Callable[[], Session]:
 def _work(session: Session, order: orders.Order) -> Answers:
     if isinstance(session, ExportSession):
         return _export(session.work, [Unit(**piece) for piece in order.pieces])
-    raise UsageError(f"a worker does not know what to do for a {order.job.kind}")
+    return _carry(cast("TransferSession", session), [carry.file_of(piece) for piece in order.pieces])
 
 
 def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]:
@@ -100,6 +101,15 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
                 yield unit.id, failures.tell(exc)
                 continue
         yield unit.id, failures.tell(over) if over else {}
+
+
+def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
+    """Move files, all of them at once. An error of the place is everybody's."""
+    try:
+        yield from carry.carry(session, files)
+    except MoveoutError as exc:
+        for file in files:
+            yield file.key, failures.tell(exc)
 
 
 def _is_recorded(store: Store, source: str, unit: Unit) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -105,7 +105,7 @@ def test_a_share_runs_out_by_itself():
     assert share.at(moment) is None
     share.follow(parse_limit("2K"))
     now = 1e9
-    assert share.at(datetime(2026, 11, 25)) == 2048
+    assert share.at(datetime(2026, 11, 25, tzinfo=UTC)) == 2048
 
 
 def test_an_allowance_tells_what_passed_and_what_waits():

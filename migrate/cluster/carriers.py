@@ -1,0 +1,84 @@
+"""A transfer's payload carried by the workers of a cluster (see ``migrate.transfer.engine.Carriers``)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from exporters.base import Json
+from migrate.case import Endpoint
+from migrate.cluster import carry
+from migrate.cluster.dispatch import Dispatch
+from migrate.cluster.machines import Machines
+from migrate.cluster.orders import Reach, TransferJob
+from migrate.cluster.roster import Roster
+from migrate.store.base import PART_BYTES
+from migrate.transfer.engine import Load
+from migrate.transfer.plan import WantedFile
+
+BATCH_BYTES = 4 * PART_BYTES
+BATCH_FILES = 64
+TICK_SECONDS = 0.5
+PARTS_AT_ONCE = 4
+"""So many parts travel at once in each batch unless told; a worker has as many batches under way as threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByCluster:
+    """Files travel in batches; a large one alone, all of its parts by one machine, which hashes it in order."""
+
+    machines: Machines
+    origin: Endpoint
+    target: Endpoint
+    workers: int
+
+    def carry(self, load: Load) -> None:
+        """See ``Carriers.carry``."""
+        job = TransferJob(
+            place=Reach.of(self.target),
+            lease=load.lease.id,
+            limited=self.machines.limit is not None,
+            origin=Reach.of(self.origin),
+            workers=self.workers,
+            recheck=load.recheck,
+        )
+        cluster, note = self.machines.cluster, load.progress.note
+        roster = Roster(cluster, load.lease.id, note, self.machines.limit)
+        dispatch = Dispatch(cluster, roster, job, note)
+        roster.start()
+        try:
+            _send_all(dispatch, load)
+        except BaseException:
+            if not dispatch.cancel():
+                load.lease.abandon()
+            raise
+        else:
+            dispatch.cancel()
+        finally:
+            roster.stop()
+
+
+def _send_all(dispatch: Dispatch, load: Load) -> None:
+    left = deque(sorted(load.files, key=lambda file: -file.size_bytes))
+    files = {file.key: file for file in load.files}
+    while left or not dispatch.idle:
+        while left and dispatch.has_room:
+            dispatch.send(_batch(left))
+        for piece, answer in dispatch.settle(TICK_SECONDS):
+            if isinstance(answer, Exception):
+                raise answer
+            carry.take(load.tally, files[piece["id"]], answer)
+        load.lease.check()
+
+
+def _batch(left: deque[WantedFile]) -> list[Json]:
+    """Take the next files: the largest first, so that no large one is what all wait for at the end."""
+    pieces: list[Json] = []
+    size_bytes = 0
+    while (
+        left and len(pieces) < BATCH_FILES and (not pieces or size_bytes + left[0].size_bytes <= BATCH_BYTES)
+    ):
+        file = left.popleft()
+        size_bytes += file.size_bytes
+        pieces.append(carry.piece(file))
+    return pieces

@@ -1,0 +1,33 @@
+"""What docs/CLUSTER.md tells people to type."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TEXT = (Path(__file__).parents[2] / "docs" / "CLUSTER.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["scheduler", "worker"])
+def test_the_options_of_dask_exist(command):
+    lines = [line for line in TEXT.splitlines() if f"dask {command} " in line]
+    told = {word for line in lines for word in re.findall(r"--[a-z-]+", line.split(f"dask {command} ")[1])}
+    asked = [sys.executable, "-m", "dask", command, "--help"]
+    known = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    assert told
+    assert not {option for option in told if option not in known}
+
+
+def test_the_manifests_are_yaml():
+    manifests = list(yaml.safe_load_all(re.search(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[1]))
+    assert [one["kind"] for one in manifests] == ["Deployment", "Service", "Deployment", "Job"]
+
+
+def test_the_job_script_is_bash():
+    script = re.search(r"```sh\n(.*?)```", TEXT, re.DOTALL)[1]
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
