@@ -82,7 +82,7 @@ def _body(of: Offer, files: Sequence[Link], title: str) -> Iterator[Html]:
         (
             tag("a", one.key, href=one.link, rel="noreferrer"),
             bytes_words(one.size_bytes),
-            tag("span", one.sha256, class_="digest"),
+            tag("span", one.sha256, class_="digest whole"),
         )
         for one in files[:SHOWN]
     ]

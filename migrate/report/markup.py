@@ -43,8 +43,10 @@ def _character(one: str) -> str:
 
 
 def tag(kind: str, *parts: object, **attributes: str) -> Html:
-    """Return an element; ``class_`` is ``class``."""
-    said = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    """Return an element; ``class_`` is ``class``, ``data_head`` is ``data-head``."""
+    said = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
+    )
     return Html(f"<{kind}{said}>{''.join(text(part) for part in parts)}</{kind}>")
 
 
@@ -54,13 +56,17 @@ def joined(parts: Iterable[object], between: str = "") -> Html:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[int] = ()) -> Html:
-    """Return a table that scrolls by itself where it is too wide. ``numbers``: columns that are set to the right."""
+    """Return a table that scrolls by itself where it is too wide; on a phone each cell is a line, after its column's
+    head. ``numbers``: columns that are set to the right.
+    """
 
-    def cell(kind: str, position: int, value: object) -> Html:
-        return tag(kind, value, class_="number") if position in numbers else tag(kind, value)
+    def cell(kind: str, position: int, value: object, **more: str) -> Html:
+        return tag(kind, value, **more, **({"class_": "number"} if position in numbers else {}))
 
     head = tag("tr", *(cell("th", i, value) for i, value in enumerate(heads)))
-    body = joined(tag("tr", *(cell("td", i, value) for i, value in enumerate(row))) for row in rows)
+    body = joined(
+        tag("tr", *(cell("td", i, value, data_head=heads[i]) for i, value in enumerate(row))) for row in rows
+    )
     return tag("div", tag("table", tag("thead", head), tag("tbody", body)), class_="wide", tabindex="0")
 
 

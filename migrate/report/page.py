@@ -238,7 +238,8 @@ def _lost(source: SourceFacts) -> Iterator[Html]:
     if not source.losses_total:
         yield tag("p", "Nothing is in the loss ledger: every property could be represented.", class_="soft")
         return
-    yield tag("h3", f"{count_words(source.losses_total)} properties that could not be represented")
+    what = "property" if source.losses_total == 1 else "properties"
+    yield tag("h3", f"{count_words(source.losses_total)} {what} that could not be represented")
     rows = [(name(loss.item), name(loss.property), name(loss.reason)) for loss in source.losses]
     yield table(["Of what", "Property", "Why"], rows)
     if source.losses_total > len(source.losses):

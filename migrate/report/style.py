@@ -12,7 +12,7 @@ body { margin: 0 auto; padding: 1.5rem 1.25rem 4rem; max-width: 62rem; backgroun
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
-p { margin: .5rem 0; max-width: 46rem; }
+p { margin: .5rem 0; max-width: 46rem; } p bdi, li bdi { overflow-wrap: anywhere; }
 a { color: var(--fill); }
 .soft, figcaption, dt { color: var(--soft); }
 .verdict { margin: 1rem 0; padding: .75rem 1rem; border-left: 4px solid var(--good); background: var(--good-paper); }
@@ -31,7 +31,7 @@ td { min-width: 5.5rem; } td.number { min-width: 0; } td bdi { overflow-wrap: an
 td > .digest { display: inline-block; min-width: 9.5rem; } td > a { overflow-wrap: anywhere; }
 .keep, time { white-space: nowrap; } .keep bdi { overflow-wrap: normal; }
 code, pre, .digest { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
-.digest { overflow-wrap: anywhere; }
+.digest { overflow-wrap: anywhere; } @media (min-width: 56rem) { .digest.whole { white-space: nowrap; } }
 pre { background: var(--panel); padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; }
 .code { font-family: ui-monospace, monospace; font-size: .75em; padding: 0 .2em; border: 1px solid var(--line);
   border-radius: 3px; color: var(--soft); }
@@ -46,9 +46,13 @@ figure { margin: 1rem 0 1.5rem; } figcaption { margin-bottom: .4rem; }
 .axis { display: flex; justify-content: space-between; font-size: .85rem; color: var(--soft); }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
 @media (max-width: 36rem) { body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.4rem; }
-  td > bdi { display: inline-block; min-width: 8rem; }
-  .bar { grid-template-columns: 1fr 5.5rem; } .bar .label { white-space: normal; overflow-wrap: anywhere; }
-  .bar svg { grid-column: 1 / -1; grid-row: 2; } }
+  .bar { grid-template-columns: 1fr 5.5rem; gap: .1rem .75rem; padding: .3rem 0; }
+  .bar .label { white-space: normal; overflow-wrap: anywhere; } .bar svg { grid-column: 1 / -1; grid-row: 2; } }
+@media screen and (max-width: 36rem) { thead { display: none; }
+  table, tbody, tr { display: block; } tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  td, td.number { display: block; position: relative; min-height: 1.5em; padding: .1rem 0 .1rem 8rem; border: 0;
+    text-align: left; white-space: normal; }
+  td::before { content: attr(data-head); position: absolute; left: 0; width: 7.5rem; color: var(--soft); } }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #f4f4f4; --line: #bbb;
   --fill: #2f6fb0; --track: #e6e6e6; --good: #075e33; --bad: #8c1710; --good-paper: #fff; --bad-paper: #fff; }
   body { font-size: 10pt; max-width: none; padding: 0; } h2, h3, h3 + p { break-after: avoid; }
