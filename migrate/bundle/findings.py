@@ -50,8 +50,9 @@ class Finding:
     rows: tuple[RowDifference, ...] = ()
 
     def __str__(self) -> str:
-        both = f": expected {self.expected}, found {self.found}" if self.expected or self.found else ""
-        return f"{self.key}: {self.what}{both}"
+        both = {"expected": self.expected, "found": self.found}
+        values = ", ".join(f"{word} {value}" for word, value in both.items() if value)
+        return f"{self.key}: {self.what}" + (f": {values}" if values else "")
 
     def as_json(self) -> Mapping[str, Any]:
         """Return all of it, rows included where there are any."""

@@ -108,6 +108,9 @@ def _draw_source(console: Console, source: SourceResult) -> None:
             (source.name, "bold"), f"  {counts or 'nothing there'}, {bytes_words(source.size_bytes)} read"
         ),
     )
+    for what in dict.fromkeys(one.what for one in source.enumerations):
+        ways = [f"{count_words(one.count)} ({one.how})" for one in source.enumerations if one.what == what]
+        console.print(Text(f"  {what}: {', '.join(ways)}", style="dim"))
     for reason in source.reasons:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from exporters.base import Gap
+from exporters.base import Enumeration, Gap
 from exporters.errors import SourceError
 from migrate.bundle.scope import SourceScope
 from migrate.errors import OK, IncompleteError
@@ -41,7 +41,7 @@ class ExportOptions:
 @dataclass(frozen=True, slots=True)
 class SourceResult:
     """What became of one source. ``gaps`` are at most the first 1000; ``reasons`` are sentences, none means
-    complete.
+    complete; ``enumerations`` are all ways in which it was counted.
     """
 
     name: str
@@ -52,6 +52,7 @@ class SourceResult:
     dispositions: Mapping[str, int]
     reasons: Sequence[str]
     gaps: Sequence[Gap]
+    enumerations: Sequence[Enumeration] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,4 +91,5 @@ def result(scope: SourceScope) -> SourceResult:
         scope.dispositions,
         scope.reasons,
         scope.gaps,
+        scope.account.enumerations,
     )
