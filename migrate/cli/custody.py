@@ -22,6 +22,7 @@ from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
+from migrate.cli.terminal import plain
 from migrate.cli.words import count_words
 from migrate.custody import documents, log, signing
 from migrate.custody.documents import Document
@@ -86,9 +87,10 @@ class Record:
             details = ", ".join(
                 f"{name} {value}" for name, value in one.what.details.items() if _is_plain(value)
             )
-            console.print(Text(f"{one.number:>4}  {one.time[:19]}Z  {one.what.event:<12} {who}  {details}"))
+            line = f"{one.number:>4}  {one.time[:19]}Z  {one.what.event:<12} {who}  {details}"
+            console.print(Text(plain(line)))
         for document in self.documents:
-            console.print(Text(f"{document.key}: {document.about}"))
+            console.print(Text(plain(f"{document.key}: {document.about}")))
             for by in document.signers:
                 console.print(
                     Text(f"  signed by {by.fingerprint} {(self.trust and self.trust.name(by)) or ''}")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.bundle.findings import Finding, RowDifference, Values
+from migrate.cli.terminal import plain
 
 _SHOWN = 20
 _ROWS = 20
@@ -28,11 +29,6 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
             console.print(f"    and {len(finding.rows) - _ROWS} more rows (with --json)")
     if len(findings) > _SHOWN:
         console.print(f"  and {len(findings) - _SHOWN:,} more (all with --json)")
-
-
-def plain(text: str) -> str:
-    """Return text with everything escaped that a terminal might obey: names and values are a stranger's."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _row(row: RowDifference) -> str:

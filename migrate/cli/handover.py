@@ -20,6 +20,7 @@ from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
+from migrate.cli.terminal import plain
 from migrate.cli.verify import check_signed
 from migrate.custody import documents, receipt
 from migrate.custody.documents import Document
@@ -54,7 +55,7 @@ class Received:
     def draw(self, console: Console) -> None:
         """Say what it says, the first line first."""
         style = "" if self.exit_code == OK else "bold red"
-        console.print(Text(self.document.about, style=style))
+        console.print(Text(plain(self.document.about), style=style))
         if self.findings:
             draw_findings(console, self.findings)
         console.print(
@@ -133,7 +134,7 @@ class Acknowledged:
             if self.document.value.get("complete") and not self.document.value.get("findings_total")
             else "bold red"
         )
-        console.print(Text(self.document.about, style=style))
+        console.print(Text(plain(self.document.about), style=style))
         console.print(
             f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you", markup=False
         )

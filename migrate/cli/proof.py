@@ -17,6 +17,7 @@ from migrate.cli.identity import Signers, load_trust
 from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
+from migrate.cli.terminal import plain
 from migrate.cli.words import count_words
 from migrate.custody import checkpoint, disclosure, leaf, proof, tree
 from migrate.custody.checkpoint import Checkpoint
@@ -244,10 +245,10 @@ def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:
 
 def _said(item: Item) -> str:
     if item["kind"] == "part":
-        return f"{item['file']}, {item['rows']} rows of {item['table']}, SHA-256 {item['sha256']}"
+        return plain(f"{item['file']}, {item['rows']} rows of {item['table']}, SHA-256 {item['sha256']}")
     state = (
         f"SHA-256 {item['sha256']}"
         if item["disposition"] == "exported"
         else f"{item['disposition']}: {item['reason']}"
     )
-    return f"{item['bucket']}/{item['key']}, {item['size']} bytes, {state}"
+    return plain(f"{item['bucket']}/{item['key']}, {item['size']} bytes, {state}")

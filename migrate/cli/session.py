@@ -20,6 +20,7 @@ from rich.text import Text
 
 from exporters.errors import SourceError
 from migrate.cli.progress import LineProgress, LiveProgress, Quiet
+from migrate.cli.terminal import make_console
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress import Progress
 from migrate.rates import Timetable, parse_limit
@@ -151,7 +152,7 @@ def _add_common_options(command: Callable[..., None], function: Callable[..., An
 def _session(
     name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
 ) -> Session:
-    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    err = make_console(stderr=True)
     progress: Progress = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
     return Session(
         name,
@@ -160,7 +161,7 @@ def _session(
         no_input,
         workers,
         bwlimit,
-        Console(highlight=False, soft_wrap=True),
+        make_console(),
         err,
         progress,
     )

@@ -1,0 +1,41 @@
+"""Names and texts that somebody else chose command no terminal: what might be obeyed is shown as an escape."""
+
+from migrate.custody import documents, log, receipt, tree
+from migrate.custody.entry import Happening
+from migrate.custody.keys import create
+from scripts.shelf import shelf
+from tests.cli.conftest import call
+
+EVIL = "a\x1b[31mred\x9b2J\u202ecod\rover\nnext"
+SHOWN = r"a\x1b[31mred\x9b2J\u202ecod\rover\nnext"
+
+
+def is_harmless(said) -> bool:
+    return all(char.isprintable() or char == "\n" for char in said.out + said.err)
+
+
+def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
+    bundle, own, others = tmp_path / "bundle", tmp_path / "own", tmp_path / "others"
+    place = shelf(str(bundle), 3, odd=(EVIL,))
+    mine, theirs = create(own, "host", None), create(others, EVIL, None)
+    tree.plant(place, [mine])
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"host {mine.public.line}\n")
+    proved = call("prove", bundle, EVIL, "--to", tmp_path / "proofs")
+    (file,) = (tmp_path / "proofs").iterdir()
+    checked = call("check-proof", file, "--signers", allowed)
+    value = dict(receipt.write(place, receipt.Checked("full", 1, 1, [])).value) | {"about": EVIL}
+    document = documents.make("receipt", EVIL, value)
+    documents.keep(place, document, [theirs])
+    what = Happening("received", "b", document.root, place.place, {"file": document.key, "x": EVIL})
+    log.append(place, theirs, lambda _: [what])
+    shown = call("custody", "show", bundle)
+    listed = call("ls", bundle)
+    for said in (proved, checked, shown, listed):
+        assert is_harmless(said), said
+    for said in (proved, checked, shown):
+        assert SHOWN in said.out
+    assert shown.out.count(SHOWN) == 2  # a detail, and the first line of a receipt
+    assert r"\x9b2J\u202ecod over next (says the key)" in shown.out
+    refused = call("prove", bundle, f"no {EVIL}")
+    assert (refused.code, is_harmless(refused)) == (7, True), refused.err
