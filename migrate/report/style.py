@@ -56,8 +56,10 @@ footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --panel: #f4f4f4; --line: #bbb;
   --fill: #2f6fb0; --track: #e6e6e6; --good: #075e33; --bad: #8c1710; --good-paper: #fff; --bad-paper: #fff; }
   body { font-size: 10pt; max-width: none; padding: 0; } h2, h3, h3 + p { break-after: avoid; }
-  tr, .verdict { break-inside: avoid; }
-  td, td > .digest { min-width: 0; } thead { display: table-header-group; } .wide { overflow: visible; }
+  tr, dl > div, .verdict { break-inside: avoid; }
+  table { font-size: 8pt; } .digest { font-size: 7pt; } th, td { padding-right: .5rem; } th { white-space: normal; }
+  td, td > .digest { min-width: 0; } td:first-child bdi { display: inline-block; min-width: 8rem; }
+  thead { display: table-header-group; } .wide { overflow: visible; }
   pre { white-space: pre-wrap; }
   .track, .fill, .verdict { print-color-adjust: exact; } @page { margin: 18mm 15mm; } }
 """
