@@ -5,10 +5,10 @@ What the text of a row is, each engine says for itself (docs/FORMAT.md, "Digest"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from xxhash import xxh3_128_intdigest
+from xxhash import xxh3_128, xxh3_128_intdigest
 
 MODULUS = 1 << 128
 _NOTHING = xxh3_128_intdigest(b"")
@@ -31,6 +31,14 @@ class Tally:
 def tally_texts(texts: Sequence[bytes]) -> Tally:
     """Return the tally of rows, given as their texts."""
     return Tally(len(texts), sum(map(xxh3_128_intdigest, texts)) % MODULUS)
+
+
+def tally_pieces(pieces: Iterable[bytes]) -> Tally:
+    """Return the tally of one row, given as pieces of its text."""
+    hasher = xxh3_128()
+    for piece in pieces:
+        hasher.update(piece)
+    return Tally(1, hasher.intdigest())
 
 
 def tally_empty_rows(rows: int) -> Tally:

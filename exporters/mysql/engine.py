@@ -11,8 +11,9 @@ from exporters.mysql.connect import parse_url
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.live import live_tables
 from exporters.mysql.live_rows import live_rows
-from exporters.mysql.render import readable_values, tally_part, texts_of
-from exporters.relational.parquet import READ_ERRORS, batches_of, column_names, open_part
+from exporters.mysql.parquet import part_texts, tally_part
+from exporters.mysql.render import readable_values
+from exporters.relational.parquet import READ_ERRORS, column_names, open_part
 from exporters.tally import Advance, Tally
 
 
@@ -42,7 +43,7 @@ class MysqlEngine:
 
     def part_texts(self, file: Any) -> Iterator[Texts]:
         """Render the part back to the server's text."""
-        return map(texts_of, batches_of(open_part(file)))
+        return part_texts(file)
 
     def split(self, text: bytes) -> list[bytes | None]:
         """Return the values, those that are no characters in hexadecimal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from exporters.mysql.columns import value_at
 from exporters.mysql.connect import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.wire import Wire
+from exporters.relational.blocks import OnLong, WholeText
 
 
 class Feed:
@@ -22,26 +24,23 @@ class Feed:
         self.connection = connection
         self._wire = Wire(connection.raw)
 
-    def rows(self, query: str, take: Callable[[list[bytes]], None]) -> int:
-        """Run a query; hand over payloads of its rows, some thousands at a time, and return how many they were. Raises
-        the driver's errors, and what ``take`` raises, after the rest was read: the session stays usable.
+    def rows(self, query: str, take: Callable[[list[bytes]], None], on_long: OnLong) -> int:
+        """Run a query; hand over payloads of its rows, some thousands at a time, those of long rows in pieces, and
+        return how many they were. Raises the driver's errors, and what ``take`` or ``on_long`` raises, after the rest
+        was read: the session stays usable.
         """
-        total = 0
-        failed: Exception | None = None
-        for rows in self._wire.query(query):
-            total += len(rows)
-            if failed is None:
-                try:
-                    take(rows)
-                except Exception as exc:
-                    failed = exc
-        if failed is not None:
-            raise failed
-        return total
+        guard = _Guard()
+        for rows in self._wire.query(query, lambda: _Guarded(guard, on_long)):
+            guard.rows += len(rows)
+            guard.run(lambda rows=rows: take(rows))  # type: ignore[misc]
+        if guard.failed is not None:
+            raise guard.failed
+        return guard.rows
 
     def value(self, query: str) -> bytes:
         """Return the one value of a query, which is not NULL."""
-        found = [row for rows in self._wire.query(query) for row in rows]
+        found: list[bytes] = []
+        self.rows(query, found.extend, lambda: WholeText(found.append))
         value, _ = value_at(found[0], 0)
         assert value is not None
         return value
@@ -52,6 +51,40 @@ class Feed:
 
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Guard:
+    """Does things until one of them fails."""
+
+    rows: int = 0
+    failed: Exception | None = None
+
+    def run(self, work: Callable[[], _Result]) -> _Result | None:
+        if self.failed is not None:
+            return None
+        try:
+            return work()
+        except Exception as exc:
+            self.failed = exc
+            return None
+
+
+class _Guarded:
+    """Takes a long row under guard."""
+
+    def __init__(self, guard: _Guard, on_long: OnLong) -> None:
+        guard.rows += 1
+        self._guard = guard
+        self._text = guard.run(on_long)
+
+    def write(self, piece: bytes, /) -> None:
+        if (text := self._text) is not None:
+            self._guard.run(lambda: text.write(piece))
+
+    def close(self) -> None:
+        if self._text is not None:
+            self._guard.run(self._text.close)
 
 
 class Feeds:

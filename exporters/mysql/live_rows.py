@@ -10,6 +10,7 @@ from exporters.mysql.catalog import Table
 from exporters.mysql.connect import Address
 from exporters.mysql.plan import row_select
 from exporters.mysql.session import Session, hold
+from exporters.relational.blocks import WholeText
 
 
 class MysqlRows:
@@ -35,7 +36,9 @@ class MysqlRows:
         """See ``LiveRows.each``."""
         del schema
         query = row_select(self._tables[name])
-        self._session.feeds.use(lambda feed: feed.rows(query, take))
+        self._session.feeds.use(
+            lambda feed: feed.rows(query, take, lambda: WholeText(lambda text: take([text])))
+        )
 
 
 @contextmanager

@@ -6,17 +6,15 @@ byte.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporters.mysql.columns import NULL, WIDE, value_at
 from exporters.relational.digest import values_of
-from exporters.relational.parquet import batches_of, open_part
 from exporters.relational.parse import is_utf8
-from exporters.relational.render import EXACT_OF, KIND, exact_text
-from exporters.tally import Tally, tally_texts
+from exporters.relational.render import EXACT_OF, KIND, exact_text, sides_of
 
 _DIRECT = b"hex"
 _SHORT = pa.array([bytes([size]) for size in range(NULL)], pa.binary())
@@ -24,20 +22,24 @@ _SHORT = pa.array([bytes([size]) for size in range(NULL)], pa.binary())
 
 def texts_of(batch: pa.RecordBatch) -> list[bytes]:
     """Return the texts of rows, side columns regarded."""
-    sides = {
-        field.metadata[EXACT_OF]: i for i, field in enumerate(batch.schema) if EXACT_OF in field.metadata
-    }
-    pieces = []
-    for i, field in enumerate(batch.schema):
-        if EXACT_OF in field.metadata:
-            continue
-        side = sides.get(field.name.encode())
-        values = batch.column(i)
-        direct = field.metadata[KIND] == _DIRECT
-        text = values if direct else exact_text(field, values, None if side is None else batch.column(side))
-        pieces += [_lengths(text), text]
+    pieces = [piece for _, text in values_by_column(batch) for piece in (_lengths(text), text)]
     joined = pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
     return values_of(joined)
+
+
+def values_by_column(batch: pa.RecordBatch) -> Iterator[tuple[pa.Field, pa.Array]]:
+    """Yield the fields of the table's own columns, and the texts of their values, NULL for NULL."""
+    sides = sides_of(batch.schema)
+    for field in batch.schema:
+        if EXACT_OF in field.metadata:
+            continue
+        side = sides.get(field.name)
+        values = batch.column(field.name)
+        direct = field.metadata[KIND] == _DIRECT
+        yield (
+            field,
+            values if direct else exact_text(field, values, None if side is None else batch.column(side)),
+        )
 
 
 def _lengths(text: pa.Array) -> pa.Array:
@@ -47,25 +49,17 @@ def _lengths(text: pa.Array) -> pa.Array:
     if longest < NULL:
         found = _SHORT.take(sizes)
     else:
-        found = pa.array(
-            [None if size is None else _encoded(size) for size in sizes.to_pylist()], pa.binary()
-        )
+        lengths = [None if size is None else encoded_length(size) for size in sizes.to_pylist()]
+        found = pa.array(lengths, pa.binary())
     return pc.fill_null(found, bytes([NULL]))
 
 
-def _encoded(size: int) -> bytes:
+def encoded_length(size: int) -> bytes:
+    """Return a length as the protocol has it."""
     if size < NULL:
         return bytes([size])
     mark, width = next((mark, width) for mark, width in WIDE if size < 256**width)
     return bytes([mark]) + size.to_bytes(width, "little")
-
-
-def tally_part(file: Any) -> Tally:
-    """Return rows and digest of one part, from its values. Raises what ``relational.parquet.READ_ERRORS`` lists."""
-    found = Tally()
-    for batch in batches_of(open_part(file)):
-        found += tally_texts(texts_of(batch))
-    return found
 
 
 def readable_values(text: bytes) -> list[bytes | None]:

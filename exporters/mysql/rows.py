@@ -13,18 +13,24 @@ from exporters.errors import SourceError
 from exporters.mysql.catalog import Table
 from exporters.mysql.columns import columns_of
 from exporters.mysql.feed import Feed
+from exporters.mysql.long_rows import PayloadReader, payload_pieces
 from exporters.mysql.plan import Range, row_select
 from exporters.mysql.render import texts_of
 from exporters.mysql.types import TOO_LONG
-from exporters.relational.blocks import OnColumns
-from exporters.relational.chunk import Copied, copy_columns
+from exporters.relational.blocks import OnColumns, OnLong, TallyText
+from exporters.relational.chunk import Copied, Rendering, copy_columns
 from exporters.relational.layout import Layout
 from exporters.tally import Advance, Tally, tally_texts
 
 
 def export_rows(feed: Feed, table: Table, keys: Range, *, layout: Layout, sink: Sink, stem: str) -> Copied:
     """Export the rows of an interval. Raises ``SourceError``."""
-    return copy_columns(lambda take: _read(feed, table, keys, take), layout, sink, stem, texts_of)
+    return copy_columns(
+        lambda take, long: _read(feed, table, keys, take, long), layout, sink, stem, RENDERING
+    )
+
+
+RENDERING = Rendering(texts_of, payload_pieces, PayloadReader)
 
 
 def tally_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = None) -> Tally:
@@ -32,16 +38,19 @@ def tally_rows(feed: Feed, table: Table, keys: Range, advance: Advance | None = 
     total = Tally()
 
     def take(rows: list[bytes]) -> None:
-        nonlocal total
-        total += tally_texts(rows)
-        if advance is not None:
-            advance(len(rows), sum(map(len, rows)))
+        add(tally_texts(rows), sum(map(len, rows)))
 
-    feed.rows(row_select(table, keys), take)
+    def add(found: Tally, size_bytes: int) -> None:
+        nonlocal total
+        total += found
+        if advance is not None:
+            advance(found.rows, size_bytes)
+
+    feed.rows(row_select(table, keys), take, lambda: TallyText(add))
     return total
 
 
-def _read(feed: Feed, table: Table, keys: Range, take: OnColumns) -> int:
+def _read(feed: Feed, table: Table, keys: Range, take: OnColumns, long: OnLong) -> int:
     kinds = [column.kind for column in table.columns]
     types = [pa.string() if kind.plain and not kind.direct else pa.binary() for kind in kinds]
     charsets = [i for i, kind in enumerate(kinds) if kind.name == "charset"]
@@ -57,4 +66,4 @@ def _read(feed: Feed, table: Table, keys: Range, take: OnColumns) -> int:
                 )
         take(columns, rows)
 
-    return feed.rows(row_select(table, keys), taken)
+    return feed.rows(row_select(table, keys), taken, long)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
+
+from exporters.relational.blocks import OnLong
+from exporters.relational.long_values import LONG_BYTES
 
 BLOCK_BYTES = 2**20
 """So much is handed over at once, where no row is longer than that."""
@@ -37,9 +40,9 @@ class Wire:
     def __init__(self, raw: Any) -> None:
         self._raw = raw
 
-    def query(self, statement: str) -> Iterator[list[bytes]]:
-        """Run a query and yield payloads of its rows, many at once. Raises PyMySQL's errors, and ``EOFError`` at a
-        broken line.
+    def query(self, statement: str, on_long: OnLong) -> Iterator[list[bytes]]:
+        """Run a query and yield payloads of its rows, many at once; those of long rows go to ``on_long``. Raises
+        PyMySQL's errors, and ``EOFError`` at a broken line.
         """
         self._raw._execute_command(COMMAND.COM_QUERY, statement)  # noqa: SLF001  the one way to send without reading
         packets = _Packets(self._raw._rfile.readinto1)  # noqa: SLF001
@@ -48,7 +51,20 @@ class Wire:
         columns = int.from_bytes(head[1:3], "little") if head[0] == _TWO_BYTES else head[0]
         for _ in range(columns + 1):  # their definitions, and an EOF
             packets.one()
-        yield from packets.rows()
+        yield from packets.rows(on_long)
+
+
+def send(raw: Any, pieces: Iterable[bytes]) -> None:
+    """Run a statement that is never whole in memory, and read its answer. Raises PyMySQL's errors."""
+    raw._next_seq_id = 0  # noqa: SLF001
+    packet = bytearray([COMMAND.COM_QUERY])
+    for piece in pieces:
+        packet += piece
+        while len(packet) >= _FULL:
+            raw.write_packet(bytes(packet[:_FULL]))
+            del packet[:_FULL]
+    raw.write_packet(bytes(packet))
+    raw._affected_rows = raw._read_query_result()  # noqa: SLF001
 
 
 class _Packets:
@@ -71,7 +87,7 @@ class _Packets:
             if needed < _HEADER + _FULL:
                 return b"".join(pieces)
 
-    def rows(self) -> Iterator[list[bytes]]:
+    def rows(self, on_long: OnLong) -> Iterator[list[bytes]]:
         """Yield rows up to the EOF. Raises PyMySQL's error where the server ends with one."""
         size = 0
         while True:
@@ -84,24 +100,41 @@ class _Packets:
                 _raise_if_error(last)
                 return
             needed = self._needed()
-            if needed == _HEADER + _FULL and self._filled - self._position >= _HEADER:
-                rows.append(self.one())
-                size += len(rows[-1])
+            if needed > _HEADER + LONG_BYTES:
+                self._long(on_long)
             elif size < BLOCK_BYTES and self._fill(needed) < SMALL_BYTES:
                 time.sleep(PAUSE_SECONDS)
             if size >= BLOCK_BYTES:
                 yield rows
                 self._rows, size = [], 0
 
+    def _long(self, on_long: OnLong) -> None:
+        """Hand over the payload of a row in pieces."""
+        text = on_long()
+        size = _FULL
+        while size == _FULL:
+            while self._filled - self._position < _HEADER:
+                self._fill(_HEADER)
+            size = left = self._needed() - _HEADER
+            self._position += _HEADER
+            while left:
+                if self._position == self._filled:
+                    self._fill(1)
+                piece = bytes(memoryview(self._buffer)[self._position : self._filled][:left])
+                self._position += len(piece)
+                left -= len(piece)
+                text.write(piece)
+        text.close()
+
     def _walk(self) -> int:
-        """Take all whole packets, but for such as go on in the next one; return how many bytes they are."""
+        """Take all whole packets up to a long one; return how many bytes they are."""
         piece = bytes(memoryview(self._buffer)[self._position : self._filled])
         unpack, keep = _LENGTH.unpack_from, self._rows.append
         begin = end = 0
         try:
             while True:
                 length = unpack(piece, end)[0] & _FULL
-                if length == _FULL:
+                if length > LONG_BYTES:
                     break
                 begin, end = end, end + _HEADER + length
                 keep(piece[begin + _HEADER : end])

@@ -19,6 +19,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
   coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
+  coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::int8 AS toast_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
   pg_relation_filenode(c.oid)::int8 AS filenode_now, current_setting('block_size')::int AS page_bytes,
@@ -108,6 +109,9 @@ class Table:
     out_of_reach: bool = False
     """Whether it is unlogged, and this server a standby: the rows are on the primary only."""
 
+    toast_bytes: int = 0
+    """What its values take that lie beside it (PostgreSQL documentation, "TOAST")."""
+
     page_bytes: int = 8192
     tid_ranges: bool = True
     """Whether the server reads a range of its pages without reading all of it."""
@@ -161,6 +165,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             estimate=row["estimate"],
             size_bytes=row["size_bytes"] or 0,
             heap_bytes=row["heap_bytes"] or 0,
+            toast_bytes=row["toast_bytes"] or 0,
             readable=row["readable"],
             tablespace=row["tablespace"],
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],

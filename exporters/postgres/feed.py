@@ -10,17 +10,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
 import psycopg
 
 from exporters.errors import SourceError
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners, explained
+from exporters.postgres.plan import Range, canonical_select, longest_query
 from exporters.postgres.session import Session, begin_statement
-from exporters.relational.blocks import OnBlock
+from exporters.postgres.stream import copy_stream
+from exporters.relational.blocks import OnBlock, OnLong
+from exporters.relational.long_values import LONG_BYTES, PIECE_BYTES
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
@@ -34,9 +42,9 @@ PAUSE_SECONDS = 0.001
 class Feed(Protocol):
     """A connection within the snapshot. One thread at a time."""
 
-    def copy(self, query: str, on_block: OnBlock) -> int:
+    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it
-        sent.
+        sent. With ``on_long`` long rows go there, at some cost for all others.
         """
         ...
 
@@ -74,8 +82,10 @@ class AsyncpgFeed:
             raise
         return connection
 
-    def copy(self, query: str, on_block: OnBlock) -> int:
+    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """See ``Feed``."""
+        if on_long is not None:
+            return self._copy_long(query, on_block, on_long)
         failed: list[Exception] = []
 
         async def take(block: bytes) -> None:
@@ -96,6 +106,13 @@ class AsyncpgFeed:
                 raise translate(exc, self._where) from exc
             raise
         return int(status.rpartition(" ")[2])
+
+    def _copy_long(self, query: str, on_block: OnBlock, on_long: OnLong) -> int:
+        statement = _statement(query, copy_encoding(self._encoding))
+        try:
+            return self._loop.run_until_complete(copy_stream(self._connection, statement, on_block, on_long))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._where) from exc
 
     def begin(self) -> None:
         """See ``Feed``."""
@@ -129,16 +146,18 @@ class PsycopgFeed:
         self._begin = begin_statement(snapshot)
         self._connection.execute(self._begin.encode())
 
-    def copy(self, query: str, on_block: OnBlock) -> int:
-        """See ``Feed``."""
+    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+        """See ``Feed``. libpq holds a whole row all the same."""
         try:
             with self._connection.cursor() as cursor:
                 found = cursor.execute("SELECT getdatabaseencoding()").fetchone()
-                encoding = copy_encoding(found[0] if found else "UTF8")
-                statement = f"COPY ({query}) TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
+                statement = _statement(query, copy_encoding(found[0] if found else "UTF8"))
                 with cursor.copy(statement.encode()) as copy:
                     for row in copy:
-                        on_block(bytes(row))
+                        if on_long is not None and len(row) > LONG_BYTES:
+                            _in_pieces(row, on_long)
+                        else:
+                            on_block(bytes(row))
                 return cursor.rowcount
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
@@ -153,6 +172,18 @@ class PsycopgFeed:
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
+
+
+def _statement(query: str, encoding: str) -> str:
+    return f"COPY ({query}) TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
+
+
+def _in_pieces(row: Buffer, on_long: OnLong) -> None:
+    text = on_long()
+    with memoryview(row)[:-1] as view:
+        for start in range(0, len(view), PIECE_BYTES):
+            text.write(bytes(view[start : start + PIECE_BYTES]))
+    text.close()
 
 
 def copy_encoding(database: str) -> str:
@@ -185,7 +216,21 @@ class Feeds:
         self._idle: list[tuple[Feed, int]] = []
         """Each with the number of queries since its transaction began."""
 
-    def copy(self, query: str, on_block: OnBlock) -> int:
+    def numbers(self, query: str) -> list[int]:
+        """Run a query for one row of numbers."""
+        pieces: list[bytes] = []
+        self.copy(query, pieces.append)
+        return [int(number) for number in b"".join(pieces).split(b",")]
+
+    def rows(self, table: Table, pages: Range, on_block: OnBlock, on_long: OnLong) -> int:
+        """Read a chunk's rows; return how many the server says they are. Whether some may be long is asked first."""
+        if table.oid == large_objects.OID:
+            return self.copy(large_objects.SELECT, on_block)
+        asked = longest_query(table, pages)
+        long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
+        return self.copy(canonical_select(table, pages), on_block, on_long if long else None)
+
+    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """Run one COPY on an idle feed; a feed that failed is not used again."""
         with self._room:
             try:
@@ -196,7 +241,7 @@ class Feeds:
                 if queries == _QUERIES:
                     feed.begin()
                     queries = 0
-                rows = feed.copy(query, on_block)
+                rows = feed.copy(query, on_block, on_long)
             except SourceError as exc:
                 feed.close()
                 raise explained(exc, self._session.watch) from exc.__cause__

@@ -12,6 +12,8 @@ from exporters.postgres.types import SqlType, kind_of
 
 NUMBER = 0
 """Their place in the catalog: tables count from 1."""
+OID = 0
+"""What stands in place of a table's."""
 UNIT_ID = f"tables/{NUMBER}/000000"
 _PIECE_BYTES = 64 * 2048
 
@@ -56,7 +58,7 @@ def table(count: int) -> Table:
     """Return what stands in the catalog for ``count`` large objects."""
     columns = [("oid", "oid"), ("start", "int8"), ("data", "bytea")]
     return Table(
-        oid=0,
+        oid=OID,
         schema="pg_catalog",
         name="pg_largeobject",
         foreign=False,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
 from exporters.postgres.connect import Address, parse_url
 from exporters.postgres.feed import Feeds
-from exporters.postgres.plan import canonical_select, cut
+from exporters.postgres.plan import Range, cut
 from exporters.postgres.session import hold
 from exporters.relational.blocks import tally_stream
 from exporters.tally import Advance, Tally, tally_empty_rows
@@ -28,7 +30,7 @@ def live_tables(
     with hold(address) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
-            ((table.schema, table.name), canonical_select(table, pages), bool(table.columns))
+            (table, pages)
             for table in tables
             if not table.foreign
             and not table.out_of_reach
@@ -37,18 +39,19 @@ def live_tables(
         ]
         if session.large_objects and names is None:
             objects = large_objects.table(session.large_objects)
-            work.append(((objects.schema, objects.name), large_objects.SELECT, True))
+            work.append((objects, (0, None)))
         found: dict[tuple[str, str], Tally] = {}
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
-                tallies = pool.map(lambda item: _tally(feeds, item[1], item[2], advance), work)
-                for (name, _, _), tally in zip(work, tallies, strict=True):
+                tallies = pool.map(lambda item: _tally(feeds, item[0], item[1], advance), work)
+                for (table, _), tally in zip(work, tallies, strict=True):
+                    name = table.schema, table.name
                     found[name] = found.get(name, Tally()) + tally
         finally:
             feeds.close()
     return found
 
 
-def _tally(feeds: Feeds, query: str, has_columns: bool, advance: Advance | None) -> Tally:
-    tally, said = tally_stream(lambda take: feeds.copy(query, take), advance)
-    return tally if has_columns else tally_empty_rows(said)
+def _tally(feeds: Feeds, table: Table, pages: Range, advance: Advance | None) -> Tally:
+    tally, said = tally_stream(partial(feeds.rows, table, pages), advance)
+    return tally if table.columns else tally_empty_rows(said)

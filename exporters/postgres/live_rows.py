@@ -12,9 +12,8 @@ from exporters.postgres.catalog import Table
 from exporters.postgres.connect import Address
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.feed import Feeds
-from exporters.postgres.plan import canonical_select
 from exporters.postgres.session import Session, hold
-from exporters.relational.blocks import in_blocks
+from exporters.relational.blocks import WholeText, in_blocks
 from exporters.relational.digest import split_lines
 
 _KEYS = """
@@ -53,7 +52,7 @@ class PostgresRows:
     def key(self, schema: str, name: str) -> Sequence[str]:
         """See ``LiveRows.key``."""
         table = self._tables[schema, name]
-        if table.oid == 0:
+        if table.oid == large_objects.OID:
             return ["oid", "start"]
         columns = "i.indnkeyatts" if self._session.version >= 110000 else "i.indnatts"
         try:
@@ -67,8 +66,11 @@ class PostgresRows:
     def each(self, schema: str, name: str, take: Callable[[Texts], None]) -> None:
         """See ``LiveRows.each``."""
         table = self._tables[schema, name]
-        select = large_objects.SELECT if table.oid == 0 else canonical_select(table)
-        in_blocks(partial(self._feeds.copy, select), lambda block: take(split_lines(block)))
+        in_blocks(
+            partial(self._feeds.rows, table, (0, None)),
+            lambda block: take(split_lines(block)),
+            lambda: WholeText(lambda text: take([text])),
+        )
 
 
 @contextmanager

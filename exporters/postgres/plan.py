@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporters.postgres.catalog import Table
-from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.relational.plan import Cut, Plan, plan_tables
 
 CHUNK_BYTES = 96 * 2**20
@@ -79,3 +79,23 @@ def canonical_select(table: Table, pages: Range = (0, None)) -> str:
     """Return the query whose CSV lines are the rows' text."""
     columns = ", ".join(column.expression for column in table.columns)
     return f"SELECT {columns} {rows_of(table, pages)}"
+
+
+_LEAST_TOAST_BYTES = 2**15
+"""A long value takes more than that beside the table, however well it is compressed (at most 255 times, by LZ4)."""
+_DIGITS, _PACKED = 2, 16
+"""How much longer a text may be than its value, where that is measured, and where only its stored size is known."""
+
+
+def longest_query(table: Table, pages: Range) -> str | None:
+    """Return a query for about how long the longest row of a chunk is as text; None where none can be long. Values are
+    not read for it.
+    """
+    if table.toast_bytes < _LEAST_TOAST_BYTES:
+        return None
+    sizes = []
+    for column in table.columns:
+        name = quote_name(column.name)
+        measure, times = ("octet_length", _DIGITS) if column.measured else ("pg_column_size", _PACKED)
+        sizes.append(f"coalesce(pg_catalog.{measure}({name}), 0)::pg_catalog.int8 * {times}")
+    return f"SELECT coalesce(max({' + '.join(sizes)}), 0) {rows_of(table, pages)}"

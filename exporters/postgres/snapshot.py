@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from exporters.base import Account, DoneUnit, Loss, Outcome, Sink, Unit, Workspace
 from exporters.postgres import changes, large_objects
@@ -14,7 +15,7 @@ from exporters.postgres.catalog import Table
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
 from exporters.postgres.identifiers import quote_name
-from exporters.postgres.plan import canonical_select, rows_of
+from exporters.postgres.plan import rows_of
 from exporters.postgres.session import Session
 from exporters.relational import points
 from exporters.relational.account import Counted
@@ -71,10 +72,9 @@ class PostgresSnapshot:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
         first, last = unit.spec["range"]
-        query = canonical_select(planned.table, (first, last))
-        if unit.id == large_objects.UNIT_ID:
-            query = large_objects.SELECT
-        copied = copy_chunk(lambda take: self._feeds.copy(query, take), planned.layout, sink, stem(unit.spec))
+        copied = copy_chunk(
+            partial(self._feeds.rows, planned.table, (first, last)), planned.layout, sink, stem(unit.spec)
+        )
         facts = {
             "snapshot": self.point["snapshot"],
             "filenode": planned.table.filenode,
@@ -97,13 +97,7 @@ class PostgresSnapshot:
             return False
         first, last = wanted["range"]
         query = changes.query(table, (first, last), before, self.point["snapshot"])
-        return query is not None and self._numbers(query) == [done.outcome.items, 0]
-
-    def _numbers(self, query: str) -> list[int]:
-        """Run a query for one row of numbers within the snapshot."""
-        pieces: list[bytes] = []
-        self._feeds.copy(query, pieces.append)
-        return [int(number) for number in b"".join(pieces).split(b",")]
+        return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
@@ -129,11 +123,11 @@ class PostgresSnapshot:
     def _count(self, number: int) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
         if number == large_objects.NUMBER:
-            return Counted(self._numbers(f"SELECT n FROM ({large_objects.COUNT}) AS c(n)")[0], {})
+            return Counted(self._feeds.numbers(f"SELECT n FROM ({large_objects.COUNT}) AS c(n)")[0], {})
         table = self._planned[number].table
         names = [column.name for column in table.columns if column.measured]
         sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
-        rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
+        rows, *octets = self._feeds.numbers(f"SELECT count(*){sums} {rows_of(table)}")
         return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def close(self) -> None:

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import pyarrow as pa
 
 from exporters.base import Sink
 from exporters.errors import SourceError
-from exporters.relational.blocks import ColumnStream, Stream, in_blocks
+from exporters.relational.blocks import ColumnStream, LongText, Stream, in_blocks
 from exporters.relational.digest import split_lines
 from exporters.relational.layout import Layout, Typed
+from exporters.relational.long_lines import LineReader, line_pieces
+from exporters.relational.long_values import LongRow, Spool, TypedRow
 from exporters.relational.octets import Octets
 from exporters.relational.parse import parse_block, parse_columns, parse_exactly
 from exporters.relational.parts import Part, PartWriter
 from exporters.relational.render import lines_of
 from exporters.relational.words import joined
-from exporters.tally import Tally, tally_empty_rows, tally_texts
+from exporters.tally import Tally, tally_empty_rows, tally_pieces, tally_texts
 
 Render = Callable[[pa.RecordBatch], Sequence[bytes]]
 """Makes the texts of rows again."""
+
+
+class LongReader(Protocol):
+    """Takes the text of one row in pieces."""
+
+    def write(self, piece: bytes, /) -> None:
+        """Take more of it."""
+        ...
+
+    def close(self) -> TypedRow:
+        """Return what it was."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How an engine writes rows as texts: many; one in pieces; and how such pieces become a row."""
+
+    texts: Render
+    pieces: Callable[[LongRow], Iterator[bytes]]
+    reader: Callable[[Layout, Spool], LongReader]
+
+
 _PROVED_ROWS = 2000
 
 
@@ -43,22 +69,38 @@ def copy_chunk(stream: Stream, layout: Layout, sink: Sink, stem: str) -> Copied:
     column that the file has not). Raises ``SourceError`` if the server's count of rows is another.
     """
     with PartWriter(layout, sink, stem) as writer:
-        rows = _Rows(layout, writer, _lines)
-        rows.check(in_blocks(stream, rows.add_block))
+        rows = _Rows(layout, writer, Rendering(_lines, line_pieces, LineReader))
+        rows.check(in_blocks(stream, rows.add_block, rows.long))
     return rows.copied()
 
 
-def copy_columns(stream: ColumnStream, layout: Layout, sink: Sink, stem: str, render: Render) -> Copied:
-    """The same for rows that come by columns. ``render`` makes the texts of rows again."""
+class _Long:
+    """Takes the text of one row in pieces; see ``blocks.LongText``."""
+
+    def __init__(self, rows: _Rows, reader: Callable[[Layout, Spool], LongReader]) -> None:
+        self._rows = rows
+        self._spool = Spool()
+        self._reader = reader(rows.layout, self._spool)
+
+    def write(self, piece: bytes) -> None:
+        self._reader.write(piece)
+
+    def close(self) -> None:
+        with self._spool:
+            self._rows.add_long(self._reader.close())
+
+
+def copy_columns(stream: ColumnStream, layout: Layout, sink: Sink, stem: str, how: Rendering) -> Copied:
+    """The same for rows that come by columns."""
     with PartWriter(layout, sink, stem) as writer:
-        rows = _Rows(layout, writer, render)
+        rows = _Rows(layout, writer, how)
 
         def take(columns: Sequence[pa.Array], texts: Sequence[bytes]) -> None:
             typed = parse_columns(columns, layout)
             size = sum(map(len, texts))
             rows.add(typed, texts, size, lambda: parse_columns(columns, layout, exactly=True))
 
-        rows.check(stream(take))
+        rows.check(stream(take, rows.long))
     return rows.copied()
 
 
@@ -69,9 +111,9 @@ def _lines(batch: pa.RecordBatch) -> Sequence[bytes]:
 class _Rows:
     """Proves, tallies and writes typed rows whose texts are known."""
 
-    def __init__(self, layout: Layout, writer: PartWriter, render: Render) -> None:
+    def __init__(self, layout: Layout, writer: PartWriter, how: Rendering) -> None:
         self.layout = layout
-        self._render = render
+        self._how = how
         self._writer = writer
         self._checked = False
         self._text_bytes = 0
@@ -100,6 +142,21 @@ class _Rows:
         self._octets.add(typed)
         self._writer.add(typed, text_bytes)
 
+    def long(self) -> LongText:
+        """Begin a row with long values."""
+        return _Long(self, self._how.reader)
+
+    def add_long(self, row: TypedRow) -> None:
+        """Take a row with long values. Raises ``SourceError`` unless it renders to its text again."""
+        batch = self.layout.batch(row.typed, frozenset(row.typed.sides))
+        tally = tally_pieces(self._how.pieces(LongRow(batch, row.long)))
+        if tally.digest != row.digest:
+            raise _changed()
+        self._text_bytes += row.text_bytes
+        self._tally += tally
+        self._octets.add(row.typed, row.long)
+        self._writer.add_long(row.typed, row.long)
+
     def _proved(self, typed: Typed, slow: Callable[[], Typed], texts: Sequence[bytes]) -> Typed:
         """Return ``typed`` if its first rows render to their texts again, else what the slow way makes of them.
 
@@ -111,15 +168,12 @@ class _Rows:
             return typed
         exact = slow()
         if not self._renders(exact, texts):
-            raise SourceError(
-                "rows do not come out of Parquet as they went in",
-                next_step="Please report the table's definition; nothing of it was written.",
-            )
+            raise _changed()
         return exact
 
     def _renders(self, typed: Typed, texts: Sequence[bytes]) -> bool:
         batch = self.layout.batch(typed, frozenset(typed.sides))[:_PROVED_ROWS]
-        return list(self._render(batch)) == texts[:_PROVED_ROWS]
+        return list(self._how.texts(batch)) == texts[:_PROVED_ROWS]
 
     def check(self, said: int) -> None:
         """Raise ``SourceError`` unless as many rows came as the server says it sent."""
@@ -137,3 +191,10 @@ class _Rows:
         tally, writer = self._tally, self._writer
         octets = self._octets.by_name()
         return Copied(tally.rows, self._text_bytes, tally.digest, writer.parts(), writer.exact(), octets)
+
+
+def _changed() -> SourceError:
+    return SourceError(
+        "rows do not come out of Parquet as they went in",
+        next_step="Please report the table's definition; nothing of it was written.",
+    )

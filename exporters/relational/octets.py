@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from exporters.base import DoneUnit
 from exporters.relational.layout import Layout, Typed
+from exporters.relational.long_values import LongValue
 
 FACT = "octets"
 
@@ -24,12 +25,16 @@ class Octets:
     def __init__(self, layout: Layout) -> None:
         self._places = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
         self._names = [layout.fields[i].name for i in self._places]
+        self._sides = [side.name for side in layout.sides]
         self._sums = [0] * len(self._places)
 
-    def add(self, typed: Typed) -> None:
-        """Take a block of rows."""
+    def add(self, typed: Typed, long: Mapping[str, LongValue] | None = None) -> None:
+        """Take a block of rows, or one with these ``long`` values, by name of field."""
         for number, place in enumerate(self._places):
             self._sums[number] += _sum(typed.columns[place]) + _sum(typed.sides.get(place))
+        for number, place in enumerate(self._places if long else ()):
+            for name in (self._names[number], self._sides[place]):
+                self._sums[number] += long[name].size_bytes if long and name in long else 0
 
     def by_name(self) -> dict[str, int]:
         """Return bytes by the name of the column."""

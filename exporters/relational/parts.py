@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -13,6 +14,9 @@ import pyarrow.parquet as pq
 
 from exporters.base import Sink
 from exporters.relational.layout import Typed
+from exporters.relational.long_values import Spooled
+from exporters.relational.parquet import leaves_of
+from exporters.relational.splice import SplicedFile
 
 _GROUPS_BYTES = 48 * 2**20
 GROUP_BYTES = max(16 * 2**20, _GROUPS_BYTES // max(os.cpu_count() or 2, 2))
@@ -57,7 +61,7 @@ class _Open:
 
     name: str
     sides: frozenset[int]
-    writer: pq.ParquetWriter
+    writer: pq.ParquetWriter | _Spliced
     undo: ExitStack
     rows: int = 0
 
@@ -81,6 +85,21 @@ class PartWriter:
         self._group_bytes += text_bytes
         if self._group_bytes >= GROUP_BYTES:
             self._write_group()
+
+    def add_long(self, typed: Typed, long: Mapping[str, Spooled]) -> None:
+        """Take one row whose values by these names of fields are long, and empty in ``typed``. It becomes a row group
+        of its own.
+        """
+        self._write_group()
+        sides = frozenset(typed.sides)
+        file = self._file
+        if file is None or not isinstance(file.writer, _Spliced) or not sides <= file.sides:
+            self._finish()
+            self._sides |= sides
+            file = self._begin(typed, spliced=True)
+        assert isinstance(file.writer, _Spliced)
+        file.writer.write_long(self.layout.batch(typed, file.sides), long)
+        file.rows += 1
 
     def _write_group(self) -> None:
         group, self._group, self._group_bytes = self._group, [], 0
@@ -109,7 +128,7 @@ class PartWriter:
         """Return the columns that needed a side column."""
         return tuple(self.layout.fields[i].name for i in sorted(self._sides))
 
-    def _begin(self, typed: Typed) -> _Open:
+    def _begin(self, typed: Typed, *, spliced: bool = False) -> _Open:
         number = len(self._done)
         name = f"{self.stem}-{number}.parquet" if number else f"{self.stem}.parquet"
         undo = ExitStack()
@@ -117,7 +136,12 @@ class PartWriter:
             stream = undo.enter_context(self.sink.create(name))
             buffered = pa.BufferedOutputStream(pa.PythonFile(stream, mode="w"), 2**20)
             undo.callback(buffered.detach)
-            writer = undo.enter_context(_parquet_writer(buffered, self.layout, self._sides, typed))
+            writer: pq.ParquetWriter | _Spliced = (
+                _Spliced(SplicedFile(buffered), self.layout, self._sides)
+                if spliced
+                else _parquet_writer(buffered, self.layout, self._sides, typed)
+            )
+            undo.enter_context(writer)
         except BaseException as exc:
             undo.__exit__(type(exc), exc, exc.__traceback__)
             raise
@@ -143,18 +167,53 @@ class PartWriter:
             self._file.undo.__exit__(kind, error, None)
 
 
+class _Spliced:
+    """A file that takes rows with long values, too; otherwise like ``pq.ParquetWriter``."""
+
+    def __init__(self, file: SplicedFile, layout: PartLayout, sides: frozenset[int]) -> None:
+        self._file, self._layout, self._sides = file, layout, sides
+
+    def write_table(self, table: pa.Table, row_group_size: int) -> None:
+        (batch,) = table.combine_chunks().to_batches()
+        columns = tuple(batch.column(field.name) for field in self._layout.fields)
+        self._add(table, row_group_size, Typed(columns, {}, table.num_rows), {})
+
+    def write_long(self, batch: pa.RecordBatch, long: Mapping[str, Spooled]) -> None:
+        """Write a row group of one row."""
+        self._add(pa.Table.from_batches([batch]), 1, _nothing(self._layout), long)
+
+    def _add(self, table: pa.Table, rows: int, sample: Typed, long: Mapping[str, Spooled]) -> None:
+        out = pa.BufferOutputStream()
+        with _parquet_writer(out, self._layout, self._sides, sample, long) as writer:
+            writer.write_table(table, row_group_size=rows)
+        leaves = leaves_of(table.schema)
+        self._file.add(out.getvalue(), {leaves[name][0]: value for name, value in long.items()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.finish()
+
+
 def _nothing(layout: PartLayout) -> Typed:
     return Typed(tuple(pa.array([], field.type) for field in layout.fields), {}, 0)
 
 
 def _parquet_writer(
-    stream: pa.NativeFile, layout: PartLayout, sides: frozenset[int], sample: Typed
+    stream: pa.NativeFile,
+    layout: PartLayout,
+    sides: frozenset[int],
+    sample: Typed,
+    long: Collection[str] = (),
 ) -> pq.ParquetWriter:
     schema = layout.schema(sides)
     few = _with_few_values(layout, sample)
     encodings = {
         column.name: _ENCODINGS.get(_physical(column.type)) for column in schema if column.name not in few
     }
+    encodings |= dict.fromkeys(long, "PLAIN")
     return pq.ParquetWriter(
         stream,
         schema,

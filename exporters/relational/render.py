@@ -24,8 +24,8 @@ EXACT_OF = b"moveout.exact_of"
 PLAIN = b"moveout.plain"
 CHARACTERS = b"moveout.characters"
 
-_QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
-_QUOTES_ALONE = replace(_QUOTES, word=b"\\.")
+QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
+_QUOTES_ALONE = replace(QUOTES, word=b"\\.")
 """Where the server puts quotes (CopyAttributeOutCSV in src/backend/commands/copyto.c), and if it is the only column."""
 
 
@@ -33,26 +33,32 @@ def lines_of(batch: pa.RecordBatch, *, generated: bool = True) -> pa.Array:
     """Return one binary value a row: its CSV line with the newline. Without ``generated``, the columns that a server
     computes by itself are left out, as COPY FROM wants it.
     """
-    schema = batch.schema
-    sides = {schema.field(i).metadata[EXACT_OF]: i for i in range(len(schema)) if _is_side(schema.field(i))}
-    columns = [
-        i
-        for i in range(len(schema))
-        if not _is_side(schema.field(i)) and (generated or not _has(schema.field(i), GENERATED))
-    ]
-    if not columns:
+    texts = [text for _, text in columns_of(batch, generated=generated)]
+    if not texts:
         return pa.array([b"\n"], pa.binary()).take(pa.nulls(batch.num_rows, pa.int8()).fill_null(0))
-    quotes = _QUOTES_ALONE if len(columns) == 1 else _QUOTES
-    texts = []
-    for i in columns:
-        field = schema.field(i)
-        side = sides.get(field.name.encode())
-        text = exact_text(field, batch.column(i), None if side is None else batch.column(side))
-        if side is not None or not _has(field, PLAIN):
-            text = quotes.around(text)
-        texts.append(text)
     line = pc.binary_join_element_wise(*texts, b",", null_handling="replace", null_replacement=b"")
     return pc.binary_join_element_wise(line, b"", b"\n")
+
+
+def columns_of(batch: pa.RecordBatch, *, generated: bool) -> list[tuple[pa.Field, pa.Array]]:
+    """Return the fields of the table's own columns, and their values as they stand in CSV lines."""
+    schema = batch.schema
+    sides = sides_of(schema)
+    fields = [one for one in schema if not _is_side(one) and (generated or not _has(one, GENERATED))]
+    quotes = _QUOTES_ALONE if len(fields) == 1 else QUOTES
+    found = []
+    for one in fields:
+        side = sides.get(one.name)
+        text = exact_text(one, batch.column(one.name), None if side is None else batch.column(side))
+        if side is not None or not _has(one, PLAIN):
+            text = quotes.around(text)
+        found.append((one, text))
+    return found
+
+
+def sides_of(schema: pa.Schema) -> dict[str, str]:
+    """Return the names of the side columns by those of their columns."""
+    return {one.metadata[EXACT_OF].decode(): one.name for one in schema if _is_side(one)}
 
 
 def exact_text(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:

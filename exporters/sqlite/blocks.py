@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from exporters.sqlite.catalog import Table
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.values import ARROW, Column
+from exporters.sqlite.values import ARROW, Column, to_text
 
 Bounds = tuple[int | None, int | None]
 _FIRST, _LAST = -(2**63), 2**63 - 1
@@ -151,7 +151,7 @@ class Blocks:
     def _fetched(self, first: int, last: int, positions: Sequence[int]) -> dict[int, Column]:
         names = ", ".join(self._table.selected[i] for i in positions)
         query = f"SELECT {names} {self._rows()} ORDER BY {self._table.rowid}"
-        self._connection.text_factory = str
+        self._connection.text_factory = to_text
         with _row_by_row:
             rows = self._connection.execute(query, (first, last)).fetchall()
         return {i: Column.of_values([row[n] for row in rows]) for n, i in enumerate(positions)}

@@ -12,7 +12,6 @@ from exporters.sqlite.identifiers import label
 from exporters.sqlite.live import live_tables
 from exporters.sqlite.live_rows import literals, live_rows
 from exporters.sqlite.parquet import READ_ERRORS, column_names, read_part, tally_part
-from exporters.sqlite.values import row_texts
 from exporters.tally import Advance, Tally
 
 
@@ -44,7 +43,7 @@ class SqliteEngine:
 
     def part_texts(self, file: Any) -> Iterator[Texts]:
         """Yield the canonical texts of the part's rows."""
-        return (row_texts(some.columns) for some in read_part(file))
+        return (some.texts() for some in read_part(file))
 
     def split(self, text: bytes) -> list[bytes | None]:
         """Return a row's values as SQL literals."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,10 +13,11 @@ from exporters.sqlite.backup import copies
 from exporters.sqlite.catalog import Table, read_catalog
 from exporters.sqlite.directory import find
 from exporters.sqlite.identifiers import SCHEMA, quote_name
+from exporters.sqlite.long_rows import LongCells, text_pieces
 from exporters.sqlite.parquet import Layout
 from exporters.sqlite.plan import Size, measure
 from exporters.sqlite.pool import Pool
-from exporters.sqlite.rows import UndecodableError, read_batches
+from exporters.sqlite.rows import read_batches
 from exporters.sqlite.values import row_texts
 
 
@@ -64,7 +64,6 @@ class SqliteRows:
             tables = read_catalog(connection).tables
             self._sizes: dict[str, Size] = measure(connection, tables)
         self._tables: dict[str, Table] = {table.name: table for table in tables}
-        self._careful: dict[str, bool] = {}
 
     def columns(self, schema: str, name: str) -> Sequence[str] | None:
         """See ``LiveRows.columns``; the first one may be the hidden rowid."""
@@ -87,27 +86,16 @@ class SqliteRows:
         table = self._tables[name]
         largest = self._sizes[name].largest_bytes
         with self._pool.connection() as connection:
-            if name not in self._careful:
-                self._careful[name] = _has_odd_text(connection, table, largest)
-            for batch in read_batches(
-                connection, table, (None, None), largest_bytes=largest, careful=self._careful[name]
-            ):
-                take(row_texts(batch.columns))
+            for batch in read_batches(connection, table, (None, None), largest_bytes=largest):
+                if isinstance(batch, LongCells):
+                    take([b"".join(text_pieces(batch.cells))])
+                else:
+                    take(row_texts(batch.columns))
 
 
 def _names(table: Table) -> list[str]:
     kinds = ["integer"] * len(table.selected)
     return [field.name for field in Layout.of(table, kinds).fields]
-
-
-def _has_odd_text(connection: sqlite3.Connection, table: Table, largest: int) -> bool:
-    """Tell whether a text is not valid: then all is to be read the careful way from the first row on."""
-    try:
-        for _ in read_batches(connection, table, (None, None), largest_bytes=largest):
-            pass
-    except UndecodableError:
-        return True
-    return False
 
 
 @contextmanager

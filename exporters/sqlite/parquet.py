@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from exporters.relational.layout import Typed
-from exporters.relational.parquet import batches_of, open_part
+from exporters.relational.long_values import LongRow
+from exporters.relational.parquet import open_part, rows_of
 from exporters.sqlite.catalog import Table
+from exporters.sqlite.long_rows import LongCells, from_parquet, text_pieces
 from exporters.sqlite.rows import Batch
 from exporters.sqlite.typed import arrow_type, from_typed, to_typed
-from exporters.sqlite.values import Column, tally_columns
+from exporters.sqlite.values import Column, row_texts, tally_columns
 from exporters.tally import Tally
 
 READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
@@ -66,6 +68,18 @@ class Layout:
             arrays += [main, typed.side(position, pa.string())] if position in with_sides else [main]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema(with_sides))
 
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The names of every column and of its side column."""
+        return [(main.name, side.name) for main, side in zip(self.fields, self.sides, strict=True)]
+
+    def columns_of(self, typed: Typed) -> list[tuple[str, str | None, str]]:
+        """Return the names of every column and of its side column, where it has one, and its kind."""
+        return [
+            (main, side if i in typed.sides else None, kind)
+            for i, ((main, side), kind) in enumerate(zip(self.names, self.kinds, strict=True))
+        ]
+
     def typed(self, batch: Batch) -> Typed:
         """Return a batch of values as arrays."""
         pairs = [to_typed(column, kind) for column, kind in zip(batch.columns, self.kinds, strict=True)]
@@ -81,32 +95,71 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class PartRows:
-    """Some rows of a part. ``names`` and ``generated`` go with ``columns``; the hidden rowid's name is ""."""
+class Shown:
+    """What is written beside the values of a part: names and whether SQLite computes them. The hidden rowid's name is
+    "".
+    """
 
-    rows: int
     names: tuple[str, ...]
     generated: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """Some rows of a part. ``columns`` go with what is ``shown``."""
+
+    rows: int
+    shown: Shown
     columns: tuple[Column, ...]
 
+    def tally(self) -> Tally:
+        """Return rows and digest."""
+        return tally_columns(self.columns, self.rows)
 
-def read_part(file: Any) -> Iterator[PartRows]:
-    """Yield the rows of a part, a few thousand at a time. ``file`` is a path or a random-access file."""
+    def texts(self) -> list[bytes]:
+        """Return the canonical texts."""
+        return row_texts(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class PartLong:
+    """One row with long values."""
+
+    rows: int
+    shown: Shown
+    row: LongCells
+
+    def tally(self) -> Tally:
+        """Return its digest."""
+        return self.row.tally()
+
+    def texts(self) -> list[bytes]:
+        """Return its canonical text."""
+        return [b"".join(text_pieces(self.row.cells))]
+
+
+def read_part(file: Any) -> Iterator[PartRows | PartLong]:
+    """Yield the rows of a part, a few thousand at a time, those with long values alone. ``file`` is a path or a
+    random-access file.
+    """
     part = open_part(file)
     schema = part.schema_arrow
-    names = schema.names
-    sides = {one.metadata[_EXACT_OF].decode(): i for i, one in enumerate(schema) if _EXACT_OF in _of(one)}
-    mains = [i for i, one in enumerate(schema) if _EXACT_OF not in _of(one)]
-    fields = [schema.field(i) for i in mains]
-    kinds = [one.metadata[_KIND].decode() for one in fields]
-    shown = tuple("" if _ROWID in one.metadata else one.name for one in fields)
-    generated = tuple(b"moveout.generated" in one.metadata for one in fields)
-    for batch in batches_of(part):
-        columns = tuple(
-            from_typed(batch.column(i), batch.column(sides[names[i]]) if names[i] in sides else None, kind)
-            for i, kind in zip(mains, kinds, strict=True)
+    sides = {one.metadata[_EXACT_OF].decode(): one.name for one in schema if _EXACT_OF in _of(one)}
+    fields = [one for one in schema if _EXACT_OF not in _of(one)]
+    columns = [(one.name, sides.get(one.name), one.metadata[_KIND].decode()) for one in fields]
+    shown = Shown(
+        tuple("" if _ROWID in one.metadata else one.name for one in fields),
+        tuple(b"moveout.generated" in one.metadata for one in fields),
+    )
+    for some in rows_of(part):
+        if isinstance(some, LongRow):
+            yield PartLong(1, shown, from_parquet(some, columns))
+            continue
+        found = tuple(
+            from_typed(some.column(name), None if side is None else some.column(side), kind)
+            for name, side, kind in columns
         )
-        yield PartRows(batch.num_rows, shown, generated, columns)
+        yield PartRows(some.num_rows, shown, found)
 
 
 def column_names(file: Any) -> list[str]:
@@ -123,5 +176,5 @@ def tally_part(file: Any) -> Tally:
     """Return rows and digest of one part, from its values. Raises what ``READ_ERRORS`` lists."""
     found = Tally()
     for some in read_part(file):
-        found += tally_columns(some.columns, some.rows)
+        found += some.tally()
     return found

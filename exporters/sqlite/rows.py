@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from exporters.relational.long_values import LONG_BYTES
 from exporters.sqlite.blocks import Blocks, Bounds
 from exporters.sqlite.catalog import Table, select
+from exporters.sqlite.long_rows import LongCells, between, held, read_row, rowids
 from exporters.sqlite.plan import kinds_of
 from exporters.sqlite.typed import KINDS
-from exporters.sqlite.values import Column, RawText, tally_columns, tally_few
+from exporters.sqlite.values import Column, RawText, tally_columns, to_text
 from exporters.tally import Advance, Tally
 
 BATCH_ROWS = 8192
@@ -38,34 +40,35 @@ class Batch:
         return tally_columns(self.columns, self.rows)
 
 
-class UndecodableError(Exception):
-    """A text is not valid in the database's encoding: read again with ``careful``."""
-
-
 def read_batches(
     connection: sqlite3.Connection,
     table: Table,
     bounds: Bounds,
     *,
     largest_bytes: int,
-    careful: bool = False,
-) -> Iterator[Batch]:
-    """Yield a chunk's rows. ``largest_bytes``: no row of the table is larger. Raises ``UndecodableError`` unless
-    ``careful``, and ``sqlite3.Error``.
-    """
+) -> Iterator[Batch | LongCells]:
+    """Yield a chunk's rows. ``largest_bytes``: no row of the table is larger. Raises ``sqlite3.Error``."""
     encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if largest_bytes <= LONG_BYTES or encoding != "UTF-8" or not table.rowid:
+        yield from _read_batches(connection, table, bounds, largest_bytes, encoding)
+        return
+    found = rowids(connection, table, bounds)
+    for position, some in enumerate(between(found, bounds)):
+        yield from _read_batches(connection, table, some, LONG_BYTES, encoding)
+        if position < len(found):
+            yield read_row(connection, table, found[position])
+
+
+def _read_batches(
+    connection: sqlite3.Connection, table: Table, bounds: Bounds, largest_bytes: int, encoding: str
+) -> Iterator[Batch | LongCells]:
     most = min(BATCH_ROWS, BATCH_BYTES // max(largest_bytes, 1))
-    try:
-        if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS and not careful:
-            blocks = Blocks(connection, table, [KINDS[kind] for kind in kinds_of(connection, table)])
-            if blocks.worthwhile:
-                yield from map(_batch, blocks.read(bounds, most))
-                return
-        yield from _row_by_row(connection, table, bounds, largest_bytes, encoding, careful=careful)
-    except sqlite3.OperationalError as exc:
-        if str(exc).startswith("Could not decode"):
-            raise UndecodableError from exc
-        raise
+    if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS:
+        blocks = Blocks(connection, table, [KINDS[kind] for kind in kinds_of(connection, table)])
+        if blocks.worthwhile:
+            yield from map(_batch, blocks.read(bounds, most))
+            return
+    yield from _row_by_row(connection, table, bounds, largest_bytes, encoding)
 
 
 def _batch(columns: tuple[Column, ...]) -> Batch:
@@ -80,14 +83,15 @@ def _row_by_row(
     bounds: Bounds,
     largest_bytes: int,
     encoding: str,
-    *,
-    careful: bool,
-) -> Iterator[Batch]:
+) -> Iterator[Batch | LongCells]:
     limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
     codec = _CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
     query = select(table, bounds, raw_text=codec is not None)
-    connection.text_factory = _text if careful else str
+    connection.text_factory = to_text
     for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
+        if len(rows) == 1 and size_bytes > LONG_BYTES:
+            yield held(_decoded(rows[0], codec))
+            continue
         columns: Sequence[Sequence[Any]] = [[row[i] for row in rows] for i in range(len(rows[0]))]
         if codec is not None:
             columns = [
@@ -97,11 +101,20 @@ def _row_by_row(
         yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
 
 
+def _decoded(row: Sequence[Any], codec: str | None) -> Sequence[Any]:
+    if codec is None:
+        return row
+    pairs = zip(row[::2], row[1::2], strict=True)
+    return [_decode(value, codec) if text else value for text, value in pairs]
+
+
 def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
     """Yield rows and their bytes; rows that may be large are taken few by few, and weighed."""
     columns = len(cursor.description)
     most = max(1, min(BATCH_ROWS, _BATCH_VALUES // columns))
-    at_once = max(1, min(most, _AT_ONCE_BYTES // max(largest_bytes, 1)))
+    at_once = max(
+        1, min(most, (_AT_ONCE_BYTES if largest_bytes <= LONG_BYTES else 0) // max(largest_bytes, 1))
+    )
     if at_once == most:
         while rows := cursor.fetchmany(most):
             yield rows, _weight(rows[:32]) * len(rows) // len(rows[:32])
@@ -109,8 +122,12 @@ def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[t
     pending: list[tuple[Any, ...]] = []
     weight = 0
     while rows := cursor.fetchmany(at_once):
+        heavy = _weight(rows)
+        if pending and heavy > LONG_BYTES:
+            yield pending, weight
+            pending, weight = [], 0
         pending += rows
-        weight += _weight(rows)
+        weight += heavy
         if weight >= BATCH_BYTES or len(pending) >= most:
             yield pending, weight
             pending, weight = [], 0
@@ -122,13 +139,6 @@ def _weight(rows: Sequence[Sequence[Any]]) -> int:
     return sum(
         len(value) if isinstance(value, (str, bytes)) else _NUMBER_BYTES for row in rows for value in row
     )
-
-
-def _text(data: bytes) -> str | RawText:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return RawText(data)
 
 
 def _decode(data: bytes, codec: str) -> str | RawText:
@@ -147,22 +157,9 @@ def tally_table(
     advance: Advance | None = None,
 ) -> Tally:
     """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
-    for careful in (False, True):
-        found, size_bytes = Tally(), 0
-        try:
-            for batch in read_batches(
-                connection, table, bounds, largest_bytes=largest_bytes, careful=careful
-            ):
-                found += batch.tally()
-                size_bytes += batch.size_bytes
-                if advance is not None:
-                    advance(batch.rows, batch.size_bytes)
-        except UndecodableError:
-            if advance is not None:
-                advance(-found.rows, -size_bytes)
-            continue
-        return found
-    raise AssertionError
-
-
-__all__ = ["Batch", "UndecodableError", "read_batches", "tally_few", "tally_table"]
+    found = Tally()
+    for batch in read_batches(connection, table, bounds, largest_bytes=largest_bytes):
+        found += batch.tally()
+        if advance is not None:
+            advance(batch.rows, batch.size_bytes)
+    return found

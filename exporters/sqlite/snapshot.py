@@ -16,16 +16,18 @@ from exporters.errors import SourceError
 from exporters.relational import plan as plans
 from exporters.relational import points
 from exporters.relational.account import Exported, entries_of, enumerations
+from exporters.relational.long_values import LongRow, Spool
 from exporters.relational.parts import PartWriter
 from exporters.relational.plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sqlite.backup import Copy, Header
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
 from exporters.sqlite.identifiers import SCHEMA
+from exporters.sqlite.long_rows import LongCells, from_parquet, to_parquet
 from exporters.sqlite.octets import Octets, count_octets
 from exporters.sqlite.parquet import Layout
 from exporters.sqlite.plan import Size, make_plan, measure
 from exporters.sqlite.pool import Pool
-from exporters.sqlite.rows import Batch, UndecodableError, read_batches, tally_table
+from exporters.sqlite.rows import Batch, read_batches, tally_table
 from exporters.sqlite.schema import write_schema
 from exporters.sqlite.typed import from_typed, to_typed
 from exporters.sqlite.values import tally_columns, tally_few
@@ -70,46 +72,40 @@ class SqliteSnapshot:
             yield from units_of(planned, size.rows, size.size_bytes)
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
-        """Export one chunk; once more, carefully, where text turns up that is not valid."""
+        """Export one chunk."""
         planned, table = self._tables[unit.spec["table"]]
-        for careful in (False, True):
-            layout = Layout.of(table, planned.kinds)
-            writer = PartWriter(layout, sink, stem(unit.spec))
-            octets = Octets(len(layout.fields))
-            try:
-                tally, size_bytes = self._write(writer, layout, unit, octets, careful=careful)
-            except UndecodableError:
-                continue
-            facts = {
-                "snapshot": self.point["snapshot"],
-                "parts": [asdict(part) for part in writer.parts()],
-                "exact": list(writer.exact()),
-                "octets": octets.by_name([one.name for one in layout.fields]),
-            }
-            return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
-        raise AssertionError
+        layout = Layout.of(table, planned.kinds)
+        writer = PartWriter(layout, sink, stem(unit.spec))
+        octets = Octets(len(layout.fields))
+        tally, size_bytes = self._write(writer, layout, unit, octets)
+        facts = {
+            "snapshot": self.point["snapshot"],
+            "parts": [asdict(part) for part in writer.parts()],
+            "exact": list(writer.exact()),
+            "octets": octets.by_name([one.name for one in layout.fields]),
+        }
+        return Outcome(tally.rows, size_bytes, tally.digest, facts=facts)
 
-    def _write(
-        self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets, *, careful: bool
-    ) -> tuple[Tally, int]:
+    def _write(self, writer: PartWriter, layout: Layout, unit: Unit, octets: Octets) -> tuple[Tally, int]:
         found, size_bytes = Tally(), 0
         with self._pool.connection() as connection, writer:
-            for batch in self._batches(connection, unit.spec, careful=careful):
+            for batch in self._batches(connection, unit.spec):
+                octets.add(batch)
+                size_bytes += batch.size_bytes
+                if isinstance(batch, LongCells):
+                    found += _write_long(batch, layout, writer)
+                    continue
                 if not found.rows and batch.size_bytes <= _PROVED_BYTES:
                     _prove(batch, layout.kinds, writer.stem)
                 writer.add(layout.typed(batch), batch.size_bytes)
                 found += batch.tally()
-                octets.add(batch)
-                size_bytes += batch.size_bytes
         return found, size_bytes
 
-    def _batches(
-        self, connection: sqlite3.Connection, of: Mapping[str, Any], *, careful: bool
-    ) -> Iterator[Batch]:
+    def _batches(self, connection: sqlite3.Connection, of: Mapping[str, Any]) -> Iterator[Batch | LongCells]:
         planned, table = self._tables[of["table"]]
         first, last = of["range"]
         largest = self._sizes[planned.name].largest_bytes
-        return read_batches(connection, table, (first, last), largest_bytes=largest, careful=careful)
+        return read_batches(connection, table, (first, last), largest_bytes=largest)
 
     def still_holds(self, done: DoneUnit) -> bool:
         """Tell whether a chunk has the same rows in this copy: it reads and digests them, unless the file is equal."""
@@ -192,8 +188,9 @@ class SqliteSnapshot:
     def _counted(self, number: int, bounds: Range) -> dict[str, int]:
         planned, table = self._tables[number]
         names = [one.name for one in Layout.of(table, planned.kinds).fields]
+        largest = self._sizes[table.name].largest_bytes
         with self._pool.connection() as connection:
-            return count_octets(connection, table, names, bounds)
+            return count_octets(connection, table, names, bounds, largest_bytes=largest)
 
     def release(self) -> None:
         """Close the connections that are idle; they are opened again where they are needed."""
@@ -217,10 +214,26 @@ def _prove(batch: Batch, kinds: Sequence[str], stem: str) -> None:
     ]
     expected = tally_few(list(zip(*before, strict=True)))
     if {tally_few(list(zip(*after, strict=True))), tally_columns(columns, rows)} != {expected}:
-        raise SourceError(
-            f"{stem}: rows do not come out of Parquet as they went in",
-            next_step="Please report the table's definition; nothing of it was written.",
-        )
+        raise _changed(stem)
+
+
+def _write_long(row: LongCells, layout: Layout, writer: PartWriter) -> Tally:
+    """Write a row with long values; return its tally. Raises ``SourceError`` unless it comes out of Parquet again."""
+    tally = row.tally()
+    with Spool() as spool:
+        typed, long = to_parquet(row, layout.kinds, layout.names, spool)
+        batch = layout.batch(typed, frozenset(typed.sides))
+        if from_parquet(LongRow(batch, long), layout.columns_of(typed)).tally() != tally:
+            raise _changed(writer.stem)
+        writer.add_long(typed, long)
+    return tally
+
+
+def _changed(stem: str) -> SourceError:
+    return SourceError(
+        f"{stem}: rows do not come out of Parquet as they went in",
+        next_step="Please report the table's definition; nothing of it was written.",
+    )
 
 
 def server() -> str:

@@ -34,9 +34,18 @@ class RawText(bytes):
     __slots__ = ()
 
 
+def to_text(data: bytes) -> str | RawText:
+    """Return what SQLite has as text: a connection's ``text_factory``."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return RawText(data)
+
+
 ARROW: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary()}
 """How values of one class lie in Arrow."""
-_TAGS: dict[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
+TAGS: dict[type, bytes] = {str: b"t", bytes: b"b", RawText: b"x"}
+"""How the text of a value of one class begins, before its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +124,12 @@ def _heads(of: type, sizes: pa.Array) -> pa.Array:
     """Return how the texts of values of these lengths begin."""
     if (pc.max(sizes).as_py() or 0) < _SHORT:
         return _short_heads(of).take(sizes)
-    return pc.binary_join_element_wise(_TAGS[of], _digits(sizes), b":", b"")
+    return pc.binary_join_element_wise(TAGS[of], _digits(sizes), b":", b"")
 
 
 @lru_cache
 def _short_heads(of: type) -> pa.Array:
-    return pa.array([b"%s%d:" % (_TAGS[of], size) for size in range(_SHORT)], pa.binary())
+    return pa.array([b"%s%d:" % (TAGS[of], size) for size in range(_SHORT)], pa.binary())
 
 
 def _digits(numbers: pa.Array) -> pa.Array:
@@ -133,10 +142,11 @@ def _sum(numbers: pa.Array) -> int:
 
 def value_text(value: Any) -> bytes:
     """Return one value's canonical text: the definition, which ``row_texts`` does for many at once."""
-    return b"".join(_pieces(value))
+    return b"".join(value_pieces(value))
 
 
-def _pieces(value: Any) -> Sequence[bytes]:
+def value_pieces(value: Any) -> Sequence[bytes]:
+    """Return one value's canonical text in pieces."""
     if value is None:
         return (b"",)
     if type(value) is int:
@@ -144,7 +154,7 @@ def _pieces(value: Any) -> Sequence[bytes]:
     if type(value) is float:
         return (b"r", str(struct.unpack("<q", struct.pack("<d", value))[0]).encode())
     data = value.encode() if type(value) is str else value
-    return (_TAGS[type(value)], str(len(data)).encode(), b":", data)
+    return (TAGS[type(value)], str(len(data)).encode(), b":", data)
 
 
 def row_texts(columns: Sequence[Column]) -> list[bytes]:
@@ -170,7 +180,7 @@ def tally_few(rows: Sequence[Sequence[Any]]) -> Tally:
         for position, value in enumerate(row):
             if position:
                 hasher.update(b",")
-            for piece in _pieces(value):
+            for piece in value_pieces(value):
                 hasher.update(piece)
         digest += hasher.intdigest()
     return Tally(len(rows), digest % MODULUS)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from binascii import hexlify
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from exporters.relational.parquet import batches_of
-from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, exact_text
+from exporters.relational.long_values import LongRow, LongValue
+from exporters.relational.parquet import Part, rows_of
+from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, exact_text, sides_of
 
 _NUMBERS = {"int", "decimal"}
 _MARK = b"\\x"
@@ -29,30 +31,84 @@ def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
     return [field.name for field in schema if _is_written(field, without)]
 
 
-def values_of(file: pq.ParquetFile, without: Sequence[str] = ()) -> Iterator[list[bytes]]:
-    """Yield the rows as ``…,…``, a few thousand at a time; of a table whose times (``without``: start and end) are
-    not written only the rows that hold still.
+def values_of(file: Part, without: Sequence[str] = ()) -> Iterator[list[bytes] | LongValues]:
+    """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times
+    (``without``: start and end) are not written only the rows that hold still.
     """
-    for batch in batches_of(file):
+    for some in rows_of(file):
+        batch = some.batch if isinstance(some, LongRow) else some
         if without:
             ends = batch.column(without[-1])
-            batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))  # noqa: PLW2901
-        yield _values(batch, without)
+            batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))
+        if not isinstance(some, LongRow):
+            yield _values(batch, without)
+        elif batch.num_rows:
+            yield LongValues(some, without)
+
+
+@dataclass(frozen=True, slots=True)
+class LongValues:
+    """A row with long values."""
+
+    row: LongRow
+    without: Sequence[str]
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        """The name and length of the longest value."""
+        sizes = {name: value.size_bytes for name, value in self.row.long.items()}
+        name = max(sizes, key=lambda one: sizes[one])
+        return name, sizes[name]
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield it as ``…,…``."""
+        for number, (field, values, side) in enumerate(_written(self.row.batch, self.without)):
+            if number:
+                yield b","
+            if side is not None and (bytes_ := self.row.long.get(side)) is not None:
+                yield from _long_bytes(field, bytes_)
+            elif (value := self.row.long.get(field.name)) is not None:
+                yield b"'" if _has(field, CHARACTERS) else b"_binary'"
+                for piece in value.pieces():
+                    yield piece.replace(b"'", b"''")
+                yield b"'"
+            else:
+                text = _literal(field, values, None if side is None else self.row.batch.column(side))
+                yield text[0].as_py() or b"NULL"
+
+
+def _long_bytes(field: pa.Field, value: LongValue) -> Iterator[bytes]:
+    """Yield what is no UTF-8; see ``_side_bytes``."""
+    yield b"X'"
+    digits = field.metadata[KIND].decode() == _BYTES_IN_SIDE
+    for number, piece in enumerate(value.pieces()):
+        digits = digits and (number > 0 or piece.startswith(_MARK))
+        if not digits:
+            yield hexlify(piece)
+        else:
+            yield piece if number else piece[len(_MARK) :]
+    yield b"'"
 
 
 def _is_written(field: pa.Field, without: Collection[str]) -> bool:
     return not (_has(field, EXACT_OF) or _has(field, GENERATED) or field.name in without)
 
 
+def _written(
+    batch: pa.RecordBatch, without: Collection[str]
+) -> Iterator[tuple[pa.Field, pa.Array, str | None]]:
+    """Yield the columns that are written, with their values and the name of their side column."""
+    sides = sides_of(batch.schema)
+    for field in batch.schema:
+        if _is_written(field, without):
+            yield field, batch.column(field.name), sides.get(field.name)
+
+
 def _values(batch: pa.RecordBatch, without: Collection[str]) -> list[bytes]:
-    schema = batch.schema
-    sides = {field.metadata[EXACT_OF]: i for i, field in enumerate(schema) if _has(field, EXACT_OF)}
-    literals = []
-    for i, field in enumerate(schema):
-        if not _is_written(field, without):
-            continue
-        side = sides.get(field.name.encode())
-        literals.append(_literal(field, batch.column(i), None if side is None else batch.column(side)))
+    literals = [
+        _literal(field, values, None if side is None else batch.column(side))
+        for field, values, side in _written(batch, without)
+    ]
     if not literals:
         return [b""] * batch.num_rows
     joined = pc.binary_join_element_wise(*literals, b",", null_handling="replace", null_replacement=b"NULL")

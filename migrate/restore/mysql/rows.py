@@ -6,18 +6,22 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import pymysql
 
 from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.wire import send
 from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.literals import columns_of, values_of
+from migrate.errors import UsageError
+from migrate.restore.mysql.literals import LongValues, columns_of, values_of
 from migrate.restore.mysql.target import DONE, mark_done
 from migrate.restore.relational.parts import PartFile, damage, readable
 from migrate.restore.relational.workers import Workers
@@ -68,10 +72,10 @@ class RowWriter:
             if transactional(part):
                 connection.run("BEGIN")
                 mark_done(connection, part.name)
-            for statement, rows in self._statements(connection, part):
-                connection.raw.query(memoryview(statement))  # the driver cuts packets off, again and again
-                self._advance(rows, len(statement))
-                shown_rows, shown_bytes = shown_rows + rows, shown_bytes + len(statement)
+            for statement in self._statements(connection, part):
+                send(connection.raw, statement.pieces)
+                self._advance(statement.rows, statement.size_bytes)
+                shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + statement.size_bytes
             if not transactional(part):
                 mark_done(connection, part.name)
             connection.run("COMMIT")
@@ -79,7 +83,7 @@ class RowWriter:
             self._advance(-shown_rows, -shown_bytes)
             raise
 
-    def _statements(self, connection: Connection, part: PartFile) -> Iterator[tuple[bytes, int]]:
+    def _statements(self, connection: Connection, part: PartFile) -> Iterator[Statement]:
         try:
             file = open_part(self._reader.open(part.key))
             without = [] if connection.takes_history else history_of(part.table)
@@ -89,7 +93,7 @@ class RowWriter:
         head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(part, values_of(file, without), READ_ERRORS, self._workers.stopped)
-        return statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
+        return statements(head, _fitting(batches, part, allowed), min(STATEMENT_BYTES, allowed // 2))
 
 
 def _alone(part: PartFile) -> bool:
@@ -99,26 +103,53 @@ def _alone(part: PartFile) -> bool:
     return len(part.table.details["parts"]) == 1
 
 
-def statements(head: bytes, batches: Iterator[list[bytes]], size_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """Join rows to statements of about ``size_bytes``; yield each with its number of rows."""
+def _fitting(
+    batches: Iterator[list[bytes] | LongValues], part: PartFile, allowed_bytes: int
+) -> Iterator[list[bytes] | LongValues]:
+    """Pass on what the server takes. Raises ``UsageError`` for a value that is longer than any statement may be."""
+    for batch in batches:
+        if isinstance(batch, LongValues) and (longest := batch.longest)[1] >= allowed_bytes:
+            name, size = longest
+            raise UsageError(
+                f"a value of {quote_name(name)} in {quote_name(part.table.name)} has {size:,} bytes, more than the"
+                f" server's max_allowed_packet ({allowed_bytes:,})",
+                next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * size)} there, then the same command again.",
+            )
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An INSERT in pieces: with how many rows, and about how long."""
+
+    pieces: Iterable[bytes]
+    rows: int
+    size_bytes: int
+
+
+def statements(
+    head: bytes, batches: Iterable[list[bytes] | LongValues], size_bytes: int
+) -> Iterator[Statement]:
+    """Join rows to statements of about ``size_bytes``; those with long values are statements of their own."""
     pending: list[bytes] = []
     size = 0
     for batch in batches:
+        if isinstance(batch, LongValues):
+            yield Statement(chain([head, b"("], batch.pieces(), [b")"]), 1, batch.longest[1])
+            continue
         for row in batch:
             if pending and size + len(row) > size_bytes:
-                yield _joined(head, pending), len(pending)
+                yield _joined(head, pending)
                 pending, size = [], 0
             pending.append(row)
             size += len(row) + 3
     if pending:
-        yield _joined(head, pending), len(pending)
+        yield _joined(head, pending)
 
 
-def _joined(head: bytes, rows: Sequence[bytes]) -> bytes:
-    """Put it together in one go: a row may be hundreds of megabytes long."""
-    between = [b"),("] * (2 * len(rows) - 1)
-    between[::2] = rows
-    return b"".join([head, b"(", *between, b")"])
+def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:
+    statement = b"".join([head, b"(", b"),(".join(rows), b")"])
+    return Statement([statement], len(rows), len(statement))
 
 
 def history_of(table: CatalogRow) -> list[str]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import struct
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from exporters.relational.parquet import batches_of
+from exporters.relational.long_values import LongRow
+from exporters.relational.parquet import Part, rows_of
 from exporters.relational.render import EXACT_OF, KIND, names_of
 from exporters.relational.words import joined
 
@@ -24,9 +25,44 @@ _BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 """What stands before all rows, and behind them."""
 
-Encoder = Callable[[pa.RecordBatch], pa.Array]
-"""Makes a binary value of each row."""
 Pieces = list[pa.Array | pa.Scalar]
+Encode = Callable[[pa.Array], Pieces]
+"""Makes what stands before values, and them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Makes rows of batches. ``columns``: which of a batch's are written, and how."""
+
+    columns: Sequence[tuple[str, Encode]]
+
+    @property
+    def head(self) -> bytes:
+        """What stands before each row."""
+        return struct.pack(">h", len(self.columns))
+
+    def rows(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return a binary value of each row."""
+        pieces: Pieces = [pa.scalar(self.head, pa.binary())]
+        for name, encode in self.columns:
+            pieces += encode(batch.column(name))
+        return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
+
+    def pieces(self, row: LongRow) -> Iterator[bytes]:
+        """Yield a row with long values."""
+        yield self.head
+        for name, encode in self.columns:
+            if (value := row.long.get(name)) is not None:
+                yield struct.pack(">i", value.size_bytes)
+                yield from value.pieces()
+            else:
+                pieces = encode(row.batch.column(name))
+                text = pc.binary_join_element_wise(
+                    *pieces, b"", null_handling="replace", null_replacement=b""
+                )
+                yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
+
+
 _NULL = b"\xff\xff\xff\xff"
 _EPOCH_DAYS = 10957
 _EPOCH_MICROS = _EPOCH_DAYS * 86_400_000_000
@@ -44,7 +80,7 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     if any(EXACT_OF in (field.metadata or {}) for field in schema):
         return None
     names = names_of(schema, generated=False)
-    encoders: list[tuple[int, _Encode]] = []
+    encoders: list[tuple[str, Encode]] = []
     for name in names:
         field = schema.field(name)
         declared, kind = types.get(name, ""), field.metadata[KIND].decode()
@@ -53,31 +89,24 @@ def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
             return None
         if declared != field.metadata[b"moveout.type"].decode() or not _fits(field.type):
             return None
-        encoders.append((schema.get_field_index(name), encode))
-    count = pa.scalar(struct.pack(">h", len(names)), pa.binary())
-
-    def rows(batch: pa.RecordBatch) -> pa.Array:
-        pieces: Pieces = [count]
-        for position, encode in encoders:
-            pieces += encode(batch.column(position))
-        return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
-
-    return rows
+        encoders.append((name, encode))
+    return Encoder(encoders)
 
 
-def blocks_of(file: pq.ParquetFile, encode: Encoder) -> Iterator[tuple[bytes, int]]:
+def blocks_of(file: Part, encode: Encoder) -> Iterator[tuple[bytes, int]]:
     """Yield what COPY takes, and the number of rows in it."""
     yield _BEGIN, 0
-    for batch in batches_of(file):
-        yield joined(encode(batch)), batch.num_rows
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield from ((piece, 0) for piece in encode.pieces(some))
+            yield b"", 1
+        else:
+            yield joined(encode.rows(some)), some.num_rows
     yield _END, 0
 
 
 def _fits(data_type: pa.DataType) -> bool:
     return not pa.types.is_decimal(data_type) or data_type.precision <= _MOST_DIGITS
-
-
-_Encode = Callable[[pa.Array], Pieces]
 
 
 def _before(head: bytes, values: pa.Array) -> pa.Array | pa.Scalar:
@@ -180,7 +209,7 @@ def _four(size: pa.Array) -> pa.Array:
     return pc.bit_wise_or(pc.shift_left(_two(upper), 32), _two(lower))
 
 
-_KINDS: Mapping[str, tuple[re.Pattern[str], _Encode]] = {
+_KINDS: Mapping[str, tuple[re.Pattern[str], Encode]] = {
     "bool": (re.compile("boolean"), _bool),
     "int": (re.compile("smallint|integer|bigint"), _int),
     "decimal": (re.compile(r"numeric\(\d+,\d+\)"), _decimal),

@@ -12,7 +12,7 @@ from exporters.postgres import large_objects
 from exporters.postgres.connect import Address
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.relational.parquet import READ_ERRORS, blocks_of, column_names, open_part
+from exporters.relational.parquet import READ_ERRORS, Part, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres import binary
@@ -107,7 +107,7 @@ class RowWriter:
 
 
 def _blocks(
-    connection: psycopg.Connection[Any], file: pq.ParquetFile, label: str
+    connection: psycopg.Connection[Any], file: Part, label: str
 ) -> tuple[str, Iterator[tuple[bytes, int]]]:
     """Return COPY's options, and what to send with the number of rows in it."""
     row = connection.execute("SELECT getdatabaseencoding()").fetchone()

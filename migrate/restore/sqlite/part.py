@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from exporters.sqlite.catalog import Entry
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.parquet import READ_ERRORS, read_part
+from exporters.sqlite.parquet import READ_ERRORS, PartRows, read_part
 from migrate.errors import MoveoutError
 from migrate.restore.relational.parts import parts_of, readable
 from migrate.restore.relational.present import in_the_way, not_empty, strange_trigger
@@ -130,7 +130,10 @@ def _counters(job: Job) -> dict[str, int]:
     for part in parts_of([job.counters] if job.counters is not None else []):
         with job.run.reader.open(part.key) as file:
             for some in readable(part, read_part(file), READ_ERRORS):
-                columns = dict(zip(some.names, (column.to_list() for column in some.columns), strict=True))
+                assert isinstance(some, PartRows)  # their values are names and numbers
+                columns = dict(
+                    zip(some.shown.names, (column.to_list() for column in some.columns), strict=True)
+                )
                 rows: Iterable[tuple[str, int]] = zip(columns["name"], columns["seq"], strict=True)
                 found |= {name: value for name, value in rows if name in job.names}
     return found

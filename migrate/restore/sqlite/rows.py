@@ -9,7 +9,8 @@ from typing import Any
 
 from exporters.sqlite.catalog import Table, read_catalog
 from exporters.sqlite.identifiers import is_own, quote_name
-from exporters.sqlite.parquet import READ_ERRORS, PartRows, read_part
+from exporters.sqlite.long_rows import Cell
+from exporters.sqlite.parquet import READ_ERRORS, PartLong, PartRows, read_part
 from exporters.sqlite.values import RawText
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
@@ -72,8 +73,12 @@ def _write(
     reader: BundleReader, connection: sqlite3.Connection, table: Table, part: PartFile, advance: Advance
 ) -> None:
     for some in _read(reader, part):
-        wanted = [not generated for generated in some.generated]
-        names = [quote_name(name) if name else table.rowid for name in compress(some.names, wanted)]
+        wanted = [not generated for generated in some.shown.generated]
+        names = [quote_name(name) if name else table.rowid for name in compress(some.shown.names, wanted)]
+        if isinstance(some, PartLong):
+            _write_long(connection, table, names, list(compress(some.row.cells, wanted)))
+            advance(1, part.size_bytes // max(part.rows, 1))
+            continue
         columns = list(compress(some.columns, wanted))
         rows = zip(*(column.to_list() for column in columns), strict=True)
         statement = _insert(table, names, [None] * len(names))
@@ -86,6 +91,34 @@ def _write(
         advance(some.rows, part.size_bytes * some.rows // max(part.rows, 1))
 
 
+def _write_long(
+    connection: sqlite3.Connection, table: Table, names: Sequence[str], cells: Sequence[Any]
+) -> None:
+    """Insert one row. SQLite takes bytes for text in the database's own encoding, which is UTF-8 where it is not the
+    text of Python.
+    """
+    utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
+    bound: list[Any] = []
+    values = []
+    for cell in cells:
+        long, of = isinstance(cell, Cell), cell.of if isinstance(cell, Cell) else type(cell)
+        value = _whole(cell) if long else cell
+        bound.append(value.decode() if long and of is str and not utf8 else value)
+        values.append("CAST(? AS TEXT)" if of is RawText or (long and of is str) else "?")
+    statement = f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({', '.join(values)})"
+    connection.execute(statement, bound)
+
+
+def _whole(cell: Cell) -> bytearray:
+    """Return a value in one piece, for which there is room at once."""
+    found = bytearray(cell.value.size_bytes)
+    at = 0
+    for piece in cell.value.pieces():
+        found[at : at + len(piece)] = piece
+        at += len(piece)
+    return found
+
+
 def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
     """Return the statement. Text that is not valid stands in it as a literal: only then SQLite takes the bytes for
     text in the database's own encoding, as they are.
@@ -94,6 +127,6 @@ def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
     return f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({values})"
 
 
-def _read(reader: BundleReader, part: PartFile) -> Iterator[PartRows]:
+def _read(reader: BundleReader, part: PartFile) -> Iterator[PartRows | PartLong]:
     with reader.open(part.key) as file:
         yield from readable(part, read_part(file), READ_ERRORS)

@@ -1,0 +1,76 @@
+"""Rows with values that are never whole in memory leave MariaDB and come back."""
+
+import pytest
+
+from exporters.relational import chunk
+from migrate.errors import UsageError
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.verify.database import check_parquet, compare_database
+from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+
+MIB = 2**20
+TABLES = f"""
+CREATE TABLE plain (id INT PRIMARY KEY, b LONGBLOB, t LONGTEXT, j JSON, n DECIMAL(9, 2)) CHARACTER SET utf8mb4;
+INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_1_to_300;
+INSERT INTO plain VALUES (400, REPEAT(X'00ff27', {3 * MIB}), REPEAT('it''s é', 20000), NULL, 2);
+INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_401_to_700;
+INSERT INTO plain VALUES (800, NULL, REPEAT('"it''s" é', {MIB}), CONCAT('["', REPEAT('j', {MIB}), '"]'), NULL);
+CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin1);
+INSERT INTO wide VALUES (REPEAT('ü''', {2 * MIB}), REPEAT('ü''', {2 * MIB})), (NULL, 'x');
+"""
+
+
+@pytest.fixture(scope="module")
+def large_packets(mariadb, other_mariadb):
+    for server in (mariadb, other_mariadb):
+        run_sql(server.url, "SET GLOBAL max_allowed_packet = 67108864")
+    yield
+    for server in (mariadb, other_mariadb):
+        run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
+
+
+@pytest.fixture(scope="module")
+def source(mariadb, large_packets):
+    url = mariadb.database()
+    run_sql(url, TABLES)
+    return url
+
+
+@pytest.fixture(scope="module")
+def bundle(source, tmp_path_factory):
+    place = tmp_path_factory.mktemp("long") / "bundle"
+    long = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = chunk._Rows.add_long
+        patch.setattr(chunk._Rows, "add_long", lambda self, row: (long.append(row), real(self, row)))
+        assert export_database(source, place).complete
+    assert len(long) == 3
+    return read_bundle(place)
+
+
+def test_the_values_are_in_the_files(bundle):
+    assert check_parquet(bundle, bundle.catalog()) == []
+    details = {row.name: row.details for row in bundle.catalog()}
+    assert details["wide"]["exact"] == []
+    assert details["plain"]["octets"] == details["plain"]["server_octets"]
+
+
+def test_they_come_back(source, bundle, other_mariadb):
+    target = other_mariadb.database()
+    outcome = restore_database(bundle, "app", target, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert checksums(target) == checksums(source)
+    query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
+    assert fetch(target, query) == fetch(source, query)
+    assert compare_database(bundle, "app", target, workers=2, progress=Silent()) == []
+
+
+def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
+    run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 8388608")
+    try:
+        with pytest.raises(UsageError, match=r"`b` in `plain` has 9,437,184 bytes") as raised:
+            restore_database(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
+    finally:
+        run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 67108864")
+    assert "max_allowed_packet = 18874368" in raised.value.next_step

@@ -1,0 +1,72 @@
+"""Rows with values that are never whole in memory leave PostgreSQL and come back."""
+
+import pytest
+
+from exporters.relational import chunk
+from migrate.progress import Silent
+from migrate.restore.postgres.database import restore_database
+from migrate.verify.database import check_parquet, compare_database
+from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
+
+MIB = 2**20
+QUOTED = 'line\\n, "quoted" \\\\ ü'
+TABLES = f"""
+CREATE TABLE plain (id int PRIMARY KEY, b bytea, t text, n text);
+INSERT INTO plain SELECT n, '\\x00ff', 'short', NULL FROM generate_series(1, 300) n;
+INSERT INTO plain VALUES (400, decode(repeat('00ff27', {3 * MIB}), 'hex'), repeat(E'{QUOTED}', 1000), 'x');
+INSERT INTO plain SELECT n, '\\x00ff', 'short', NULL FROM generate_series(401, 700) n;
+INSERT INTO plain VALUES (800, NULL, repeat(E'{QUOTED}', {MIB // 2}), repeat('no quotes', {MIB // 8}));
+CREATE TABLE odd (list int[], j jsonb, x xml, alone char(7), d text);
+INSERT INTO odd VALUES (NULL, '{{"a": "{{"}}', NULL, 'a', ''),
+  ((SELECT array_agg(n) FROM generate_series(1000000, {5 * MIB // 2}) n), NULL, NULL, NULL, repeat('d', 70000)),
+  ('{{{{1,2}},{{3,4}}}}', to_jsonb(repeat('j"', {5 * MIB})), 'x', 'b', NULL);
+CREATE TABLE one (t text);
+INSERT INTO one VALUES (repeat('\\.', {5 * MIB})), ('\\.'), (NULL), ('');
+CREATE TABLE computed (t text, u text GENERATED ALWAYS AS (t || '"') STORED);
+INSERT INTO computed VALUES (repeat('c,', {3 * MIB}));
+"""
+
+
+@pytest.fixture(scope="module")
+def source(postgres):
+    url = postgres.database()
+    run_sql(url, TABLES)
+    return url
+
+
+@pytest.fixture(scope="module")
+def bundle(source, tmp_path_factory):
+    place = tmp_path_factory.mktemp("long") / "bundle"
+    long = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = chunk._Rows.add_long
+        patch.setattr(chunk._Rows, "add_long", lambda self, row: (long.append(row), real(self, row)))
+        assert export_database(source, place).complete
+    assert len(long) == 6
+    return read_bundle(place)
+
+
+def test_the_values_are_in_the_files(bundle):
+    assert check_parquet(bundle, bundle.catalog()) == []
+    details = {row.name: row.details for row in bundle.catalog()}
+    assert details["odd"]["exact"] == ["list"]
+    assert details["plain"]["octets"] == details["plain"]["server_octets"]
+
+
+def test_they_come_back(source, bundle, other_postgres):
+    target = other_postgres.database()
+    outcome = restore_database(bundle, "app", target, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    for table in ("plain", "odd", "one", "computed"):
+        query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
+        assert fetch(target, query) == fetch(source, query)
+    assert compare_database(bundle, "app", target, workers=2, progress=Silent()) == []
+
+
+def test_a_long_value_that_differs_is_found(bundle, other_postgres):
+    target = other_postgres.database()
+    restore_database(bundle, "app", target, workers=2, progress=Silent())
+    run_sql(target, "UPDATE plain SET t = t || '!' WHERE id = 800")
+    (finding,) = compare_database(bundle, "app", target, workers=2, progress=Silent())
+    (row,) = finding.rows
+    assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "800"),), ["t"])

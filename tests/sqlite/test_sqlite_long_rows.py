@@ -1,0 +1,66 @@
+"""Rows with values that are never whole in memory leave a SQLite file and come back."""
+
+import pytest
+
+from exporters.sqlite import snapshot
+from migrate.progress import Silent
+from migrate.verify.database import check_parquet, compare_database
+from tests.sqlite.databases import everything, export_file, read_bundle, restore_file, run_sql, url_of
+
+MIB = 2**20
+TABLES = f"""
+CREATE TABLE plain (id INTEGER PRIMARY KEY, v, n TEXT);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+  INSERT INTO plain SELECT i, 'text', 'short' FROM n;
+INSERT INTO plain VALUES (400, zeroblob({9 * MIB}), 'beside it');
+INSERT INTO plain VALUES (401, 'text', NULL), (402, CAST(zeroblob({9 * MIB}) AS TEXT), NULL);
+INSERT INTO plain VALUES (403, CAST(replace(hex(zeroblob({2 * MIB})), '00', 'é,') || x'ff' AS TEXT), 1.5);
+INSERT INTO plain SELECT -1, replace(hex(zeroblob({2 * MIB})), '0', 'ü"'), x'00ff';
+CREATE TABLE hidden (a, b);
+INSERT INTO hidden VALUES (replace(hex(zeroblob({5 * MIB})), '0', 'x'), 1), ('y', zeroblob(70000)), (NULL, NULL);
+INSERT INTO hidden VALUES (zeroblob({5 * MIB}), zeroblob({5 * MIB}));
+CREATE TABLE computed (a, b AS (a || 'b'), c AS (hex(a)) STORED);
+INSERT INTO computed (a) VALUES (CAST(zeroblob({3 * MIB}) AS TEXT)), ('x');
+CREATE TABLE keyed (k TEXT PRIMARY KEY, v, w) WITHOUT ROWID;
+INSERT INTO keyed VALUES ('a', 1, NULL), ('b', zeroblob({9 * MIB}), 'x'),
+  ('c', replace(hex(zeroblob({5 * MIB})), '0', 'ü'), 2);
+"""
+
+
+@pytest.fixture(scope="module", params=["UTF-8", "UTF-16le"])
+def source(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "source.db"
+    return run_sql(path, f"PRAGMA encoding = '{request.param}'; BEGIN; {TABLES} COMMIT;")
+
+
+@pytest.fixture(scope="module")
+def place(source):
+    long = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = snapshot._write_long
+        patch.setattr(snapshot, "_write_long", lambda *args: (long.append(args), real(*args))[1])
+        place = source.parent / "bundle"
+        assert export_file(source, place).complete
+    assert len(long) >= 9
+    return place
+
+
+def test_the_values_are_in_the_files(place):
+    bundle = read_bundle(place)
+    assert check_parquet(bundle, bundle.catalog()) == []
+
+
+def test_they_come_back(source, place):
+    target = source.parent / "target.db"
+    assert restore_file(place, target).findings == ()
+    assert everything(target) == everything(source)
+    assert compare_database(read_bundle(place), "app", url_of(target), workers=2, progress=Silent()) == []
+
+
+def test_a_long_value_that_differs_is_found(source, place):
+    target = source.parent / "other.db"
+    restore_file(place, target)
+    run_sql(target, "UPDATE plain SET v = v || '!' WHERE id = 402")
+    found = compare_database(read_bundle(place), "app", url_of(target), workers=2, progress=Silent())
+    ((row,),) = [one.rows for one in found]
+    assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])
