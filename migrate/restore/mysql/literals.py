@@ -53,13 +53,6 @@ class LongValues:
     row: LongRow
     without: Sequence[str]
 
-    @property
-    def longest(self) -> tuple[str, int]:
-        """The name and length of the longest value."""
-        sizes = {name: value.size_bytes for name, value in self.row.long.items()}
-        name = max(sizes, key=lambda one: sizes[one])
-        return name, sizes[name]
-
     def pieces(self) -> Iterator[bytes]:
         """Yield it as ``…,…``."""
         for number, (field, values, side) in enumerate(_written(self.row.batch, self.without)):

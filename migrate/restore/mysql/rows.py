@@ -12,6 +12,7 @@ from itertools import chain
 
 import pymysql
 
+from exporters.errors import SourceUsageError
 from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -20,7 +21,6 @@ from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.errors import UsageError
 from migrate.restore.mysql.literals import LongValues, columns_of, values_of
 from migrate.restore.mysql.target import DONE, mark_done
 from migrate.restore.relational.parts import PartFile, damage, readable
@@ -93,7 +93,8 @@ class RowWriter:
         head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(part, values_of(file, without), READ_ERRORS, self._workers.stopped)
-        return statements(head, _fitting(batches, part, allowed), min(STATEMENT_BYTES, allowed // 2))
+        found = statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
+        return (_fitting(statement, part, allowed) for statement in found)
 
 
 def _alone(part: PartFile) -> bool:
@@ -101,21 +102,6 @@ def _alone(part: PartFile) -> bool:
     it locks the table for that, so that others who write to it would wait until the end, or in a circle.
     """
     return len(part.table.details["parts"]) == 1
-
-
-def _fitting(
-    batches: Iterator[list[bytes] | LongValues], part: PartFile, allowed_bytes: int
-) -> Iterator[list[bytes] | LongValues]:
-    """Pass on what the server takes. Raises ``UsageError`` for a value that is longer than any statement may be."""
-    for batch in batches:
-        if isinstance(batch, LongValues) and (longest := batch.longest)[1] >= allowed_bytes:
-            name, size = longest
-            raise UsageError(
-                f"a value of {quote_name(name)} in {quote_name(part.table.name)} has {size:,} bytes, more than the"
-                f" server's max_allowed_packet ({allowed_bytes:,})",
-                next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * size)} there, then the same command again.",
-            )
-        yield batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +113,18 @@ class Statement:
     size_bytes: int
 
 
+def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:
+    """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
+    if statement.size_bytes < allowed_bytes:
+        return statement
+    raise SourceUsageError(
+        f"{quote_name(part.table.name)} ({part.name}): a row takes {statement.size_bytes:,} bytes as a statement, the"
+        f" server's max_allowed_packet is {allowed_bytes:,}",
+        next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
+        " again.",
+    )
+
+
 def statements(
     head: bytes, batches: Iterable[list[bytes] | LongValues], size_bytes: int
 ) -> Iterator[Statement]:
@@ -135,7 +133,8 @@ def statements(
     size = 0
     for batch in batches:
         if isinstance(batch, LongValues):
-            yield Statement(chain([head, b"("], batch.pieces(), [b")"]), 1, batch.longest[1])
+            size_bytes = len(head) + 2 + sum(map(len, batch.pieces()))
+            yield Statement(chain([head, b"("], batch.pieces(), [b")"]), 1, size_bytes)
             continue
         for row in batch:
             if pending and size + len(row) > size_bytes:

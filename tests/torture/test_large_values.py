@@ -1,0 +1,91 @@
+"""One value of 400 MiB leaves and comes back, and no command holds it: ``make torture``."""
+
+import os
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import pytest
+
+from tests.mysql import databases as mysql
+from tests.postgres.databases import fetch, run_sql
+from tests.sqlite import databases as sqlite
+from tests.torture.command import MOVEOUT
+
+pytestmark = pytest.mark.torture
+
+MIB = 2**20
+LARGE_MIB = int(os.environ.get("MOVEOUT_LARGE_MIB", "400"))
+LIMIT_MIB = 512
+TEXT = 'line, "quoted" it"s ü'
+
+
+def peak_mib(*words: object) -> int:
+    """Run ``moveout``, which has to succeed; return the most memory that it held."""
+    process = subprocess.Popen([MOVEOUT, *map(str, words), "--quiet"])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
+    return used.ru_maxrss // 1024
+
+
+@pytest.fixture
+def on_postgres(postgres, other_postgres):
+    source, target = postgres.database(), other_postgres.database()
+    size = LARGE_MIB * MIB
+    run_sql(source, "CREATE TABLE t (id int, t text, b bytea)")
+    run_sql(source, f"INSERT INTO t VALUES (1, repeat('{TEXT}', {size // 22}), NULL), (2, 'small', '')")
+    run_sql(source, f"INSERT INTO t VALUES (3, NULL, decode(repeat('00ff', {size // 2}), 'hex'))")
+    query = "SELECT id, md5(t), md5(b) FROM t ORDER BY id"
+    return source, target, lambda: fetch(source, query) == fetch(target, query), 0
+
+
+@pytest.fixture
+def on_mariadb(mariadb, other_mariadb):
+    for server in (mariadb, other_mariadb):
+        mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = 1073741824")
+    source, target = mariadb.database(), other_mariadb.database()
+    size = LARGE_MIB * MIB
+    mysql.run_sql(source, "CREATE TABLE t (id INT PRIMARY KEY, t LONGTEXT, b LONGBLOB)")
+    mysql.run_sql(source, f"INSERT INTO t VALUES (1, REPEAT('{TEXT}', {size // 22}), NULL), (2, 'small', '')")
+    mysql.run_sql(source, f"INSERT INTO t VALUES (3, NULL, REPEAT(X'00ff', {size // 2}))")
+    query = "SELECT id, MD5(t), MD5(b) FROM t ORDER BY id"
+    yield source, target, lambda: mysql.fetch(source, query) == mysql.fetch(target, query), 0
+    for server in (mariadb, other_mariadb):
+        mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
+
+
+@pytest.fixture
+def on_sqlite(tmp_path):
+    source, target = tmp_path / "source.db", tmp_path / "target.db"
+    size = LARGE_MIB * MIB
+    make = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+        "connection.execute('CREATE TABLE t (id INTEGER PRIMARY KEY, v)');"
+        f"connection.execute('INSERT INTO t VALUES (1, ?), (2, 5)', ({TEXT!r} * {size // 22},));"
+        f"connection.execute('INSERT INTO t VALUES (3, ?)', (bytes([0, 255]) * {size // 2},)); connection.commit()"
+    )
+    subprocess.run(["python3", "-c", make, source], check=True)  # its memory would count as ours
+
+    def same() -> bool:
+        with closing(sqlite3.connect(source)) as connection:
+            connection.execute("ATTACH ? AS other", (str(target),))
+            query = "SELECT count(*) FROM t JOIN other.t o USING (id) WHERE t.v IS o.v AND typeof(t.v) = typeof(o.v)"
+            return connection.execute(query).fetchone() == (3,)
+
+    return sqlite.url_of(source), sqlite.url_of(target), same, 3 * LARGE_MIB
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
+def test_no_command_holds_a_large_value(kind, request, tmp_path):
+    source, target, same, more = request.getfixturevalue(f"on_{kind}")
+    bundle = tmp_path / "bundle"
+    peaks = {
+        "export": peak_mib("export", f"app={source}", "--to", bundle),
+        "verify": peak_mib("verify", bundle, "--level", "full"),
+        "restore": peak_mib("restore", bundle, f"app={target}") - more,
+        "against": peak_mib("verify", bundle, "--against", f"app={target}"),
+    }
+    assert same()
+    print(kind, peaks)  # noqa: T201
+    assert max(peaks.values()) <= LIMIT_MIB
