@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 from exporters.bucket import Bucket
 from exporters.selection import Selection
@@ -203,6 +203,17 @@ class Snapshot(Protocol):
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write what belongs to the whole source (DDL, indexes) and give the account. Called once all units are done,
         or when no more can be had; may be called again after a crash.
+        """
+        ...
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A snapshot that can begin what ``finish`` needs beside the last units."""
+
+    def foresee_finish(self) -> None:
+        """Take note that the last units are under way. Called at most once, returns at once; what it begins ends with
+        ``finish``, or with the snapshot's context.
         """
         ...
 

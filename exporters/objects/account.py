@@ -21,7 +21,7 @@ from exporters.objects import revisit, rows, units
 from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_name
-from exporters.objects.relisting import Relisting
+from exporters.objects.relisting import Begun, Relisting
 
 INDEX_ROWS = 1_000_000
 """At most so many rows in one file of the index."""
@@ -80,11 +80,13 @@ class Closing:
     inventory: Inventory
     workspace: Workspace
     planned: Iterable[Unit]
+    begun: Begun | None = None
+    """The second listing, where it is under way."""
 
     def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
         """Write the index and the settings, give the account. Raises ``SourceError``."""
         finished = Finished(done)
-        relisting = Relisting(self.bucket, self.inventory.totals)
+        relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         tally = Tally()
         try:
             _write_index(self._tables(finished, relisting, tally), sink, tally)
@@ -103,12 +105,13 @@ class Closing:
             listed = self.inventory.shard(shard)
             parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
             table = pa.concat_tables(parts).sort_by("position")
-            etags = listed["etag"].to_pylist()
+            before = listed["etag"].to_pylist()
+            etags = list(before)
             tally.reread += _put_read(etags, table)
             versions = (
                 listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
             )
-            relisting.compare(listed["key"].to_pylist(), versions, etags)
+            relisting.compare(listed["key"].to_pylist(), versions, etags, before)
             yield table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:

@@ -1,13 +1,19 @@
-"""A listing whose parts are known beforehand, taken several parts at once and yielded in order."""
+"""Listings taken ahead of their reader: several parts at once where they are known beforehand, or in the background."""
 
 from __future__ import annotations
 
+import queue
+import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from exporters.bucket import Bucket, Page
+
+_BEHIND = 24
+"""Pages that wait for their reader: ten MB."""
+_TICK_SECONDS = 0.1
 
 
 def pages(bucket: Bucket, ends: Sequence[str], at_once: int, *, versions: bool) -> Iterator[Page]:
@@ -35,3 +41,43 @@ def _part(bucket: Bucket, after: str, until: str | None, *, versions: bool) -> l
         end = len(page.keys) if until is None else bisect_right(page.keys, until)
         found.append(page if end == len(page.keys) else page.cut(0, end))
     return found
+
+
+class Background:
+    """Pages that a thread fetches from now on, in order. For one reader; what goes wrong is raised to it."""
+
+    def __init__(self, pages: Iterator[Page]) -> None:
+        self._pages = pages
+        self._queue: queue.Queue[Page | BaseException | None] = queue.Queue(_BEHIND)
+        self._stop = threading.Event()
+        threading.Thread(target=self._fetch, name="moveout-listing", daemon=True).start()
+
+    def __iter__(self) -> Iterator[Page]:
+        """Yield the pages; once."""
+        while (page := self._queue.get()) is not None:
+            if isinstance(page, BaseException):
+                raise page
+            yield page
+
+    def close(self) -> None:
+        """Fetch no more."""
+        self._stop.set()
+
+    def _fetch(self) -> None:
+        try:
+            for page in self._pages:
+                self._put(page)
+                if self._stop.is_set():
+                    return
+        except Exception as exc:
+            self._put(exc)
+        else:
+            self._put(None)
+
+    def _put(self, one: Page | BaseException | None) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(one, timeout=_TICK_SECONDS)
+            except queue.Full:
+                continue
+            return

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import chain, groupby
 from typing import Protocol
 
@@ -26,13 +27,13 @@ class Relisting:
     listing's count only if that one has overlooked objects.
     """
 
-    def __init__(self, bucket: Bucket, totals: Totals) -> None:
+    def __init__(self, bucket: Bucket, totals: Totals, begun: Begun | None = None) -> None:
         self._bucket = bucket
         self._since = datetime.fromisoformat(totals.listed_from)
         self.refusal: SourceError | None = None
         """Why there is no second listing: the source may have been shut since the first."""
         with self._unless_shut():
-            self._again = _second_listing(bucket, totals)
+            self._again = _second_listing(bucket, totals, begun)
         which = "a second listing of versions with a plain one" if totals.versions else "a second listing"
         self.how = f"{which}, less what was written since the first began, plus what was deleted"
         self.same = self.changed = self.vanished = self.added = self.overlooked = 0
@@ -43,15 +44,27 @@ class Relisting:
         """Return the number of objects, see the class."""
         return self.same + self.changed + self.vanished + self.overlooked
 
-    def compare(self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None]) -> None:
+    def compare(
+        self,
+        keys: Sequence[str],
+        versions: Sequence[str],
+        etags: Sequence[str | None],
+        listed: Sequence[str],
+    ) -> None:
         """Go on to the end of these rows of the inventory. ``versions`` are empty in a plain listing. ``etags``
-        are those of what was read, None for what was found to be deleted.
+        are those of what was read, None for what was found to be deleted; ``listed`` are the inventory's.
         """
         if self.refusal is None:
             with self._unless_shut():
-                self._compare(keys, versions, etags)
+                self._compare(keys, versions, etags, listed)
 
-    def _compare(self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None]) -> None:
+    def _compare(
+        self,
+        keys: Sequence[str],
+        versions: Sequence[str],
+        etags: Sequence[str | None],
+        listed: Sequence[str],
+    ) -> None:
         at = 0
         while at < len(keys):
             run = self._again.run(keys, versions, etags, at)
@@ -60,13 +73,15 @@ class Relisting:
             if at == len(keys):
                 break
             etag, found = etags[at], self._again.take(keys[at], versions[at])
+            # The second listing may have passed here before the last units read what had been changed since.
+            before = listed[at]
             at += 1
             if etag is None:
                 self.vanished += 1
-                self.added += found is not None
+                self.added += found not in {None, before}
             elif found is None:
                 self.vanished += 1
-            elif found == etag:
+            elif found in {etag, before}:
                 self.same += 1
             else:
                 self.changed += 1
@@ -247,19 +262,34 @@ class _AnyOrder:
         self._rows.close()
 
 
-def _second_listing(bucket: Bucket, totals: Totals) -> _Again:
-    if not totals.versions:
-        return _InOrder(_again(bucket, totals)) if totals.ordered else _AnyOrder(bucket.list())
+class Begun:
+    """The pages of a second listing in the order of keys, fetched from now on beside other work."""
+
+    def __init__(self, bucket: Bucket, totals: Totals) -> None:
+        kinds = (True, False) if totals.versions else (False,)
+        self._listings = {of: ahead.Background(_pages(bucket, totals, versions=of)) for of in kinds}
+
+    def pages(self, *, versions: bool) -> Iterator[Page]:
+        """Yield the pages of one of the listings; once."""
+        return iter(self._listings[versions])
+
+    def close(self) -> None:
+        """Fetch no more."""
+        for one in self._listings.values():
+            one.close()
+
+
+def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None) -> _Again:
     if not totals.ordered:
-        return _AnyOrder(bucket.list_versions())
-    both = (
-        chain.from_iterable(page.rows() for page in _again(bucket, totals, versions=of))
-        for of in (True, False)
-    )
+        return _AnyOrder(bucket.list_versions() if totals.versions else bucket.list())
+    pages = begun.pages if begun else partial(_pages, bucket, totals)
+    if not totals.versions:
+        return _InOrder(pages(versions=False))
+    both = (chain.from_iterable(page.rows() for page in pages(versions=of)) for of in (True, False))
     return _VersionsInOrder(_with_plain(*both))
 
 
-def _again(bucket: Bucket, totals: Totals, *, versions: bool = False) -> Iterator[Page]:
+def _pages(bucket: Bucket, totals: Totals, *, versions: bool) -> Iterator[Page]:
     return ahead.pages(bucket, totals.ends, totals.at_once, versions=versions)
 
 

@@ -25,6 +25,7 @@ from exporters.objects import census, inventory, large, pack, units
 from exporters.objects.account import Closing
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.estimate import Census, estimate
+from exporters.objects.relisting import Begun
 from exporters.selection import EVERYTHING, Selection
 
 
@@ -72,7 +73,11 @@ class ObjectSource:
         del workers
         taken = inventory.take(self._bucket, workspace, self._selection)
         self._thaw.ask_all(taken)
-        yield ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
+        snapshot = ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
+        try:
+            yield snapshot
+        finally:
+            snapshot.close()
 
     @contextmanager
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
@@ -98,6 +103,7 @@ class ObjectSnapshot:
         self._thaw = thaw or Thaw(bucket)
         self._workspace = workspace
         self._inventory = taken
+        self._again: Begun | None = None
         totals = taken.totals
         self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
@@ -134,7 +140,22 @@ class ObjectSnapshot:
         """See ``Snapshot.still_holds``: whether it was made by the same inventory."""
         return bool(done.outcome.facts.get("inventory") == self._inventory.totals.id)
 
+    def foresee_finish(self) -> None:
+        """See ``exporters.base.Foresighted``: begins the second listing, for which servers need a while."""
+        if self._inventory.totals.ordered:
+            self._again = Begun(self._bucket, self._inventory.totals)
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """See ``Snapshot.finish``."""
         planned = units.cut(self._inventory, self._bucket.name)
-        return Closing(self._bucket, self._inventory, self._workspace, planned).run(done, sink)
+        begun, self._again = self._again, None
+        try:
+            return Closing(self._bucket, self._inventory, self._workspace, planned, begun).run(done, sink)
+        finally:
+            if begun is not None:
+                begun.close()
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._again is not None:
+            self._again.close()

@@ -66,14 +66,18 @@ class Planner:
         """Tell whether no more units will come. Raises what ended the planning too early (``SourceError``
         or the place's).
         """
-        if self._thread.is_alive() or self._buffer:
-            return False
-        self._buffer.extend(self._ledger.planned(self._source, self._last, _PAGE))
-        if self._buffer:
+        if not self.drained():
             return False
         if self._error is not None:
             raise self._error
         return True
+
+    def drained(self) -> bool:
+        """Tell whether nothing is left to hand out and nothing will come."""
+        if self._thread.is_alive() or self._buffer:
+            return False
+        self._buffer.extend(self._ledger.planned(self._source, self._last, _PAGE))
+        return not self._buffer
 
     def _work(self) -> None:
         try:

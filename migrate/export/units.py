@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from exporters.base import Unit
+from exporters.base import Foresighted, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.ledger import Ledger
@@ -41,6 +41,7 @@ class UnitRun:
         self._last_denial: SourceError | None = None
         self._plan = Planner(work.snapshot, ledger, work.source, work.progress)
         self._plan_told = False
+        self._foreseen = False
         self._reported = time.monotonic()
 
     def run(self) -> SourceError | None:
@@ -52,6 +53,7 @@ class UnitRun:
         try:
             while not self._ended():
                 self._crew.fill(self._next)
+                self._foresee()
                 self._settle()
                 self._work.lease.check()
                 self._report()
@@ -87,6 +89,15 @@ class UnitRun:
         recorded = unit.id in self._before
         self._before.discard(unit.id)
         return unit, recorded
+
+    def _foresee(self) -> None:
+        """Tell a snapshot that wants to know that the last units are under way."""
+        snapshot = self._work.snapshot
+        if self._foreseen or not isinstance(snapshot, Foresighted):
+            return
+        if self._crew.hungry and self._error is None and self._plan.drained():
+            self._foreseen = True
+            snapshot.foresee_finish()
 
     def _settle(self) -> None:
         waiting = self._crew.hungry and not self._plan.whole

@@ -101,10 +101,13 @@ class FileWriter(io.RawIOBase):
         while done < size:
             if self._held == self._part_bytes:
                 self._send()
-            piece = view[done : done + self._part_bytes - self._held]
-            self._pieces.append(piece)
-            self._held += len(piece)
-            done += len(piece)
+            here = min(size - done, self._part_bytes - self._held)
+            # Python joins bytes without its lock, views under it.
+            self._pieces.append(
+                data if isinstance(data, bytes) and here == size else view[done : done + here]
+            )
+            self._held += here
+            done += here
         self.size_bytes += size
         return size
 
