@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -56,6 +57,8 @@ INDEX = pa.schema(
 WORK = pa.schema([("position", pa.int32()), *INDEX])
 """A row before the index is put together: with its row number in its shard of the inventory."""
 _MAPS = tuple(one.name for one in INDEX if one.type == _TEXTS)
+_VALUES = itemgetter(*WORK.names)
+_NOTHING: Mapping[str, Any] = dict.fromkeys(WORK.names)
 
 _METADATA = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"
@@ -130,9 +133,9 @@ def missing(bucket: str, position: int, summary: ObjectSummary, gap: Gap) -> dic
 
 def to_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     """Return work rows as a table."""
-    listed = list(rows)
-    columns = [pa.array([row.get(one.name) for row in listed], one.type) for one in WORK]
-    return pa.Table.from_arrays(columns, schema=WORK)
+    columns = list(zip(*map(_VALUES, rows), strict=True)) or [()] * len(WORK)
+    made = [pa.array(values, one.type) for values, one in zip(columns, WORK, strict=True)]
+    return pa.Table.from_arrays(made, schema=WORK)
 
 
 def to_bytes(table: pa.Table) -> bytes:
@@ -149,12 +152,13 @@ def to_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """Read what ``to_json`` wrote."""
-    maps = {name: [(key, value) for key, value in row[name]] for name in _MAPS if name in row}
-    return dict(row) | maps | {"last_modified": datetime.fromisoformat(row["last_modified"])}
+    maps = {name: [(key, value) for key, value in row[name]] for name in _MAPS if row.get(name)}
+    return {**_NOTHING, **row, **maps, "last_modified": datetime.fromisoformat(row["last_modified"])}
 
 
 def _row(bucket: str, position: int, summary: ObjectSummary) -> dict[str, Any]:
     return {
+        **_NOTHING,
         "position": position,
         "bucket": bucket,
         "key": summary.key,

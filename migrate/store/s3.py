@@ -144,7 +144,8 @@ class S3Store:
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
         with self._translated(key):
-            self._call("delete_object", key)
+            if not self._wire.delete(self._whole(key)):
+                self._call("delete_object", key)
 
     def begin(
         self,
