@@ -105,8 +105,11 @@ def _write_long(
         value = _whole(cell) if long else cell
         bound.append(value.decode() if long and of is str and not utf8 else value)
         values.append("CAST(? AS TEXT)" if of is RawText or (long and of is str) else "?")
-    statement = f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({', '.join(values)})"
-    connection.execute(statement, bound)
+    statement = (
+        f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) SELECT {', '.join(values)} WHERE ?"
+    )
+    connection.execute(statement, [*bound, True])
+    connection.execute(statement, [None] * len(values) + [False])  # what is bound is kept until the next time
 
 
 def _whole(cell: Cell) -> bytearray:
