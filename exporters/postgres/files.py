@@ -63,8 +63,12 @@ WHERE r.rolname !~ '^pg_' ORDER BY r.rolname
 
 _ODDITIES = """
 SELECT 'database ' || current_database(), 'settings of the database',
-    'ALTER DATABASE SET is in none of pg_dump''s sections'
-  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE d.datname = current_database()
+    CASE WHEN r.oid IS NULL THEN 'ALTER DATABASE' ELSE 'ALTER ROLE ' || quote_ident(r.rolname) || ' IN DATABASE' END
+    || ' SET is in none of pg_dump''s sections; set it again on the target: ' || split_part(setting, '=', 1)
+  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
+  CROSS JOIN LATERAL unnest(s.setconfig) AS setting WHERE d.datname = current_database()
+UNION SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
+  FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
 UNION SELECT 'database ' || current_database(), 'privileges on the database',
     'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL

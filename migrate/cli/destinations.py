@@ -35,7 +35,7 @@ class _Way:
     """Whether a restore may find out that the target cannot hold something, and keeps a loss ledger then."""
 
 
-_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", parts=True)
+_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", parts=True, ledger=True)
 _SQLITE = _Way("migrate.restore.sqlite.database:restore_database", parts=True)
 _MYSQL = _Way("migrate.restore.mysql.database:restore_database", parts=True, ledger=True)
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")

@@ -26,13 +26,14 @@ from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.define import make_all, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
-from migrate.restore.mysql.flavour import Adapter, adapter_for
+from migrate.restore.mysql.flavour import adapter_for
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.schema import AFTER_ROWS, BEFORE_ROWS, LAST, Definer, Definition, read_definitions
 from migrate.restore.mysql.selected import select_definitions
 from migrate.restore.outcome import RestoreOutcome
+from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.present import in_the_way, not_empty
 from migrate.restore.relational.run import Run, Written
@@ -51,18 +52,23 @@ def restore_database(
     only: Iterable[str] = (),
     account: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of a
-    restore to the other flavour goes. Raises ``NotEmptyError`` if the database holds something else and neither
-    ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors of
-    ``exporters.errors``.
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
+    the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
+    ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     address = parse_url(target_url, password=password)
     try:
         with mysql_target.open_target(address) as target:
             adapter = adapter_for(_server(run), target.connection)
-            outcome = _restore(Job(run, target, adapter), into_existing=into_existing)
-            return outcome if adapter is None else _with_losses(outcome, adapter, Account(account, source))
+            job = Job(run, target, adapter)
+            outcome = _restore(job, into_existing=into_existing)
+            if adapter is None and not job.losses:
+                return outcome
+            ledger = Account(account, source)
+            ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
+            return replace(outcome, losses=ledger.losses, account=ledger.place)
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 
@@ -83,6 +89,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     run.ours(state, where=target.address.url, how=how)
     definer = Definer(target.connection, job.notes)
     if run.selection.definitions:
+        _note_names(job, definitions)
         written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)
     else:
         written = _filled(job, definer, definitions)
@@ -107,6 +114,22 @@ def _definitions(job: Job) -> list[Definition]:
     return definitions if job.adapter is None else job.adapter.adapt(definitions)
 
 
+def _note_names(job: Job, definitions: Sequence[Definition]) -> None:
+    """Note what names the source's database itself, where the target is called otherwise."""
+    before, now = renamed.source_database(job.run), job.target.address.database
+    if not before or before.lower() == now.lower():
+        return
+    pattern = renamed.naming(before, quote="`")
+    found = [
+        f"{one['kind']} {quote_name(one['name'])}"
+        for one in definitions
+        if pattern.search(one.get("sql", ""))
+    ]
+    if found:
+        job.losses.extend(renamed.losses(found, before=quote_name(before), now=quote_name(now)))
+        job.notes.append(renamed.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+
+
 def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
     """All is there and equal: make what acts by itself, and drop the state."""
     if job.run.selection.definitions:
@@ -118,12 +141,6 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
 def _server(run: Run) -> str:
     """Return what the source's server was."""
     return next((one.account.server for one in run.reader.scope() if one.name == run.source), "")
-
-
-def _with_losses(outcome: RestoreOutcome, adapter: Adapter, account: Account) -> RestoreOutcome:
-    """Write what the other flavour cannot hold."""
-    account.write_losses(adapter.losses)
-    return replace(outcome, losses=account.losses, account=account.place)
 
 
 def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:

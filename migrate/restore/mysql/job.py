@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from exporters.base import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.flavour import Adapter
 from migrate.restore.mysql.rows import history_of
@@ -13,8 +14,8 @@ from migrate.restore.relational.run import Run
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes`` and ``left_out`` are
-    filled on the way.
+    """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes``, ``left_out``
+    and ``losses`` are filled on the way.
     """
 
     run: Run
@@ -22,6 +23,7 @@ class Job:
     adapter: Adapter | None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
     @property
     def reduced(self) -> list[CatalogRow]:

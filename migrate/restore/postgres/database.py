@@ -14,12 +14,13 @@ from dataclasses import replace
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import parse_url
 from exporters.postgres.errors import DRIVER_ERRORS
-from exporters.postgres.identifiers import quote_qualified
+from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live import live_tables
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.progress import Progress
+from migrate.restore.account import Account
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.postgres import define
 from migrate.restore.postgres import target as sql_target
@@ -30,8 +31,10 @@ from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.script import Name
 from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.target import State
+from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written
+from migrate.store.base import MultipartStore
 
 
 def restore_database(
@@ -44,10 +47,12 @@ def restore_database(
     into_existing: bool = False,
     password: str | None = None,
     only: Iterable[str] = (),
+    account: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). Raises ``NotEmptyError`` if the
-    database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
-    ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    the restore goes: what names its database itself. Raises ``NotEmptyError`` if the database holds something else
+    and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
+    of ``exporters.errors``.
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     names = frozenset(run.selection.names(run.tables))
@@ -55,7 +60,13 @@ def restore_database(
     address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
-            return _restore(Job(run, target, names, gaps), into_existing=into_existing)
+            job = Job(run, target, names, gaps)
+            outcome = _restore(job, into_existing=into_existing)
+            if not job.losses:
+                return outcome
+            ledger = Account(account, source)
+            ledger.write_losses(job.losses)
+            return replace(outcome, losses=ledger.losses, account=ledger.place)
     except DRIVER_ERRORS as exc:
         raise target_error(exc, address.url) from exc
 
@@ -81,6 +92,8 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         target.connection.execute("ANALYZE")
         run.progress.end()
         findings = _differences(job, run)
+    if selection.definitions:
+        _note_names(job)
     if not findings:
         last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
         job.notes.extend(define.drop_state(target.connection, script, last))
@@ -88,6 +101,34 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
     return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
+
+
+_NAMING = """
+SELECT lower(l.kind) || ' ' || p.oid::pg_catalog.regprocedure::text, p.prosrc
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+CROSS JOIN LATERAL (SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END) AS l(kind)
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    AND d.objid = p.oid AND d.deptype = 'e')
+UNION ALL SELECT 'foreign server ' || pg_catalog.quote_ident(s.srvname), o.value || '.x'
+FROM pg_catalog.pg_foreign_server s CROSS JOIN LATERAL (SELECT pg_catalog.regexp_replace(option, '^dbname=', '')
+  FROM pg_catalog.unnest(s.srvoptions) AS option WHERE option LIKE 'dbname=%') AS o(value)
+ORDER BY 1
+"""
+"""What may name a database: bodies, and where foreign servers lead. All else names nothing beyond its schema."""
+
+
+def _note_names(job: Job) -> None:
+    """Note what names the source's database itself, where the target is called otherwise."""
+    connection = job.target.connection
+    before, now = renamed.source_database(job.run), str(connection.info.dbname)
+    if not before or before == now:
+        return
+    pattern = renamed.naming(before, quote='"')
+    found = [name for name, body in connection.execute(_NAMING).fetchall() if pattern.search(body)]
+    if found:
+        job.losses.extend(renamed.losses(found, before=quote_name(before), now=quote_name(now)))
+        job.notes.append(renamed.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
 
 
 def _check_ours(job: Job, state: State) -> None:

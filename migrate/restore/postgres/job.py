@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from exporters.base import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.postgres.schema import Definitions
 from migrate.restore.postgres.script import Name
@@ -15,8 +16,8 @@ from migrate.restore.selection import Selection
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``names``: the tables that are meant, those above partitions included.
-    ``gaps``: the bundle itself lacks something of this source. ``notes`` and ``left_out`` are filled on the
-    way.
+    ``gaps``: the bundle itself lacks something of this source. ``notes``, ``left_out`` and ``losses`` are
+    filled on the way.
     """
 
     run: Run
@@ -25,6 +26,7 @@ class Job:
     gaps: bool
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
 
     @property
     def selection(self) -> Selection:

@@ -1,0 +1,53 @@
+"""A database under another name: what names the old one itself is told, by name."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.store import open_place
+from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
+
+OLD = "old-shop"
+SCRIPT = f"""
+CREATE TABLE goods (id INT PRIMARY KEY, n INT);
+INSERT INTO goods VALUES (1, 5);
+CREATE FUNCTION sum_of() RETURNS INT READS SQL DATA RETURN (SELECT SUM(n) FROM `{OLD}`.goods);
+CREATE FUNCTION innocent() RETURNS INT READS SQL DATA RETURN (SELECT SUM(n) FROM goods);
+CREATE PROCEDURE put() BEGIN PREPARE s FROM 'DELETE FROM `{OLD}` . `goods`'; END;
+CREATE PROCEDURE other() SELECT 1 FROM goods AS `{OLD}x`;
+CREATE VIEW seen AS SELECT id FROM `{OLD}`.goods;
+CREATE TRIGGER watch BEFORE INSERT ON goods FOR EACH ROW SET NEW.n = (SELECT MAX(n) FROM `{OLD}`.goods);
+CREATE EVENT sweep ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM `{OLD}`.goods;
+"""
+NAMED = {"function `sum_of`", "procedure `put`", "trigger `watch`", "event `sweep`"}
+
+
+@pytest.fixture(scope="module")
+def bundle(mariadb, tmp_path_factory):
+    url = mariadb.database(OLD)
+    run_sql(url, SCRIPT)
+    place = tmp_path_factory.mktemp("renamed") / "bundle"
+    assert export_database(url, place).complete
+    return read_bundle(place)
+
+
+def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_path):
+    target = other_mariadb.database()
+    kept = open_place(str(tmp_path / "account"))
+    outcome = restore_database(bundle, "app", target, workers=1, progress=Silent(), account=kept)
+    assert (outcome.findings, outcome.losses) == ((), len(NAMED))
+    rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
+    assert {row["item"] for row in rows} == NAMED
+    assert all(f"names `{OLD}` itself" in row["reason"] for row in rows)
+    (note,) = [note for note in outcome.notes if "is named by" in note]
+    assert all(name in note for name in NAMED)
+    # a view is resolved when it is made: it does not name the database it is in
+    assert fetch(target, "SELECT id FROM seen") == [(1,)]
+
+
+def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):
+    target = other_mariadb.database(OLD)
+    outcome = restore_database(bundle, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.losses) == ((), 0)
+    assert fetch(target, "SELECT sum_of()") == [(5,)]
