@@ -51,11 +51,12 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class Child:
-    """A running program. Its output goes to ``log``."""
+    """A running program. Its output goes to ``log``; ``spawn`` starts it once more."""
 
     name: str
     log: Path
     popen: subprocess.Popen[bytes]
+    spawn: Callable[[], subprocess.Popen[bytes]]
     stop_signal: signal.Signals = signal.SIGTERM
 
     def wait_until(self, ready: Callable[[], bool], *, seconds: float) -> None:
@@ -67,6 +68,22 @@ class Child:
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.name} does not answer after {seconds:.0f} s:\n{self.log_end()}")
             time.sleep(0.02)
+
+    def start_again(self, ready: Callable[[], bool], *, seconds: float = 60) -> None:
+        """Kill the program and start it with the same words, as often as it needs: processes of its own may hold
+        something for a moment. Raises ``ServerError`` if it does not answer in time.
+        """
+        self.popen.kill()
+        deadline = time.monotonic() + seconds
+        while True:
+            self.popen.wait()
+            self.popen = self.spawn()
+            try:
+                return self.wait_until(ready, seconds=seconds)
+            except ServerError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def log_end(self) -> str:
         """Return the last lines of the log, for an error message."""
@@ -99,17 +116,20 @@ def start(
     ``user`` is whom it runs as, where we are root. The killing is Linux only; elsewhere call ``stop``.
     """
     command = [sys.executable, "-I", "-S", "-c", _WRAPPER, str(os.getpid()), user, str(int(signal.SIGKILL))]
-    with log.open("ab") as output:
-        popen = subprocess.Popen(
-            [*command, *map(str, argv)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, **(env or {})},
-            cwd="/",
-            start_new_session=True,
-        )
-    return Child(name, log, popen, stop_signal)
+
+    def spawn() -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [*command, *map(str, argv)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **(env or {})},
+                cwd="/",
+                start_new_session=True,
+            )
+
+    return Child(name, log, spawn(), spawn, stop_signal)
 
 
 def unprivileged_user(server: str, *, own: str) -> str:

@@ -1,7 +1,7 @@
 """What a bundle says, and what of it was done when a run was killed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,10 +27,15 @@ def finished(place: Path) -> dict[str, tuple[int, int]]:
     return files
 
 
-def export_killed(words: Sequence[object], place: Path, moment: float) -> None:
-    """Run an export, kill it at a moment, and run it again: nothing that was done is done again."""
+def export_killed(
+    words: Sequence[object], place: Path, moment: float, *, between: Callable[[], None] = lambda: None
+) -> None:
+    """Run an export, kill it at a moment, and run it again: nothing that was done is done again. ``between``: what
+    happens meanwhile.
+    """
     assert moveout(*words, kill_after=moment).code in {0, -9}
     before = finished(place)
+    between()
     must(*words)
     for name, identity in before.items():
         path = place / name

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from scripts import proof, seed
 from scripts.mariadb import MariadbServer
+from scripts.postgresql import PostgresServer
 from tests.mysql import databases as mysql
+from tests.postgres import databases as postgres
 from tests.sqlite import databases as sqlite
 
 TABLES, ROWS = 30, 10_000
@@ -28,7 +31,7 @@ class Database(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OnMariadb:
-    """A database of one server, restored to another."""
+    """A database of one server, restored to another; MySQL is reached in the same way."""
 
     source: str
     other: MariadbServer
@@ -36,11 +39,17 @@ class OnMariadb:
     @staticmethod
     def seeded(server: MariadbServer, other: MariadbServer) -> "OnMariadb":
         url = server.database()
-        script = (_TORTURE / "mysql/torture.sql").read_text()
+        mariadb = "MariaDB" in str(mysql.fetch(url, "SELECT VERSION()"))
+        script = (_TORTURE / "mysql/torture.sql").read_text() if mariadb else ""  # MariaDB's types are in it
+        numbers = f"SELECT seq AS i FROM seq_1_to_{ROWS}"
+        if not mariadb:
+            script += f"SET SESSION cte_max_recursion_depth = {ROWS};"
+            more = f"SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}"
+            numbers = f"WITH RECURSIVE n (i) AS ({more}) SELECT i FROM n"
         for n in range(TABLES):
             script += (
                 f"CREATE TABLE big_{n} (id INT PRIMARY KEY AUTO_INCREMENT, k CHAR(32), x DOUBLE, KEY (k));"
-                f"INSERT INTO big_{n} SELECT seq, MD5(seq + {n}), seq / 7 FROM seq_1_to_{ROWS};"
+                f"INSERT INTO big_{n} SELECT i, LEFT(SHA2(i + {n}, 256), 32), i / 7 FROM ({numbers}) AS numbers;"
             )
         mysql.run_sql(url, script)
         return OnMariadb(url, other)
@@ -51,6 +60,36 @@ class OnMariadb:
     def compare(self, target: str) -> None:
         assert mysql.definitions(target) == mysql.definitions(self.source)
         assert mysql.checksums(target) == mysql.checksums(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class OnPostgres:
+    """A database of one server, restored to another."""
+
+    source: str
+    server: PostgresServer
+    other: PostgresServer
+
+    @staticmethod
+    def seeded(server: PostgresServer, other: PostgresServer) -> "OnPostgres":
+        url = server.database()
+        seed.seed_database(url)
+        postgres.run_sql(
+            url,
+            "".join(
+                f"CREATE TABLE big_{n} (id int PRIMARY KEY, k text, x float8); CREATE INDEX ON big_{n} (k);"
+                f"INSERT INTO big_{n} SELECT i, md5(i || '{n}'), i / 7.0 FROM generate_series(1, {ROWS}) i;"
+                for n in range(TABLES)
+            ),
+        )
+        return OnPostgres(url, server, other)
+
+    def target(self) -> str:
+        return self.other.database()
+
+    def compare(self, target: str) -> None:
+        proof.compare_databases(self.source, target)
+        proof.compare_schemas(self.server.bin_dir, self.source, target)
 
 
 @dataclass(slots=True)
