@@ -18,9 +18,7 @@ READY_SECONDS = 60.0
 
 @dataclass(slots=True)
 class DaskCluster:
-    """Ends its processes when the context ends. ``prefix`` stands before every worker's command (a network namespace,
-    say). Use it from the main thread.
-    """
+    """Ends its processes when the context ends. Use it from the main thread."""
 
     directory: Path
     host: str = "127.0.0.1"
@@ -57,11 +55,19 @@ class DaskCluster:
             kill(self._scheduler)
 
     def join(
-        self, *, threads: int = 1, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+        self,
+        *,
+        threads: int = 1,
+        prefix: Sequence[str] = (),
+        host: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> Child:
-        """Start a worker; it has joined once its log says so, which ``wait`` waits for."""
+        """Start a worker; ``wait`` waits until it has joined. ``prefix`` stands before its command (a network
+        namespace, say), ``host`` is its address there.
+        """
         name = f"worker-{len(self.workers)}"
         words = ("worker", self.address, "--nthreads", str(threads), "--no-nanny", "--no-dashboard")
+        words = (*words, *(("--host", host) if host else ()))
         child = self._start(name, (*words, "--memory-limit", "0", "--name", name), prefix, environment)
         self.workers.append(child)
         return child

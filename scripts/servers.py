@@ -64,6 +64,8 @@ class Servers:
     """Starts servers under ``directory`` and ends them when the context ends. Use it from the main thread."""
 
     directory: Path
+    host: str = "127.0.0.1"
+    """The address of S3 servers."""
     s3: list[S3Server] = field(default_factory=list)
     databases: list[PostgresServer] = field(default_factory=list)
     _children: list[Child] = field(default_factory=list)
@@ -117,7 +119,7 @@ class Servers:
                 "MINIO_UPDATE": "off",
                 "MINIO_PROMETHEUS_AUTH_TYPE": "public",
             }
-            argv: Argv = [program, "server", "--quiet", "--address", f"127.0.0.1:{port}", data]
+            argv: Argv = [program, "server", "--quiet", "--address", f"{self.host}:{port}", data]
             return self._launch(name, argv, env=env)
 
         return self._s3_server(name, launch, ready_path="/minio/health/cluster")
@@ -131,7 +133,7 @@ class Servers:
             versions.mkdir(exist_ok=True)
             accounts.mkdir(exist_ok=True)
             env = {"ROOT_ACCESS_KEY_ID": access, "ROOT_SECRET_ACCESS_KEY": secret, "VGW_HEALTH": "/health"}
-            options = ("--port", f"127.0.0.1:{port}", "--iam-dir", accounts)
+            options = ("--port", f"{self.host}:{port}", "--iam-dir", accounts)
             argv: Argv = [program, *options, "posix", "--versioning-dir", versions, data]
             return self._launch(name, argv, env=env)
 
@@ -143,7 +145,7 @@ class Servers:
 
         def launch(port: int, access: str, secret: str, data: Path) -> Child:
             env = {"RCLONE_AUTH_KEY": f'"{access},{secret}"', "RCLONE_CONFIG": os.devnull}
-            argv: Argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", data]
+            argv: Argv = [program, "serve", "s3", "--addr", f"{self.host}:{port}", data]
             return self._launch(name, argv, env=env)
 
         return self._s3_server(name, launch, ready_path="/")
@@ -157,7 +159,7 @@ class Servers:
 
         def attempt() -> S3Server:
             port = free_port()
-            endpoint = f"http://127.0.0.1:{port}"
+            endpoint = f"http://{self.host}:{port}"
             child = launch(port, name, secret, data)
             child.wait_until(lambda: _answers(endpoint + ready_path), seconds=READY_SECONDS)
             return S3Server(name, endpoint, name, secret, data, child)

@@ -1,0 +1,165 @@
+"""Workers of a Dask cluster, each behind a link of its own: how the rate grows with them.
+
+    sudo python -m scripts.bench.cluster [--workers 1 2] [--rate-mbit 64] [--large 60] [--small 2000] [--rounds 1]
+
+Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the link is what limits,
+not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a fresh
+place each time, and the bundle is transferred. Printed: seconds of the whole command, bytes over the links beside what
+they could have taken, and how idle the machine was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from scripts.bench.turns import beside
+from scripts.dask_cluster import DaskCluster
+from scripts.links import HERE, Link, links
+from scripts.process import ServerError
+from scripts.servers import Servers
+
+MIB = 2**20
+LARGE_BYTES = 9 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One command: seconds, the part of what the links can take that was used (either way), the part of the processors'
+    time that was idle.
+    """
+
+    seconds: float
+    down: float
+    up: float
+    idle: float
+
+    def __str__(self) -> str:
+        links_used = f"links {self.down:4.0%} down, {self.up:4.0%} up"
+        return f"{self.seconds:6.1f} s, {links_used}, processors {self.idle:4.0%} idle"
+
+
+def main() -> int:
+    """Run the comparison."""
+    options = _options()
+    try:
+        with (
+            links(max(options.workers), options.rate_mbit) as found,
+            tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
+            Servers(Path(directory), HERE) as servers,
+        ):
+            _compare(Path(directory), servers, found, options)
+    except ServerError as error:
+        print(f"cluster: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, default=2, help="of each worker")
+    parser.add_argument("--rate-mbit", type=float, default=64, help="of each link, either way")
+    parser.add_argument("--large", type=int, default=60, help="number of objects of 9 MiB")
+    parser.add_argument("--small", type=int, default=2000, help="number of objects of 1 to 64 KiB")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--verbs", nargs="+", default=["export", "transfer"], choices=["export", "transfer"])
+    parser.add_argument("--dir", type=Path, help="where the servers keep their data (default: the system's)")
+    return parser.parse_args()
+
+
+def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: argparse.Namespace) -> None:
+    old, new = servers.minio("old"), servers.minio("new")
+    os.environ.update(servers.environment)
+    clients = [boto3.Session(profile_name=one.profile).client("s3") for one in (old, new)]
+    size_bytes = _fill(clients[0], options)
+    clients[1].create_bucket(Bucket="bench")
+    print(
+        f"{options.large + options.small} objects, {size_bytes / MIB:.0f} MiB; links of {options.rate_mbit:g} Mbit/s"
+    )
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for number in range(options.rounds):
+        for workers in options.workers:
+            with DaskCluster(directory / f"dask-{number}-{workers}", HERE, servers.environment) as cluster:
+                for link in found[:workers]:
+                    cluster.join(threads=options.threads, prefix=link.prefix, host=link.address)
+                cluster.wait()
+                for verb, words in _commands(number, workers, options.verbs):
+                    command = [
+                        beside("moveout"),
+                        *words,
+                        "--executor",
+                        "dask",
+                        "--scheduler",
+                        cluster.address,
+                    ]
+                    measured = _run([*command, "--quiet"], found[:workers], options.rate_mbit)
+                    seconds.setdefault((verb, workers), []).append(measured.seconds)
+                    print(f"  {verb:8} {workers} workers {measured}", flush=True)
+    _sum_up(seconds, size_bytes)
+
+
+def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str, list[str]]]:
+    place = f"s3://bench/{number}-{workers}?profile=new"
+    export = ["export", "media=s3://bench?profile=old", "--to", place]
+    transfer = ["transfer", place, f"s3://bench/again-{number}-{workers}?profile=new"]
+    return [pair for pair in (("export", export), ("transfer", transfer)) if pair[0] in verbs]
+
+
+def _run(command: Sequence[str], found: Sequence[Link], rate_mbit: float) -> Measured:
+    before, processors, started = [link.passed() for link in found], _processors(), time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - started
+    idle, total = (now - then for now, then in zip(_processors(), processors, strict=True))
+    passed = [link.passed() for link in found]
+    able = len(found) * rate_mbit * 1e6 / 8 * seconds
+    down, up = (sum(now[way] - then[way] for now, then in zip(passed, before, strict=True)) for way in (0, 1))
+    return Measured(seconds, down / able, up / able, idle / total)
+
+
+def _processors() -> tuple[int, int]:
+    """Return idle and all ticks of all processors (proc(5), ``/proc/stat``)."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return fields[3] + fields[4], sum(fields)
+
+
+def _sum_up(seconds: dict[tuple[str, int], list[float]], size_bytes: int) -> None:
+    for (verb, workers), measured in sorted(seconds.items()):
+        best = min(measured)
+        first = min(seconds[verb, min(count for one, count in seconds if one == verb)])
+        rate = size_bytes / best / 1e6
+        print(f"{verb:8} {workers} workers: {best:6.1f} s, {rate:5.1f} MB/s, {first / best:.2f} x")
+
+
+def _fill(client: Any, options: argparse.Namespace) -> int:
+    client.create_bucket(Bucket="bench")
+    block = random.Random(1).randbytes(LARGE_BYTES)
+    sizes = {f"large/{n:04}": LARGE_BYTES for n in range(options.large)}
+    sizes |= {f"small/{n:06}": (1 + n % 64) * 1024 for n in range(options.small)}
+
+    def put(item: tuple[str, int]) -> None:
+        key, size = item
+        head = f"{key} ".encode()
+        client.put_object(Bucket="bench", Key=key, Body=(head + block)[:size])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(put, sizes.items()))
+    return sum(sizes.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
