@@ -1,6 +1,6 @@
 """Machines of their own, as far as the network goes: namespaces behind links of a set rate. Linux, root, iproute2.
 
-ip-netns(8), veth(4), tc-tbf(8). A link is shaped in both directions, each at its own rate, so it is full duplex.
+ip-netns(8), veth(4), tc-tbf(8). A link is shaped in both directions, each at its own rate, as links to customers are.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ class Link:
     device: str
     prefix: Sequence[str]
 
-    def passed(self) -> tuple[int, int]:
-        """Return the bytes that have gone to the namespace, and those that have come from it."""
-        return self._count("tx_bytes"), self._count("rx_bytes")
-
-    def _count(self, name: str) -> int:
-        return int(Path(f"/sys/class/net/{self.device}/statistics/{name}").read_text())
+    def sent(self) -> int:
+        """Return the bytes that have come from the namespace."""
+        return int(Path(f"/sys/class/net/{self.device}/statistics/rx_bytes").read_text())
 
 
 @contextmanager
-def links(count: int, rate_mbit: float) -> Iterator[list[Link]]:
-    """Make so many namespaces, each behind a link of its own; take them away at the end. Raises ``ServerError``."""
+def links(count: int, *, down_mbit: float, up_mbit: float) -> Iterator[list[Link]]:
+    """Make so many namespaces, each behind a link of its own; take them away at the end. ``down`` is towards the
+    namespace. Raises ``ServerError``.
+    """
     program = shutil.which("ip")
     if os.geteuid() != 0 or program is None or shutil.which("tc") is None:
         raise ServerError("shaped links need Linux, root, and iproute2 (ip, tc)")
@@ -54,7 +53,7 @@ def links(count: int, rate_mbit: float) -> Iterator[list[Link]]:
                 (program, "netns", "exec", f"moveout-{os.getpid()}-{number}"),
             )
             made.append(link)
-            _make(link, f"10.213.{number}.1", rate_mbit)
+            _make(link, f"10.213.{number}.1", down_mbit, up_mbit)
         yield made
     finally:
         for link in made:
@@ -66,7 +65,7 @@ def links(count: int, rate_mbit: float) -> Iterator[list[Link]]:
             _ip("addr", "del", f"{HERE}/32", "dev", _LOOPBACK)
 
 
-def _make(link: Link, gateway: str, rate_mbit: float) -> None:
+def _make(link: Link, gateway: str, down_mbit: float, up_mbit: float) -> None:
     inner = link.device.replace("h", "w")
     _ip("netns", "add", link.name)
     _ip("link", "add", link.device, "type", "veth", "peer", "name", inner, "netns", link.name)
@@ -79,9 +78,12 @@ def _make(link: Link, gateway: str, rate_mbit: float) -> None:
         ("route", "add", "default", "via", gateway),
     ):
         _ip("-n", link.name, *words)
-    shape = ("root", "tbf", "rate", f"{rate_mbit}mbit", "burst", "256kb", "latency", "100ms")
-    _run("tc", "qdisc", "add", "dev", link.device, *shape)
-    _run("tc", "-n", link.name, "qdisc", "add", "dev", inner, *shape)
+    _run("tc", "qdisc", "add", "dev", link.device, *_shape(down_mbit))
+    _run("tc", "-n", link.name, "qdisc", "add", "dev", inner, *_shape(up_mbit))
+
+
+def _shape(rate_mbit: float) -> Sequence[str]:
+    return ("root", "tbf", "rate", f"{rate_mbit}mbit", "burst", "256kb", "latency", "100ms")
 
 
 def _ip(*words: str) -> None:

@@ -16,7 +16,7 @@ from migrate.store.base import PART_BYTES
 from migrate.transfer.engine import Load
 from migrate.transfer.plan import WantedFile
 
-BATCH_BYTES = 4 * PART_BYTES
+BATCH_BYTES = PART_BYTES
 BATCH_FILES = 64
 TICK_SECONDS = 0.5
 PARTS_AT_ONCE = 4

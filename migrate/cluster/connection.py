@@ -116,8 +116,7 @@ def connect(scheduler: str) -> Cluster:
             f"a cluster needs packages that are not there ({exc.name})",
             next_step="pip install 'moveout[cluster]'",
         ) from exc
-    for name in ("distributed", "tornado"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _hush()
     where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": _file(scheduler)}
     try:
         client: Any = Client(**where, timeout=CONNECT_SECONDS, set_as_default=False, name="moveout")  # type: ignore[no-untyped-call]
@@ -131,6 +130,13 @@ def connect(scheduler: str) -> Cluster:
             f"no scheduler answers at {scheduler}", next_step="start one: dask scheduler; then run this again"
         ) from exc
     return Cluster(scheduler, client)
+
+
+def _hush() -> None:
+    """Keep the library's own log out of what the user sees: what concerns them is said as errors and notes."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in {"distributed", "tornado"}:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _file(path: str) -> str:

@@ -21,9 +21,11 @@ from migrate.cluster.roster import Roster
 from migrate.export.crew import Crew, Pull, Settled
 from migrate.export.work import UnitWork
 
-BATCH_BYTES = 32 * 2**20
+BATCH_BYTES = 8 * 2**20
 BATCH_UNITS = 64
-"""A batch takes a worker a good part of a second, so that the millisecond that it costs the scheduler is nothing."""
+"""A batch takes a worker tens of milliseconds at least, so that the one that it costs the scheduler is nothing; and no
+more than need be, so that all workers come to their end together.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Workers of a Dask cluster, each behind a link of its own: how the rate grows with them.
 
-    sudo python -m scripts.bench.cluster [--workers 1 2] [--rate-mbit 64] [--large 60] [--small 2000] [--rounds 1]
+    sudo python -m scripts.bench.cluster [--workers 1 2] [--up-mbit 64] [--down-mbit 256]
 
-Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the link is what limits,
-not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a fresh
-place each time, and the bundle is transferred. Printed: seconds of the whole command, bytes over the links beside what
-they could have taken, and how idle the machine was.
+Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the uplink is what
+limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a
+fresh place each time, and the bundle is transferred. Printed: seconds of the whole command, how much of what the
+uplinks could have taken was used, and how idle the machine was.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,23 +33,20 @@ from scripts.process import ServerError
 from scripts.servers import Servers
 
 MIB = 2**20
-LARGE_BYTES = 9 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One command: seconds, the part of what the links can take that was used (either way), the part of the processors'
-    time that was idle.
+    """One command: seconds, the part of what the uplinks can take that was used, the part of the processors' time that
+    was idle.
     """
 
     seconds: float
-    down: float
     up: float
     idle: float
 
     def __str__(self) -> str:
-        links_used = f"links {self.down:4.0%} down, {self.up:4.0%} up"
-        return f"{self.seconds:6.1f} s, {links_used}, processors {self.idle:4.0%} idle"
+        return f"{self.seconds:6.1f} s, uplinks {self.up:4.0%} used, processors {self.idle:4.0%} idle"
 
 
 def main() -> int:
@@ -56,7 +54,7 @@ def main() -> int:
     options = _options()
     try:
         with (
-            links(max(options.workers), options.rate_mbit) as found,
+            links(max(options.workers), down_mbit=options.down_mbit, up_mbit=options.up_mbit) as found,
             tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
             Servers(Path(directory), HERE) as servers,
         ):
@@ -72,10 +70,12 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=2, help="of each worker")
-    parser.add_argument("--rate-mbit", type=float, default=64, help="of each link, either way")
-    parser.add_argument("--large", type=int, default=60, help="number of objects of 9 MiB")
-    parser.add_argument("--small", type=int, default=2000, help="number of objects of 1 to 64 KiB")
+    parser.add_argument("--threads", type=int, default=4, help="of each worker")
+    parser.add_argument("--up-mbit", type=float, default=64, help="of each link, to the new host")
+    parser.add_argument("--down-mbit", type=float, default=256, help="of each link, from the old host")
+    parser.add_argument("--large", type=int, default=12, help="number of large objects")
+    parser.add_argument("--large-mib", type=int, default=48, help="their size")
+    parser.add_argument("--small", type=int, default=1000, help="number of objects of 1 to 64 KiB")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--verbs", nargs="+", default=["export", "transfer"], choices=["export", "transfer"])
     parser.add_argument("--dir", type=Path, help="where the servers keep their data (default: the system's)")
@@ -89,7 +89,7 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
     size_bytes = _fill(clients[0], options)
     clients[1].create_bucket(Bucket="bench")
     print(
-        f"{options.large + options.small} objects, {size_bytes / MIB:.0f} MiB; links of {options.rate_mbit:g} Mbit/s"
+        f"{options.large + options.small} objects, {size_bytes / MIB:.0f} MiB; uplinks of {options.up_mbit:g} Mbit/s"
     )
     seconds: dict[tuple[str, int], list[float]] = {}
     for number in range(options.rounds):
@@ -107,7 +107,7 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
                         "--scheduler",
                         cluster.address,
                     ]
-                    measured = _run([*command, "--quiet"], found[:workers], options.rate_mbit)
+                    measured = _run([*command, "--quiet"], found[:workers], options.up_mbit)
                     seconds.setdefault((verb, workers), []).append(measured.seconds)
                     print(f"  {verb:8} {workers} workers {measured}", flush=True)
     _sum_up(seconds, size_bytes)
@@ -120,15 +120,13 @@ def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str
     return [pair for pair in (("export", export), ("transfer", transfer)) if pair[0] in verbs]
 
 
-def _run(command: Sequence[str], found: Sequence[Link], rate_mbit: float) -> Measured:
-    before, processors, started = [link.passed() for link in found], _processors(), time.monotonic()
+def _run(command: Sequence[str], found: Sequence[Link], up_mbit: float) -> Measured:
+    before, processors, started = [link.sent() for link in found], _processors(), time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
     idle, total = (now - then for now, then in zip(_processors(), processors, strict=True))
-    passed = [link.passed() for link in found]
-    able = len(found) * rate_mbit * 1e6 / 8 * seconds
-    down, up = (sum(now[way] - then[way] for now, then in zip(passed, before, strict=True)) for way in (0, 1))
-    return Measured(seconds, down / able, up / able, idle / total)
+    sent = sum(link.sent() for link in found) - sum(before)
+    return Measured(seconds, sent / (len(found) * up_mbit * 1e6 / 8 * seconds), idle / total)
 
 
 def _processors() -> tuple[int, int]:
@@ -147,8 +145,8 @@ def _sum_up(seconds: dict[tuple[str, int], list[float]], size_bytes: int) -> Non
 
 def _fill(client: Any, options: argparse.Namespace) -> int:
     client.create_bucket(Bucket="bench")
-    block = random.Random(1).randbytes(LARGE_BYTES)
-    sizes = {f"large/{n:04}": LARGE_BYTES for n in range(options.large)}
+    block = random.Random(1).randbytes(options.large_mib * MIB)
+    sizes = {f"large/{n:04}": len(block) for n in range(options.large)}
     sizes |= {f"small/{n:06}": (1 + n % 64) * 1024 for n in range(options.small)}
 
     def put(item: tuple[str, int]) -> None:
@@ -162,4 +160,5 @@ def _fill(client: Any, options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
