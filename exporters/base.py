@@ -248,6 +248,11 @@ class Shared(Protocol):
 class Shareable(Protocol):
     """A source whose snapshots are ``Shared``."""
 
+    @property
+    def shareable(self) -> bool:
+        """Whether they are, as this one was opened."""
+        ...
+
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> AbstractContextManager[Snapshot]:
         """Return the snapshot that another machine holds, for ``workers`` threads here: the same point, the same
         units. Proves first that the source can be read from here. Raises ``SourceError``.

@@ -79,6 +79,11 @@ class ObjectSource:
         finally:
             snapshot.close()
 
+    @property
+    def shareable(self) -> bool:
+        """See ``exporters.base.Shareable``."""
+        return True
+
     @contextmanager
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
         """See ``exporters.base.Shareable``: the inventory lies in the workspace."""

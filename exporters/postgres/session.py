@@ -38,6 +38,12 @@ class Session:
     manners: Manners
     watch: WaitWatch | None = None
 
+    @property
+    def ticket(self) -> Mapping[str, Any]:
+        """What others need to ``join``."""
+        names = ("exported", "point", "server", "version", "large_objects")
+        return {name: getattr(self, name) for name in names}
+
 
 @contextmanager
 def hold(address: Address, manners: Manners | None = None) -> Iterator[tuple[Session, list[Table]]]:
@@ -55,6 +61,23 @@ def hold(address: Address, manners: Manners | None = None) -> Iterator[tuple[Ses
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
         yield replace(session, watch=watch), tables
+
+
+@contextmanager
+def join(
+    address: Address, ticket: Mapping[str, Any], manners: Manners
+) -> Iterator[tuple[Session, list[Table]]]:
+    """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
+    ``SourceError``, among them where that holder is gone.
+    """
+    with closing(connect(address, manners.application)) as holder:
+        try:
+            holder.execute(manners.timeouts().encode())
+            holder.execute(begin_statement(ticket["exported"]).encode())
+            tables = read_tables(holder)
+        except DRIVER_ERRORS as exc:
+            raise _with_cause(translate(exc, address.url), exc) from exc
+        yield Session(address, holder, **ticket, manners=manners), tables
 
 
 def _watch(address: Address, manners: Manners) -> WaitWatch:

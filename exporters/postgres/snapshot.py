@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from exporters.base import Account, DoneUnit, Loss, Outcome, Sink, Unit, Workspace
+from exporters.base import Account, DoneUnit, Json, Loss, Outcome, Sink, Unit
 from exporters.postgres import changes, large_objects
 from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
@@ -17,7 +17,6 @@ from exporters.postgres.files import write_schema
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.plan import rows_of
 from exporters.postgres.session import Session
-from exporters.relational import points
 from exporters.relational.account import Counted
 from exporters.relational.chunk import copy_chunk
 from exporters.relational.layout import Layout
@@ -36,9 +35,10 @@ class PostgresSnapshot:
     """See ``exporters.base.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
 
     def __init__(
-        self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
+        self, session: Session, tables: Sequence[Table], plan: Plan, points: Sequence[Json], workers: int
     ) -> None:
         self.point = session.point
+        self.ticket = session.ticket
         self._session = session
         self._plan = plan
         self._workers = workers
@@ -57,7 +57,7 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
-        self._points = points.remember(workspace, self.point)
+        self._points = points
         self._holder_lock = threading.Lock()
 
     def units(self) -> Iterator[Unit]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
-from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
-from exporters.errors import SourceNotAllowedError
+from exporters.base import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
+from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect, parse_url
@@ -14,8 +14,9 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners
 from exporters.postgres.plan import make_plan
 from exporters.postgres.schema import find_tools
-from exporters.postgres.session import hold
+from exporters.postgres.session import hold, join
 from exporters.postgres.snapshot import PostgresSnapshot
+from exporters.relational import points
 from exporters.relational.plan import NAME as PLAN
 from exporters.relational.plan import Plan
 from exporters.sampling import try_out
@@ -76,11 +77,24 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            view = PostgresSnapshot(session, tables, plan, workspace, workers)
-            try:
+            taken = points.remember(workspace, session.point)
+            with closing(PostgresSnapshot(session, tables, plan, taken, workers)) as view:
                 yield view
-            finally:
-                view.close()
+
+    @property
+    def shareable(self) -> bool:
+        """See ``exporters.base.Shareable``: not where the number of connections is limited, which nobody could keep."""
+        return self._manners.limits.max_connections is None
+
+    @contextmanager
+    def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[Snapshot]:
+        """See ``exporters.base.Shareable``: by the name under which the holder exported its snapshot."""
+        with join(self._address, ticket, self._manners) as (session, tables):
+            plan = Plan.load(workspace.read(PLAN))
+            if plan is None:
+                raise SourceGoneError(f"{self.url}: there is no plan of this export here")
+            with closing(PostgresSnapshot(session, tables, plan, [session.point], workers)) as view:
+                yield view
 
     def close(self) -> None:
         """Nothing is kept open between calls."""

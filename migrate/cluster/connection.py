@@ -153,3 +153,10 @@ def own_address() -> str:
     from distributed import get_worker  # noqa: PLC0415  not everybody has it
 
     return str(get_worker().address)
+
+
+def own_threads() -> int:
+    """Return how many batches the worker that this is does at once."""
+    from distributed import get_worker  # noqa: PLC0415  not everybody has it
+
+    return int(get_worker().state.nthreads)

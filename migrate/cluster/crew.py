@@ -41,7 +41,7 @@ class Others:
 
     def takes(self, source: Source) -> bool:
         """See ``Hiring.takes``: those whose snapshots can be joined."""
-        return hasattr(source, "join")
+        return bool(getattr(source, "shareable", False))
 
     def hire(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> Crew:
         """See ``Hiring.hire``."""

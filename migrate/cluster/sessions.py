@@ -13,6 +13,7 @@ from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.cluster import orders
+from migrate.cluster.connection import own_threads
 from migrate.cluster.fence import LOOK_SECONDS, Fence
 from migrate.cluster.orders import ExportJob, Job, Reach, TransferJob
 from migrate.cluster.share import Allowance
@@ -84,7 +85,7 @@ class ExportSession(Session):
             source = open_source(job.name, job.source.endpoint(), selection, limits, self.notes.note)
             self._held.callback(source.close)
             workspace = StoreWorkspace(self.store, job.name)
-            joined = cast("Shareable", source).join(workspace, job.ticket, workers=1)
+            joined = cast("Shareable", source).join(workspace, job.ticket, workers=own_threads())
             snapshot = self._held.enter_context(joined)
         except BaseException:
             self.close()
