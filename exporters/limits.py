@@ -49,6 +49,14 @@ class Considerate(Protocol):
         ...
 
 
+class Informed(Protocol):
+    """A host that knows of a report about its source."""
+
+    def inventory(self) -> str | None:
+        """Return its URL or path: of a bucket the ``manifest.json`` of an S3 Inventory."""
+        ...
+
+
 def limits_of(host: object) -> Limits:
     """Return the limits that a host sets, or the defaults."""
     return cast("Considerate", host).limits() if hasattr(host, "limits") else Limits()
@@ -57,3 +65,8 @@ def limits_of(host: object) -> Limits:
 def note_of(host: object) -> Note:
     """Return how to tell the user something; nobody listens where the host does not."""
     return cast("Considerate", host).note if hasattr(host, "note") else lambda _: None
+
+
+def inventory_of(host: object) -> str | None:
+    """Return where a report lies by which a source's items are counted once more, None where there is none."""
+    return cast("Informed", host).inventory() if hasattr(host, "inventory") else None

@@ -35,7 +35,7 @@ SELECTION_FIELDS = (
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
-    "source": ("name", "url", *SECRET_FIELDS, *SELECTION_FIELDS),
+    "source": ("name", "url", "inventory", *SECRET_FIELDS, *SELECTION_FIELDS),
     "bundle": ("place", *SECRET_FIELDS),
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
@@ -48,12 +48,13 @@ _LISTS = ("source", "restore")
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also which of its
-    items are wanted.
+    items are wanted, and where a report lies by which they are counted once more.
     """
 
     url: str
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     selection: Selection = EVERYTHING
+    inventory: str | None = None
 
     @property
     def shown(self) -> str:
@@ -171,7 +172,8 @@ class _Reader:
             if name in found:
                 self._fail(f"{where}: {name!r} stands there twice")
             url = self._resolve(self._text(table, "url", f"{where} ({name})"))
-            found[name] = Endpoint(url, self._secrets(table, where), self._selection(table, where))
+            report = self._resolve(self._text(table, "inventory", where)) if "inventory" in table else None
+            found[name] = Endpoint(url, self._secrets(table, where), self._selection(table, where), report)
         return found
 
     def _selection(self, table: Mapping[str, Any], where: str) -> Selection:

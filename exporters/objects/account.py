@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,16 +18,19 @@ import pyarrow.parquet as pq
 from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Loss, Sink, Unit, Workspace
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import revisit, rows, units
-from exporters.objects.inventory import SMALL_BYTES, Inventory
+from exporters.objects.inventory import SMALL_BYTES, Inventory, Totals
 from exporters.objects.losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.pack import rows_name
 from exporters.objects.relisting import Begun, Relisting
+from exporters.objects.reported import Reported
 
 INDEX_ROWS = 1_000_000
 """At most so many rows in one file of the index."""
 _GROUP_ROWS = 50_000
 CONFIGURATION = "bucket.json"
 _TAG_SAMPLES = 3
+ReadReport = Callable[[Totals], Reported]
+"""Reads the S3 Inventory report that the listing is held against."""
 _NAMED_GAPS = 100_000
 """So many objects that were not had are named one by one; they are in memory."""
 
@@ -82,14 +85,16 @@ class Closing:
     planned: Iterable[Unit]
     begun: Begun | None = None
     """The second listing, where it is under way."""
+    report: ReadReport | None = None
 
     def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
         """Write the index and the settings, give the account. Raises ``SourceError``."""
         finished = Finished(done)
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
+        reported = self.report(self.inventory.totals) if self.report else None
         tally = Tally()
         try:
-            _write_index(self._tables(finished, relisting, tally), sink, tally)
+            _write_index(self._tables(finished, relisting, reported, tally), sink, tally)
         finally:
             finished.close()
         relisting.end()
@@ -97,9 +102,13 @@ class Closing:
         configuration = self.bucket.configuration()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
-        return self._account(tally, relisting, configuration)
+        if reported is not None:
+            reported.end()
+        return self._account(tally, relisting, reported, configuration)
 
-    def _tables(self, finished: Finished, relisting: Relisting, tally: Tally) -> Iterator[pa.Table]:
+    def _tables(
+        self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: Tally
+    ) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, gathered in _by_shard(self.planned):
             listed = self.inventory.shard(shard)
@@ -112,6 +121,8 @@ class Closing:
                 listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
             )
             relisting.compare(listed["key"].to_pylist(), versions, etags, before)
+            if reported is not None:
+                reported.compare(listed)
             yield table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
@@ -147,7 +158,9 @@ class Closing:
         tally.gaps += gaps
         return table
 
-    def _account(self, tally: Tally, relisting: Relisting, configuration: Mapping[str, Any]) -> Account:
+    def _account(
+        self, tally: Tally, relisting: Relisting, reported: Reported | None, configuration: Mapping[str, Any]
+    ) -> Account:
         totals = self.inventory.totals
         name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
         entry = CatalogEntry(
@@ -170,6 +183,7 @@ class Closing:
         )
         what = "versions" if totals.versions else "objects"
         again = [] if relisting.refusal else [Enumeration(what, relisting.how, relisting.count)]
+        again += [reported.enumeration()] if reported else []
         return Account(
             entries=[entry],
             enumerations=[
@@ -178,7 +192,11 @@ class Closing:
                 *again,
             ],
             gaps=tally.gaps,
-            losses=[*self._losses(configuration), *relisting.losses()],
+            losses=[
+                *self._losses(configuration),
+                *relisting.losses(),
+                *(reported.losses() if reported else ()),
+            ],
             points=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
         )

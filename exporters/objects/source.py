@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from exporters.base import (
     Account,
@@ -20,12 +21,14 @@ from exporters.base import (
 )
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.errors import SourceGoneError
-from exporters.limits import limits_of, note_of
+from exporters.limits import inventory_of, limits_of, note_of
 from exporters.objects import census, inventory, large, pack, units
-from exporters.objects.account import Closing
+from exporters.objects.account import Closing, ReadReport
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.estimate import Census, estimate
 from exporters.objects.relisting import Begun
+from exporters.objects.report import Files
+from exporters.objects.reported import Reported, manifest_of
 from exporters.selection import EVERYTHING, Selection
 
 
@@ -37,20 +40,30 @@ class ObjectExporter:
         limits = limits_of(host)
         bucket = host.bucket(url)
         thaw = Thaw(bucket, limits.archive_tier, limits.deadline, note_of(host))
-        return ObjectSource(name, bucket, host.selection(), thaw)
+        told = inventory_of(host)
+        if told is not None:
+            manifest_of(bucket, Files(told, host.bucket))  # rather now than after hours
+        report = None if told is None else partial(Reported, bucket, url=told, open_bucket=host.bucket)
+        return ObjectSource(name, bucket, host.selection(), thaw, report)
 
 
 class ObjectSource:
     """See ``exporters.base.Source``."""
 
     def __init__(
-        self, name: str, bucket: Bucket, selection: Selection = EVERYTHING, thaw: Thaw | None = None
+        self,
+        name: str,
+        bucket: Bucket,
+        selection: Selection = EVERYTHING,
+        thaw: Thaw | None = None,
+        report: ReadReport | None = None,
     ) -> None:
         self.name = name
         self.url = bucket.url
         self._bucket = bucket
         self._selection = selection
         self._thaw = thaw or Thaw(bucket)
+        self._report = report
         self._census = Census()
 
     def survey(self) -> Survey:
@@ -73,7 +86,7 @@ class ObjectSource:
         del workers
         taken = inventory.take(self._bucket, workspace, self._selection)
         self._thaw.ask_all(taken)
-        snapshot = ObjectSnapshot(self._bucket, workspace, taken, self._thaw)
+        snapshot = ObjectSnapshot(self._bucket, workspace, taken, self._thaw, self._report)
         try:
             yield snapshot
         finally:
@@ -102,10 +115,16 @@ class ObjectSnapshot:
     """See ``exporters.base.Snapshot``: the inventory, and reads pinned to the versions that it names."""
 
     def __init__(
-        self, bucket: Bucket, workspace: Workspace, taken: inventory.Inventory, thaw: Thaw | None = None
+        self,
+        bucket: Bucket,
+        workspace: Workspace,
+        taken: inventory.Inventory,
+        thaw: Thaw | None = None,
+        report: ReadReport | None = None,
     ) -> None:
         self._bucket = bucket
         self._thaw = thaw or Thaw(bucket)
+        self._report = report
         self._workspace = workspace
         self._inventory = taken
         self._again: Begun | None = None
@@ -155,7 +174,9 @@ class ObjectSnapshot:
         planned = units.cut(self._inventory, self._bucket.name)
         begun, self._again = self._again, None
         try:
-            return Closing(self._bucket, self._inventory, self._workspace, planned, begun).run(done, sink)
+            return Closing(self._bucket, self._inventory, self._workspace, planned, begun, self._report).run(
+                done, sink
+            )
         finally:
             if begun is not None:
                 begun.close()

@@ -23,11 +23,13 @@ from migrate.cli.options import (
     CurrentOnly,
     Exclude,
     Include,
+    Inventory,
     MaxSize,
     MinSize,
     NewerThan,
     OlderThan,
     Tag,
+    with_inventories,
 )
 from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
@@ -214,6 +216,7 @@ def export_command(
     newer_than: NewerThan = None,
     older_than: OlderThan = None,
     tag: Tag = None,
+    inventory: Inventory = None,
     prove: Annotated[
         bool,
         typer.Option(
@@ -263,7 +266,7 @@ def export_command(
         raise UsageError(
             "no place for the bundle is named", next_step="add --to PLACE, or [bundle] place in the case file"
         )
-    endpoints = choose(parse_pairs(pairs or []), loaded)
+    endpoints = with_inventories(choose(parse_pairs(pairs or []), loaded), inventory or [])
     signers = load_keys(key, passphrase, loaded)
     cluster = which_scheduler(executor, scheduler)
     chosen = from_words(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,15 @@ OlderThan = Annotated[
 ]
 Tag = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag.")
+]
+
+Inventory = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inventory",
+        metavar="[NAME=]MANIFEST",
+        help="Count a bucket's objects by its S3 Inventory too: the report's manifest.json.",
+    ),
 ]
 
 _PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
@@ -89,3 +98,19 @@ def known_place(words: Sequence[str] | None, case: Case | None, *, first: str = 
         listed.reverse()
     found = one_place(sort_words(words or []), listed[0] if listed else None, "place")
     return next((place for place in listed if place.url == found.url), found)
+
+
+def with_inventories(endpoints: Mapping[str, Endpoint], words: Sequence[str]) -> dict[str, Endpoint]:
+    """Give sources the reports that ``--inventory`` names. Raises ``UsageError``."""
+    found = dict(endpoints)
+    for word in words:
+        name, equals, url = word.partition("=")
+        if not equals or name not in found:
+            if len(found) != 1:
+                raise UsageError(
+                    f"--inventory {redact(word)!r} does not say of which source it is",
+                    next_step="write NAME=MANIFEST",
+                )
+            name, url = next(iter(found)), word
+        found[name] = replace(found[name], inventory=url)
+    return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from exporters.base import Json
 from migrate.case import Endpoint
-from migrate.cluster import carry
+from migrate.cluster import carry, orders
 from migrate.cluster.dispatch import Dispatch
 from migrate.cluster.machines import Machines
 from migrate.cluster.orders import Reach, TransferJob
@@ -35,6 +35,7 @@ class ByCluster:
     def carry(self, load: Load) -> None:
         """See ``Carriers.carry``."""
         job = TransferJob(
+            id=orders.new_id(),
             place=Reach.of(self.target),
             lease=load.lease.id,
             limited=self.machines.limit is not None,
@@ -43,7 +44,7 @@ class ByCluster:
             recheck=load.recheck,
         )
         cluster, note = self.machines.cluster, load.progress.note
-        roster = Roster(cluster, load.lease.id, note, self.machines.limit)
+        roster = Roster(cluster, job.id, note, self.machines.limit)
         dispatch = Dispatch(cluster, roster, job, note)
         roster.start()
         try:

@@ -46,6 +46,7 @@ class Others:
     def hire(self, source: Source, work: UnitWork, lease: Lease, executor: Executor) -> Crew:
         """See ``Hiring.hire``."""
         job = ExportJob(
+            id=orders.new_id(),
             place=Reach.of(self.place),
             lease=lease.id,
             limited=self.machines.limit is not None,
@@ -59,7 +60,7 @@ class Others:
             strict=work.strict,
         )
         cluster, note = self.machines.cluster, work.progress.note
-        roster = Roster(cluster, lease.id, note, self.machines.limit)
+        roster = Roster(cluster, job.id, note, self.machines.limit)
         dispatch = Dispatch(cluster, roster, job, note)
         roster.start()
         return Workers(work, lease, executor, roster, dispatch)

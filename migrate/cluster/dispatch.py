@@ -73,7 +73,7 @@ class Dispatch:
         """Send a batch. Raises ``UnreachableError`` where the scheduler does not answer."""
         self._sent += 1
         only = frozenset(self._roster.fit) if self._roster.has_unfit else None
-        key = f"moveout-{self._job.kind}-{self._job.lease}-{self._sent:08d}"
+        key = f"moveout-{self._job.kind}-{self._job.id}-{self._sent:08d}"
         text = orders.encode(Order(self._job, pieces))
         ticket = self._cluster.submit(worker.do, text, key=key, workers=only)
         self._batches[key] = _Batch(ticket, pieces, only)
@@ -102,12 +102,15 @@ class Dispatch:
         """Take everything back and stop who has begun; tell whether all have come to their end."""
         self._cluster.drop([batch.ticket for batch in self._batches.values()])
         self._batches.clear()
-        return halt(self._cluster, self._job.lease)
+        return halt(self._cluster, self._job.id)
 
     def _result(self, batch: _Batch) -> Iterator[tuple[Json, Json | Exception]]:
         try:
             told = json.loads(self._cluster.result(batch.ticket))
         except WorkersDiedError as exc:
+            self._note(
+                "several workers died while they had the same work; it is given out again, piece by piece"
+            )
             yield from self._again(batch.pieces, exc, alone=True)
         except LostBatchError as exc:
             raise UnreachableError(
@@ -120,7 +123,8 @@ class Dispatch:
     def _told(self, batch: _Batch, told: dict[str, Any]) -> Iterator[tuple[Json, Json | Exception]]:
         for note in told["notes"]:
             self._note(note)
-        if "unfit" in told:
+        unfit = "unfit" in told
+        if unfit:
             self._exclude(told["worker"], failures.raised(told["unfit"]))
         left: list[Json] = []
         for piece in batch.pieces:
@@ -129,10 +133,13 @@ class Dispatch:
             if answer is None or _is_of_the_worker(error):
                 left.append(piece)
                 if error is not None:
+                    unfit = True
                     self._exclude(told["worker"], error)
             else:
                 yield piece, error or answer
-        if left:
+        if left and (unfit or len(left) < len(batch.pieces)):
+            self.send(left)
+        elif left:
             again = MoveoutError("workers stopped before they had done it")
             yield from self._again(left, again, alone=False)
 
@@ -172,8 +179,8 @@ def _is_of_the_worker(error: Exception | None) -> bool:
     return isinstance(error, UnreachableError) and not isinstance(error, BusyError)
 
 
-def halt(cluster: Cluster, lease: str) -> bool:
-    """Stop all that is done for a lead at any worker; tell whether everything has come to its end."""
+def halt(cluster: Cluster, job: str) -> bool:
+    """Stop all that is done for a job at any worker; tell whether everything has come to its end."""
     try:
         left = list(cluster.threads())
     except MoveoutError:
@@ -181,15 +188,15 @@ def halt(cluster: Cluster, lease: str) -> bool:
     end = time.monotonic() + HALT_SECONDS
     with ThreadPoolExecutor(max(1, min(32, len(left))), thread_name_prefix="moveout-halt") as pool:
         while left and time.monotonic() < end:
-            running = list(pool.map(lambda name: _running(cluster, name, lease), left))
+            running = list(pool.map(lambda name: _running(cluster, name, job), left))
             left = [name for name, count in zip(left, running, strict=True) if count]
             if left:
                 threading.Event().wait(0.1)
     return not left
 
 
-def _running(cluster: Cluster, name: str, lease: str) -> int:
+def _running(cluster: Cluster, name: str, job: str) -> int:
     try:
-        return int(cluster.call(name, worker.halt, lease))
+        return int(cluster.call(name, worker.halt, job))
     except MoveoutError:
         return 1

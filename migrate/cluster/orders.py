@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -36,8 +37,8 @@ class Reach:
                 f"the URL {endpoint.shown} holds a password, which would travel through the cluster",
                 next_step="name where each worker finds it: password = 'env:VAR' or 'file:PATH' in the case file",
             )
-        secrets = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
-        return cls(absolute(endpoint.url), secrets)
+        found = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
+        return cls(absolute(endpoint.url), found)
 
     def endpoint(self) -> Endpoint:
         """Return the endpoint as it is reached from here."""
@@ -58,10 +59,11 @@ def _reference(secret: Secret) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """What all batches of one source share. ``lease`` is the lead's; ``limited``: bytes may only pass by a share of
-    the lead's budget. The rest is as in ``UnitWork``.
+    """What all batches of one source share. ``id`` is this run's of them; ``lease`` is the lead's; ``limited``: bytes
+    may only pass by a share of the lead's budget. The rest is as in ``UnitWork``.
     """
 
+    id: str
     place: Reach
     lease: str
     limited: bool
@@ -80,6 +82,7 @@ class ExportJob:
 class TransferJob:
     """What all batches of one transfer share: ``place`` is the target, ``workers`` are threads for each batch."""
 
+    id: str
     place: Reach
     lease: str
     limited: bool
@@ -90,6 +93,13 @@ class TransferJob:
 
 
 Job = ExportJob | TransferJob
+
+
+def new_id() -> str:
+    """Return an id for a job."""
+    return secrets.token_hex(8)
+
+
 _JOBS: Mapping[str, type[Job]] = {"export": ExportJob, "transfer": TransferJob}
 
 

@@ -43,9 +43,9 @@ class Limit:
 class Roster:
     """Looks every second who is there, in a thread of its own; lends out shares where there is a limit."""
 
-    def __init__(self, cluster: Cluster, lease: str, note: Note, limit: Limit | None = None) -> None:
+    def __init__(self, cluster: Cluster, job: str, note: Note, limit: Limit | None = None) -> None:
         self._cluster = cluster
-        self._lease = lease
+        self._job = job
         self._note = note
         self._limit = limit
         self._budget = Budget()
@@ -138,7 +138,7 @@ class Roster:
     def _asking(self, name: str) -> Callable[[float | None, float], tuple[float, float] | None]:
         def ask(rate: float | None, seconds: float) -> tuple[float, float] | None:
             found: tuple[float, float] | None = self._cluster.call(
-                name, worker.exchange, self._lease, rate, seconds
+                name, worker.exchange, self._job, rate, seconds
             )
             return found
 

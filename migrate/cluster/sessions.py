@@ -127,18 +127,18 @@ def _open(
 
 
 class Sessions:
-    """The sessions of one process, by job."""
+    """The sessions of one process."""
 
     def __init__(self) -> None:
         self._opening = threading.Lock()
         self._lock = threading.Lock()
-        self._open: dict[str, Session] = {}
+        self._open: list[Session] = []
         self._halted: deque[str] = deque(maxlen=_REMEMBERED)
-        """Leads that have said that they are at their end: what still comes of theirs is not begun."""
+        """Jobs whose lead has said that they are at their end: what still comes of them is not begun."""
 
     @contextmanager
     def enter(self, job: Job, make: Callable[[], Session]) -> Iterator[Session]:
-        """Lend the job's session, made by ``make`` where there is none yet."""
+        """Lend the job's session, made by ``make`` where there is none. Raises ``Stopped`` for a job at its end."""
         session = self._claim(job, make)
         try:
             yield session
@@ -147,17 +147,17 @@ class Sessions:
                 session.running -= 1
             self._sweep()
 
-    def of(self, lease: str) -> list[Session]:
-        """Return the sessions of a lead. Never waits for one that is being opened."""
+    def of(self, job: str) -> list[Session]:
+        """Return the sessions of a job. Never waits for one that is being opened."""
         with self._lock:
-            return [session for session in self._open.values() if session.job.lease == lease]
+            return [session for session in self._open if session.job.id == job]
 
-    def halt(self, lease: str) -> int:
-        """Stop all that is done for a lead; return how many batches are still under way."""
+    def halt(self, job: str) -> int:
+        """Stop all that is done for a job; return how many batches are still under way."""
         with self._lock:
-            if lease not in self._halted:
-                self._halted.append(lease)
-        found = self.of(lease)
+            if job not in self._halted:
+                self._halted.append(job)
+        found = self.of(job)
         for session in found:
             session.halt()
         threading.Thread(target=self._sweep, name="moveout-sweep", daemon=True).start()
@@ -165,25 +165,26 @@ class Sessions:
             return sum(session.running for session in found)
 
     def _claim(self, job: Job, make: Callable[[], Session]) -> Session:
-        key = orders.encode(orders.Order(job, ()))
         with self._opening:
             with self._lock:
-                if job.lease in self._halted:
+                if job.id in self._halted:
                     raise Stopped
-                session = self._open.get(key)
-                if session is not None:
-                    session.running += 1
-                    return session
+                for session in self._open:
+                    if session.job.id == job.id and not session.stop.is_set():
+                        session.running += 1
+                        return session
             session = make()
             with self._lock:
                 session.running += 1
-                self._open[key] = session
+                self._open.append(session)
+                if job.id in self._halted:  # in the meantime
+                    session.halt()
             return session
 
     def _sweep(self) -> None:
         """Close sessions that have come to their end, also those of leads that have died."""
         with self._lock:
-            over = [key for key, one in self._open.items() if one.stop.is_set() and not one.running]
-            ended = [self._open.pop(key) for key in over]
+            ended = [one for one in self._open if one.stop.is_set() and not one.running]
+            self._open = [one for one in self._open if one not in ended]
         for session in ended:
             session.close()

@@ -46,20 +46,20 @@ def do(text: str) -> str:
         return _encode()
 
 
-def exchange(lease: str, rate: float | None, seconds: float) -> tuple[float, float] | None:
+def exchange(job: str, rate: float | None, seconds: float) -> tuple[float, float] | None:
     """Take a new share of the lead's budget; return the bytes taken until now, and those that are waiting. None where
-    nothing is done for that lead here.
+    nothing is done for that job here.
     """
-    sessions = _SESSIONS.of(lease)
+    sessions = _SESSIONS.of(job)
     if not sessions:
         return None
     used = [session.allowance.exchange(_part(rate, len(sessions)), seconds) for session in sessions]
     return sum(taken for taken, _ in used), sum(owed for _, owed in used)
 
 
-def halt(lease: str) -> int:
-    """Stop all that is done for a lead; return how many batches are still on their way to their end."""
-    return _SESSIONS.halt(lease)
+def halt(job: str) -> int:
+    """Stop all that is done for a job; return how many batches are still on their way to their end."""
+    return _SESSIONS.halt(job)
 
 
 def _part(rate: float | None, sessions: int) -> float | None:

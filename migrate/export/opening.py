@@ -39,6 +39,9 @@ class _Host:
     def selection(self) -> Selection:
         return self._selection
 
+    def inventory(self) -> str | None:
+        return self._endpoint.inventory
+
     def bucket(self, url: str) -> Bucket:
         from migrate.store.s3_bucket import open_bucket  # noqa: PLC0415  boto3 takes half a second to import
 

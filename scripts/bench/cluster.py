@@ -33,6 +33,7 @@ from scripts.process import ServerError
 from scripts.servers import Servers
 
 MIB = 2**20
+BUNDLE = "s3://bench/bundle?profile=new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +71,11 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=4, help="of each worker")
+    parser.add_argument("--threads", type=int, default=6, help="of each worker")
     parser.add_argument("--up-mbit", type=float, default=64, help="of each link, to the new host")
     parser.add_argument("--down-mbit", type=float, default=256, help="of each link, from the old host")
-    parser.add_argument("--large", type=int, default=12, help="number of large objects")
-    parser.add_argument("--large-mib", type=int, default=48, help="their size")
+    parser.add_argument("--large", type=int, default=64, help="number of large objects")
+    parser.add_argument("--large-mib", type=int, default=20, help="their size")
     parser.add_argument("--small", type=int, default=1000, help="number of objects of 1 to 64 KiB")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--verbs", nargs="+", default=["export", "transfer"], choices=["export", "transfer"])
@@ -92,6 +93,9 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
         f"{options.large + options.small} objects, {size_bytes / MIB:.0f} MiB; uplinks of {options.up_mbit:g} Mbit/s"
     )
     seconds: dict[tuple[str, int], list[float]] = {}
+    if "transfer" in options.verbs:
+        first = [beside("moveout"), "export", "media=s3://bench?profile=old", "--to", BUNDLE, "--quiet"]
+        subprocess.run(first, check=True, stdout=subprocess.DEVNULL)
     for number in range(options.rounds):
         for workers in options.workers:
             with DaskCluster(directory / f"dask-{number}-{workers}", HERE, servers.environment) as cluster:
@@ -116,7 +120,7 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
 def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str, list[str]]]:
     place = f"s3://bench/{number}-{workers}?profile=new"
     export = ["export", "media=s3://bench?profile=old", "--to", place]
-    transfer = ["transfer", place, f"s3://bench/again-{number}-{workers}?profile=new"]
+    transfer = ["transfer", BUNDLE, f"s3://bench/again-{number}-{workers}?profile=new"]
     return [pair for pair in (("export", export), ("transfer", transfer)) if pair[0] in verbs]
 
 

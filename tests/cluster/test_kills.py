@@ -138,3 +138,34 @@ def test_a_worker_without_the_credentials_is_given_nothing_more(cluster, words, 
     assert ended.code == 0, ended.err
     assert "is given nothing more" in ended.err
     assert is_whole(place)
+
+
+def test_workers_that_all_die_of_the_same_work_are_not_the_end(cluster, minio, bucket, place, begin):
+    """Dask gives a task up after some deaths; then its pieces are given out one by one."""
+    fill(minio, bucket, small=0, large=3)
+    source = f"media=s3://{bucket}?profile={minio.profile}"
+    export = begin(
+        "export",
+        source,
+        "--to",
+        place,
+        "--executor",
+        "dask",
+        "--scheduler",
+        cluster.address,
+        "--bwlimit",
+        "1M",
+    )
+    for _ in range(9):
+        victim = cluster.join(threads=4)
+        cluster.wait(victim)
+        wait_until(lambda log=victim.log: log.read_text().count("'exchange'") > 2)
+        if "piece by piece" in export.said:
+            break
+        kill(victim)
+    else:
+        victim = cluster.join()
+    ended = export.end()
+    assert ended.code == 0, ended.err
+    assert "piece by piece" in ended.err
+    assert is_whole(place)

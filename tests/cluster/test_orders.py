@@ -38,10 +38,10 @@ def test_a_choice_and_limits_arrive_as_they_were(selection):
     "job",
     [
         ExportJob(
-            Reach("s3://new/b"), "lease", True, "media", Reach("s3://old", {"access_key_id": "env:KEY"}),
+            "id", Reach("s3://new/b"), "lease", True, "media", Reach("s3://old", {"access_key_id": "env:KEY"}),
             {}, {}, {"inventory": "1"}, 3, False, False,
         ),
-        TransferJob(Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
+        TransferJob("id", Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
     ],
 )  # fmt: skip
 def test_an_order_arrives_as_it_was(job):
@@ -50,7 +50,7 @@ def test_an_order_arrives_as_it_was(job):
 
 
 def test_an_order_of_another_version_is_refused_with_the_remedy():
-    text = orders.encode(Order(TransferJob(Reach("a"), "l", False, Reach("b"), 1), []))
+    text = orders.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
     with pytest.raises(UsageError, match="version 2") as caught:
         orders.decode(text.replace('"version": 1', '"version": 2'))
     assert "the same moveout" in caught.value.next_step
@@ -63,7 +63,7 @@ def test_secrets_are_named_never_sent(monkeypatch, tmp_path):
     secrets = {"access_key_id": Secret("env:OLD_KEY"), "secret_access_key": Secret("file:key", tmp_path)}
     endpoint = Endpoint("s3://old", secrets)
     reach = Reach.of(endpoint)
-    text = orders.encode(Order(TransferJob(reach, "l", False, reach, 1), []))
+    text = orders.encode(Order(TransferJob("id", reach, "l", False, reach, 1), []))
     assert "hush-hush" not in text
     assert "silence" not in text
     assert reach.endpoint().reveal() == endpoint.reveal()
