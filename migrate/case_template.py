@@ -20,7 +20,7 @@ name = "media"
 # Not everything? What stays is named in the bundle's account.
 # exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
 # current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
-# inventory = "s3://reports/media/daily/2026-11-25T01-00Z/manifest.json?profile=old"   # an S3 Inventory to count by, too
+# inventory = "s3://reports/media/daily/2026-11-25T01-00Z/manifest.json?profile=old"  # an S3 Inventory to count by
 # The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
 url = "s3://media?profile=old"
 # Or without a profile, by the AWS_* variables, or by references:
