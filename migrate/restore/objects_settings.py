@@ -10,6 +10,7 @@ from exporters.base import Loss
 from migrate.bundle.objects import bucket_details
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.s3_acl import canned, grants
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_configuration import OF_THE_HOST, renamed, same_setting
 
@@ -48,14 +49,14 @@ class Settings:
     def losses_before(self) -> Iterator[Loss]:
         """Yield what is known without trying."""
         for name in sorted(self.wanted):
-            if name in OF_THE_HOST and self._matters(name):
+            if _is_of_the_host(name, self.wanted[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
 
     def _write(self, wanted: Mapping[str, Any]) -> Iterator[Loss]:
         there = self._target.configuration() if wanted else {}
         for name, value in sorted(wanted.items()):
             new = renamed(name, value, self._old_name, self._target.name)
-            if name in OF_THE_HOST or same_setting(name, there.get(name), new):
+            if _is_of_the_host(name, value) or same_setting(name, there.get(name), new):
                 continue
             if name == "object-lock" and self._target.object_lock() is None:
                 yield self._loss(
@@ -81,17 +82,13 @@ class Settings:
     def _matters(self, name: str) -> bool:
         value = self.wanted[name]
         if name == "acl":
-            return _grants_more(value)
+            return bool(grants(value))
         return bool(value) and value != _DEFAULTS.get(name) and name != "location"
 
     def _loss(self, name: str, reason: str) -> Loss:
         return Loss(self._target.name, f"bucket {name}", reason)
 
 
-def _grants_more(acl: Mapping[str, Any]) -> bool:
-    """Tell whether an ACL lets in anybody but the owner."""
-    owner = acl.get("Owner", {}).get("ID")
-    return any(
-        grant.get("Grantee", {}).get("ID") not in {owner, None, ""} or grant.get("Grantee", {}).get("URI")
-        for grant in acl.get("Grants", ())
-    )
+def _is_of_the_host(name: str, value: Mapping[str, Any]) -> bool:
+    """Tell whether a setting means nothing at another host. An ACL that names no account means the same everywhere."""
+    return name in OF_THE_HOST and not (name == "acl" and canned(value))

@@ -11,6 +11,8 @@ from xml.etree import ElementTree as ET
 
 _GROUPS = "http://acs.amazonaws.com/groups/global/"
 _EVERYBODY, _SIGNED = _GROUPS + "AllUsers", _GROUPS + "AuthenticatedUsers"
+_GROUP_IDS = {"all-users": _EVERYBODY}
+"""Groups that versitygw (seen: 1.8.0) names by an id instead of their URI."""
 CANNED: Mapping[frozenset[tuple[str, str]], str] = {
     frozenset({(_EVERYBODY, "READ")}): "public-read",
     frozenset({(_EVERYBODY, "READ"), (_EVERYBODY, "WRITE")}): "public-read-write",
@@ -43,6 +45,8 @@ def grants(acl: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     for grant in acl.get("Grants", ()):
         grantee = grant.get("Grantee", {})
         who = grantee.get("URI") or grantee.get("ID") or grantee.get("EmailAddress") or ""
+        if grantee.get("Type") == "Group":
+            who = _GROUP_IDS.get(who, who)
         if who and who != owner:
             found.append((who, str(grant.get("Permission", ""))))
     return found

@@ -10,6 +10,7 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
 from migrate.store.retry import patiently
+from migrate.store.s3_acl import canned, grants
 from migrate.store.s3_client import translate
 
 READERS = {
@@ -169,15 +170,14 @@ def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any])
     ``MoveoutError``; ``UnreachableError`` only where there was no answer: a setting that a server fails at is one that
     it does not take.
     """
-    if name not in WRITERS:
+    request = _request(name, value)
+    if request is None:
         return False
-    call, argument, inner = WRITERS[name]
-    given = value[inner] if inner else dict(value)
-    beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
+    call, arguments = request
 
     def write() -> None:
         try:
-            getattr(client, call)(Bucket=bucket, **{argument: given}, **beside)
+            getattr(client, call)(Bucket=bucket, **arguments)
         except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
             raise translate(exc, f"{bucket}: {name}") from exc
 
@@ -188,6 +188,18 @@ def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any])
             raise MoveoutError(str(exc)) from exc
         raise
     return True
+
+
+def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the call that writes a setting, with its arguments; None where there is none."""
+    if name == "acl":
+        return ("put_bucket_acl", {"ACL": canned(value)}) if canned(value) else None
+    if name not in WRITERS:
+        return None
+    call, argument, inner = WRITERS[name]
+    given = value[inner] if inner else dict(value)
+    beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
+    return call, {argument: given, **beside}
 
 
 def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
@@ -219,6 +231,8 @@ def _comparable(name: str, value: Any) -> Any:
     if not value:
         return None
     plain = json.loads(json.dumps(value, default=str))
+    if name == "acl":
+        return sorted(grants(plain))  # who the owner is, is the host's affair
     if name == "policy":
         plain = json.loads(plain.get("Policy", "{}"))
         for statement in _listed(plain.get("Statement", [])):

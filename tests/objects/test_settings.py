@@ -8,6 +8,7 @@ from pathlib import Path
 
 import boto3
 import pyarrow.parquet as pq
+import pytest
 
 from migrate.progress import Silent
 from migrate.restore.objects import restore_bucket
@@ -101,3 +102,35 @@ def test_policies_mean_the_same_in_another_order() -> None:
     assert same_setting("policy", renamed("policy", one, "old", "new"), {"Policy": json.dumps(other)})
     assert not same_setting("policy", one, {"Policy": json.dumps(other)})
     assert "older/" in renamed("policy", {"Policy": policy("older")}, "old", "new")["Policy"]
+
+
+def with_ownership(server: S3Server, ownership: str) -> Shop:
+    name = f"owned-{secrets.token_hex(6)}"
+    client = boto3.Session(profile_name=server.profile).client("s3")
+    client.create_bucket(Bucket=name, ObjectOwnership=ownership)
+    return Shop(server, name, client)
+
+
+@pytest.mark.parametrize("acl", ["public-read", "public-read-write"])
+def test_an_acl_of_the_bucket_that_names_nobody_comes_back(
+    versitygw: S3Server, acl: str, tmp_path: Path
+) -> None:
+    """Granted to everybody it means the same at any host."""
+    shop, target = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
+    shop.put("a")
+    shop.boto.put_bucket_acl(Bucket=shop.name, ACL=acl)
+    said = restored(shop, target, tmp_path)
+    assert "bucket acl" not in said
+    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, target))
+    assert len(before) > 1
+    assert after == before
+
+
+def test_a_target_without_acls_says_so(
+    versitygw: S3Server, minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop = with_ownership(versitygw, "BucketOwnerPreferred")
+    shop.put("a")
+    shop.boto.put_bucket_acl(Bucket=shop.name, ACL="public-read")
+    said = restored(shop, make_shop(minio), tmp_path)
+    assert "does not take it" in said["bucket acl"]
