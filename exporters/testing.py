@@ -23,9 +23,20 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from exporters.base import Account, DoneUnit, Outcome, Sink, Snapshot, Source, Unit, Workspace
+from exporters.base import (
+    Account,
+    DoneUnit,
+    Outcome,
+    Shareable,
+    Shared,
+    Sink,
+    Snapshot,
+    Source,
+    Unit,
+    Workspace,
+)
 from exporters.bucket import Bucket
 from exporters.sampling import MemoryWorkspace
 from exporters.selection import Selection
@@ -256,13 +267,7 @@ class ExporterContract:
             units = list(snapshot.units())
             first, _ = export_units(snapshot, units)
             again, _ = export_units(snapshot, units, threads=1)
-        for one, other in zip(first, again, strict=True):
-            assert (one.outcome.items, one.outcome.size_bytes, one.outcome.digest, one.files) == (
-                other.outcome.items,
-                other.outcome.size_bytes,
-                other.outcome.digest,
-                other.files,
-            )
+        assert [_summed(one) for one in first] == [_summed(one) for one in again]
 
     def test_finished_units_hold_as_long_as_nothing_changed(self) -> None:
         """So a killed export goes on where it was."""
@@ -293,6 +298,29 @@ class ExporterContract:
         assert disagreements(account) == []
         _, _, fresh = self._whole()
         assert _entries(account) == _entries(fresh)
+
+    def test_machines_elsewhere_join_the_snapshot(self) -> None:
+        """Of a ``Shareable`` source: with the workspace and a ticket of plain JSON they read the same, also what has
+        changed since.
+        """
+        other = self.open()
+        if not getattr(other, "shareable", False):
+            other.close()
+            return
+        workspace = MemoryWorkspace()
+        with self._snapshot(workspace) as held:
+            ticket = json.loads(json.dumps(cast("Shared", held).ticket))
+            self.change()
+            with cast("Shareable", other).join(workspace, ticket, workers=self.workers) as joined:
+                assert joined.point == held.point
+                units = list(joined.units())
+                theirs, _ = export_units(joined, units)
+                assert all(joined.still_holds(one) for one in theirs)
+            assert [(unit.id, unit.spec) for unit in held.units()] == [(unit.id, unit.spec) for unit in units]
+            ours, _ = export_units(held, units)
+            assert disagreements(held.finish(iter(theirs), MemorySink())) == []
+        other.close()
+        assert [_summed(one) for one in theirs] == [_summed(one) for one in ours]
 
     def test_finishing_may_be_done_again(self) -> None:
         """A crash between ``finish`` and the seal costs nothing."""
@@ -327,3 +355,9 @@ class ExporterContract:
 
 def _entries(account: Account) -> list[tuple[str, str, str, int, str]]:
     return sorted((one.kind, one.schema, one.name, one.items, one.digest) for one in account.entries)
+
+
+def _summed(done: DoneUnit) -> tuple[str, int, int, int | None, Sequence[str]]:
+    """Return what a unit must come to again, whoever does it."""
+    outcome = done.outcome
+    return done.unit.id, outcome.items, outcome.size_bytes, outcome.digest, done.files

@@ -46,6 +46,7 @@ def rows_of(place):
     return len(amounts), late, sum(amounts)
 
 
+@pytest.mark.torture
 def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, place, begin):
     """Rows that change, go or come meanwhile are as they were, whichever worker reads them."""
     url = postgres.database()
