@@ -8,6 +8,7 @@ import io
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -93,13 +94,15 @@ class Closing:
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         reported = self.report(self.inventory.totals) if self.report else None
         tally = Tally()
-        try:
-            _write_index(self._tables(finished, relisting, reported, tally), sink, tally)
-        finally:
-            finished.close()
-        relisting.end()
-        tally.gaps.extend(relisting.gaps())
-        configuration = self.bucket.configuration()
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-settings") as aside:
+            settings = aside.submit(self.bucket.configuration)
+            try:
+                _write_index(self._tables(finished, relisting, reported, tally), sink, tally)
+            finally:
+                finished.close()
+            relisting.end()
+            tally.gaps.extend(relisting.gaps())
+            configuration = settings.result()
         with sink.create(CONFIGURATION) as file:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
         if reported is not None:

@@ -22,6 +22,8 @@ from migrate.export.work import UnitWork
 
 TICK_SECONDS = 0.5
 SUMMARY_SECONDS = 10.0
+LAST_BYTES = 256 * 2**20
+"""The last units are under way where no more than this is left: seconds of work on most links."""
 GIVE_UP_AFTER = 10
 """So many units in a row that the source denies, and no more are tried."""
 
@@ -95,9 +97,12 @@ class UnitRun:
         snapshot = self._work.snapshot
         if self._foreseen or not isinstance(snapshot, Foresighted):
             return
-        if self._crew.hungry and self._error is None and self._plan.drained():
+        if self._error is None and self._plan.drained() and self._left_bytes() <= LAST_BYTES:
             self._foreseen = True
             snapshot.foresee_finish()
+
+    def _left_bytes(self) -> int:
+        return self._plan.totals.size_bytes - self._ledger.totals(self._source).size_bytes
 
     def _settle(self) -> None:
         waiting = self._crew.hungry and not self._plan.whole
