@@ -10,23 +10,13 @@ import pytest
 from tests.mysql import databases as mysql
 from tests.postgres.databases import fetch, run_sql
 from tests.sqlite import databases as sqlite
-from tests.torture.command import MOVEOUT
+from tests.torture.measured import LIMIT_MIB, measured
 
 pytestmark = pytest.mark.torture
 
 MIB = 2**20
 LARGE_MIB = int(os.environ.get("MOVEOUT_LARGE_MIB", "400"))
-LIMIT_MIB = 512
 TEXT = 'line, "quoted" it"s ü'
-
-
-def peak_mib(*words: object) -> int:
-    """Run ``moveout``, which has to succeed; return the most memory that it held."""
-    process = subprocess.Popen([MOVEOUT, *map(str, words), "--quiet"])
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, words
-    return used.ru_maxrss // 1024
 
 
 @pytest.fixture
@@ -81,10 +71,10 @@ def test_no_command_holds_a_large_value(kind, request, tmp_path):
     source, target, same, more = request.getfixturevalue(f"on_{kind}")
     bundle = tmp_path / "bundle"
     peaks = {
-        "export": peak_mib("export", f"app={source}", "--to", bundle),
-        "verify": peak_mib("verify", bundle, "--level", "full"),
-        "restore": peak_mib("restore", bundle, f"app={target}") - more,
-        "against": peak_mib("verify", bundle, "--against", f"app={target}"),
+        "export": measured("export", f"app={source}", "--to", bundle).peak_mib,
+        "verify": measured("verify", bundle, "--level", "full").peak_mib,
+        "restore": measured("restore", bundle, f"app={target}").peak_mib - more,
+        "against": measured("verify", bundle, "--against", f"app={target}").peak_mib,
     }
     assert same()
     print(kind, peaks)  # noqa: T201

@@ -77,7 +77,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if state is None:
         if (found := _in_the_way(job, into_existing=into_existing)) is not None:
             return found
-        state = _begin(job)
+        state = _begin(job, alone=not into_existing)
     _check_ours(job, state)
     done = sql_target.read_done(target)
     if selection.definitions:
@@ -160,12 +160,12 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     )
 
 
-def _begin(job: Job) -> State:
+def _begin(job: Job, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
     connection = job.target.connection
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
-        defined = define.define(connection, _wanted(job, job.state))
+        defined = define.define(connection, replace(_wanted(job, job.state), alone=alone and job.run.whole))
         job.notes.extend(defined.notes)
         job.left_out.extend(defined.left_out)
         return defined.state

@@ -13,6 +13,7 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.schema import (
     Definitions,
+    begin_as_dumped,
     ddl_error,
     make_roles,
     missing_roles,
@@ -34,13 +35,14 @@ _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is to be defined. ``tables``: only these, None for all. ``tolerant``: the bundle has gaps, so
-    what needs a missing object is left out instead of ending the restore.
+    what needs a missing object is left out instead of ending the restore. ``alone``: the database holds nothing else.
     """
 
     definitions: Definitions
     state: State
     tables: AbstractSet[Name] | None = None
     tolerant: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
             with connection.transaction():
                 made = missing_roles(connection, roles)
                 make_roles(connection, roles, made)
+                if wanted.alone and not portable:
+                    begin_as_dumped(connection, wanted.definitions)
                 sql_target.begin_state(connection, state)
                 sql_target.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
@@ -97,6 +101,8 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with connection.transaction():
                 make_roles(connection, roles, made)
+                if wanted.alone and not portable:
+                    begin_as_dumped(connection, wanted.definitions)
                 sql_target.begin_state(connection, state)
             _make_in_batches(connection, script, set())
     except _REFUSED:

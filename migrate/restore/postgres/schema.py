@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,24 @@ class Definitions:
     def sequences(self) -> Sequence[Mapping[str, Any]]:
         """Return the sequences' values."""
         return list(json.loads(self.files["sequences.json"]))
+
+
+_DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
+_CLOSED_PUBLIC = 15
+"""From this version on nobody may create anything in schema public unless it is said, and pg_dump says nothing where
+nobody may, whatever version the source is of (PostgreSQL 15 release notes; getNamespaces in src/bin/pg_dump/pg_dump.c).
+"""
+
+
+def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definitions) -> None:
+    """Give schema public of a new database on an older server the privileges from which the definitions go on."""
+    found = _DUMPED_BY.search(definitions.section("pre-data", portable=False))
+    newer = found is not None and int(found[1]) >= _CLOSED_PUBLIC
+    if newer and connection.info.server_version < _CLOSED_PUBLIC * 10000:
+        connection.execute(
+            "DO $$ BEGIN IF pg_catalog.to_regnamespace('public') IS NOT NULL THEN"
+            " REVOKE CREATE ON SCHEMA public FROM PUBLIC; END IF; END $$"
+        )
 
 
 def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
