@@ -17,7 +17,9 @@ INSERT INTO plain VALUES (400, REPEAT(X'00ff27', {3 * MIB}), REPEAT('it''s é', 
 INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_401_to_700;
 INSERT INTO plain VALUES (800, NULL, REPEAT('"it''s" é', {MIB}), CONCAT('["', REPEAT('j', {MIB}), '"]'), NULL);
 CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin1);
-INSERT INTO wide VALUES (REPEAT('ü''', {2 * MIB}), REPEAT('ü''', {2 * MIB})), (NULL, 'x');
+INSERT INTO wide VALUES (REPEAT('ü''', {2 * MIB}), REPEAT('ü''', {2 * MIB})), (NULL, 'x'),
+  (REPEAT(_ucs2 X'D800', {3 * MIB}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
+  (REPEAT(_ucs2 X'006E0680', {3 * MIB}), NULL);
 """
 
 
@@ -45,14 +47,14 @@ def bundle(source, tmp_path_factory):
         real = chunk._Rows.add_long
         patch.setattr(chunk._Rows, "add_long", lambda self, row: (long.append(row), real(self, row)))
         assert export_database(source, place).complete
-    assert len(long) == 3
+    assert len(long) == 5
     return read_bundle(place)
 
 
 def test_the_values_are_in_the_files(bundle):
     assert check_parquet(bundle, bundle.catalog()) == []
     details = {row.name: row.details for row in bundle.catalog()}
-    assert details["wide"]["exact"] == []
+    assert details["wide"]["exact"] == ["u"]
     assert details["plain"]["octets"] == details["plain"]["server_octets"]
 
 
