@@ -11,8 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from exporters.bucket import Bucket, Page
 
-_BEHIND = 24
-"""Pages that wait for their reader: ten MB."""
+_BEHIND = 4
+"""Pages that wait for their reader: few, but behind the first ones servers are quick."""
 _TICK_SECONDS = 0.1
 
 
