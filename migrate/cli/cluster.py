@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from migrate.cli.session import Session
-from migrate.cluster.machines import Machines, connected
 from migrate.errors import UsageError
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
 
 THREADS, DASK = "threads", "dask"
 
@@ -50,5 +52,7 @@ def machines(session: Session, scheduler: str | None, bwlimit: str | None) -> It
     if scheduler is None:
         yield None
         return
+    from migrate.cluster.machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
+
     with connected(scheduler, session.rates(bwlimit)) as found:
         yield found

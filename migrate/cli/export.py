@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -35,14 +35,15 @@ from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import draw_signed, sealed_by
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.cluster.crew import Others
-from migrate.cluster.machines import Machines
 from migrate.custody.keys import Signer
 from migrate.custody.signing import Signed
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
 from migrate.selection import from_words, parse_tags
 from migrate.store import open_place
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
 
 _SHOWN_GAPS = 10
 
@@ -178,6 +179,8 @@ def _run_export(
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if others is not None:
+        from migrate.cluster.crew import Others  # noqa: PLC0415  see ``cli.cluster``
+
         selections = {name: wanted(one, selection) for name, one in endpoints.items()}
         crew = Others(others, place, endpoints, selections, limits, options.prove)
         options = replace(options, others=crew)

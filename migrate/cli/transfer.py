@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,13 +19,15 @@ from migrate.cli.options import CaseFile, Yes, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.cluster.carriers import PARTS_AT_ONCE, ByCluster
-from migrate.cluster.machines import Machines
 from migrate.custody.keys import Signer
 from migrate.custody.record import record_transfer
 from migrate.errors import OK, UsageError
 from migrate.store import open_place
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
+from migrate.transfer.engine import Carriers
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,12 @@ def _run_transfer(
         target.url, secrets=target.reveal(), bwlimit=throttle, note=session.progress.note
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
-    each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
-    carriers = ByCluster(others, origin, target, each) if others else None
+    carriers: Carriers | None = None
+    if others is not None:
+        from migrate.cluster.carriers import PARTS_AT_ONCE, ByCluster  # noqa: PLC0415  see ``cli.cluster``
+
+        each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
+        carriers = ByCluster(others, origin, target, each)
     outcome = transfer(
         source, destination, workers=workers, progress=session.progress, recheck=recheck, carriers=carriers
     )
