@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from exporters.base import Json
 from migrate.case import Endpoint
 from migrate.cluster import carry, orders
-from migrate.cluster.dispatch import Dispatch
+from migrate.cluster.dispatch import Dispatch, begin
 from migrate.cluster.machines import Machines
 from migrate.cluster.orders import Reach, TransferJob
-from migrate.cluster.roster import Roster
 from migrate.store.base import PART_BYTES
 from migrate.transfer.engine import Load
 from migrate.transfer.plan import WantedFile
@@ -43,10 +42,7 @@ class ByCluster:
             workers=self.workers,
             recheck=load.recheck,
         )
-        cluster, note = self.machines.cluster, load.progress.note
-        roster = Roster(cluster, job.id, note, self.machines.limit)
-        dispatch = Dispatch(cluster, roster, job, note)
-        roster.start()
+        roster, dispatch = begin(self.machines, job, load.progress.note)
         try:
             _send_all(dispatch, load)
         except BaseException:

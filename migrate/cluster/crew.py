@@ -14,7 +14,7 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.records import read_records
 from migrate.case import Endpoint
 from migrate.cluster import orders
-from migrate.cluster.dispatch import Dispatch
+from migrate.cluster.dispatch import Dispatch, begin
 from migrate.cluster.machines import Machines
 from migrate.cluster.orders import ExportJob, Reach
 from migrate.cluster.roster import Roster
@@ -59,10 +59,7 @@ class Others:
             prove=self.prove,
             strict=work.strict,
         )
-        cluster, note = self.machines.cluster, work.progress.note
-        roster = Roster(cluster, job.id, note, self.machines.limit)
-        dispatch = Dispatch(cluster, roster, job, note)
-        roster.start()
+        roster, dispatch = begin(self.machines, job, work.progress.note)
         return Workers(work, lease, executor, roster, dispatch)
 
 

@@ -16,6 +16,7 @@ from exporters.base import Json
 from exporters.errors import SourceError
 from migrate.cluster import failures, orders, worker
 from migrate.cluster.connection import Cluster, LostBatchError, Ticket, WorkersDiedError
+from migrate.cluster.machines import Machines
 from migrate.cluster.orders import Job, Order
 from migrate.cluster.roster import Roster
 from migrate.errors import BusyError, MoveoutError, UnreachableError
@@ -172,6 +173,14 @@ class Dispatch:
                 del self._batches[key]
                 self._cluster.drop([batch.ticket])
                 self.send(batch.pieces)
+
+
+def begin(machines: Machines, job: Job, note: Note) -> tuple[Roster, Dispatch]:
+    """Return who is there for a job, under watch already, and what sends them its pieces."""
+    roster = Roster(machines.cluster, job.id, note, machines.limit)
+    dispatch = Dispatch(machines.cluster, roster, job, note)
+    roster.start()
+    return roster, dispatch
 
 
 def _is_of_the_worker(error: Exception | None) -> bool:
