@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from xxhash import xxh3_128
@@ -12,7 +12,7 @@ from xxhash import xxh3_128
 from exporters.mysql.columns import NULL, WIDE
 from exporters.mysql.render import encoded_length, values_by_column
 from exporters.relational.layout import Column, Layout
-from exporters.relational.long_values import SHORT_BYTES, LongRow, Spool, Spooled, TypedRow, Writer
+from exporters.relational.long_values import SHORT_BYTES, LongRow, Spool, Spooled, TypedRow, Writer, typed_row
 from exporters.relational.parse import parse_columns
 from exporters.relational.render import sides_of
 
@@ -65,17 +65,8 @@ class PayloadReader:
         """Return what it was."""
         columns = [pa.array([one.kept], _type_of(one.column)) for one in self._values]
         typed = parse_columns(columns, self._layout)
-        long: dict[str, Spooled] = {}
-        sides = dict(typed.sides)
-        for i, value in enumerate(self._values):
-            if value.spooled is None:
-                continue
-            one = self._layout.fields[i]
-            if value.is_side:
-                one = self._layout.sides[i]
-                sides[i] = pa.array([b""], one.type)
-            long[one.name] = value.spooled
-        return TypedRow(replace(typed, sides=sides), long, self._hash.intdigest(), self._size)
+        values = ((one.spooled, one.is_side) for one in self._values)
+        return typed_row(typed, self._layout, values, self._hash.intdigest(), self._size)
 
 
 def _type_of(column: Column) -> pa.DataType:

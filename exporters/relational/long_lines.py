@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from binascii import hexlify, unhexlify
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 from xxhash import xxh3_128
@@ -20,6 +20,7 @@ from exporters.relational.long_values import (
     Spooled,
     TypedRow,
     Writer,
+    typed_row,
 )
 from exporters.relational.parse import parse_block
 from exporters.relational.render import KIND, columns_of, sides_of
@@ -92,17 +93,8 @@ class LineReader:
             raise pa.ArrowInvalid("a line has too few values")
         line = _COMMA.join(value.csv() for value in self._values) + b"\n"
         typed = parse_block(line, self._layout)
-        long: dict[str, Spooled] = {}
-        sides = dict(typed.sides)
-        for i, value in enumerate(self._values):
-            if value.spooled is None:
-                continue
-            one = self._layout.fields[i]
-            if value.kind not in _KEPT:
-                one = self._layout.sides[i]
-                sides[i] = pa.array([""]).cast(one.type)
-            long[one.name] = value.spooled
-        return TypedRow(replace(typed, sides=sides), long, self._hash.intdigest(), self._size + 1)
+        values = ((one.spooled, one.kind not in _KEPT) for one in self._values)
+        return typed_row(typed, self._layout, values, self._hash.intdigest(), self._size + 1)
 
 
 @dataclass(slots=True)

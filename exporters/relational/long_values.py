@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Protocol, Self
 
 import pyarrow as pa
 
-from exporters.relational.layout import Typed
+from exporters.relational.layout import Layout, Typed
 
 LONG_BYTES = 8 * 2**20
 """A row whose text is longer is read in pieces: whole, the text of a row is held several times over."""
@@ -78,6 +78,25 @@ class TypedRow:
     long: Mapping[str, Spooled]
     digest: int
     text_bytes: int
+
+
+def typed_row(
+    typed: Typed, layout: Layout, values: Iterable[tuple[Spooled | None, bool]], digest: int, text_bytes: int
+) -> TypedRow:
+    """Return a row of its typed short values, and of its long ones in the order of the columns (None: a short one),
+    each with whether it is exact text for the side column.
+    """
+    long: dict[str, Spooled] = {}
+    sides = dict(typed.sides)
+    for i, (spooled, is_side) in enumerate(values):
+        if spooled is None:
+            continue
+        one = layout.fields[i]
+        if is_side:
+            one = layout.sides[i]
+            sides[i] = pa.array([""]).cast(one.type)
+        long[one.name] = spooled
+    return TypedRow(replace(typed, sides=sides), long, digest, text_bytes)
 
 
 class Spool:
