@@ -54,37 +54,29 @@ class Relisting:
         """Go on to the end of these rows of the inventory. ``versions`` are empty in a plain listing. ``etags``
         are those of what was read, None for what was found to be deleted; ``listed`` are the inventory's.
         """
-        if self.refusal is None:
-            with self._unless_shut():
-                self._compare(keys, versions, etags, listed)
-
-    def _compare(
-        self,
-        keys: Sequence[str],
-        versions: Sequence[str],
-        etags: Sequence[str | None],
-        listed: Sequence[str],
-    ) -> None:
-        at = 0
-        while at < len(keys):
-            run = self._again.run(keys, versions, etags, at)
-            self.same += run
-            at += run
-            if at == len(keys):
-                break
-            etag, found = etags[at], self._again.take(keys[at], versions[at])
-            # The second listing may have passed here before the last units read what had been changed since.
-            before = listed[at]
-            at += 1
-            if etag is None:
-                self.vanished += 1
-                self.added += found not in {None, before}
-            elif found is None:
-                self.vanished += 1
-            elif found in {etag, before}:
-                self.same += 1
-            else:
-                self.changed += 1
+        if self.refusal is not None:
+            return
+        with self._unless_shut():
+            at = 0
+            while at < len(keys):
+                run = self._again.run(keys, versions, etags, at)
+                self.same += run
+                at += run
+                if at == len(keys):
+                    break
+                etag, found = etags[at], self._again.take(keys[at], versions[at])
+                # The second listing may have passed here before the last units read what had been changed since.
+                before = listed[at]
+                at += 1
+                if etag is None:
+                    self.vanished += 1
+                    self.added += found not in {None, before}
+                elif found is None:
+                    self.vanished += 1
+                elif found in {etag, before}:
+                    self.same += 1
+                else:
+                    self.changed += 1
 
     def end(self) -> None:
         """Take in what only the second listing has."""

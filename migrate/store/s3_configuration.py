@@ -193,7 +193,8 @@ def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any])
 def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the call that writes a setting, with its arguments; None where there is none."""
     if name == "acl":
-        return ("put_bucket_acl", {"ACL": canned(value)}) if canned(value) else None
+        found = canned(value)
+        return ("put_bucket_acl", {"ACL": found}) if found else None
     if name not in WRITERS:
         return None
     call, argument, inner = WRITERS[name]
