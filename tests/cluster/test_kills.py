@@ -27,18 +27,12 @@ def source(minio, bucket):
 @pytest.fixture
 def words(source, place, cluster):
     """An export by the cluster, slow enough to get in between: 280 MB at 12 MB a second."""
-    return (
-        "export",
-        source,
-        "--to",
-        place,
-        "--executor",
-        "dask",
-        "--scheduler",
-        cluster.address,
-        "--bwlimit",
-        "12M",
-    )
+    return export_words(source, place, cluster, "12M")
+
+
+def export_words(source, place, cluster, rate):
+    executor = ("--executor", "dask", "--scheduler", cluster.address)
+    return ("export", source, "--to", place, *executor, "--bwlimit", rate)
 
 
 def is_whole(place):
@@ -145,18 +139,7 @@ def test_workers_that_all_die_of_the_same_work_are_not_the_end(cluster, minio, b
     """Dask gives a task up after some deaths; then its pieces are given out one by one."""
     fill(minio, bucket, small=0, large=3)
     source = f"media=s3://{bucket}?profile={minio.profile}"
-    export = begin(
-        "export",
-        source,
-        "--to",
-        place,
-        "--executor",
-        "dask",
-        "--scheduler",
-        cluster.address,
-        "--bwlimit",
-        "1M",
-    )
+    export = begin(*export_words(source, place, cluster, "1M"))
     for _ in range(9):
         victim = cluster.join(threads=4)
         cluster.wait(victim)

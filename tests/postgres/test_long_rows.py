@@ -2,11 +2,11 @@
 
 import pytest
 
-from exporters.relational import chunk
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import check_parquet, compare_database
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.tools.long_rows import long_rows
 
 MIB = 2**20
 QUOTED = 'line\\n, "quoted" \\\\ ü'
@@ -37,10 +37,7 @@ def source(postgres):
 @pytest.fixture(scope="module")
 def bundle(source, tmp_path_factory):
     place = tmp_path_factory.mktemp("long") / "bundle"
-    long = []
-    with pytest.MonkeyPatch.context() as patch:
-        real = chunk._Rows.add_long
-        patch.setattr(chunk._Rows, "add_long", lambda self, row: (long.append(row), real(self, row)))
+    with long_rows() as long:
         assert export_database(source, place).complete
     assert len(long) == 6
     return read_bundle(place)
