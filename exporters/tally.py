@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from xxhash import xxh3_128, xxh3_128_intdigest
+from xxhash import xxh3_128, xxh3_128_digest
 
 MODULUS = 1 << 128
-_NOTHING = xxh3_128_intdigest(b"")
+_NOTHING = int.from_bytes(xxh3_128_digest(b""))
+_GAP = bytes(4)
+_DIGIT_BITS = 8 * (16 + len(_GAP))
 
 Advance = Callable[[int, int], None]
 """Called with rows and bytes that were read; thread-safe."""
@@ -30,7 +32,19 @@ class Tally:
 
 def tally_texts(texts: Sequence[bytes]) -> Tally:
     """Return the tally of rows, given as their texts."""
-    return Tally(len(texts), sum(map(xxh3_128_intdigest, texts)) % MODULUS)
+    return Tally(len(texts), _sum_of_digests(texts) % MODULUS)
+
+
+def _sum_of_digests(texts: Sequence[bytes]) -> int:
+    """All digests are the digits of one number, each with room for 2**32 of them, and its halves are added until one
+    digit is left. Half of what it costs to make an integer of each.
+    """
+    total, digits = int.from_bytes(_GAP.join(map(xxh3_128_digest, texts))), len(texts)
+    while digits > 1:
+        digits -= digits // 2
+        bits = digits * _DIGIT_BITS
+        total = (total >> bits) + (total & ((1 << bits) - 1))
+    return total
 
 
 def tally_pieces(pieces: Iterable[bytes]) -> Tally:

@@ -31,11 +31,11 @@ def values_of(array: pa.Array) -> list[bytes]:
 
 def split_lines(block: bytes, rows: int | None = None) -> list[bytes]:
     """Split whole lines at the newlines that are not inside quotes. ``rows``, where it is known, saves the look."""
-    if (block.count(b"\n") != rows) if rows is not None else _has_quoted_newlines(block):
+    if rows is None and _has_quoted_newlines(block):
         return _split_quoted(block)
     lines = block.split(b"\n")
     lines.pop()
-    return lines
+    return lines if rows is None or len(lines) == rows else _split_quoted(block)
 
 
 def _has_quoted_newlines(block: bytes) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import pymysql
 
 from exporters.mysql.connect import parse_url
-from scripts.bench.tables import Bench, connectorx_to, export_to, lineitem, open_source, run
+from scripts.bench.tables import Bench, connectorx_to, lineitem, run
 
 DATABASE = "moveout_bench"
 
@@ -78,13 +78,6 @@ def server(url: str) -> int:
         return 0
 
 
-def run_moveout(url: str, directory: Path) -> None:
-    """The exporter with two workers."""
-    from exporters.mysql import MysqlExporter  # noqa: PLC0415
-
-    export_to(open_source(MysqlExporter(), url), directory)
-
-
 def run_connectorx(url: str, directory: Path) -> None:
     """connectorx takes the password in the URL."""
     parts = urlsplit(url)
@@ -96,8 +89,7 @@ BENCH = Bench(
     module="scripts.bench.mysql",
     about=__doc__.partition("\n")[0],
     load=load,
-    tools={"moveout": run_moveout, "connectorx": run_connectorx},
-    default="moveout,connectorx",
+    peers={"connectorx": run_connectorx},
     server=server,
 )
 

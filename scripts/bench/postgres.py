@@ -14,7 +14,7 @@ from urllib.parse import quote
 import psycopg
 
 from scripts.bench.processor import parent_of
-from scripts.bench.tables import Bench, connectorx_to, export_to, lineitem, open_source, run
+from scripts.bench.tables import Bench, connectorx_to, lineitem, run
 
 DATABASE = "moveout_bench"
 PEERS = Path(sys.prefix) / "peers"
@@ -72,13 +72,6 @@ def with_password(url: str) -> str:
         return f"postgresql://{login}@{info.host}:{info.port}/{info.dbname}"
 
 
-def run_moveout(url: str, directory: Path) -> None:
-    """The exporter with two workers."""
-    from exporters.postgres import PostgresExporter  # noqa: PLC0415
-
-    export_to(open_source(PostgresExporter(), url), directory)
-
-
 def run_connectorx(url: str, directory: Path) -> None:
     """connectorx takes the password in the URL."""
     connectorx_to(with_password(url), directory)
@@ -100,8 +93,7 @@ BENCH = Bench(
     module="scripts.bench.postgres",
     about=__doc__.partition("\n")[0],
     load=load,
-    tools={"moveout": run_moveout, "connectorx": run_connectorx, "duckdb": run_duckdb},
-    default="moveout,connectorx",
+    peers={"connectorx": run_connectorx, "duckdb": run_duckdb},
     server=server,
     environment={"duckdb": {"PYTHONPATH": str(PEERS)}},
 )

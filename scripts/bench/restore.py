@@ -28,7 +28,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.store import open_place
-from scripts.bench.postgres import load, run_moveout
+from scripts.bench.postgres import load
+from scripts.bench.tables import moveout_to
 
 JOBS = 2
 _TARGET = "moveout_bench_restored"
@@ -78,7 +79,7 @@ def _prepare(url: str, scale: float, directory: Path) -> Path:
     subprocess.run(
         [tools.pg_dump, "-Fd", f"-j{JOBS}", "-f", directory / "dump", source], check=True, env=os.environ
     )
-    run_moveout(source, directory)
+    subprocess.run(moveout_to(source, directory), check=True, stdout=subprocess.DEVNULL)
     return tools.directory / "pg_restore"
 
 

@@ -9,19 +9,17 @@ and rows a second. moveout also copies the file first, hashes what it writes and
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from scripts.bench.tables import export_to, open_source
+from scripts.bench.tables import MOVEOUT, measured, moveout_to
 
 
 def make(path: Path, rows: int) -> None:
@@ -36,13 +34,6 @@ def make(path: Path, rows: int) -> None:
         )
         connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", values)
         connection.commit()
-
-
-def run_moveout(path: Path, directory: Path) -> None:
-    """The exporter with two workers, to a bundle at a local place, sealed."""
-    from exporters.sqlite import SqliteExporter  # noqa: PLC0415
-
-    export_to(open_source(SqliteExporter(), f"sqlite://{path}"), directory)
 
 
 def run_connectorx(path: Path, directory: Path) -> None:
@@ -62,34 +53,18 @@ def run_dump(path: Path, directory: Path) -> None:
         subprocess.run(["sqlite3", str(path), ".dump"], stdout=file, check=True)
 
 
-TOOLS: dict[str, Callable[[Path, Path], None]] = {
-    "moveout": run_moveout,
-    "connectorx": run_connectorx,
-    "dump": run_dump,
-}
+PEERS: dict[str, Callable[[Path, Path], None]] = {"connectorx": run_connectorx, "dump": run_dump}
 
 
 def measure(tool: str, path: Path) -> tuple[float, float]:
-    """Run one tool in a process of its own; return seconds, and seconds of processor, without the start of the
-    interpreter.
-    """
+    """Run one tool, a whole process; return seconds, and seconds of processor."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "scripts.bench.sqlite", "--tool", tool]
-        command += ["--file", str(path), "--to", directory]
-        said = subprocess.run(command, check=True, capture_output=True, text=True)
-    seconds, cpu_seconds = map(float, said.stdout.split()[-2:])
-    return seconds, cpu_seconds
-
-
-def _one(tool: str, path: Path, directory: Path) -> None:
-    begun = time.perf_counter(), _processor()
-    TOOLS[tool](path, directory)
-    print(time.perf_counter() - begun[0], _processor() - begun[1])
-
-
-def _processor() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+        command = moveout_to(f"sqlite://{path}", Path(directory))
+        if tool != MOVEOUT:
+            command = [sys.executable, "-m", "scripts.bench.sqlite", "--tool", tool]
+            command += ["--file", str(path), "--to", directory]
+        found = measured(command, {})
+    return found["seconds"], found["cpu_seconds"]
 
 
 def main() -> None:
@@ -97,14 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tool", choices=TOOLS)
+    parser.add_argument("--tool", choices=PEERS)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--to", type=Path)
     options = parser.parse_args()
     if options.tool:
-        _one(options.tool, options.file, options.to)
+        PEERS[options.tool](options.file, options.to)
         return
-    tools = [tool for tool in TOOLS if tool != "dump" or shutil.which("sqlite3")]
+    tools = [tool for tool in (MOVEOUT, *PEERS) if tool != "dump" or shutil.which("sqlite3")]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         make(path, options.rows)

@@ -7,9 +7,7 @@ hashes its files and digests its rows.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,11 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from exporters.base import Exporter, Source
-from exporters.bucket import Bucket
-from exporters.selection import EVERYTHING, Selection
 from scripts.bench.processor import used_by
+from scripts.bench.turns import as_installed
 
+MOVEOUT = "moveout"
 PARTITIONS = 2
 _SETTLE_SECONDS = 0.3
 """Until then the server has noticed that its sessions have ended."""
@@ -35,16 +32,14 @@ Tool = Callable[[str, Path], None]
 @dataclass(frozen=True, slots=True)
 class Bench:
     """``module`` as ``python -m`` takes it. ``load(url, scale)`` makes the table where it is not there and returns the
-    URL of its database and the number of rows. ``default``: the tools that run if nothing else is said.
-    ``server`` returns the process of the server at a URL, if it is on this machine. ``environment``: variables that a
-    tool needs besides.
+    URL of its database and the number of rows. ``server`` returns the process of the server at a URL, if it is on this
+    machine. ``environment``: variables that a tool needs besides.
     """
 
     module: str
     about: str
     load: Callable[[str, float], tuple[str, int]]
-    tools: Mapping[str, Tool]
-    default: str
+    peers: Mapping[str, Tool]
     server: Callable[[str], int]
     environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -59,35 +54,10 @@ def lineitem(scale: float) -> Iterator[Path]:
         yield Path(directory) / "lineitem.csv"
 
 
-class NoBuckets:
-    """A host for a database, which asks for no bucket."""
-
-    def secret(self, name: str) -> str | None:
-        """Return nothing: the password comes from the environment."""
-        del name
-        return None
-
-    def selection(self) -> Selection:
-        """Everything is wanted."""
-        return EVERYTHING
-
-    def bucket(self, url: str) -> Bucket:
-        """Refuse."""
-        raise NotImplementedError(url)
-
-
-def open_source(exporter: Exporter, url: str) -> Source:
-    """Open a database as a source."""
-    return exporter.open("bench", url, NoBuckets())
-
-
-def export_to(source: Source, directory: Path, workers: int = PARTITIONS) -> None:
-    """Export to a bundle at a local place, sealed."""
-    from migrate.export import export  # noqa: PLC0415
-    from migrate.progress import Silent  # noqa: PLC0415
-    from migrate.store import open_place  # noqa: PLC0415
-
-    export([source], open_place(str(directory / "bundle")), workers=workers, progress=Silent())
+def moveout_to(url: str, directory: Path) -> list[str]:
+    """Return the command that exports to a sealed bundle at a local place, as users have it."""
+    place = str(directory / "bundle")
+    return [as_installed(), "export", f"bench={url}", "--to", place, "--workers", str(PARTITIONS), "--quiet"]
 
 
 def connectorx_to(url: str, directory: Path) -> None:
@@ -105,30 +75,35 @@ def connectorx_to(url: str, directory: Path) -> None:
     pq.write_table(table, directory / "lineitem.parquet", compression="zstd")
 
 
-def measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
-    """Run one tool in a process of its own; return seconds and peak memory."""
+def measured(command: Sequence[str], variables: Mapping[str, str]) -> dict[str, float]:
+    """Run a command; return seconds, those of the processor, and the peak memory of its largest process."""
+    known = {**os.environ, **variables}
+    known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, env=known, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return {
+        "seconds": time.perf_counter() - begun,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "rss_mb": used.ru_maxrss / 1024,
+    }
+
+
+def _measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
+    """Run one tool, a whole process; moveout as a command, a library in a program of two lines."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
-        environment = {**os.environ, **bench.environment.get(tool, {})}
+        command = moveout_to(url, Path(directory))
+        if tool != MOVEOUT:
+            command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
         server = bench.server(url)
         before = used_by(server)
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=environment)
+        figures = measured(command, bench.environment.get(tool, {}))
         written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
     time.sleep(_SETTLE_SECONDS)
-    figures: dict[str, float] = dict(json.loads(done.stdout.splitlines()[-1]))
     return figures | {"size_bytes": written, "server_seconds": used_by(server) - before}
-
-
-def _one(tool: Tool, url: str, directory: Path) -> None:
-    begun = time.perf_counter()
-    tool(url, directory)
-    seconds = time.perf_counter() - begun
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    programs = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu_seconds = sum(one.ru_utime + one.ru_stime for one in (usage, programs))
-    print(
-        json.dumps({"seconds": seconds, "rss_mb": usage.ru_maxrss / 1024, "cpu_seconds": cpu_seconds}),
-    )
 
 
 def run(bench: Bench) -> None:
@@ -137,19 +112,19 @@ def run(bench: Bench) -> None:
     parser.add_argument("--url", required=True, help="a database of a scratch server")
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--tools", default=bench.default)
-    parser.add_argument("--one", choices=bench.tools, help=argparse.SUPPRESS)
+    parser.add_argument("--tools", default=f"{MOVEOUT},connectorx")
+    parser.add_argument("--one", choices=bench.peers, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        _one(bench.tools[options.one], options.url, options.into)
+        bench.peers[options.one](options.url, options.into)
         return
     url, rows = bench.load(options.url, options.scale)
     tools = options.tools.split(",")
     runs: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
     for _ in range(options.runs):
         for tool in tools:
-            runs[tool].append(measure(bench, tool, url))
+            runs[tool].append(_measure(bench, tool, url))
     seconds = {tool: _median(runs[tool], "seconds") for tool in tools}
     cpu = {
         tool: (_median(runs[tool], "cpu_seconds"), _median(runs[tool], "server_seconds")) for tool in tools
