@@ -30,7 +30,7 @@ from exporters.relational.long_values import LONG_BYTES, PIECE_BYTES
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_QUERIES = 100
+QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
 server has not room for those of ten thousand tables.
 """
@@ -238,7 +238,7 @@ class Feeds:
             except IndexError:
                 feed, queries = open_feed(self._session), 0
             try:
-                if queries == _QUERIES:
+                if queries == QUERIES:
                     feed.begin()
                     queries = 0
                 rows = feed.copy(query, on_block, on_long)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,12 +11,10 @@ from exporters.base import Account, DoneUnit, Json, Loss, Outcome, Sink, Unit
 from exporters.postgres import changes, large_objects
 from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
+from exporters.postgres.counting import Counting
 from exporters.postgres.feed import Feeds
 from exporters.postgres.files import write_schema
-from exporters.postgres.identifiers import quote_name
-from exporters.postgres.plan import rows_of
 from exporters.postgres.session import Session
-from exporters.relational.account import Counted
 from exporters.relational.chunk import copy_chunk
 from exporters.relational.layout import Layout
 from exporters.relational.plan import Plan, stem, units_of
@@ -59,6 +56,7 @@ class PostgresSnapshot:
         self._feeds = Feeds(session, workers=workers)
         self._points = points
         self._holder_lock = threading.Lock()
+        self._counting: Counting | None = None
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table, and one unit for all large objects where there are any."""
@@ -99,37 +97,45 @@ class PostgresSnapshot:
         query = changes.query(table, (first, last), before, self.point["snapshot"])
         return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
+    def foresee_finish(self) -> None:
+        """See ``exporters.base.Foresighted``: begins to count, unless that needs connections that are not free."""
+        if not self._limited:
+            self._begun_counting()
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
-        limited = self._session.manners.limits.max_connections is not None
-        if limited:
-            self._feeds.close()  # their connections are pg_dump's now
+        if self._limited:
+            self._feeds.close()  # their connections are pg_dump's, then the counts'
             losses = self._define(sink)
-        with ThreadPoolExecutor(max(1, self._workers)) as pool:
-            counts = pool.map(self._count, self._planned)
-            if not limited:
-                losses = self._define(sink)
-            counted = dict(zip(self._planned, counts, strict=True))
+            counting = self._begun_counting()
+        else:
+            counting = self._begun_counting()
+            losses = self._define(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
         return account(
-            Finished(tables, self._all_tables, counted, held, self._points, self._session.server, losses)
+            Finished(
+                tables, self._all_tables, counting.result(), held, self._points, self._session.server, losses
+            )
         )
+
+    @property
+    def _limited(self) -> bool:
+        return self._session.manners.limits.max_connections is not None
+
+    def _begun_counting(self) -> Counting:
+        if self._counting is None:
+            tables = {number: planned.table for number, planned in self._planned.items()}
+            workers = self._session.manners.workers(self._workers)
+            self._counting = Counting(self._session, tables, workers=workers)
+        return self._counting
 
     def _define(self, sink: Sink) -> list[Loss]:
         with self._holder_lock:
             return write_schema(self._session, self._all_tables, sink)
 
-    def _count(self, number: int) -> Counted:
-        """Let the server count a table's rows and the bytes of its texts."""
-        if number == large_objects.NUMBER:
-            return Counted(self._feeds.numbers(f"SELECT n FROM ({large_objects.COUNT}) AS c(n)")[0], {})
-        table = self._planned[number].table
-        names = [column.name for column in table.columns if column.measured]
-        sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
-        rows, *octets = self._feeds.numbers(f"SELECT count(*){sums} {rows_of(table)}")
-        return Counted(rows, dict(zip(names, octets, strict=True)))
-
     def close(self) -> None:
-        """Close the workers' connections."""
+        """Close the connections for rows and counts."""
+        if self._counting is not None:
+            self._counting.close()
         self._feeds.close()

@@ -1,0 +1,122 @@
+"""The server's own count of every table: the second opinion beside the rows that were exported."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.postgres.connect import connect
+from exporters.postgres.errors import translate
+from exporters.postgres.feed import QUERIES
+from exporters.postgres.identifiers import quote_name
+from exporters.postgres.manners import explained
+from exporters.postgres.plan import rows_of
+from exporters.postgres.session import Session, begin_statement
+from exporters.relational.account import Counted
+
+_CANCEL_SECONDS = 5.0
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+@dataclass
+class _Counter:
+    """A connection within the snapshot, and how many queries its transaction has had."""
+
+    connection: psycopg.Connection[Any]
+    queries: int = 0
+
+
+class Counting:
+    """Counts all tables (by number), the largest first, ``workers`` of them at once on connections of its own. Begins
+    at once and ends with ``close``, which cancels what is still being counted.
+    """
+
+    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._idle: list[_Counter] = []
+        self._busy: list[_Counter] = []
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-count")
+        largest = sorted(tables, key=lambda number: -tables[number].size_bytes)
+        begun = {number: self._pool.submit(self._count, tables[number]) for number in largest}
+        self._counts = {number: begun[number] for number in tables}
+
+    def result(self) -> dict[int, Counted]:
+        """Wait for the counts. Raises ``SourceError`` where one could not be had."""
+        return {number: count.result() for number, count in self._counts.items()}
+
+    def close(self) -> None:
+        """End everything."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        while self._cancelled():
+            time.sleep(_CANCEL_AGAIN_SECONDS)  # one that had not begun to ask was not cancelled
+        self._pool.shutdown()
+        for counter in self._idle:
+            counter.connection.close()
+
+    def _cancelled(self) -> int:
+        """Cancel what is being counted; return how many there were."""
+        with self._lock:
+            for counter in self._busy:
+                with suppress(psycopg.Error):
+                    counter.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+            return len(self._busy)
+
+    def _count(self, table: Table) -> Counted:
+        """Let the server count a table's rows and the bytes of its texts."""
+        if table.oid == large_objects.OID:
+            return Counted(self._numbers(large_objects.COUNT)[0], {})
+        names = [column.name for column in table.columns if column.measured]
+        sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
+        rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
+        return Counted(rows, dict(zip(names, octets, strict=True)))
+
+    def _numbers(self, query: str) -> list[int]:
+        counter = self._taken()
+        try:
+            found = self._ask(counter, query)
+        except psycopg.Error as exc:
+            counter.connection.close()
+            error = translate(exc, self._session.address.url)
+            error.__cause__ = exc
+            raise explained(error, self._session.watch) from exc
+        finally:
+            with self._lock:
+                self._busy.remove(counter)
+        self._idle.append(counter)
+        return found
+
+    def _ask(self, counter: _Counter, query: str) -> list[int]:
+        if counter.queries == QUERIES:
+            counter.connection.execute("ROLLBACK")
+            counter.queries = 0
+        if not counter.queries:
+            counter.connection.execute(begin_statement(self._session.exported).encode())
+        counter.queries += 1
+        row = counter.connection.execute(query.encode()).fetchone()
+        return [int(number) for number in row or ()]
+
+    def _taken(self) -> _Counter:
+        """Return an idle counter, or a new one; from now on it may be cancelled."""
+        try:
+            counter = self._idle.pop()
+        except IndexError:
+            counter = self._opened()
+        with self._lock:
+            self._busy.append(counter)
+        return counter
+
+    def _opened(self) -> _Counter:
+        manners = self._session.manners
+        connection = connect(self._session.address, manners.application)
+        connection.execute(manners.timeouts().encode())
+        return _Counter(connection)
