@@ -16,7 +16,7 @@ from migrate.errors import INTERRUPTED
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
 """So many milliseconds Arrow's allocator keeps what is free, not 10: blocks come and go faster than that, and to get
-their pages from the system again, each of them cleared, took a fourteenth of the time. It is read when pyarrow is imported.
+their pages from the system again, each of them cleared, took a fourteenth of the time. Read when pyarrow is imported.
 """
 
 VERBS = {
