@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from pymysql.constants import COMMAND
 from pymysql.err import raise_mysql_exception
@@ -24,14 +24,29 @@ SMALL_BYTES = 64 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small read wait for more to arrive: to be woken for every few rows costs more than the rows."""
 _HEADER = 4
-_LENGTH = struct.Struct("<I")
-"""Of its four bytes, three; the other counts packets."""
+"""Of its four bytes three are a length; the other counts packets."""
 _FULL = 0xFFFFFF
 """A packet of this length goes on in the next one."""
 _ERROR, _EOF = 0xFF, 0xFE
 _EOF_BYTES = 9
 """An EOF packet is shorter than this; a longer one that begins with the same byte is a row."""
 _TWO_BYTES = 0xFC
+_USUAL_BYTES = 2**12
+
+
+class _Cuts(dict[int, Callable[[bytes, int], tuple[Any, ...]]]):
+    """By a payload's length: what cuts it out together with the length in the header behind it, low and high part. One
+    call for both is a third quicker than two.
+    """
+
+    def __missing__(self, length: int) -> Callable[[bytes, int], tuple[Any, ...]]:
+        cut = struct.Struct(f"<{length}sHBx").unpack_from
+        if length < _USUAL_BYTES:
+            self[length] = cut
+        return cut
+
+
+_CUTS: Final = _Cuts()
 
 
 class Wire:
@@ -129,21 +144,23 @@ class _Packets:
     def _walk(self) -> int:
         """Take all whole packets up to a long one; return how many bytes they are."""
         piece = bytes(memoryview(self._buffer)[self._position : self._filled])
-        unpack, keep = _LENGTH.unpack_from, self._rows.append
-        begin = end = 0
+        if len(piece) < _HEADER:
+            return 0
+        keep, cuts = self._rows.append, _CUTS
+        length, begin = int.from_bytes(piece[: _HEADER - 1], "little"), _HEADER
         try:
-            while True:
-                length = unpack(piece, end)[0] & _FULL
-                if length > LONG_BYTES:
-                    break
-                begin, end = end, end + _HEADER + length
-                keep(piece[begin + _HEADER : end])
+            while length <= LONG_BYTES:
+                row, low, high = cuts[length](piece, begin)
+                keep(row)
+                begin += length + _HEADER
+                length = low + (high << 16) if high else low
         except struct.error:  # no room for another header
-            if end > len(piece):
-                self._rows.pop()
-                end = begin
-        self._position += end
-        return end
+            if begin + length <= len(piece):
+                keep(piece[begin : begin + length])
+                begin += length + _HEADER
+        walked = begin - _HEADER
+        self._position += walked
+        return walked
 
     def _needed(self) -> int:
         """Return the size of the packet at the position, as far as it is known."""
