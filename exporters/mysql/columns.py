@@ -6,40 +6,65 @@ All rows' first values are measured at once, then all second ones, and so on; Ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.errors import SourceError
+
 NULL = 0xFB
 WIDE = ((0xFC, 2), (0xFD, 3), (0xFE, 8))
 """How a string of 251 bytes or more begins, and in how many bytes its length follows."""
-_LONGEST = 2**31 - 1
-"""So far Arrow's offsets reach."""
-_EVERY_SECOND = pa.array(range(0, 2**17, 2), pa.int64())
+_EVERY_SECOND = pa.array(range(0, 2**17, 2), pa.int32())
+_ONE = pa.scalar(1, pa.int64())
+_HALF = pa.scalar(32, pa.int64())
+"""Numbers that Arrow would make anew for every column."""
 
 
 def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.Array]:
-    """Return the columns of rows' payloads: of type binary, or string where the values are known to be ASCII."""
-    if sum(map(len, rows)) > _LONGEST:
-        return _one_by_one(rows, types)
-    _, offsets, buffer = pa.array(rows, pa.binary()).buffers()
+    """Return the columns of rows' payloads: of type binary, or string where the values are known to be ASCII. Raises
+    ``SourceError`` where rows have other columns.
+    """
+    packed = pa.array(rows, pa.binary())
+    _, offsets, buffer = packed.buffers()
     data = pa.Array.from_buffers(pa.uint8(), buffer.size, [None, buffer])
-    position = pa.Array.from_buffers(pa.int32(), len(rows), [None, offsets]).cast(pa.int64())
-    columns = []
-    for data_type in types:
-        start, end, valid = _measure(data, position)
-        columns.append(_cut(buffer, start, end, valid, data_type))
-        position = end
-    return columns
+    bounds = pa.Array.from_buffers(pa.int32(), len(rows) + 1, [None, offsets]).cast(pa.int64())
+    position, found = bounds[:-1], []
+    try:
+        for _ in types:
+            found.append(_measure(data, position))
+            position = found[-1].end
+    except IndexError:
+        raise _other_columns() from None
+    if not position.equals(bounds[1:]):
+        raise _other_columns()
+    return [_cut(buffer, places, data_type) for places, data_type in zip(found, types, strict=True)]
 
 
-def _measure(data: pa.Array, position: pa.Array) -> tuple[pa.Array, pa.Array, pa.Array | None]:
-    """Return where the strings at these positions start and end, and which are not NULL, if some are."""
+def _other_columns() -> SourceError:
+    return SourceError(
+        "the server sent rows that have other columns than the table",
+        next_step="Give the same command again; if it stays so, please report it.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a column's strings start and end, and which are not NULL, if some are."""
+
+    start: pa.Array
+    end: pa.Array
+    valid: pa.Array | None
+
+
+def _measure(data: pa.Array, position: pa.Array) -> _Places:
+    """Return where the strings at these positions are. Raises ``IndexError`` where there is none."""
     first = data.take(position)
-    start = pc.add(position, 1)
+    start = pc.add(position, _ONE)
     size = first.cast(pa.int64())
     if pc.max(first).as_py() < NULL:
-        return start, pc.add(start, size), None
+        return _Places(start, pc.add(start, size), None)
     null = pc.equal(first, pa.scalar(NULL, pa.uint8()))
     size = pc.if_else(null, 0, size)
     for mark, width in WIDE:
@@ -47,7 +72,7 @@ def _measure(data: pa.Array, position: pa.Array) -> tuple[pa.Array, pa.Array, pa
         if pc.any(here).as_py():
             size = pc.replace_with_mask(size, here, _number(data, start.filter(here), width))
             start = pc.if_else(here, pc.add(start, width), start)
-    return start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None
+    return _Places(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
 
 
 def _number(data: pa.Array, position: pa.Array, width: int) -> pa.Array:
@@ -59,34 +84,21 @@ def _number(data: pa.Array, position: pa.Array, width: int) -> pa.Array:
     return found
 
 
-def _cut(
-    buffer: pa.Buffer, start: pa.Array, end: pa.Array, valid: pa.Array | None, data_type: pa.DataType
-) -> pa.Array:
+def _cut(buffer: pa.Buffer, places: _Places, data_type: pa.DataType) -> pa.Array:
     """Return what lies between starts and ends. Every start and its end are two offsets of one array; its second,
     fourth … value is what lies between two rows, and the others are taken.
     """
-    pairs = pc.bit_wise_or(pc.shift_left(end, 32), start)
+    pairs = pc.bit_wise_or(pc.shift_left(places.end, _HALF), places.start)
     _, offsets = pairs.buffers()
-    slices = pa.Array.from_buffers(data_type, 2 * len(start) - 1, [None, offsets, buffer])
-    found = slices.take(_even(len(start)))
-    return found if valid is None else pc.if_else(valid, found, pa.scalar(None, data_type))
+    slices = pa.Array.from_buffers(data_type, 2 * len(pairs) - 1, [None, offsets, buffer])
+    found = pc.take(slices, _even(len(pairs)), boundscheck=False)
+    return found if places.valid is None else pc.if_else(places.valid, found, pa.scalar(None, data_type))
 
 
 def _even(count: int) -> pa.Array:
     return (
-        _EVERY_SECOND[:count] if count <= len(_EVERY_SECOND) else pa.array(range(0, 2 * count, 2), pa.int64())
+        _EVERY_SECOND[:count] if count <= len(_EVERY_SECOND) else pa.array(range(0, 2 * count, 2), pa.int32())
     )
-
-
-def _one_by_one(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.Array]:
-    """The same for a block that is larger than Arrow's offsets reach."""
-    values: list[list[bytes | None]] = [[] for _ in types]
-    for row in rows:
-        position = 0
-        for column in values:
-            value, position = value_at(row, position)
-            column.append(value)
-    return [pa.array(column, data_type) for column, data_type in zip(values, types, strict=True)]
 
 
 def value_at(data: bytes, position: int) -> tuple[bytes | None, int]:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporters.errors import SourceError
 from exporters.mysql import wire
 from exporters.mysql.columns import columns_of, value_at
 from exporters.mysql.wire import _Packets
@@ -121,3 +122,10 @@ def test_a_broken_line_is_told():
     data = packets(length_encoded(b"x"))
     with pytest.raises(EOFError, match="middle of the rows"):
         list(_Packets(reader(data, [100])).rows(lambda: WholeText(print)))
+
+
+def test_rows_of_another_table_are_not_taken_for_ours():
+    row = length_encoded(b"1") + length_encoded(b"two")
+    for count in (1, 3):
+        with pytest.raises(SourceError, match="other columns"):
+            columns_of([row, row], [pa.binary()] * count)
