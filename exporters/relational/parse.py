@@ -104,6 +104,8 @@ def _text_type(kind: Kind) -> pa.DataType:
 
 def _characters(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass), that as it is."""
+    if _is_ascii(data):
+        return data.view(pa.string()), None
     try:
         return data.cast(pa.string()), None
     except pa.ArrowInvalid:
@@ -111,6 +113,12 @@ def _characters(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
     bad = pa.array([value is not None and not is_utf8(value) for value in data.to_pylist()])
     nothing = pa.scalar(None, pa.binary())
     return pc.if_else(bad, nothing, data).cast(pa.string()), pc.if_else(bad, data, nothing)
+
+
+def _is_ascii(data: pa.Array) -> bool:
+    """Tell it of all values at once, where it is so: much quicker than to look at one after the other."""
+    buffer = data.buffers()[2]
+    return buffer is None or buffer.to_pybytes().isascii()
 
 
 def is_utf8(value: bytes) -> bool:
