@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.mysql.account import Finished, account
 from exporters.mysql.catalog import Table
+from exporters.mysql.counting import Counting
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.identifiers import quote_name
 from exporters.mysql.plan import Range
 from exporters.mysql.rows import export_rows, tally_rows
 from exporters.mysql.schema import write_schema
-from exporters.mysql.session import Session
+from exporters.mysql.session import ONE_SESSION, Session
 from exporters.relational import points
-from exporters.relational.account import Counted
 from exporters.relational.layout import Layout
 from exporters.relational.plan import Plan, stem, units_of
-
-_SUM = "CAST(COALESCE(SUM(LENGTH({})*1e0),0) AS UNSIGNED)"
-"""As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +36,14 @@ class MysqlSnapshot:
         self.point = session.point
         self._session = session
         self._plan = plan
-        self._workers = workers
         self._all_tables = tables
         by_name = {table.name: table for table in tables}
         self._planned = {
             planned.number: _Planned(by_name[planned.name], Layout.of(by_name[planned.name].columns))
             for planned in plan.tables
         }
+        tables_by_number = {number: planned.table for number, planned in self._planned.items()}
+        self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._points = points.remember(workspace, self.point)
 
@@ -77,11 +73,15 @@ class MysqlSnapshot:
         tally = self._session.feeds.use(lambda feed: tally_rows(feed, table, _keys(done.unit)))
         return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
 
+    def foresee_finish(self) -> None:
+        """See ``exporters.base.Foresighted``: begins to count, where a session is free for it."""
+        if self._session.rung != ONE_SESSION:
+            self._counting.begin()
+
     def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
         """Write the definitions and give the account, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
-        with ThreadPoolExecutor(max(1, self._workers)) as pool:
-            counted = dict(zip(self._planned, pool.map(self._count, self._planned), strict=True))
+        counted = self._counting.result()
         try:
             losses = write_schema(self._session.holder, self._all_tables, sink)
         except DRIVER_ERRORS as exc:
@@ -100,14 +100,9 @@ class MysqlSnapshot:
             )
         )
 
-    def _count(self, number: int) -> Counted:
-        """Let the server count a table's rows and the bytes of its texts."""
-        table = self._planned[number].table
-        names = [column.name for column in table.columns if column.measured]
-        sums = "".join(f",',',{_SUM.format(quote_name(name))}" for name in names)
-        query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
-        rows, *octets = map(int, self._session.feeds.use(lambda feed: feed.value(query)).split(b","))
-        return Counted(rows, dict(zip(names, octets, strict=True)))
+    def close(self) -> None:
+        """Count no more."""
+        self._counting.close()
 
 
 def _keys(unit: Unit) -> Range:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
@@ -79,7 +79,8 @@ class MysqlSource:
                 raise translate(exc, self.url) from exc
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            yield MysqlSnapshot(session, tables, plan, workspace, workers)
+            with closing(MysqlSnapshot(session, tables, plan, workspace, workers)) as snapshot:
+                yield snapshot
 
     def close(self) -> None:
         """Nothing is kept open between calls."""

@@ -1,0 +1,91 @@
+"""The server's own count of every table: the second opinion beside the rows that were exported."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from exporters.errors import SourceError
+from exporters.mysql.catalog import Table
+from exporters.mysql.connect import connect
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.feed import Feed
+from exporters.mysql.identifiers import quote_name
+from exporters.mysql.session import Session
+from exporters.relational.account import Counted
+
+_SUM = "CAST(COALESCE(SUM(LENGTH({})*1e0),0) AS UNSIGNED)"
+"""As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
+
+
+class Counting:
+    """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot, which has nothing
+    else to do, count beside the last rows; ``result`` lets the other sessions help, once they are free.
+    """
+
+    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+        self._session = session
+        self._tables = tables
+        self._workers = max(1, workers)
+        self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
+        self._counts: dict[int, Counted] = {}
+        self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
+        self._beside: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Count on the holder of the snapshot."""
+        self._beside = self._pool.submit(self._by_holder)
+
+    def result(self) -> dict[int, Counted]:
+        """Return the counts. From here on the holder is free. Raises ``SourceError`` where one could not be had."""
+        feeds = self._session.feeds
+        work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
+        for one in [*work, *([self._beside] if self._beside else [])]:
+            one.result()
+        return {number: self._counts[number] for number in self._tables}
+
+    def close(self) -> None:
+        """End everything; what the holder still counts is stopped, and its session with it."""
+        self._left.clear()
+        if self._beside is not None and not self._beside.done():
+            _stop(self._session)
+        self._pool.shutdown()
+
+    def _by_holder(self) -> None:
+        feed = Feed(self._session.holder)
+        try:
+            self._all(lambda ask: ask(feed))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._session.address.url) from exc
+
+    def _all(self, use: Callable[[Callable[[Feed], bytes]], bytes]) -> None:
+        """Count what nobody else has begun to."""
+        with contextlib.suppress(IndexError):
+            while True:
+                number = self._left.popleft()
+                self._counts[number] = _count(self._tables[number], use)
+
+
+def _count(table: Table, use: Callable[[Callable[[Feed], bytes]], bytes]) -> Counted:
+    """Let the server count a table's rows and the bytes of its texts."""
+    names = [column.name for column in table.columns if column.measured]
+    sums = "".join(f",',',{_SUM.format(quote_name(name))}" for name in names)
+    query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
+    rows, *octets = map(int, use(lambda feed: feed.value(query)).split(b","))
+    return Counted(rows, dict(zip(names, octets, strict=True)))
+
+
+def _stop(session: Session) -> None:
+    """Stop what the holder's server does for it, and wake who waits for the answer."""
+    raw = session.holder.raw
+    with contextlib.suppress(SourceError, *DRIVER_ERRORS):
+        killer = connect(session.address)
+        try:
+            killer.run(f"KILL QUERY {raw.thread_id()}")
+        finally:
+            killer.close()
+    with contextlib.suppress(OSError, AttributeError):
+        raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  to close it would wake nobody
