@@ -17,9 +17,9 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, Table
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
-from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.plan import Range, canonical_select, longest_query
 from exporters.postgres.session import Session, begin_statement
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
 server has not room for those of ten thousand tables.
+"""
+_NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
+"""What is said, before the first row, of a table whose index calls a function in SQL that names something without its
+schema: to plan any query of the table is to look into that function.
 """
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
@@ -48,8 +52,10 @@ class Feed(Protocol):
         """
         ...
 
-    def begin(self) -> None:
-        """Leave the transaction, and begin another one within the same snapshot."""
+    def begin(self, *, every_schema: bool = False) -> None:
+        """Leave the transaction, and begin another one within the same snapshot; with ``every_schema`` one in which
+        names without a schema are found.
+        """
         ...
 
     def close(self) -> None:
@@ -114,10 +120,12 @@ class AsyncpgFeed:
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
-    def begin(self) -> None:
+    def begin(self, *, every_schema: bool = False) -> None:
         """See ``Feed``."""
         try:
-            self._loop.run_until_complete(self._connection.execute(f"ROLLBACK; {self._begin}"))
+            self._loop.run_until_complete(
+                self._connection.execute(_anew(self._begin, every_schema=every_schema))
+            )
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
@@ -162,16 +170,20 @@ class PsycopgFeed:
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
-    def begin(self) -> None:
+    def begin(self, *, every_schema: bool = False) -> None:
         """See ``Feed``."""
         try:
-            self._connection.execute(f"ROLLBACK; {self._begin}".encode())
+            self._connection.execute(_anew(self._begin, every_schema=every_schema).encode())
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
+
+
+def _anew(begin: str, *, every_schema: bool) -> str:
+    return f"ROLLBACK; {begin}{f'; {SEARCH_EVERY_SCHEMA}' * every_schema}"
 
 
 def _statement(query: str, encoding: str) -> str:
@@ -241,7 +253,13 @@ class Feeds:
                 if queries == QUERIES:
                     feed.begin()
                     queries = 0
-                rows = feed.copy(query, on_block, on_long)
+                try:
+                    rows = feed.copy(query, on_block, on_long)
+                except SourceError as exc:
+                    if exc.__cause__ is None or sqlstate(exc.__cause__) not in _NOT_FOUND:
+                        raise
+                    feed.begin(every_schema=True)
+                    rows, queries = feed.copy(query, on_block, on_long), _QUERIES - 1
             except SourceError as exc:
                 feed.close()
                 raise explained(exc, self._session.watch) from exc.__cause__

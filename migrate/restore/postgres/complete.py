@@ -41,12 +41,12 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
             job.target.address,
             script.head,
             workers=job.run.workers,
-            tolerant=job.gaps,
             advance=lambda: progress.advance(items=1),
         )
         progress.skip(items=runner.count_done(planned, done))
         runner.run(planned, done)
         job.left_out.extend(runner.left_out)
+        job.notes.extend(runner.notes)
         progress.end()
     if job.selection.is_everything and _LARGE_OBJECTS not in done:
         try:

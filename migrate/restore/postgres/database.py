@@ -89,7 +89,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     findings: list[str] = []
     if selection.rows:
         run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
-        target.connection.execute("ANALYZE")
+        sql_target.analyze(target.connection)
         run.progress.end()
         findings = _differences(job, run)
     if selection.definitions:
@@ -203,6 +203,7 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
         writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
         writer.write_all(sorted(todo, key=lambda part: part.size_bytes, reverse=True))
         job.notes.extend(writer.notes)
+        job.left_out.extend(writer.left_out)
 
     return run.rows(parts_of(run.tables), done, write)
 

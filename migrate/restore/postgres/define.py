@@ -11,6 +11,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.refused import use_every_schema
 from migrate.restore.postgres.schema import (
     Definitions,
     begin_as_dumped,
@@ -22,10 +23,18 @@ from migrate.restore.postgres.schema import (
 )
 from migrate.restore.postgres.script import Entry, Name, Script
 from migrate.restore.postgres.selected import select_entries
-from migrate.restore.postgres.steps import ABSENT, first_line
+from migrate.restore.postgres.steps import first_line
 from migrate.restore.postgres.target import State
 
 _REFUSED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject)
+_ABSENT = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
+"""What the server says where an entry needs an object that is not there."""
 _PRE_DATA = "pre-data"
 _BATCH = 200
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
@@ -125,24 +134,46 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
 
 
 def _make(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
-    """Run the entries within the caller's transaction; return what was left out."""
-    if not tolerant:
-        connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
-        return []
-    waiting, reasons = list(entries), dict[int, str]()
+    """Run the entries within the caller's transaction; return what was left out where that is tolerated."""
+    try:
+        with connection.transaction():
+            connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
+    except _ABSENT:
+        return _make_each(connection, entries, tolerant=tolerant)
+    return []
+
+
+def _make_each(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
+    waiting, reasons = list(entries), dict[int, psycopg.Error]()
     while waiting:
         failed = []
         for entry in waiting:
-            try:
-                with connection.transaction():
-                    connection.execute(entry.sql)
-            except ABSENT as exc:
-                reasons[entry.number] = first_line(exc)
+            if (reason := _refused(connection, entry)) is not None:
+                reasons[entry.number] = reason
                 failed.append(entry)
         if len(failed) == len(waiting):
             break
         waiting = failed
-    return [f"{e.label}: {reasons[e.number]}" for e in waiting if e.kind not in _UNIMPORTANT]
+    if waiting and not tolerant:
+        raise reasons[waiting[0].number]
+    return [f"{e.label}: {first_line(reasons[e.number])}" for e in waiting if e.kind not in _UNIMPORTANT]
+
+
+def _refused(connection: psycopg.Connection[Any], entry: Entry) -> psycopg.Error | None:
+    """Run an entry, at last with all schemas in sight of the code that it calls; return why it needs what is absent."""
+    reason: psycopg.Error | None = None
+    for every_schema in (False, True):
+        try:
+            with connection.transaction():
+                if every_schema:
+                    use_every_schema(connection)
+                connection.execute(entry.sql)
+                connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
+        except _ABSENT as exc:
+            reason = reason or exc
+        else:
+            return None
+    return reason
 
 
 def _make_in_batches(connection: psycopg.Connection[Any], script: Script, done: AbstractSet[str]) -> None:

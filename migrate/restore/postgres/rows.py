@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from exporters.relational.parquet import READ_ERRORS, Part, blocks_of, column_na
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres import binary
+from migrate.restore.postgres.refused import Check, is_refusal, use_every_schema, violated, without_checks
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.target import connect_writer, mark_done, without_triggers
 from migrate.restore.relational.parts import PartFile, damage, readable
@@ -29,14 +31,23 @@ class RowWriter:
 
     def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
         self._reader = reader
+        self._address = address
         self._workers = Workers(lambda: _connect(address), workers)
         self._advance = advance
         self._by_root: dict[str, str] = {}
+        self._refused: list[PartFile] = []
         self.notes: list[str] = []
+        self.left_out: list[str] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
-        """Copy every part; after the first error the others stop soon, and the error is raised."""
+        """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
+        comes last: its function may read other tables.
+        """
         self._workers.run(parts, self._write)
+        if self._refused:
+            with closing(_connect(self._address)) as connection:
+                for part in self._refused:
+                    self._write_late(connection, part)
 
     def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
         label = quote_qualified(part.table.schema, part.table.name)
@@ -46,7 +57,30 @@ class RowWriter:
             except psycopg.errors.CheckViolation as exc:
                 self._copy_once(connection, part, self._above(connection, label, exc))
         except psycopg.Error as exc:
-            raise target_error(exc, f"{label} ({part.name})") from exc
+            if not is_refusal(exc):
+                raise target_error(exc, f"{label} ({part.name})") from exc
+            self._refused.append(part)
+
+    def _write_late(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
+        """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
+        violate at the source, where such a check is not looked at again.
+        """
+        label = quote_qualified(part.table.schema, part.table.name)
+        loose: list[Check] = []
+        while True:
+            try:
+                self._copy_once(connection, part, self._by_root.get(label, label), loose)
+                break
+            except psycopg.errors.CheckViolation as exc:
+                found = [check for check in violated(connection, exc) if check not in loose]
+                if not found:
+                    raise target_error(exc, f"{label} ({part.name})") from exc
+                loose += found
+            except psycopg.Error as exc:
+                raise target_error(exc, f"{label} ({part.name})") from exc
+        for check in loose:
+            word = f"check {check.name} of {check.owner} for rows that are there: some violate it"
+            self.left_out.extend([word] if word not in self.left_out else [])
 
     def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
         """Return the partitioned table into which the rows of a partition go that belong into another one
@@ -66,13 +100,23 @@ class RowWriter:
             self.notes.extend([note] if note not in self.notes else [])
         return root
 
-    def _copy_once(self, connection: psycopg.Connection[Any], part: PartFile, label: str) -> None:
+    def _copy_once(
+        self,
+        connection: psycopg.Connection[Any],
+        part: PartFile,
+        label: str,
+        loose: Sequence[Check] | None = None,
+    ) -> None:
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait."""
         written = _Written(self._advance)
         try:
             with connection.transaction():
+                if loose is not None:
+                    use_every_schema(connection)
                 mark_done(connection, part.name)
-                self._copy(connection, part, label, written.add)
-        except psycopg.errors.CheckViolation:
+                with without_checks(connection, loose or ()):
+                    self._copy(connection, part, label, written.add)
+        except psycopg.Error:
             written.take_back()
             raise
 

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.connect import Address
+from migrate.restore.postgres.refused import is_refusal, use_every_schema
 from migrate.restore.postgres.schema import ddl_error
 from migrate.restore.postgres.script import Entry
 from migrate.restore.postgres.stages import Stage, Step
@@ -19,34 +20,25 @@ from migrate.restore.postgres.target import connect_writer, mark_done
 
 MEMORY_KB = 256 * 1024
 """A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
-ABSENT = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedObject,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedFunction,
-    psycopg.errors.InvalidSchemaName,
-)
-"""What the server says where an entry needs an object that is not there."""
 _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
 class StepRunner:
-    """Makes entries in the target. ``head``: the settings under which the script is run. ``tolerant``: the
-    bundle has gaps, so an entry that needs what is missing is left out, and named in ``left_out``.
+    """Makes entries in the target. ``head``: the settings under which the script is run. An entry that the server
+    refuses is tried again when all others are there; what it refuses even then is named in ``left_out``.
     """
 
-    def __init__(
-        self, address: Address, head: bytes, *, workers: int, tolerant: bool, advance: Callable[[], None]
-    ) -> None:
+    def __init__(self, address: Address, head: bytes, *, workers: int, advance: Callable[[], None]) -> None:
         self._address = address
         self._head = head
         self._workers = max(1, workers)
-        self._tolerant = tolerant
         self._advance = advance
+        self._refused: list[tuple[Step, str]] = []
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
         self.left_out: list[str] = []
+        self.notes: list[str] = []
 
     @staticmethod
     def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
@@ -54,7 +46,7 @@ class StepRunner:
         return sum(mark_of(step.entry) in done for stage in stages for step in stage.steps)
 
     def run(self, stages: Sequence[Stage], done: AbstractSet[str]) -> None:
-        """Make what is not done yet. After the first error the others stop soon, and the error is raised."""
+        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised."""
         try:
             with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
                 for stage in stages:
@@ -64,9 +56,25 @@ class StepRunner:
                     else:
                         for step in todo:
                             self._make(step)
+            self._again()
+            self.left_out += [f"{step.entry.label}: {reason}" for step, reason in self._refused]
         finally:
             while self._idle:
                 self._idle.pop().close()
+
+    def _again(self) -> None:
+        """Try what was refused as long as something of it succeeds, only if nothing does with all schemas in sight."""
+        while self._refused and (self._retry(every_schema=False) or self._retry(every_schema=True)):
+            pass
+
+    def _retry(self, *, every_schema: bool) -> bool:
+        waiting, self._refused = self._refused, []
+        for number, (step, _) in enumerate(waiting):
+            self._make(step, every_schema=every_schema)
+            if every_schema and len(self._refused) == number:
+                self._refused += waiting[number + 1 :]
+                break
+        return len(self._refused) < len(waiting)
 
     def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[Step]) -> None:
         """Make steps in parallel, those that lock the same table one after the other."""
@@ -103,30 +111,33 @@ class StepRunner:
             return False
         return True
 
-    def _make(self, step: Step) -> None:
+    def _make(self, step: Step, *, every_schema: bool = False) -> None:
         entry = step.entry
         connection = self._idle.pop() if self._idle else self._connect()
         self._busy.add(connection)
         try:
             with connection.transaction():
+                if every_schema:
+                    use_every_schema(connection)
                 mark_done(connection, mark_of(entry))
                 connection.execute(entry.sql)
-        except ABSENT as exc:
-            if not self._tolerant:
-                connection.close()
-                raise ddl_error(exc, entry.label) from exc
-            self.left_out.append(f"{entry.label}: {first_line(exc)}")
         except _IN_EACH_OTHERS_WAY:
             self._idle.append(connection)
             raise
         except psycopg.Error as exc:
-            connection.close()
-            raise ddl_error(exc, entry.label) from exc
+            if not is_refusal(exc):
+                connection.close()
+                raise ddl_error(exc, entry.label) from exc
+            self._refused.append((step, first_line(exc)))
+            self._idle.append(connection)
+            return
         except BaseException:
             connection.close()
             raise
         finally:
             self._busy.discard(connection)
+        if every_schema:
+            self.notes.append(f"{entry.label} needs names without a schema: all schemas were searched")
         self._idle.append(connection)
         self._advance()
 

@@ -6,9 +6,9 @@ run can die at any moment: what the state says is done is done, once, and nothin
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.identifiers import quote_qualified
 from migrate.errors import BusyError, UsageError
+from migrate.restore.postgres.refused import REFUSALS
 
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
@@ -64,7 +65,7 @@ class State:
         return replace(self, portable=portable)
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_target(address: Address) -> Iterator[Target]:
     """Connect and lock out other restores. Raises ``BusyError``, ``SourceError``."""
     connection = connect_writer(address)
@@ -145,6 +146,12 @@ def mark_done(connection: psycopg.Connection[Any], name: str) -> None:
     transaction that may yet commit said so too, and then raises.
     """
     connection.execute(f"INSERT INTO {PROGRESS_SCHEMA}.done VALUES (%s)".encode(), (name,))
+
+
+def analyze(connection: psycopg.Connection[Any]) -> None:
+    """Let the server count, as far as it can: an index may call what works for the application only."""
+    with contextlib.suppress(*REFUSALS):
+        connection.execute("ANALYZE")
 
 
 def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:

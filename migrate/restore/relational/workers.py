@@ -48,6 +48,7 @@ class Workers(Generic[Lent]):
                 pool.shutdown(wait=True, cancel_futures=True)
                 while self._idle:
                     self._idle.pop().close()
+                self._stop.clear()
 
     def _one(self, part: PartFile, write: Callable[[Lent, PartFile], None]) -> None:
         if self._stop.is_set():
