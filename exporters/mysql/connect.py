@@ -38,6 +38,11 @@ PINNED: Mapping[str, str] = {
 }
 """Settings on which the text of a value, or the life of a long session, depends; every server knows them."""
 
+DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
+"""The ``sql_mode`` for what SHOW CREATE prints of tables and views: with backslashes before quotes and backslashes,
+whatever the mode of the session that asks.
+"""
+
 _OPTIONAL: Mapping[str, str] = {
     "max_statement_time": "0",
     "max_execution_time": "0",
@@ -157,11 +162,17 @@ class Connection:
             return [tuple(row) for row in cursor.fetchall()]
 
     def named(self, query: str) -> list[dict[str, Any]]:
-        """Run a query and return all rows by lower-case column names."""
-        with self.raw.cursor() as cursor:
-            cursor.execute(query)
-            names = [column[0].lower() for column in cursor.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        """Run a query and return all rows by lower-case column names. Bytes that are not UTF-8 (a view's literals of
+        other charsets) are what Python's ``surrogateescape`` makes of them.
+        """
+        encoding, self.raw.encoding = self.raw.encoding, "latin-1"  # the driver would stop at them
+        try:
+            with self.raw.cursor() as cursor:
+                cursor.execute(query.encode())
+                names = [_text(column[0]).lower() for column in cursor.description or ()]
+                return [dict(zip(names, map(_text, row), strict=True)) for row in cursor.fetchall()]
+        finally:
+            self.raw.encoding = encoding
 
     def value(self, query: str) -> Any:
         """Return the first column of the first row, or None."""
@@ -177,6 +188,10 @@ class Connection:
         """End the session at once."""
         with contextlib.suppress(Exception):
             self.raw._force_close()  # noqa: SLF001  close() would wait for a server that is stuck
+
+
+def _text(value: Any) -> Any:
+    return value.encode("latin-1").decode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
 def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:

@@ -16,7 +16,7 @@ import pymysql
 
 from exporters.base import Loss, Sink
 from exporters.mysql.catalog import Table
-from exporters.mysql.connect import Connection
+from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 
@@ -61,8 +61,9 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
     losses: list[Loss] = []
     definitions = read_definitions(connection, tables, losses)
-    _write(sink, DEFINITIONS, json.dumps(definitions, indent=1, ensure_ascii=False).encode() + b"\n")
-    _write(sink, SCRIPT, script_of(definitions).encode())
+    written = json.dumps(definitions, indent=1, ensure_ascii=False)
+    _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
+    _write(sink, SCRIPT, script_of(definitions).encode(errors="surrogateescape"))
     grants = _grants(connection, losses)
     if grants:
         _write(sink, GRANTS, grants.encode())
@@ -144,8 +145,7 @@ def script_of(definitions: Sequence[Definition]) -> str:
         if one["kind"] == "database":
             lines.append(f"ALTER DATABASE CHARACTER SET {one['charset']} COLLATE {one['collation']};")
             continue
-        if "sql_mode" in one:
-            lines.append(f"SET SESSION sql_mode = {quote_literal(one['sql_mode'])};")
+        lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))};")
         compound = one["kind"] not in {"table", "view", "sequence"}
         lines.append(f"DELIMITER $$\n{one['sql']}$$\nDELIMITER ;" if compound else f"{one['sql']};")
         if one["kind"] == "sequence":

@@ -1,5 +1,7 @@
 """What tests do with databases of MariaDB and their bundles."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pymysql
@@ -68,6 +70,23 @@ def checksums(url: str) -> dict[str, int]:
     names = [row[0] for row in fetch(url, "SHOW FULL TABLES WHERE Table_type = 'BASE TABLE'")]
     tables = ", ".join("`" + name.replace("`", "``") + "`" for name in names)
     return {name.split(".", 1)[1]: value for name, value in fetch(url, f"CHECKSUM TABLE {tables}")}
+
+
+def client(program: str, url: str, *words: str, given: str = "") -> str:
+    """Run one of MariaDB's programs on a database; the password is in the environment."""
+    address = parse_url(url)
+    login = [f"--host={address.host}", f"--port={address.port}", f"--user={address.user}", "--skip-ssl"]
+    command = [program, "--no-defaults", *login, *words, address.database]
+    given_bytes = given.encode(errors="surrogateescape")
+    done = subprocess.run(command, input=given_bytes, capture_output=True, env=os.environ, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(errors="surrogateescape")
+
+
+def dump(url: str) -> str:
+    """What mariadb-dump says of a database's definitions."""
+    words = ("--no-data", "--routines", "--triggers", "--events", "--skip-comments")
+    return client("mariadb-dump", url, *words)
 
 
 def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:

@@ -1,7 +1,6 @@
 """Databases as people have them, by the command line: out, back, and equal as mariadb-dump and the server see them."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.mysql.connect import parse_url
-from tests.mysql.databases import checksums, fetch, run_sql
+from tests.mysql.databases import checksums, client, dump, fetch, run_sql
 from tests.mysql.sakila import make_sakila
 from tests.sakila import read_sakila
 from tests.samples import sample
@@ -26,16 +24,6 @@ def moveout(*words: object) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["result"]
-
-
-def client(program: str, url: str, *words: str, given: str = "") -> str:
-    """Run one of MariaDB's programs on a database; the password is in the environment."""
-    address = parse_url(url)
-    login = [f"--host={address.host}", f"--port={address.port}", f"--user={address.user}", "--skip-ssl"]
-    command = [program, "--no-defaults", *login, *words, address.database]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def load_chinook(url: str) -> None:
@@ -55,11 +43,6 @@ def load_sakila(url: str) -> None:
 
 
 SAMPLES = {"chinook": (load_chinook, 11, 15607), "sakila": (load_sakila, 21, 46273)}
-
-
-def dump(url: str) -> str:
-    words = ("--no-data", "--routines", "--triggers", "--events", "--skip-comments")
-    return client("mariadb-dump", url, *words)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -1,7 +1,7 @@
 """The text of a table's definition, read without being fooled by what stands in quotes. Pure.
 
 Definitions are as SHOW CREATE TABLE prints them under ``connect.PINNED``: names in backticks, quotes inside of quotes
-doubled, no other escapes.
+doubled or behind a backslash.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ def items_of(sql: str) -> tuple[int, int, list[str]]:
 
 def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
     """Yield the characters that are not inside of quotes; a doubled quote ends and begins."""
-    quote = ""
+    quote, escaped = "", False
     for position, char in enumerate(sql):
-        if quote:
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = char == "\\" and quote != "`"
             quote = "" if char == quote else quote
         elif char in "'\"`":
             quote = char

@@ -9,7 +9,7 @@ from typing import Any
 
 import pymysql
 
-from exporters.mysql.connect import PINNED, Connection
+from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
 from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import DEFINITIONS
@@ -106,23 +106,20 @@ class Definer:
 
     def _settings(self, one: Definition) -> None:
         """Set what the object was made under. The statement itself is sent in the client's charset."""
-        words = []
-        if "sql_mode" in one:
-            words.append(f"sql_mode = {quote_literal(one['sql_mode'])}")
+        words = [f"sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))}"]
         if "time_zone" in one:
             words.append(f"time_zone = {quote_literal(one['time_zone'])}")
         if "client" in one:
             words.append(f"character_set_client = {one['client'] if self._speaks(one) else 'utf8mb4'}")
             words.append(f"collation_connection = {one['connection']}")
-        if words:
-            self._connection.run("SET SESSION " + ", ".join(words))
+        self._connection.run("SET SESSION " + ", ".join(words))
 
     def _speaks(self, one: Definition) -> bool:
         client = str(one["client"])
         if client.startswith("utf8"):
             return True
         try:
-            one["sql"].encode(_CODECS.get(client, "ascii"))
+            one["sql"].encode(_CODECS.get(client, "ascii"), "surrogateescape")
         except UnicodeEncodeError:
             self._notes.append(f"{step_of(one)}: made with client charset utf8mb4 instead of {client}")
             return False
@@ -147,7 +144,7 @@ class Definer:
         codec = (
             "utf-8" if client.startswith("utf8") or not self._speaks(one) else _CODECS.get(client, "ascii")
         )
-        return sql.encode(codec)
+        return sql.encode(codec, "surrogateescape")
 
 
 def is_refused(error: BaseException) -> bool:

@@ -1,0 +1,73 @@
+"""Definitions whose texts need escapes, or are in other charsets than the server's own, come back as they were."""
+
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.ddl import items_of
+from migrate.verify.database import compare_database
+from tests.mysql.databases import (
+    checksums,
+    client,
+    definitions,
+    dump,
+    export_database,
+    fetch,
+    open_database,
+    read_bundle,
+    run_sql,
+)
+
+ESCAPES = (Path(__file__).parent / "escapes.sql").read_text(encoding="utf-8")
+FOUND = "SELECT a, `b\\c`, d, HEX(CONVERT(l USING utf8mb4)), HEX(CONVERT(c USING utf8)), HEX(b) FROM of_texts, of_bytes"
+
+
+@pytest.fixture(scope="module")
+def escapes(mariadb) -> str:
+    url = mariadb.database()
+    run_sql(url, ESCAPES)
+    return url
+
+
+def check(url: str, target: str) -> None:
+    assert definitions(target) == definitions(url)
+    assert dump(target) == dump(url)
+    assert checksums(target) == checksums(url)
+    assert fetch(target, FOUND) == fetch(url, FOUND)
+    assert fetch(target, FOUND)[0] == ("a\\b", "it's", "a\\'", "C3BC5C27", "D096", "FF00")
+
+
+def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
+    escapes, other_mariadb, tmp_path
+):
+    assert export_database(escapes, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    check(escapes, target)
+    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+    with open_database(target) as connection, pytest.raises(pymysql.Error, match=r"CONSTRAINT `c.+d` failed"):
+        connection.query("INSERT INTO texts (plain) VALUES ('no\\\\, it''s')")
+    run_sql(target, "INSERT INTO texts (id) VALUES (9)")
+    assert fetch(target, "SELECT plain, long_, called, made FROM texts WHERE id = 9") == [
+        ('it\'s \\ "q"', "it's \\, KEY (x", "\\X'Y", 'it\'s \\ "q"a\'b\\"')
+    ]
+
+
+def test_the_script_for_people_makes_the_same(escapes, other_mariadb, tmp_path):
+    assert export_database(escapes, tmp_path / "bundle").complete
+    target = other_mariadb.database()
+    script = tmp_path / "bundle/data/app/schema/schema.sql"
+    client(
+        "mariadb", target, "--default-character-set=utf8mb4", given=script.read_text(errors="surrogateescape")
+    )
+    assert definitions(target) == definitions(escapes)
+
+
+def test_quotes_behind_backslashes_do_not_end_a_text():
+    _, _, items = items_of(r"CREATE TABLE `t` (`a\` text DEFAULT 'x\'y, \\', KEY `k` (`a\`)) COMMENT='it''s'")
+    assert items == [r"`a\` text DEFAULT 'x\'y, \\'", r"KEY `k` (`a\`)"]
