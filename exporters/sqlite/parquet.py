@@ -96,11 +96,11 @@ def _free(name: str, taken: set[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is written beside the values of a part: names and whether SQLite computes them. The hidden rowid's name is
-    "".
+    """What is written beside the values of a part: names and whether SQLite computes them. The hidden rowid has
+    none.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str | None, ...]
     generated: tuple[bool, ...]
 
 
@@ -148,7 +148,7 @@ def read_part(file: Any) -> Iterator[PartRows | PartLong]:
     fields = [one for one in schema if _EXACT_OF not in _of(one)]
     columns = [(one.name, sides.get(one.name), one.metadata[_KIND].decode()) for one in fields]
     shown = Shown(
-        tuple("" if _ROWID in one.metadata else one.name for one in fields),
+        tuple(None if _ROWID in one.metadata else one.name for one in fields),
         tuple(b"moveout.generated" in one.metadata for one in fields),
     )
     for some in rows_of(part):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from exporters.sqlite.backup import open_file
+from exporters.sqlite.collations import lend_collations
 from exporters.sqlite.errors import translate
 
 
@@ -29,6 +30,7 @@ class Pool:
         try:
             if lent is None:
                 lent = open_file(self._path, immutable=True)
+                lend_collations(lent)
             lent.text_factory = str
             yield lent
         except sqlite3.Error as exc:

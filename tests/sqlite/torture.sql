@@ -30,6 +30,8 @@ y" ("order by" TEXT, "a,b" INT, 'ünï' REAL);
 INSERT INTO "select ""from"" . x
 y" VALUES ('o', 1, 1.5);
 CREATE TABLE "nothing" (x);
+CREATE TABLE "" (x, "" INT, "COUNT(*)");
+INSERT INTO "" (rowid, x, "") VALUES (7, 'seven', 5), (-7, NULL, 6);
 CREATE TABLE desc_key (id INTEGER PRIMARY KEY DESC, v);
 INSERT INTO desc_key VALUES (5, 'five'), (1, 'one');
 CREATE TABLE log (what TEXT);

@@ -74,7 +74,8 @@ def _write(
 ) -> None:
     for some in _read(reader, part):
         wanted = [not generated for generated in some.shown.generated]
-        names = [quote_name(name) if name else table.rowid for name in compress(some.shown.names, wanted)]
+        shown = compress(some.shown.names, wanted)
+        names = [table.rowid if name is None else quote_name(name) for name in shown]
         if isinstance(some, PartLong):
             _write_long(connection, table, names, list(compress(some.row.cells, wanted)))
             advance(1, part.size_bytes // max(part.rows, 1))

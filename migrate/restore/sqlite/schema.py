@@ -18,7 +18,12 @@ from migrate.errors import DamageError, UsageError
 from migrate.restore.sqlite.functions import Lent
 
 SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
-_OF_THE_APPLICATION = ("no such collation", "no such function", "unknown function")
+_OF_THE_APPLICATION = (
+    "no such collation",
+    "no such function",
+    "unknown function",
+    "non-deterministic functions",
+)
 
 
 @dataclass(frozen=True, slots=True)
