@@ -15,15 +15,19 @@ from typing import Any
 import pymysql
 
 from exporters.base import Loss, Sink
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.relational.account import of_a_restore
 
 DEFINITIONS = "schema/definitions.json"
 SCRIPT = "schema/schema.sql"
 GRANTS = "schema/grants.sql"
 
+_OF_A_RESTORE = (
+    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME IN ({own})"
+)
 _VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
 _ROUTINES = (
     "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}"
@@ -59,7 +63,9 @@ Definition = dict[str, Any]
 
 def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> list[Loss]:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
-    losses: list[Loss] = []
+    own = ", ".join(map(quote_literal, PROGRESS_TABLES))
+    query = _OF_A_RESTORE.format(schema=quote_literal(connection.address.database), own=own)
+    losses = [of_a_restore(quote_name(str(name))) for (name,) in connection.rows(query)]
     definitions = read_definitions(connection, tables, losses)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")

@@ -13,10 +13,11 @@ import psycopg
 from exporters.base import Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, schema
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_qualified
 from exporters.postgres.session import Session
+from exporters.relational.account import of_a_restore
 
 PRE_DATA = "schema/pre-data.sql"
 POST_DATA = "schema/post-data.sql"
@@ -108,6 +109,8 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
         _write(sink, GLOBALS, globals_sql)
     losses += _table_losses(tables)
     try:
+        query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {quote_literal(PROGRESS_SCHEMA)}"
+        losses += [of_a_restore(f"schema {PROGRESS_SCHEMA}") for _ in session.holder.execute(query.encode())]
         _write(sink, SEQUENCES, _json(_sequences(session.holder)))
         _write(sink, ROLES, _json(_rows(session.holder, _ROLES)))
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
+from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.errors import LOCKS_STEP
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
@@ -22,7 +23,7 @@ _USER_MAPPING = re.compile(
 )
 _PASSWORD = re.compile(rb"^(    \w*passw\w*) E?'(?:[^']|'')*'", re.MULTILINE)
 
-_COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions")
+_COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions", f"--exclude-schema={PROGRESS_SCHEMA}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporters.base import CatalogEntry, DoneUnit, Enumeration, Gap
+from exporters.base import CatalogEntry, DoneUnit, Enumeration, Gap, Loss
 from exporters.relational import octets
 from exporters.relational.layout import Column
 from exporters.tally import MODULUS, to_hex
+
+
+def of_a_restore(item: str) -> Loss:
+    """Return the loss of what has the name of the place where a restore keeps its own state."""
+    return Loss(
+        item, "all of it", "a restore that is not finished keeps its place there; it is no part of the data"
+    )
 
 
 @dataclass(frozen=True, slots=True)

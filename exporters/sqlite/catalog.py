@@ -11,6 +11,7 @@ from typing import Any
 
 from exporters.base import Loss
 from exporters.errors import SourceUsageError
+from exporters.relational.account import of_a_restore
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)
@@ -117,6 +118,8 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
         if row[0] == SCHEMA and row[1] not in {"sqlite_schema", PROGRESS_TABLE}
     }
     tables, losses = [], []
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone():
+        losses.append(of_a_restore(label(SCHEMA, PROGRESS_TABLE)))
     for entry in entries:
         if entry.type != "table" or entry.name in _FOREIGN_STATISTICS:
             continue
