@@ -40,6 +40,11 @@ def quoted_element(value: str) -> str:
     return f'"{escaped}"'
 
 
+def quoted_lexeme(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"
+
+
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), text(max_size=5)),
     lambda inner: st.lists(inner, max_size=3),
@@ -52,7 +57,10 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "int8": plain(st.integers(-(2**63), 2**63 - 1)),
     "oid": plain(st.integers(0, 2**32 - 1)),
     "numeric(15,2)": st.one_of(st.just("NaN"), plain(st.decimals(-(10**12), 10**12, places=2))),
-    "numeric": st.one_of(st.sampled_from(["NaN", "1e300", "-1e-200"]), plain(st.decimals(-(10**40), 10**40))),
+    "numeric": st.one_of(
+        st.sampled_from(["NaN", "Infinity", "-Infinity", "1e300", "-1e-200"]),
+        plain(st.decimals(-(10**40), 10**40)),
+    ),
     "float4": plain(st.floats(width=32)),
     "float8": plain(st.floats()),
     "text": text(max_size=30),
@@ -66,7 +74,18 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "timestamptz": st.one_of(FAR, MOMENTS.map("{}+00".format)),
     "interval": st.builds("{} mons {} days {} us".format, *[st.integers(-(10**6), 10**6)] * 3),
     "uuid": plain(st.uuids()),
+    "json": st.tuples(JSON, st.sampled_from([None, 1, 3])).map(lambda one: json.dumps(one[0], indent=one[1])),
     "jsonb": JSON.map(json.dumps),
+    "tsvector": st.lists(st.tuples(text(min_size=1, max_size=4), st.integers(1, 99)), max_size=3).map(
+        lambda lexemes: " ".join(f"{quoted_lexeme(word)}:{place}" for word, place in lexemes)
+    ),
+    "bit(5)": st.text("01", min_size=5, max_size=5),
+    "cidr": st.ip_addresses().map(str),
+    "macaddr": st.binary(min_size=6, max_size=6).map(bytes.hex),
+    "pg_lsn": st.builds("{:X}/{:X}".format, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
+    "point": st.builds("({!r},{!r})".format, st.floats(), st.floats()),
+    "name": text(max_size=15),
+    '"char"': st.sampled_from(["", "a", ",", '"', "\\"]),
     "int4[]": st.lists(ELEMENTS.map(lambda value: "NULL" if value is None else str(value)), max_size=4).map(
         array
     ),
