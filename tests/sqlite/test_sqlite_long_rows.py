@@ -24,6 +24,9 @@ INSERT INTO computed (a) VALUES (CAST(zeroblob({3 * MIB}) AS TEXT)), ('x');
 CREATE TABLE keyed (k TEXT PRIMARY KEY, v, w) WITHOUT ROWID;
 INSERT INTO keyed VALUES ('a', 1, NULL), ('b', zeroblob({9 * MIB}), 'x'),
   ('c', replace(hex(zeroblob({5 * MIB})), '0', 'ü'), 2);
+CREATE TABLE once (v UNIQUE, w, x);
+INSERT INTO once VALUES (zeroblob({9 * MIB}), NULL, NULL),
+  ('short', zeroblob({9 * MIB}), replace(hex(zeroblob({5 * MIB})), '0', 'z'));
 """
 
 

@@ -63,7 +63,7 @@ def on_sqlite(tmp_path):
             query = "SELECT count(*) FROM t JOIN other.t o USING (id) WHERE t.v IS o.v AND typeof(t.v) = typeof(o.v)"
             return connection.execute(query).fetchone() == (3,)
 
-    return sqlite.url_of(source), sqlite.url_of(target), same, 3 * LARGE_MIB
+    return sqlite.url_of(source), sqlite.url_of(target), same, 2.5 * LARGE_MIB
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])

@@ -9,7 +9,6 @@ from typing import Any
 
 from exporters.sqlite.catalog import Table, read_catalog
 from exporters.sqlite.identifiers import is_own, quote_name
-from exporters.sqlite.long_rows import Cell
 from exporters.sqlite.parquet import READ_ERRORS, PartLong, PartRows, read_part
 from exporters.sqlite.values import RawText
 from exporters.tally import Advance
@@ -19,6 +18,7 @@ from migrate.restore.relational.parts import PartFile, parts_of, readable
 from migrate.restore.relational.run import Written
 from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.job import Job
+from migrate.restore.sqlite.long_rows import write_long
 from migrate.restore.sqlite.target import Target, mark_done, read_done
 
 COMMIT_ROWS = 200_000
@@ -74,10 +74,10 @@ def _write(
 ) -> None:
     for some in _read(reader, part):
         wanted = [not generated for generated in some.shown.generated]
-        shown = compress(some.shown.names, wanted)
+        shown = list(compress(some.shown.names, wanted))
         names = [table.rowid if name is None else quote_name(name) for name in shown]
         if isinstance(some, PartLong):
-            _write_long(connection, table, names, list(compress(some.row.cells, wanted)))
+            write_long(connection, table, shown, list(compress(some.row.cells, wanted)))
             advance(1, part.size_bytes // max(part.rows, 1))
             continue
         columns = list(compress(some.columns, wanted))
@@ -90,37 +90,6 @@ def _write(
         else:
             connection.executemany(statement, rows)
         advance(some.rows, part.size_bytes * some.rows // max(part.rows, 1))
-
-
-def _write_long(
-    connection: sqlite3.Connection, table: Table, names: Sequence[str], cells: Sequence[Any]
-) -> None:
-    """Insert one row. SQLite takes bytes for text in the database's own encoding, which is UTF-8 where it is not the
-    text of Python.
-    """
-    utf8 = connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8"
-    bound: list[Any] = []
-    values = []
-    for cell in cells:
-        long, of = isinstance(cell, Cell), cell.of if isinstance(cell, Cell) else type(cell)
-        value = _whole(cell) if long else cell
-        bound.append(value.decode() if long and of is str and not utf8 else value)
-        values.append("CAST(? AS TEXT)" if of is RawText or (long and of is str) else "?")
-    statement = (
-        f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) SELECT {', '.join(values)} WHERE ?"
-    )
-    connection.execute(statement, [*bound, True])
-    connection.execute(statement, [None] * len(values) + [False])  # what is bound is kept until the next time
-
-
-def _whole(cell: Cell) -> bytearray:
-    """Return a value in one piece, for which there is room at once."""
-    found = bytearray(cell.value.size_bytes)
-    at = 0
-    for piece in cell.value.pieces():
-        found[at : at + len(piece)] = piece
-        at += len(piece)
-    return found
 
 
 def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
