@@ -259,7 +259,7 @@ class Feeds:
                     if exc.__cause__ is None or sqlstate(exc.__cause__) not in _NOT_FOUND:
                         raise
                     feed.begin(every_schema=True)
-                    rows, queries = feed.copy(query, on_block, on_long), _QUERIES - 1
+                    rows, queries = feed.copy(query, on_block, on_long), QUERIES - 1
             except SourceError as exc:
                 feed.close()
                 raise explained(exc, self._session.watch) from exc.__cause__
