@@ -15,8 +15,8 @@ import psycopg
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import connect
-from exporters.postgres.errors import translate
-from exporters.postgres.feed import QUERIES
+from exporters.postgres.errors import sqlstate, translate
+from exporters.postgres.feed import NOT_FOUND, QUERIES, anew
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.manners import explained
 from exporters.postgres.plan import rows_of
@@ -102,7 +102,15 @@ class Counting:
         if not counter.queries:
             counter.connection.execute(begin_statement(self._session.exported).encode())
         counter.queries += 1
-        row = counter.connection.execute(query.encode()).fetchone()
+        try:
+            row = counter.connection.execute(query.encode()).fetchone()
+        except psycopg.Error as exc:
+            if sqlstate(exc) not in NOT_FOUND:
+                raise
+            begin = begin_statement(self._session.exported)
+            counter.connection.execute(anew(begin, every_schema=True).encode())
+            counter.queries = QUERIES
+            row = counter.connection.execute(query.encode()).fetchone()
         return [int(number) for number in row or ()]
 
     def _taken(self) -> _Counter:

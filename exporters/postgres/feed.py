@@ -34,7 +34,7 @@ QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
 server has not room for those of ten thousand tables.
 """
-_NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
+NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
 """What is said, before the first row, of a table whose index calls a function in SQL that names something without its
 schema: to plan any query of the table is to look into that function.
 """
@@ -124,7 +124,7 @@ class AsyncpgFeed:
         """See ``Feed``."""
         try:
             self._loop.run_until_complete(
-                self._connection.execute(_anew(self._begin, every_schema=every_schema))
+                self._connection.execute(anew(self._begin, every_schema=every_schema))
             )
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
@@ -173,7 +173,7 @@ class PsycopgFeed:
     def begin(self, *, every_schema: bool = False) -> None:
         """See ``Feed``."""
         try:
-            self._connection.execute(_anew(self._begin, every_schema=every_schema).encode())
+            self._connection.execute(anew(self._begin, every_schema=every_schema).encode())
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
@@ -182,7 +182,8 @@ class PsycopgFeed:
         self._connection.close()
 
 
-def _anew(begin: str, *, every_schema: bool) -> str:
+def anew(begin: str, *, every_schema: bool) -> str:
+    """Return the statements that leave a transaction for another one; see ``Feed.begin``."""
     return f"ROLLBACK; {begin}{f'; {SEARCH_EVERY_SCHEMA}' * every_schema}"
 
 
@@ -256,7 +257,7 @@ class Feeds:
                 try:
                     rows = feed.copy(query, on_block, on_long)
                 except SourceError as exc:
-                    if exc.__cause__ is None or sqlstate(exc.__cause__) not in _NOT_FOUND:
+                    if exc.__cause__ is None or sqlstate(exc.__cause__) not in NOT_FOUND:
                         raise
                     feed.begin(every_schema=True)
                     rows, queries = feed.copy(query, on_block, on_long), QUERIES - 1
