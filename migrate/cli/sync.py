@@ -36,6 +36,7 @@ from migrate.store import open_place
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.account import PROOF
 from migrate.sync.opening import clear_versions, open_sides, record_url
+from migrate.sync.settings import REMOVED, WRITTEN, Wish
 
 _WORKERS = 4
 _SHOWN = 20
@@ -75,6 +76,7 @@ class Synced:
             console.print(f"  and {len(done.gaps) - _SHOWN:,} more (gaps.parquet has all)")
         for line in [*done.damaged[:_SHOWN], *done.reasons]:
             console.print(Text(f"  ! {line}", style="bold red"))
+        _draw_settings(console, done)
         _draw_removed(console, done)
         console.print(Text(f"The account and the record: {done.record}", style="dim"))
         _draw_verdict(console, done)
@@ -86,6 +88,7 @@ def _draw_plan(console: Console, done: SyncOutcome) -> None:
         "look": "are at the target already and would be looked at",
         "extra": "are only at the target",
         "excluded": "are not wanted",
+        "settings": "settings of the bucket would be written or removed",
     }
     console.print(
         f"{count_words(done.listed)} objects at the source, {count_words(done.same)} the same already"
@@ -97,6 +100,15 @@ def _draw_plan(console: Console, done: SyncOutcome) -> None:
             for key in found["first"]:
                 console.print(Text(f"  {key}"))
     console.print("Nothing was touched.")
+
+
+def _draw_settings(console: Console, done: SyncOutcome) -> None:
+    for said in (WRITTEN, REMOVED):
+        if names := sorted(name for name, what in done.settings.items() if what == said):
+            console.print(f"Settings of the bucket {said}: {', '.join(names)}")
+    for name, what in sorted(done.settings.items()):
+        if what not in {WRITTEN, REMOVED}:
+            console.print(Text(f"  the bucket's {name}: {what}", style="yellow"))
 
 
 def _draw_removed(console: Console, done: SyncOutcome) -> None:
@@ -159,6 +171,14 @@ def sync_command(
     cutover: Annotated[
         bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
     ] = False,
+    settings: Annotated[
+        Wish,
+        typer.Option(
+            "--settings",
+            help="Settings of the bucket: write those that the target has not set itself, replace its own, too, "
+            "or leave all of them alone.",
+        ),
+    ] = Wish.WRITE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     include: Include = None,
     exclude: Exclude = None,
@@ -188,7 +208,13 @@ def sync_command(
         }
     )
     options = SyncOptions(
-        chosen, delete=delete, overwrite=overwrite, recheck=recheck, cutover=cutover, dry_run=dry_run
+        chosen,
+        delete=delete,
+        overwrite=overwrite,
+        recheck=recheck,
+        cutover=cutover,
+        dry_run=dry_run,
+        settings=settings,
     )
     signers = load_keys(key, passphrase, loaded)
     return run_sync(session, ends, options, record=record, case=loaded, signers=signers)
@@ -215,7 +241,7 @@ def run_sync(
     outcome = sync(
         sides,
         store,
-        replace(options, selection=selection),
+        replace(options, selection=selection, apart=record is not None),
         workers=session.workers(default=_WORKERS, case=case.workers if case else None),
         progress=session.progress,
         throttle=session.throttle(case.bwlimit if case else None),

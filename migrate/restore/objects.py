@@ -24,7 +24,7 @@ from migrate.restore import objects_history, objects_write
 from migrate.restore.account import Account, VersionMap
 from migrate.restore.objects_history import History, HistoryWriter
 from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
-from migrate.restore.objects_settings import Settings
+from migrate.restore.objects_settings import of_bundle
 from migrate.restore.objects_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
 from migrate.restore.objects_write import Done, Job, Writer
 from migrate.restore.outcome import RestoreOutcome
@@ -134,7 +134,7 @@ class _Restore:
     ) -> None:
         self._reader, self._source, self._target = reader, source, target
         self._account, self._progress = account, progress
-        self._settings = Settings(reader, source, target)
+        self._settings = of_bundle(reader, source, target)
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
 

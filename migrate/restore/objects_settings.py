@@ -16,24 +16,26 @@ from migrate.store.s3_configuration import OF_THE_HOST, renamed, same_setting
 
 FIRST = ("encryption",)
 """Settings that must hold before the first object is written."""
+UNREAD = ("denied", "failing")
+"""What stands beside settings: the names of those that could not be read."""
 _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
 """What a setting is where nobody has set it."""
 
 
-class Settings:
-    """The settings of a source's bucket, and the target that is to have them. Nothing is done where only a prefix was
-    exported or is restored to, or where the bucket held something before.
-    """
+def of_bundle(reader: BundleReader, source: str, target: TargetBucket) -> Settings:
+    """Return the settings that a bundle has of a bucket; none where only a prefix was exported or is restored to."""
+    details = bucket_details(reader, source)
+    file = next(reader.source_files(source, "bucket.json"), None)
+    whole = not target.prefix and not details.get("prefix")
+    wanted = json.loads(reader.read_checked(file)) if file is not None and whole else {}
+    return Settings(wanted, str(details.get("bucket", "")), target)
 
-    def __init__(self, reader: BundleReader, source: str, target: TargetBucket) -> None:
-        details = bucket_details(reader, source)
-        self._target = target
-        self._old_name = str(details.get("bucket", ""))
-        file = next(reader.source_files(source, "bucket.json"), None)
-        whole = not target.prefix and not details.get("prefix")
-        self.wanted: Mapping[str, Any] = (
-            json.loads(reader.read_checked(file)) if file is not None and whole else {}
-        )
+
+class Settings:
+    """The settings of a source's bucket, which is called ``old_name`` there, and the target that is to have them."""
+
+    def __init__(self, wanted: Mapping[str, Any], old_name: str, target: TargetBucket) -> None:
+        self.wanted, self._old_name, self._target = wanted, old_name, target
 
     def write_first(self) -> list[Loss]:
         """Write what must hold before objects are written."""
@@ -41,22 +43,20 @@ class Settings:
 
     def write_last(self) -> list[Loss]:
         """Write the rest: what acts on objects, or would be in the way of writing them."""
-        rest = {
-            name: value for name, value in self.wanted.items() if name not in {*FIRST, "denied", "failing"}
-        }
+        rest = {name: value for name, value in self.wanted.items() if name not in {*FIRST, *UNREAD}}
         return list(self._write(rest))
 
     def losses_before(self) -> Iterator[Loss]:
         """Yield what is known without trying."""
         for name in sorted(self.wanted):
-            if _is_of_the_host(name, self.wanted[name]) and self._matters(name):
+            if is_of_the_host(name, self.wanted[name]) and self._matters(name):
                 yield self._loss(name, OF_THE_HOST[name])
 
     def _write(self, wanted: Mapping[str, Any]) -> Iterator[Loss]:
         there = self._target.configuration() if wanted else {}
         for name, value in sorted(wanted.items()):
             new = renamed(name, value, self._old_name, self._target.name)
-            if _is_of_the_host(name, value) or same_setting(name, there.get(name), new):
+            if is_of_the_host(name, value) or same_setting(name, there.get(name), new):
                 continue
             if name == "object-lock" and self._target.object_lock() is None:
                 yield self._loss(
@@ -89,6 +89,6 @@ class Settings:
         return Loss(self._target.name, f"bucket {name}", reason)
 
 
-def _is_of_the_host(name: str, value: Mapping[str, Any]) -> bool:
+def is_of_the_host(name: str, value: Mapping[str, Any]) -> bool:
     """Tell whether a setting means nothing at another host. An ACL that names no account means the same everywhere."""
     return name in OF_THE_HOST and not (name == "acl" and canned(value))

@@ -15,7 +15,6 @@ from migrate.store import s3_client, s3_configuration
 from migrate.store.attempts import judged
 from migrate.store.retry import patiently
 
-_REMOVERS = {"policy": "delete_bucket_policy", "lifecycle": "delete_bucket_lifecycle"}
 _NO_VERSION = "00000000-0000-4000-8000-000000000000"
 
 
@@ -44,9 +43,7 @@ class BucketSettings:
         """Set it as ``read`` gives it; an empty one is removed."""
         if value:
             s3_configuration.write_setting(self._client, self.bucket, name, value)
-        elif name in _REMOVERS:
-            self._call(_REMOVERS[name], Bucket=self.bucket)
-        else:
+        elif not s3_configuration.remove_setting(self._client, self.bucket, name):
             raise UsageError(f"{self.url}: {name} can be changed and not removed")
 
     def may_delete(self) -> bool:

@@ -24,7 +24,12 @@ from migrate.store.content import Content
 from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_configuration import read_configuration, read_setting, write_setting
+from migrate.store.s3_configuration import (
+    read_configuration,
+    read_setting,
+    remove_setting,
+    write_setting,
+)
 from migrate.store.s3_crt import Headers, Request, was_answered
 from migrate.store.s3_description import (
     Description,
@@ -331,6 +336,10 @@ class TargetBucket:
     def configure(self, name: str, value: Mapping[str, Any]) -> bool:
         """Write one setting, as ``configuration`` gives it. Return whether there is a way to write it."""
         return write_setting(self._boto, self.name, name, value)
+
+    def unset(self, name: str) -> bool:
+        """Take one setting away. Return whether there is a way to."""
+        return remove_setting(self._boto, self.name, name)
 
 
 def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> TargetBucket:

@@ -173,21 +173,23 @@ def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any])
     request = _request(name, value)
     if request is None:
         return False
-    call, arguments = request
+    _change(client, bucket, name, *request)
+    return True
 
-    def write() -> None:
+
+def _change(client: Any, bucket: str, name: str, call: str, arguments: Mapping[str, Any]) -> None:
+    def change() -> None:
         try:
             getattr(client, call)(Bucket=bucket, **arguments)
         except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
             raise translate(exc, f"{bucket}: {name}") from exc
 
     try:
-        patiently(write, total_seconds=_WRITE_SECONDS)
+        patiently(change, total_seconds=_WRITE_SECONDS)
     except UnreachableError as exc:
         if isinstance(exc.__cause__, boto_errors.ClientError):
             raise MoveoutError(str(exc)) from exc
         raise
-    return True
 
 
 def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -201,6 +203,26 @@ def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] 
     given = value[inner] if inner else dict(value)
     beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
     return call, {argument: given, **beside}
+
+
+REMOVERS = {
+    "policy": "delete_bucket_policy",
+    "cors": "delete_bucket_cors",
+    "lifecycle": "delete_bucket_lifecycle",
+    "encryption": "delete_bucket_encryption",
+    "tagging": "delete_bucket_tagging",
+    "website": "delete_bucket_website",
+    "public-access-block": "delete_public_access_block",
+}
+"""Names of settings that can be taken away again, and the calls that do it."""
+
+
+def remove_setting(client: Any, bucket: str, name: str) -> bool:
+    """Take a setting away; return whether there is a way to. Raises ``MoveoutError``."""
+    if name not in REMOVERS:
+        return False
+    _change(client, bucket, name, REMOVERS[name], {})
+    return True
 
 
 def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from exporters.base import Gap, Loss
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.objects import revisit
 from exporters.objects.pack import unless_outage
 from exporters.objects.proof import promises_md5
@@ -28,7 +29,7 @@ from migrate.store.s3_bucket_write import TINY_BYTES, TargetBucket, Written
 from migrate.store.s3_description import PUT_BYTES, Description, is_md5
 from migrate.store.throttle import Throttle
 from migrate.sync.compare import Step
-from migrate.sync.items import Done, Item, item
+from migrate.sync.items import Acl, Done, Item, item
 
 WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
@@ -96,7 +97,8 @@ class SmallCopy:
     def _bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
-        for step, first in zip(steps, unless_outage(way.source, fetched), strict=True):
+        found_acls = acls(way.source, map(source_of, steps))
+        for step, first, acl in zip(steps, unless_outage(way.source, fetched), found_acls, strict=False):
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first
@@ -112,19 +114,19 @@ class SmallCopy:
             if found.summary.size_bytes > PUT_BYTES or "-" in found.summary.etag:
                 self.grown.append(as_read(step, found))
                 continue
-            made = self._item(step, found)
+            made = self._item(step, found, acl)
             sent.append(made)
             way.take(len(found.body))
             yield made.described(way.name(step), way.terms), found.body
 
-    def _item(self, step: Step, found: Fetched) -> Item:
+    def _item(self, step: Step, found: Fetched, acl: Acl) -> Item:
         body, crc = found.body, found.crc64nvme
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=None,
             crc64nvme=self.way.source.crc64nvme(body) if crc is None else crc,
         )
-        return item(self.way.source.name, as_read(step, found), found, content)
+        return item(self.way.source.name, as_read(step, found), found, content, acl)
 
     def _take(self, made: Item, written: Written) -> None:
         """Note what became of one object."""
@@ -163,6 +165,20 @@ def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> lis
     """Return the gaps of objects that could not be read: what is deleted by now is excluded."""
     found = revisit.gaps(source, [(source_of(step), error) for step, error in lost], ordered=False)
     return [Gap(step.key, gap.disposition, gap.reason) for (step, _), gap in zip(lost, found, strict=True)]
+
+
+def acls(source: S3Bucket, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
+    """Yield the ACLs of objects, in order and without end where the source has none: then nobody is asked."""
+    if not source.has_acls:
+        yield from repeat((None, ()))
+    asked = list(wanted)
+    for one, (acl, error) in zip(asked, source.acls((it.key, it.version_id) for it in asked), strict=True):
+        if isinstance(error, SourceUnreachableError):
+            raise error
+        if error is None or isinstance(error, SourceGoneError):
+            yield acl, ()
+        else:
+            yield None, (Loss(one.name, "ACL", f"it could not be read: {error}"),)
 
 
 def source_of(step: Step) -> ObjectSummary:

@@ -20,12 +20,14 @@ from migrate.sync.act import Work, refusal_of
 from migrate.sync.compare import Do, Step
 from migrate.sync.copy import Way
 from migrate.sync.items import Done
+from migrate.sync.look import FOREIGN
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.proof import prove
 from migrate.sync.record import Header, Record
 from migrate.sync.remove import Removal
-from migrate.sync.survey import Survey, survey
+from migrate.sync.settings import BucketSettings, Rules, Wish
+from migrate.sync.survey import CAPABILITIES, Survey, survey
 from migrate.sync.uploads import Uploads
 
 CUTOVER_TRIES = 5
@@ -36,7 +38,8 @@ CUTOVER_TRIES = 5
 class SyncOptions:
     """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
     this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in listings.
-    ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan.
+    ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may happen to
+    those of the target's bucket; ``apart``: the record lies somewhere else.
     """
 
     selection: Selection = EVERYTHING
@@ -45,6 +48,8 @@ class SyncOptions:
     recheck: bool = False
     cutover: bool = False
     dry_run: bool = False
+    settings: Wish = Wish.WRITE
+    apart: bool = False
 
 
 def sync(
@@ -100,6 +105,15 @@ class _Sync:
     workers: int
     check: Callable[[], None] = _nobody
     _settled: bool = False
+    _bucket: BucketSettings | None = None
+
+    @property
+    def _settings(self) -> BucketSettings:
+        if self._bucket is None:
+            chosen = self.options
+            rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart)
+            self._bucket = BucketSettings(self.sides, self.record.store, rules)
+        return self._bucket
 
     def run(self) -> SyncOutcome:
         """Do all of it."""
@@ -117,7 +131,7 @@ class _Sync:
     def foresee(self) -> SyncOutcome:
         """Say what would be done; write nothing."""
         plan = make_plan(self.sides, self.record, "", self.progress)
-        return replace(self._outcome(plan, Done(), Removal()), planned=_planned(plan))
+        return replace(self._outcome(plan, Done(), Removal()), planned=self._planned(plan))
 
     def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
         for _ in range(CUTOVER_TRIES):
@@ -137,11 +151,18 @@ class _Sync:
         """Bring the target to where the source is now."""
         run = self.record.begin_run()
         plan = make_plan(self.sides, self.record, run, self.progress)
+        others = plan.strangers > 0
+        if self._settings.write_first(others=others):
+            self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
         done = self._copy(account, plan) if plan.to_do else Done()
         removal = Removal()
         if self.options.delete and plan.extra:
             self._remove(account, plan, removal)
-        if self._fold(plan, done, removal) or self._settled:
+        others = (others and not self.options.delete) or any(
+            gap.reason.startswith(FOREIGN) for gap in done.gaps
+        )
+        lost = self._settings.write_last(others=others)
+        if self._fold(plan, done, removal) or self._settled or lost:
             self._write_losses(account, plan, self._survey(plan))
             self._settled = False
         account.write_gaps(self._steps(plan, Do.EXCLUDED), [*done.gaps, *removal.gaps()])
@@ -200,7 +221,9 @@ class _Sync:
 
     def _write_losses(self, account: Account, plan: Plan, found: Survey) -> None:
         """Write the ledger, as far as it is known by now."""
-        known = chain(found.losses, self._refused(plan, found.terms), self.record.losses())
+        known = chain(
+            found.losses, self._settings.losses, self._refused(plan, found.terms), self.record.losses()
+        )
         self.record.header = replace(self.record.header, losses=account.write_losses(known))
         self.record.write_header()
 
@@ -245,7 +268,15 @@ class _Sync:
             removed=tuple(removal.removed),
             extras=tuple(plan.examples.get(Do.EXTRA, ())),
             reasons=tuple(_reconciled(plan, done)),
+            settings=self._settings.told,
         )
+
+    def _planned(self, plan: Plan) -> dict[str, object]:
+        names = self._settings.foresee(others=plan.strangers > 0)
+        found: dict[str, object] = {
+            str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do
+        }
+        return found | {"settings": {"count": len(names), "first": names}}
 
 
 def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
@@ -263,7 +294,3 @@ def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
     )
     if ended != plan.listed:
         yield f"{plan.listed} objects were listed, {ended} are accounted for"
-
-
-def _planned(plan: Plan) -> dict[str, object]:
-    return {str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do}

@@ -16,6 +16,9 @@ from migrate.store.s3_description import Description, is_md5
 from migrate.sync.compare import Step
 from migrate.sync.rows import LOSSES, TARGET_ETAG, TARGET_VERSION
 
+Acl = tuple[str | None, tuple[Loss, ...]]
+"""The ACL of an object as the index keeps it, and what could not be had of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -25,6 +28,7 @@ class Item:
     found: Fetched
     row: ObjectRow
     work: dict[str, Any]
+    lost: tuple[Loss, ...] = ()
 
     def described(self, key: str, terms: Terms) -> Description:
         """Return what goes along with its bytes to ``key`` of the target."""
@@ -32,7 +36,7 @@ class Item:
 
     def finished(self, written: Written, terms: Terms, *more: Loss) -> dict[str, Any]:
         """Return the row of the record once it is at the target, with what the target does not have of it."""
-        lost = [(it.property, it.reason) for it in (*self._losses(terms), *more)]
+        lost = [(it.property, it.reason) for it in (*self.lost, *self._losses(terms), *more)]
         work = self.work | {
             TARGET_ETAG: written.etag,
             TARGET_VERSION: written.version_id or None,
@@ -49,12 +53,12 @@ class Item:
         return lost
 
 
-def item(bucket: str, step: Step, found: Fetched, content: rows.Content) -> Item:
+def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
     """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
-    work = {"acl": None} | rows.exported(bucket, 0, found, content)
+    work = rows.exported(bucket, 0, found, content) | {"acl": acl[0]}
     row = row_of("", bucket)(work)
     work |= {"key": step.key, "sha256": content.sha256 or None}
-    return Item(step, found, row, work)
+    return Item(step, found, row, work, acl[1])
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from migrate.store.s3_upload import PartsUpload, Uploaded
 from migrate.store.sizes import part_bytes_for, part_sizes
 from migrate.sync.columns import microseconds
 from migrate.sync.compare import Step
-from migrate.sync.copy import Way, arrived, as_read, lost_gaps, refusal, source_of
+from migrate.sync.copy import Way, acls, arrived, as_read, lost_gaps, refusal, source_of
 from migrate.sync.items import Done, Item, item
 from migrate.sync.uploads import Uploads
 
@@ -80,7 +80,8 @@ class LargeCopy:
             self.done.gaps.append(Gap(step.key, "excluded", reason))
             return
         parts = way.source.part_sizes(found.summary) if "-" in found.summary.etag else ()
-        made = item(way.source.name, step, found, Content("", None, 0, part_sizes=parts))
+        acl = next(acls(way.source, [found.summary]))
+        made = item(way.source.name, step, found, Content("", None, 0, part_sizes=parts), acl)
         try:
             if in_parts(made.row):
                 self._send(made)

@@ -16,12 +16,12 @@ from migrate.store.checksums import from_header
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_description import Description, is_md5, sendable
 from migrate.sync.compare import AGAIN, Step
-from migrate.sync.copy import Way, as_read, source_of
-from migrate.sync.items import Done, Item, item
+from migrate.sync.copy import Way, acls, as_read, source_of
+from migrate.sync.items import Acl, Done, Item, item
 from migrate.verify.bucket import as_text, user_metadata
 
 _CRC = "x-amz-checksum-crc64nvme"
-_FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
+FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
 
 
 @dataclass(slots=True)
@@ -37,19 +37,20 @@ class Look:
         way = self.way
         here = way.source.heads(map(source_of, steps))
         there = way.target.source.heads(map(_target_of, steps))
+        found_acls = acls(way.source, map(source_of, steps))
         return [
             step
-            for step, ours, theirs in zip(steps, here, there, strict=True)
-            if self._is_due(step, ours, theirs)
+            for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False)
+            if self._is_due(step, ours, theirs, acl)
         ]
 
-    def _is_due(self, step: Step, ours: Fetched, theirs: Fetched) -> bool:
+    def _is_due(self, step: Step, ours: Fetched, theirs: Fetched, acl: Acl) -> bool:
         for found in (ours, theirs):
             if isinstance(found.error, SourceUnreachableError):
                 raise found.error
         if ours.error is not None or isinstance(theirs.error, SourceGoneError):
             return True  # copying finds out what has become of it
-        if theirs.error is None and (same := self._same(step, ours, theirs)) is not None:
+        if theirs.error is None and (same := self._same(step, ours, theirs, acl)) is not None:
             self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
             if step.why == AGAIN:
                 self.done.same += 1
@@ -62,15 +63,18 @@ class Look:
         self.done.gaps.append(Gap(step.key, "failed", _reason(theirs.error)))
         return False
 
-    def _same(self, step: Step, ours: Fetched, theirs: Fetched) -> Item | None:
+    def _same(self, step: Step, ours: Fetched, theirs: Fetched, acl: Acl) -> Item | None:
         if not is_same_content(ours, theirs):
             return None
         md5 = ours.summary.etag if is_md5(ours.summary.etag) else None
-        made = item(self.way.source.name, as_read(step, ours), ours, Content("", md5, 0))
+        made = item(self.way.source.name, as_read(step, ours), ours, Content("", md5, 0), acl)
         crc = _crc(ours.headers)
         made.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
         described = made.described(self.way.name(step), self.way.terms)
-        return made if has_description(theirs, described) else None
+        if not has_description(theirs, described):
+            return None
+        has_acl = not self.way.source.has_acls or self.way.target.acl(described.key) == described.acl
+        return made if has_acl else None
 
 
 def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
@@ -112,4 +116,4 @@ def _target_of(step: Step) -> ObjectSummary:
 
 
 def _reason(error: SourceError | None) -> str:
-    return _FOREIGN if error is None else f"{_FOREIGN} (it cannot be looked at: {error})"
+    return FOREIGN if error is None else f"{FOREIGN} (it cannot be looked at: {error})"

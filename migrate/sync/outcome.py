@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from exporters.base import Gap
@@ -53,7 +53,8 @@ class SyncOutcome:
     came after the listing), ``adopted`` (the target had them already), ``excluded`` or ``failed`` (``gaps``). ``extra``
     objects only the target has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not
     arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven``
-    says why there is no ``proof`` where one was asked for; ``planned``: what would be done.
+    says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``settings`` of the bucket
+    that were not the same: ``written``, ``removed``, or why the target has them not.
     """
 
     source: str
@@ -81,6 +82,7 @@ class SyncOutcome:
     proof: Proof | None = None
     unproven: str = ""
     planned: Mapping[str, Any] | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -105,6 +107,7 @@ class SyncOutcome:
             deleted=self.deleted + later.deleted,
             runs=self.runs + later.runs,
             removed=(*self.removed, *later.removed),
+            settings={**self.settings, **later.settings},
         )
 
     def as_json(self) -> dict[str, Any]:

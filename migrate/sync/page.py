@@ -62,6 +62,9 @@ def _body(of: SyncOutcome) -> Iterator[Html]:
         rows = ([name(gap.item), gap.disposition, name(gap.reason)] for gap in of.gaps[:_SHOWN])
         yield table(["Object", "", "Why"], rows)
         yield tag("p", f"gaps.parquet has all {count_words(len(of.gaps))}.", class_="soft")
+    if of.settings:
+        yield tag("h2", "The bucket's settings")
+        yield table(["Setting", ""], ([name(what), name(said)] for what, said in sorted(of.settings.items())))
     if of.removed:
         yield tag("h2", "Removed at the target")
         yield table(["Object", "Bytes"], ([name(it.key), it.size_bytes] for it in of.removed[:_SHOWN]))

@@ -58,6 +58,11 @@ class Plan:
         """How many objects only the target has."""
         return self.steps[Do.EXTRA]
 
+    @property
+    def strangers(self) -> int:
+        """How many of them no sync has written."""
+        return self.extra - self.known[Do.EXTRA]
+
 
 @dataclass(frozen=True, slots=True)
 class Sides:

@@ -15,15 +15,13 @@ from migrate.bundle import canonical
 from migrate.errors import DamageError, GoneError
 from migrate.restore.objects_terms import Terms
 from migrate.store.base import MultipartStore
+from migrate.store.s3_acl import CANNED
 from migrate.store.s3_canary import Capabilities, probe
-from migrate.store.s3_configuration import same_setting
 from migrate.sync.plan import Sides
 
 CAPABILITIES = "capabilities.json"
 _HOLDS = timedelta(days=1)
 _TAG_SAMPLES = 3
-_OF_EVERY_BUCKET = {"location", "request-payment", "acl", "ownership", "denied", "failing", "versioning"}
-"""Settings that every bucket has, or that say nothing about objects that are current."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,8 @@ def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: f
     known = _kept(sides, store, keys, classes)
     if known is not None:
         return known
-    found = probe(sides.target, keys=keys, classes=classes, tags=True)
+    acls = set(CANNED.values()) if sides.source.has_acls else ()
+    found = probe(sides.target, keys=keys, classes=classes, tags=True, acls=acls)
     made = Survey(found, bool(sides.target.setting("encryption")), tuple(_losses(sides)))
     value = found.as_json() | {
         "version": 1,
@@ -82,23 +81,7 @@ def _losses(sides: Sides) -> Iterator[Loss]:
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if source.keeps_versions():
         yield Loss(name, "versions", "a sync copies current versions; a bundle has the whole history")
-    if source.has_acls:
-        yield Loss(name, "object ACLs", "not read object by object; objects are as the target makes them")
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
     if not source.tags_readable(list(islice(source.list(), _TAG_SAMPLES))):
         yield Loss(name, "tags", "these credentials may not read the objects' tags")
-    if not sides.source.prefix and not sides.target.prefix:
-        yield from _settings(sides)
-
-
-def _settings(sides: Sides) -> Iterator[Loss]:
-    wanted = sides.source.configuration()
-    for name, value in sorted(wanted.items()):
-        if name in _OF_EVERY_BUCKET:
-            continue
-        if not same_setting(name, sides.target.setting(name), value):
-            reason = "a sync copies objects; a restore of a bundle writes settings, or set it at the target"
-            yield Loss(sides.source.name, f"bucket {name}", reason)
-    for name in (*wanted.get("denied", ()), *wanted.get("failing", ())):
-        yield Loss(sides.source.name, f"bucket {name}", "it could not be read, or these credentials may not")

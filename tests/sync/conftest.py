@@ -36,7 +36,7 @@ class Move:
     opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
 
     def run(self, workers: int = 2, **options: Any) -> SyncOutcome:
-        chosen = SyncOptions(**options)
+        chosen = SyncOptions(**{"apart": self.record is not None, **options})
         sides, store = self._open()
         return sync(
             replace(sides, selection=chosen.selection), store, chosen, workers=workers, progress=self.progress
@@ -46,8 +46,12 @@ class Move:
         """The store of the record."""
         return self._open()[1]
 
+    def ends(self) -> tuple[str, str]:
+        """The URLs of both sides."""
+        return _url(self.source, self.source_prefix), _url(self.target, self.target_prefix)
+
     def _open(self) -> tuple[Sides, MultipartStore]:
-        ends = (_url(self.source, self.source_prefix), _url(self.target, self.target_prefix))
+        ends = self.ends()
         which = (*ends, self.record or "")
         if which not in self.opened:
             sides = open_sides("shop", Endpoint(ends[0]), Endpoint(ends[1]), EVERYTHING)
