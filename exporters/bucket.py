@@ -82,6 +82,10 @@ class Page:
         """Return the rows from ``start`` to ``end``."""
         return Page(*(column[start:end] for column in self._columns()))
 
+    def choose(self, rows: Sequence[int]) -> Page:
+        """Return these rows, by number."""
+        return Page(*([column[at] for at in rows] if column else () for column in self._columns()))
+
     def _columns(self) -> tuple[Sequence[Any], ...]:
         return (
             self.keys, self.sizes, self.etags, self.modified, self.classes, self.versions, self.latest,

@@ -65,7 +65,7 @@ class Synced:
             _draw_plan(console, done)
             return
         console.print(
-            f"{count_words(done.copied)} objects copied ({bytes_words(done.copied_bytes)}"
+            f"{count_words(done.copied)} {done.noun} copied ({bytes_words(done.copied_bytes)}"
             f" in {duration_words(self.seconds)}); {count_words(done.same + done.adopted)} were there already",
         )
         if done.excluded:
@@ -84,6 +84,7 @@ class Synced:
 
 def _draw_plan(console: Console, done: SyncOutcome) -> None:
     said = {
+        "stuck": "cannot come to their place at the target",
         "copy": "would be copied",
         "look": "are at the target already and would be looked at",
         "extra": "are only at the target",
@@ -91,7 +92,7 @@ def _draw_plan(console: Console, done: SyncOutcome) -> None:
         "settings": "settings of the bucket would be written or removed",
     }
     console.print(
-        f"{count_words(done.listed)} objects at the source, {count_words(done.same)} the same already"
+        f"{count_words(done.listed)} {done.noun} at the source, {count_words(done.same)} the same already"
     )
     for kind, words in said.items():
         found = (done.planned or {})[kind]
@@ -118,7 +119,7 @@ def _draw_removed(console: Console, done: SyncOutcome) -> None:
         console.print(f"  and {done.deleted - _SHOWN:,} more (deleted/ has all)")
     left = done.extra - done.deleted
     if left > 0:
-        console.print(f"{count_words(left)} objects are only at the target, and stay there:")
+        console.print(f"{count_words(left)} {done.noun} are only at the target, and stay there:")
         for key in done.extras[:5]:
             console.print(Text(f"  {key}", style="dim"))
 
@@ -126,7 +127,7 @@ def _draw_removed(console: Console, done: SyncOutcome) -> None:
 def _draw_verdict(console: Console, done: SyncOutcome) -> None:
     if done.proof is not None:
         console.print(
-            f"Equal at {done.proof.moment}: {count_words(done.proof.objects)} objects,"
+            f"Equal at {done.proof.moment}: {count_words(done.proof.objects)} {done.noun},"
             f" {bytes_words(done.proof.size_bytes)}, on both sides"
         )
     elif done.unproven:
@@ -170,6 +171,12 @@ def sync_command(
     ] = False,
     cutover: Annotated[
         bool, typer.Option("--cutover", help="At the end, prove that both sides are equal at one moment.")
+    ] = False,
+    history: Annotated[
+        bool,
+        typer.Option(
+            "--history", help="Copy every version and delete marker, oldest first, not only what is current."
+        ),
     ] = False,
     settings: Annotated[
         Wish,
@@ -215,6 +222,7 @@ def sync_command(
         cutover=cutover,
         dry_run=dry_run,
         settings=settings,
+        history=history,
     )
     signers = load_keys(key, passphrase, loaded)
     return run_sync(session, ends, options, record=record, case=loaded, signers=signers)

@@ -18,11 +18,11 @@ from exporters.objects.oddities import Oddities
 from exporters.objects.quirks import Trait, has
 from migrate.bundle.objects import ObjectRow, failed_keys, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
-from migrate.errors import MoveoutError, NotEmptyError, UnreachableError
+from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore import objects_history, objects_write
 from migrate.restore.account import Account, VersionMap
-from migrate.restore.objects_history import History, HistoryWriter
+from migrate.restore.objects_history import History, HistoryWriter, Markers, why_flat
 from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
 from migrate.restore.objects_settings import of_bundle
 from migrate.restore.objects_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
@@ -30,7 +30,7 @@ from migrate.restore.objects_write import Done, Job, Writer
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
 from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
-from migrate.store.s3_canary import ALWAYS, FIRST_MARKER, REPEATED_MARKER, probe, refused_markers
+from migrate.store.s3_canary import ALWAYS, probe, refused_markers
 
 T = TypeVar("T")
 _NAMED = 20
@@ -67,15 +67,14 @@ def restore_bucket(
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """The objects of a source under the keys that they get at the target, each with the versions that are to be
-    restored, oldest first. ``flat``: only the current one. ``no_markers``: delete markers that the target does not
-    make (see ``s3_canary``).
+    restored, oldest first. ``flat``: only the current one.
     """
 
     reader: BundleReader
     source: str
     target: TargetBucket
     flat: str
-    no_markers: frozenset[str] = frozenset()
+    markers: Markers = field(default_factory=Markers)
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
         for key, rows in histories(object_rows(self.reader, self.source)):
@@ -85,7 +84,7 @@ class _Rows:
 
     def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
         """Yield the versions that are not restored, each with the reason."""
-        if self.flat or self.no_markers:
+        if self.flat or self.markers.refused:
             for key, rows in histories(object_rows(self.reader, self.source)):
                 for row, reason in self._chosen(rows):
                     if reason:
@@ -94,20 +93,11 @@ class _Rows:
     def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
         before: ObjectRow | None = None
         for row in rows:
-            reason = ""
-            if self.flat and (row.is_delete_marker or not row.is_latest):
-                reason = self.flat
-            elif row.is_delete_marker and before is None and FIRST_MARKER in self.no_markers:
-                reason = f"the target makes no delete marker {FIRST_MARKER}"
-            elif row.is_delete_marker and before and before.is_delete_marker and self._makes_no_second:
-                reason = f"the target makes no delete marker {REPEATED_MARKER}"
+            not_current = self.flat and (row.is_delete_marker or not row.is_latest)
+            reason = self.flat if not_current else self.markers.refuse(row, before)
             if not reason:
                 before = row
             yield row, reason
-
-    @property
-    def _makes_no_second(self) -> bool:
-        return REPEATED_MARKER in self.no_markers
 
 
 @dataclass(slots=True)
@@ -141,10 +131,10 @@ class _Restore:
     def run(self, workers: int, *, merge: bool, snowball: bool = False) -> RestoreOutcome:
         """Do all of it."""
         history = has_history(self._reader, self._source)
-        flat = self._why_flat() if history else ""
+        flat = why_flat(self._target) if history else ""
         with_versions = history and not flat
-        no_markers = refused_markers(self._target) if with_versions else frozenset[str]()
-        rows = _Rows(self._reader, self._source, self._target, flat, no_markers)
+        markers = Markers(refused_markers(self._target) if with_versions else frozenset())
+        rows = _Rows(self._reader, self._source, self._target, flat, markers)
         present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
         try:
             plan = _survey(rows, present, merge=merge)
@@ -186,22 +176,6 @@ class _Restore:
                 "objects were written one by one: the target does not unpack tars, or keeps versions"
             )
         return able
-
-    def _why_flat(self) -> str:
-        """Return why the target cannot have older versions; nothing where it can. Switches nothing on that was not
-        asked for: a bucket that holds objects without versions is left as it is.
-        """
-        if self._target.versioning() == "Enabled":
-            return ""
-        if next(self._target.list(prefix=""), None) is not None:
-            return "the bucket holds objects and keeps no versions"
-        try:
-            self._target.configure("versioning", {"Status": "Enabled"})
-        except UnreachableError:
-            raise
-        except MoveoutError as exc:
-            return f"the target keeps no versions ({exc})"
-        return "" if self._target.versioning() == "Enabled" else "the target keeps no versions"
 
     def _look(self, plan: _Plan) -> Terms:
         """Try the target out, and keep the record."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from migrate.bundle.objects import ObjectRow
-from migrate.errors import GoneError
+from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.progress import Progress
 from migrate.restore.account import Moved
 from migrate.restore.objects_terms import Terms, in_parts
@@ -23,10 +24,52 @@ from migrate.restore.objects_write import (
 )
 from migrate.store.base import Store
 from migrate.store.s3_bucket_write import TargetBucket, Written
+from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
 from migrate.store.s3_description import Description
 
 BATCH_BYTES = 8 * 2**20
 """Bytes of a batch, held in memory until its last version is written."""
+
+
+class Kind(Protocol):
+    """A version or a delete marker, wherever it is known from."""
+
+    @property
+    def is_delete_marker(self) -> bool:
+        """Whether it is a delete marker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The delete markers that a target does not make (see ``s3_canary``)."""
+
+    refused: frozenset[str] = frozenset()
+
+    def refuse(self, one: Kind, before: Kind | None) -> str:
+        """Return why the target does not make it on top of what is before; nothing where it does."""
+        if one.is_delete_marker and before is None and FIRST_MARKER in self.refused:
+            return f"the target makes no delete marker {FIRST_MARKER}"
+        if one.is_delete_marker and before and before.is_delete_marker and REPEATED_MARKER in self.refused:
+            return f"the target makes no delete marker {REPEATED_MARKER}"
+        return ""
+
+
+def why_flat(target: TargetBucket) -> str:
+    """Return why the target cannot have older versions; nothing where it can, then it keeps them from now on. Switches
+    nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
+    """
+    if target.versioning() == "Enabled":
+        return ""
+    if next(target.list(prefix=""), None) is not None:
+        return "the bucket holds objects and keeps no versions"
+    try:
+        target.configure("versioning", {"Status": "Enabled"})
+    except UnreachableError:
+        raise
+    except MoveoutError as exc:
+        return f"the target keeps no versions ({exc})"
+    return "" if target.versioning() == "Enabled" else "the target keeps no versions"
 
 
 @dataclass(frozen=True, slots=True)

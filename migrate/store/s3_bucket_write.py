@@ -264,6 +264,11 @@ class TargetBucket:
         jobs = (Job(key, Request("DeleteObject", "DELETE", key), 0) for key in keys)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
+    def delete_versions(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Written]:
+        """Remove versions (key, id) for good, many at once; like ``delete_all``."""
+        jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it}), 0) for key, it in wanted)
+        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+
     def delete(self, key: str, version_id: str = "") -> None:
         """Remove an object, or a version of it for good; nothing happens where there is none."""
         query = {"versionId": version_id} if version_id else {}

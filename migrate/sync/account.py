@@ -35,6 +35,7 @@ _OBJECTS = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
+        pa.field("version_id", pa.string()),
     ]
 )
 _BATCH = 20_000
@@ -57,13 +58,15 @@ class Account:
     def write_removed(self, removed: Sequence[Removed]) -> None:
         """Write what was removed at the target."""
         self._files += 1
-        rows = ((one.key, one.size_bytes, one.etag) for one in removed)
+        rows = ((one.key, one.size_bytes, one.etag, one.version_id) for one in removed)
         self._write_objects(f"deleted/{self._stamp}-{self._files:03d}.parquet", rows)
 
     def write_gaps(self, steps: Iterable[Step], gaps: Iterable[Gap]) -> None:
-        """Write what of the source is not at the target: excluded by the plan, or a gap since."""
-        excluded = (Gap(step.key, "excluded", step.why) for step in steps if step.do == Do.EXCLUDED)
-        rows = ((self._sides.name, gap) for one in (excluded, gaps) for gap in one)
+        """Write what of the source is not at the target: excluded by the plan or stuck, or a gap since."""
+        planned = (
+            Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
+        )
+        rows = ((self._sides.name, gap) for one in (planned, gaps) for gap in one)
         if (first := next(rows, None)) is None:
             self._drop(GAPS)
             return
@@ -71,12 +74,14 @@ class Account:
         with FileWriter(self._store, GAPS) as file:
             write_gaps(cast("Any", file), chain([first], rows))
 
-    def write_extra(self, steps: Iterable[Step], removed: frozenset[str]) -> None:
+    def write_extra(self, steps: Iterable[Step], removed: frozenset[tuple[str, str]]) -> None:
         """Write what only the target has."""
         rows = (
-            (step.key, step.target.size_bytes, step.target.etag)
+            (step.key, step.target.size_bytes, step.target.etag, step.target.version_id)
             for step in steps
-            if step.do == Do.EXTRA and step.target is not None and step.key not in removed
+            if step.do == Do.EXTRA
+            and step.target is not None
+            and (step.key, step.target.version_id) not in removed
         )
         if (first := next(rows, None)) is None:
             self._drop(EXTRA)
@@ -98,7 +103,7 @@ class Account:
             self._store.delete(name)
             self._written.discard(name)
 
-    def _write_objects(self, name: str, rows: Iterable[tuple[str, int, str]]) -> None:
+    def _write_objects(self, name: str, rows: Iterable[tuple[str, int, str, str]]) -> None:
         source = iter(rows)
         with (
             FileWriter(self._store, name) as file,

@@ -14,6 +14,7 @@ from migrate.store.patience import is_halted
 from migrate.store.s3_canary import ALWAYS
 from migrate.sync.compare import Do, Step
 from migrate.sync.copy import SmallCopy, Way, is_small
+from migrate.sync.history_copy import HistoryCopy
 from migrate.sync.items import Done
 from migrate.sync.large import LargeCopy
 from migrate.sync.look import Look
@@ -33,6 +34,7 @@ class Work:
     overwrite: bool
     check: Callable[[], None]
     uploads: Uploads
+    history: bool = False
 
     def all(self, workers: int) -> Done:
         """Do all of it; return the counts and what is wrong. Raises what stops the whole sync."""
@@ -61,7 +63,7 @@ class Work:
                 continue
             reason = refusal_of([*step.odd, *meeting.get(step.key, ())], refused)
             if reason:
-                total.gaps.append(Gap(step.key, "failed", reason))
+                total.gaps.append(Gap(step.name, "failed", reason))
                 self.way.progress.advance(items=1)
             else:
                 yield step
@@ -94,6 +96,9 @@ class Work:
         return done
 
     def _do(self, span: list[Step], done: Done) -> None:
+        if self.history:
+            HistoryCopy(self.way, done, self.uploads).run(span)
+            return
         due = [step for step in span if step.do == Do.COPY]
         looked_at = [step for step in span if step.do == Do.LOOK]
         if looked_at:

@@ -200,3 +200,8 @@ def run_of_same(ours: Listed, theirs: Listed, noted: Noted) -> int:
 def microseconds(moment: datetime) -> int:
     """Return a moment in microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(moment: int) -> datetime:
+    """Return what ``microseconds`` was given."""
+    return _EPOCH + moment * _MICROSECOND

@@ -28,6 +28,8 @@ class Do(StrEnum):
     """Only the target has it."""
     FORGET = "forget"
     """Only the record has it: it was copied, and is gone from both sides."""
+    STUCK = "stuck"
+    """A version that cannot come to its place at the target any more."""
     EXCLUDED = "excluded"
     """Not wanted: left as it is on both sides."""
 
@@ -35,7 +37,8 @@ class Do(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Step:
     """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the target was written
-    by this sync. ``odd``: see ``exporters.objects.oddities``. ``known``: the record has a row of it.
+    by this sync. ``odd``: see ``exporters.objects.oddities``. ``known``: the record has a row of it. ``before``:
+    how many versions of the key the target has, where the step is about one more.
     """
 
     do: Do
@@ -46,6 +49,18 @@ class Step:
     ours: bool = False
     known: bool = False
     odd: tuple[str, ...] = ()
+    before: int = 0
+
+    @property
+    def name(self) -> str:
+        """The key, and which version of the source where the step is about one."""
+        version = self.source.version_id if self.source is not None else ""
+        return f"{self.key} (version {version})" if version else self.key
+
+    @property
+    def marks(self) -> bool:
+        """Whether it is about a delete marker of the source."""
+        return self.source is not None and self.source.is_delete_marker
 
 
 OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], object]

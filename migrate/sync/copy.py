@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from exporters.base import Gap, Loss
@@ -33,7 +33,7 @@ from migrate.sync.items import Acl, Done, Item, item
 
 WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
-_UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
+UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,21 @@ class SmallCopy:
             self._unlike = []
             self._copy([made.step for made, _ in again])
             for made, written in [*self._unlike, *rest]:
-                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", _UNLIKE))
+                arrived(self.way, self.done, made, written, Loss(made.step.key, "ETag", UNLIKE))
+        self.end()
+
+    def doubt(self, made: Item, written: Written) -> None:
+        """Note an object that may have been damaged on the way from the source."""
+        self._unlike.append((made, written))
+
+    def sure(self, found: Fetched) -> Fetched:
+        """Return what is written of what was read."""
+        return found
+
+    def end(self) -> None:
+        """Note what could not be read."""
         self.done.gaps += lost_gaps(self.way.source, self._lost)
+        self._lost = []
 
     def _copy(self, steps: Sequence[Step]) -> None:
         target = self.way.target
@@ -91,10 +104,11 @@ class SmallCopy:
         rest = [step for step in steps if source_of(step).size_bytes > TINY_BYTES]
         for part, put in ((tiny, target.put_tiny), (rest, target.put_all)):
             sent: deque[Item] = deque()
-            for written in put(self._bodies(part, sent), window_bytes=WINDOW_BYTES):
-                self._take(sent.popleft(), written)
+            for written in put(self.bodies(part, sent), window_bytes=WINDOW_BYTES):
+                self.take(sent.popleft(), written)
 
-    def _bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
+    def bodies(self, steps: Sequence[Step], sent: deque[Item]) -> Iterator[tuple[Description, bytes]]:
+        """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         found_acls = acls(way.source, map(source_of, steps))
@@ -109,11 +123,12 @@ class SmallCopy:
                 self._lost.append((step, found.error))
                 continue
             if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
-                self.done.gaps.append(Gap(step.key, "excluded", reason))
+                self.done.gaps.append(Gap(step.name, "excluded", reason))
                 continue
             if found.summary.size_bytes > PUT_BYTES or "-" in found.summary.etag:
                 self.grown.append(as_read(step, found))
                 continue
+            found = self.sure(found)
             made = self._item(step, found, acl)
             sent.append(made)
             way.take(len(found.body))
@@ -128,7 +143,7 @@ class SmallCopy:
         )
         return item(self.way.source.name, as_read(step, found), found, content, acl)
 
-    def _take(self, made: Item, written: Written) -> None:
+    def take(self, made: Item, written: Written) -> None:
         """Note what became of one object."""
         if written.error is not None:
             self.done.gaps.append(refusal(made.step, written.error))
@@ -136,7 +151,7 @@ class SmallCopy:
         summary, etag = made.found.summary, written.etag
         if is_md5(etag) and etag != summary.etag and promises_md5(made.found):
             if made.found.crc64nvme is None:
-                self._unlike.append((made, written))
+                self.doubt(made, written)
                 return
             if not self.way.terms.encrypts:
                 said = f"{made.step.key}: the target answers with the ETag {etag}, not {summary.etag}"
@@ -158,13 +173,13 @@ def refusal(step: Step, error: MoveoutError) -> Gap:
     """Return the gap of an object that the target does not take. Raises what stops the whole sync."""
     if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
         raise error
-    return Gap(step.key, "failed", f"the target does not take it ({error})")
+    return Gap(step.name, "failed", f"the target does not take it ({error})")
 
 
 def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> list[Gap]:
     """Return the gaps of objects that could not be read: what is deleted by now is excluded."""
     found = revisit.gaps(source, [(source_of(step), error) for step, error in lost], ordered=False)
-    return [Gap(step.key, gap.disposition, gap.reason) for (step, _), gap in zip(lost, found, strict=True)]
+    return [Gap(step.name, gap.disposition, gap.reason) for (step, _), gap in zip(lost, found, strict=True)]
 
 
 def acls(source: S3Bucket, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
@@ -191,4 +206,4 @@ def as_read(step: Step, found: Fetched) -> Step:
     """Return the step with what was really read."""
     if found.summary is step.source:
         return step
-    return Step(step.do, step.key, step.why, found.summary, step.target, ours=step.ours, known=step.known)
+    return replace(step, source=found.summary)

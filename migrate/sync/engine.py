@@ -12,15 +12,18 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.state import now
 from migrate.errors import UsageError
 from migrate.progress import Progress
+from migrate.restore.objects_history import Markers
 from migrate.restore.objects_terms import STANDARD, Terms
 from migrate.store.base import MultipartStore
+from migrate.store.s3_canary import refused_markers
 from migrate.store.throttle import Throttle
 from migrate.sync.account import PROOF, Account
 from migrate.sync.act import Work, refusal_of
 from migrate.sync.compare import Do, Step
-from migrate.sync.copy import Way
+from migrate.sync.copy import Way, source_of
 from migrate.sync.items import Done
 from migrate.sync.look import FOREIGN
+from migrate.sync.opening import check_histories
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.proof import prove
@@ -39,7 +42,8 @@ class SyncOptions:
     """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
     this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in listings.
     ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may happen to
-    those of the target's bucket; ``apart``: the record lies somewhere else.
+    those of the target's bucket; ``apart``: the record lies somewhere else. ``history``: copy every version and delete
+    marker.
     """
 
     selection: Selection = EVERYTHING
@@ -50,6 +54,7 @@ class SyncOptions:
     dry_run: bool = False
     settings: Wish = Wish.WRITE
     apart: bool = False
+    history: bool = False
 
 
 def sync(
@@ -67,10 +72,17 @@ def sync(
     stops everything: ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``, ``SourceError``.
     """
     fresh = Header(
-        sides.source.name, sides.source.prefix, sides.target.name, sides.target.prefix, begun=now()
+        sides.source.name,
+        sides.source.prefix,
+        sides.target.name,
+        sides.target.prefix,
+        begun=now(),
+        history=options.history,
     )
     _check(options)
-    sides = replace(sides, recheck=options.recheck)
+    if options.history:
+        check_histories(sides, dry_run=options.dry_run)
+    sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
     if options.dry_run:
         return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
     with Lease(store, "sync", progress=progress) as lease:
@@ -85,6 +97,12 @@ def _check(options: SyncOptions) -> None:
         raise UsageError(
             "--delete goes with --include and --exclude only: of what the source has deleted nobody knows"
             " size, time and tags",
+            next_step="leave one of them out",
+        )
+    if options.history and (options.recheck or chosen.tags or any(bound is not None for bound in bounds)):
+        raise UsageError(
+            "--history goes with --include and --exclude only: of a key all versions are copied or none, and what is"
+            " copied is not looked at again",
             next_step="leave one of them out",
         )
 
@@ -120,6 +138,8 @@ class _Sync:
         if not self.record.header.generation:
             self.record.write_header()
         self._settled = self.record.settle()
+        if self.options.history:
+            self.sides = replace(self.sides, markers=self._markers())
         account = Account(self.record.store, self.sides)
         outcome = self._pass(account)
         self.sides = replace(self.sides, recheck=False)
@@ -132,6 +152,15 @@ class _Sync:
         """Say what would be done; write nothing."""
         plan = make_plan(self.sides, self.record, "", self.progress)
         return replace(self._outcome(plan, Done(), Removal()), planned=self._planned(plan))
+
+    def _markers(self) -> Markers:
+        """Return which delete markers the target does not make; tried out once."""
+        record = self.record
+        if record.header.refused_markers is None:
+            refused = sorted(refused_markers(self.sides.target))
+            record.header = replace(record.header, refused_markers=refused)
+            record.write_header()
+        return Markers(frozenset(record.header.refused_markers or ()))
 
     def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
         for _ in range(CUTOVER_TRIES):
@@ -165,8 +194,8 @@ class _Sync:
         if self._fold(plan, done, removal) or self._settled or lost:
             self._write_losses(account, plan, self._survey(plan))
             self._settled = False
-        account.write_gaps(self._steps(plan, Do.EXCLUDED), [*done.gaps, *removal.gaps()])
-        removed = frozenset(one.key for one in removal.removed)
+        account.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*done.gaps, *removal.gaps()])
+        removed = frozenset(one.which for one in removal.removed)
         account.write_extra(self._steps(plan, Do.EXTRA), removed)
         self.record.sweep()
         return self._outcome(plan, done, removal)
@@ -177,7 +206,9 @@ class _Sync:
         self._write_losses(account, plan, found)
         uploads = Uploads(self.record.store, self.sides.target)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
-        work = Work(way, self.record, plan.run, self.options.overwrite, self.check, uploads)
+        work = Work(
+            way, self.record, plan.run, self.options.overwrite, self.check, uploads, self.options.history
+        )
         done = work.all(self.workers)
         self.progress.end()
         uploads.clear()
@@ -197,7 +228,14 @@ class _Sync:
             return
         for step in self._steps(plan, Do.COPY):
             if reason := refusal_of(step.odd, terms.refused_keys):
-                yield Loss(step.key, "object", reason)
+                yield Loss(step.name, "object", reason)
+
+    def _left_out(self, plan: Plan) -> Iterator[Loss]:
+        """Yield the delete markers that the target does not make."""
+        if self.sides.markers.refused:
+            for step in self._steps(plan, Do.EXCLUDED):
+                if step.marks and self.sides.excludes(step.key, source_of(step)) is None:
+                    yield Loss(step.name, "delete marker", step.why)
 
     def _way(self, terms: Terms) -> Way:
         sides = self.sides
@@ -222,26 +260,34 @@ class _Sync:
     def _write_losses(self, account: Account, plan: Plan, found: Survey) -> None:
         """Write the ledger, as far as it is known by now."""
         known = chain(
-            found.losses, self._settings.losses, self._refused(plan, found.terms), self.record.losses()
+            found.losses,
+            self._settings.losses,
+            self._refused(plan, found.terms),
+            self._left_out(plan),
+            self.record.losses(),
         )
         self.record.header = replace(self.record.header, losses=account.write_losses(known))
         self.record.write_header()
 
     def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:
         """Make the record that holds from now on; tell whether it is another one."""
-        removed = frozenset(one.key for one in removal.removed)
+        removed = frozenset(one.which for one in removal.removed)
         if not (done.copied or done.adopted or plan.steps[Do.FORGET] or removed):
             return False
         self.check()
 
         def dropped(step: Step) -> bool:
-            return step.do == Do.FORGET or (step.do == Do.EXTRA and step.key in removed)
+            if step.target is None or step.do != Do.EXTRA:
+                return step.do == Do.FORGET
+            return step.known and (step.key, step.target.version_id) in removed
 
-        self.record.fold(plan.run, (step.key for step in self.record.plan(plan.run) if dropped(step)))
+        self.record.fold(plan.run, map(self.record.which, filter(dropped, self.record.plan(plan.run))))
         return True
 
-    def _steps(self, plan: Plan, do: Do) -> Iterator[Step]:
-        return (step for step in self.record.plan(plan.run) if step.do == do) if plan.steps[do] else iter(())
+    def _steps(self, plan: Plan, *kinds: Do) -> Iterator[Step]:
+        if not any(plan.steps[do] for do in kinds):
+            return iter(())
+        return (step for step in self.record.plan(plan.run) if step.do in kinds)
 
     def _outcome(self, plan: Plan, done: Done, removal: Removal) -> SyncOutcome:
         sides, gaps = self.sides, [*done.gaps, *removal.gaps()]
@@ -258,7 +304,7 @@ class _Sync:
             adopted=done.adopted,
             newer=done.newer,
             excluded=plan.excluded + excluded,
-            failed=len(gaps) - excluded,
+            failed=len(gaps) - excluded + plan.steps[Do.STUCK],
             extra=plan.extra,
             deleted=len(removal.removed),
             losses=self.record.header.losses,
@@ -268,6 +314,7 @@ class _Sync:
             removed=tuple(removal.removed),
             extras=tuple(plan.examples.get(Do.EXTRA, ())),
             reasons=tuple(_reconciled(plan, done)),
+            history=sides.history,
             settings=self._settings.told,
         )
 
@@ -291,6 +338,7 @@ def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
         + done.adopted
         + len(done.gaps)
         + len(done.damaged)
+        + plan.steps[Do.STUCK]
     )
     if ended != plan.listed:
         yield f"{plan.listed} objects were listed, {ended} are accounted for"

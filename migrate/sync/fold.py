@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from migrate.store.s3_parse import NULL
+
 KEY = "key"
+_OF_VERSION = ("version_id", "last_modified")
+Identity = Callable[[pa.Table], Any]
+"""Returns a column by which the rows of a table are told apart."""
 
 
-def folded(old: Iterable[pa.Table], new: Iterable[pa.Table], dropped: Iterable[str]) -> Iterator[pa.Table]:
-    """Yield the rows of ``old`` and ``new``, each by key (``new`` wins where both have one), without those whose keys
-    are ``dropped``, which come by key too. A row of ``new`` is never dropped.
+def by_object(table: pa.Table) -> Any:
+    """Tell rows apart where each key has one."""
+    return table[KEY]
+
+
+def by_version(table: pa.Table) -> Any:
+    """Tell rows apart where each key has one for each version."""
+    if not table.num_rows:
+        return table[KEY]
+    version, modified = (table[name] for name in _OF_VERSION)
+    times = pc.if_else(pc.equal(version, NULL), modified.cast(pa.int64()).cast(pa.string()), "")
+    return pc.binary_join_element_wise(table[KEY], pc.fill_null(version, ""), pc.fill_null(times, ""), "\0")
+
+
+def which_version(key: str, version_id: str, modified: int) -> str:
+    """Return what ``by_version`` calls a row; the time, in microseconds, tells apart those without an id."""
+    return f"{key}\0{version_id}\0{modified if version_id == NULL else ''}"
+
+
+def folded(
+    old: Iterable[pa.Table],
+    new: Iterable[pa.Table],
+    dropped: Iterable[tuple[str, str]],
+    identity: Identity = by_object,
+) -> Iterator[pa.Table]:
+    """Yield the rows of ``old`` and ``new``, each by key (``new`` wins where both have one), without those that are
+    ``dropped``: their keys, in order, and what ``identity`` calls them. A row of ``new`` is never dropped. Of one key
+    the new rows follow the old ones.
     """
-    olds, news, drops = _Tables(old), _Tables(new), _Keys(dropped)
+    olds, news, drops = _Tables(whole_keys(old)), _Tables(whole_keys(new)), _Keys(dropped)
     while (bound := _least(olds.last, news.last)) is not None:
         before, after = olds.take(bound), news.take(bound)
-        gone = drops.take(bound) + (after[KEY].to_pylist() if after.num_rows else [])
+        gone = drops.take(bound) + (identity(after).to_pylist() if after.num_rows else [])
         if before.num_rows and gone:
-            keep = pc.invert(pc.is_in(before[KEY], value_set=pa.array(gone, pa.string())))
+            keep = pc.invert(pc.is_in(identity(before), value_set=pa.array(gone, pa.string())))
             before = before.filter(keep)
         if before.num_rows and after.num_rows:
-            yield pa.concat_tables([before, after]).sort_by(KEY)
+            yield pa.concat_tables([before, after]).sort_by(KEY)  # which keeps the order within a key
         elif before.num_rows or after.num_rows:
             yield before if before.num_rows else after
+
+
+def whole_keys(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Cut tables so that no key has rows in two of them."""
+    held: pa.Table | None = None
+    for table in tables:
+        if not table.num_rows:
+            continue
+        whole = table if held is None else pa.concat_tables([held, table])
+        last = whole[KEY][-1].as_py()
+        count = pc.sum(pc.less(whole[KEY], last)).as_py() or 0
+        if count:
+            yield whole.slice(0, count)
+        held = whole.slice(count)
+    if held is not None:
+        yield held
 
 
 def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -52,7 +99,7 @@ class _Tables:
     """Tables by key, taken from up to a bound. ``last`` is the last key of the one at hand, None after the end."""
 
     def __init__(self, tables: Iterable[pa.Table]) -> None:
-        self._tables = (table for table in tables if table.num_rows)
+        self._tables = iter(tables)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -73,15 +120,15 @@ class _Tables:
 
 
 class _Keys:
-    """Keys in order, taken from up to a bound."""
+    """What is dropped, by key, taken from up to a bound."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = iter(keys)
-        self._next = next(self._keys, None)
+    def __init__(self, dropped: Iterable[tuple[str, str]]) -> None:
+        self._dropped = iter(dropped)
+        self._next = next(self._dropped, None)
 
     def take(self, bound: str) -> list[str]:
         found = []
-        while self._next is not None and self._next <= bound:
-            found.append(self._next)
-            self._next = next(self._keys, None)
+        while self._next is not None and self._next[0] <= bound:
+            found.append(self._next[1])
+            self._next = next(self._dropped, None)
         return found

@@ -36,11 +36,12 @@ _AT_ONCE = threading.BoundedSemaphore(2)
 
 @dataclass(slots=True)
 class LargeCopy:
-    """Copies large objects for one span."""
+    """Copies large objects for one span; ``versions``: each becomes a version of its own, and never two."""
 
     way: Way
     done: Done
     uploads: Uploads
+    versions: bool = False
 
     def run(self, steps: Sequence[Step]) -> None:
         """Copy one after the other. Raises what stops the whole sync."""
@@ -77,7 +78,7 @@ class LargeCopy:
     def _copy_found(self, step: Step, found: Fetched) -> None:
         way = self.way
         if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
-            self.done.gaps.append(Gap(step.key, "excluded", reason))
+            self.done.gaps.append(Gap(step.name, "excluded", reason))
             return
         parts = way.source.part_sizes(found.summary) if "-" in found.summary.etag else ()
         acl = next(acls(way.source, [found.summary]))
@@ -88,7 +89,7 @@ class LargeCopy:
             else:
                 self._put(made)
         except DamageError as exc:
-            self.done.damaged.append(f"{step.key}: did not arrive as it was sent ({exc})")
+            self.done.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
         except MoveoutError as exc:
             self.done.gaps.append(refusal(step, exc))
 
@@ -96,7 +97,11 @@ class LargeCopy:
         """Write an object that was small in parts by one request."""
         way, size_bytes = self.way, made.found.summary.size_bytes
         body = b"".join(self._pieces(made, part_sizes(size_bytes, _READ_BYTES)))
-        written = way.target.put(made.described(way.name(made.step), way.terms), body)
+        described = made.described(way.name(made.step), way.terms)
+        if self.versions:
+            written = next(way.target.put_versions([(replace(described, before=made.step.before), body)]))
+        else:
+            written = way.target.put(described, body)
         if written.error is not None:
             raise written.error
         crc = way.source.crc64nvme(body)
@@ -106,7 +111,7 @@ class LargeCopy:
         way, step, row = self.way, made.step, made.row
         own = has_own_parts(row)
         sizes = row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
-        which = f"{row.etag} {microseconds(source_of(step).modified)}"
+        which = f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
         upload = PartsUpload(
             way.target,
             made.described(way.name(step), way.terms),
@@ -117,7 +122,8 @@ class LargeCopy:
         )
         sent: Uploaded = upload.run(self._pieces(made, sizes))
         self.uploads.end(step.key)
-        written = Written(step.key, sent.info.etag)
+        version = way.target.newest_version(way.name(step)) if self.versions else ""
+        written = Written(step.key, sent.info.etag, version_id=version)
         self._arrived(made, written, sent.sha256, sent.crc64nvme, told=True)
 
     def _arrived(self, made: Item, written: Written, sha256: str, crc: int, *, told: bool = False) -> None:

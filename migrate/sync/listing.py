@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from exporters.bucket import Page
@@ -22,17 +22,7 @@ def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
         return
     for page in pages:
         kept = [at for at, key in enumerate(page.keys) if not key.startswith(RESERVED)]
-        yield page if len(kept) == len(page.keys) else _chosen(page, kept)
-
-
-def _chosen(page: Page, rows: Sequence[int]) -> Page:
-    return Page(
-        [page.keys[at] for at in rows],
-        [page.sizes[at] for at in rows],
-        [page.etags[at] for at in rows],
-        [page.modified[at] for at in rows],
-        [page.classes[at] for at in rows],
-    )
+        yield page if len(kept) == len(page.keys) else page.choose(kept)
 
 
 def in_order(pages: Iterable[Page]) -> Iterator[Page]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from exporters.selection import Selection
 from migrate.case import Endpoint
 from migrate.errors import MoveoutError, UsageError
+from migrate.restore.objects_history import why_flat
 from migrate.store import s3_client
 from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_bucket_write import open_target_bucket
@@ -29,6 +30,20 @@ def open_sides(name: str, source: Endpoint, target: Endpoint, selection: Selecti
     if same and (ours.prefix.startswith(theirs.prefix) or theirs.prefix.startswith(ours.prefix)):
         raise UsageError(f"{ours.url} and {theirs.url} overlap", next_step="name another prefix or bucket")
     return Sides(name, ours, theirs, selection)
+
+
+def check_histories(sides: Sides, *, dry_run: bool) -> None:
+    """See to it that both buckets keep versions. Raises ``UsageError`` where one cannot."""
+    if sides.source.keeps_versions() is False:
+        raise UsageError(f"{sides.source.url} keeps no versions", next_step="leave out --history")
+    if dry_run:
+        return
+    if why := why_flat(sides.target):
+        raise UsageError(
+            f"{sides.target.url} cannot have a history: {why}",
+            next_step="switch versioning on there, name an empty bucket, or leave out --history: then current versions"
+            " are copied, and the ledger says so",
+        )
 
 
 def record_url(sides: Sides, chosen: str | None) -> str:

@@ -19,7 +19,8 @@ class Proof:
     of the source unchanged since it was copied, the target's as it was written, and nothing else. ``digest``: SHA-256
     over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the same ETag on both
     sides, ``by_record`` others are known by the record to have arrived with their checksums. ``excluded`` were not
-    wanted, by ``choice``, and are not spoken of.
+    wanted, by ``choice``, and are not spoken of. ``history``: all that is of every version and delete marker, oldest
+    first; a delete marker has ``-`` for its ETag.
     """
 
     moment: str
@@ -32,6 +33,7 @@ class Proof:
     by_record: int
     excluded: int
     choice: str
+    history: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept."""
@@ -40,11 +42,17 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An object that was removed at the target."""
+    """An object that was removed at the target, or a version of one."""
 
     key: str
     size_bytes: int
     etag: str
+    version_id: str = ""
+
+    @property
+    def which(self) -> tuple[str, str]:
+        """What tells it apart."""
+        return self.key, self.version_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,8 @@ class SyncOutcome:
     came after the listing), ``adopted`` (the target had them already), ``excluded`` or ``failed`` (``gaps``). ``extra``
     objects only the target has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not
     arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven``
-    says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``settings`` of the bucket
+    says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``history``: all counts are
+    of versions. ``settings`` of the bucket
     that were not the same: ``written``, ``removed``, or why the target has them not.
     """
 
@@ -82,7 +91,13 @@ class SyncOutcome:
     proof: Proof | None = None
     unproven: str = ""
     planned: Mapping[str, Any] | None = None
+    history: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What is counted."""
+        return "versions" if self.history else "objects"
 
     @property
     def complete(self) -> bool:

@@ -40,7 +40,7 @@ def _body(of: SyncOutcome) -> Iterator[Html]:
     yield facts(
         [
             ("Written", moment(now())),
-            ("At the source", f"{count_words(of.listed)} objects, {bytes_words(of.listed_bytes)}"),
+            ("At the source", f"{count_words(of.listed)} {of.noun}, {bytes_words(of.listed_bytes)}"),
             ("As they were", count_words(of.same)),
             ("Copied", f"{count_words(of.copied)}, {bytes_words(of.copied_bytes)}"),
             ("There already", count_words(of.adopted)),
@@ -90,7 +90,7 @@ def _proof(of: SyncOutcome) -> Iterator[Html]:
     proof = of.proof
     if proof is None:
         return
-    yield tag("h2", "Equal at one moment")
+    yield tag("h2", "Equal at one moment, with all versions" if proof.history else "Equal at one moment")
     yield tag(
         "p",
         "Before and after that moment both buckets were listed from beginning to end: each object of the source was"
@@ -99,7 +99,7 @@ def _proof(of: SyncOutcome) -> Iterator[Html]:
     yield facts(
         [
             ("Moment", moment(proof.moment)),
-            ("Objects", count_words(proof.objects)),
+            (of.noun.capitalize(), count_words(proof.objects)),
             ("Bytes", count_words(proof.size_bytes)),
             ("The same ETag on both sides", count_words(proof.by_etag)),
             ("Known by the record", count_words(proof.by_record)),

@@ -14,11 +14,14 @@ from exporters.bucket import ObjectSummary, Page
 from exporters.objects.oddities import Oddities
 from exporters.selection import Selection
 from migrate.progress import Progress
+from migrate.restore.objects_history import Markers
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_pages import no_end
+from migrate.sync import histories
 from migrate.sync.columns import KnownPage, UnorderedError
 from migrate.sync.compare import Comparison, Do, Step
+from migrate.sync.histories import HistoryComparison, KnownHistories, by_key
 from migrate.sync.listing import RESERVED, in_order, without_records
 from migrate.sync.record import PLAN_ROWS, Record
 
@@ -67,7 +70,8 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems the
-    same is looked at.
+    same is looked at. ``history``: every version, not only the current ones, into a target that does not make these
+    delete ``markers``; ``overwrite``: also above versions that no sync has written.
     """
 
     name: str
@@ -75,6 +79,9 @@ class Sides:
     target: TargetBucket
     selection: Selection
     recheck: bool = False
+    history: bool = False
+    overwrite: bool = False
+    markers: Markers = field(default_factory=Markers)
 
     def excludes(self, key: str, found: ObjectSummary) -> str | None:
         """Return why an object of the source is not wanted, None where it is."""
@@ -91,9 +98,30 @@ class Sides:
         return names.filters and names.excludes(key, None, _NO_TIME) is not None
 
     def walk(
-        self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
+        self, comparison: Comparison | HistoryComparison, record: Record, unordered: frozenset[str]
     ) -> Iterator[Step | int]:
         """Compare the listings as they are now. Raises ``UnorderedError`` for a side that is not in ``unordered``."""
+        if isinstance(comparison, HistoryComparison):
+            return self._walk_histories(comparison, record.known_versions(), unordered)
+        return self._walk_objects(comparison, record.known(), unordered)
+
+    def _walk_histories(
+        self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
+    ) -> Iterator[Step | int]:
+        ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
+        theirs = without_records(self.target.source.listing.versions(self.target.prefix), self.target.prefix)
+        skip, its_skip = len(self.source.prefix), len(self.target.prefix)
+        return comparison.steps(
+            histories.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source"),
+            histories.in_order(theirs, its_skip)
+            if "target" in unordered
+            else by_key(theirs, its_skip, "target"),
+            known,
+        )
+
+    def _walk_objects(
+        self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
+    ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
         theirs = without_records(self.target.source.listing.objects(self.target.prefix), self.target.prefix)
         return comparison.steps(
@@ -102,9 +130,12 @@ class Sides:
             known,
         )
 
-    def comparison(self, kinds: Oddities | None = None) -> Comparison:
+    def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
         prefix = self.target.prefix
+        see = (lambda key: kinds.see(prefix + key)) if kinds else None
+        if self.history:
+            return HistoryComparison(self.excludes, self.is_foreign, self.markers, self.overwrite, see)
         return Comparison(
             self.source.prefix,
             prefix,
@@ -112,7 +143,7 @@ class Sides:
             self.is_foreign,
             self.selection.filters,
             self.recheck,
-            (lambda key: kinds.see(prefix + key)) if kinds else None,
+            see,
         )
 
 
@@ -135,7 +166,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
     plan, kinds = Plan(run), Oddities()
     comparison = sides.comparison(kinds)
     progress.begin("compare", items=record.header.rows, size_bytes=0)
-    walked = _telling(sides.walk(comparison, record.known(), unordered), progress)
+    walked = _telling(sides.walk(comparison, record, unordered), progress)
     steps = (_noted(step, plan, kinds, sides.target.prefix) for step in walked)
     number = 0
     while piece := list(islice(steps, PLAN_ROWS)):

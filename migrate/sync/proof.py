@@ -36,6 +36,7 @@ class Walk:
     target_digest: str = ""
     different: dict[Do, int] = field(default_factory=dict)
     example: str = ""
+    noun: str = "objects"
 
     @property
     def changes(self) -> bool:
@@ -47,9 +48,11 @@ class Walk:
         """What is not equal."""
         if self.changes:
             count = self.different.get(Do.COPY, 0) + self.different.get(Do.LOOK, 0)
-            return f"{count} objects are not the same on both sides ({self.example!r})"
+            return f"{count} {self.noun} are not the same on both sides ({self.example!r})"
         extra = self.different.get(Do.EXTRA, 0)
-        return f"{extra} objects are only at the target ({self.example!r}); --delete removes them"
+        if stuck := self.different.get(Do.STUCK, 0):
+            return f"{stuck} versions cannot come to their place at the target ({self.example!r})"
+        return f"{extra} {self.noun} are only at the target ({self.example!r}); --delete removes them"
 
 
 def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | None, Walk]:
@@ -80,6 +83,7 @@ def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | Non
             by_record=second.objects - second.by_etag,
             excluded=second.excluded,
             choice=sides.selection.describe(),
+            history=sides.history,
         ),
         second,
     )
@@ -95,7 +99,8 @@ def _walk(sides: Sides, record: Record, progress: Progress) -> Walk:
 
 
 def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozenset[str]) -> Walk:
-    walk, source, target = Walk(began=now()), _Digest(), _Digest()
+    noun = "versions" if sides.history else "objects"
+    walk, source, target = Walk(began=now(), noun=noun), _Digest(), _Digest()
     comparison = sides.comparison()
 
     def on_same(
@@ -108,8 +113,8 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
         progress.advance(items=len(keys))
 
     comparison.on_same = on_same
-    for step in sides.walk(comparison, record.known(), unordered):
-        if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA}:
+    for step in sides.walk(comparison, record, unordered):
+        if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1
             if not walk.example or step.do != Do.EXTRA:
                 walk.example = step.key
@@ -119,7 +124,7 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
 
 
 class _Digest:
-    """SHA-256 over a line ``size etag key`` for each object, by key."""
+    """SHA-256 over a line ``size etag key`` for each object, or version, by key."""
 
     def __init__(self) -> None:
         self._hash: Any = hashlib.sha256()

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby, islice
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -27,9 +28,10 @@ from exporters.base import Loss
 from migrate.bundle import canonical
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.store.base import MultipartStore
-from migrate.sync.columns import Known, KnownPage
+from migrate.sync.columns import Known, KnownPage, microseconds
 from migrate.sync.compare import Step
-from migrate.sync.fold import folded, grouped
+from migrate.sync.fold import by_object, by_version, folded, grouped, which_version
+from migrate.sync.histories import KnownVersion
 from migrate.sync.rows import (
     SYNCED,
     begun_rows,
@@ -37,6 +39,7 @@ from migrate.sync.rows import (
     read_known,
     read_losses,
     read_plan,
+    read_versions,
     synced_table,
     to_bytes,
 )
@@ -51,8 +54,9 @@ _RUN = re.compile(r"work/(\d{6,})/")
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """``sync.json``. Buckets and prefixes say which sync it is; ``rows`` of the index,
-    ``losses`` of the ledger; times UTC.
+    """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
+    ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the target does
+    not make, None where that was not tried out.
     """
 
     source_bucket: str
@@ -65,6 +69,8 @@ class Header:
     rows: int = 0
     size_bytes: int = 0
     losses: int = 0
+    history: bool = False
+    refused_markers: Sequence[str] | None = None
 
 
 class Record:
@@ -87,6 +93,19 @@ class Record:
         while piece := list(islice(merged, PLAN_ROWS)):
             yield KnownPage.of(piece)
 
+    def known_versions(self) -> Iterator[tuple[str, Sequence[KnownVersion]]]:
+        """Yield what is known of the versions of each key, by key, in the order in which they were written."""
+        rows = (row for name in self._index() for row in read_versions(self._read(name)))
+        for key, group in groupby(rows, key=itemgetter(0)):
+            yield key, [one for _, one in group]
+
+    def which(self, step: Step) -> tuple[str, str]:
+        """Return the key of a step, and what its row is called (see ``fold``)."""
+        if not self.header.history or step.source is None:
+            return step.key, step.key
+        it = step.source
+        return step.key, which_version(step.key, it.version_id, microseconds(it.modified))
+
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of the index, by key."""
         for name in self._index():
@@ -95,7 +114,7 @@ class Record:
     def losses(self) -> Iterator[Loss]:
         """Yield what the target does not have of the objects of the index."""
         for name in self._index():
-            yield from read_losses(self._read(name))
+            yield from read_losses(self._read(name), history=self.header.history)
 
     def runs(self) -> list[str]:
         """Return the folders of runs that did not end, the oldest first."""
@@ -122,15 +141,16 @@ class Record:
             table = synced_table(rows).sort_by("key")
             self.store.put(f"{run}done-{number:06d}.parquet", to_bytes(table))
 
-    def fold(self, run: str, dropped: Iterable[str]) -> None:
-        """Make the index that has what the run has done, and has not what is ``dropped`` (by key). The old one
-        counts until the new one is whole.
+    def fold(self, run: str, dropped: Iterable[tuple[str, str]]) -> None:
+        """Make the index that has what the run has done, and has not what is ``dropped`` (see ``which``; by key). The
+        old one counts until the new one is whole.
         """
         done = self._names(f"{run}done-")
         new = (table for name in done for table in _tables(self._read(name)))
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
-        for table in grouped(folded(self.tables(), new, dropped), FILE_ROWS):
+        identity = by_version if self.header.history else by_object
+        for table in grouped(folded(self.tables(), new, dropped, identity), FILE_ROWS):
             self.store.put(_index_file(generation, files), to_bytes(table.select(SYNCED.names)))
             files, rows = files + 1, rows + table.num_rows
             size_bytes += pc.sum(table["size"]).as_py() or 0
@@ -202,6 +222,14 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
             f"{store.place} is the record of another sync: from {before}"
             f" to s3://{found.target_bucket}/{found.target_prefix}",
             next_step="name another place with --record, or another prefix of the target",
+        )
+    if found.history != fresh.history:
+        what = "whole histories" if found.history else "current versions"
+        raise UsageError(
+            f"{store.place} is the record of a sync of {what}",
+            next_step="say --history"
+            if found.history
+            else "leave out --history, or begin anew in another bucket",
         )
     return found
 

@@ -8,10 +8,11 @@ from itertools import islice
 
 from exporters.base import Gap
 from exporters.bucket import ObjectSummary
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceChangedError, SourceGoneError, SourceUnreachableError
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way
+from migrate.sync.histories import ANOTHER
 from migrate.sync.outcome import Removed
 
 _BATCH = 1000
@@ -43,7 +44,8 @@ class Removal:
             assert step.target is not None
             if isinstance(found.error, SourceUnreachableError):
                 raise found.error
-            if isinstance(found.error, SourceGoneError):
+            replaced = step.source is not None and isinstance(found.error, SourceChangedError)
+            if isinstance(found.error, SourceGoneError) or replaced or step.why == ANOTHER:
                 gone.append(step.target)
             else:
                 why = (
@@ -51,23 +53,30 @@ class Removal:
                     if found.error is None
                     else f"whether the source has it is not known: {found.error}"
                 )
-                self.kept[step.key] = why
+                self.kept[step.name] = why
         return gone
 
     def _remove(self, way: Way, there: Sequence[ObjectSummary]) -> None:
         skip = len(way.target.prefix)
-        answers = way.target.delete_all(one.key for one in there)
+        if any(one.version_id for one in there):
+            answers = way.target.delete_versions((one.key, one.version_id) for one in there)
+        else:
+            answers = way.target.delete_all(one.key for one in there)
         for one, answer in zip(there, answers, strict=True):
             key = one.key[skip:]
             if answer.error is None:
-                self.removed.append(Removed(key, one.size_bytes, one.etag))
+                self.removed.append(Removed(key, one.size_bytes, one.etag, one.version_id))
                 way.progress.advance(items=1)
                 continue
-            if isinstance(answer.error, UnreachableError | NotAllowedError):
+            locked = bool(one.version_id) and isinstance(answer.error, NotAllowedError)
+            if isinstance(answer.error, UnreachableError | NotAllowedError) and not locked:
                 raise answer.error
-            self.kept[key] = f"the target does not remove it ({answer.error})"
+            self.kept[one.name[skip:]] = f"the target does not remove it ({answer.error})"
 
 
 def _at_source(way: Way, step: Step) -> ObjectSummary:
     assert step.target is not None
-    return ObjectSummary(way.source.prefix + step.key, 0, "", step.target.modified)
+    key, modified, was = way.source.prefix + step.key, step.target.modified, step.source
+    if was is None:
+        return ObjectSummary(key, 0, "", modified)
+    return ObjectSummary(key, 0, was.etag, modified, version_id=was.version_id)

@@ -15,6 +15,7 @@ from exporters.bucket import ObjectSummary
 from exporters.objects.rows import INDEX
 from migrate.sync.columns import Known, KnownPage
 from migrate.sync.compare import Do, Step
+from migrate.sync.histories import KnownVersion
 
 _ELSEWHERE = {"pack", "offset", "length", "large", "disposition", "reason"}
 """Columns of a bundle's index that are about bundles, and those that say what all rows of a record have in common."""
@@ -31,6 +32,7 @@ SYNCED = pa.schema(
 source's prefix; ``losses`` are what the target does not have of it, the reason by property.
 """
 _OF_KNOWN = ("key", "etag", "size", "last_modified", TARGET_ETAG)
+_OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", TARGET_VERSION)
 _LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
 _MOMENT = pa.timestamp("us", tz="UTC")
 _PLAN = pa.schema(
@@ -41,6 +43,7 @@ _PLAN = pa.schema(
         ("ours", pa.bool_()),
         ("known", pa.bool_()),
         ("odd", pa.list_(pa.string())),
+        ("before", pa.int64()),
         *(
             (f"{side}_{name}", kind)
             for side in ("source", "target")
@@ -50,6 +53,8 @@ _PLAN = pa.schema(
                 ("etag", pa.string()),
                 ("modified", _MOMENT),
                 ("class", pa.string()),
+                ("version", pa.string()),
+                ("marker", pa.bool_()),
             )
         ),
     ]
@@ -72,14 +77,28 @@ def read_known(data: bytes) -> Iterator[KnownPage]:
         yield KnownPage(*(column.to_pylist() for column in columns))
 
 
-def read_losses(data: bytes) -> Iterator[Loss]:
+def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
+    """Read a file of the record of a sync of histories, as far as comparing needs it."""
+    table = pq.read_table(io.BytesIO(data), columns=list(_OF_VERSIONS))
+    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+        columns = [batch[name] for name in _OF_VERSIONS]
+        columns[4] = columns[4].cast(pa.int64())
+        for key, version, etag, size_bytes, modified, is_marker, target in zip(
+            *(it.to_pylist() for it in columns), strict=True
+        ):
+            yield key, KnownVersion(version or "", etag or "", size_bytes, modified, is_marker, target or "")
+
+
+def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
     """Read what the target does not have of the objects of a file of the record."""
-    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=["key", LOSSES]):
+    columns = ["key", "version_id", LOSSES]
+    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=columns):
         if not len(batch[LOSSES].items):
             continue
-        for key, lost in zip(batch["key"].to_pylist(), batch[LOSSES].to_pylist(), strict=True):
+        for key, version, lost in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+            name = f"{key} (version {version})" if history else key
             for what, reason in lost or ():
-                yield Loss(key, what, reason)
+                yield Loss(name, what, reason)
 
 
 def plan_bytes(steps: Sequence[Step]) -> bytes:
@@ -91,6 +110,7 @@ def plan_bytes(steps: Sequence[Step]) -> bytes:
         "ours": [step.ours for step in steps],
         "known": [step.known for step in steps],
         "odd": [list(step.odd) for step in steps],
+        "before": [step.before for step in steps],
     }
     for side in ("source", "target"):
         there: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
@@ -99,6 +119,8 @@ def plan_bytes(steps: Sequence[Step]) -> bytes:
         columns[f"{side}_etag"] = [None if it is None else it.etag for it in there]
         columns[f"{side}_modified"] = [None if it is None else it.modified for it in there]
         columns[f"{side}_class"] = [None if it is None else it.storage_class for it in there]
+        columns[f"{side}_version"] = [None if it is None else it.version_id for it in there]
+        columns[f"{side}_marker"] = [None if it is None else it.is_delete_marker for it in there]
     return to_bytes(pa.table(columns, schema=_PLAN))
 
 
@@ -114,6 +136,7 @@ def read_plan(data: bytes) -> Iterator[Step]:
             ours=row["ours"],
             known=row["known"],
             odd=tuple(row["odd"]),
+            before=row["before"],
         )
 
 
@@ -137,5 +160,11 @@ def _summary(row: Mapping[str, Any], side: str) -> ObjectSummary | None:
         return None
     modified: datetime = row[f"{side}_modified"]
     return ObjectSummary(
-        row[f"{side}_key"], row[f"{side}_size"], row[f"{side}_etag"], modified, row[f"{side}_class"]
+        row[f"{side}_key"],
+        row[f"{side}_size"],
+        row[f"{side}_etag"],
+        modified,
+        row[f"{side}_class"],
+        row[f"{side}_version"],
+        is_delete_marker=row[f"{side}_marker"],
     )

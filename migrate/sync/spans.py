@@ -11,12 +11,13 @@ SPAN_BYTES = 32 * 2**20
 
 
 def spans(steps: Iterable[Step]) -> Iterator[list[Step]]:
-    """Gather steps in their order; a large object is a span by itself."""
+    """Gather steps in their order; a large object is a span by itself. Versions of a key stay together."""
     gathered: list[Step] = []
     held = 0
     for step in steps:
         size_bytes = step.source.size_bytes if step.source else 0
-        if gathered and (held + size_bytes > SPAN_BYTES or len(gathered) == SPAN_OBJECTS):
+        full = held + size_bytes > SPAN_BYTES or len(gathered) >= SPAN_OBJECTS
+        if gathered and full and step.key != gathered[-1].key:
             yield gathered
             gathered, held = [], 0
         gathered.append(step)

@@ -79,8 +79,10 @@ def _losses(sides: Sides) -> Iterator[Loss]:
     """Yield what a sync does not bring to the target, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
-    if source.keeps_versions():
-        yield Loss(name, "versions", "a sync copies current versions; a bundle has the whole history")
+    if sides.history:
+        yield Loss(name, "version ids", "the target gives its own; the record says which became which")
+    elif source.keeps_versions():
+        yield Loss(name, "versions", "only current ones are copied; with --history all are")
     if lists_no_keys_beneath(source.server):
         yield Loss(name, "keys below the names of objects", BENEATH)
     if not source.tags_readable(list(islice(source.list(), _TAG_SAMPLES))):

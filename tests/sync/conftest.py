@@ -33,6 +33,7 @@ class Move:
     target_prefix: str = ""
     record: str | None = None
     progress: Any = field(default_factory=Silent)
+    profiles: tuple[str, str] | None = None
     opened: dict[tuple[str, ...], tuple[Sides, MultipartStore]] = field(default_factory=dict)
 
     def run(self, workers: int = 2, **options: Any) -> SyncOutcome:
@@ -48,7 +49,11 @@ class Move:
 
     def ends(self) -> tuple[str, str]:
         """The URLs of both sides."""
-        return _url(self.source, self.source_prefix), _url(self.target, self.target_prefix)
+        here, there = self.profiles or (self.source.server.profile, self.target.server.profile)
+        return (
+            f"s3://{self.source.name}/{self.source_prefix}?profile={here}",
+            f"s3://{self.target.name}/{self.target_prefix}?profile={there}",
+        )
 
     def _open(self) -> tuple[Sides, MultipartStore]:
         ends = self.ends()
@@ -68,10 +73,6 @@ class Move:
 
 def body(shop: Shop, key: str) -> bytes:
     return shop.boto.get_object(Bucket=shop.name, Key=key)["Body"].read()
-
-
-def _url(shop: Shop, prefix: str) -> str:
-    return f"s3://{shop.name}/{prefix}?profile={shop.server.profile}"
 
 
 @pytest.fixture

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from migrate.store.s3_bucket import open_bucket
 from scripts.metrics import received_bytes
+from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.objects.conftest import fill
+from tests.objects.histories import make_history
+from tests.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
+from tests.sync.test_history import history
 from tests.tools.pages import assert_harmless, parse
 from tests.torture.command import moveout
 
@@ -65,6 +70,22 @@ def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
     assert "DeleteMarkers" not in rows
 
 
+def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
+    """The words are about versions; the page says that all of them are meant."""
+    move = Move(make_old_shop(minio), make_old_shop(other_minio, lock=False))
+    for body in (b"one", b"two"):
+        move.source.put("a", body)
+    said = call("sync", *words(move), "--history", "--cutover")
+    assert said.code == 0
+    assert "2 versions copied" in said.out
+    assert "2 versions" in said.out.split("Equal at")[1]
+    page = parse(move.place().read("REPORT.html"))
+    assert_harmless(page)
+    assert "with all versions" in page.text
+    code, error = told(*words(move))
+    assert (code, "--history" in error["error"]["next"]) == (2, True)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("a=s3://x",), ("a=s3://x", "b=postgresql://h/d"), ("s3://x", "s3://y")],
@@ -80,6 +101,27 @@ def test_a_bucket_into_itself(move: Move) -> None:
         f"a={move.source.url}", f"b=s3://{move.source.name}/sub?profile={move.source.server.profile}"
     )
     assert (code, "overlap" in said["error"]["message"]) == (2, True)
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("number", range(6))
+def test_a_history_is_killed_at_any_moment(minio: S3Server, other_minio: S3Server, number: int) -> None:
+    """SIGKILL in the middle of keys, new versions meanwhile, then the same command: every version once."""
+    move = Move(make_old_shop(minio), make_old_shop(other_minio))
+    make_history(move.source, keys=400, versions=8, seed=number)
+    move.source.put("large", bytes(range(256)) * 300_000)
+    move.source.put("large", bytes(range(256)) * 300_001)
+    for turn in range(3):
+        killed = moveout("sync", *words(move), "--history", kill_after=1.5 + number * 0.4 + turn * 0.7)
+        assert killed.code in {0, -9}, killed.said
+        move.source.put(f"user-1/00{turn}01.bin", b"later")
+        move.source.boto.delete_object(Bucket=move.source.name, Key=f"user-2/00{turn}02.bin")
+    listed = open_bucket(move.source.url).list_versions()
+    count = sum(1 for _ in listed)
+    done = moveout("sync", *words(move), "--history", "--cutover")
+    assert done.code == 0, done.said
+    assert history(move.target) == history(move.source)
+    assert sum(map(len, history(move.target).values())) == count
 
 
 @pytest.mark.torture

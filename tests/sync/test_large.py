@@ -16,12 +16,14 @@ PART = 16 * 2**20
 def upload(shop, key, data, part_bytes, **more):
     place = {"Bucket": shop.name, "Key": key}
     begun = shop.boto.create_multipart_upload(**place, **more)["UploadId"]
+    kind = {name: value for name, value in more.items() if name == "ChecksumAlgorithm"}
     parts = []
     for number, start in enumerate(range(0, len(data), part_bytes), 1):
         sent = shop.boto.upload_part(
-            **place, UploadId=begun, PartNumber=number, Body=data[start : start + part_bytes]
+            **place, **kind, UploadId=begun, PartNumber=number, Body=data[start : start + part_bytes]
         )
-        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        sums = {name: value for name, value in sent.items() if name == "ChecksumCRC64NVME"}
+        parts.append({"PartNumber": number, "ETag": sent["ETag"], **sums})
     shop.boto.complete_multipart_upload(**place, UploadId=begun, MultipartUpload={"Parts": parts})
 
 

@@ -181,7 +181,7 @@ def test_acls_of_objects_come_back_where_they_name_nobody(
         old.acls = {f"/{source.name}/{key}": acl for key, acl in acls.items()}
         here = extra_profile(monkeypatch, tmp_path, source.server, endpoint=old.endpoint)
         there = extra_profile(monkeypatch, tmp_path, target.server, endpoint=new.endpoint)
-        through = Through(source, target, profiles=(here, there))
+        through = Move(source, target, profiles=(here, there))
         assert through.run().copied == 5
         kept = {path.rpartition("/")[2]: acl for path, acl in new.acls.items()}
         assert {key: acl for key, acl in kept.items() if key in acls} == {
@@ -191,20 +191,6 @@ def test_acls_of_objects_come_back_where_they_name_nobody(
         assert [row["item"] for row in rows if row["property"] == "ACL"] == ["shared"]
         old.acls[f"/{source.name}/private"] = "public-read"
         assert through.run().copied == 0
-        assert through.run(recheck=True).copied == 1
+        # The large one, too: nothing that both servers keep tells that it is the same.
+        assert through.run(recheck=True).copied == 2
         assert new.acls[f"/{target.name}/private"] == "public-read"
-
-
-class Through(Move):
-    """A move by other profiles."""
-
-    def __init__(self, source: Shop, target: Shop, *, profiles: tuple[str, str]) -> None:
-        super().__init__(source, target)
-        self._profiles = profiles
-
-    def ends(self) -> tuple[str, str]:
-        shops = (self.source, self.target)
-        here, there = (
-            f"s3://{shop.name}?profile={one}" for shop, one in zip(shops, self._profiles, strict=True)
-        )
-        return here, there

@@ -1,0 +1,290 @@
+"""What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
+in the record. Pure, and streamed by key.
+
+A server only ever adds versions on top, so what the target has of a key must be the beginning of what the source has,
+but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any more is
+never put elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from exporters.bucket import ObjectSummary, Page
+from migrate.restore.objects_history import Markers
+from migrate.store.s3_listing import ListedVersions
+from migrate.store.s3_parse import NULL
+from migrate.sync.columns import UnorderedError, from_microseconds, microseconds
+from migrate.sync.compare import Do, OnSame, Step
+
+ANOTHER = "a version of its own"
+"""Why the target has a version of a key that the source has, too: nothing is known of where it came from."""
+MARKER = "-"
+"""What stands in digests instead of the ETag of a delete marker."""
+OTHERS = (
+    "the target has another history of this key, which this sync did not write; --overwrite goes on above it"
+)
+_LATE = "a later version is at the target already; a version can only be added on top"
+
+Histories = Iterable[tuple[str, Sequence[ObjectSummary]]]
+"""Keys in order, without the prefix, each with its versions, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """What the record says of a version: what was copied, and which version it became."""
+
+    version_id: str
+    etag: str
+    size_bytes: int
+    modified: int
+    is_delete_marker: bool
+    target_version: str
+
+    def is_of(self, source: ObjectSummary) -> bool:
+        """Tell whether this is a version of the source. The one without an id of its own can be replaced; of all others
+        the id is enough, and not every server keeps their times.
+        """
+        ours = (self.version_id, self.etag, self.size_bytes)
+        if ours != (source.version_id, source.etag, source.size_bytes):
+            return False
+        if self.version_id != NULL:
+            return True
+        modified = microseconds(source.modified)
+        return self.modified in {modified, modified // 1_000_000 * 1_000_000}
+
+    def summary(self, key: str) -> ObjectSummary:
+        """Return the version as the source had it."""
+        return ObjectSummary(
+            key,
+            self.size_bytes,
+            self.etag,
+            from_microseconds(self.modified),
+            version_id=self.version_id,
+            is_delete_marker=self.is_delete_marker,
+        )
+
+
+T = TypeVar("T")
+KnownHistories = Iterable[tuple[str, Sequence[KnownVersion]]]
+
+
+def by_key(pages: Iterable[Page], skip: int, side: str) -> Iterator[tuple[str, Sequence[ObjectSummary]]]:
+    """Gather a listing of versions, newest first, into histories. Raises ``UnorderedError``."""
+    last: str | None = None
+    rows = (row for page in pages for row in page.rows())
+    for key, group in groupby(rows, key=attrgetter("key")):
+        if last is not None and key <= last:
+            raise UnorderedError(side)
+        last = key
+        yield key[skip:], list(group)[::-1]
+
+
+def in_order(pages: Iterable[Page], skip: int) -> Iterator[tuple[str, Sequence[ObjectSummary]]]:
+    """Gather a listing that is not by key."""
+    listed = ListedVersions(row for page in pages for row in page.rows())
+    try:
+        for key in listed.unmarked():
+            yield key[skip:], listed.of(key)[0]
+    finally:
+        listed.close()
+
+
+@dataclass(slots=True)
+class Decision:
+    """``same``: versions of the source, each with what it is at the target; and the steps about all others."""
+
+    same: list[tuple[ObjectSummary, ObjectSummary]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+
+def decide(
+    key: str,
+    source: Sequence[ObjectSummary],
+    target: Sequence[ObjectSummary],
+    known: Sequence[KnownVersion],
+    markers: Markers,
+    *,
+    overwrite: bool = False,
+) -> Decision:
+    """Decide about one key that is wanted."""
+    found = Decision()
+    there = {one.version_id: one for one in target}
+    ours = {one.target_version: one for one in known}
+    became = [_at_target(one, known, there) for one in source]
+    found.same = [(one, its) for one, its in zip(source, became, strict=True) if its is not None]
+    paired = {its.version_id for _, its in found.same}
+    top = max((at for at, its in enumerate(became) if its is not None), default=-1)
+    found.steps += _below(key, source[: top + 1], became, markers)
+    begun = _begun(target, ours)
+    tail, left_out = _tail(key, source[top + 1 :], target[: len(target) - len(begun)], markers)
+    found.steps += left_out
+    fits = len(begun) <= len(tail) and all(map(_is_alike, begun, tail))
+    if fits:
+        found.steps += [_look(key, *pair) for pair in zip(tail, begun, strict=False)]
+        tail = tail[len(begun) :]
+    if fits or overwrite:
+        found.steps += [_copy(key, one, len(target) + number, known) for number, one in enumerate(tail)]
+    else:
+        found.steps += [Step(Do.STUCK, key, OTHERS, one) for one in tail]
+    adopted = {one.version_id for one in begun} if fits else set()
+    for one in target:
+        if one.version_id not in paired | adopted:
+            found.steps.append(_extra(key, one, ours.get(one.version_id), whole=not source))
+    found.steps += [
+        Step(Do.FORGET, key, "", one.summary(key), known=True)
+        for one in known
+        if one.target_version not in there and not any(one.is_of(it) for it in source)
+    ]
+    return found
+
+
+def _at_target(
+    one: ObjectSummary, known: Sequence[KnownVersion], there: dict[str, ObjectSummary]
+) -> ObjectSummary | None:
+    """Return the version that a version of the source has become, None where none is there."""
+    found = (there.get(row.target_version) for row in known if row.is_of(one))
+    return next((its for its in found if its is not None), None)
+
+
+def _below(
+    key: str, source: Sequence[ObjectSummary], became: Sequence[ObjectSummary | None], markers: Markers
+) -> Iterator[Step]:
+    """Yield steps about what is missing below a version that is there."""
+    before: ObjectSummary | None = None
+    for one, its in zip(source, became, strict=False):
+        if its is None and (why := markers.refuse(one, before)):
+            yield Step(Do.EXCLUDED, key, why, one)
+            continue
+        if its is None:
+            yield Step(Do.STUCK, key, _LATE, one)
+        before = one
+
+
+def _tail(
+    key: str, source: Sequence[ObjectSummary], target: Sequence[ObjectSummary], markers: Markers
+) -> tuple[list[ObjectSummary], list[Step]]:
+    """Return what is to be added on top, and steps about the delete markers that the target does not make."""
+    kept: list[ObjectSummary] = []
+    left_out = []
+    before = target[-1] if target else None
+    for one in source:
+        if why := markers.refuse(one, before):
+            left_out.append(Step(Do.EXCLUDED, key, why, one))
+        else:
+            kept.append(one)
+            before = one
+    return kept, left_out
+
+
+def _begun(target: Sequence[ObjectSummary], ours: dict[str, KnownVersion]) -> Sequence[ObjectSummary]:
+    """Return what lies above all that the record knows: a run that was killed may have written it."""
+    last = max((at for at, one in enumerate(target) if one.version_id in ours), default=-1)
+    return target[last + 1 :]
+
+
+def _is_alike(one: ObjectSummary, other: ObjectSummary) -> bool:
+    return one.is_delete_marker == other.is_delete_marker and one.size_bytes == other.size_bytes
+
+
+def _look(key: str, one: ObjectSummary, its: ObjectSummary) -> Step:
+    return Step(Do.LOOK, key, "there already", one, its)
+
+
+def _copy(key: str, one: ObjectSummary, before: int, known: Sequence[KnownVersion]) -> Step:
+    is_known = any(row.is_of(one) for row in known)
+    return Step(Do.COPY, key, "missing" if is_known else "new", one, ours=True, known=is_known, before=before)
+
+
+def _extra(key: str, its: ObjectSummary, known: KnownVersion | None, *, whole: bool) -> Step:
+    if known is not None:
+        return Step(Do.EXTRA, key, "", known.summary(key), its, known=True)
+    return Step(Do.EXTRA, key, "" if whole else ANOTHER, None, its)
+
+
+@dataclass(slots=True)
+class HistoryComparison:
+    """One walk; see ``compare.Comparison``, of which this is the like for histories. Counted are versions."""
+
+    excludes: Callable[[str, ObjectSummary], str | None]
+    foreign: Callable[[str], bool]
+    markers: Markers
+    overwrite: bool = False
+    see: Callable[[str], object] | None = None
+    on_same: OnSame | None = None
+    listed: int = 0
+    listed_bytes: int = 0
+    same: int = 0
+    excluded: int = 0
+
+    def steps(self, source: Histories, target: Histories, known: KnownHistories) -> Iterator[Step | int]:
+        """Yield what is to be done, by key, and between that how many versions are the same. Raises
+        ``UnorderedError``.
+        """
+        ours, theirs, noted = _Stream(iter(source)), _Stream(iter(target)), _Stream(iter(known))
+        while (key := _least(ours.key, theirs.key, noted.key)) is not None:
+            yield from self._steps(key, ours.take(key), theirs.take(key), noted.take(key))
+
+    def _steps(
+        self,
+        key: str,
+        source: Sequence[ObjectSummary],
+        target: Sequence[ObjectSummary],
+        known: Sequence[KnownVersion],
+    ) -> Iterator[Step | int]:
+        if not source and target and self.foreign(key):
+            return
+        self.listed += len(source)
+        self.listed_bytes += sum(one.size_bytes for one in source)
+        if source and (reason := self.excludes(key, source[-1])) is not None:
+            self.excluded += len(source)
+            yield from (Step(Do.EXCLUDED, key, reason, one) for one in source)
+            return
+        if source and self.see is not None:
+            self.see(key)
+        decided = decide(key, source, target, known, self.markers, overwrite=self.overwrite)
+        self._take(key, decided.same)
+        self.excluded += sum(step.do == Do.EXCLUDED for step in decided.steps)
+        if decided.same:
+            yield len(decided.same)
+        yield from decided.steps
+
+    def _take(self, key: str, same: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:
+        self.same += len(same)
+        if same and self.on_same is not None:
+            sizes = [one.size_bytes for one, _ in same]
+            ours, theirs = ([_etag(one) for one in side] for side in zip(*same, strict=True))
+            self.on_same([key] * len(same), sizes, ours, theirs)
+
+
+def _etag(one: ObjectSummary) -> str:
+    return MARKER if one.is_delete_marker else one.etag
+
+
+def _least(*keys: str | None) -> str | None:
+    return min((key for key in keys if key is not None), default=None)
+
+
+class _Stream(Generic[T]):
+    """Histories on their way. ``key`` is the one at hand, None after the end."""
+
+    def __init__(self, histories: Iterator[tuple[str, Sequence[T]]]) -> None:
+        self._histories = histories
+        self.key: str | None = None
+        self._rows: Sequence[T] = ()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self.key, self._rows = next(self._histories, (None, ()))
+
+    def take(self, key: str) -> Sequence[T]:
+        """Return what there is of a key that is at hand, or nothing."""
+        if self.key != key:
+            return ()
+        rows = self._rows
+        self._go_on()
+        return rows

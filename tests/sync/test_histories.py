@@ -1,0 +1,198 @@
+"""What is decided about histories, without a server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporters.bucket import ObjectSummary
+from migrate.restore.objects_history import Markers
+from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
+from migrate.sync.compare import Do
+from migrate.sync.fold import by_version, folded, which_version
+from migrate.sync.histories import HistoryComparison, KnownVersion, decide
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+MOMENT = pa.timestamp("us", tz="UTC")
+
+
+def version(number: int, content: str, side: str = "s") -> ObjectSummary:
+    """A version of the key ``k``; an empty ``content`` is a delete marker."""
+    return ObjectSummary(
+        "k",
+        len(content),
+        content,
+        BEGAN + timedelta(seconds=number),
+        version_id=f"{side}{number}",
+        is_delete_marker=not content,
+    )
+
+
+class Model:
+    """A key at a source and at a target that keeps what it is given, and the record between them."""
+
+    def __init__(self, markers: Markers) -> None:
+        self.markers = markers
+        self.source: list[ObjectSummary] = []
+        self.target: list[ObjectSummary] = []
+        self.known: list[KnownVersion] = []
+        self.made = 0
+
+    def write(self, content: str) -> None:
+        self.made += 1
+        self.source.append(version(self.made, content))
+
+    def sync(self, *, delete: bool = False, kill_after: int = 99, lose: bool = False) -> list[Do]:
+        """Do what is decided, as far as it is not killed; ``lose``: nothing is committed."""
+        decided = decide("k", self.source, self.target, self.known, self.markers)
+        for step in decided.steps[:kill_after]:
+            if step.do == Do.COPY:
+                assert step.before == len(self.target)
+                assert not self.markers.refuse(step.source, self.target[-1] if self.target else None)
+                self.made += 1
+                content = "" if step.source.is_delete_marker else step.source.etag
+                self.target.append(version(self.made, content, "t"))
+                self._note(step.source, self.target[-1], lose=lose)
+            elif step.do == Do.LOOK and step.source.etag == step.target.etag:
+                self._note(step.source, step.target, lose=lose)
+            elif step.do == Do.EXTRA and delete:
+                self.target = [one for one in self.target if one.version_id != step.target.version_id]
+        ids = {one.version_id for one in self.target}
+        self.known = [one for one in self.known if one.target_version in ids]
+        return [step.do for step in decided.steps]
+
+    def _note(self, source: ObjectSummary, target: ObjectSummary, *, lose: bool) -> None:
+        if not lose:
+            modified = int((source.modified - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
+            self.known.append(
+                KnownVersion(
+                    source.version_id, source.etag, source.size_bytes, modified, source.is_delete_marker,
+                    target.version_id,
+                )
+            )  # fmt: skip
+
+    def wanted(self) -> list[str]:
+        """What the target is to have: the source's, without the delete markers that it does not make."""
+        kept: list[ObjectSummary] = []
+        for one in self.source:
+            if not self.markers.refuse(one, kept[-1] if kept else None):
+                kept.append(one)
+        return [one.etag for one in kept]
+
+
+TURNS = st.lists(
+    st.one_of(
+        st.lists(st.sampled_from(["a", "b", "cc", ""]), max_size=3),
+        st.tuples(st.just("killed"), st.integers(0, 4), st.booleans()),
+        st.just("sync"),
+    ),
+    max_size=8,
+)
+
+
+@given(turns=TURNS, refused=st.sets(st.sampled_from([FIRST_MARKER, REPEATED_MARKER])))
+def test_passes_that_are_killed_end_where_the_source_is(turns, refused):
+    """Whatever is written meanwhile and wherever a pass is killed, with or without its commit: nothing twice."""
+    model = Model(Markers(frozenset(refused)))
+    for turn in turns:
+        if isinstance(turn, list):
+            for content in turn:
+                model.write(content)
+        elif turn == "sync":
+            model.sync()
+        else:
+            model.sync(kill_after=turn[1], lose=turn[2])
+    model.sync()
+    assert [one.etag for one in model.target] == model.wanted()
+    assert set(model.sync()) <= {Do.EXCLUDED}
+
+
+@given(
+    contents=st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=6),
+    gone=st.sets(st.integers(0, 5)),
+    more=st.lists(st.sampled_from(["a", ""]), max_size=3),
+)
+def test_what_is_deleted_at_the_source_goes_only_when_told(contents, gone, more):
+    model = Model(Markers())
+    for content in contents:
+        model.write(content)
+    model.sync()
+    model.source = [one for number, one in enumerate(model.source) if number not in gone]
+    for content in more:
+        model.write(content)
+    model.sync()
+    assert [one.etag for one in model.target] == [*contents, *more]
+    model.sync(delete=True)
+    assert [one.etag for one in model.target] == model.wanted()
+
+
+def test_what_stands_below_is_not_put_on_top() -> None:
+    model = Model(Markers())
+    for content in ("a", "b"):
+        model.write(content)
+    model.sync()
+    model.target, model.known = model.target[1:], model.known[1:]
+    assert model.sync() == [Do.STUCK]
+
+
+def test_a_walk_counts_every_version() -> None:
+    one, two = version(1, "a"), version(2, "bb")
+    seen: list[tuple[str, ...]] = []
+    walk = HistoryComparison(lambda key, _: "no" if key == "x" else None, lambda key: key == "y", Markers())
+    walk.on_same = lambda *columns: seen.append(tuple(columns[2]))
+    source = [("k", [one, two]), ("x", [one])]
+    target = [("k", [version(9, "a", "t")]), ("y", [one]), ("z", [one])]
+    known = [("k", [KnownVersion("s1", "a", 1, 0, False, "t9")])]
+    found = list(walk.steps(source, target, known))
+    assert [step if isinstance(step, int) else (step.do, step.key) for step in found] == [
+        1, (Do.COPY, "k"), (Do.EXCLUDED, "x"), (Do.EXTRA, "z"),
+    ]  # fmt: skip
+    assert (walk.listed, walk.listed_bytes, walk.same, walk.excluded, seen) == (3, 4, 1, 1, [("a",)])
+
+
+def rows(given: list[tuple[str, str, int]]) -> pa.Table:
+    keys, ids, marks = zip(*given, strict=True) if given else ((), (), ())
+    return pa.table(
+        {
+            "key": pa.array(keys, pa.string()),
+            "version_id": pa.array(ids, pa.string()),
+            "last_modified": pa.array(marks, MOMENT),
+        }
+    )
+
+
+@given(
+    counts=st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(0, 4), st.integers(0, 3))),
+    size=st.integers(1, 4),
+    drop=st.integers(0, 3),
+)
+def test_rows_of_versions_are_folded_in_their_order(counts, size, drop):
+    """Old ones, then new ones, of each key; wherever files end."""
+    old = [(key, f"v{n}", n) for key, (first, _) in sorted(counts.items()) for n in range(first)]
+    new = [
+        (key, f"v{n}", n) for key, (first, more) in sorted(counts.items()) for n in range(first, first + more)
+    ]
+
+    def cut(whole: pa.Table) -> list[pa.Table]:
+        return [whole.slice(start, size) for start in range(0, whole.num_rows, size)]
+
+    dropped = [(key, which_version(key, f"v{drop}", drop)) for key in sorted(counts)]
+    found = [
+        row
+        for part in folded(cut(rows(old)), cut(rows(new)), dropped, by_version)
+        for row in part.to_pylist()
+    ]
+    kept = [one for one in old if one[2] != drop] + new
+    assert [(row["key"], row["version_id"]) for row in found] == [
+        (key, name) for key, name, _ in sorted(kept, key=lambda one: (one[0], one[2]))
+    ]
+
+
+def test_what_has_no_id_is_told_apart_by_its_time() -> None:
+    old, new = rows([("a", "null", 1)]), rows([("a", "null", 2)])
+    assert pa.concat_tables(folded([old], [new], (), by_version)).num_rows == 2
+    gone = [("a", which_version("a", "null", 1))]
+    assert pa.concat_tables(folded([old], [new], gone, by_version)).num_rows == 1

@@ -1,0 +1,362 @@
+"""Whole histories from bucket to bucket, on real servers."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from exporters.selection import Selection
+from migrate.errors import UsageError
+from migrate.progress import Silent
+from migrate.store.s3_bucket import open_bucket
+from migrate.sync import spans as spans_module
+from migrate.sync.record import Record
+from scripts.servers import S3Server
+from tests.objects.conftest import MakeShop, Shop
+from tests.objects.histories import make_history, read_history
+from tests.objects.test_history import make_old_shop
+from tests.sync.conftest import Move
+from tests.sync.test_large import upload
+from tests.sync.test_sync import At
+from tests.tools.busy_proxy import BusyProxy
+from tests.tools.profiles import extra_profile
+
+
+@pytest.fixture
+def old(minio: S3Server, other_minio: S3Server) -> Move:
+    """From a bucket with versions and locks to another one."""
+    return Move(make_old_shop(minio), make_old_shop(other_minio))
+
+
+def history(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
+    """What each key has been, without records of syncs, by a client that knows nothing of moveout."""
+    found = read_history(shop.server, shop.name)
+    return {key: rows for key, rows in found.items() if not key.startswith(".moveout-sync/")}
+
+
+def bodies(shop: Shop, key: str) -> list[Any]:
+    return [row[-1] if not row[0] else None for row in history(shop).get(key, ())]
+
+
+def versions(shop: Shop) -> set[tuple[str, str]]:
+    listed = open_bucket(shop.url).list_versions()
+    return {(one.key, one.version_id) for one in listed if not one.key.startswith(".moveout-sync/")}
+
+
+def record_rows(move: Move) -> list[dict[str, Any]]:
+    store = move.place()
+    names = [info.key for info in store.list("index/")]
+    return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
+
+
+def ledger(move: Move) -> list[tuple[str, str]]:
+    rows = pq.read_table(io.BytesIO(move.place().read("losses.parquet"))).to_pylist()
+    return [(row["item"], row["property"]) for row in rows]
+
+
+def test_every_version_and_again(old: Move) -> None:
+    """Bytes, headers, tags, locks, delete markers; the record maps the ids; again nothing moves."""
+    count = make_history(old.source, keys=60, versions=6)
+    first = old.run(history=True, cutover=True)
+    assert (first.exit_code, first.listed, first.copied) == (0, count, count)
+    assert history(old.target) == history(old.source)
+    assert (first.proof.objects, first.proof.history) == (count, True)
+    rows = record_rows(old)
+    assert {(row["key"], row["version_id"]) for row in rows} == versions(old.source)
+    assert {(row["key"], row["target_version_id"]) for row in rows} == versions(old.target)
+    assert {what for _, what in ledger(old)} == {
+        "last modified", "version ids", "keys below the names of objects",
+    }  # fmt: skip
+    before = versions(old.target)
+    again = old.run(history=True)
+    assert (again.same, again.copied, versions(old.target)) == (count, 0, before)
+
+
+def test_only_what_is_new_is_added(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pass by pass; each version once."""
+    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 3)
+    shop = old.source
+    for number in range(8):
+        for body in (b"one", b"two"):
+            shop.put(f"k{number}", body)
+    assert old.run(history=True).copied == 16
+    shop.put("k1", b"three")
+    shop.boto.delete_object(Bucket=shop.name, Key="k2")
+    shop.put("new", b"1")
+    shop.put("new", b"2")
+    delta = old.run(history=True, cutover=True)
+    assert (delta.copied, delta.same, delta.exit_code) == (4, 16, 0)
+    assert history(old.target) == history(shop)
+    shop.put("k2", b"back")
+    assert old.run(history=True, cutover=True).copied == 1
+    assert bodies(old.target, "k2") == [b"one", b"two", None, b"back"]
+    rows = record_rows(old)
+    assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
+    assert {(row["key"], row["target_version_id"]) for row in rows} == versions(old.target)
+
+
+def test_versions_that_were_deleted_at_the_source_since(old: Move) -> None:
+    """They stay at the target unless told, and there is no proof meanwhile; what comes later is still added."""
+    shop = old.source
+    for key in ("a", "b"):
+        for body in (b"one", b"two", b"three"):
+            shop.put(key, body)
+    old.run(history=True)
+    for key, chosen in (("a", slice(1, 2)), ("b", slice(None))):
+        for one in [it for it in open_bucket(shop.url).list_versions() if it.key == key][chosen]:
+            shop.boto.delete_object(Bucket=shop.name, Key=key, VersionId=one.version_id)
+    shop.put("a", b"four")
+    found = old.run(history=True, cutover=True)
+    assert (found.copied, found.extra, found.deleted, found.exit_code) == (1, 4, 0, 3)
+    assert "only at the target" in found.unproven
+    assert bodies(old.target, "a") == [b"one", b"two", b"three", b"four"]
+    told = old.run(history=True, cutover=True, delete=True)
+    assert (told.deleted, told.exit_code, told.proof.objects) == (4, 0, 3)
+    assert history(old.target) == history(shop)
+    assert {(row["key"], row["target_version_id"]) for row in record_rows(old)} == versions(old.target)
+    assert all(one.version_id for one in told.removed)
+
+
+def test_a_locked_version_is_not_removed(old: Move) -> None:
+    until = datetime.now(UTC) + timedelta(days=1)
+    made = old.source.boto.put_object(
+        Bucket=old.source.name,
+        Key="a",
+        Body=b"1",
+        ObjectLockMode="GOVERNANCE",
+        ObjectLockRetainUntilDate=until,
+    )
+    old.source.put("b")
+    old.run(history=True)
+    old.source.boto.delete_object(
+        Bucket=old.source.name, Key="a", VersionId=made["VersionId"], BypassGovernanceRetention=True
+    )
+    done = old.run(history=True, delete=True)
+    assert (done.deleted, done.failed, done.exit_code) == (0, 1, 3)
+    assert "does not remove it" in done.gaps[0].reason
+    assert bodies(old.target, "a") == [b"1"]
+
+
+def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
+    old: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written and not committed is taken in by its content, and what is missing is added: nothing twice."""
+    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 10)
+    count = make_history(old.source, keys=40, versions=6, seed=3, locks=False)
+
+    class Breaks(Silent):
+        count = 0
+
+        def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+            Breaks.count += items
+            if Breaks.count == count // 2:
+                raise RuntimeError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "write_done", _only_if(Record.write_done))
+        with pytest.raises(RuntimeError, match="broken off"):
+            old.with_progress(Breaks()).run(workers=1, history=True)
+    there = len(versions(old.target))
+    assert 0 < there < count
+    done = old.run(history=True, cutover=True)
+    assert (done.exit_code, done.failed) == (0, 0)
+    assert done.adopted > 0
+    assert done.copied == count - there
+    assert history(old.target) == history(old.source)
+
+
+def _only_if(write: Any) -> Any:
+    """A killed run commits no part of a span."""
+
+    def write_done(self: Record, run: str, number: int, rows: Any) -> None:
+        if number < 2:
+            write(self, run, number, rows)
+
+    return write_done
+
+
+def test_without_its_record_a_history_is_taken_in(old: Move, tmp_path: Any) -> None:
+    count = make_history(old.source, keys=20, versions=5, seed=4)
+    old.record = str(tmp_path / "one")
+    old.run(history=True)
+    old.record = str(tmp_path / "other")
+    before = versions(old.target)
+    again = old.run(history=True, cutover=True)
+    assert (again.adopted, again.copied, again.exit_code) == (count, 0, 0)
+    assert versions(old.target) == before
+
+
+def test_histories_of_others_are_left_alone(old: Move) -> None:
+    """A key of which the target has something else is a gap, version by version; --overwrite goes on above it."""
+    for body in (b"one", b"two"):
+        old.source.put("a", body)
+    old.target.put("a", b"foreign")
+    old.source.put("b", b"xxx")
+    old.target.put("b", b"yyy")
+    first = old.run(history=True)
+    assert (first.copied, first.failed, first.exit_code) == (0, 3, 3)
+    assert bodies(old.target, "a") == [b"foreign"]
+    told = old.run(history=True, overwrite=True)
+    assert told.copied == 2
+    assert bodies(old.target, "a") == [b"foreign", b"one", b"two"]
+    assert bodies(old.target, "b") == [b"yyy"]
+
+
+def test_a_version_that_vanishes_meanwhile(old: Move) -> None:
+    """It is excluded by name; those above it are added all the same."""
+    for body in (b"one", b"two", b"three"):
+        old.source.put("a", body)
+    oldest = list(open_bucket(old.source.url).list_versions())[2].version_id
+    boto, name = old.source.boto, old.source.name
+    gone = At("copy", lambda: boto.delete_object(Bucket=name, Key="a", VersionId=oldest))
+    done = old.with_progress(gone).run(history=True)
+    assert (done.copied, done.excluded, done.exit_code) == (2, 1, 0)
+    assert oldest in done.gaps[0].item
+    assert bodies(old.target, "a") == [b"two", b"three"]
+    assert old.run(history=True, cutover=True).proof.objects == 2
+
+
+def test_where_a_history_cannot_be(minio: S3Server, other_minio: S3Server, make_shop: MakeShop) -> None:
+    """Said before anything is touched."""
+    move = Move(make_shop(minio), make_shop(other_minio))
+    move.source.put("a")
+    with pytest.raises(UsageError, match="keeps no versions"):
+        move.run(history=True)
+    move = Move(make_old_shop(minio), make_shop(other_minio))
+    move.source.put("a")
+    move.target.put("mine")
+    with pytest.raises(UsageError, match="cannot have a history"):
+        move.run(history=True)
+    assert move.target.keys() == ["mine"]
+    move.target.boto.delete_object(Bucket=move.target.name, Key="mine")
+    assert move.run(history=True).copied == 1
+    with pytest.raises(UsageError, match="whole histories"):
+        move.run()
+    with pytest.raises(UsageError, match="--include"):
+        move.run(history=True, recheck=True)
+
+
+def test_without_it_the_ledger_says_so(old: Move) -> None:
+    old.source.put("a", b"1")
+    old.source.put("a", b"2")
+    assert old.run().copied == 1
+    assert "versions" in {what for _, what in ledger(old)}
+    with pytest.raises(UsageError, match="current versions"):
+        old.run(history=True)
+
+
+def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server) -> None:
+    """versitygw makes several delete markers in a row, MinIO does not: they are in the ledger, also in later passes."""
+    move = Move(make_old_shop(versitygw), make_old_shop(other_minio))
+    shop = move.source
+    for body in (b"one", b"two"):
+        shop.put("a", body)
+    for _ in range(2):
+        shop.boto.delete_object(Bucket=shop.name, Key="a")
+    shop.put("a", b"three")
+    first = move.run(history=True, cutover=True)
+    assert (first.exit_code, first.copied, first.excluded) == (0, 4, 1)
+    assert bodies(move.target, "a") == [b"one", b"two", None, b"three"]
+    assert [what for _, what in ledger(move)].count("delete marker") == 1
+    shop.put("a", b"four")
+    again = move.run(history=True, cutover=True)
+    assert (again.exit_code, again.copied, again.excluded, again.unproven) == (0, 1, 1, "")
+    assert again.proof.objects == 5
+
+
+def test_to_another_server(minio: S3Server, versitygw: S3Server) -> None:
+    move = Move(make_old_shop(minio), make_old_shop(versitygw))
+    count = make_history(move.source, keys=15, versions=5, seed=5)
+    done = move.run(history=True, cutover=True)
+    assert (done.exit_code, done.copied, done.proof.objects) == (0, count, count)
+    assert old_bodies(move.target) == old_bodies(move.source)
+
+
+def old_bodies(shop: Shop) -> dict[str, list[bytes | None]]:
+    found: dict[str, list[bytes | None]] = {}
+    for one in reversed(list(open_bucket(shop.url).list_versions())):
+        if not one.key.startswith(".moveout-sync/"):
+            place = {"Bucket": shop.name, "Key": one.key, "VersionId": one.version_id}
+            body = None if one.is_delete_marker else shop.boto.get_object(**place)["Body"].read()
+            found.setdefault(one.key, []).append(body)
+    return found
+
+
+def test_large_versions(old: Move) -> None:
+    """In parts, between small ones of the same key; one that was whole and not committed is read, and taken in."""
+    data = bytes(range(256)) * (36 * 4096)
+    old.source.put("a", b"small")
+    upload(old.source, "a", data, 12 * 2**20)
+    old.source.put("a", data)
+    old.source.put("a", b"small again")
+    old.target.put("a", b"small")
+    upload(old.target, "a", data, 12 * 2**20)
+    upload(old.target, "a", data, 18 * 2**20, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT")
+    done = old.run(history=True, cutover=True)
+    assert (done.exit_code, done.adopted, done.copied) == (0, 3, 1)
+    old.source.put("a", data + b"x")
+    upload(old.source, "a", data, 18 * 2**20)
+    done = old.run(history=True, cutover=True)
+    assert (done.exit_code, done.copied, done.proof.objects) == (0, 2, 6)
+    assert old_bodies(old.target) == old_bodies(old.source)
+
+
+def test_answers_that_are_lost_make_no_second_version(
+    old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        for version in range(3):
+            old.source.put(f"k{number}", bytes([number, version]))
+        old.source.boto.delete_object(Bucket=old.source.name, Key=f"k{number}")
+    counted = {"PUT": 0, "DELETE": 0}
+
+    def lose(method: str, path: str) -> bool:
+        if "/k" not in path or method not in counted:
+            return False
+        counted[method] += 1
+        return counted[method] % 3 == 1
+
+    with BusyProxy(old.target.server.endpoint, lose=lose) as proxy:
+        there = extra_profile(monkeypatch, tmp_path, old.target.server, endpoint=proxy.endpoint)
+        here = old.source.server.profile
+        through = Move(old.source, old.target, profiles=(here, there))
+        done = through.run(history=True, cutover=True)
+    assert proxy.lost >= 6
+    assert (done.exit_code, done.copied) == (0, 24)
+    assert history(old.target) == history(old.source)
+
+
+def test_only_some_keys(old: Move) -> None:
+    for key in ("a.jpg", "b.tmp"):
+        old.source.put(key, b"1")
+        old.source.put(key, b"2")
+    done = old.run(history=True, selection=Selection(exclude=("*.tmp",)), cutover=True)
+    assert (done.copied, done.excluded, done.proof.objects) == (2, 2, 2)
+    assert set(history(old.target)) == {"a.jpg"}
+
+
+def test_the_version_without_an_id_can_be_replaced(minio: S3Server, other_minio: S3Server) -> None:
+    """Where versioning is suspended at the source: what it was stays at the target as an older version, unless told."""
+    name = f"suspended-{secrets.token_hex(6)}"
+    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client.create_bucket(Bucket=name)
+    shop = Shop(minio, name, client)
+    shop.put("a", b"before")
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+    shop.put("a", b"one")
+    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
+    move = Move(shop, make_old_shop(other_minio, lock=False))
+    assert move.run(history=True).copied == 2
+    shop.put("a", b"after")
+    done = move.run(history=True)
+    assert (done.copied, done.extra) == (1, 1)
+    assert bodies(move.target, "a") == [b"before", b"one", b"after"]
+    told = move.run(history=True, delete=True, cutover=True)
+    assert (told.unproven, told.gaps, told.deleted) == ("", (), 1)
+    assert bodies(move.target, "a") == [b"one", b"after"]
