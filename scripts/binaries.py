@@ -49,6 +49,8 @@ VERSITYGW = GoProgram(
 TOXIPROXY = GoProgram(
     "toxiproxy", "github.com/Shopify/toxiproxy/v2/cmd/server", "v2.12.0", "server", "a minute"
 )
+MC = GoProgram("mc", "github.com/minio/mc", "v0.0.0-20250313080218-cf909e1063a9", "mc", "1-3 minutes")
+"""MinIO's client: for benchmarks only."""
 _PIP_OPTIONS = ("-q", "--disable-pip-version-check", "--require-hashes")
 PROGRAMS = {program.name: program for program in (MINIO, VERSITYGW, TOXIPROXY)}
 

@@ -1,19 +1,21 @@
-"""A bucket to a bucket, object by object: moveout beside rclone and, where it is installed, MinIO's mc.
+"""A bucket to a bucket, object by object: moveout beside rclone and MinIO's ``mc mirror``.
 
     python -m scripts.bench.sync [--runs 3] [--objects 20000] [--large 4] [--same 100000]
 
 Three tasks, each tool in a process of its own and the tools in turn. *small*: objects of 1 to 64 KiB into an empty
 bucket. *large*: objects of 512 MiB into an empty bucket. *same*: once more, with nothing changed. ``rclone`` runs at
 the settings that were best for it here: 32 transfers for small objects, 4 of them with 4 parts of 16 MiB each for
-large ones, and by checksum, which spares it a request for each object, for *same*. moveout hashes every object by
-SHA-256, keeps headers, metadata and tags, and writes the record of all that; the others compare sizes and MD5s.
+large ones, and by checksum, which spares it a request for each object, for *same*. ``mc`` is built once, and left out
+with a line that says so where it cannot be. moveout hashes every object by SHA-256, keeps headers, metadata and tags,
+and writes the record of all that; rclone compares sizes and MD5s, mc sizes. All ratios stand together at the end: by
+the clock, by seconds of processor of the tool's own, and with those of both servers.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ import boto3
 
 from scripts.bench.objects import KIB, seed
 from scripts.bench.turns import Command, Runs, as_installed, beside, environment, run, take_turns
+from scripts.binaries import MC, find_program
+from scripts.process import ServerError
 from scripts.servers import S3Server, Servers
 
 LARGE_BYTES = 512 * KIB * KIB
@@ -38,15 +42,17 @@ def main() -> int:
         old, new = servers.minio("old"), servers.minio("new")
         os.environ.update(servers.environment)
         print(f"{os.cpu_count()} cores", flush=True)
+        told: list[str] = []
         if options.objects:
             seed(old, "small", options.objects)
-            _say("small", _turns("small", old, new, options, _RCLONE_SMALL))
+            told += _ratios("small", _turns("small", old, new, options, _RCLONE_SMALL))
         if options.large:
             _seed_large(old, options.large)
-            _say("large", _turns("large", old, new, options, _RCLONE_LARGE))
+            told += _ratios("large", _turns("large", old, new, options, _RCLONE_LARGE))
         if options.same:
             seed(old, "many", options.same, largest=KIB)
-            _say("same", _again(old, new, options))
+            told += _ratios("same", _again(old, new, options))
+    print("", *told, sep="\n")
     return 0
 
 
@@ -90,11 +96,21 @@ def _tools(
         ],
         "rclone": lambda to: [beside("rclone"), "copy", f"old:{bucket}", f"new:{to}", *rclone],
     }  # fmt: skip
-    mc = shutil.which("mc")
+    mc = _mc()
     if mc is not None:
         os.environ |= _mc_hosts({"old": old, "new": new})
-        tools["mc"] = lambda to: [mc, "mirror", "--quiet", f"old/{bucket}", f"new/{to}"]
+        tools["mc"] = lambda to: [str(mc), "mirror", "--quiet", f"old/{bucket}", f"new/{to}"]
     return tools
+
+
+@functools.cache
+def _mc() -> Path | None:
+    """Return MinIO's client, None where it cannot be had."""
+    try:
+        return find_program(MC)
+    except ServerError as error:
+        print(f"mc is left out: {error}", flush=True)
+        return None
 
 
 def _mc_hosts(servers: Mapping[str, S3Server]) -> dict[str, str]:
@@ -116,7 +132,7 @@ def _again(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[st
         run(command(f"same-{name}"), variables, Runs())
     for number in range(options.runs):
         for name, command in tools.items():
-            run(command(f"same-{name}"), variables, runs[name])
+            run(command(f"same-{name}"), variables, runs[name], (old, new))
             print(f"  run {number + 1}: {name:13} {runs[name].seconds[-1]:6.2f} s", flush=True)
     for name, measured in runs.items():
         print(f"{name:13} {measured}")
@@ -135,15 +151,18 @@ def _seed_large(old: S3Server, count: int) -> None:
             client.upload_file(file.name, "large", f"disk-{number}.img")
 
 
-def _say(task: str, runs: Mapping[str, Runs]) -> None:
+def _ratios(task: str, runs: Mapping[str, Runs]) -> list[str]:
+    """Return how much more of everything the others take than moveout."""
     ours = runs["moveout"]
-    for name, measured in runs.items():
-        if name != "moveout":
-            print(
-                f"{task}: {name} : moveout = {measured.median / ours.median:.2f} x the time,"
-                f" {measured.cpu_median / ours.cpu_median:.2f} x the CPU",
-                flush=True,
-            )
+    told = [
+        f"{task}: {name} : moveout = {theirs.median / ours.median:.2f} x the time,"
+        f" {theirs.cpu_median / ours.cpu_median:.2f} x the CPU,"
+        f" {theirs.all_median / ours.all_median:.2f} x the CPU with the servers'"
+        for name, theirs in runs.items()
+        if name != "moveout"
+    ]
+    print(*told, sep="\n", flush=True)
+    return told
 
 
 if __name__ == "__main__":

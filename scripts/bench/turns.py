@@ -13,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 
+from scripts.bench.processor import used_by
 from scripts.servers import S3Server
 
 CHECKOUT = Path(__file__).parents[2]
@@ -30,10 +31,11 @@ Command = Callable[[str], list[str]]
 
 @dataclass(slots=True)
 class Runs:
-    """Seconds of the clock and of the tool's own processor time, run by run."""
+    """Seconds of the clock, of the tool's own processor time and of both servers', run by run."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+    server_seconds: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -45,9 +47,16 @@ class Runs:
         """Of the processor's seconds."""
         return statistics.median(self.cpu_seconds)
 
+    @property
+    def all_median(self) -> float:
+        """Of the processor's seconds, the servers' included."""
+        both = zip(self.cpu_seconds, self.server_seconds, strict=True)
+        return statistics.median(own + servers for own, servers in both)
+
     def __str__(self) -> str:
         spread = f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
-        return f"median {self.median:6.2f} s ({spread}), {self.cpu_median:5.2f} s of CPU"
+        servers = f", {self.all_median:5.2f} s with the servers'" if self.server_seconds else ""
+        return f"median {self.median:6.2f} s ({spread}), {self.cpu_median:5.2f} s of CPU{servers}"
 
 
 def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, rounds: int) -> dict[str, Runs]:
@@ -59,7 +68,7 @@ def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, ro
         for name, command in tools.items():
             bucket = f"{name.replace(' ', '-')}-{number}"
             client.create_bucket(Bucket=bucket)
-            run(command(bucket), variables, runs[name])
+            run(command(bucket), variables, runs[name], (old, new))
             _drop(client, bucket)
             print(f"  run {number + 1}: {name:13} {runs[name].seconds[-1]:6.2f} s", flush=True)
     for name, measured in runs.items():
@@ -99,14 +108,23 @@ def as_installed() -> str:
     return str(python.with_name("moveout"))
 
 
-def run(command: list[str], variables: Mapping[str, str], into: Runs) -> None:
-    """Run a command, and measure it."""
+def run(
+    command: list[str], variables: Mapping[str, str], into: Runs, servers: Sequence[S3Server] = ()
+) -> None:
+    """Run a command, and measure it, and what servers do meanwhile."""
+    used = _used_by(servers)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
     subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
     into.seconds.append(time.monotonic() - started)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     into.cpu_seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    if servers:
+        into.server_seconds.append(_used_by(servers) - used)
+
+
+def _used_by(servers: Sequence[S3Server]) -> float:
+    return sum(used_by(server.child.popen.pid) for server in servers)
 
 
 def _remote(name: str, server: S3Server) -> dict[str, str]:
