@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import unicodedata
+from collections.abc import Sequence
 
 LEADING = "a slash at the beginning"
 EMPTY = "an empty segment (//)"
@@ -37,12 +38,13 @@ class Oddities:
         self._above: list[str] = []
         self._twins = {kind: _Twins() for kind in twins}
 
-    def see(self, key: str) -> None:
-        """Pass the next key by, of which nobody wants to know."""
-        above = self._above
-        while above and not key.startswith(above[-1]):
-            above.pop()
-        above.append(key)
+    def see_all(self, keys: Sequence[str]) -> None:
+        """Pass the next keys by, in order, of which nobody wants to know. Only what the last of them begins with can be
+        above what follows.
+        """
+        last = keys[-1]
+        above = [key for key in self._above if last.startswith(key)]
+        self._above = above + [key for key in keys if last.startswith(key)]
 
     def of(self, key: str, size_bytes: int) -> frozenset[str]:
         """Return the oddities of the next key; asked once for each key."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -11,8 +10,8 @@ import pyarrow as pa
 
 from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket import Bucket, Fetched, ObjectSummary
-from exporters.errors import SourceDamagedError, SourceError, SourceUnreachableError
-from exporters.objects import acls, large, revisit, rows, tar
+from exporters.errors import SourceDamagedError, SourceError
+from exporters.objects import acls, large, outage, revisit, rows, tar
 from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.losses import losses
 from exporters.objects.proof import READS, promises_md5
@@ -22,8 +21,6 @@ from exporters.selection import Selection
 
 WINDOW_BYTES = 8 * 2**20
 """Bodies that one pack holds in memory."""
-OUTAGE = 20
-"""So many objects in a row without an answer are an outage of the source, even if it lists its objects."""
 _READ_AGAIN = 3
 _WRITE_BYTES = 2**20
 _ROWS_AT_ONCE = 1000
@@ -53,7 +50,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
     name = pack_name(unit)
     with sink.create(name, size_bytes=unit.size_bytes) as file:
         pack = _Pack(bucket, name, file, inventory.selection)
-        for (row, _), found in zip(small, unless_outage(bucket, fetched), strict=True):
+        for (row, _), found in zip(small, outage.unless(bucket, fetched), strict=True):
             pack.add(row, found)
         pack.end()
     for row, summary in markers:
@@ -68,22 +65,6 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspa
         gaps=pack.gaps,
         facts={"inventory": inventory.totals.id} | ({"reread": pack.reread} if pack.reread else {}),
     )
-
-
-def unless_outage(bucket: Bucket, fetched: Iterable[Fetched]) -> Iterator[Fetched]:
-    """Pass on what was fetched; raise where the source itself does not answer, so that an outage does not
-    become a gap for each object.
-    """
-    silent = 0
-    for found in fetched:
-        if isinstance(found.error, SourceUnreachableError):
-            silent += 1
-            next(iter(bucket.list()), None)  # raises where not even this is answered
-            if silent == OUTAGE:
-                raise found.error
-        else:
-            silent = 0
-        yield found
 
 
 def _again(bucket: Bucket, found: Fetched) -> Fetched:

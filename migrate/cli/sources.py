@@ -15,7 +15,6 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
 from migrate.case import Case, Endpoint, load
 from migrate.errors import UsageError
-from migrate.export.opening import open_source
 from migrate.secret import redact
 
 
@@ -114,6 +113,8 @@ def open_sources(
     """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
     unless all of it was read by an earlier run. ``note`` is told what a source waits for.
     """
+    from migrate.export.opening import open_source  # noqa: PLC0415  who opens none need not wait for it
+
     with contextlib.ExitStack() as stack:
         opened: list[Source] = []
         for name, endpoint in endpoints.items():

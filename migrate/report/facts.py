@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporters.base import Gap, Loss
 from migrate.bundle.catalog import CatalogRow
@@ -165,6 +164,8 @@ def _prefixes(contents: Contents, source: str, rows: Sequence[CatalogRow]) -> li
     buckets = [row for row in rows if row.source == source and row.kind == "bucket"]
     if not any("index_files" in row.details for row in buckets):
         return []
+    import pyarrow.compute as pc  # noqa: PLC0415  50 ms, which verbs need not wait for that only write a small page
+
     skip = len(str(buckets[0].details.get("prefix", "")))
     sums: Counter[str | None] = Counter()
     for batch in contents.index(source, columns=["key", "size", "disposition"]):

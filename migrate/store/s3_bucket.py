@@ -73,11 +73,12 @@ class S3Bucket:
         self.name = location.bucket
         self.prefix = location.prefix + "/" * (bool(location.prefix) and not location.prefix.endswith("/"))
         self.url = location.url
-        self.boto = s3_client.client(location)
-        self.client = CrtClient(self.boto, location)
+        made = s3_client.session(location)  # 25 ms each
+        self.boto = s3_client.client(location, made=made)
+        self.client = CrtClient(self.boto, location, made)
         self.requests = Stream(self.client)
         self.listing = Pages(self.requests, self.url)
-        self._lanes = Lanes(self.boto, location, self.requests)
+        self._lanes = Lanes(self.boto, location, self.requests, made)
         self._ranges = Ranges(self.boto, self.name, self.requests)
         self.server = ""
         self._no_tags = self._counts_tags = False

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -101,7 +102,7 @@ class TargetBucket:
         self._boto = self.source.boto
         self._requests = self.source.requests
         self._wire = Wire(self._boto, self.name)
-        self._parts = ObjectParts(location, self._requests)
+        self._location = location
 
     @property
     def server(self) -> str:
@@ -249,6 +250,10 @@ class TargetBucket:
     def parts(self) -> ObjectParts:
         """Return the store by which large objects are written in parts, under their whole keys."""
         return self._parts
+
+    @cached_property
+    def _parts(self) -> ObjectParts:
+        return ObjectParts(self._location, self._requests)
 
     def crc64nvme(self, key: str, version_id: str = "") -> int | None:
         """Return the CRC64NVME that the server keeps for a whole object, or None. Raises ``GoneError``."""

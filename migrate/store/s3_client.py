@@ -100,10 +100,11 @@ def _given(secrets: Mapping[str, str]) -> dict[str, str]:
     return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
 
 
-def client(location: S3Location, *, signature: str | None = None) -> Any:
+def client(location: S3Location, *, signature: str | None = None, made: Any = None) -> Any:
     """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
-    version, whatever the profile says (botocore's Config, ``signature_version``).
+    version, whatever the profile says (botocore's Config, ``signature_version``). ``made``: the location's session,
+    where there is one already.
     """
     config = botocore.config.Config(
         signature_version=signature,
@@ -115,7 +116,7 @@ def client(location: S3Location, *, signature: str | None = None) -> Any:
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},
     )
-    made = session(location)
+    made = made or session(location)
     if made.get_credentials() is None:
         raise NotAllowedError(
             f"no credentials for {location.url}",

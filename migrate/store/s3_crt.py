@@ -25,7 +25,7 @@ from awscrt import auth, exceptions, http, s3
 from awscrt import io as crt_io
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.store.s3_client import S3Location, session, translate
+from migrate.store.s3_client import S3Location, translate
 
 CONNECTIONS = 32
 """Open at once to one endpoint."""
@@ -156,10 +156,10 @@ class Pending:
 
 class CrtClient:
     """Requests to one bucket. ``client`` is the boto3 client whose endpoint and addressing style are
-    taken.
+    taken, ``made`` the location's session.
     """
 
-    def __init__(self, client: Any, location: S3Location) -> None:
+    def __init__(self, client: Any, location: S3Location, made: Any) -> None:
         self.bucket = location.bucket
         url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
         self._host = url.netloc
@@ -170,9 +170,9 @@ class CrtClient:
             bootstrap=_bootstrap(),
             region=region,
             tls_mode=s3.S3RequestTlsMode.ENABLED if secure else s3.S3RequestTlsMode.DISABLED,
-            tls_connection_options=_tls(session(location), url.hostname or "") if secure else None,
+            tls_connection_options=_tls(made, url.hostname or "") if secure else None,
             signing_config=s3.create_default_s3_signing_config(
-                region=region, credential_provider=_provider(location)
+                region=region, credential_provider=_provider(made)
             ),
             throughput_target_gbps=_GIGABITS,
             memory_limit=_CLIENT_MEMORY,
@@ -241,9 +241,9 @@ def _tls(made: Any, host: str) -> Any:
     return connection
 
 
-def _provider(location: S3Location) -> Any:
+def _provider(made: Any) -> Any:
     """Return the credentials, asked for again at each signature where they can expire."""
-    credentials = session(location).get_credentials()
+    credentials = made.get_credentials()
 
     def current() -> Any:
         frozen = credentials.get_frozen_credentials()

@@ -23,6 +23,7 @@ _BEGIN, _END, _WHOLE = b"<Contents>", b"</Contents>", b"</ListBucketResult>"
 _FIELDS = (b"Key", b"Size", b"ETag", b"LastModified", b"StorageClass")
 _NEEDED = frozenset({b"Key", b"Size", b"LastModified"})
 _ENTITIES = (b"&#34;", b"&quot;", b"&amp;", b"&lt;", b"&gt;", b"&#39;", b"&apos;")
+_QUOTES = ("&#34;", "&quot;")
 _CONTROLS = bytes({*range(32)} - {9, 10})
 
 
@@ -71,7 +72,7 @@ def _by_pattern(body: bytes) -> Page | None:
     return Page(
         keys=_decoder(body)(columns[b"Key"]),
         sizes=list(map(int, columns[b"Size"])),
-        etags=[etag.strip('"') for etag in _texts(columns.get(b"ETag", (b"",) * count))],
+        etags=_texts(columns.get(b"ETag", (b"",) * count), without='"'),
         modified=list(map(datetime.fromisoformat, _texts(columns[b"LastModified"]))),
         classes=_classes(columns.get(b"StorageClass", (b"",) * count)),
     )
@@ -81,8 +82,12 @@ def _is_simple(body: bytes) -> bool:
     """Tell whether a page has nothing in it that only a parser of XML understands: comments, CDATA, references to
     characters, line ends that are to be taken for others.
     """
-    known = sum(map(body.count, _ENTITIES)) if b"&" in body else 0
-    plain = body.count(b"&") == known and b"<!" not in body
+    rest = body.count(b"&")
+    for entity in _ENTITIES:
+        if not rest:
+            break
+        rest -= body.count(entity)
+    plain = not rest and b"<!" not in body
     return plain and body.rstrip().endswith(_WHOLE) and len(body.translate(None, _CONTROLS)) == len(body)
 
 
@@ -107,10 +112,16 @@ def _pattern(tags: tuple[bytes, ...]) -> tuple[re.Pattern[bytes], tuple[bytes, .
     return re.compile(b"".join(out[:-1])), tuple(names)
 
 
-def _texts(values: Sequence[bytes]) -> list[str]:
-    """Decode many values at once; XML holds no NUL."""
+def _texts(values: Sequence[bytes], *, without: str = "") -> list[str]:
+    """Decode many values at once, and leave out a character; XML holds no NUL."""
     joined = b"\0".join(values).decode()
-    return (unescape(joined) if "&" in joined else joined).split("\0")
+    if "&" in joined:
+        for quote in (
+            _QUOTES
+        ):  # two of them around each ETag: to look up one by one what they are took half of the time
+            joined = joined.replace(quote, '"')
+    joined = unescape(joined) if "&" in joined else joined
+    return (joined.replace(without, "") if without else joined).split("\0")
 
 
 def _decoder(body: bytes) -> Callable[[Sequence[bytes]], list[str]]:

@@ -88,9 +88,16 @@ class Listed:
         self.at = 0
         self.key: str | None = None
         self.page = Page((), (), (), (), ())
-        self.times: Sequence[int] = ()
+        self._times: Sequence[int] | None = None
         self._last: str | None = None
         self._load()
+
+    @property
+    def times(self) -> Sequence[int]:
+        """The times of the page in microseconds since 1970."""
+        if self._times is None:
+            self._times = [(one - _EPOCH) // _MICROSECOND for one in self.page.modified]
+        return self._times
 
     def go(self, count: int) -> None:
         """Go on by so many rows of the page."""
@@ -131,7 +138,7 @@ class Listed:
             if (self._last is not None and keys[0] <= self._last) or not all(map(lt, keys, keys[1:])):
                 raise UnorderedError(self._side)
             self.page, self.keys, self.at, self.key, self._last = page, keys, 0, keys[0], keys[-1]
-            self.times = [(one - _EPOCH) // _MICROSECOND for one in page.modified]
+            self._times = None
             return
         self.keys, self.at, self.key = (), 0, None
 

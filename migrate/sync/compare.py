@@ -81,8 +81,8 @@ class Comparison:
     chooses: bool = False
     recheck: bool = False
     """Whether what seems the same is to be looked at, too: listings do not show tags."""
-    see: Callable[[str], object] | None = None
-    """Called with every key that the source lists and that is wanted."""
+    see: Callable[[Sequence[str]], object] | None = None
+    """Called with all keys that the source lists and that are wanted, some at a time."""
     on_same: OnSame | None = None
     listed: int = 0
     listed_bytes: int = 0
@@ -122,8 +122,7 @@ class Comparison:
         self.listed += len(ours.keys)
         self.listed_bytes += sum(ours.sizes)
         if self.see is not None:
-            for key in ours.keys:
-                self.see(key)
+            self.see(ours.keys)
         self.same += len(ours.keys)
         if self.on_same is not None:
             self.on_same(ours.keys, ours.sizes, ours.etags, theirs.etags)
@@ -143,7 +142,7 @@ class Comparison:
             self.excluded += 1
             return Step(Do.EXCLUDED, key, reason, source, target, known=has_row)
         if self.see is not None:
-            self.see(key)
+            self.see([key])
         step = decide(key, source, target, known)
         if step is None and self.recheck:
             return Step(Do.LOOK, key, AGAIN, source, target, ours=True, known=True)

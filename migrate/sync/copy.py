@@ -15,8 +15,7 @@ from itertools import repeat
 from exporters.base import Gap, Loss
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
-from exporters.objects import revisit
-from exporters.objects.pack import unless_outage
+from exporters.objects import outage, revisit
 from exporters.objects.proof import promises_md5
 from exporters.objects.rows import Content
 from exporters.selection import Selection
@@ -112,7 +111,7 @@ class SmallCopy:
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         found_acls = acls(way.source, map(source_of, steps))
-        for step, first, acl in zip(steps, unless_outage(way.source, fetched), found_acls, strict=False):
+        for step, first, acl in zip(steps, outage.unless(way.source, fetched), found_acls, strict=False):
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first

@@ -30,11 +30,6 @@ def by_version(table: pa.Table) -> Any:
     return pc.binary_join_element_wise(table[KEY], pc.fill_null(version, ""), pc.fill_null(times, ""), "\0")
 
 
-def which_version(key: str, version_id: str, modified: int) -> str:
-    """Return what ``by_version`` calls a row; the time, in microseconds, tells apart those without an id."""
-    return f"{key}\0{version_id}\0{modified if version_id == NULL else ''}"
-
-
 def folded(
     old: Iterable[pa.Table],
     new: Iterable[pa.Table],
@@ -72,6 +67,11 @@ def whole_keys(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         held = whole.slice(count)
     if held is not None:
         yield held
+
+
+def size_bytes_of(table: pa.Table) -> int:
+    """Return the bytes of all objects in a table."""
+    return pc.sum(table["size"]).as_py() or 0
 
 
 def grouped(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

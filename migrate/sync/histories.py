@@ -214,7 +214,7 @@ class HistoryComparison:
     foreign: Callable[[str], bool]
     markers: Markers
     overwrite: bool = False
-    see: Callable[[str], object] | None = None
+    see: Callable[[Sequence[str]], object] | None = None
     on_same: OnSame | None = None
     listed: int = 0
     listed_bytes: int = 0
@@ -245,7 +245,7 @@ class HistoryComparison:
             yield from (Step(Do.EXCLUDED, key, reason, one) for one in source)
             return
         if source and self.see is not None:
-            self.see(key)
+            self.see([key])
         decided = decide(key, source, target, known, self.markers, overwrite=self.overwrite)
         self._take(key, decided.same)
         self.excluded += sum(step.do == Do.EXCLUDED for step in decided.steps)

@@ -13,6 +13,8 @@ _PAGE_ROWS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RESERVED = ".moveout-sync/"
 """What lies below is the record of a sync: no object of anybody's."""
+_BEHIND = RESERVED[:-1] + chr(ord(RESERVED[-1]) + 1)
+"""No key below it comes behind this one."""
 
 
 def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
@@ -21,6 +23,9 @@ def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
         yield from pages
         return
     for page in pages:
+        if not page.keys or max(page.keys) < RESERVED or min(page.keys) >= _BEHIND:
+            yield page
+            continue
         kept = [at for at, key in enumerate(page.keys) if not key.startswith(RESERVED)]
         yield page if len(kept) == len(page.keys) else page.choose(kept)
 

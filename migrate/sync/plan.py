@@ -133,7 +133,7 @@ class Sides:
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
         prefix = self.target.prefix
-        see = (lambda key: kinds.see(prefix + key)) if kinds else None
+        see = (lambda keys: kinds.see_all([prefix + key for key in keys])) if kinds else None
         if self.history:
             return HistoryComparison(self.excludes, self.is_foreign, self.markers, self.overwrite, see)
         return Comparison(

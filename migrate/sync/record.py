@@ -21,7 +21,6 @@ from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exporters.base import Loss
@@ -30,7 +29,6 @@ from migrate.errors import DamageError, GoneError, UsageError
 from migrate.store.base import MultipartStore
 from migrate.sync.columns import Known, KnownPage, microseconds
 from migrate.sync.compare import Step
-from migrate.sync.fold import by_object, by_version, folded, grouped, which_version
 from migrate.sync.histories import KnownVersion
 from migrate.sync.rows import (
     SYNCED,
@@ -42,6 +40,7 @@ from migrate.sync.rows import (
     read_versions,
     synced_table,
     to_bytes,
+    which_version,
 )
 
 VERSION = 1
@@ -149,11 +148,13 @@ class Record:
         new = (table for name in done for table in _tables(self._read(name)))
         generation = self.header.generation + 1
         files = rows = size_bytes = 0
-        identity = by_version if self.header.history else by_object
-        for table in grouped(folded(self.tables(), new, dropped, identity), FILE_ROWS):
+        from migrate.sync import fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
+
+        identity = fold.by_version if self.header.history else fold.by_object
+        for table in fold.grouped(fold.folded(self.tables(), new, dropped, identity), FILE_ROWS):
             self.store.put(_index_file(generation, files), to_bytes(table.select(SYNCED.names)))
             files, rows = files + 1, rows + table.num_rows
-            size_bytes += pc.sum(table["size"]).as_py() or 0
+            size_bytes += fold.size_bytes_of(table)
         self.header = replace(
             self.header, generation=generation, files=files, rows=rows, size_bytes=size_bytes
         )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.bucket import ObjectSummary, Page
+from exporters.objects.oddities import Oddities
 from migrate.sync.columns import Known, KnownPage, UnorderedError, microseconds
 from migrate.sync.compare import Comparison, Do, Step, decide
 from migrate.sync.fold import folded, grouped
@@ -115,7 +116,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
         lambda *_: None,
         lambda _: False,
         chooses,
-        see=seen.append,
+        see=seen.extend,
         on_same=lambda keys, sizes, ours, theirs: told.extend(zip(keys, ours, theirs, strict=True)),
     )
     parts = known_pages(record, size)
@@ -197,3 +198,15 @@ def test_folding_is_what_a_dictionary_does(old, new, dropped, size):
     parts = [part.num_rows for part in grouped(folded(cut(old), cut(new), drops), 4)]
     assert sum(parts) == len(wanted)
     assert all(count == 4 for count in parts[:-1])
+
+
+@given(keys=st.lists(KEYS, min_size=1, max_size=20, unique=True), cut=st.integers(1, 7))
+def test_keys_that_pass_by_leave_what_is_above_the_next_one(keys, cut):
+    """Some at a time or one by one: what is odd about the next key is the same."""
+    *passing, asked = sorted(keys)
+    one_by_one, together = Oddities(), Oddities()
+    for key in passing:
+        one_by_one.of(key, 1)
+    for start in range(0, len(passing), cut):
+        together.see_all(passing[start : start + cut])
+    assert together.of(asked, 1) == one_by_one.of(asked, 1)

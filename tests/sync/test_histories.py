@@ -12,8 +12,9 @@ from exporters.bucket import ObjectSummary
 from migrate.restore.objects_history import Markers
 from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
 from migrate.sync.compare import Do
-from migrate.sync.fold import by_version, folded, which_version
+from migrate.sync.fold import by_version, folded
 from migrate.sync.histories import HistoryComparison, KnownVersion, decide
+from migrate.sync.rows import which_version
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", tz="UTC")
