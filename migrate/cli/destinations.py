@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from migrate.bundle.findings import Finding
@@ -19,6 +19,10 @@ from migrate.errors import UsageError
 from migrate.progress import Progress
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
+    from migrate.restore.objects_hands import Hands
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,20 @@ _WAYS: Mapping[str, _Way] = {
 """By URL scheme; schemes that mean the same have the same way."""
 
 
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The machines of a cluster, and how they reach the bundle."""
+
+    machines: Machines
+    bundle: Endpoint
+
+    def fillers(self, target: Endpoint) -> Hands:
+        """Return who fills a bucket."""
+        from migrate.cluster.fillers import Fillers  # noqa: PLC0415  see ``cli.cluster``
+
+        return Fillers(self.machines, self.bundle, target)
+
+
 def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
     """Raise ``UsageError`` for a name that is no source of the bundle, or a URL of another kind than the source's."""
     for name, endpoint in endpoints.items():
@@ -73,9 +91,10 @@ def restore_source(
     account: MultipartStore,
     only: Sequence[str] = (),
     snowball: bool = False,
+    others: Others | None = None,
 ) -> RestoreOutcome:
     """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
-    restore says what the target cannot hold.
+    restore says what the target cannot hold. ``others`` help where they can.
     """
     way = _way(endpoint)
     if only and not way.parts:
@@ -93,8 +112,11 @@ def restore_source(
             secrets=endpoint.reveal(),
             account=account,
             snowball=snowball,
+            hands=others.fillers(endpoint) if others else None,
         )
         return outcome
+    if others is not None:
+        progress.note(f"{name} can only be restored by one machine: this one does it")
     password = endpoint.reveal().get("password")
     outcome = restore(
         reader,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.state import now
 from migrate.case import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.destinations import check_pairs, restore_source
+from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.destinations import Others, check_pairs, restore_source
 from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
@@ -26,6 +27,9 @@ from migrate.custody.record import record_if_allowed
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
 
 _SHOWN = 20
 ACCOUNTS = "moveout-restored"
@@ -98,11 +102,41 @@ def run_restore(
     signers: Sequence[Signer] = (),
     account: str | None = None,
     snowball: bool = False,
+    scheduler: str | None = None,
 ) -> Restored:
     """Bring the named sources up from the bundle at a place; the custody log says so where there is a key.
-    ``account``: see the option.
+    ``account``: see the option. The bandwidth limit holds for what is read of the bundle, by all workers of the
+    ``scheduler`` together.
     """
-    throttle = session.throttle(case.bwlimit if case else None)
+    with machines(session, scheduler, case.bwlimit if case else None) as others:
+        return _run_restore(
+            session,
+            place,
+            targets,
+            case,
+            others,
+            merge=merge,
+            only=only,
+            signers=signers,
+            account=account,
+            snowball=snowball,
+        )
+
+
+def _run_restore(
+    session: Session,
+    place: Endpoint,
+    targets: Mapping[str, Endpoint],
+    case: Case | None,
+    others: Machines | None,
+    *,
+    merge: bool,
+    only: Sequence[str],
+    signers: Sequence[Signer],
+    account: str | None,
+    snowball: bool,
+) -> Restored:
+    throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
     store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
     started = time.monotonic()
     reader = BundleReader(store)
@@ -123,6 +157,7 @@ def run_restore(
                 account=kept,
                 only=only,
                 snowball=snowball,
+                others=Others(others, place) if others else None,
             )
         )
     shown = {name: endpoint.shown for name, endpoint in targets.items()}
@@ -166,6 +201,8 @@ def restore_command(
             help="To MinIO: many small objects in one request. They keep their times; the server keeps no checksums.",
         ),
     ] = False,
+    executor: Executor = THREADS,
+    scheduler: Scheduler = None,
 ) -> Restored:
     """Bring databases and buckets up from a bundle.
 
@@ -181,6 +218,7 @@ def restore_command(
             next_step="give NAME=URL …, or [[restore]] tables in the case file",
         )
     signers = load_keys(key, passphrase, loaded)
+    cluster = which_scheduler(executor, scheduler)
     return run_restore(
         session,
         place,
@@ -191,4 +229,5 @@ def restore_command(
         signers=signers,
         account=account,
         snowball=snowball,
+        scheduler=cluster,
     )

@@ -169,7 +169,12 @@ def _steps(
     last = target or bundle
     yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=signers)
     if case.restores:
-        yield "restore", lambda: run_restore(session, last, case.restores, case, merge=False, signers=signers)
+        yield (
+            "restore",
+            lambda: run_restore(
+                session, last, case.restores, case, merge=False, signers=signers, scheduler=cluster
+            ),
+        )
         yield "compare", lambda: run_verify(session, last, Level.QUICK, case.restores, case, keys=signers)
 
 

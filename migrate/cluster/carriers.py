@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from exporters.base import Json
 from migrate.case import Endpoint
 from migrate.cluster import carry, orders
-from migrate.cluster.dispatch import Dispatch, begin
+from migrate.cluster.dispatch import at_work
 from migrate.cluster.machines import Machines
 from migrate.cluster.orders import Reach, TransferJob
 from migrate.store.base import PART_BYTES
@@ -17,7 +18,6 @@ from migrate.transfer.plan import WantedFile
 
 BATCH_BYTES = PART_BYTES
 BATCH_FILES = 64
-TICK_SECONDS = 0.5
 PARTS_AT_ONCE = 4
 """So many parts travel at once in each batch unless told; a worker has as many batches under way as threads."""
 
@@ -42,34 +42,20 @@ class ByCluster:
             workers=self.workers,
             recheck=load.recheck,
         )
-        roster, dispatch = begin(self.machines, job, load.progress.note)
-        try:
-            _send_all(dispatch, load)
-        except BaseException:
-            if not dispatch.cancel():
-                load.lease.abandon()
-            raise
-        else:
-            dispatch.cancel()
-        finally:
-            roster.stop()
+        files = {file.key: file for file in load.files}
+        with at_work(self.machines, job, load.lease, load.progress.note) as dispatch:
+            for piece, answer in dispatch.all_of(_batches(load.files), load.lease):
+                carry.take(load.tally, files[piece["id"]], answer)
 
 
-def _send_all(dispatch: Dispatch, load: Load) -> None:
-    left = deque(sorted(load.files, key=lambda file: -file.size_bytes))
-    files = {file.key: file for file in load.files}
-    while left or not dispatch.idle:
-        while left and dispatch.has_room:
-            dispatch.send(_batch(left))
-        for piece, answer in dispatch.settle(TICK_SECONDS):
-            if isinstance(answer, Exception):
-                raise answer
-            carry.take(load.tally, files[piece["id"]], answer)
-        load.lease.check()
+def _batches(files: Iterable[WantedFile]) -> Iterator[list[Json]]:
+    """Yield the largest first, so that no large one is what all wait for at the end."""
+    left = deque(sorted(files, key=lambda file: -file.size_bytes))
+    while left:
+        yield _batch(left)
 
 
 def _batch(left: deque[WantedFile]) -> list[Json]:
-    """Take the next files: the largest first, so that no large one is what all wait for at the end."""
     pieces: list[Json] = []
     size_bytes = 0
     while (

@@ -7,13 +7,15 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from exporters.base import Json
 from exporters.errors import SourceError
+from migrate.bundle.lease import Lease
 from migrate.cluster import failures, orders, worker
 from migrate.cluster.connection import Cluster, LostBatchError, Ticket, WorkersDiedError
 from migrate.cluster.machines import Machines
@@ -27,6 +29,7 @@ MORE_THAN_THREADS = 0.25
 ATTEMPTS = 5
 """So often a piece is given out whose workers die, or come back without having tried it."""
 HALT_SECONDS = 10.0
+TICK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,22 @@ class Dispatch:
                 ticket = self._ended.get_nowait()
             except queue.Empty:
                 return
+
+    def all_of(self, batches: Iterable[list[Json]], lease: Lease) -> Iterator[tuple[Json, Json]]:
+        """Send batches as there is room for them, yield what workers say of their pieces. Raises how a piece failed,
+        and ``BusyError`` once the lease is lost.
+        """
+        left = iter(batches)
+        following = next(left, None)
+        while following is not None or not self.idle:
+            while following is not None and self.has_room:
+                self.send(following)
+                following = next(left, None)
+            for piece, answer in self.settle(TICK_SECONDS):
+                if isinstance(answer, Exception):
+                    raise answer
+                yield piece, answer
+            lease.check()
 
     def cancel(self) -> bool:
         """Take everything back and stop who has begun; tell whether all have come to their end."""
@@ -181,6 +200,24 @@ def begin(machines: Machines, job: Job, note: Note) -> tuple[Roster, Dispatch]:
     dispatch = Dispatch(machines.cluster, roster, job, note)
     roster.start()
     return roster, dispatch
+
+
+@contextmanager
+def at_work(machines: Machines, job: Job, lease: Lease, note: Note) -> Iterator[Dispatch]:
+    """Lend what sends a job's pieces; stop whoever is at them at the end. Where somebody does not stop in time after an
+    error, the lease is left to grow stale.
+    """
+    roster, dispatch = begin(machines, job, note)
+    try:
+        yield dispatch
+    except BaseException:
+        if not dispatch.cancel():
+            lease.abandon()
+        raise
+    else:
+        dispatch.cancel()
+    finally:
+        roster.stop()
 
 
 def _is_of_the_worker(error: Exception | None) -> bool:

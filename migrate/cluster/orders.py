@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,14 @@ from typing import Any, Literal
 from exporters.base import Json
 from exporters.limits import Limits
 from exporters.selection import Selection
+from migrate.bundle.objects import ObjectRow
 from migrate.case import Endpoint
 from migrate.errors import UsageError
+from migrate.restore.objects_batch import History
+from migrate.restore.objects_terms import Terms
 from migrate.secret import Secret, redact
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,25 @@ class TransferJob:
     kind: Literal["transfer"] = "transfer"
 
 
-Job = ExportJob | TransferJob
+@dataclass(frozen=True, slots=True)
+class RestoreJob:
+    """What all batches of one bucket's restore share: ``origin`` is the bundle, ``place`` where in the ``target`` the
+    lease lies. The rest is as in ``migrate.restore.objects_hands.Writing``.
+    """
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    origin: Reach
+    target: Reach
+    terms: Json
+    versions: bool
+    kind: Literal["restore"] = "restore"
+
+
+Job = ExportJob | TransferJob | RestoreJob
 
 
 def new_id() -> str:
@@ -100,7 +121,11 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-_JOBS: Mapping[str, type[Job]] = {"export": ExportJob, "transfer": TransferJob}
+_JOBS: Mapping[str, type[Job]] = {
+    "export": ExportJob,
+    "transfer": TransferJob,
+    "restore": RestoreJob,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +150,7 @@ def decode(text: str) -> Order:
             next_step="install the same moveout on all machines",
         )
     job = dict(value["job"])
-    for name in ("place", "source", "origin"):
+    for name in ("place", "source", "origin", "target"):
         if name in job:
             job[name] = Reach(**job[name])
     return Order(_JOBS[job["kind"]](**job), value["pieces"])
@@ -151,6 +176,42 @@ def limits_json(limits: Limits) -> Json:
 def limits_of(value: Json) -> Limits:
     """Return the limits again."""
     return Limits(**{**value, "deadline": _moment(value["deadline"])})
+
+
+def terms_json(terms: Terms) -> Json:
+    """Return the terms of a target as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(terms).items()}
+
+
+def terms_of(value: Json) -> Terms:
+    """Return the terms again."""
+    return Terms(**{**value, "now": datetime.fromisoformat(value["now"])})
+
+
+def batch_json(batch: Sequence[History]) -> list[Json]:
+    """Return objects to be written as plain JSON."""
+    return [{"key": one.key, "before": one.before, "rows": [_row(row) for row in one.rows]} for one in batch]
+
+
+def batch_of(value: Sequence[Json]) -> list[History]:
+    """Return the objects again."""
+    return [History(one["key"], [_row_of(row) for row in one["rows"]], one["before"]) for one in value]
+
+
+_USUAL = {it.name: it.default for it in fields(ObjectRow) if it.default is not MISSING} | {
+    it.name: it.default_factory() for it in fields(ObjectRow) if it.default_factory is not MISSING
+}
+
+
+def _row(row: ObjectRow) -> Json:
+    """Return what is not as usual: rows travel by the million."""
+    found = {it.name: _plain(getattr(row, it.name)) for it in fields(row)}
+    return {name: value for name, value in found.items() if name not in _USUAL or value != _USUAL[name]}
+
+
+def _row_of(value: Json) -> ObjectRow:
+    parts = {"part_sizes": tuple(value["part_sizes"])} if "part_sizes" in value else {}
+    return ObjectRow(**{**value, **parts, "modified": _moment(value["modified"])})
 
 
 def _plain(value: Any) -> Any:

@@ -13,17 +13,20 @@ from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.cluster import orders
+from migrate.cluster.claims import Claims
 from migrate.cluster.connection import own_threads
 from migrate.cluster.fence import LOOK_SECONDS, Fence
-from migrate.cluster.orders import ExportJob, Job, Reach, TransferJob
+from migrate.cluster.orders import ExportJob, Job, Reach, RestoreJob, TransferJob
 from migrate.cluster.share import Allowance
 from migrate.export.opening import open_source
 from migrate.export.prove import engine_of
 from migrate.export.work import UnitWork
 from migrate.progress import Silent
+from migrate.restore.objects_hands import Writing
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.retry import Note, Retrying
+from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.throttle import Throttle
 
 _REMEMBERED = 64
@@ -61,13 +64,22 @@ class Session:
         self.store = _open(job.place, throttle, self.notes.note)
         self.fence = Fence(_open(job.place, None, None, LOOK_SECONDS), job.lease, self.stop)
         self._held = ExitStack()
+        self._waiting = [self.store]
         self.fence.start()
 
     def halt(self) -> None:
         """End what is under way, as soon as may be."""
         self.stop.set()
-        if isinstance(self.store, Retrying):
-            self.store.stop()
+        for store in self._waiting:
+            if isinstance(store, Retrying):
+                store.stop()
+
+    def _sealed(self, reach: Reach, throttle: Throttle | None) -> MultipartStore:
+        """Open a bundle, and prove that it can be read from here."""
+        store = _open(reach, throttle, self.notes.note)
+        self._waiting.append(store)
+        store.stat(layout.BAGIT)
+        return store
 
     def close(self) -> None:
         """Let go of what was opened, once nothing is under way any more."""
@@ -110,11 +122,26 @@ class TransferSession(Session):
         super().__init__(job)
         self.workers, self.recheck = job.workers, job.recheck
         try:
-            self.origin = _open(job.origin, None, self.notes.note)
-            self.origin.stat(layout.BAGIT)  # proves that it can be read from here
+            self.origin = self._sealed(job.origin, None)
         except BaseException:
             self.close()
             raise
+
+
+class RestoreSession(Session):
+    """The bundle, the bucket that is filled from it, and the claims of those who do."""
+
+    def __init__(self, job: RestoreJob) -> None:
+        super().__init__(job)
+        try:
+            origin = self._sealed(job.origin, self.allowance.throttle if job.limited else None)
+            endpoint = job.target.endpoint()
+            target = open_target_bucket(endpoint.url, secrets=endpoint.reveal())
+        except BaseException:
+            self.close()
+            raise
+        self.writing = Writing(job.name, origin, target, orders.terms_of(job.terms), job.versions)
+        self.claims = Claims(self.store, job.id, self.stop)
 
 
 def _open(

@@ -1,4 +1,4 @@
-"""What runs on a worker: two kinds of batches, and two calls by which the lead reaches in from outside.
+"""What runs on a worker: three kinds of batches, and two calls by which the lead reaches in from outside.
 
 Everything goes in and out as text or plain numbers, so a worker needs moveout itself and nothing of the lead's.
 """
@@ -14,10 +14,10 @@ from exporters.base import Json, Unit
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
-from migrate.cluster import carry, failures, orders
+from migrate.cluster import carry, failures, fill, orders
 from migrate.cluster.connection import own_address
-from migrate.cluster.orders import ExportJob, Job
-from migrate.cluster.sessions import ExportSession, Session, Sessions, TransferSession
+from migrate.cluster.orders import ExportJob, Job, RestoreJob
+from migrate.cluster.sessions import ExportSession, RestoreSession, Session, Sessions, TransferSession
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.export.work import UnitWork
 from migrate.store.base import Store
@@ -79,12 +79,16 @@ def _do(order: orders.Order) -> str:
 def _maker(job: Job) -> Callable[[], Session]:
     if isinstance(job, ExportJob):
         return lambda: ExportSession(job)
+    if isinstance(job, RestoreJob):
+        return lambda: RestoreSession(job)
     return lambda: TransferSession(job)
 
 
 def _work(session: Session, order: orders.Order) -> Answers:
     if isinstance(session, ExportSession):
         return _export(session.work, [Unit(**piece) for piece in order.pieces])
+    if isinstance(session, RestoreSession):
+        return _fill(session, order.pieces)
     return _carry(cast("TransferSession", session), [carry.file_of(piece) for piece in order.pieces])
 
 
@@ -110,6 +114,15 @@ def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tu
     except MoveoutError as exc:
         for file in files:
             yield file.key, failures.tell(exc)
+
+
+def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
+    """Write batches of objects."""
+    for piece in pieces:
+        try:
+            yield piece["id"], fill.fill(session, piece)
+        except MoveoutError as exc:
+            yield piece["id"], failures.tell(exc)
 
 
 def _is_recorded(store: Store, source: str, unit: Unit) -> bool:

@@ -6,33 +6,33 @@ listed and compared. A bucket that holds anything else is not touched.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TypeVar
 
 from exporters.base import Loss
 from exporters.objects.oddities import Oddities
 from exporters.objects.quirks import Trait, has
+from migrate.bundle.lease import Lease
 from migrate.bundle.objects import ObjectRow, failed_keys, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
-from migrate.restore import objects_history, objects_write
 from migrate.restore.account import Account, VersionMap
-from migrate.restore.objects_history import History, HistoryWriter, Markers, why_flat
+from migrate.restore.objects_batch import History
+from migrate.restore.objects_hands import Hands, Writing, by_threads
+from migrate.restore.objects_history import Markers, why_flat
+from migrate.restore.objects_lease import RESERVED, Folder, lease_of
 from migrate.restore.objects_present import Present, PresentObjects, PresentVersions
 from migrate.restore.objects_settings import of_bundle
 from migrate.restore.objects_terms import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
-from migrate.restore.objects_write import Done, Job, Writer
+from migrate.restore.objects_write import Done
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
 from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
 from migrate.store.s3_canary import ALWAYS, probe, refused_markers
 
-T = TypeVar("T")
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
 
@@ -48,20 +48,27 @@ def restore_bucket(
     secrets: Mapping[str, str] | None = None,
     account: MultipartStore | None = None,
     snowball: bool = False,
+    hands: Hands | None = None,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
     where the bundle has them and the target keeps them; then the bucket's settings. ``account`` is where the restore
     says what the target cannot hold, before it writes anything, and which version became which. ``snowball``: small
-    objects are written many at once where the target can unpack them and keeps no versions.
+    objects are written many at once where the target can unpack them and keeps no versions. ``hands`` write the objects
+    instead of the threads of this process.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
-    ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that the target does
-    not take is a finding.
+    ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
+    the target does not take is a finding.
     """
     target = open_target_bucket(target_url, secrets=secrets)
+    if hands is not None and Folder(target).would_stay:
+        hands = None
+        progress.note(
+            f"{target.url} locks all that is written to it, so no lease can lie there: one machine fills it"
+        )
     restore = _Restore(reader, source, target, Account(account, source), progress)
-    return restore.run(workers, merge=merge, snowball=snowball)
+    return restore.run(workers, hands, merge=merge, snowball=snowball)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,37 +135,46 @@ class _Restore:
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
 
-    def run(self, workers: int, *, merge: bool, snowball: bool = False) -> RestoreOutcome:
+    def run(self, workers: int, hands: Hands | None, *, merge: bool, snowball: bool) -> RestoreOutcome:
         """Do all of it."""
-        history = has_history(self._reader, self._source)
-        flat = why_flat(self._target) if history else ""
-        with_versions = history and not flat
-        markers = Markers(refused_markers(self._target) if with_versions else frozenset())
-        rows = _Rows(self._reader, self._source, self._target, flat, markers)
-        present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
-        try:
-            plan = _survey(rows, present, merge=merge)
-            terms = self._look(plan)
-            losses = [] if plan.extra else self._settings.write_first()
-            encrypts = bool(self._target.setting("encryption"))
-            terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
-            told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
-            self._account.write_losses(told)
-            self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
-            run = _Run(rows, present, terms, self._progress)
-            with self._account.versions() as moved:
-                done = run.write(workers, moved if with_versions else None)
-            self._progress.end()
-        finally:
-            present.close()
+        with lease_of(self._target, self._progress, others=hands is not None) as lease:
+            history = has_history(self._reader, self._source)
+            flat = why_flat(self._target) if history else ""
+            with_versions = history and not flat
+            markers = Markers(refused_markers(self._target) if with_versions else frozenset())
+            rows = _Rows(self._reader, self._source, self._target, flat, markers)
+            present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
+            try:
+                plan = _survey(rows, present, merge=merge)
+                terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
+                self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
+                writing = Writing(self._source, self._reader.store, self._target, terms, with_versions)
+                run = _Run(rows, present, writing, self._progress)
+                with self._account.versions() as moved:
+                    done = run.write(workers, hands, lease, moved if with_versions else None)
+                self._progress.end()
+            finally:
+                present.close()
         self._finish(plan, flat)
-        findings = (*plan.findings, *run.findings(), *done.findings)
+        return self._outcome(plan, run, done)
+
+    def _tell(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
+        """Find out what the target takes, and write down what it does not; what must hold before objects is set."""
+        terms = self._look(plan)
+        losses = [] if plan.extra else self._settings.write_first()
+        encrypts = bool(self._target.setting("encryption"))
+        terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
+        told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
+        self._account.write_losses(told)
+        return terms
+
+    def _outcome(self, plan: _Plan, run: _Run, done: Done) -> RestoreOutcome:
         outcome = RestoreOutcome(
             self._source,
             done.items + run.skipped,
             done.size_bytes,
             run.skipped,
-            findings,
+            (*plan.findings, *run.findings(), *done.findings),
             tuple(self._notes),
             self._account.losses,
             self._account.place,
@@ -276,24 +292,37 @@ def _not_empty(target: TargetBucket, key: str, what: str) -> NotEmptyError:
 class _Run:
     """The writing."""
 
-    def __init__(self, rows: _Rows, present: Present, terms: Terms, progress: Progress) -> None:
-        self._rows, self._present, self._terms, self._progress = rows, present, terms, progress
+    def __init__(self, rows: _Rows, present: Present, writing: Writing, progress: Progress) -> None:
+        self._rows, self._present, self._writing, self._progress = rows, present, writing, progress
+        self._terms = writing.terms
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
+        self._ours = Folder(writing.target).prefix
+        self._reserved: list[str] = []
         self.skipped = 0
 
-    def write(self, workers: int, moved: VersionMap | None) -> Done:
+    def write(self, workers: int, hands: Hands | None, lease: Lease | None, moved: VersionMap | None) -> Done:
         """Write what is not there yet; with all its versions where there is a map to note them in."""
-        store, target = self._rows.reader.store, self._rows.target
-        if moved is None:
-            jobs = (Job(one.key, one.rows[-1]) for one in self._wanted(None))
-            writer = Writer(store, target, self._progress, self._terms)
-            return _all(writer.write, objects_write.batches(jobs), workers, None)
-        history_writer = HistoryWriter(store, target, self._progress, self._terms)
-        return _all(history_writer.write, objects_history.batches(self._wanted(moved)), workers, moved)
+        items = size_bytes = 0
+        findings: list[str] = []
+        for done in self._by(workers, hands, lease, self._wanted(moved)):
+            items, size_bytes = items + done.items, size_bytes + done.size_bytes
+            findings.extend(done.findings)
+            if moved is not None:
+                moved.add(done.moved)
+        return Done(items, size_bytes, tuple(findings))
+
+    def _by(
+        self, workers: int, hands: Hands | None, lease: Lease | None, wanted: Iterable[History]
+    ) -> Iterator[Done]:
+        if hands is not None and lease is not None:
+            return hands.write(self._writing, wanted, lease, self._progress)
+        return by_threads(self._writing, wanted, workers, self._progress)
 
     def findings(self) -> Iterator[str]:
         """Yield what the target does not take, the first keys of each kind by name."""
+        for key in self._reserved:
+            yield f"{key!r} lies where restores keep what they need themselves ({RESERVED}); not restored"
         for oddity, keys in self._refused_keys.items():
             what = f"the target {self._terms.refused_keys[oddity]}"
             for key in keys:
@@ -309,6 +338,9 @@ class _Run:
     def _wanted(self, moved: VersionMap | None) -> Iterator[History]:
         kinds = Oddities(ALWAYS & self._terms.refused_keys.keys())
         for key, rows in self._rows:
+            if key.startswith(self._ours):
+                self._reserved.append(key)
+                continue
             refused = sorted(kinds.of(key, rows[-1].size_bytes) & self._terms.refused_keys.keys())
             if refused:
                 self._refuse(refused[0], key)
@@ -327,33 +359,3 @@ class _Run:
     def _skip(self, rows: Sequence[ObjectRow]) -> None:
         self.skipped += len(rows)
         self._progress.skip(items=len(rows), size_bytes=sum(row.size_bytes for row in rows))
-
-
-def _all(
-    write: Callable[[list[T]], Done], batches: Iterable[list[T]], workers: int, moved: VersionMap | None
-) -> Done:
-    """Write batches by threads, a few ahead."""
-    items = size_bytes = 0
-    findings: list[str] = []
-
-    def take(future: Future[Done]) -> None:
-        nonlocal items, size_bytes
-        done = future.result()
-        items, size_bytes = items + done.items, size_bytes + done.size_bytes
-        findings.extend(done.findings)
-        if moved is not None:
-            moved.add(done.moved)
-
-    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-restore") as executor:
-        under_way: deque[Future[Done]] = deque()
-        try:
-            for batch in batches:
-                under_way.append(executor.submit(write, batch))
-                while len(under_way) > workers:
-                    take(under_way.popleft())
-            while under_way:
-                take(under_way.popleft())
-        finally:
-            for future in under_way:
-                future.cancel()
-    return Done(items, size_bytes, tuple(findings))

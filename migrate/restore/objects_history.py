@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from migrate.bundle.objects import ObjectRow
 from migrate.errors import GoneError, MoveoutError, UnreachableError
 from migrate.progress import Progress
 from migrate.restore.account import Moved
+from migrate.restore.objects_batch import History
+from migrate.restore.objects_present import of_others
 from migrate.restore.objects_terms import Terms, in_parts
 from migrate.restore.objects_write import (
-    BATCH_OBJECTS,
     READ_BYTES,
     Done,
+    GoOn,
     Job,
+    Writer,
     damaged,
     fault_of,
     runs,
-    upload,
+    unless_halted,
 )
 from migrate.store.base import Store
 from migrate.store.s3_bucket_write import TargetBucket, Written
@@ -61,7 +63,7 @@ def why_flat(target: TargetBucket) -> str:
     """
     if target.versioning() == "Enabled":
         return ""
-    if next(target.list(prefix=""), None) is not None:
+    if next(of_others(target, target.list(prefix="")), None) is not None:
         return "the bucket holds objects and keeps no versions"
     try:
         target.configure("versioning", {"Status": "Enabled"})
@@ -73,38 +75,6 @@ def why_flat(target: TargetBucket) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """The versions of a key that are to be written, oldest first, and how many it has already."""
-
-    key: str
-    rows: Sequence[ObjectRow]
-    before: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all of them."""
-        return sum(row.size_bytes for row in self.rows)
-
-
-def batches(wanted: Iterable[History]) -> Iterator[list[History]]:
-    """Gather histories; one with a version that goes in parts, or that is large in all, is a batch by itself."""
-    gathered: list[History] = []
-    size_bytes = count = 0
-    for one in wanted:
-        if one.size_bytes > BATCH_BYTES or any(in_parts(row) for row in one.rows):
-            yield [one]
-            continue
-        if gathered and (size_bytes + one.size_bytes > BATCH_BYTES or count + len(one.rows) > BATCH_OBJECTS):
-            yield gathered
-            gathered, size_bytes, count = [], 0, 0
-        gathered.append(one)
-        size_bytes += one.size_bytes
-        count += len(one.rows)
-    if gathered:
-        yield gathered
-
-
-@dataclass(frozen=True, slots=True)
 class HistoryWriter:
     """Writes batches; thread-safe, as long as no key is in two of them."""
 
@@ -112,6 +82,7 @@ class HistoryWriter:
     target: TargetBucket
     progress: Progress
     terms: Terms
+    go_on: GoOn = unless_halted
 
     def write(self, batch: Sequence[History]) -> Done:
         """Write a batch in layers: the next version of every key at once, then the one after it."""
@@ -144,6 +115,7 @@ class _Layers:
 
     def write(self, depth: int) -> None:
         """Write the version that is ``depth``-th of those to be written, of every key that has one."""
+        self.writer.go_on()
         layer = [Job(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
         markers = [job for job in layer if job.row.is_delete_marker]
         large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
@@ -160,6 +132,7 @@ class _Layers:
 
     def _described(self, jobs: Sequence[Job], sent: list[Job]) -> Iterator[tuple[Description, bytes]]:
         for job in jobs:
+            self.writer.go_on()
             body = self._body(job)
             if hashlib.sha256(body).hexdigest() != job.row.sha256:
                 self.findings.append(damaged(job))
@@ -184,8 +157,8 @@ class _Layers:
 
     def _upload(self, job: Job) -> None:
         writer = self.writer
-        described = writer.terms.describe(job.key, job.row)
-        done = upload(writer.store, writer.target, job, described, writer.progress)
+        single = Writer(writer.store, writer.target, writer.progress, writer.terms, writer.go_on)
+        done = single.upload(job)
         self.items += done.items
         self.size_bytes += done.size_bytes
         self.findings += done.findings

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from exporters.bucket import ObjectSummary
 from migrate.bundle.objects import ObjectRow
+from migrate.restore.objects_lease import Folder
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_listing import Listed, ListedVersions
 
@@ -36,7 +37,7 @@ class PresentObjects:
 
     def __init__(self, target: TargetBucket) -> None:
         self._target = target
-        self._listed = Listed(target.list())
+        self._listed = Listed(of_others(target, target.list()))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``; of one row."""
@@ -63,7 +64,7 @@ class PresentVersions:
 
     def __init__(self, target: TargetBucket) -> None:
         self._target = target
-        self._listed = ListedVersions(target.list_versions())
+        self._listed = ListedVersions(of_others(target, target.list_versions()))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``."""
@@ -71,19 +72,9 @@ class PresentVersions:
         if not found:
             return ()
         if not mark:
-            mark = _SAME if self._begins(found, rows) else _OTHER
+            mark = _SAME if begins(self._target, found, rows) else _OTHER
             self._listed.mark(key, mark)
         return found if mark == _SAME else None
-
-    def _begins(self, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
-        return len(found) <= len(rows) and all(
-            self._is(summary, row) for summary, row in zip(found, rows, strict=False)
-        )
-
-    def _is(self, summary: ObjectSummary, row: ObjectRow) -> bool:
-        if summary.is_delete_marker or row.is_delete_marker:
-            return summary.is_delete_marker == row.is_delete_marker
-        return self._target.holds(summary, row.content)
 
     def foreign(self) -> str | None:
         """See ``Present.foreign``."""
@@ -92,3 +83,22 @@ class PresentVersions:
     def close(self) -> None:
         """See ``Present.close``."""
         self._listed.close()
+
+
+def begins(target: TargetBucket, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
+    """Tell whether what was found of a key is the first of ``rows``; both oldest first."""
+    return len(found) <= len(rows) and all(
+        _is(target, summary, row) for summary, row in zip(found, rows, strict=False)
+    )
+
+
+def of_others(target: TargetBucket, found: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+    """Leave out what restores keep in the target themselves."""
+    ours = Folder(target).prefix
+    return (one for one in found if not one.key.startswith(ours))
+
+
+def _is(target: TargetBucket, summary: ObjectSummary, row: ObjectRow) -> bool:
+    if summary.is_delete_marker or row.is_delete_marker:
+        return summary.is_delete_marker == row.is_delete_marker
+    return target.holds(summary, row.content)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migrate.bundle.objects import ObjectRow
@@ -31,7 +31,6 @@ from migrate.store.s3_upload import PartsUpload
 from migrate.store.sizes import part_bytes_for, part_sizes
 
 BATCH_BYTES = 16 * 2**20
-BATCH_OBJECTS = 1000
 READ_BYTES = 4 * 2**20
 """Members that lie together are read together, up to so much."""
 WINDOW_BYTES = 8 * 2**20
@@ -55,22 +54,23 @@ class Done:
     findings: tuple[str, ...]
     moved: tuple[Moved, ...] = ()
 
+    def __add__(self, other: Done) -> Done:
+        return Done(
+            self.items + other.items,
+            self.size_bytes + other.size_bytes,
+            (*self.findings, *other.findings),
+            (*self.moved, *other.moved),
+        )
 
-def batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Gather jobs into batches; an object that goes in parts is one by itself."""
-    gathered: list[Job] = []
-    size_bytes = 0
-    for job in jobs:
-        if in_parts(job.row):
-            yield [job]
-            continue
-        if gathered and (size_bytes + job.row.size_bytes > BATCH_BYTES or len(gathered) == BATCH_OBJECTS):
-            yield gathered
-            gathered, size_bytes = [], 0
-        gathered.append(job)
-        size_bytes += job.row.size_bytes
-    if gathered:
-        yield gathered
+
+GoOn = Callable[[], None]
+"""Called again and again while something is written; raises where that must end."""
+
+
+def unless_halted() -> None:
+    """Raise ``UnreachableError`` where the run is being stopped."""
+    if is_halted():
+        raise UnreachableError("the run is being stopped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +81,12 @@ class Writer:
     target: TargetBucket
     progress: Progress
     terms: Terms
+    go_on: GoOn = unless_halted
 
     def write(self, batch: Sequence[Job]) -> Done:
         """Write one batch."""
         if len(batch) == 1 and in_parts(batch[0].row):
-            described = self.terms.describe(batch[0].key, batch[0].row)
-            return upload(self.store, self.target, batch[0], described, self.progress)
+            return self.upload(batch[0])
         findings: list[str] = []
         sent: deque[Job] = deque()
         arrived = self._write_tars(batch) if self.terms.snowball else set()
@@ -103,6 +103,32 @@ class Writer:
             size_bytes += job.row.size_bytes
             self.progress.advance(items=1, size_bytes=job.row.size_bytes)
         return Done(items, size_bytes, tuple(findings))
+
+    def upload(self, job: Job) -> Done:
+        """Write one object in parts. Raises what stops the whole restore."""
+        described = self.terms.describe(job.key, job.row)
+        upload = PartsUpload(self.target, described, self.progress, before_end=self.go_on)
+        try:
+            with _LARGE_AT_ONCE:
+                upload.run(self._pieces(job), sha256=job.row.sha256)
+        except DamageError as exc:
+            return Done(0, 0, (f"{job.row.file}: {exc}; not restored",))
+        except (UnreachableError, NoSpaceError, NotAllowedError):
+            raise
+        except MoveoutError as exc:
+            return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
+        self.progress.advance(items=1)
+        return Done(1, job.row.size_bytes, ())
+
+    def _pieces(self, job: Job) -> Iterator[bytes]:
+        row, start = job.row, 0
+        own = has_own_parts(row)
+        for size_bytes in (
+            row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
+        ):
+            self.go_on()
+            yield self.store.read(row.file, row.offset + start, size_bytes)
+            start += size_bytes
 
     def _write_tars(self, batch: Sequence[Job]) -> set[str]:
         """Write what can go many at once; return the keys of what has arrived."""
@@ -147,6 +173,7 @@ class Writer:
             end = run[-1].row.offset + run[-1].row.size_bytes
             data = self._read(run[0].row.file, start, end - start)
             for job in run:
+                self.go_on()
                 at = job.row.offset - start
                 body = data[at : at + job.row.size_bytes]
                 if hashlib.sha256(body).hexdigest() != job.row.sha256:
@@ -161,31 +188,6 @@ class Writer:
             return self.store.read(file, start, length) if length else b""
         except GoneError:
             return b""
-
-
-def upload(store: Store, target: TargetBucket, job: Job, described: Description, progress: Progress) -> Done:
-    """Write one object in parts. Raises what stops the whole restore."""
-    try:
-        with _LARGE_AT_ONCE:
-            PartsUpload(target, described, progress).run(_pieces(store, job), sha256=job.row.sha256)
-    except DamageError as exc:
-        return Done(0, 0, (f"{job.row.file}: {exc}; not restored",))
-    except (UnreachableError, NoSpaceError, NotAllowedError):
-        raise
-    except MoveoutError as exc:
-        return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
-    progress.advance(items=1)
-    return Done(1, job.row.size_bytes, ())
-
-
-def _pieces(store: Store, job: Job) -> Iterator[bytes]:
-    row, start = job.row, 0
-    own = has_own_parts(row)
-    for size_bytes in row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes)):
-        if is_halted():
-            raise UnreachableError(f"{job.key}: the run is being stopped")
-        yield store.read(row.file, row.offset + start, size_bytes)
-        start += size_bytes
 
 
 def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:

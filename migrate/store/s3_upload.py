@@ -33,7 +33,8 @@ class Uploaded:
 @dataclass(slots=True)
 class PartsUpload:
     """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
-    it is the newest unfinished one of the key. ``on_begun`` is told of a new one before the first part is sent.
+    it is the newest unfinished one of the key. ``on_begun`` is told of a new one before the first part is sent;
+    ``before_end`` raises where the object must not be made.
     """
 
     target: TargetBucket
@@ -42,6 +43,7 @@ class PartsUpload:
     named: str = ""
     newest: bool = True
     on_begun: Callable[[str], None] = lambda _: None
+    before_end: Callable[[], None] = lambda: None
 
     def run(self, pieces: Iterable[bytes], *, sha256: str = "") -> Uploaded:
         """Send the pieces, each a part. Raises ``DamageError``, with nothing left of the upload, where they do not have
@@ -73,6 +75,7 @@ class PartsUpload:
         if sha256 and whole.hexdigest() != sha256:
             patient.abort(key, upload)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
+        self.before_end()
         info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
         return Uploaded(info, whole.hexdigest(), crc)
 

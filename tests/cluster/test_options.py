@@ -21,10 +21,14 @@ from tests.cli.conftest import call
         (("--executor", "dask", "--scheduler", "odd://h:1"), "is no scheduler"),
     ],
 )
-@pytest.mark.parametrize("verb", ["export", "transfer"])
+@pytest.mark.parametrize("verb", ["export", "transfer", "restore"])
 def test_a_wrong_word_is_2_and_names_it(verb, words, said, tmp_path):
-    ends = ("media=s3://b", "--to", tmp_path) if verb == "export" else (tmp_path, tmp_path / "there")
-    ended = call(verb, *ends, *words)
+    ends = {
+        "export": ("media=s3://b", "--to", tmp_path),
+        "transfer": (tmp_path, tmp_path / "there"),
+        "restore": (tmp_path, "media=s3://b"),
+    }
+    ended = call(verb, *ends[verb], *words)
     assert ended.code == 2
     assert said in ended.err
 

@@ -11,10 +11,13 @@ import pytest
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
+from migrate.bundle.objects import ObjectRow
 from migrate.case import Endpoint
 from migrate.cluster import failures, orders
-from migrate.cluster.orders import ExportJob, Order, Reach, TransferJob
+from migrate.cluster.orders import ExportJob, Order, Reach, RestoreJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
+from migrate.restore.objects_batch import History
+from migrate.restore.objects_terms import Terms
 from migrate.secret import Secret
 
 CHOSEN = Selection(
@@ -42,6 +45,7 @@ def test_a_choice_and_limits_arrive_as_they_were(selection):
             {}, {}, {"inventory": "1"}, 3, False, False,
         ),
         TransferJob("id", Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
+        RestoreJob("id", Reach("s3://t/.f/"), "lease", False, "media", Reach("/bundle"), Reach("s3://t"), {}, True),
     ],
 )  # fmt: skip
 def test_an_order_arrives_as_it_was(job):
@@ -49,10 +53,27 @@ def test_an_order_arrives_as_it_was(job):
     assert orders.decode(orders.encode(order)) == order
 
 
+def test_objects_and_terms_arrive_as_they_were():
+    """Of a row travels what is not as usual: rows come by the million."""
+    plain = ObjectRow("a", 3, "s", "m", "c", None, "data/x", 512)
+    odd = ObjectRow(
+        "a\udcff", 3, "s", "m", "c", datetime(2026, 11, 25, tzinfo=UTC), "data/y", 0, tags={"t": "ö"},
+        version_id="v", is_latest=False, is_delete_marker=True, part_sizes=(5, 6), legal_hold=True,
+    )  # fmt: skip
+    batch = [History("p/a", [plain], 0), History("p/b", [plain, odd], 2)]
+    told = orders.batch_json(batch)
+    assert orders.batch_of(json.loads(json.dumps(told))) == batch
+    assert set(told[0]["rows"][0]) == {
+        "key", "size_bytes", "sha256", "md5", "crc64nvme", "modified", "file", "offset"
+    }  # fmt: skip
+    terms = Terms(True, refused_keys={"x": "says no"}, encrypts=True)
+    assert orders.terms_of(json.loads(json.dumps(orders.terms_json(terms)))) == terms
+
+
 def test_an_order_of_another_version_is_refused_with_the_remedy():
     text = orders.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
-    with pytest.raises(UsageError, match="version 2") as caught:
-        orders.decode(text.replace('"version": 1', '"version": 2'))
+    with pytest.raises(UsageError, match="version 3") as caught:
+        orders.decode(text.replace('"version": 2', '"version": 3'))
     assert "the same moveout" in caught.value.next_step
 
 

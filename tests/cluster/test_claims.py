@@ -1,0 +1,59 @@
+"""A batch that must not be done by two at once has one worker, also where another one is wrongly taken for dead."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from migrate.bundle.sink import Stopped
+from migrate.cluster.claims import Claims
+from migrate.store import open_place
+
+
+@pytest.fixture
+def claims(tmp_path):
+    """Of one job; who takes a batch over waits a moment, and who has one looks every time."""
+    store = open_place(str(tmp_path))
+    return Claims(store, "job", threading.Event(), wait_seconds=0.5, look_seconds=0.0)
+
+
+def test_who_is_first_need_not_look(claims):
+    mine = claims.on("1")
+    assert not mine.contested
+    mine.check()
+    assert not claims.on("2").contested
+
+
+def test_who_comes_second_waits_and_the_first_must_end(claims):
+    first = claims.on("1")
+    began = time.monotonic()
+    second = claims.on("1")
+    assert second.contested
+    assert time.monotonic() - began >= 0.5
+    second.check()
+    with pytest.raises(Stopped):
+        first.check()
+
+
+def test_nobody_waits_for_who_has_ended(claims):
+    """Nor is what it did taken for nothing."""
+    claims.on("1").leave()
+    began = time.monotonic()
+    assert claims.on("1").contested
+    assert time.monotonic() - began < 0.5
+
+
+def test_who_has_lost_a_batch_does_not_end_it_for_the_other(claims):
+    first = claims.on("1")
+    second = claims.on("1")
+    first.leave()
+    second.check()
+
+
+def test_a_job_at_its_end_stops_who_waits(claims):
+    claims.on("1")
+    claims.stop.set()
+    with pytest.raises(Stopped):
+        claims.on("1")

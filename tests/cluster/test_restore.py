@@ -1,0 +1,214 @@
+"""A bucket filled by the workers of a cluster is as one filled by threads."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.bundle.lease import Lease
+from migrate.restore.objects_lease import RESERVED, Folder
+from migrate.store import open_place
+from migrate.store.s3_bucket_write import open_target_bucket
+from scripts.dask_cluster import kill
+from tests.cli.conftest import run
+from tests.cluster.conftest import fill, wait_until
+from tests.cluster.test_transfer import by
+from tests.objects.histories import make_history, read_history
+from tests.objects.test_history import make_old_shop
+
+
+@pytest.fixture
+def bundle(minio, bucket, tmp_path):
+    """Some three hundred small objects, and large ones."""
+
+    def make(**counts):
+        fill(minio, bucket, **counts)
+        place = tmp_path / "bundle"
+        assert run("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", place).code == 0
+        return place
+
+    return make
+
+
+@pytest.fixture
+def target(other_minio, make_bucket):
+    return Target(other_minio, make_bucket(other_minio))
+
+
+class Target:
+    """A bucket to be filled, seen by boto alone."""
+
+    def __init__(self, server, name):
+        self.url = f"s3://{name}?profile={server.profile}"
+        self.name = name
+        self.client = boto3.Session(profile_name=server.profile).client("s3")
+
+    def keys(self):
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        return [one["Key"] for page in pages for one in page.get("Contents", ())]
+
+    def versions(self):
+        pages = self.client.get_paginator("list_object_versions").paginate(Bucket=self.name)
+        return [one for page in pages for kind in ("Versions", "DeleteMarkers") for one in page.get(kind, ())]
+
+    def arrived(self):
+        return sum(not key.startswith(RESERVED) for key in self.keys())
+
+
+def compare(place, target):
+    return run("verify", place, "--against", f"media={target.url}", "--level", "full")
+
+
+def test_two_workers_fill_a_bucket_and_leave_nothing_else(cluster, bundle, target, tmp_path):
+    """Objects of all sizes; then there is nothing left to do, by threads either; the account is the same."""
+    cluster.join()
+    cluster.join()
+    place = bundle(small=300, large=5)
+    cluster.wait()
+    words = ("restore", place, f"media={target.url}")
+    ended = run(*words, *by(cluster), "--account", tmp_path / "there", "--json")
+    assert ended.code == 0, ended.err
+    (outcome,) = ended.json["result"]["restored"]
+    assert (outcome["items"], outcome["skipped_items"], outcome["findings"]) == (305, 0, [])
+    assert compare(place, target).code == 0
+    assert len(target.keys()) == 305
+    assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
+    again = run(*words, "--account", tmp_path / "again", "--json")
+    assert again.json["result"]["restored"][0]["skipped_items"] == 305
+    losses = [pq.read_table(tmp_path / one / "media/losses.parquet") for one in ("there", "again")]
+    assert losses[0].equals(losses[1])
+
+
+def test_histories_come_up_in_their_order(cluster, minio, other_minio, tmp_path):
+    """All versions, each once; the map says which became which; no version of what the run itself kept is left."""
+    cluster.join()
+    cluster.join()
+    shop, there = make_old_shop(minio), make_old_shop(other_minio)
+    count = make_history(shop, keys=60, versions=6)
+    assert run("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
+    cluster.wait()
+    words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--account", tmp_path / "account")
+    ended = run(*words, *by(cluster), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["result"]["restored"][0]["items"] == count
+    assert read_history(minio, shop.name) == read_history(other_minio, there.name)
+    moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
+    assert len({row["new_version_id"] for row in moved}) == len(moved) == count
+
+
+def test_a_run_by_threads_waits_for_the_lease_of_another(bundle, target):
+    """5 with who has it, and nothing is written."""
+    place = bundle(small=3)
+    folder = Folder(open_target_bucket(target.url))
+    with Lease(open_place(folder.url), "restore", alone=False, beat_seconds=1):
+        ended = run("restore", place, f"media={target.url}")
+    assert ended.code != 0
+    assert "in use: restore" in ended.err
+    assert target.keys() == []
+
+
+def test_a_bucket_that_locks_all_is_filled_by_one_machine(cluster, bundle, other_minio):
+    """A lease in it could never be removed."""
+    place = bundle(small=3)
+    name = f"locked-{secrets.token_hex(4)}"
+    there = Target(other_minio, name)
+    there.client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    there.client.put_object_lock_configuration(
+        Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    ended = run("restore", place, f"media={there.url}", *by(cluster))
+    assert ended.code == 0, ended.err
+    assert "one machine fills it" in ended.err
+    assert len(there.keys()) == 3
+
+
+@pytest.fixture
+def slowly(cluster, bundle, target):
+    """A restore slow enough to get in between: 180 MB at 12 MB a second."""
+    place = bundle(small=200, large=20)
+    return place, ("restore", place, f"media={target.url}", *by(cluster), "--bwlimit", "12M")
+
+
+@pytest.mark.torture
+def test_a_worker_dies_and_another_joins(cluster, slowly, target, begin):
+    """What it had begun is looked at and done by others, the newcomer among them."""
+    place, words = slowly
+    first = cluster.join()
+    cluster.join()
+    cluster.wait()
+    restore = begin(*words)
+    wait_until(lambda: target.arrived() > 3)
+    kill(first)
+    newcomer = cluster.join()
+    ended = restore.end()
+    assert ended.code == 0, ended.err
+    assert compare(place, target).code == 0
+    cluster.wait(newcomer)
+    assert "'halt'" in newcomer.log.read_text()
+    assert len(target.keys()) == 220
+
+
+@pytest.mark.torture
+def test_a_killed_lead_leaves_no_worker_that_writes(cluster, slowly, target, begin):
+    """The next run waits for its lease to grow stale; by threads as well as by the cluster."""
+    place, words = slowly
+    cluster.join()
+    cluster.wait()
+    lead = begin(*words)
+    wait_until(lambda: target.arrived() > 3)
+    lead.popen.kill()
+    lead.end()
+    ended = run(*words[:3], "--json")
+    assert ended.code == 0, ended.err
+    assert "whether that run still lives" in ended.err
+    assert ended.json["result"]["restored"][0]["skipped_items"] > 3
+    assert compare(place, target).code == 0
+    assert len(target.keys()) == 220
+
+
+@pytest.mark.torture
+def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(cluster, slowly, target, begin):
+    """130; the lease is free at once, and what lies there is not written again."""
+    place, words = slowly
+    cluster.join()
+    cluster.join()
+    cluster.wait()
+    restore = begin(*words)
+    wait_until(lambda: target.arrived() > 3)
+    restore.popen.send_signal(signal.SIGINT)
+    ended = restore.end(20)
+    assert ended.code == 130, ended.err
+    done = target.arrived()
+    ended = run(*words[:-2], "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["result"]["restored"][0]["skipped_items"] >= done
+    assert compare(place, target).code == 0
+    assert len(target.keys()) == 220
+
+
+@pytest.mark.torture
+def test_no_version_is_made_twice_when_workers_die(cluster, minio, other_minio, tmp_path, begin):
+    """A worker dies in the middle of histories: another one looks how far it has come."""
+    shop, there = make_old_shop(minio), make_old_shop(other_minio)
+    count = make_history(shop, keys=400, versions=10)
+    assert run("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
+    first = cluster.join()
+    cluster.wait()
+    target = Target(other_minio, there.name)
+    restore = begin(
+        "restore", tmp_path / "bundle", f"shop={there.url}", *by(cluster), "--account", tmp_path / "a"
+    )
+    wait_until(lambda: target.arrived() > 20)
+    kill(first)
+    cluster.join()
+    ended = restore.end()
+    assert ended.code == 0, ended.err
+    assert read_history(minio, shop.name) == read_history(other_minio, there.name)
+    moved = pq.read_table(tmp_path / "a/shop/versions.parquet").to_pylist()
+    assert len({row["new_version_id"] for row in moved}) == len(moved) == count
+    assert len(target.versions()) == count
