@@ -4,8 +4,8 @@
 
 Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the uplink is what
 limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a
-fresh place each time, and the bundle is transferred. Printed: seconds of the whole command, how much of what the
-uplinks could have taken was used, and how idle the machine was.
+fresh place each time, and the bundle is transferred, or restored into a fresh bucket. Printed: seconds of the whole
+command, how much of what the uplinks could have taken was used, and how idle the machine was.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from scripts.servers import Servers
 
 MIB = 2**20
 BUNDLE = "s3://bench/bundle?profile=new"
+VERBS = ("export", "transfer", "restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--large-mib", type=int, default=20, help="their size")
     parser.add_argument("--small", type=int, default=1000, help="number of objects of 1 to 64 KiB")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--verbs", nargs="+", default=["export", "transfer"], choices=["export", "transfer"])
+    parser.add_argument("--verbs", nargs="+", default=list(VERBS), choices=VERBS)
     parser.add_argument("--dir", type=Path, help="where the servers keep their data (default: the system's)")
     return parser.parse_args()
 
@@ -93,7 +94,7 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
         f"{options.large + options.small} objects, {size_bytes / MIB:.0f} MiB; uplinks of {options.up_mbit:g} Mbit/s"
     )
     seconds: dict[tuple[str, int], list[float]] = {}
-    if "transfer" in options.verbs:
+    if {"transfer", "restore"} & set(options.verbs):
         first = [beside("moveout"), "export", "media=s3://bench?profile=old", "--to", BUNDLE, "--quiet"]
         subprocess.run(first, check=True, stdout=subprocess.DEVNULL)
     for number in range(options.rounds):
@@ -102,6 +103,7 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
                 for link in found[:workers]:
                     cluster.join(threads=options.threads, prefix=link.prefix, host=link.address)
                 cluster.wait()
+                clients[0].create_bucket(Bucket=f"again-{number}-{workers}")
                 for verb, words in _commands(number, workers, options.verbs):
                     command = [
                         beside("moveout"),
@@ -121,7 +123,10 @@ def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str
     place = f"s3://bench/{number}-{workers}?profile=new"
     export = ["export", "media=s3://bench?profile=old", "--to", place]
     transfer = ["transfer", BUNDLE, f"s3://bench/again-{number}-{workers}?profile=new"]
-    return [pair for pair in (("export", export), ("transfer", transfer)) if pair[0] in verbs]
+    restore = ["restore", BUNDLE, f"media=s3://again-{number}-{workers}?profile=old"]
+    restore += ["--account", f"s3://bench/account-{number}-{workers}?profile=new"]
+    pairs = zip(VERBS, (export, transfer, restore), strict=True)
+    return [(verb, words) for verb, words in pairs if verb in verbs]
 
 
 def _run(command: Sequence[str], found: Sequence[Link], up_mbit: float) -> Measured:
