@@ -23,6 +23,7 @@ from migrate.store.base import MultipartStore
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
     from migrate.restore.objects_hands import Hands
+    from migrate.restore.postgres.rows import Copiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,12 @@ class Others:
         from migrate.cluster.fillers import Fillers  # noqa: PLC0415  see ``cli.cluster``
 
         return Fillers(self.machines, self.bundle, target)
+
+    def copiers(self, target: Endpoint) -> Copiers:
+        """Return who copies rows into a PostgreSQL database."""
+        from migrate.cluster.copiers import ByCluster  # noqa: PLC0415  see ``cli.cluster``
+
+        return ByCluster(self.machines, self.bundle, target)
 
 
 def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
@@ -115,7 +122,8 @@ def restore_source(
             hands=others.fillers(endpoint) if others else None,
         )
         return outcome
-    if others is not None:
+    copiers = others.copiers(endpoint) if others and way is _POSTGRES else None
+    if others is not None and copiers is None:
         progress.note(f"{name} can only be restored by one machine: this one does it")
     password = endpoint.reveal().get("password")
     outcome = restore(
@@ -128,6 +136,7 @@ def restore_source(
         password=password,
         **({"only": only} if only else {}),
         **({"account": account} if way.ledger else {}),
+        **({"copiers": copiers} if copiers else {}),
     )
     return outcome
 

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from exporters.base import Json
 from exporters.errors import SourceError
-from migrate.bundle.lease import Lease
 from migrate.cluster import failures, orders, worker
 from migrate.cluster.connection import Cluster, LostBatchError, Ticket, WorkersDiedError
 from migrate.cluster.machines import Machines
@@ -37,6 +36,18 @@ class _Batch:
     ticket: Ticket
     pieces: Sequence[Json]
     workers: frozenset[str] | None
+
+
+class Held(Protocol):
+    """What a lead holds while others work for it: a lease, or a lock."""
+
+    def check(self) -> None:
+        """Raise ``BusyError`` once it is lost."""
+        ...
+
+    def abandon(self) -> None:
+        """Leave it to whatever ends it: somebody did not stop in time."""
+        ...
 
 
 class Dispatch:
@@ -102,7 +113,7 @@ class Dispatch:
             except queue.Empty:
                 return
 
-    def all_of(self, batches: Iterable[list[Json]], lease: Lease) -> Iterator[tuple[Json, Json]]:
+    def all_of(self, batches: Iterable[list[Json]], lease: Held) -> Iterator[tuple[Json, Json]]:
         """Send batches as there is room for them, yield what workers say of their pieces. Raises how a piece failed,
         and ``BusyError`` once the lease is lost.
         """
@@ -203,7 +214,7 @@ def begin(machines: Machines, job: Job, note: Note) -> tuple[Roster, Dispatch]:
 
 
 @contextmanager
-def at_work(machines: Machines, job: Job, lease: Lease, note: Note) -> Iterator[Dispatch]:
+def at_work(machines: Machines, job: Job, lease: Held, note: Note) -> Iterator[Dispatch]:
     """Lend what sends a job's pieces; stop whoever is at them at the end. Where somebody does not stop in time after an
     error, the lease is left to grow stale.
     """

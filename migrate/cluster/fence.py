@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
+from exporters.errors import SourceError
 from migrate.bundle import layout, lease
 from migrate.bundle.process import uptime
 from migrate.errors import BusyError, DamageError, GoneError, MoveoutError, UnreachableError
@@ -13,6 +15,36 @@ from migrate.store.base import Store
 LOOK_SECONDS = 5.0
 SILENCE_SECONDS = lease.STALE_SECONDS * 0.7
 """A lease that has not moved for so long, by this machine's own clock, may be taken over soon."""
+
+
+class LockFence:
+    """The lock of a database, held by the session of the lead, as a worker sees it. What is done there is done once by
+    the database's own promise; so this only ends work that is in vain.
+    """
+
+    def __init__(
+        self, holds: Callable[[], bool], stop: threading.Event, *, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        self._holds = holds
+        self._stop = stop
+        self._look_seconds = look_seconds
+        self._thread = threading.Thread(target=self._watch, name="moveout-fence", daemon=True)
+
+    def start(self) -> None:
+        """Look once, raise what ``check`` raises, then keep looking until ``stop`` is set."""
+        self.check()
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise ``BusyError`` unless the lead's session holds the lock, ``SourceError`` where one cannot tell."""
+        if not self._holds():
+            self._stop.set()
+            raise BusyError("the lead's session does not hold the lock of the target any more")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._look_seconds):
+            with suppress(MoveoutError, SourceError):
+                self.check()
 
 
 class Fence:

@@ -113,7 +113,22 @@ class RestoreJob:
     kind: Literal["restore"] = "restore"
 
 
-Job = ExportJob | TransferJob | RestoreJob
+@dataclass(frozen=True, slots=True)
+class RowsJob:
+    """What all parts of one PostgreSQL database's restore share: ``place`` is the bundle, ``lease`` the server's
+    process whose session holds the target's lock.
+    """
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    target: Reach
+    kind: Literal["rows"] = "rows"
+
+
+Job = ExportJob | TransferJob | RestoreJob | RowsJob
 
 
 def new_id() -> str:
@@ -125,6 +140,7 @@ _JOBS: Mapping[str, type[Job]] = {
     "export": ExportJob,
     "transfer": TransferJob,
     "restore": RestoreJob,
+    "rows": RowsJob,
 }
 
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from exporters.base import Shareable
+from exporters.postgres.connect import connect, parse_url
 from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
 from migrate.bundle.sink import Stopped
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.cluster import orders
 from migrate.cluster.claims import Claims
 from migrate.cluster.connection import own_threads
-from migrate.cluster.fence import LOOK_SECONDS, Fence
-from migrate.cluster.orders import ExportJob, Job, Reach, RestoreJob, TransferJob
+from migrate.cluster.fence import LOOK_SECONDS, Fence, LockFence
+from migrate.cluster.orders import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.cluster.share import Allowance
 from migrate.export.opening import open_source
 from migrate.export.prove import engine_of
 from migrate.export.work import UnitWork
 from migrate.progress import Silent
 from migrate.restore.objects_hands import Writing
+from migrate.restore.postgres.rows import RowWriter
+from migrate.restore.postgres.target import holds_lock
+from migrate.restore.relational.parts import PartFile, parts_of
+from migrate.restore.relational.run import Run
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.retry import Note, Retrying
@@ -62,10 +68,13 @@ class Session:
         self.running = 0
         throttle = self.allowance.throttle if job.limited else None
         self.store = _open(job.place, throttle, self.notes.note)
-        self.fence = Fence(_open(job.place, None, None, LOOK_SECONDS), job.lease, self.stop)
+        self.fence = self._fence()
         self._held = ExitStack()
         self._waiting = [self.store]
         self.fence.start()
+
+    def _fence(self) -> Fence | LockFence:
+        return Fence(_open(self.job.place, None, None, LOOK_SECONDS), self.job.lease, self.stop)
 
     def halt(self) -> None:
         """End what is under way, as soon as may be."""
@@ -142,6 +151,44 @@ class RestoreSession(Session):
             raise
         self.writing = Writing(job.name, origin, target, orders.terms_of(job.terms), job.versions)
         self.claims = Claims(self.store, job.id, self.stop)
+
+
+class RowsSession(Session):
+    """A source's parts in the bundle, and the database that they go into."""
+
+    def __init__(self, job: RowsJob) -> None:
+        target = job.target.endpoint()
+        self._address = parse_url(target.url, password=target.reveal().get("password"))
+        super().__init__(job)
+        self._name = job.name
+        self._opening = threading.Lock()
+        self._rows: tuple[RowWriter, dict[str, PartFile]] | None = None
+
+    def rows(self) -> tuple[RowWriter, Mapping[str, PartFile]]:
+        """Return what writes parts, and the parts by name. The bundle is read when they are wanted, not before: a
+        session that is being opened has no share of the bandwidth yet.
+        """
+        with self._opening:
+            if self._rows is None:
+                reader = BundleReader(self.store)
+                run = Run.of(reader, self._name, workers=1, progress=self.notes)
+                writer = RowWriter(
+                    reader, self._address, workers=own_threads(), advance=_nobody, stop=self.stop
+                )
+                self._held.callback(writer.close)
+                self._rows = writer, {part.name: part for part in parts_of(run.tables)}
+            return self._rows
+
+    def _fence(self) -> LockFence:
+        return LockFence(self._is_led, self.stop)
+
+    def _is_led(self) -> bool:
+        with connect(self._address) as connection:
+            return holds_lock(connection, int(self.job.lease))
+
+
+def _nobody(_rows: int, _size_bytes: int) -> None:
+    """Tell nobody: the lead counts parts."""
 
 
 def _open(

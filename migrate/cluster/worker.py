@@ -1,4 +1,4 @@
-"""What runs on a worker: three kinds of batches, and two calls by which the lead reaches in from outside.
+"""What runs on a worker: four kinds of batches, and two calls by which the lead reaches in from outside.
 
 Everything goes in and out as text or plain numbers, so a worker needs moveout itself and nothing of the lead's.
 """
@@ -16,8 +16,15 @@ from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
 from migrate.cluster import carry, failures, fill, orders
 from migrate.cluster.connection import own_address
-from migrate.cluster.orders import ExportJob, Job, RestoreJob
-from migrate.cluster.sessions import ExportSession, RestoreSession, Session, Sessions, TransferSession
+from migrate.cluster.orders import ExportJob, Job, RestoreJob, RowsJob
+from migrate.cluster.sessions import (
+    ExportSession,
+    RestoreSession,
+    RowsSession,
+    Session,
+    Sessions,
+    TransferSession,
+)
 from migrate.errors import GoneError, MoveoutError, UsageError
 from migrate.export.work import UnitWork
 from migrate.store.base import Store
@@ -81,6 +88,8 @@ def _maker(job: Job) -> Callable[[], Session]:
         return lambda: ExportSession(job)
     if isinstance(job, RestoreJob):
         return lambda: RestoreSession(job)
+    if isinstance(job, RowsJob):
+        return lambda: RowsSession(job)
     return lambda: TransferSession(job)
 
 
@@ -89,6 +98,8 @@ def _work(session: Session, order: orders.Order) -> Answers:
         return _export(session.work, [Unit(**piece) for piece in order.pieces])
     if isinstance(session, RestoreSession):
         return _fill(session, order.pieces)
+    if isinstance(session, RowsSession):
+        return _copy(session, order.pieces)
     return _carry(cast("TransferSession", session), [carry.file_of(piece) for piece in order.pieces])
 
 
@@ -123,6 +134,20 @@ def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str
             yield piece["id"], fill.fill(session, piece)
         except MoveoutError as exc:
             yield piece["id"], failures.tell(exc)
+
+
+def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
+    """Copy parts of tables into the database."""
+    for piece in pieces:
+        try:
+            writer, parts = session.rows()
+            written = writer.write(parts[piece["id"]])
+        except InterruptedError as exc:
+            raise Stopped from exc
+        except (MoveoutError, SourceError) as exc:
+            yield piece["id"], failures.tell(exc)
+        else:
+            yield piece["id"], {"written": written, "notes": list(writer.notes)}
 
 
 def _is_recorded(store: Store, source: str, unit: Unit) -> bool:

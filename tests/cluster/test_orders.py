@@ -14,7 +14,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.objects import ObjectRow
 from migrate.case import Endpoint
 from migrate.cluster import failures, orders
-from migrate.cluster.orders import ExportJob, Order, Reach, RestoreJob, TransferJob
+from migrate.cluster.orders import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.restore.objects_batch import History
 from migrate.restore.objects_terms import Terms
@@ -45,6 +45,7 @@ def test_a_choice_and_limits_arrive_as_they_were(selection):
             {}, {}, {"inventory": "1"}, 3, False, False,
         ),
         TransferJob("id", Reach("s3://new/b"), "lease", False, Reach("/bundle"), 4),
+        RowsJob("id", Reach("/bundle"), "4711", False, "app", Reach("postgresql://h/db")),
         RestoreJob("id", Reach("s3://t/.f/"), "lease", False, "media", Reach("/bundle"), Reach("s3://t"), {}, True),
     ],
 )  # fmt: skip

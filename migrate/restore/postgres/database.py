@@ -26,7 +26,7 @@ from migrate.restore.postgres import define
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.complete import complete
 from migrate.restore.postgres.job import Job
-from migrate.restore.postgres.rows import RowWriter
+from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.script import Name
 from migrate.restore.postgres.stages import is_event_trigger
@@ -48,9 +48,11 @@ def restore_database(
     password: str | None = None,
     only: Iterable[str] = (),
     account: MultipartStore | None = None,
+    copiers: Copiers | None = None,
 ) -> RestoreOutcome:
     """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
-    the restore goes: what names its database itself. Raises ``NotEmptyError`` if the database holds something else
+    the restore goes: what names its database itself. ``copiers`` bring in the rows instead of the threads of this
+    process. Raises ``NotEmptyError`` if the database holds something else
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
     of ``exporters.errors``.
     """
@@ -60,7 +62,7 @@ def restore_database(
     address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
-            job = Job(run, target, names, gaps)
+            job = Job(run, target, names, gaps, copiers)
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
@@ -200,8 +202,13 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
     _check_triggers(job)
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
+        left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
+        if job.copiers is not None:
+            lead = job.target.connection.info.backend_pid
+            left, notes = job.copiers.copy(run.source, left, lead, run.progress, advance)
+            job.notes.extend(notes)
         writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
-        writer.write_all(sorted(todo, key=lambda part: part.size_bytes, reverse=True))
+        writer.write_all(left)
         job.notes.extend(writer.notes)
         job.left_out.extend(writer.left_out)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from exporters.base import Loss
 from migrate.bundle.catalog import CatalogRow
+from migrate.restore.postgres.rows import Copiers
 from migrate.restore.postgres.schema import Definitions
 from migrate.restore.postgres.script import Name
 from migrate.restore.postgres.target import State, Target
@@ -16,14 +17,15 @@ from migrate.restore.selection import Selection
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``names``: the tables that are meant, those above partitions included.
-    ``gaps``: the bundle itself lacks something of this source. ``notes``, ``left_out`` and ``losses`` are
-    filled on the way.
+    ``gaps``: the bundle itself lacks something of this source. ``copiers`` bring in the rows instead of
+    threads. ``notes``, ``left_out`` and ``losses`` are filled on the way.
     """
 
     run: Run
     target: Target
     names: frozenset[Name]
     gaps: bool
+    copiers: Copiers | None = None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)

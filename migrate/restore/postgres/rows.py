@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 import pyarrow.parquet as pq
 
 from exporters.postgres import large_objects
+from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.relational.parquet import READ_ERRORS, Part, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
+from migrate.progress import Progress
 from migrate.restore.postgres import binary
 from migrate.restore.postgres.refused import Check, is_refusal, use_every_schema, violated, without_checks
 from migrate.restore.postgres.schema import target_error
@@ -26,13 +29,33 @@ from migrate.restore.relational.workers import Workers
 _PIECE_BYTES = 2**20
 
 
-class RowWriter:
-    """Copies parts into one database, several at once."""
+class Copiers(Protocol):
+    """Others than the threads of this process."""
 
-    def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
+    def copy(
+        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
+    ) -> tuple[list[PartFile], list[str]]:
+        """Copy parts, as ``RowWriter.write`` does, as long as the session of the server's process ``lead`` holds the
+        lock; return those that were refused, and notes. Raises what stops the restore.
+        """
+        ...
+
+
+class RowWriter:
+    """Copies parts into one database, several at once. ``stop`` ends what is at work."""
+
+    def __init__(
+        self,
+        reader: BundleReader,
+        address: Address,
+        *,
+        workers: int,
+        advance: Advance,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._reader = reader
         self._address = address
-        self._workers = Workers(lambda: _connect(address), workers)
+        self._workers = Workers(lambda: _connect(address), workers, stop)
         self._advance = advance
         self._by_root: dict[str, str] = {}
         self._refused: list[PartFile] = []
@@ -48,6 +71,17 @@ class RowWriter:
             with closing(_connect(self._address)) as connection:
                 for part in self._refused:
                     self._write_late(connection, part)
+
+    def write(self, part: PartFile) -> bool:
+        """Copy one part, in this thread; tell whether the target let it in. What it refused is for ``write_all``, once
+        all others are there. Raises ``InterruptedError`` once it must end.
+        """
+        self._workers.one(part, self._write)
+        return part not in self._refused
+
+    def close(self) -> None:
+        """End the sessions that are not at work."""
+        self._workers.close()
 
     def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
         label = quote_qualified(part.table.schema, part.table.name)
@@ -119,6 +153,11 @@ class RowWriter:
         except psycopg.Error:
             written.take_back()
             raise
+        except psycopg.errors.UniqueViolation as exc:
+            if exc.diag.schema_name != PROGRESS_SCHEMA:
+                raise
+            # A worker that was taken for dead, or whose lead is, has done it meanwhile.
+            self._advance(part.rows, part.size_bytes)
 
     def _copy(
         self, connection: psycopg.Connection[Any], part: PartFile, label: str, advance: Advance

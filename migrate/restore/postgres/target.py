@@ -100,6 +100,16 @@ def _lock(connection: psycopg.Connection[Any], address: Address) -> None:
         time.sleep(0.2)
 
 
+def holds_lock(connection: psycopg.Connection[Any], pid: int) -> bool:
+    """Tell whether the session of that server process holds the lock of this database."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %s AND objid = %s"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        (pid, _LOCK),
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def content(target: Target) -> str:
     """Return the name of something in the database that is neither the system's nor an extension's, or ""."""
     return str(_value(target.connection, _CONTENT) or "")

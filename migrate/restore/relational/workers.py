@@ -22,13 +22,17 @@ Lent = TypeVar("Lent", bound=Connection)
 
 
 class Workers(Generic[Lent]):
-    """``connect`` opens a further connection when all are lent; one whose work failed is closed, and not lent again."""
+    """``connect`` opens a further connection when all are lent; one whose work failed is closed, and not lent again.
+    ``stop``: whoever sets it ends what is at work.
+    """
 
-    def __init__(self, connect: Callable[[], Lent], workers: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Lent], workers: int, stop: threading.Event | None = None
+    ) -> None:
         self._connect = connect
         self._workers = max(1, workers)
         self._idle: list[Lent] = []
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
 
     def stopped(self) -> bool:
         """Tell whether another part failed: what is still at work should end soon, by ``InterruptedError``."""
@@ -37,7 +41,7 @@ class Workers(Generic[Lent]):
     def run(self, parts: Sequence[PartFile], write: Callable[[Lent, PartFile], None]) -> None:
         """Write every part; after the first error the others stop soon, and the error is raised."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-restore") as pool:
-            futures = [pool.submit(self._one, part, write) for part in parts]
+            futures = [pool.submit(self.one, part, write) for part in parts]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 errors = [error for future in done if (error := future.exception())]
@@ -46,11 +50,16 @@ class Workers(Generic[Lent]):
             finally:
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-                while self._idle:
-                    self._idle.pop().close()
+                self.close()
                 self._stop.clear()
 
-    def _one(self, part: PartFile, write: Callable[[Lent, PartFile], None]) -> None:
+    def close(self) -> None:
+        """Close what is not lent."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def one(self, part: PartFile, write: Callable[[Lent, PartFile], None]) -> None:
+        """Write a part in this thread. Raises ``InterruptedError`` once it must end."""
         if self._stop.is_set():
             raise InterruptedError
         try:

@@ -1,0 +1,81 @@
+"""Rows copied into a PostgreSQL database by the workers of a cluster (see ``migrate.restore.postgres.rows.Copiers``).
+
+The database itself keeps two from doing one part: the note that a part is done is written in its transaction, and there
+can be one. Who finds it there has nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from exporters.base import Json
+from exporters.tally import Advance
+from migrate.case import Endpoint
+from migrate.cluster import orders
+from migrate.cluster.dispatch import at_work
+from migrate.cluster.machines import Machines
+from migrate.cluster.orders import Reach, RowsJob
+from migrate.progress import Progress
+from migrate.restore.relational.parts import PartFile
+
+BATCH_BYTES = 8 * 2**20
+BATCH_PARTS = 64
+
+
+class Lock:
+    """The lock in the target, which the lead's session has as long as that lives. See ``dispatch.Held``."""
+
+    def check(self) -> None:
+        """What the lead does next in that session fails by itself."""
+
+    def abandon(self) -> None:
+        """Whoever still writes is at a transaction that another restore waits for, and counts once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByCluster:
+    """The machines of a cluster, for one database."""
+
+    machines: Machines
+    bundle: Endpoint
+    target: Endpoint
+
+    def copy(
+        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
+    ) -> tuple[list[PartFile], list[str]]:
+        """See ``Copiers.copy``."""
+        job = RowsJob(
+            id=orders.new_id(),
+            place=Reach.of(self.bundle),
+            lease=str(lead),
+            limited=self.machines.limit is not None,
+            name=source,
+            target=Reach.of(self.target),
+        )
+        held, by_name = Lock(), {part.name: part for part in parts}
+        notes: dict[str, None] = {}
+        refused: list[PartFile] = []
+        with at_work(self.machines, job, held, progress.note) as dispatch:
+            for piece, answer in dispatch.all_of(_batches(parts), held):
+                part = by_name[piece["id"]]
+                notes |= dict.fromkeys(answer["notes"])
+                if answer["written"]:
+                    advance(part.rows, part.size_bytes)
+                else:
+                    refused.append(part)
+        return refused, list(notes)
+
+
+def _batches(parts: Sequence[PartFile]) -> Iterator[list[Json]]:
+    """Yield parts in their order, small ones together."""
+    pieces: list[Json] = []
+    size_bytes = 0
+    for part in parts:
+        if pieces and (size_bytes + part.size_bytes > BATCH_BYTES or len(pieces) == BATCH_PARTS):
+            yield pieces
+            pieces, size_bytes = [], 0
+        pieces.append({"id": part.name})
+        size_bytes += part.size_bytes
+    if pieces:
+        yield pieces

@@ -1,0 +1,112 @@
+"""Rows are copied into a PostgreSQL database by the workers of a cluster, each part once."""
+
+from __future__ import annotations
+
+import pytest
+
+from migrate.cluster.fence import LockFence
+from migrate.errors import BusyError
+from scripts.dask_cluster import kill
+from tests.cli.conftest import run
+from tests.cluster.conftest import wait_until
+from tests.cluster.test_transfer import by
+from tests.postgres.databases import fetch, run_sql
+
+TABLES = range(8)
+MAKE = "".join(
+    f"""
+CREATE TABLE movements_{n} (id bigint PRIMARY KEY, amount numeric(12,2), note text);
+INSERT INTO movements_{n} SELECT i, (i % 1000) - 499.5, md5(i::text) || md5((i + 1)::text)
+  FROM generate_series(1, 30000) i;
+"""
+    for n in TABLES
+)
+ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in TABLES)
+DONE = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
+
+
+def summed(url):
+    return fetch(url, f"SELECT count(*), count(DISTINCT id), sum(amount) FROM ({ALL}) AS t")[0]
+
+
+@pytest.fixture
+def target(postgres):
+    return postgres.database()
+
+
+@pytest.fixture
+def app(postgres, target, tmp_path):
+    """A bundle of a database: what its rows come to, and the command that brings them up."""
+    url = postgres.database()
+    run_sql(url, MAKE)
+    assert run("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+    return summed(url), ("restore", tmp_path / "bundle", f"app={target}")
+
+
+def done(url):
+    """How many parts are done; None where nothing has begun, or all is over."""
+    try:
+        return fetch(url, DONE)[0][0]
+    except Exception:
+        return 0
+
+
+def test_two_workers_bring_up_a_database(cluster, app, target):
+    """As threads do; compared by digests at the end."""
+    expected, words = app
+    cluster.join()
+    cluster.join()
+    cluster.wait()
+    ended = run(*words, *by(cluster), "--json")
+    assert ended.code == 0, ended.err
+    (outcome,) = ended.json["result"]["restored"]
+    assert (outcome["items"], outcome["findings"]) == (expected[0], [])
+    assert "by one machine" not in ended.err
+    assert summed(target) == expected
+    assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
+    assert run(*words).code == 0, "there is nothing left to do"
+
+
+@pytest.mark.torture
+def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, target, begin):
+    """Its transaction is gone with it, and another worker does the part."""
+    expected, words = app
+    first = cluster.join()
+    cluster.wait()
+    restore = begin(*words, *by(cluster), "--bwlimit", "1M")
+    wait_until(lambda: done(target) > 1 or restore.popen.poll() is not None)
+    assert done(target) < len(TABLES)
+    kill(first)
+    cluster.join()
+    ended = restore.end()
+    assert ended.code == 0, ended.err
+    assert summed(target) == expected
+
+
+@pytest.mark.torture
+def test_the_lead_dies_and_threads_go_on(cluster, app, target, begin):
+    """At once: what its worker still commits counts, and is not done twice."""
+    expected, words = app
+    cluster.join()
+    cluster.wait()
+    lead = begin(*words, *by(cluster), "--bwlimit", "1M")
+    wait_until(lambda: done(target) > 1 or lead.popen.poll() is not None)
+    assert done(target) < len(TABLES)
+    lead.popen.kill()
+    lead.end()
+    ended = run(*words, "--json")
+    assert ended.code == 0, ended.err
+    assert 0 < ended.json["result"]["restored"][0]["skipped_items"] < expected[0]
+    assert summed(target) == expected
+
+
+def test_a_worker_without_the_leads_lock_stops():
+    import threading
+
+    stop = threading.Event()
+    held = [True, False]
+    fence = LockFence(lambda: held.pop(0), stop, look_seconds=0.05)
+    fence.start()
+    assert stop.wait(5)
+    with pytest.raises(BusyError, match="lock"):
+        LockFence(lambda: False, threading.Event()).start()
