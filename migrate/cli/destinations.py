@@ -64,16 +64,18 @@ class Others:
     bundle: Endpoint
 
     def fillers(self, target: Endpoint) -> Hands:
-        """Return who fills a bucket."""
+        """Return who fills a bucket. Raises ``UsageError`` where a URL holds a secret."""
         from migrate.cluster.fillers import Fillers  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.orders import Reach  # noqa: PLC0415
 
-        return Fillers(self.machines, self.bundle, target)
+        return Fillers(self.machines, Reach.of(self.bundle), Reach.of(target))
 
     def copiers(self, target: Endpoint) -> Copiers:
-        """Return who copies rows into a PostgreSQL database."""
+        """Return who copies rows into a PostgreSQL database. Raises ``UsageError`` where a URL holds a secret."""
         from migrate.cluster.copiers import ByCluster  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.orders import Reach  # noqa: PLC0415
 
-        return ByCluster(self.machines, self.bundle, target)
+        return ByCluster(self.machines, Reach.of(self.bundle), Reach.of(target))
 
 
 def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:

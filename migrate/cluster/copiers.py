@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from exporters.base import Json
 from exporters.tally import Advance
-from migrate.case import Endpoint
 from migrate.cluster import orders
 from migrate.cluster.dispatch import at_work
 from migrate.cluster.machines import Machines
@@ -38,8 +37,8 @@ class ByCluster:
     """The machines of a cluster, for one database."""
 
     machines: Machines
-    bundle: Endpoint
-    target: Endpoint
+    bundle: Reach
+    target: Reach
 
     def copy(
         self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
@@ -47,11 +46,11 @@ class ByCluster:
         """See ``Copiers.copy``."""
         job = RowsJob(
             id=orders.new_id(),
-            place=Reach.of(self.bundle),
+            place=self.bundle,
             lease=str(lead),
             limited=self.machines.limit is not None,
             name=source,
-            target=Reach.of(self.target),
+            target=self.target,
         )
         held, by_name = Lock(), {part.name: part for part in parts}
         notes: dict[str, None] = {}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from exporters.base import Json
 from migrate.bundle.lease import Lease
-from migrate.case import Endpoint
 from migrate.cluster import fill, orders
 from migrate.cluster.dispatch import at_work
 from migrate.cluster.machines import Machines
@@ -26,22 +25,21 @@ class Fillers:
     """
 
     machines: Machines
-    bundle: Endpoint
-    target: Endpoint
+    bundle: Reach
+    target: Reach
 
     def write(
         self, writing: Writing, wanted: Iterable[History], lease: Lease, progress: Progress
     ) -> Iterator[Done]:
         """See ``Hands.write``."""
-        target = Reach.of(self.target)
         job = RestoreJob(
             id=orders.new_id(),
-            place=Reach(Folder(writing.target).url, target.secrets),
+            place=Reach(Folder(writing.target).url, self.target.secrets),
             lease=lease.id,
             limited=self.machines.limit is not None,
             name=writing.source,
-            origin=Reach.of(self.bundle),
-            target=target,
+            origin=self.bundle,
+            target=self.target,
             terms=orders.terms_json(writing.terms),
             versions=writing.versions,
         )

@@ -67,6 +67,15 @@ def test_two_workers_bring_up_a_database(cluster, app, target):
     assert run(*words).code == 0, "there is nothing left to do"
 
 
+def test_a_password_in_the_targets_url_does_not_travel(cluster, app, target):
+    """2, before anything is made."""
+    _, words = app
+    ended = run(*words[:-1], words[-1].replace("postgres@", "postgres:hush@"), *by(cluster))
+    assert ended.code == 2, ended.err
+    assert "holds a password" in ended.err
+    assert fetch(target, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0] == 0
+
+
 @pytest.mark.torture
 def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, target, begin):
     """Its transaction is gone with it, and another worker does the part."""
