@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from migrate.cluster.fence import LockFence
@@ -12,6 +14,7 @@ from tests.cluster.conftest import wait_until
 from tests.cluster.test_transfer import by
 from tests.postgres.databases import fetch, run_sql
 
+REFUSED = Path(__file__).parents[1] / "postgres/refused.sql"
 TABLES = range(8)
 MAKE = "".join(
     f"""
@@ -65,6 +68,20 @@ def test_two_workers_bring_up_a_database(cluster, app, target):
     assert summed(target) == expected
     assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
     assert run(*words).code == 0, "there is nothing left to do"
+
+
+def test_what_a_check_refuses_until_all_rows_are_there_is_written_by_the_lead(
+    cluster, postgres, target, tmp_path
+):
+    """No worker knows when that is."""
+    url = postgres.database()
+    run_sql(url, REFUSED.read_text())
+    assert run("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+    cluster.join()
+    cluster.wait()
+    ended = run("restore", tmp_path / "bundle", f"app={target}", *by(cluster))
+    assert ended.code == 0, ended.err
+    assert fetch(target, "SELECT count(*) FROM asking") == [(2,)]
 
 
 def test_a_password_in_the_targets_url_does_not_travel(cluster, app, target):
