@@ -13,27 +13,20 @@ from migrate.store import open_place
 from migrate.verify import Level, verify
 from tests.cli.conftest import run
 from tests.cluster.conftest import committed, wait_until
+from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.postgres.databases import fetch, run_sql
 
-TABLES = range(12)
-MAKE = "".join(
-    f"""
-CREATE TABLE movements_{n} (id bigint PRIMARY KEY, amount numeric(12,2), note text);
-INSERT INTO movements_{n} SELECT i, (i % 1000) - 499.5, md5(i::text) || md5((i + 1)::text)
-  FROM generate_series(1, 30000) i;
-"""
-    for n in TABLES
-)
+TABLES = 12
 CHANGE = "".join(
     f"""
 UPDATE movements_{n} SET amount = amount + 1 WHERE id % 5 = 0;
 DELETE FROM movements_{n} WHERE id % 7 = 0;
 INSERT INTO movements_{n} SELECT max(id) + 1, 0, 'late' FROM movements_{n};
 """
-    for n in TABLES
+    for n in range(TABLES)
 )
-COUNT = " UNION ALL ".join(f"SELECT amount, note FROM movements_{n}" for n in TABLES)
+COUNT = " UNION ALL ".join(f"SELECT amount, note FROM movements_{n}" for n in range(TABLES))
 
 
 def rows_of(place):
@@ -50,14 +43,14 @@ def rows_of(place):
 def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, place, begin):
     """Rows that change, go or come meanwhile are as they were, whichever worker reads them."""
     url = postgres.database()
-    run_sql(url, MAKE)
+    run_sql(url, made(TABLES))
     expected = fetch(url, f"SELECT count(*), 0, sum(amount) FROM ({COUNT}) AS t")[0]
     cluster.join()
     cluster.join()
     cluster.wait()
     export = begin("export", f"app={url}", "--to", place, *by(cluster), "--bwlimit", "2M")
     wait_until(lambda: committed(place, "app") > 0 or export.popen.poll() is not None)
-    assert committed(place, "app") < len(TABLES), "there is something left to read"
+    assert committed(place, "app") < TABLES, "there is something left to read"
     run_sql(url, CHANGE)
     ended = export.end()
     assert ended.code == 0, ended.err

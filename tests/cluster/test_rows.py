@@ -11,20 +11,13 @@ from migrate.errors import BusyError
 from scripts.dask_cluster import kill
 from tests.cli.conftest import run
 from tests.cluster.conftest import wait_until
+from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
 from tests.postgres.databases import fetch, run_sql
 
 REFUSED = Path(__file__).parents[1] / "postgres/refused.sql"
-TABLES = range(8)
-MAKE = "".join(
-    f"""
-CREATE TABLE movements_{n} (id bigint PRIMARY KEY, amount numeric(12,2), note text);
-INSERT INTO movements_{n} SELECT i, (i % 1000) - 499.5, md5(i::text) || md5((i + 1)::text)
-  FROM generate_series(1, 30000) i;
-"""
-    for n in TABLES
-)
-ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in TABLES)
+TABLES = 8
+ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in range(TABLES))
 DONE = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
 
 
@@ -41,7 +34,7 @@ def target(postgres):
 def app(postgres, target, tmp_path):
     """A bundle of a database: what its rows come to, and the command that brings them up."""
     url = postgres.database()
-    run_sql(url, MAKE)
+    run_sql(url, made(TABLES))
     assert run("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
     return summed(url), ("restore", tmp_path / "bundle", f"app={target}")
 
@@ -101,7 +94,7 @@ def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, target, begin):
     cluster.wait()
     restore = begin(*words, *by(cluster), "--bwlimit", "1M")
     wait_until(lambda: done(target) > 1 or restore.popen.poll() is not None)
-    assert done(target) < len(TABLES)
+    assert done(target) < TABLES
     kill(first)
     cluster.join()
     ended = restore.end()
@@ -117,7 +110,7 @@ def test_the_lead_dies_and_threads_go_on(cluster, app, target, begin):
     cluster.wait()
     lead = begin(*words, *by(cluster), "--bwlimit", "1M")
     wait_until(lambda: done(target) > 1 or lead.popen.poll() is not None)
-    assert done(target) < len(TABLES)
+    assert done(target) < TABLES
     lead.popen.kill()
     lead.end()
     ended = run(*words, "--json")

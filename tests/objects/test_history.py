@@ -27,7 +27,7 @@ from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.objects.histories import make_history, read_history
 from tests.objects.workspaces import Workspace
-from tests.tools.busy_proxy import BusyProxy
+from tests.tools.busy_proxy import BusyProxy, EveryThird
 
 
 def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
@@ -197,21 +197,14 @@ def test_answers_that_are_lost_make_no_second_version(
     parts = TransferConfig(multipart_threshold=2**20, multipart_chunksize=11 * 2**20)
     shop.boto.upload_fileobj(io.BytesIO(bytes(33 * 2**20)), shop.name, "large", Config=parts)
     reader = take_out(shop.url, tmp_path / "bundle")
-    counted = {"PUT": 0, "DELETE": 0}
-
-    def lose(method: str, path: str) -> bool:
-        if "/k" not in path or method not in counted:
-            return False
-        counted[method] += 1
-        return counted[method] % 3 == 1
-
+    lose = EveryThird({"PUT": 0, "DELETE": 0})
     with BusyProxy(other_minio.endpoint, lose=lose) as proxy, monkeypatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         patch.setenv("AWS_ACCESS_KEY_ID", other_minio.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", other_minio.secret_key)
         outcome = restore(reader, f"s3://{target.name}", tmp_path / "account")
     assert proxy.lost >= 8
-    assert counted["DELETE"] >= 6
+    assert lose.asked["DELETE"] >= 6
     assert outcome.findings == ()
     assert read_history(other_minio, target.name) == read_history(minio, shop.name)
     moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()

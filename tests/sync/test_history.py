@@ -24,7 +24,7 @@ from tests.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
 from tests.sync.test_large import upload
 from tests.sync.test_sync import At
-from tests.tools.busy_proxy import BusyProxy
+from tests.tools.busy_proxy import BusyProxy, EveryThird
 from tests.tools.profiles import extra_profile
 
 
@@ -314,14 +314,7 @@ def test_answers_that_are_lost_make_no_second_version(
         for version in range(3):
             old.source.put(f"k{number}", bytes([number, version]))
         old.source.boto.delete_object(Bucket=old.source.name, Key=f"k{number}")
-    counted = {"PUT": 0, "DELETE": 0}
-
-    def lose(method: str, path: str) -> bool:
-        if "/k" not in path or method not in counted:
-            return False
-        counted[method] += 1
-        return counted[method] % 3 == 1
-
+    lose = EveryThird({"PUT": 0, "DELETE": 0})
     with BusyProxy(old.target.server.endpoint, lose=lose) as proxy:
         there = extra_profile(monkeypatch, tmp_path, old.target.server, endpoint=proxy.endpoint)
         here = old.source.server.profile

@@ -41,3 +41,17 @@ class BusyProxy(HttpProxy):
         finally:
             with self._lock:
                 self._at_once -= 1
+
+
+@dataclass
+class EveryThird:
+    """Loses the answer to every third request of these methods below ``/k``, from the first on; ``asked`` counts."""
+
+    asked: dict[str, int]
+
+    def __call__(self, method: str, path: str) -> bool:
+        """Tell whether this one is lost."""
+        if "/k" not in path or method not in self.asked:
+            return False
+        self.asked[method] += 1
+        return self.asked[method] % 3 == 1
