@@ -102,6 +102,11 @@ class Servers:
             "MYSQL_PWD": self._secret("mariadb"),
         }
 
+    def know(self, server: S3Server) -> None:
+        """Let ``environment`` reach a server that others have started, too."""
+        self.s3.append(server)
+        self._write_access_files()
+
     def write_environment(self) -> None:
         """Write ``env.sh``, by which a shell gets the environment."""
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]

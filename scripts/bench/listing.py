@@ -1,36 +1,33 @@
 """A bucket of very many keys listed into an inventory, beside a serial paginator.
 
-    python -m scripts.bench.listing [--objects 200000] [--latency 25] [--runs 3]
+    python -m scripts.bench.listing [--objects 100000] [--latency 25] [--runs 3] [--keep DIR]
 
 The paginator is boto3's ``list_objects_v2``, which keeps nothing. moveout writes shards of Parquet to a directory. Both
 list the same MinIO, directly and through a proxy that adds latency to each answer (milliseconds), as a host far away
-does.
+does. They take turns. Told are the clock, the processor's seconds of client and server, requests, and how long one
+takes. ``--keep``: where the server keeps its data from one run to the next, for ``scripts.bench.million`` too.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 
 from exporters.objects import inventory
 from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
-from migrate.store.s3_snowball import Member, put
+from scripts.bench.population import BUCKET, populate
+from scripts.bench.processor import used_by
+from scripts.metrics import requests
 from scripts.servers import S3Server, Servers
-
-BUCKET = "many-keys"
-_EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
-_TAR_MEMBERS = 5000
 
 
 class _Directory:
@@ -59,22 +56,71 @@ class _Directory:
         (self._root / name).unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What one listing took: seconds of the clock and of both processors, and how often the server was asked."""
+
+    seconds: float
+    own_seconds: float
+    server_seconds: float
+    requests: int
+
+    def __str__(self) -> str:
+        each = 1000 * self.server_seconds / max(self.requests, 1)
+        processors = f"processor {self.own_seconds:5.2f} s, the server's {self.server_seconds:5.2f} s"
+        return f"{self.seconds:6.2f} s, {processors}; {self.requests} requests of {each:.1f} ms of it"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The bucket as it is reached by one endpoint."""
+
+    endpoint: str
+    server: S3Server
+    scratch: Path
+
+    def paginate(self) -> int:
+        """List one page after the other; return the number of keys."""
+        client = boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1")
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return sum(len(page.get("Contents", ())) for page in pages)
+
+    def take(self) -> int:
+        """Make an inventory; return the number of keys."""
+        with tempfile.TemporaryDirectory(dir=self.scratch) as shards:
+            taken = inventory.take(open_bucket(f"s3://{BUCKET}"), _Directory(Path(shards)))
+            print(f"  {taken.totals.shards} shards, {taken.totals.at_once} at once", flush=True)
+            return taken.totals.objects
+
+    def measure(self, name: str, run: Callable[[], int], count: int) -> Listed:
+        """Run one of both, and print what it took."""
+        asked, used = _asked(self.server), used_by(self.server.child.popen.pid)
+        before, started = time.process_time(), time.monotonic()
+        if (found := run()) != count:
+            raise SystemExit(f"{name} found {found} keys, not {count}")
+        seconds, own = time.monotonic() - started, time.process_time() - before
+        used = used_by(self.server.child.popen.pid) - used
+        listed = Listed(seconds, own, used, _asked(self.server) - asked)
+        print(f"  {name:10} {listed}", flush=True)
+        return listed
+
+
 def main() -> int:
     """Run the comparison."""
     options = _options()
     with (
         tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
-        Servers(Path(directory)) as servers,
+        Servers(options.keep or Path(directory)) as servers,
     ):
         minio = servers.minio("old")
         os.environ.update(servers.environment)
-        _seed(minio, options.objects)
+        populate(minio, options.objects)
         proxy = servers.toxiproxy().proxy(minio.endpoint)
         proxy.add("latency", latency=options.latency)
         for where, endpoint in (("directly", minio.endpoint), (f"{options.latency} ms away", proxy.endpoint)):
             os.environ.update(_environment(minio, endpoint))
             print(f"\n{options.objects} keys, {where}; {os.cpu_count()} cores", flush=True)
-            _compare(endpoint, options.objects, options.runs, Path(directory))
+            _compare(Way(endpoint, minio, Path(directory)), options.objects, options.runs)
     return 0
 
 
@@ -82,10 +128,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objects", type=int, default=200_000)
+    parser.add_argument("--objects", type=int, default=100_000)
     parser.add_argument("--latency", type=int, default=25, help="milliseconds")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dir", type=Path, help="where the server keeps its data (default: the system's)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="of the server; reused")
     return parser.parse_args()
 
 
@@ -97,58 +144,28 @@ def _environment(server: S3Server, endpoint: str) -> dict[str, str]:
     }
 
 
-def _keys(count: int) -> Iterator[str]:
-    for number in range(count):
-        yield f"user-{number * 97 // count:02d}/photo-{number:07d}.jpg"
+def _compare(way: Way, count: int, runs: int) -> None:
+    rounds = [
+        (way.measure("paginator", way.paginate, count), way.measure("moveout", way.take, count))
+        for _ in range(runs)
+    ]
+    for what, of in (("the clock", _seconds), ("processors", _processors)):
+        theirs, ours = (statistics.median(map(of, column)) for column in zip(*rounds, strict=True))
+        ratio = theirs / ours
+        rates = f"moveout {count / ours:.0f}, paginator {count / theirs:.0f} keys a second"
+        print(f"by {what}: {rates}: {ratio:.2f} x", flush=True)
 
 
-def _seed(server: S3Server, count: int) -> None:
-    """Fill the bucket with empty objects, thousands at once."""
-    boto3.Session(profile_name=server.profile).client("s3").create_bucket(Bucket=BUCKET)
-    target = open_target_bucket(f"s3://{BUCKET}?profile={server.profile}")
-    now, members, made = int(time.time()), [], 0
-    for key in _keys(count):
-        members.append(Member(Description(key, {"content-type": "image/jpeg"}), b"", _EMPTY_MD5, now))
-        if len(members) == _TAR_MEMBERS:
-            made, members = made + len(put(target, members)), []
-    made += len(put(target, members)) if members else 0
-    if made != count:
-        raise SystemExit(f"only {made} of {count} objects were made")
+def _seconds(one: Listed) -> float:
+    return one.seconds
 
 
-def _compare(endpoint: str, count: int, runs: int, directory: Path) -> None:
-    def paginate() -> int:
-        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-        return sum(len(page.get("Contents", ())) for page in pages)
-
-    def take() -> int:
-        with tempfile.TemporaryDirectory(dir=directory) as shards:
-            taken = inventory.take(open_bucket(f"s3://{BUCKET}"), _Directory(Path(shards)))
-            print(f"  {taken.totals.shards} shards, {taken.totals.at_once} at once", flush=True)
-            return taken.totals.objects
-
-    medians = {}
-    for name, run in (("paginator", paginate), ("moveout", take)):
-        seconds = [_timed(name, run, count) for _ in range(runs)]
-        medians[name] = statistics.median(seconds)
-    print(
-        f"moveout {count / medians['moveout']:.0f}, paginator {count / medians['paginator']:.0f} keys a second:"
-        f" {medians['paginator'] / medians['moveout']:.2f} x"
-    )
+def _processors(one: Listed) -> float:
+    return one.own_seconds + one.server_seconds
 
 
-def _timed(name: str, run: Callable[[], int], count: int) -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    started = time.monotonic()
-    if (found := run()) != count:
-        raise SystemExit(f"{name} found {found} keys, not {count}")
-    seconds = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    rss = after.ru_maxrss / 1024
-    print(f"  {name:10} {seconds:6.2f} s, processor {processor:5.2f} s, largest {rss:.0f} MB", flush=True)
-    return seconds
+def _asked(server: S3Server) -> int:
+    return requests(server.endpoint)["ListObjectsV2"]
 
 
 if __name__ == "__main__":

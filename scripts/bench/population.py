@@ -1,0 +1,82 @@
+"""A bucket of very many small objects that several measurements share: made once, by tars that MinIO unpacks.
+
+What is in an object follows from its number, so what should be there is known without reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import boto3
+
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_description import Description
+from migrate.store.s3_snowball import Member, put
+from scripts.servers import S3Server
+
+BUCKET = "population"
+LEAST_BYTES, MOST_BYTES = 200, 2000
+_PER_PREFIX = 333
+_MEMBERS = 4000
+_BLOCK = random.Random(1).randbytes(2**20)
+
+
+def key_of(number: int) -> str:
+    """Return an object's key; the order of numbers is that of keys."""
+    return f"tenant-{number // _PER_PREFIX:05d}/invoices/{number:08d}.json"
+
+
+def body_of(number: int) -> bytes:
+    """Return an object's bytes."""
+    rng = random.Random(number)
+    size_bytes = rng.randint(LEAST_BYTES, MOST_BYTES)
+    start = rng.randrange(len(_BLOCK) - size_bytes)
+    return _BLOCK[start : start + size_bytes]
+
+
+def total_bytes(count: int) -> int:
+    """Return the bytes of so many objects."""
+    return sum(random.Random(number).randint(LEAST_BYTES, MOST_BYTES) for number in range(count))
+
+
+def populate(server: S3Server, count: int) -> None:
+    """Make the bucket, unless a call before has made it of so many objects already (it says so beside the data)."""
+    done = server.directory.with_name("populated")
+    if done.exists() and done.read_text() == str(count):
+        return
+    client = boto3.Session(profile_name=server.profile).client("s3")
+    if BUCKET not in {one["Name"] for one in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=BUCKET)
+    target = open_target_bucket(f"s3://{BUCKET}?profile={server.profile}")
+    members, begun, made = _members(count, _begun(client)), time.monotonic(), 0
+    while batch := list(islice(members, _MEMBERS)):
+        if len(put(target, batch)) != len(batch):
+            raise SystemExit(f"not all objects from {batch[0].described.key} on were made")
+        made += len(batch)
+        if made % (25 * _MEMBERS) == 0:
+            print(f"  {made} objects made, {made / (time.monotonic() - begun):.0f} a second", flush=True)
+    done.write_text(str(count))
+
+
+def _begun(client: Any) -> int:
+    """Return how many objects, from the first on, a call that was interrupted has surely made."""
+    last = -1
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    for page in pages:
+        for row in page.get("Contents", ()):
+            last = int(row["Key"].rpartition("/")[2].removesuffix(".json"))
+    return max(0, (last + 1) // _MEMBERS * _MEMBERS)
+
+
+def _members(count: int, start: int) -> Iterator[Member]:
+    now = int(time.time())
+    for number in range(start, count):
+        body = body_of(number)
+        md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        described = Description(key_of(number), {"content-type": "application/json"}, {"number": str(number)})
+        yield Member(described, body, md5, now)
