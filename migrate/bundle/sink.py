@@ -13,9 +13,14 @@ from typing import BinaryIO, cast
 from migrate.bundle import layout
 from migrate.bundle.records import FileRecord
 from migrate.errors import MoveoutError, UsageError
-from migrate.store.base import MultipartStore
+from migrate.store.base import PART_BYTES, MultipartStore
 from migrate.store.sizes import part_bytes_for
 from migrate.store.writer import FileWriter
+
+RESUMED_BYTES = 4 * PART_BYTES
+"""Files from this size on are gone on with where an earlier run was interrupted; of smaller ones no more is sent twice
+than of the parts that were under way.
+"""
 
 
 class StoreSink:
@@ -62,7 +67,13 @@ class StoreSink:
         # An object may grow between the listing and the reading: a tenth of room.
         part_bytes = part_bytes_for(size_bytes + size_bytes // 10)
         try:
-            with FileWriter(self._store, key, executor=self._executor, part_bytes=part_bytes) as writer:
+            with FileWriter(
+                self._store,
+                key,
+                executor=self._executor,
+                part_bytes=part_bytes,
+                resume=size_bytes >= RESUMED_BYTES,
+            ) as writer:
                 file = StoppableFile(writer, self)
                 yield cast("BinaryIO", file)
                 if file.broken is not None:

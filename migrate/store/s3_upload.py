@@ -15,6 +15,7 @@ from migrate.store.checksums import crc64nvme
 from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_description import Description
+from migrate.store.unfinished import is_part
 
 PARTS_AHEAD = 6
 """Parts of one object that are sent at once: fewer where they are large."""
@@ -63,7 +64,7 @@ class PartsUpload:
             for number, body in enumerate(pieces, 1):
                 whole.update(body)
                 crc = crc64nvme(body, crc)
-                if _is_part(there.get(number), body):
+                if is_part(there.get(number), body):
                     sent.append(there[number])
                     self.progress.skip(size_bytes=len(body))
                     continue
@@ -100,11 +101,3 @@ class PartsUpload:
 
 def _ahead(part_bytes: int) -> int:
     return max(2, min(PARTS_AHEAD, AHEAD_BYTES // max(part_bytes, 1)))
-
-
-def _is_part(part: Part | None, body: bytes) -> bool:
-    if part is None or part.size_bytes != len(body):
-        return False
-    if part.crc64nvme is not None:
-        return part.crc64nvme == crc64nvme(body)
-    return part.etag == hashlib.md5(body, usedforsecurity=False).hexdigest()

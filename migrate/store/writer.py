@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from migrate.errors import MoveoutError, UsageError
+from migrate.errors import DamageError, MoveoutError, UsageError
+from migrate.store import unfinished
 from migrate.store.base import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, Part, Parts
 from migrate.store.checksums import combine, crc64nvme
 
@@ -32,6 +34,9 @@ class FileWriter(io.RawIOBase):
     the file. Afterwards ``info``, ``sha256`` (64 hex digits), ``crc64nvme`` and ``size_bytes`` hold.
     ``executor`` may be shared by many writers; without one the writer has a thread of its own. Not for
     several threads at once. Raises the store's errors.
+
+    ``resume``: an upload of the file that was interrupted is gone on with, its parts are compared and only others sent;
+    and after an error the upload remains, for the next writer.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class FileWriter(io.RawIOBase):
         part_bytes: int = PART_BYTES,
         executor: Executor | None = None,
         sha256: str | None = None,
+        resume: bool = False,
     ) -> None:
         super().__init__()
         self.key = key
@@ -49,12 +55,14 @@ class FileWriter(io.RawIOBase):
         self.crc64nvme = 0
         self.info: FileInfo | None = None
         self._store, self._part_bytes, self._promised = store, part_bytes, sha256
+        self._resume = resume
         self._executor = executor
         self._own_executor: ThreadPoolExecutor | None = None
         self._hash = hashlib.sha256()
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
         self._upload: str | None = None
+        self._there: Mapping[int, Part] = {}
         self._parts: Parts = []
         self._pending: deque[Future[Part]] = deque()
         self._in_context = False
@@ -119,8 +127,8 @@ class FileWriter(io.RawIOBase):
         if not self._in_context and not self._failed:
             self._make()
 
-    def abort(self) -> None:
-        """Drop what was written."""
+    def abort(self, *, keep: bool = False) -> None:
+        """Drop what was written; ``keep``: save for the parts that have arrived."""
         self._ended = True
         self._failed = True
         for future in self._pending:
@@ -134,7 +142,8 @@ class FileWriter(io.RawIOBase):
         if self._upload is not None:
             upload, self._upload = self._upload, None
             with suppress(MoveoutError):  # what made us give up is the error to tell
-                self._store.abort(self.key, upload)
+                if not keep:
+                    self._store.abort(self.key, upload)
 
     def __enter__(self) -> Self:
         self._in_context = True
@@ -146,7 +155,7 @@ class FileWriter(io.RawIOBase):
         self._in_context = False
         self._ended = True
         if exc is not None:
-            self.abort()
+            self.abort(keep=self._resume)
         elif not self._failed:
             self._make()
 
@@ -158,8 +167,8 @@ class FileWriter(io.RawIOBase):
     def _make(self) -> None:
         try:
             self.info = self._complete()
-        except BaseException:
-            self.abort()
+        except BaseException as exc:
+            self.abort(keep=self._resume and not isinstance(exc, DamageError))
             raise
         finally:
             self._release()
@@ -181,7 +190,7 @@ class FileWriter(io.RawIOBase):
     def _send(self) -> None:
         """Hand what is held over to be uploaded; waits while too many parts are under way."""
         if self._upload is None:
-            self._upload = self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
+            self._upload = self._begin()
         number = len(self._parts) + len(self._pending) + 1
         if number > MAX_PARTS:
             raise UsageError(f"{self.key}: more than {MAX_PARTS} parts of {self._part_bytes} bytes")
@@ -192,6 +201,13 @@ class FileWriter(io.RawIOBase):
             self._executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix="moveout-write")
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
 
+    def _begin(self) -> str:
+        found = unfinished.find(self._store, self.key, self._part_bytes) if self._resume else None
+        if found is None:
+            return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
+        upload, self._there = found
+        return upload
+
     def _take(self) -> bytes:
         """Return what is held and hold nothing."""
         data = b"".join(self._pieces)
@@ -199,7 +215,9 @@ class FileWriter(io.RawIOBase):
         return data
 
     def _put_part(self, upload: str, number: int, data: bytes) -> Part:
-        part = self._store.put_part(self.key, upload, number, data)
+        part = self._there.get(number)
+        if part is None or not unfinished.is_part(part, data):
+            part = self._store.put_part(self.key, upload, number, data)
         return Part(part.number, part.size_bytes, part.etag, crc64nvme(data))
 
     def _collect(self) -> None:

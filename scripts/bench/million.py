@@ -1,13 +1,16 @@
 """A bucket of very many small objects moved while moveout is killed ten times: export, transfer, verify, restore.
 
-    python -m scripts.bench.million [--objects 20000] [--undisturbed] [--limit 400] [--keep DIR] [--at DIR]
+    python -m scripts.bench.million [--objects 20000] [--undisturbed] [--limit 400] [--snowball]
+    python -m scripts.bench.million --keep DIR --at DIR --steps STEP …
 
 Each kill is a SIGKILL when the receiving server has counted a share of the bytes that are to come; then the same
 command goes on. At the end the restored bucket is compared with the source by two plain listings (keys, sizes, ETags),
 and a sample of bodies with what was put in; then every verb is run once more, with nothing left to do. The scoreboard
 says for each run: time, memory as it goes on, what the servers counted; then what resuming did again. The exit code is
-1 where a process went above ``--limit`` MB or where its memory grew. ``--keep``: where the source's server keeps its
-data from one run to the next, for ``scripts.bench.listing`` too; ``--at``: where the target's keeps them meanwhile.
+1 where a process went above ``--limit`` MB or where its memory grew.
+
+At full size it takes hours, so it can be had in pieces: ``--keep`` is where the source's server has its data from one
+call to the next (for ``scripts.bench.listing`` too), ``--at`` where the target's has, and ``--steps`` says which to do.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ _GROWTH = 1.15
 _LONG_SECONDS = 60.0
 
 
-@dataclass(slots=True)
+@dataclass
 class Move:
     """The whole move, run by run."""
 
@@ -53,41 +56,66 @@ class Move:
     new: S3Server
     objects: int
     kills: bool
+    snowball: bool
     runs: list[Run] = field(default_factory=list)
     again: list[str] = field(default_factory=list)
 
-    @property
-    def _source(self) -> str:
-        return f"shop=s3://{BUCKET}?profile={self.old.profile}"
+    def __post_init__(self) -> None:
+        self._client = boto3.Session(profile_name=self.new.profile).client("s3")
+        there = {one["Name"] for one in self._client.list_buckets()["Buckets"]}
+        for name in {"bundle", "moved", "restored"} - there:
+            self._client.create_bucket(Bucket=name)
+        self._source = f"shop=s3://{BUCKET}?profile={self.old.profile}"
+        self._restored = f"shop=s3://restored?profile={self.new.profile}"
+        self._bundle, self._moved = (
+            f"s3://{one}/b?profile={self.new.profile}" for one in ("bundle", "moved")
+        )
 
-    def _place(self, name: str) -> str:
-        return f"s3://{name}/b?profile={self.new.profile}"
-
-    def run(self) -> None:
-        """Do all of it, and compare."""
-        client = boto3.Session(profile_name=self.new.profile).client("s3")
-        for name in ("bundle", "moved", "restored"):
-            client.create_bucket(Bucket=name)
-        size_bytes = total_bytes(self.objects)
-        restored = f"shop=s3://restored?profile={self.new.profile}"
-        bundle, moved = self._place("bundle"), self._place("moved")
-        export = ("export", self._source, "--to", bundle)
+    def plan(self) -> None:
+        """Forecast."""
         self._watch("plan", self._source)
-        sent = self._killed(export, size_bytes + _TAR_BYTES * self.objects)
-        read = sum(run.requests[self.old.profile]["GetObject"] for run in self.runs if run.verb == "export")
-        there = _size(client, "bundle")
-        self._tell("export", f"read {read - self.objects} objects again, sent {_mb(sent - there)} again")
-        sent = self._killed(("transfer", bundle, moved), there)
-        self._tell("transfer", f"sent {_mb(sent - there)} again")
-        _empty(client, "bundle")
-        self._watch("verify", moved, "--level", "full")
-        self._killed(("restore", moved, restored), size_bytes)
-        put = sum(run.requests[self.new.profile]["PutObject"] for run in self.runs if run.verb == "restore")
-        self._tell("restore", f"wrote {put - self.objects} objects again")
+
+    def export(self) -> None:
+        """Export, and say what was read and sent twice."""
+        expected = total_bytes(self.objects) + _TAR_BYTES * self.objects
+        sent = self._killed(("export", self._source, "--to", self._bundle), expected)
+        read = self._requests("export", self.old, "GetObject")
+        again = sent - _size(self._client, "bundle")
+        self._tell("export", f"read {read - self.objects} objects again, sent {again / MB:.1f} MB again")
+
+    def transfer(self) -> None:
+        """Bring the bundle to another place, and say what was sent twice."""
+        size_bytes = _size(self._client, "bundle")
+        sent = self._killed(("transfer", self._bundle, self._moved), size_bytes)
+        self._tell("transfer", f"sent {(sent - size_bytes) / MB:.1f} MB again")
+
+    def verify(self) -> None:
+        """Read all of the bundle."""
+        self._watch("verify", self._moved, "--level", "full")
+
+    def restore(self) -> None:
+        """Restore, and say what was written twice."""
+        options = ("--snowball",) if self.snowball else ()
+        sent = self._killed(("restore", self._moved, self._restored, *options), total_bytes(self.objects))
+        if self.snowball:
+            self._tell("restore", f"sent {sent / MB:.1f} MB in all, as tars")
+        else:
+            put = self._requests("restore", self.new, "PutObject")
+            self._tell("restore", f"wrote {put - self.objects} objects again")
+
+    def compare(self) -> None:
+        """Compare the bucket with the source, independently."""
         compare(self.old, self.new, self.objects)
-        self._watch("verify", moved, "--against", restored)
-        self._watch("restore", moved, restored)
-        self._watch("export", self._source, "--to", moved)
+
+    def again_all(self) -> None:
+        """Run each verb with nothing left to do."""
+        self._watch("verify", self._moved, "--against", self._restored)
+        self._watch("restore", self._moved, self._restored)
+        self._watch("transfer", self._bundle, self._moved)
+        self._watch("export", self._source, "--to", self._bundle)
+
+    def _requests(self, verb: str, server: S3Server, operation: str) -> int:
+        return sum(run.requests[server.profile][operation] for run in self.runs if run.verb == verb)
 
     def _killed(self, words: Sequence[str], size_bytes: int) -> int:
         """Run a command, killed on the way; return how many bytes the new server has received in all."""
@@ -111,24 +139,34 @@ class Move:
         print(f"  {self.again[-1]}", flush=True)
 
 
+STEPS = {
+    "plan": Move.plan,
+    "export": Move.export,
+    "transfer": Move.transfer,
+    "verify": Move.verify,
+    "restore": Move.restore,
+    "compare": Move.compare,
+    "again": Move.again_all,
+}
+
+
 def main() -> int:
     """Move, and print the scoreboard."""
     options = _options()
     with ExitStack() as stack:
-        scratch = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.at))
-        )
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moveout-bench-")))
         olds = stack.enter_context(Servers(options.keep or scratch / "source"))
         old = olds.minio("old")
         os.environ.update(olds.environment)
         populate(old, options.objects)
-        news = stack.enter_context(Servers(scratch / "target"))
+        news = stack.enter_context(Servers(options.at or scratch / "target"))
         new = news.minio("new")
         news.know(old)
         os.environ.update(news.environment)
-        move = Move(old, new, options.objects, kills=not options.undisturbed)
+        move = Move(old, new, options.objects, not options.undisturbed, options.snowball)
         began = time.monotonic()
-        move.run()
+        for step in options.steps:
+            STEPS[step](move)
     return _score(move, time.monotonic() - began, options.limit)
 
 
@@ -138,11 +176,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--objects", type=int, default=20_000, help="of 200 to 2,000 bytes")
     parser.add_argument("--undisturbed", action="store_true", help="kill nothing")
+    parser.add_argument("--snowball", action="store_true", help="restore by tars that the server unpacks")
     parser.add_argument("--limit", type=int, default=400, metavar="MB")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="of the source's server; reused")
-    parser.add_argument(
-        "--at", type=Path, metavar="DIR", help="of the target's server (default: the system's)"
-    )
+    parser.add_argument("--at", type=Path, metavar="DIR", help="of the target's server; reused")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     return parser.parse_args()
 
 
@@ -180,12 +218,6 @@ def _size(client: Any, bucket: str) -> int:
     return sum(size for _, size, _ in _listed(client, bucket))
 
 
-def _empty(client: Any, bucket: str) -> None:
-    keys = (key for key, _, _ in _listed(client, bucket))
-    while batch := [{"Key": key} for key in islice(keys, 1000)]:
-        client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-
-
 def _score(move: Move, seconds: float, limit: int) -> int:
     print(f"\n{move.objects} objects, {os.cpu_count()} cores, {seconds:.0f} s in all")
     for line in (*map(str, move.runs), *move.again):
@@ -198,10 +230,6 @@ def _score(move: Move, seconds: float, limit: int) -> int:
 
 def _has_grown(run: Run) -> bool:
     return run.seconds > _LONG_SECONDS and run.rss[-1] > _GROWTH * run.rss[1]
-
-
-def _mb(size_bytes: int) -> str:
-    return f"{size_bytes / MB:.1f} MB"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,53 @@ def test_an_error_of_the_store_is_raised_and_nothing_remains(store):
     assert list(store.list()) == list(store.uploads()) == []
 
 
+@pytest.mark.parametrize("changed", [(), (1,), (0, 2)])
+def test_an_interrupted_file_is_gone_on_with(store, changed):
+    before = [os.urandom(MIN_PART_BYTES) for _ in range(5)]
+    fault = FaultPlan(Fault("put_part", fail(NotAllowedError("no longer")), nth=4))
+    with pytest.raises(NotAllowedError):
+        written(Faulty(store, fault), before)
+    (left,) = store.uploads()
+    assert list(store.list()) == []
+    assert [part.number for part in store.parts("f", left.id)] == [1, 2, 3]
+    now = [os.urandom(MIN_PART_BYTES) if number in changed else body for number, body in enumerate(before)]
+    seen = FaultPlan(Fault("put_part", fail(NotAllowedError("more than is needed")), nth=3 + len(changed)))
+    writer = written(Faulty(store, seen), now)
+    assert store.read("f") == b"".join(now)
+    assert writer.sha256 == hashlib.sha256(b"".join(now)).hexdigest()
+    assert writer.crc64nvme == crc64nvme(b"".join(now))
+    assert list(store.uploads()) == []
+
+
+def written(store, bodies):
+    with FileWriter(store, "f", part_bytes=MIN_PART_BYTES, resume=True) as writer:
+        for body in bodies:
+            writer.write(body)
+    return writer
+
+
+def test_an_upload_that_was_cut_otherwise_is_not_gone_on_with(store):
+    upload = store.begin("f", part_bytes=2 * MIN_PART_BYTES)
+    for number in (1, 2):
+        store.put_part("f", upload, number, bytes(2 * MIN_PART_BYTES))
+    bodies = [os.urandom(MIN_PART_BYTES) for _ in range(3)]
+    written(store, bodies)
+    assert store.read("f") == b"".join(bodies)
+    assert list(store.uploads()) == []
+
+
+def test_of_several_interrupted_uploads_the_one_with_most_parts_is_gone_on_with(store):
+    bodies = [os.urandom(MIN_PART_BYTES) for _ in range(3)]
+    for count in (1, 2, 0):
+        upload = store.begin("f", part_bytes=MIN_PART_BYTES)
+        for number, body in enumerate(bodies[:count], 1):
+            store.put_part("f", upload, number, body)
+    seen = FaultPlan(Fault("put_part", fail(NotAllowedError("more than is needed")), nth=2))
+    written(Faulty(store, seen), bodies)
+    assert store.read("f") == b"".join(bodies)
+    assert list(store.uploads()) == []
+
+
 def test_without_a_context_closing_makes_the_file(store):
     writer = FileWriter(store, "file")
     writer.write(b"hello")

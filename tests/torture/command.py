@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +44,17 @@ def must(*words: str) -> Ended:
     ended = moveout(*words)
     assert ended.code == 0, f"moveout {' '.join(map(str, words))} ended with {ended.code}:\n{ended.said}"
     return ended
+
+
+def killed_when(reached: Callable[[], bool], *words: str) -> None:
+    """Run ``moveout``, and SIGKILL it once ``reached()`` holds; it must not have ended before."""
+    with subprocess.Popen(
+        [MOVEOUT, *map(str, words)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while process.poll() is None and not reached():
+            time.sleep(0.05)
+        assert process.poll() is None, f"moveout {' '.join(map(str, words))} ended with {process.returncode}"
+        os.killpg(process.pid, signal.SIGKILL)
