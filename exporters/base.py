@@ -38,13 +38,15 @@ class SurveyItem:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why.
-    ``features``: what some target may not take, in the source's own words, and how often it was seen.
+    ``features``: what some target may not take, in the source's own words, and how often it was seen. ``goes_on``:
+    there is more than was counted, how much is not known.
     """
 
     items: Sequence[SurveyItem]
     server: str
     warnings: Sequence[str] = ()
     features: Mapping[str, int] = field(default_factory=dict)
+    goes_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)

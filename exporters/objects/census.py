@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import tar
@@ -15,8 +15,10 @@ from exporters.objects.losses import BENEATH, lists_no_keys_beneath
 from exporters.objects.oddities import Oddities
 from exporters.selection import Selection
 
-SURVEY_KEYS = 200_000
-"""A survey lists so many rows and then says that there are more."""
+LOOKED_AT = 200_000
+"""So many rows are looked at one by one; those behind are counted only."""
+COUNT_SECONDS = 60.0
+"""So long a survey counts, and then says that there are more."""
 OBJECT_LOCK = "object lock"
 OLDER = "older versions"
 MARKERS = "delete markers"
@@ -25,9 +27,12 @@ CLASS = "storage class "
 
 @dataclass(slots=True)
 class Seen:
-    """What the listing showed. ``features``: oddities of keys, storage classes and the like, by how often."""
+    """What the listing showed. ``features``: oddities of keys, storage classes and the like, by how often. ``goes_on``:
+    it was not listed to its end.
+    """
 
     rows: int = 0
+    goes_on: bool = False
     excluded: int = 0
     no_file_names: int = 0
     archived: int = 0
@@ -36,6 +41,10 @@ class Seen:
     def warnings(self, bucket: Bucket) -> Iterator[str]:
         """Yield sentences for people."""
         name = bucket.name
+        if self.goes_on:
+            yield f"{name}: more objects than could be counted in a minute; all times are at least what is said"
+        elif self.rows > LOOKED_AT:
+            yield f"{name}: the first {LOOKED_AT} objects were looked at one by one, the rest was counted"
         if self.no_file_names:
             odd = self.no_file_names
             yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
@@ -50,23 +59,26 @@ class Seen:
 
 
 def take(bucket: Bucket, selection: Selection) -> tuple[Seen, Census]:
-    """List the beginning of a bucket. Raises ``SourceError``."""
+    """List a bucket, for ``COUNT_SECONDS`` at most. Raises ``SourceError``."""
     seen, counted, kinds = Seen(), Census(), Oddities()
     versions = not selection.current_only and bucket.keeps_versions()
-    listing = bucket.list_versions() if versions else bucket.list()
-    start = len(bucket.prefix)
-    last = None
-    for found in islice(listing, SURVEY_KEYS):
-        seen.rows += 1
-        if selection.filters and _is_excluded(found, start, selection):
-            seen.excluded += 1
+    start, last, began = len(bucket.prefix), "", time.monotonic()
+    for page in bucket.pages(versions=bool(versions), until=lambda: None):
+        if time.monotonic() - began > COUNT_SECONDS:
+            seen.goes_on = True
+            break
+        seen.rows += len(page.keys)
+        if seen.rows > LOOKED_AT and not selection.filters:
+            counted = counted.plus_all(page.sizes)
             continue
-        counted = counted.plus(found.size_bytes)
-        _note(seen, found)
-        if found.key != last:
-            last = found.key
-            seen.features.update(kinds.of(found.key, found.size_bytes))
-            seen.no_file_names += tar.member_name(found.key) != found.key
+        for found in page.rows():
+            if selection.filters and _is_excluded(found, start, selection):
+                seen.excluded += 1
+                continue
+            counted = counted.plus_all([found.size_bytes])
+            if seen.rows <= LOOKED_AT:
+                _note(seen, found, kinds, last)
+                last = found.key
     if versions and bucket.configuration().get("object-lock"):
         seen.features[OBJECT_LOCK] += 1
     return seen, counted
@@ -77,7 +89,7 @@ def _is_excluded(found: ObjectSummary, start: int, selection: Selection) -> bool
     return selection.excludes(found.key[start:], size_bytes, found.modified) is not None
 
 
-def _note(seen: Seen, found: ObjectSummary) -> None:
+def _note(seen: Seen, found: ObjectSummary, kinds: Oddities, last: str) -> None:
     if found.is_delete_marker:
         seen.features[MARKERS] += 1
     elif not found.is_latest:
@@ -85,3 +97,6 @@ def _note(seen: Seen, found: ObjectSummary) -> None:
     if found.storage_class != "STANDARD":
         seen.features[CLASS + found.storage_class] += 1
         seen.archived += found.storage_class in ARCHIVED
+    if found.key != last:
+        seen.features.update(kinds.of(found.key, found.size_bytes))
+        seen.no_file_names += tar.member_name(found.key) != found.key

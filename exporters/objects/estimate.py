@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -36,11 +36,16 @@ class Census:
         """All bytes."""
         return self.small_bytes + self.large_bytes
 
-    def plus(self, size_bytes: int) -> Census:
-        """Return the census with one more object."""
-        if size_bytes <= SMALL_BYTES:
-            return Census(self.small + 1, self.small_bytes + size_bytes, self.large, self.large_bytes)
-        return Census(self.small, self.small_bytes, self.large + 1, self.large_bytes + size_bytes)
+    def plus_all(self, sizes: Sequence[int]) -> Census:
+        """Return the census with more objects."""
+        large = [size for size in sizes if size > SMALL_BYTES]
+        small_bytes = sum(sizes) - sum(large)
+        return Census(
+            self.small + len(sizes) - len(large),
+            self.small_bytes + small_bytes,
+            self.large + len(large),
+            self.large_bytes + sum(large),
+        )
 
 
 @dataclass(frozen=True, slots=True)

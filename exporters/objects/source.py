@@ -69,11 +69,12 @@ class ObjectSource:
     def survey(self) -> Survey:
         """See ``Source.survey``."""
         seen, self._census = census.take(self._bucket, self._selection)
-        exact = seen.rows < census.SURVEY_KEYS
+        counted = self._census
         item = SurveyItem(
-            self._bucket.name, "bucket", self._census.items, self._census.size_bytes, exact=exact
+            self._bucket.name, "bucket", counted.items, counted.size_bytes, exact=not seen.goes_on
         )
-        return Survey([item], self._bucket.server, list(seen.warnings(self._bucket)), dict(seen.features))
+        warnings = list(seen.warnings(self._bucket))
+        return Survey([item], self._bucket.server, warnings, dict(seen.features), goes_on=seen.goes_on)
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
         """See ``exporters.base.Measurable``."""

@@ -102,7 +102,7 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
             console.print(f"the {name} place takes {bytes_words(write)}/s")
     for stage in found.stages:
         console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
-    ready = f"ready {moment_words(found.ready)} if started now"
+    ready = f"ready {moment_words(found.ready)} {'at the earliest ' if found.at_least else ''}if started now"
     console.print(f"{'in all':<24}{duration_words(found.seconds):>14}   {ready}")
     if found.deadline is None or found.margin_seconds is None:
         console.print(

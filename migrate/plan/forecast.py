@@ -25,7 +25,9 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """When all has left the old host, and whether in time. ``margin_seconds`` is negative when late."""
+    """When all has left the old host, and whether in time. ``margin_seconds`` is negative when late. ``at_least``: some
+    source holds more than was counted; then nothing is promised to be in time.
+    """
 
     stages: Sequence[StageTime]
     seconds: float
@@ -33,6 +35,7 @@ class Forecast:
     deadline: datetime | None
     margin_seconds: float | None
     verdict: Verdict
+    at_least: bool = False
 
 
 def forecast(
@@ -56,7 +59,9 @@ def forecast(
     seconds = sum(stage.seconds for stage in stages)
     margin = None if deadline is None else (deadline - now).total_seconds() - seconds
     ready = now + timedelta(seconds=seconds)
-    return Forecast(tuple(stages), seconds, ready, deadline, margin, _verdict(seconds, margin))
+    at_least = any(source.survey.goes_on for source in sources)
+    verdict = _verdict(seconds, margin, at_least=at_least)
+    return Forecast(tuple(stages), seconds, ready, deadline, margin, verdict, at_least)
 
 
 def _export_stage(source: SourcePlan, place_rate: float | None, limit_rate: float | None) -> StageTime | None:
@@ -69,9 +74,9 @@ def _export_stage(source: SourcePlan, place_rate: float | None, limit_rate: floa
     return StageTime(f"export {source.name}", max(read, write), why)
 
 
-def _verdict(seconds: float, margin: float | None) -> Verdict:
+def _verdict(seconds: float, margin: float | None, *, at_least: bool) -> Verdict:
     if margin is None:
         return "no deadline"
     if margin < 0:
         return "late"
-    return "tight" if seconds > TIGHT_SHARE * (seconds + margin) else "in time"
+    return "tight" if at_least or seconds > TIGHT_SHARE * (seconds + margin) else "in time"

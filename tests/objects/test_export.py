@@ -16,7 +16,7 @@ import pytest
 from exporters.base import DoneUnit
 from exporters.bucket import Fetched
 from exporters.errors import SourceGoneError, SourceUnreachableError
-from exporters.objects import ObjectExporter, inventory, revisit
+from exporters.objects import ObjectExporter, census, inventory, revisit
 from exporters.objects import account as account_module
 from exporters.objects.source import ObjectSnapshot
 from exporters.objects.units import runs
@@ -298,6 +298,25 @@ def test_survey_counts(shop: Shop) -> None:
         True,
     )
     assert any("no file names" in one for one in survey.warnings)
+
+
+def test_a_survey_counts_what_it_does_not_look_at(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = fill(shop)
+    monkeypatch.setattr(census, "LOOKED_AT", 1)
+    survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
+    [item] = survey.items
+    assert (item.items, item.size_bytes) == (len(objects), sum(map(len, objects.values())))
+    assert not survey.goes_on
+    assert any("the rest was counted" in one for one in survey.warnings)
+
+
+def test_a_survey_says_where_it_did_not_come_to_the_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(shop)
+    monkeypatch.setattr(census, "COUNT_SECONDS", -1.0)
+    survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
+    assert survey.goes_on
+    assert not survey.items[0].exact
+    assert any("more objects than could be counted" in one for one in survey.warnings)
 
 
 def test_an_estimate_is_measured(minio: S3Server, make_shop: MakeShop) -> None:

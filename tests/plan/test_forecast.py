@@ -8,8 +8,9 @@ from migrate.plan import SourcePlan, forecast
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def source(name="app", *, size_bytes=1_000, read_seconds=10.0):
-    survey = Survey((SurveyItem("t", "table", 5, size_bytes, exact=True),), "server")
+def source(name="app", *, size_bytes=1_000, read_seconds=10.0, goes_on=False):
+    item = SurveyItem("t", "table", 5, size_bytes, exact=not goes_on)
+    survey = Survey((item,), "server", goes_on=goes_on)
     return SourcePlan(name, "url", survey, Estimate(read_seconds, 1.0, 1.0))
 
 
@@ -50,3 +51,10 @@ def test_the_margin_is_negative_when_late():
 
 def test_without_a_deadline_there_is_no_verdict():
     assert make([source()]).verdict == "no deadline"
+
+
+def test_what_was_not_counted_to_its_end_is_not_promised_in_time():
+    found = make([source(goes_on=True), source("other")], deadline=NOW + timedelta(days=30))
+    assert (found.verdict, found.at_least) == ("tight", True)
+    assert make([source(goes_on=True)], deadline=NOW + timedelta(seconds=1)).verdict == "late"
+    assert make([source()], deadline=NOW + timedelta(days=30)).verdict == "in time"
