@@ -12,7 +12,6 @@ import typer
 from typer.core import TyperGroup
 
 from migrate import __version__
-from migrate.cli import heap
 from migrate.errors import INTERRUPTED
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
@@ -101,7 +100,6 @@ def _stop(_signal: int, _frame: object) -> None:
 
 def main() -> None:
     """Run the command line."""
-    heap.give_back_large()
     # Millions of rows and objects pass and make few cycles: the collector, which looks at all that is alive
     # after each 700 of them, took a tenth of the time.
     gc.set_threshold(100_000, 20, 50)

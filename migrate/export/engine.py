@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from exporters.base import Account, Gap, Snapshot, Source
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from migrate import heap
 from migrate.bundle import layout, meta, scope, tagfiles
 from migrate.bundle.lease import Lease
 from migrate.bundle.ledger import Ledger
@@ -207,6 +208,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Acc
     rerun tries again.
     """
     run.lease.check()
+    heap.give_back()  # the units' buffers are needed no more
     sink = StoreSink(run.store, source.name, stop=run.stop)
     try:
         account = snapshot.finish(run.ledger.done(source.name), sink)

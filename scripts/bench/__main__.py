@@ -16,7 +16,18 @@ from pathlib import Path
 from scripts.process import ServerError
 from scripts.servers import Servers, environment_for
 
-NAMES = ("objects", "listing", "sync", "transfer", "postgres", "restore", "mysql", "memory", "custody")
+NAMES = (
+    "objects",
+    "listing",
+    "sync",
+    "transfer",
+    "postgres",
+    "restore",
+    "mysql",
+    "memory",
+    "million",
+    "custody",
+)
 _WITH_POSTGRES = ("postgres", "restore")
 _WITH_MARIADB = ("mysql",)
 

@@ -1,4 +1,4 @@
-"""Memory that large buffers have taken goes back to the system."""
+"""Memory that is free goes back to the system."""
 
 import platform
 import subprocess
@@ -9,13 +9,11 @@ import pytest
 _MANY = """
 import re, sys
 from pathlib import Path
-from migrate.cli import heap
+from migrate import heap
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-if sys.argv[1] == "given back":
-    heap.give_back_large()
 del [bytes(30 * 2**20)][:]  # from now on glibc keeps what is smaller
 kept, parts = [], []
 for _ in range(8):
@@ -24,14 +22,16 @@ for _ in range(8):
     kept.append(bytearray(100_000))
 before = resident()
 parts.clear()
+if sys.argv[1] == "given back":
+    heap.give_back()
 print(before - resident())
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-@pytest.mark.parametrize(("what", "least_parts"), [("given back", 8), ("kept", 0)])
-def test_what_large_buffers_took_is_given_back(what, least_parts):
+@pytest.mark.parametrize("what", ["given back", "kept"])
+def test_what_buffers_took_is_given_back(what):
     done = subprocess.run(
         [sys.executable, "-c", _MANY, what], capture_output=True, text=True, check=True, timeout=60
     )
-    assert int(done.stdout) // (15 * 2**20) == least_parts
+    assert (int(done.stdout) > 7 * 16 * 2**20) == (what == "given back")
