@@ -4,10 +4,10 @@
     python -m scripts.bench.million --keep DIR --at DIR --steps STEP …
 
 Each kill is a SIGKILL when the receiving server has counted a share of the bytes that are to come; then the same
-command goes on. At the end the restored bucket is compared with the source by two plain listings (keys, sizes, ETags),
-and a sample of bodies with what was put in; then every verb is run once more, with nothing left to do. The scoreboard
-says for each run: time, memory as it goes on, what the servers counted; then what resuming did again. The exit code is
-1 where a process went above ``--limit`` MB or where its memory grew.
+command goes on, and in the end once more, with nothing left to do. The source and the restored bucket are listed by
+boto3, and keys, sizes and ETags compared with what was put in; so are the bodies of a sample. The scoreboard says for
+each run: time, memory as it goes on, what the servers counted; then what resuming did again. The exit code is 1 where
+a process went above ``--limit`` MB or where its memory grew.
 
 At full size it takes hours, so it can be had in pieces: ``--keep`` is where the source's server has its data from one
 call to the next (for ``scripts.bench.listing`` too), ``--at`` where the target's has, and ``--steps`` says which to do.
@@ -42,6 +42,8 @@ its listing and in its index.
 """
 _TAR_BYTES = 850
 """What a member of a pack takes besides its bytes, on average, with its row of the index."""
+_SNOWBALL_BYTES = 1750
+"""The same of a member of a tar that the server unpacks."""
 _SAMPLE = 2000
 _GROWTH = 1.15
 """By so much the memory of a long run may be larger in its last fifth than in its second."""
@@ -71,6 +73,10 @@ class Move:
             f"s3://{one}/b?profile={self.new.profile}" for one in ("bundle", "moved")
         )
 
+    def source(self) -> None:
+        """Compare the source with what was put in."""
+        compare(self.old, BUCKET, self.objects)
+
     def plan(self) -> None:
         """Forecast."""
         self._watch("plan", self._source)
@@ -78,16 +84,20 @@ class Move:
     def export(self) -> None:
         """Export, and say what was read and sent twice."""
         expected = total_bytes(self.objects) + _TAR_BYTES * self.objects
-        sent = self._killed(("export", self._source, "--to", self._bundle), expected)
+        words = ("export", self._source, "--to", self._bundle)
+        sent = self._killed(words, expected)
         read = self._requests("export", self.old, "GetObject")
         again = sent - _size(self._client, "bundle")
         self._tell("export", f"read {read - self.objects} objects again, sent {again / MB:.1f} MB again")
+        self._watch(*words)
 
     def transfer(self) -> None:
         """Bring the bundle to another place, and say what was sent twice."""
         size_bytes = _size(self._client, "bundle")
-        sent = self._killed(("transfer", self._bundle, self._moved), size_bytes)
+        words = ("transfer", self._bundle, self._moved)
+        sent = self._killed(words, size_bytes)
         self._tell("transfer", f"sent {(sent - size_bytes) / MB:.1f} MB again")
+        self._watch(*words)
 
     def verify(self) -> None:
         """Read all of the bundle."""
@@ -96,23 +106,20 @@ class Move:
     def restore(self) -> None:
         """Restore, and say what was written twice."""
         options = ("--snowball",) if self.snowball else ()
-        sent = self._killed(("restore", self._moved, self._restored, *options), total_bytes(self.objects))
+        words = ("restore", self._moved, self._restored, *options)
+        expected = total_bytes(self.objects) + (_SNOWBALL_BYTES * self.objects if self.snowball else 0)
+        sent = self._killed(words, expected)
         if self.snowball:
             self._tell("restore", f"sent {sent / MB:.1f} MB in all, as tars")
         else:
             put = self._requests("restore", self.new, "PutObject")
             self._tell("restore", f"wrote {put - self.objects} objects again")
+        self._watch(*words)
 
     def compare(self) -> None:
-        """Compare the bucket with the source, independently."""
-        compare(self.old, self.new, self.objects)
-
-    def again_all(self) -> None:
-        """Run each verb with nothing left to do."""
+        """Compare the restored bucket with what was put into the source, and let moveout compare it with the bundle."""
+        compare(self.new, "restored", self.objects)
         self._watch("verify", self._moved, "--against", self._restored)
-        self._watch("restore", self._moved, self._restored)
-        self._watch("transfer", self._bundle, self._moved)
-        self._watch("export", self._source, "--to", self._bundle)
 
     def _requests(self, verb: str, server: S3Server, operation: str) -> int:
         return sum(run.requests[server.profile][operation] for run in self.runs if run.verb == verb)
@@ -140,14 +147,15 @@ class Move:
 
 
 STEPS = {
+    "source": Move.source,
     "plan": Move.plan,
     "export": Move.export,
     "transfer": Move.transfer,
     "verify": Move.verify,
     "restore": Move.restore,
     "compare": Move.compare,
-    "again": Move.again_all,
 }
+_READ_THE_SOURCE = {"source", "plan", "export"}
 
 
 def main() -> int:
@@ -158,7 +166,8 @@ def main() -> int:
         olds = stack.enter_context(Servers(options.keep or scratch / "source"))
         old = olds.minio("old")
         os.environ.update(olds.environment)
-        populate(old, options.objects)
+        if _READ_THE_SOURCE & set(options.steps):
+            populate(old, options.objects)
         news = stack.enter_context(Servers(options.at or scratch / "target"))
         new = news.minio("new")
         news.know(old)
@@ -184,28 +193,25 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(old: S3Server, new: S3Server, objects: int) -> None:
-    """Compare what both servers list, and a sample of bodies with what was put in. Ends the program where they
-    differ.
+def compare(server: S3Server, bucket: str, objects: int) -> None:
+    """Compare what a server lists, and a sample of bodies, with what was put into the source. Ends the program where
+    they differ.
     """
-    clients = [boto3.Session(profile_name=one.profile).client("s3") for one in (old, new)]
-    count = 0
-    for one, other in zip_longest(_listed(clients[0], BUCKET), _listed(clients[1], "restored")):
-        if one != other:
-            raise SystemExit(f"the buckets differ: {one} and {other}")
-        count += 1
-    if count != objects:
-        raise SystemExit(f"{count} objects, not {objects}")
+    client = boto3.Session(profile_name=server.profile).client("s3")
+    for made, found in zip_longest(map(_made, range(objects)), _listed(client, bucket)):
+        if made != found:
+            raise SystemExit(f"{bucket} has {found}, not {made}")
     for number in range(0, objects, max(1, objects // _SAMPLE)):
-        found = clients[1].get_object(Bucket="restored", Key=key_of(number))
-        body = found["Body"].read()
-        same = hashlib.sha256(body).digest() == hashlib.sha256(body_of(number)).digest()
-        if not same or found["Metadata"] != {"number": str(number)}:
-            raise SystemExit(f"{key_of(number)} is not what was put into the source")
-    print(
-        f"  {count} objects have the same key, size and ETag; a sample of {_SAMPLE} the same bytes",
-        flush=True,
-    )
+        found = client.get_object(Bucket=bucket, Key=key_of(number))
+        if found["Body"].read() != body_of(number) or found["Metadata"] != {"number": str(number)}:
+            raise SystemExit(f"{key_of(number)} of {bucket} is not what was put into the source")
+    same = f"{objects} objects have the key, size and MD5 of what was put in, a sample of {_SAMPLE} the bytes"
+    print(f"  {bucket}: {same}", flush=True)
+
+
+def _made(number: int) -> tuple[str, int, str]:
+    body = body_of(number)
+    return key_of(number), len(body), f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 
 
 def _listed(client: Any, bucket: str) -> Iterator[tuple[str, int, str]]:
