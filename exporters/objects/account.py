@@ -114,19 +114,27 @@ class Closing:
     ) -> Iterator[pa.Table]:
         """Yield the index rows of one shard after the other, in the order of the listing."""
         for shard, gathered in _by_shard(self.planned):
-            listed = self.inventory.shard(shard)
-            parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
-            table = pa.concat_tables(parts).sort_by("position")
-            before = listed["etag"].to_pylist()
-            etags = list(before)
-            tally.reread += _put_read(etags, table)
-            versions = (
-                listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
-            )
-            relisting.compare(listed["key"].to_pylist(), versions, etags, before)
-            if reported is not None:
-                reported.compare(listed)
-            yield table.drop_columns(["position"])
+            # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
+            yield self._compared(shard, self._rows(gathered, finished, tally), relisting, reported, tally)
+
+    def _rows(self, gathered: Iterable[Unit], finished: Finished, tally: Tally) -> pa.Table:
+        """Return the work rows of a shard's units, in the order of the listing."""
+        parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
+        return pa.concat_tables(parts).sort_by("position")
+
+    def _compared(
+        self, shard: int, table: pa.Table, relisting: Relisting, reported: Reported | None, tally: Tally
+    ) -> pa.Table:
+        """Lay a shard's work rows beside the listings; return its rows of the index."""
+        listed = self.inventory.shard(shard)
+        before = listed["etag"].to_pylist()
+        etags = list(before)
+        tally.reread += _put_read(etags, table)
+        versions = listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
+        relisting.compare(listed["key"].to_pylist(), versions, etags, before)
+        if reported is not None:
+            reported.compare(listed)
+        return table.drop_columns(["position"])
 
     def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
         spec = unit.spec
@@ -261,27 +269,30 @@ def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
 
 def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: Tally) -> None:
     """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
-    table = next(tables, rows.INDEX.empty_table())
-    while table is not None:
+    left: list[pa.Table] = [next(tables, rows.INDEX.empty_table())]
+    while left:
         with sink.create(f"index/objects-{tally.files:06d}.parquet") as file:
-            table = _write_file(table, tables, file, tally)
+            left = _write_file(left.pop(), tables, file, tally)
         tally.files += 1
 
 
-def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: Tally) -> pa.Table | None:
+def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: Tally) -> list[pa.Table]:
+    """Return the table that did not go into the file, if there is one."""
     written = 0
     table: pa.Table | None = first
+    del first
     with pq.ParquetWriter(file, rows.INDEX, compression="zstd") as writer:
         while table is not None and written + table.num_rows <= INDEX_ROWS:
             writer.write_table(table, row_group_size=_GROUP_ROWS)
             written += table.num_rows
             _count(table, tally)
+            table = None  # before the next one is made
             table = next(tables, None)
-    return table
+    return [] if table is None else [table]
 
 
 def _count(table: pa.Table, tally: Tally) -> None:
     tally.rows += table.num_rows
-    there = table.filter(pc.equal(table["disposition"], "exported"))
-    tally.exported += there.num_rows
-    tally.size_bytes += pc.sum(there["size"]).as_py() or 0
+    sizes = table["size"].filter(pc.equal(table["disposition"], "exported"))
+    tally.exported += len(sizes)
+    tally.size_bytes += pc.sum(sizes).as_py() or 0
