@@ -8,12 +8,15 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+import pyarrow as pa
+
 from exporters.base import Json
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
 from migrate.store.content import Content
 
+_DICTS = 500
 _NEEDED = ("key", "size", "sha256", "disposition")
 _NEEDED_OF_MARKER = ("key", "disposition")
 
@@ -90,9 +93,15 @@ def object_rows(reader: BundleReader, source: str) -> Iterator[ObjectRow]:
     """Yield the exported objects in the order of the index, streamed. Raises ``DamageError``."""
     make = row_of(source_prefix(reader, source), source)
     for batch in reader.index(source):
-        for row in batch.to_pylist():
+        for row in _dicts(batch):
             if row["disposition"] == "exported":
                 yield make(row)
+
+
+def _dicts(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch, few of them at a time: as dictionaries they take ten times as much memory."""
+    for start in range(0, batch.num_rows, _DICTS):
+        yield from batch.slice(start, _DICTS).to_pylist()
 
 
 def row_of(prefix: str, source: str) -> Callable[[dict[str, Any]], ObjectRow]:

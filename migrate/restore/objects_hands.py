@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from migrate import heap
 from migrate.bundle.lease import Lease
 from migrate.progress import Progress
 from migrate.restore import objects_history, objects_write
@@ -17,6 +18,9 @@ from migrate.restore.objects_terms import Terms
 from migrate.restore.objects_write import Done, GoOn, Job, Writer, unless_halted
 from migrate.store.base import Store
 from migrate.store.s3_bucket_write import TargetBucket
+
+_GIVE_BACK_EVERY = 32
+"""After so many batches what their bodies took is given back: it lies scattered among what is still needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,9 @@ def by_threads(
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-restore") as executor:
         under_way: deque[Future[Done]] = deque()
         try:
-            for batch in writing.batches(wanted):
+            for number, batch in enumerate(writing.batches(wanted)):
+                if number % _GIVE_BACK_EVERY == 0:
+                    heap.give_back()
                 under_way.append(executor.submit(writing.write, batch, progress))
                 while len(under_way) > workers:
                     yield under_way.popleft().result()
