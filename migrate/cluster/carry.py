@@ -57,9 +57,10 @@ class ByFile:
         self.skip_bytes(file, file.size_bytes)
         self.move_file(file)
 
-    def again(self, file: WantedFile) -> None:
+    def again(self, file: WantedFile, found: Finding) -> None:
         """See ``Counter``."""
-        self._progress.note(f"{file.key}: what was read differs from the manifest; reading it once more")
+        del file
+        self._progress.note(f"{found}; once more")
 
     def find(self, finding: Finding, *, blocks: bool = True) -> None:
         """See ``Counter``."""

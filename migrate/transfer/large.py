@@ -23,7 +23,7 @@ class LargeFile:
     """Parts are moved by several workers at once; the last to finish makes the file, or tells why not.
 
     An interruption leaves the upload as it is, to go on with; ``go_on`` raises for one, ``check`` where the lease is
-    lost.
+    lost. ``refused``: all parts were there, and the target made something else of them.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class LargeFile:
     ) -> None:
         self.job = job
         self.upload = upload
+        self.refused = False
         self._origin, self._target, self._check, self._go_on = origin, target, check, go_on
         self._on_sent, self._on_kept = on_sent, on_kept
         self._hasher = InOrderHasher()
@@ -128,5 +129,6 @@ class LargeFile:
         try:
             self._target.complete(file.key, self.upload, parts, crc64nvme=whole)
         except DamageError as exc:
+            self.refused = True
             return Finding(file.key, "did not arrive at the target as it was sent", exc.expected, exc.found)
         return None

@@ -148,15 +148,18 @@ class Mover:
         return open_file
 
     def _ended(self, large: LargeFile, found: Finding | None, attempt: int) -> None:
-        """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be read
-        again.
+        """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be moved
+        again, by another upload where the target made something else of this one.
         """
         file = large.job.file
         if found is None:
             self._tally.move_file(file)
         elif attempt == 1 and found.found:
-            self._uploads[file.key] = [large.as_upload()]
-            self._tally.again(file)
+            if large.refused:
+                self._target.abort(file.key, large.upload)
+            else:
+                self._uploads[file.key] = [large.as_upload()]
+            self._tally.again(file, found)
             assert self._lanes is not None
             self._lanes.again(self._opener(large.job, attempt + 1))
         else:

@@ -35,8 +35,8 @@ class Counter(Protocol):
         """A file was there already."""
         ...
 
-    def again(self, file: WantedFile) -> None:
-        """A file is read once more."""
+    def again(self, file: WantedFile, found: Finding) -> None:
+        """A file is moved once more, because of what was found."""
         ...
 
     def find(self, finding: Finding, *, blocks: bool = True) -> None:
@@ -89,10 +89,10 @@ class Tally:
             self._bytes_skipped += file.size_bytes
         self._progress.skip(items=1, size_bytes=file.size_bytes)
 
-    def again(self, file: WantedFile) -> None:
-        """A file is read once more."""
+    def again(self, file: WantedFile, found: Finding) -> None:
+        """A file is moved once more, because of what was found."""
         self._progress.grow(size_bytes=file.size_bytes)
-        self._progress.note(f"{file.key}: what was read differs from the manifest; reading it once more")
+        self._progress.note(f"{found}; once more")
 
     def find(self, finding: Finding, *, blocks: bool = True) -> None:
         """Something is wrong."""

@@ -173,6 +173,20 @@ def test_bytes_that_were_wrong_only_once_are_read_again(origin, target):
     assert contents(target) == contents(origin)
 
 
+def test_parts_of_which_the_target_makes_something_else_are_all_sent_anew(origin, target):
+    said = DamageError(LARGE, expected="the checksum that was sent", found="another one")
+    plan = FaultPlan(Fault("complete", fail(said), prefix=LARGE))
+    begun: list[str] = []
+    store = Faulty(target, plan)
+    begin = store.begin
+    store.begin = lambda key, **words: begun.append(key) or begin(key, **words)
+    assert move(origin, store).findings == []
+    plan.assert_all_fired()
+    assert begun.count(LARGE) == 2
+    assert contents(target) == contents(origin)
+    assert list(target.uploads()) == []
+
+
 def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, target):
     plan = FaultPlan(Fault("read", truncate(100), prefix=SMALL))
     assert move(Faulty(origin, plan), target).findings == []
