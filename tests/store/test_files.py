@@ -64,7 +64,7 @@ def test_an_error_of_the_store_is_raised_and_nothing_remains(store):
 @pytest.mark.parametrize("changed", [(), (1,), (0, 2)])
 def test_an_interrupted_file_is_gone_on_with(store, changed):
     before = [os.urandom(MIN_PART_BYTES) for _ in range(5)]
-    fault = FaultPlan(Fault("put_part", fail(NotAllowedError("no longer")), nth=4))
+    fault = FaultPlan(Fault("put_part", fail(NotAllowedError("no longer")), nth=4, times=2))  # of five
     with pytest.raises(NotAllowedError):
         written(Faulty(store, fault), before)
     (left,) = store.uploads()
