@@ -57,19 +57,19 @@ class Counting:
     def close(self) -> None:
         """End everything."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        while self._cancelled():
-            time.sleep(_CANCEL_AGAIN_SECONDS)  # one that had not begun to ask was not cancelled
+        while not all(count.done() for count in self._counts.values()):
+            self._cancel()  # again and again: one that had not begun to ask was not cancelled
+            time.sleep(_CANCEL_AGAIN_SECONDS)
         self._pool.shutdown()
         for counter in self._idle:
             counter.connection.close()
 
-    def _cancelled(self) -> int:
-        """Cancel what is being counted; return how many there were."""
+    def _cancel(self) -> None:
+        """Cancel what is being counted."""
         with self._lock:
             for counter in self._busy:
                 with suppress(psycopg.Error):
                     counter.connection.cancel_safe(timeout=_CANCEL_SECONDS)
-            return len(self._busy)
 
     def _count(self, table: Table) -> Counted:
         """Let the server count a table's rows and the bytes of its texts."""
