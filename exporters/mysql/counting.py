@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +24,8 @@ _SUM = "CAST(COALESCE(SUM(LENGTH({})*1e0),0) AS UNSIGNED)"
 
 class Counting:
     """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot, which has nothing
-    else to do, count beside the last rows; ``result`` lets the other sessions help, once they are free.
+    else to do, count beside the rows, and may be called again; ``result`` lets the other sessions help, once they are
+    free.
     """
 
     def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
@@ -33,11 +35,14 @@ class Counting:
         self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
         self._counts: dict[int, Counted] = {}
         self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
+        self._lock = threading.Lock()
         self._beside: Future[None] | None = None
 
     def begin(self) -> None:
         """Count on the holder of the snapshot."""
-        self._beside = self._pool.submit(self._by_holder)
+        with self._lock:
+            if self._beside is None:
+                self._beside = self._pool.submit(self._by_holder)
 
     def result(self) -> dict[int, Counted]:
         """Return the counts. From here on the holder is free. Raises ``SourceError`` where one could not be had."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from migrate import __version__
+from migrate import __version__, heap
 from migrate.errors import INTERRUPTED
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
@@ -104,6 +104,7 @@ def main() -> None:
     # after each 700 of them, took a tenth of the time.
     gc.set_threshold(100_000, 20, 50)
     os.environ.setdefault(*_KEEP_MEMORY)
+    heap.share()
     signal.signal(signal.SIGTERM, _stop)
     try:
         app()

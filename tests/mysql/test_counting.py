@@ -1,4 +1,4 @@
-"""The server's own counts begin beside the last rows, on the session that holds the snapshot."""
+"""The server's own counts begin beside the rows, on the session that holds the snapshot."""
 
 import time
 
