@@ -16,6 +16,8 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.errors import LOCKS_STEP
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_WRAPPER = "pg_wrapper"
+"""What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time anew."""
 
 _USER_MAPPING = re.compile(
     rb"^-- Name: USER MAPPING [^\n]*Type: USER MAPPING;[^\n]*\n--\n\nCREATE USER MAPPING FOR .*?\n\);\n",
@@ -62,7 +64,7 @@ def find_tools(server_major: int) -> Tools:
 
 def _directories() -> Iterator[Path]:
     on_path = shutil.which("pg_dump")
-    if on_path:
+    if on_path and Path(on_path).resolve().name != _WRAPPER:
         yield Path(on_path).parent
     installed = Path("/usr/lib/postgresql").glob("*/bin")
     yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
