@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any
 from migrate.errors import MoveoutError, UnreachableError, UsageError
 
 CONNECT_SECONDS = 20.0
+_LOOKS = ("profile", "profile-cycle")
+"""What a worker does again and again, by the names that Dask has for it (``distributed.worker``)."""
+_STACKS_ARE_SAFE = (3, 11, 9)
 _SAME = "install the same moveout[cluster] on the scheduler, the workers and here"
 
 
@@ -146,6 +150,23 @@ def _file(path: str) -> str:
             next_step="give tcp://HOST:8786, or the scheduler file's path",
         )
     return path
+
+
+def sample_no_stacks() -> None:
+    """Have the worker that this runs on leave the stacks of its threads alone, where looking at them can be the end.
+
+    Dask looks a hundred times a second, for its statistics. Before 3.11.9, where a collection began in the middle of
+    it, CPython waited for a lock that it held itself, and all threads behind it: a worker that never says anything
+    again, and that nobody takes for dead at once (github.com/python/cpython/issues/106883). 3.12 collects elsewhere.
+    """
+    from distributed import get_worker  # noqa: PLC0415
+
+    if sys.version_info >= _STACKS_ARE_SAFE:
+        return
+    worker = get_worker()
+    for name in _LOOKS:
+        if (looks := worker.periodic_callbacks.pop(name, None)) is not None:
+            worker.loop.add_callback(looks.stop)
 
 
 def own_address() -> str:

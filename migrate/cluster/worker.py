@@ -15,7 +15,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.sink import Stopped
 from migrate.cluster import carry, failures, fill, orders
-from migrate.cluster.connection import own_address
+from migrate.cluster.connection import own_address, sample_no_stacks
 from migrate.cluster.orders import ExportJob, Job, RestoreJob, RowsJob
 from migrate.cluster.sessions import (
     ExportSession,
@@ -41,6 +41,7 @@ def do(text: str) -> str:
 
     ``unfit`` is why this machine cannot do the job at all: then others should.
     """
+    sample_no_stacks()
     try:
         order = orders.decode(text)
     except UsageError as exc:
