@@ -15,24 +15,29 @@ import psycopg
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import connect
-from exporters.postgres.errors import sqlstate, translate
-from exporters.postgres.feed import NOT_FOUND, QUERIES, anew
+from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.manners import explained
 from exporters.postgres.plan import rows_of
-from exporters.postgres.session import Session, begin_statement
+from exporters.postgres.session import Session
+from exporters.postgres.transaction import Transaction
 from exporters.relational.account import Counted
 
 _CANCEL_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 0.05
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, eq=False)
 class _Counter:
-    """A connection within the snapshot, and how many queries its transaction has had."""
+    """A connection and its transaction within the snapshot."""
 
     connection: psycopg.Connection[Any]
-    queries: int = 0
+    transaction: Transaction
+
+    def numbers(self, query: str) -> list[int]:
+        """Return the one row that a query finds."""
+        cursor = self.transaction.run(lambda: self.connection.execute(query.encode()))
+        return [int(number) for number in cursor.fetchone() or ()]
 
 
 class Counting:
@@ -83,7 +88,7 @@ class Counting:
     def _numbers(self, query: str) -> list[int]:
         counter = self._taken()
         try:
-            found = self._ask(counter, query)
+            found = counter.numbers(query)
         except psycopg.Error as exc:
             counter.connection.close()
             error = translate(exc, self._session.address.url)
@@ -94,24 +99,6 @@ class Counting:
                 self._busy.remove(counter)
         self._idle.append(counter)
         return found
-
-    def _ask(self, counter: _Counter, query: str) -> list[int]:
-        if counter.queries == QUERIES:
-            counter.connection.execute("ROLLBACK")
-            counter.queries = 0
-        if not counter.queries:
-            counter.connection.execute(begin_statement(self._session.exported).encode())
-        counter.queries += 1
-        try:
-            row = counter.connection.execute(query.encode()).fetchone()
-        except psycopg.Error as exc:
-            if sqlstate(exc) not in NOT_FOUND:
-                raise
-            begin = begin_statement(self._session.exported)
-            counter.connection.execute(anew(begin, every_schema=True).encode())
-            counter.queries = QUERIES
-            row = counter.connection.execute(query.encode()).fetchone()
-        return [int(number) for number in row or ()]
 
     def _taken(self) -> _Counter:
         """Return an idle counter, or a new one; from now on it may be cancelled."""
@@ -127,4 +114,7 @@ class Counting:
         manners = self._session.manners
         connection = connect(self._session.address, manners.application)
         connection.execute(manners.timeouts().encode())
-        return _Counter(connection)
+        transaction = Transaction(
+            self._session.exported, lambda statements: connection.execute(statements.encode())
+        )
+        return _Counter(connection, transaction)

@@ -35,8 +35,8 @@ _AGAIN_STEP = "Check host, port and network, then give the same command again: f
 
 
 def sqlstate(error: BaseException) -> str:
-    """Return the error's five-character SQLSTATE, or ""."""
-    return str(getattr(error, "sqlstate", None) or "")
+    """Return the five-character SQLSTATE of an error, or of the driver's that it was translated from, or ""."""
+    return str(getattr(error, "sqlstate", None) or getattr(error.__cause__, "sqlstate", None) or "")
 
 
 def translate(error: BaseException, where: str) -> SourceError:

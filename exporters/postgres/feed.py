@@ -17,34 +17,27 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
-from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA, Table
+from exporters.postgres.catalog import Table
 from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
-from exporters.postgres.errors import DRIVER_ERRORS, sqlstate, translate
+from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.plan import Range, canonical_select, longest_query
-from exporters.postgres.session import Session, begin_statement
+from exporters.postgres.session import Session
 from exporters.postgres.stream import copy_stream
+from exporters.postgres.transaction import Transaction
 from exporters.relational.blocks import OnBlock, OnLong
 from exporters.relational.long_values import LONG_BYTES, PIECE_BYTES
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-QUERIES = 100
-"""So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
-server has not room for those of ten thousand tables.
-"""
-NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
-"""What is said, before the first row, of a table whose index calls a function in SQL that names something without its
-schema: to plan any query of the table is to look into that function.
-"""
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
 """After a small block wait for more to arrive: to be woken for every few rows costs more than the rows."""
 
 
 class Feed(Protocol):
-    """A connection within the snapshot. One thread at a time."""
+    """A connection. One thread at a time."""
 
     def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it
@@ -52,10 +45,8 @@ class Feed(Protocol):
         """
         ...
 
-    def begin(self, *, every_schema: bool = False) -> None:
-        """Leave the transaction, and begin another one within the same snapshot; with ``every_schema`` one in which
-        names without a schema are found.
-        """
+    def execute(self, statements: str) -> None:
+        """Run statements that return nothing."""
         ...
 
     def close(self) -> None:
@@ -66,9 +57,8 @@ class Feed(Protocol):
 class AsyncpgFeed:
     """Blocks of up to what one read of the socket brings."""
 
-    def __init__(self, address: Address, snapshot: str, options: dict[str, Any], timeouts: str) -> None:
+    def __init__(self, address: Address, options: dict[str, Any], timeouts: str) -> None:
         self._where = address.url
-        self._begin = begin_statement(snapshot)
         self._loop = asyncio.new_event_loop()
         try:
             self._connection = self._loop.run_until_complete(self._open(options, timeouts))
@@ -81,7 +71,6 @@ class AsyncpgFeed:
         try:
             await connection.execute(pin_statement())
             await connection.execute(timeouts)
-            await connection.execute(self._begin)
             self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")
         except BaseException:
             connection.terminate()
@@ -120,12 +109,10 @@ class AsyncpgFeed:
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
-    def begin(self, *, every_schema: bool = False) -> None:
+    def execute(self, statements: str) -> None:
         """See ``Feed``."""
         try:
-            self._loop.run_until_complete(
-                self._connection.execute(anew(self._begin, every_schema=every_schema))
-            )
+            self._loop.run_until_complete(self._connection.execute(statements))
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._where) from exc
 
@@ -147,12 +134,10 @@ def _take(block: bytes, on_block: OnBlock) -> None:
 class PsycopgFeed:
     """The same by libpq, slower."""
 
-    def __init__(self, address: Address, snapshot: str, manners: Manners) -> None:
+    def __init__(self, address: Address, manners: Manners) -> None:
         self._where = address.url
         self._connection = connect(address, manners.application)
         self._connection.execute(manners.timeouts().encode())
-        self._begin = begin_statement(snapshot)
-        self._connection.execute(self._begin.encode())
 
     def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """See ``Feed``. libpq holds a whole row all the same."""
@@ -170,21 +155,16 @@ class PsycopgFeed:
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
-    def begin(self, *, every_schema: bool = False) -> None:
+    def execute(self, statements: str) -> None:
         """See ``Feed``."""
         try:
-            self._connection.execute(anew(self._begin, every_schema=every_schema).encode())
+            self._connection.execute(statements.encode())
         except psycopg.Error as exc:
             raise translate(exc, self._where) from exc
 
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
-
-
-def anew(begin: str, *, every_schema: bool) -> str:
-    """Return the statements that leave a transaction for another one; see ``Feed.begin``."""
-    return f"ROLLBACK; {begin}{f'; {SEARCH_EVERY_SCHEMA}' * every_schema}"
 
 
 def _statement(query: str, encoding: str) -> str:
@@ -207,15 +187,14 @@ def copy_encoding(database: str) -> str:
 
 
 def open_feed(session: Session) -> Feed:
-    """Return a feed that sees the session's snapshot."""
-    address, snapshot, manners = session.address, session.exported, session.manners
+    """Return a feed from the session's server, in no transaction yet."""
+    address, manners = session.address, session.manners
     try:
-        options = row_connection_options(session.holder)
-        return AsyncpgFeed(address, snapshot, options, manners.timeouts())
+        return AsyncpgFeed(address, row_connection_options(session.holder), manners.timeouts())
     except (*DRIVER_ERRORS, ValueError, RuntimeError):
         pass
     try:
-        return PsycopgFeed(address, snapshot, manners)
+        return PsycopgFeed(address, manners)
     except psycopg.Error as exc:
         raise translate(exc, address.url) from exc
 
@@ -226,8 +205,7 @@ class Feeds:
     def __init__(self, session: Session, *, workers: int) -> None:
         self._session = session
         self._room = threading.BoundedSemaphore(session.manners.workers(workers))
-        self._idle: list[tuple[Feed, int]] = []
-        """Each with the number of queries since its transaction began."""
+        self._idle: list[tuple[Feed, Transaction]] = []
 
     def numbers(self, query: str) -> list[int]:
         """Run a query for one row of numbers."""
@@ -247,27 +225,19 @@ class Feeds:
         """Run one COPY on an idle feed; a feed that failed is not used again."""
         with self._room:
             try:
-                feed, queries = self._idle.pop()
+                feed, transaction = self._idle.pop()
             except IndexError:
-                feed, queries = open_feed(self._session), 0
+                feed = open_feed(self._session)
+                transaction = Transaction(self._session.exported, feed.execute)
             try:
-                if queries == QUERIES:
-                    feed.begin()
-                    queries = 0
-                try:
-                    rows = feed.copy(query, on_block, on_long)
-                except SourceError as exc:
-                    if exc.__cause__ is None or sqlstate(exc.__cause__) not in NOT_FOUND:
-                        raise
-                    feed.begin(every_schema=True)
-                    rows, queries = feed.copy(query, on_block, on_long), QUERIES - 1
+                rows = transaction.run(lambda: feed.copy(query, on_block, on_long))
             except SourceError as exc:
                 feed.close()
                 raise explained(exc, self._session.watch) from exc.__cause__
             except BaseException:
                 feed.close()
                 raise
-            self._idle.append((feed, queries + 1))
+            self._idle.append((feed, transaction))
             return rows
 
     def close(self) -> None:

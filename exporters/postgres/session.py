@@ -14,8 +14,8 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.manners import Manners, explained
+from exporters.postgres.transaction import begin_statement
 from exporters.postgres.waits import POLL_SECONDS, WaitWatch
 
 _LOCK_BATCH = 500
@@ -140,9 +140,3 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
     return Session(address, holder, row[0], point, server, version, row[6], manners)
-
-
-def begin_statement(snapshot: str) -> str:
-    """Return the statements that begin a transaction with another one's snapshot."""
-    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-    return f"{begin}; SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}" if snapshot else begin

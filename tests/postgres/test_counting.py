@@ -5,7 +5,7 @@ import time
 
 import psycopg
 
-from exporters.postgres import counting
+from exporters.postgres import transaction
 from exporters.postgres.connect import parse_url
 from exporters.postgres.counting import Counting
 from exporters.postgres.session import hold
@@ -13,7 +13,7 @@ from tests.postgres.databases import fetch, run_sql
 
 
 def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
-    monkeypatch.setattr(counting, "QUERIES", 3)  # then a connection leaves its transaction and begins another
+    monkeypatch.setattr(transaction, "QUERIES", 3)  # then a connection leaves its transaction and begins another
     url = postgres.database()
     run_sql(
         url,

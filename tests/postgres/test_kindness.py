@@ -15,7 +15,7 @@ import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.limits import Limits
-from exporters.postgres import PostgresExporter, feed, waits
+from exporters.postgres import PostgresExporter, feed, transaction, waits
 from exporters.postgres.connect import parse_url
 from exporters.postgres.session import hold
 from migrate.case import parse_limits
@@ -274,7 +274,7 @@ def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(p
     """A server has room for so many locks only; each session would hold those of every table that it read."""
     url = postgres.database()
     run_sql(url, "".join(f"CREATE TABLE t_{n} (id int PRIMARY KEY);" for n in range(7)))
-    monkeypatch.setattr(feed, "QUERIES", 3)
+    monkeypatch.setattr(transaction, "QUERIES", 3)
     if kind is feed.PsycopgFeed:
         monkeypatch.setattr(feed, "AsyncpgFeed", refuse)
     rows: list[bytes] = []

@@ -1,0 +1,62 @@
+"""A connection's transaction within the snapshot of somebody else's: left now and then, and begun anew where a name is
+not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from exporters.postgres.catalog import SEARCH_EVERY_SCHEMA
+from exporters.postgres.errors import sqlstate
+from exporters.postgres.identifiers import quote_literal
+
+QUERIES = 100
+"""So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
+server has not room for those of ten thousand tables.
+"""
+_NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
+"""What is said, before the first row, of a table whose index calls a function in SQL that names something without its
+schema: to plan any query of the table is to look into that function.
+"""
+Found = TypeVar("Found")
+
+
+class Transaction:
+    """Runs queries within a snapshot. ``execute`` runs statements on the connection, of whichever driver, which is in
+    no transaction yet. What it raises, as what a query raises, may be a driver's error or one translated from it.
+    """
+
+    def __init__(self, snapshot: str, execute: Callable[[str], object]) -> None:
+        self._snapshot = snapshot
+        self._execute = execute
+        self._begun = False
+        self._queries = 0
+
+    def run(self, query: Callable[[], Found]) -> Found:
+        """Return what ``query()`` does within the snapshot. It is called again, with all schemas in sight, where a
+        name without a schema was not found; no later query sees them.
+        """
+        if not self._begun or self._queries >= QUERIES:
+            self._begin()
+        self._queries += 1
+        try:
+            return query()
+        except Exception as exc:
+            if sqlstate(exc) not in _NOT_FOUND:
+                raise
+        self._begin(SEARCH_EVERY_SCHEMA)
+        self._queries = QUERIES
+        return query()
+
+    def _begin(self, *settings: str) -> None:
+        leave = ["ROLLBACK"] * self._begun
+        self._execute("; ".join([*leave, begin_statement(self._snapshot), *settings]))
+        self._begun = True
+        self._queries = 0
+
+
+def begin_statement(snapshot: str) -> str:
+    """Return the statements that begin a transaction with another one's snapshot, or with one of its own for ""."""
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+    return f"{begin}; SET TRANSACTION SNAPSHOT {quote_literal(snapshot)}" if snapshot else begin
