@@ -13,7 +13,9 @@ from tests.postgres.databases import fetch, run_sql
 
 
 def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
-    monkeypatch.setattr(transaction, "QUERIES", 3)  # then a connection leaves its transaction and begins another
+    monkeypatch.setattr(
+        transaction, "QUERIES", 3
+    )  # then a connection leaves its transaction and begins another
     url = postgres.database()
     run_sql(
         url,
