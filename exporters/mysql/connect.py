@@ -24,8 +24,14 @@ CONNECT_SECONDS = 15
 LOCK_SECONDS = 60
 SCHEMES = ("mysql", "mariadb")
 
+DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
+"""The ``sql_mode`` of every session, and the one for what SHOW CREATE prints of tables and views: with backslashes
+before quotes and backslashes. MariaDB reads the clause of partitions anew by the mode of whoever opens the table, and
+without escapes it would read another one, or none.
+"""
+
 PINNED: Mapping[str, str] = {
-    "sql_mode": "'NO_BACKSLASH_ESCAPES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'",
+    "sql_mode": f"'{DEFINING_MODE}'",
     "time_zone": "'+00:00'",
     "sql_quote_show_create": "1",
     "wait_timeout": "2147483",
@@ -37,11 +43,6 @@ PINNED: Mapping[str, str] = {
     "autocommit": "1",
 }
 """Settings on which the text of a value, or the life of a long session, depends; every server knows them."""
-
-DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
-"""The ``sql_mode`` for what SHOW CREATE prints of tables and views: with backslashes before quotes and backslashes,
-whatever the mode of the session that asks.
-"""
 
 _OPTIONAL: Mapping[str, str] = {
     "max_statement_time": "0",
@@ -61,6 +62,7 @@ _OPTIONAL: Mapping[str, str] = {
 """Settings that some servers know; a server that refuses one does without."""
 
 _TAKES_HISTORY = (10, 11)
+_SETS_BY_STATEMENT = (10, 1)
 _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
 _MAY_NEED_TLS = {1045, 3159}
@@ -153,7 +155,15 @@ class Connection:
     @property
     def takes_history(self) -> bool:
         """Whether rows may be inserted together with the times between which they held: MariaDB from 10.11 on."""
-        return self.is_mariadb and tuple(map(int, re.findall(r"\d+", self.version)[:2])) >= _TAKES_HISTORY
+        return self._is_mariadb_since(_TAKES_HISTORY)
+
+    @property
+    def sets_by_statement(self) -> bool:
+        """Whether a setting may be made for one statement (SET STATEMENT … FOR)."""
+        return self._is_mariadb_since(_SETS_BY_STATEMENT)
+
+    def _is_mariadb_since(self, release: tuple[int, int]) -> bool:
+        return self.is_mariadb and tuple(map(int, re.findall(r"\d+", self.version)[:2])) >= release
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Run a query and return all rows; text as str, binary as bytes."""

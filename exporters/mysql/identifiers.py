@@ -9,5 +9,5 @@ def quote_name(name: str) -> str:
 
 
 def quote_literal(text: str) -> str:
-    """Return ``text`` as a string literal; with NO_BACKSLASH_ESCAPES a backslash is only itself."""
-    return "'" + text.replace("'", "''") + "'"
+    """Return ``text`` as a string literal (MySQL manual, 11.1.1)."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

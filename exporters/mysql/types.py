@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from exporters.mysql.identifiers import quote_literal
 from exporters.relational.types import MAX_DECIMAL_DIGITS, Kind
 
 SAFE_CHARSETS = frozenset({"utf8", "utf8mb3", "utf8mb4", "latin1"})
@@ -52,6 +53,7 @@ class SqlType:
 
 TOO_LONG = "\\x!"
 """What stands for a value whose text would be longer than the server's max_allowed_packet."""
+_MARK = quote_literal("\\x")
 
 
 def _plus_zero(column: str) -> str:
@@ -70,10 +72,10 @@ def _checked(charset: str) -> Callable[[str], str]:
     def expression(column: str) -> str:
         utf8 = f"CONVERT({column} USING utf8mb4)"
         back = f"CONVERT({utf8} USING {charset})"
-        same = f"CAST({column} AS BINARY) <=> CAST({back} AS BINARY) AND LEFT({utf8},2) <> '\\x'"
+        same = f"CAST({column} AS BINARY) <=> CAST({back} AS BINARY) AND LEFT({utf8},2) <> {_MARK}"
         whole = f" AND NOT ({_has_surrogates(utf8)})" if charset in _WIDE else ""
-        text = f"IF({same}{whole},{utf8},CONCAT('\\x',HEX({column})))"
-        return f"IF({column} IS NULL,NULL,COALESCE({text},'{TOO_LONG}'))"
+        text = f"IF({same}{whole},{utf8},CONCAT({_MARK},HEX({column})))"
+        return f"IF({column} IS NULL,NULL,COALESCE({text},{quote_literal(TOO_LONG)}))"
 
     return expression
 

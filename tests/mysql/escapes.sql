@@ -5,7 +5,7 @@ CREATE TABLE texts (
   raw BINARY(3) DEFAULT 'a\0\\', KEY by_made (made), CONSTRAINT `c\d` CHECK (plain <> 'no\\, it''s')
 ) COMMENT 't''s \\ "q"';
 INSERT INTO texts (e) VALUES ('\\'), ('a''b');
-CREATE TABLE parts (k VARCHAR(9)) PARTITION BY LIST COLUMNS (k) (PARTITION p0 VALUES IN ('it''s', 'a\\b'), PARTITION p1 VALUES IN ('x'));
+CREATE TABLE parts (k VARCHAR(9)) PARTITION BY LIST COLUMNS (k) (PARTITION p0 VALUES IN ('it''s', 'a\\b') COMMENT = 'p''s \\ "q"', PARTITION p1 VALUES IN ('x'));
 INSERT INTO parts VALUES ('it''s'), ('a\\b'), ('x');
 CREATE FUNCTION slashed() RETURNS VARCHAR(9) DETERMINISTIC RETURN 'a\\''';
 SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES';
