@@ -10,14 +10,10 @@ work on the machine makes the clock's longer.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from migrate.bundle import layout
@@ -27,25 +23,12 @@ from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from scripts.bench.turns import beside
+from scripts.cost import MB, Cost, cost_of
 from scripts.shelf import LONG_KEYS, ODD_KEY, Shelf
 
-MB = 1_000_000
 SEAL_SECONDS, SEAL_MB = 30, 400
 PROOF_BYTES, CHECK_SECONDS = 4096, 0.1
 SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a process took."""
-
-    what: str
-    seconds: float
-    cpu_seconds: float
-    peak_bytes: int
-
-    def __str__(self) -> str:
-        return f"{self.what:44} {self.seconds:7.2f} s {self.cpu_seconds:7.2f} s of CPU {self.peak_bytes / MB:6.0f} MB"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,15 +95,9 @@ def measure(directory: Path, objects: int) -> int:
 
 
 def taken(argv: Sequence[object], what: str) -> Cost:
-    """Run a program and return what it took. Raises ``SystemExit`` where it fails."""
-    started = time.monotonic()
-    child = subprocess.Popen([str(word) for word in argv], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{what}: exit code {child.returncode}")
-    cost = Cost(what, time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-    print(cost, flush=True)
+    """Run a program; say and return what it took."""
+    cost = cost_of([str(word) for word in argv])
+    print(f"{what:44} {cost}", flush=True)
     return cost
 
 

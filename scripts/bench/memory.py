@@ -12,12 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -26,12 +23,12 @@ import psycopg
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_description import Description
 from scripts.bench.turns import as_installed
+from scripts.cost import MB, Cost, cost_of
 from scripts.postgresql import PostgresServer
 from scripts.servers import S3Server, Servers
 
 BUCKET = "small-objects"
 KIB = 1024
-MB = 1_000_000
 _TABLE = """
 CREATE TABLE line (id bigint PRIMARY KEY, at timestamptz NOT NULL, price numeric(12, 2), ratio float8, name text,
   flags boolean[], note text)
@@ -45,13 +42,8 @@ FROM generate_series(1, %s) n
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One command: how long it took, and its peak memory."""
-
-    what: str
-    seconds: float
-    peak_bytes: int
+Measured = tuple[str, Cost]
+"""A command in words, and what it took."""
 
 
 def main() -> int:
@@ -74,9 +66,9 @@ def main() -> int:
                 options.rows,
             )
     print(f"\n{'':44} {'seconds':>8} {'peak MB':>8}")
-    for one in found:
-        print(f"{one.what:44} {one.seconds:8.1f} {one.peak_bytes / MB:8.0f}")
-    return int(any(one.peak_bytes > options.limit * MB for one in found))
+    for what, cost in found:
+        print(f"{what:44} {cost.seconds:8.1f} {cost.peak_bytes / MB:8.0f}")
+    return int(any(cost.peak_bytes > options.limit * MB for _, cost in found))
 
 
 def _options() -> argparse.Namespace:
@@ -144,17 +136,9 @@ def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) ->
 
 
 def _measure(what: str, *words: str) -> Measured:
-    command: Sequence[str] = [as_installed(), *words, "--quiet"]
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"moveout {' '.join(words)} ended with {process.returncode}")
-    kilobytes = used.ru_maxrss // (KIB if sys.platform == "darwin" else 1)
-    found = Measured(what, time.monotonic() - started, kilobytes * KIB)
-    print(f"  {found.what}: {found.seconds:.1f} s, {found.peak_bytes / MB:.0f} MB", flush=True)
-    return found
+    cost = cost_of([as_installed(), *words, "--quiet"])
+    print(f"  {what}: {cost.seconds:.1f} s, {cost.peak_bytes / MB:.0f} MB", flush=True)
+    return what, cost
 
 
 if __name__ == "__main__":

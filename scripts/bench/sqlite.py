@@ -19,7 +19,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from scripts.bench.tables import MOVEOUT, measured, moveout_to
+from scripts.bench.tables import MOVEOUT, moveout_to
+from scripts.cost import Cost, cost_of
 
 
 def make(path: Path, rows: int) -> None:
@@ -56,15 +57,14 @@ def run_dump(path: Path, directory: Path) -> None:
 PEERS: dict[str, Callable[[Path, Path], None]] = {"connectorx": run_connectorx, "dump": run_dump}
 
 
-def measure(tool: str, path: Path) -> tuple[float, float]:
-    """Run one tool, a whole process; return seconds, and seconds of processor."""
+def measure(tool: str, path: Path) -> Cost:
+    """Run one tool, a whole process."""
     with tempfile.TemporaryDirectory() as directory:
         command = moveout_to(f"sqlite://{path}", Path(directory))
         if tool != MOVEOUT:
             command = [sys.executable, "-m", "scripts.bench.sqlite", "--tool", tool]
             command += ["--file", str(path), "--to", directory]
-        found = measured(command, {})
-    return found["seconds"], found["cpu_seconds"]
+        return cost_of(command)
 
 
 def main() -> None:
@@ -83,12 +83,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         make(path, options.rows)
-        found: dict[str, list[tuple[float, float]]] = {tool: [] for tool in tools}
+        found: dict[str, list[Cost]] = {tool: [] for tool in tools}
         for _ in range(options.runs):
             for tool in tools:
                 found[tool].append(measure(tool, path))
     for tool, runs in found.items():
-        seconds, cpu_seconds = map(statistics.median, zip(*runs, strict=True))
+        seconds = statistics.median(run.seconds for run in runs)
+        cpu_seconds = statistics.median(run.cpu_seconds for run in runs)
         rate = options.rows / seconds
         print(f"{tool:<12}{seconds:8.2f} s{rate:12,.0f} rows/s{cpu_seconds:8.2f} s of processor")
 

@@ -7,19 +7,19 @@ hashes its files and digests its rows.
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from scripts.bench.processor import used_by
 from scripts.bench.turns import as_installed
+from scripts.cost import MB, Cost, cost_of
 
 MOVEOUT = "moveout"
 PARTITIONS = 2
@@ -75,24 +75,16 @@ def connectorx_to(url: str, directory: Path) -> None:
     pq.write_table(table, directory / "lineitem.parquet", compression="zstd")
 
 
-def measured(command: Sequence[str], variables: Mapping[str, str]) -> dict[str, float]:
-    """Run a command; return seconds, those of the processor, and the peak memory of its largest process."""
-    known = {**os.environ, **variables}
-    known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
-    begun = time.perf_counter()
-    process = subprocess.Popen(command, env=known, stdout=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return {
-        "seconds": time.perf_counter() - begun,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "rss_mb": used.ru_maxrss / 1024,
-    }
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What one run took, the server's seconds of processor, and the size of the files."""
+
+    cost: Cost
+    server_seconds: float
+    size_bytes: int
 
 
-def _measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
+def _measure(bench: Bench, tool: str, url: str) -> _Run:
     """Run one tool, a whole process; moveout as a command, a library in a program of two lines."""
     with tempfile.TemporaryDirectory() as directory:
         command = moveout_to(url, Path(directory))
@@ -100,10 +92,10 @@ def _measure(bench: Bench, tool: str, url: str) -> dict[str, float]:
             command = [sys.executable, "-m", bench.module, "--url", url, "--one", tool, "--into", directory]
         server = bench.server(url)
         before = used_by(server)
-        figures = measured(command, bench.environment.get(tool, {}))
+        cost = cost_of(command, bench.environment.get(tool, {}))
         written = sum(file.stat().st_size for file in Path(directory).rglob("*.parquet"))
     time.sleep(_SETTLE_SECONDS)
-    return figures | {"size_bytes": written, "server_seconds": used_by(server) - before}
+    return _Run(cost, used_by(server) - before, written)
 
 
 def run(bench: Bench) -> None:
@@ -121,25 +113,25 @@ def run(bench: Bench) -> None:
         return
     url, rows = bench.load(options.url, options.scale)
     tools = options.tools.split(",")
-    runs: dict[str, list[dict[str, float]]] = {tool: [] for tool in tools}
+    runs: dict[str, list[_Run]] = {tool: [] for tool in tools}
     for _ in range(options.runs):
         for tool in tools:
             runs[tool].append(_measure(bench, tool, url))
-    seconds = {tool: _median(runs[tool], "seconds") for tool in tools}
+    seconds = {tool: median(run.cost.seconds for run in runs[tool]) for tool in tools}
     cpu = {
-        tool: (_median(runs[tool], "cpu_seconds"), _median(runs[tool], "server_seconds")) for tool in tools
+        tool: (
+            median(run.cost.cpu_seconds for run in runs[tool]),
+            median(run.server_seconds for run in runs[tool]),
+        )
+        for tool in tools
     }
     first = tools[0]
     for tool in tools:
-        memory = max(run["rss_mb"] for run in runs[tool])
-        size = runs[tool][0]["size_bytes"] / 1e6
+        peak_bytes = max(run.cost.peak_bytes for run in runs[tool])
         print(
             f"{tool:12s} {seconds[tool]:6.2f} s  {rows / seconds[tool]:9,.0f} rows/s  "
             f"{seconds[tool] / seconds[first]:5.2f}x of {first}'s time  "
             f"{cpu[tool][0]:5.1f} + {cpu[tool][1]:5.1f} s of processor, client and server, "
-            f"{sum(cpu[tool]) / sum(cpu[first]):5.2f}x of {first}'s  {memory:6.0f} MB peak  {size:5.0f} MB Parquet"
+            f"{sum(cpu[tool]) / sum(cpu[first]):5.2f}x of {first}'s  {peak_bytes / MB:6.0f} MB peak  "
+            f"{runs[tool][0].size_bytes / MB:5.0f} MB Parquet"
         )
-
-
-def _median(runs: Sequence[Mapping[str, float]], of: str) -> float:
-    return statistics.median(run[of] for run in runs)

@@ -5,14 +5,11 @@ processes.
 from __future__ import annotations
 
 import functools
-import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from typing import Any
 import boto3
 
 from scripts.bench.processor import used_by
+from scripts.cost import cost_of
 from scripts.servers import S3Server
 
 CHECKOUT = Path(__file__).parents[2]
@@ -79,9 +77,7 @@ def take_turns(tools: Mapping[str, Command], old: S3Server, new: S3Server, *, ro
 
 def environment(old: S3Server, new: S3Server) -> dict[str, str]:
     """Return the variables by which all tools know the two servers."""
-    known = {**os.environ, **_remote("OLD", old), **_remote("NEW", new), "RCLONE_CONFIG": "/dev/null"}
-    known.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
-    return known
+    return {**_remote("OLD", old), **_remote("NEW", new), "RCLONE_CONFIG": "/dev/null"}
 
 
 def beside(program: str) -> str:
@@ -114,12 +110,9 @@ def run(
 ) -> None:
     """Run a command, and measure it, and what servers do meanwhile."""
     used = _used_by(servers)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.monotonic()
-    subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
-    into.seconds.append(time.monotonic() - started)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    into.cpu_seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    cost = cost_of(command, variables)
+    into.seconds.append(cost.seconds)
+    into.cpu_seconds.append(cost.cpu_seconds)
     if servers:
         into.server_seconds.append(_used_by(servers) - used)
 

@@ -1,4 +1,4 @@
-"""The command ``moveout`` as a process that can be killed."""
+"""The command ``moveout`` as a process that can be killed, or measured."""
 
 import os
 import signal
@@ -9,7 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.cost import Cost, cost_of
+
 MOVEOUT = Path(sys.executable).parent / "moveout"
+LIMIT_BYTES = 512 * 2**20
+"""So much memory is promised for any table and any number of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ def must(*words: str) -> Ended:
     ended = moveout(*words)
     assert ended.code == 0, f"moveout {' '.join(map(str, words))} ended with {ended.code}:\n{ended.said}"
     return ended
+
+
+def measured(*words: object) -> Cost:
+    """Run ``moveout``, which has to succeed, and return what it took."""
+    return cost_of([MOVEOUT, *map(str, words), "--quiet"])
 
 
 def killed_when(reached: Callable[[], bool], *words: str) -> None:

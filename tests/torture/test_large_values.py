@@ -10,7 +10,7 @@ import pytest
 from tests.mysql import databases as mysql
 from tests.postgres.databases import fetch, run_sql
 from tests.sqlite import databases as sqlite
-from tests.torture.measured import LIMIT_MIB, measured
+from tests.torture.command import LIMIT_BYTES, measured
 
 pytestmark = pytest.mark.torture
 
@@ -63,7 +63,7 @@ def on_sqlite(tmp_path):
             query = "SELECT count(*) FROM t JOIN other.t o USING (id) WHERE t.v IS o.v AND typeof(t.v) = typeof(o.v)"
             return connection.execute(query).fetchone() == (3,)
 
-    return sqlite.url_of(source), sqlite.url_of(target), same, 2.5 * LARGE_MIB
+    return sqlite.url_of(source), sqlite.url_of(target), same, int(2.5 * LARGE_MIB * MIB)
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
@@ -71,11 +71,11 @@ def test_no_command_holds_a_large_value(kind, request, tmp_path):
     source, target, same, more = request.getfixturevalue(f"on_{kind}")
     bundle = tmp_path / "bundle"
     peaks = {
-        "export": measured("export", f"app={source}", "--to", bundle).peak_mib,
-        "verify": measured("verify", bundle, "--level", "full").peak_mib,
-        "restore": measured("restore", bundle, f"app={target}").peak_mib - more,
-        "against": measured("verify", bundle, "--against", f"app={target}").peak_mib,
+        "export": measured("export", f"app={source}", "--to", bundle).peak_bytes,
+        "verify": measured("verify", bundle, "--level", "full").peak_bytes,
+        "restore": measured("restore", bundle, f"app={target}").peak_bytes - more,
+        "against": measured("verify", bundle, "--against", f"app={target}").peak_bytes,
     }
     assert same()
     print(kind, peaks)  # noqa: T201
-    assert max(peaks.values()) <= LIMIT_MIB
+    assert max(peaks.values()) <= LIMIT_BYTES

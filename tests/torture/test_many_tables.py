@@ -10,7 +10,7 @@ import pytest
 from tests.mysql import databases as mysql
 from tests.postgres.databases import run_sql
 from tests.sqlite.databases import url_of
-from tests.torture.measured import LIMIT_MIB, measured
+from tests.torture.command import LIMIT_BYTES, measured
 
 pytestmark = pytest.mark.torture
 
@@ -64,4 +64,4 @@ def test_ten_thousand_tables_leave_and_come_back(kind, request, tmp_path):
     print(kind, found)  # noqa: T201
     catalog = pq.read_table(bundle / "data/catalog.parquet", columns=["items"])
     assert catalog["items"].to_pylist() == [1] * MANY
-    assert max(one.peak_mib for one in found.values()) <= LIMIT_MIB
+    assert max(one.peak_bytes for one in found.values()) <= LIMIT_BYTES
