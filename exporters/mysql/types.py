@@ -4,9 +4,10 @@ The server sends the text of every value by itself; the row's text is the CSV li
 need quotes always has them. Why the text of each kind determines the value, and the value the text (settings as in
 ``connect.PINNED``):
 
-``int`` decimal digits (ZEROFILL and BIT by adding 0). ``decimal`` exactly ``s`` digits after the point. ``year`` four
-digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of a second;
-zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``
+``int`` decimal digits (ZEROFILL and BIT by adding 0); also the number of an ENUM and the bits of a SET where one of
+the labels is empty, which the text of the value does not show. ``decimal`` exactly ``s`` digits after the point.
+``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of
+a second; zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``
 the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six
 digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the characters in UTF-8.
 ``charset`` characters of a charset that UTF-8 might not give back: compared in the server, and bytes in hexadecimal
@@ -129,6 +130,8 @@ def kind_of(sql_type: SqlType) -> Kind:
         return Kind(
             "int", pa.uint16(), pa.uint16(), expression=_plus_zero
         )  # '' is a label, or the error value 0
+    if name == "set" and _EMPTY_LABEL.search(sql_type.full):
+        return Kind("int", pa.uint64(), pa.uint64(), expression="CAST({} AS UNSIGNED)".format)
     if name in _TEXTS or name == "json":
         return _text(sql_type)
     return _moment(sql_type) or _unknown()

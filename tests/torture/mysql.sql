@@ -17,6 +17,8 @@ CREATE TABLE texts (id INT PRIMARY KEY, c CHAR(10), v VARCHAR(255), l1 VARCHAR(5
 INSERT INTO texts VALUES (1,'abc  ','He said "hi", \\ \n new\r\nline\t','äöü€','ü',_cp1251 x'98','ﾊﾝｶｸ','ascii','Z','a','','one,three','{"a": 1.0, "b": [1, null]}','lt'),
  (2,'','','','','','','','','ü','x','','[]',''), (3,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL,NULL),
  (4,' x','😀 \0 \x1f NULL \\N','\\x41','\\x42','\\x43','\\x44','\\x45','\\x46','d''e','x','one,two,three','"\\u00e9"','\\x47');
+CREATE TABLE labels (id INT PRIMARY KEY, e ENUM('a','','b'), s SET('','x','y'), t SET('x','','y') CHARACTER SET latin1);
+INSERT INTO labels VALUES (1,2,1,2),(2,0,0,0),(3,3,7,3),(4,'a','x','x');
 CREATE TABLE bytes (id VARBINARY(16) PRIMARY KEY, b BINARY(4), vb VARBINARY(300), bl BLOB);
 INSERT INTO bytes VALUES (x'',x'00',x'',x''), (x'00FF',x'FFFFFFFF',x'0A0D2200275C',x'5C2CE227'), (x'01',NULL,NULL,NULL);
 CREATE TABLE shapes (id INT PRIMARY KEY, g GEOMETRY, p POINT NOT NULL SRID 0, w POINT NOT NULL SRID 4326, c GEOMETRYCOLLECTION, SPATIAL KEY (p));

@@ -1,0 +1,44 @@
+"""ENUM and SET with an empty label, whose text is also that of the error value, of the empty set, or of another set."""
+
+import pyarrow.parquet as pq
+
+from migrate.bundle import layout
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from tests.mysql.databases import checksums, fetch
+
+MANY = ",".join(f"'l{number}'" for number in range(1, 64))
+SCRIPT = f"""
+SET sql_mode = '';
+CREATE TABLE labels (id INT PRIMARY KEY, e ENUM('a','','b,'',c'), s SET('','x','y'),
+  t SET('x','','ü') CHARACTER SET latin1, m SET({MANY},''), o ENUM('a',',b'), p SET('x','y'));
+INSERT INTO labels VALUES
+ (1,'a','x','x','l1','a','x'), (2,0,0,0,0,0,0), (3,2,1,2,9223372036854775808,2,3),
+ (4,3,7,7,18446744073709551615,1,2), (5,'no','no','no','no','no','no'), (6,'','','','','',''), (7,NULL,NULL,NULL,NULL,NULL,NULL),
+ (8,'b,'',c','x,y','x,ü','l63',',b','y');
+"""
+NUMBERS = (
+    "SELECT id, e+0, "
+    + ", ".join(f"CAST({name} AS UNSIGNED)" for name in "stm")
+    + ", o+0, p+0 FROM labels ORDER BY id"
+)
+
+
+def column(reader, name):
+    (table,) = (row for row in reader.catalog() if row.name == "labels")
+    part = reader.open(layout.source_file("app", table.details["parts"][0]["name"]))
+    return pq.ParquetFile(part).read([name]).column(0).to_pylist()
+
+
+def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_exported, other_mariadb):
+    url, reader = my_exported(SCRIPT)
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert fetch(target, NUMBERS) == fetch(url, NUMBERS)
+    assert checksums(target) == checksums(url)
+    assert column(reader, "e") == [1, 0, 2, 3, 0, 2, None, 3]
+    assert column(reader, "s") == [2, 0, 1, 7, 0, 0, None, 6]
+    assert column(reader, "m") == [1, 0, 2**63, 2**64 - 1, 0, 0, None, 2**62]
+    assert column(reader, "o") == ["a", "", ",b", "a", "", "", None, ",b"]
+    assert column(reader, "p") == ["x", "", "x,y", "y", "", "", None, "y"]
