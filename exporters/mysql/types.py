@@ -7,9 +7,9 @@ need quotes always has them. Why the text of each kind determines the value, and
 ``int`` decimal digits (ZEROFILL and BIT by adding 0); also the number of an ENUM and the bits of a SET where one of
 the labels is empty, which the text of the value does not show. ``decimal`` exactly ``s`` digits after the point.
 ``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of
-a second; zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``, ``mysqldouble``
-the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed with six
-digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the characters in UTF-8.
+a second; zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``,
+``mysqldouble`` the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed
+with six digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the characters in UTF-8.
 ``charset`` characters of a charset that UTF-8 might not give back: compared in the server, and bytes in hexadecimal
 where they would not come back.
 """

@@ -14,8 +14,8 @@ CREATE TABLE labels (id INT PRIMARY KEY, e ENUM('a','','b,'',c'), s SET('','x','
   t SET('x','','ü') CHARACTER SET latin1, m SET({MANY},''), o ENUM('a',',b'), p SET('x','y'));
 INSERT INTO labels VALUES
  (1,'a','x','x','l1','a','x'), (2,0,0,0,0,0,0), (3,2,1,2,9223372036854775808,2,3),
- (4,3,7,7,18446744073709551615,1,2), (5,'no','no','no','no','no','no'), (6,'','','','','',''), (7,NULL,NULL,NULL,NULL,NULL,NULL),
- (8,'b,'',c','x,y','x,ü','l63',',b','y');
+ (4,3,7,7,18446744073709551615,1,2), (5,'no','no','no','no','no','no'), (6,'','','','','',''),
+ (7,NULL,NULL,NULL,NULL,NULL,NULL), (8,'b,'',c','x,y','x,ü','l63',',b','y');
 """
 NUMBERS = (
     "SELECT id, e+0, "
