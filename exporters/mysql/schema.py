@@ -115,10 +115,11 @@ def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) ->
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
         # MariaDB names the database of a sequence in a default; a bundle is restored into any database
-        found["sql"] = found["sql"].replace(f"nextval({quote_name(connection.address.database)}.", "nextval(")
+        own = re.escape(quote_name(connection.address.database))
+        found["sql"] = re.sub(rf"\b((?:next|last)val\(){own}\.", r"\1", found["sql"])
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
-            found["next"] = int(value[0])
+            found |= {"next": int(value[0]), "rounds": int(value[1])}
     except pymysql.Error as exc:
         if number_of(exc) not in _REFUSED:
             raise
@@ -155,8 +156,13 @@ def script_of(definitions: Sequence[Definition]) -> str:
         compound = one["kind"] not in {"table", "view", "sequence"}
         lines.append(f"DELIMITER $$\n{one['sql']}$$\nDELIMITER ;" if compound else f"{one['sql']};")
         if one["kind"] == "sequence":
-            lines.append(f"SELECT SETVAL({quote_name(one['name'])}, {one['next']}, 0);")
+            lines.append(f"{set_sequence(one)};")
     return "\n\n".join(lines) + "\n"
+
+
+def set_sequence(one: Definition) -> str:
+    """Return the statement that lets a sequence go on where it was, in the same round."""
+    return f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0, {int(one.get('rounds', 0))})"
 
 
 def _grants(connection: Connection, losses: list[Loss]) -> str:

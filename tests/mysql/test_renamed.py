@@ -17,10 +17,14 @@ CREATE FUNCTION innocent() RETURNS INT READS SQL DATA RETURN (SELECT SUM(n) FROM
 CREATE PROCEDURE put() BEGIN PREPARE s FROM 'DELETE FROM `{OLD}` . `goods`'; END;
 CREATE PROCEDURE other() SELECT 1 FROM goods AS `{OLD}x`;
 CREATE VIEW seen AS SELECT id FROM `{OLD}`.goods;
+CREATE VIEW beside AS SELECT g.id, '`{OLD}`.' AS `{OLD}` FROM goods g
+  JOIN information_schema.SCHEMATA ON SCHEMA_NAME = 'mysql';
+CREATE DEFINER = 'nobody'@'nowhere' VIEW unowned AS SELECT * FROM goods;
+CREATE VIEW alias AS SELECT `{OLD}`.id FROM goods `{OLD}` JOIN information_schema.SCHEMATA ON SCHEMA_NAME = 'mysql';
 CREATE TRIGGER watch BEFORE INSERT ON goods FOR EACH ROW SET NEW.n = (SELECT MAX(n) FROM `{OLD}`.goods);
 CREATE EVENT sweep ON SCHEDULE EVERY 1 DAY DISABLE DO DELETE FROM `{OLD}`.goods;
 """
-NAMED = {"function `sum_of`", "procedure `put`", "trigger `watch`", "event `sweep`"}
+NAMED = {"function `sum_of`", "procedure `put`", "trigger `watch`", "event `sweep`", "view `alias`"}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,12 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_pat
     assert all(name in note for name in NAMED)
     # a view is resolved when it is made: it does not name the database it is in
     assert fetch(target, "SELECT id FROM seen") == [(1,)]
+    # what the server qualifies by itself has the new name
+    assert fetch(target, "SELECT * FROM beside") == [(1, f"`{OLD}`.")]
+    (row,) = fetch(target, "SHOW CREATE VIEW unowned")
+    assert f"`{OLD}`" not in row[1]
+    (left_out,) = outcome.left_out
+    assert left_out.startswith("view `alias`: ")
 
 
 def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):

@@ -24,6 +24,7 @@ from migrate.progress import Progress
 from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.ddl import in_database
 from migrate.restore.mysql.define import make_all, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
@@ -111,7 +112,17 @@ def _definitions(job: Job) -> list[Definition]:
     definitions = read_definitions(job.run.reader, job.run.source)
     if job.run.selection.tables:
         definitions = select_definitions(definitions, {table.name for table in job.run.tables})
+    before, now = renamed.source_database(job.run), job.target.address.database
+    if before != now:
+        definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
     return definitions if job.adapter is None else job.adapter.adapt(definitions)
+
+
+def _moved(one: Definition, before: str, now: str) -> Definition:
+    """Return a view of the database ``before`` for that called ``now``: the server prints both names, that of its own
+    database too, as soon as the view has something of another one.
+    """
+    return {**one, "sql": in_database(one["sql"], before, now)} if one["kind"] == "view" else one
 
 
 def _note_names(job: Job, definitions: Sequence[Definition]) -> None:

@@ -78,3 +78,24 @@ def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[st
         return sql, []
     kept = ",\n  ".join(item for item in items if item not in out)
     return f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", out
+
+
+_TOKENS = re.compile(
+    r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|(?P<name>`(?:[^`]|``)*`)(?P<point>\.?)""", re.DOTALL
+)
+_OF_A_COLUMN = (".", " AS ")
+
+
+def in_database(sql: str, before: str, now: str) -> str:
+    """Return a view, as SHOW CREATE VIEW prints it, with database ``before`` (both as quoted names) called ``now``. As
+    it is where something else has that name too: a table's alias.
+    """
+    done, end = "", 0
+    for match in _TOKENS.finditer(sql):
+        if match["name"] != before or (not match["point"] and sql[: match.start()].endswith(_OF_A_COLUMN)):
+            continue
+        if not match["point"]:
+            return sql
+        done += f"{sql[end : match.start()]}{now}."
+        end = match.end()
+    return done + sql[end:]

@@ -14,6 +14,7 @@ import pymysql
 
 from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.schema import set_sequence
 from migrate.restore.mysql.ddl import options_of
 from migrate.restore.mysql.schema import Definition, step_of, without_definer
 from migrate.restore.mysql.target import Target, mark_done
@@ -72,7 +73,7 @@ def set_counters(run: Run, target: Target, definitions: Sequence[Definition]) ->
     for one in definitions:
         name = quote_name(one["name"])
         if one["kind"] == "sequence" and not run.selection.tables:
-            target.connection.rows(f"SELECT SETVAL({name}, {int(one['next'])}, 0)")
+            target.connection.rows(set_sequence(one))
         counter = _COUNTER.search(options_of(one["sql"])) if one["kind"] == "table" else None
         if counter is not None and one["name"] in tables:
             target.connection.run(f"ALTER TABLE {name} AUTO_INCREMENT = {counter[1]}")

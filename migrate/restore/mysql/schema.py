@@ -12,7 +12,7 @@ import pymysql
 from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
 from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.schema import DEFINITIONS
+from exporters.mysql.schema import DEFINITIONS, set_sequence
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
@@ -80,7 +80,7 @@ class Definer:
                 f"SET SESSION sql_mode = {PINNED['sql_mode']}, time_zone = {PINNED['time_zone']}"
             )
         if one["kind"] == "sequence":
-            self._connection.rows(f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0)")
+            self._connection.rows(set_sequence(one))
 
     def make_views(
         self, views: Sequence[Definition], made: Callable[[Definition], None], *, tolerant: bool
