@@ -60,3 +60,27 @@ def test_rows_that_their_checks_would_refuse_come_back_and_the_checks_hold_for_n
         run_sql(target, "INSERT INTO whole VALUES (-9, 1)")
     of_later = "SELECT contype::text FROM pg_constraint WHERE conrelid = 'later'::regclass ORDER BY 1"
     assert {("f",), ("p",)} <= set(fetch(target, of_later))
+
+
+def test_what_asks_a_server_that_is_not_reached_is_left_out_by_name(postgres, other_postgres, tmp_path):
+    """The password of the other server is not in the bundle."""
+    if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'postgres_fdw'"):
+        pytest.skip("this PostgreSQL is built without contrib: foreign servers are not tried")
+    url, target = postgres.database(), other_postgres.database()
+    where = f"host '{postgres.host}', port '{postgres.port}', dbname '{url.rpartition('/')[2]}'"
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a; CREATE INDEX ON t (a); CREATE EXTENSION postgres_fdw")
+    run_sql(
+        url,
+        f"CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({where});"
+        f"CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (user 'postgres', password '{postgres.password}');"
+        "CREATE FOREIGN TABLE far (a int) SERVER s OPTIONS (schema_name 'public', table_name 't');"
+        "CREATE MATERIALIZED VIEW stored AS SELECT * FROM far; CREATE UNIQUE INDEX ON stored (a)",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert [one.partition(": ")[0] for one in outcome.left_out] == ["MATERIALIZED VIEW DATA public.stored"]
+    assert fetch(target, "SELECT relispopulated, relhasindex FROM pg_class WHERE relname = 'stored'") == [
+        (False, True)
+    ]
+    assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'") == [(1,)]

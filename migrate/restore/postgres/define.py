@@ -11,7 +11,8 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from migrate.restore.postgres import target as sql_target
-from migrate.restore.postgres.refused import use_every_schema
+from migrate.restore.postgres.refused import Aid
+from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.schema import (
     Definitions,
     begin_as_dumped,
@@ -138,9 +139,18 @@ def _make(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tole
     try:
         with connection.transaction():
             connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
-    except _ABSENT:
+    except psycopg.Error as exc:
+        if not isinstance(exc, _refusals(connection)):
+            raise
         return _make_each(connection, entries, tolerant=tolerant)
     return []
+
+
+def _refusals(connection: psycopg.Connection[Any]) -> tuple[type[psycopg.Error], ...]:
+    """Return what the server says of single entries. Where others than superusers may not do something, they may do it
+    nowhere.
+    """
+    return (*_ABSENT, psycopg.errors.InsufficientPrivilege) if is_superuser(connection) else _ABSENT
 
 
 def _make_each(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
@@ -154,22 +164,31 @@ def _make_each(connection: psycopg.Connection[Any], entries: Sequence[Entry], *,
         if len(failed) == len(waiting):
             break
         waiting = failed
-    if waiting and not tolerant:
-        raise reasons[waiting[0].number]
-    return [f"{e.label}: {first_line(reasons[e.number])}" for e in waiting if e.kind not in _UNIMPORTANT]
+    needed = [entry for entry in waiting if not _is_privilege(entry, reasons[entry.number])]
+    if needed and not tolerant:
+        raise reasons[needed[0].number]
+    return [
+        f"{entry.label}: {first_line(reasons[entry.number])}"
+        for entry in waiting
+        if entry.kind not in _UNIMPORTANT or entry not in needed
+    ]
+
+
+def _is_privilege(entry: Entry, reason: psycopg.Error) -> bool:
+    """Tell whether an entry says only who may what, and somebody may not grant it any more."""
+    return entry.kind == "ACL" and isinstance(reason, psycopg.errors.InsufficientPrivilege)
 
 
 def _refused(connection: psycopg.Connection[Any], entry: Entry) -> psycopg.Error | None:
-    """Run an entry, at last with all schemas in sight of the code that it calls; return why it needs what is absent."""
+    """Run an entry, at last with an aid; return why the server refuses it even so."""
     reason: psycopg.Error | None = None
-    for every_schema in (False, True):
+    for aid in Aid:
         try:
             with connection.transaction():
-                if every_schema:
-                    use_every_schema(connection)
-                connection.execute(entry.sql)
+                with aid.given(connection, entry):
+                    connection.execute(entry.sql)
                 connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
-        except _ABSENT as exc:
+        except _refusals(connection) as exc:
             reason = reason or exc
         else:
             return None

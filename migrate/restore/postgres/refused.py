@@ -6,14 +6,17 @@ materialized view depend on nothing but what it is told of; pg_dump's scripts st
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA, SEARCH_EVERY_SCHEMA
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from migrate.restore.postgres.rights import is_superuser, lent
+from migrate.restore.postgres.script import Entry
 
 REFUSALS = (
     psycopg.DataError,
@@ -23,6 +26,10 @@ REFUSALS = (
     psycopg.errors.ObjectNotInPrerequisiteState,
 )
 """What the server says of a statement, not of itself."""
+_OF_CODE = ("08", "2F", "38", "39", "54", "58", "HV", "XX000")
+"""SQLSTATEs that a session outlives only where they come from the code that it runs: of a foreign server that is not
+reached, of a file that is not there (PostgreSQL documentation, appendix A).
+"""
 
 _CHECK_OF_TABLE = """
 WITH RECURSIVE above AS (
@@ -40,16 +47,37 @@ WHERE t.oid = %s::regtype AND k.conname = %s
 """
 
 
-def is_refusal(error: psycopg.Error) -> bool:
-    """Tell whether a statement was refused for what it says: another one may be tried, and this one later."""
-    if isinstance(error, psycopg.errors.InsufficientPrivilege) or error.diag.schema_name == PROGRESS_SCHEMA:
+def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
+    """Tell whether a statement was refused for what it says: another one may be tried, and this one later. Where a
+    superuser is not allowed something, it is code that runs as somebody else.
+    """
+    if error.diag.schema_name == PROGRESS_SCHEMA:
         return False
-    return isinstance(error, REFUSALS)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return is_superuser(connection)
+    of_code = (error.sqlstate or "").startswith(_OF_CODE) and not connection.broken
+    return of_code or isinstance(error, REFUSALS)
 
 
 def use_every_schema(connection: psycopg.Connection[Any]) -> None:
     """Let code find names without a schema until the end of the transaction, as it does for an application."""
     connection.execute(SEARCH_EVERY_SCHEMA.encode())
+
+
+class Aid(Enum):
+    """What helps an entry that the server refuses; the value is what it needs, for people."""
+
+    NONE = ""
+    SCHEMAS = "names without a schema: all schemas were searched"
+    RIGHTS = "rights that its owner has no more: they were lent for it"
+
+    def given(self, connection: psycopg.Connection[Any], entry: Entry) -> AbstractContextManager[None]:
+        """Help, within the caller's transaction."""
+        if self is Aid.RIGHTS:
+            return lent(connection, entry)
+        if self is Aid.SCHEMAS:
+            use_every_schema(connection)
+        return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class RowWriter:
             except psycopg.errors.CheckViolation as exc:
                 self._copy_once(connection, part, self._above(connection, label, exc))
         except psycopg.Error as exc:
-            if not is_refusal(exc):
+            if not is_refusal(exc, connection):
                 raise target_error(exc, f"{label} ({part.name})") from exc
             self._refused.append(part)
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.connect import Address
-from migrate.restore.postgres.refused import is_refusal, use_every_schema
+from migrate.restore.postgres.refused import Aid, is_refusal
 from migrate.restore.postgres.schema import ddl_error
 from migrate.restore.postgres.script import Entry
 from migrate.restore.postgres.stages import Stage, Step
@@ -63,15 +63,15 @@ class StepRunner:
                 self._idle.pop().close()
 
     def _again(self) -> None:
-        """Try what was refused as long as something of it succeeds, only if nothing does with all schemas in sight."""
-        while self._refused and (self._retry(every_schema=False) or self._retry(every_schema=True)):
+        """Try what was refused as long as something of it succeeds, with an aid only if nothing does without."""
+        while self._refused and any(self._retry(aid) for aid in Aid):
             pass
 
-    def _retry(self, *, every_schema: bool) -> bool:
+    def _retry(self, aid: Aid) -> bool:
         waiting, self._refused = self._refused, []
         for number, (step, _) in enumerate(waiting):
-            self._make(step, every_schema=every_schema)
-            if every_schema and len(self._refused) == number:
+            self._make(step, aid)
+            if aid is not Aid.NONE and len(self._refused) == number:
                 self._refused += waiting[number + 1 :]
                 break
         return len(self._refused) < len(waiting)
@@ -111,21 +111,20 @@ class StepRunner:
             return False
         return True
 
-    def _make(self, step: Step, *, every_schema: bool = False) -> None:
+    def _make(self, step: Step, aid: Aid = Aid.NONE) -> None:
         entry = step.entry
         connection = self._idle.pop() if self._idle else self._connect()
         self._busy.add(connection)
         try:
             with connection.transaction():
-                if every_schema:
-                    use_every_schema(connection)
                 mark_done(connection, mark_of(entry))
-                connection.execute(entry.sql)
+                with aid.given(connection, entry):
+                    connection.execute(entry.sql)
         except _IN_EACH_OTHERS_WAY:
             self._idle.append(connection)
             raise
         except psycopg.Error as exc:
-            if not is_refusal(exc):
+            if not is_refusal(exc, connection):
                 connection.close()
                 raise ddl_error(exc, entry.label) from exc
             self._refused.append((step, first_line(exc)))
@@ -136,8 +135,8 @@ class StepRunner:
             raise
         finally:
             self._busy.discard(connection)
-        if every_schema:
-            self.notes.append(f"{entry.label} needs names without a schema: all schemas were searched")
+        if aid.value:
+            self.notes.append(f"{entry.label} needs {aid.value}")
         self._idle.append(connection)
         self._advance()
 
