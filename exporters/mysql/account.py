@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from exporters.base import Account, DoneUnit, Gap, Loss
 from exporters.mysql.catalog import Table
+from exporters.mysql.schema import Missing
 from exporters.mysql.session import GLOBAL_LOCK
 from exporters.relational.account import Counted, Exported, column_details, entries_of, enumerations
 
@@ -15,30 +16,24 @@ from exporters.relational.account import Counted, Exported, column_details, entr
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's own
-    counts.
+    counts, or why there is none. ``unreadable``: by table, why it cannot be read.
     """
 
     tables: Mapping[int, Table]
     all_tables: Sequence[Table]
-    unreadable: Sequence[str]
-    counted: Mapping[int, Counted]
+    unreadable: Mapping[str, str]
+    counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
     points: Sequence[Mapping[str, Any]]
     server: str
-    losses: Sequence[Loss]
+    missing: Missing
 
 
 def account(finished: Finished) -> Account:
     """Add up the units by table and set them beside what the server counted."""
-    exported = [
-        _exported(number, table, finished.counted[number]) for number, table in finished.tables.items()
-    ]
+    counts = {number: _count(finished.counted[number]) for number in finished.tables}
+    exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
-    unreadable = [
-        Gap(table.label, "failed", "the account may not read it")
-        for table in finished.all_tables
-        if table.name in finished.unreadable and not table.elsewhere
-    ]
     listed = sum(1 for table in finished.all_tables if not table.elsewhere)
     return Account(
         entries,
@@ -49,8 +44,8 @@ def account(finished: Finished) -> Account:
             counted="count(*) under the snapshot",
             measured="sum(length()) under the snapshot",
         ),
-        gaps=[*unreadable, *gaps],
-        losses=[*finished.losses, *table_losses(finished.all_tables, finished.points[-1])],
+        gaps=_one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
+        losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.points[-1])],
         points=finished.points,
         server=finished.server,
     )
@@ -68,7 +63,7 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
         if table.elsewhere:
             reason = f"{table.engine}: the rows lie elsewhere; only the definition is exported"
             losses.append(Loss(table.label, "rows", reason))
-        elif not table.transactional:
+        elif table.engine and not table.transactional:
             reason = f"{table.engine} has no snapshots: its rows are those of the moment of reading"
             losses.append(Loss(table.label, "consistency", reason))
         if table.versioned and not table.history:
@@ -79,6 +74,28 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
             for name in table.hidden
         ]
     return losses
+
+
+def _unreadable(finished: Finished) -> Iterator[Gap]:
+    """Yield a gap for each table whose rows the server did not give, or could not count."""
+    for table in finished.all_tables:
+        if table.name in finished.unreadable and not table.elsewhere:
+            yield Gap(table.label, "failed", finished.unreadable[table.name])
+    for number, table in finished.tables.items():
+        if isinstance(why := finished.counted[number], str):
+            yield Gap(table.label, "failed", f"its rows cannot be counted: {why}")
+
+
+def _one_each(gaps: Iterable[Gap]) -> list[Gap]:
+    """Return the first gap of each item, which says most."""
+    found: dict[str, Gap] = {}
+    for gap in gaps:
+        found.setdefault(gap.item, gap)
+    return list(found.values())
+
+
+def _count(counted: Counted | str) -> Counted:
+    return Counted(0, {}) if isinstance(counted, str) else counted
 
 
 def _exported(number: int, table: Table, counted: Counted) -> Exported:

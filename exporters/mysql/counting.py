@@ -9,14 +9,18 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import pymysql
+
 from exporters.errors import SourceError
 from exporters.mysql.catalog import Table
 from exporters.mysql.connect import connect
-from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.feed import Feed
 from exporters.mysql.identifiers import quote_name
 from exporters.mysql.session import Session
 from exporters.relational.account import Counted
+
+_Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 
 _SUM = "CAST(COALESCE(SUM(LENGTH({})*1e0),0) AS UNSIGNED)"
 """As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
@@ -33,7 +37,7 @@ class Counting:
         self._tables = tables
         self._workers = max(1, workers)
         self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
-        self._counts: dict[int, Counted] = {}
+        self._counts: dict[int, Counted | str] = {}
         self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
         self._lock = threading.Lock()
         self._beside: Future[None] | None = None
@@ -44,8 +48,10 @@ class Counting:
             if self._beside is None:
                 self._beside = self._pool.submit(self._by_holder)
 
-    def result(self) -> dict[int, Counted]:
-        """Return the counts. From here on the holder is free. Raises ``SourceError`` where one could not be had."""
+    def result(self) -> dict[int, Counted | str]:
+        """Return the counts, or why a table could not be counted. From here on the holder is free. Raises
+        ``SourceError`` where the server has gone away.
+        """
         feeds = self._session.feeds
         work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
         for one in [*work, *([self._beside] if self._beside else [])]:
@@ -66,7 +72,7 @@ class Counting:
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._session.address.url) from exc
 
-    def _all(self, use: Callable[[Callable[[Feed], bytes]], bytes]) -> None:
+    def _all(self, use: _Use) -> None:
         """Count what nobody else has begun to."""
         with contextlib.suppress(IndexError):
             while True:
@@ -74,13 +80,25 @@ class Counting:
                 self._counts[number] = _count(self._tables[number], use)
 
 
-def _count(table: Table, use: Callable[[Callable[[Feed], bytes]], bytes]) -> Counted:
-    """Let the server count a table's rows and the bytes of its texts."""
+def _count(table: Table, use: _Use) -> Counted | str:
+    """Let the server count a table's rows and the bytes of its texts; return why not, where it is the table's."""
     names = [column.name for column in table.columns if column.measured]
     sums = "".join(f",',',{_SUM.format(quote_name(name))}" for name in names)
     query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
-    rows, *octets = map(int, use(lambda feed: feed.value(query)).split(b","))
+    answer = use(lambda feed: _ask(feed, query))
+    if isinstance(answer, str):
+        return answer
+    rows, *octets = map(int, answer.split(b","))
     return Counted(rows, dict(zip(names, octets, strict=True)))
+
+
+def _ask(feed: Feed, query: str) -> bytes | str:
+    try:
+        return feed.value(query)
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return said_by(exc)
 
 
 def _stop(session: Session) -> None:

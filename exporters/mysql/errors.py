@@ -34,6 +34,17 @@ def number_of(error: BaseException) -> int:
     return first if isinstance(first, int) else 0
 
 
+def is_refused(error: BaseException) -> bool:
+    """Tell whether the server has said no to a statement, rather than gone away in the middle of it."""
+    number = number_of(error)
+    return number > 0 and not _CLIENT_FROM <= number < _CLIENT_TO
+
+
+def is_about_the_thing(error: BaseException) -> bool:
+    """Tell whether a statement was refused for what it names, and others may be fine: none that would pass later."""
+    return is_refused(error) and number_of(error) not in _PASSING
+
+
 def said_by(error: BaseException) -> str:
     """Return what the server said, as one line."""
     text = str(error.args[1]) if isinstance(error, pymysql.Error) and len(error.args) > 1 else str(error)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import pymysql
+
 from exporters.mysql.catalog import Column, Table
 from exporters.mysql.connect import Connection
+from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_name
 from exporters.relational.plan import Cut, Plan, plan_tables
 
@@ -32,7 +35,12 @@ def cut(connection: Connection, table: Table) -> tuple[Range, ...]:
     column = next((c for c in table.columns if table.key and c.name == table.key[0]), None)
     if chunks < 2 or column is None or column.generated:
         return ((None, None),)
-    bounds = _bounds(connection, table, column, chunks)
+    try:
+        bounds = _bounds(connection, table, column, chunks)
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        bounds = []  # whoever reads the rows will say so
     return tuple(zip([None, *bounds], [*bounds, None], strict=True))
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pymysql
 
-from exporters.base import Loss, Sink
+from exporters.base import Gap, Loss, Sink
 from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
-from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.relational.account import of_a_restore
 
@@ -61,37 +62,45 @@ _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 Definition = dict[str, Any]
 
 
-def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> list[Loss]:
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What definitions do not hold: ``losses`` what is hidden, ``gaps`` what the server cannot tell itself."""
+
+    losses: list[Loss] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> Missing:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
     own = ", ".join(map(quote_literal, PROGRESS_TABLES))
     query = _OF_A_RESTORE.format(schema=quote_literal(connection.address.database), own=own)
-    losses = [of_a_restore(quote_name(str(name))) for (name,) in connection.rows(query)]
-    definitions = read_definitions(connection, tables, losses)
+    missing = Missing([of_a_restore(quote_name(str(name))) for (name,) in connection.rows(query)])
+    definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
     _write(sink, SCRIPT, script_of(definitions).encode(errors="surrogateescape"))
-    grants = _grants(connection, losses)
+    grants = _grants(connection, missing.losses)
     if grants:
         _write(sink, GRANTS, grants.encode())
-    return losses
+    return missing
 
 
-def read_definitions(connection: Connection, tables: Sequence[Table], losses: list[Loss]) -> list[Definition]:
+def read_definitions(connection: Connection, tables: Sequence[Table], missing: Missing) -> list[Definition]:
     """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
     schema = quote_literal(connection.address.database)
     found: list[Definition] = [
         {"kind": "database", "name": "", **connection.named(_DATABASE.format(schema=schema))[0]}
     ]
     for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
-        found += _define(connection, "sequence", str(name), losses)
+        found += _define(connection, "sequence", str(name), missing)
     for table in tables:
-        found += _define(connection, "table", table.name, losses)
-    losses += _hidden_routines(connection)
+        found += _define(connection, "table", table.name, missing)
+    missing.losses.extend(_hidden_routines(connection))
     for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
-        found += _define(connection, str(kind).lower(), str(name), losses)
+        found += _define(connection, str(kind).lower(), str(name), missing)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
         for name, *of in connection.rows(query.format(schema=schema)):
-            made = _define(connection, kind, str(name), losses)
+            made = _define(connection, kind, str(name), missing)
             found += [one | {"table": str(of[0])} for one in made] if of else made
     return found
 
@@ -109,7 +118,7 @@ def _hidden_routines(connection: Connection) -> list[Loss]:
     return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
 
 
-def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) -> list[Definition]:
+def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
     label = quote_name(name)
     try:
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
@@ -121,12 +130,16 @@ def _define(connection: Connection, kind: str, name: str, losses: list[Loss]) ->
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
             found |= {"next": int(value[0]), "rounds": int(value[1])}
     except pymysql.Error as exc:
-        if number_of(exc) not in _REFUSED:
+        if number_of(exc) in _REFUSED:
+            missing.losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
+        elif is_about_the_thing(exc):
+            item = label if kind == "table" else f"{kind} {label}"
+            missing.gaps.append(Gap(item, "failed", f"its definition cannot be read: {said_by(exc)}"))
+        else:
             raise
-        losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
         return []
     if not found["sql"]:
-        losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
+        missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
     return [found]
 

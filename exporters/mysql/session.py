@@ -20,7 +20,7 @@ import pymysql
 
 from exporters.mysql.catalog import Table, read_tables
 from exporters.mysql.connect import Address, Connection, connect
-from exporters.mysql.errors import DRIVER_ERRORS, number_of, said_by, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, number_of, said_by, translate
 from exporters.mysql.feed import Feeds
 
 GLOBAL_LOCK, TABLE_LOCKS, ONE_SESSION = "global read lock", "table locks", "one session"
@@ -30,13 +30,16 @@ _BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
 _BEGIN_OLD = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
 _NOT_NOW = {1205, 1044, 1142, 1227, 1045, 1290, 1146, 3989}
 """A lock that was not granted in time, or not at all."""
+_DENIED = {1142, 1143, 1044}
 _POSITIONS = ("SHOW BINARY LOG STATUS", "SHOW MASTER STATUS", "SHOW BINLOG STATUS")
 _BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A snapshot. ``holder`` is one of its sessions, kept for definitions and counts; ``feeds`` read rows."""
+    """A snapshot. ``holder`` is one of its sessions, kept for definitions and counts; ``feeds`` read rows.
+    ``unreadable``: by table, why it cannot be read.
+    """
 
     address: Address
     holder: Connection
@@ -45,7 +48,7 @@ class Session:
     refusals: Sequence[str]
     point: Mapping[str, Any]
     server: str
-    unreadable: Sequence[str]
+    unreadable: Mapping[str, str]
 
 
 @contextmanager
@@ -78,7 +81,7 @@ def _begin(address: Address, opened: Sequence[Connection], tables: Sequence[Tabl
     locker = connect(address)
     try:
         locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}")
-        for name, statement in _locks(tables):
+        for name, statement in _locks(locker, tables):
             refused = _try(locker, statement)
             if refused:
                 refusals.append(f"{name}: {refused}")
@@ -115,11 +118,13 @@ def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:
     return opened[:1] if rung == ONE_SESSION else opened[1:]
 
 
-def _locks(tables: Sequence[Table]) -> list[tuple[str, str]]:
-    own = [table for table in tables if not table.elsewhere]
-    names = ", ".join(f"{table.label} READ" for table in own)
-    locks = [(GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK")]
-    return [*locks, (TABLE_LOCKS, f"LOCK TABLES {names}")] if names else locks
+def _locks(locker: Connection, tables: Sequence[Table]) -> Iterator[tuple[str, str]]:
+    """Yield the kinds of locks, the strongest first. One table that cannot be read would keep all from their locks."""
+    yield GLOBAL_LOCK, "FLUSH TABLES WITH READ LOCK"
+    unreadable = _hold_definitions(locker, tables)
+    own = [table for table in tables if not table.elsewhere and table.name not in unreadable]
+    if own:
+        yield TABLE_LOCKS, f"LOCK TABLES {', '.join(f'{table.label} READ' for table in own)}"
 
 
 def _try(connection: Connection, statement: str) -> str:
@@ -159,17 +164,19 @@ def _position(connection: Connection) -> dict[str, Any]:
     return found
 
 
-def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> list[str]:
-    """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read.
+def _hold_definitions(holder: Connection, tables: Sequence[Table]) -> dict[str, str]:
+    """Touch every table, so that it cannot be altered while the transaction lasts; return those that cannot be read,
+    and why.
 
     information_schema hides columns that the account may not read: only the star tells that there are some.
     """
-    unreadable = []
+    unreadable = {}
     for table in tables:
         try:
             holder.rows(f"SELECT * FROM {table.label} LIMIT 0")
         except pymysql.Error as exc:
-            if number_of(exc) not in {1142, 1143, 1044}:
+            if not is_about_the_thing(exc):
                 raise
-            unreadable.append(table.name)
+            denied = number_of(exc) in _DENIED
+            unreadable[table.name] = "the account may not read it" if denied else said_by(exc)
     return unreadable

@@ -82,7 +82,7 @@ class MysqlSnapshot:
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
-            losses = write_schema(self._session.holder, self._all_tables, sink)
+            missing = write_schema(self._session.holder, self._all_tables, sink)
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._session.address.url) from exc
         tables = {number: planned.table for number, planned in self._planned.items()}
@@ -95,7 +95,7 @@ class MysqlSnapshot:
                 held,
                 self._points,
                 self._session.server,
-                losses,
+                missing,
             )
         )
 

@@ -69,8 +69,9 @@ class MysqlSource:
             exported = [table for table in own if table.name not in session.unreadable]
             if own and not exported:
                 raise SourceNotAllowedError(
-                    f"{self.url}: the account may read none of the {len(own)} tables",
-                    next_step="Grant it SELECT on the database.",
+                    f"{self.url}: none of the {len(own)} tables can be read, not even {own[0].label}:"
+                    f" {session.unreadable[own[0].name]}",
+                    next_step="Grant the account SELECT on the database, or let the server repair the tables.",
                 )
             former = Plan.load(workspace.read(PLAN))
             try:

@@ -10,7 +10,7 @@ from pymysql.constants import CLIENT
 from exporters.mysql import MysqlExporter
 from exporters.mysql.catalog import read_tables
 from exporters.mysql.connect import Connection, connect, parse_url
-from exporters.mysql.schema import read_definitions
+from exporters.mysql.schema import Missing, read_definitions
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.progress import Silent
@@ -56,12 +56,12 @@ def session(url: str) -> Connection:
 def definitions(url: str) -> list[dict]:
     """All definitions, as SHOW CREATE prints them."""
     connection = session(url)
-    losses: list = []
+    missing = Missing()
     try:
-        found = read_definitions(connection, read_tables(connection), losses)
+        found = read_definitions(connection, read_tables(connection), missing)
     finally:
         connection.close()
-    assert losses == []
+    assert missing == Missing()
     return found
 
 

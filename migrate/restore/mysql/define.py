@@ -7,11 +7,11 @@ from functools import partial
 
 import pymysql
 
-from exporters.mysql.errors import said_by
+from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql.job import Job
-from migrate.restore.mysql.schema import Definer, Definition, ddl_error, is_refused, step_of
+from migrate.restore.mysql.schema import Definer, Definition, ddl_error, step_of
 from migrate.restore.mysql.target import Target, mark_done, read_done
 
 _NAMES = """
@@ -20,12 +20,13 @@ UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES 
 UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
 UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
 """
+_NO_TABLE = 1146
 _LATE = frozenset({"view", "trigger", "event"})
 
 
 def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
     """Make the objects of these kinds that are not noted as done. What a server of the other flavour cannot make, and
-    views that need what is not there, is left out by name. Raises ``MoveoutError``.
+    views and triggers that need what is not there, is left out by name. Raises ``MoveoutError``.
     """
     done = read_done(job.target.connection)
     todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
@@ -47,7 +48,8 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
     try:
         definer.make(one)
     except pymysql.Error as exc:
-        if job.adapter is None or not is_refused(exc):
+        orphan = one["kind"] == "trigger" and number_of(exc) == _NO_TABLE
+        if not orphan and (job.adapter is None or not is_refused(exc)):
             raise ddl_error(exc, one) from exc
         _leave_out(job, one, exc)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 import pymysql
 
 from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
-from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import DEFINITIONS, set_sequence
 from migrate.bundle import layout
@@ -26,10 +26,9 @@ LAST = ("event",)
 
 _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
+_NEEDS_TRUST = {1418}
 _UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
 """A view that needs another object, which may come later."""
-_CLIENTS = (2000, 3000)
-"""Error numbers of the client library: the connection's, not the statement's."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
 _CODECS = {"latin1": "cp1252", "ascii": "ascii"}
@@ -147,12 +146,6 @@ class Definer:
         return sql.encode(codec, "surrogateescape")
 
 
-def is_refused(error: BaseException) -> bool:
-    """Tell whether the server has said no to a statement, rather than gone away in the middle of it."""
-    number = number_of(error)
-    return number > 0 and not _CLIENTS[0] <= number < _CLIENTS[1]
-
-
 def without_definer(sql: str) -> str:
     """Return a statement without the account in whose name the object acts."""
     return _DEFINER.sub("", sql, count=1)
@@ -165,6 +158,11 @@ def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
         return NotAllowedError(
             f"{step_of(one)} cannot be made: {said}",
             next_step="Grant the account ALL PRIVILEGES on the target database, then give the same command again.",
+        )
+    if number_of(error) in _NEEDS_TRUST:
+        return UsageError(
+            f"{step_of(one)} cannot be made: {said}",
+            next_step="SET GLOBAL log_bin_trust_function_creators = 1 on the target, then the same command again.",
         )
     return UsageError(
         f"{step_of(one)} cannot be made: {said}",
