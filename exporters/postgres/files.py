@@ -12,7 +12,7 @@ import psycopg
 
 from exporters.base import Loss, Sink
 from exporters.errors import SourceError
-from exporters.postgres import large_objects, schema
+from exporters.postgres import large_objects, roles, schema
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.identifiers import quote_literal, quote_qualified
@@ -26,6 +26,7 @@ POST_DATA_PORTABLE = "schema/post-data-portable.sql"
 GLOBALS = "schema/globals.sql"
 SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
+SETTINGS = "schema/settings.json"
 LARGE_OBJECTS = "schema/large-objects.json"
 
 _SECTIONS = (
@@ -45,30 +46,8 @@ WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_
 ORDER BY 1, 2
 """
 
-_ROLES = """
-WITH RECURSIVE needed(oid) AS (
-  SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass
-    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-  UNION SELECT relowner FROM pg_class UNION SELECT nspowner FROM pg_namespace
-  UNION SELECT proowner FROM pg_proc UNION SELECT typowner FROM pg_type
-  UNION SELECT m.roleid FROM needed JOIN pg_auth_members m ON m.member = needed.oid)
-SELECT r.rolname AS name, r.oid = 10 AS bootstrap, r.rolsuper AS superuser, r.rolinherit AS inherit,
-  r.rolcreaterole AS createrole, r.rolcreatedb AS createdb, r.rolcanlogin AS login,
-  r.rolreplication AS replication, r.rolbypassrls AS bypassrls, r.rolconnlimit AS connection_limit,
-  r.rolvaliduntil::text AS valid_until,
-  ARRAY(SELECT g.rolname::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid
-    WHERE m.member = r.oid ORDER BY 1) AS member_of
-FROM pg_roles r JOIN (SELECT DISTINCT oid FROM needed) n ON n.oid = r.oid
-WHERE r.rolname !~ '^pg_' ORDER BY r.rolname
-"""
-
 _ODDITIES = """
-SELECT 'database ' || current_database(), 'settings of the database',
-    CASE WHEN r.oid IS NULL THEN 'ALTER DATABASE' ELSE 'ALTER ROLE ' || quote_ident(r.rolname) || ' IN DATABASE' END
-    || ' SET is in none of pg_dump''s sections; set it again on the target: ' || split_part(setting, '=', 1)
-  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
-  CROSS JOIN LATERAL unnest(s.setconfig) AS setting WHERE d.datname = current_database()
-UNION SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
+SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
 UNION SELECT 'database ' || current_database(), 'privileges on the database',
     'the target database has its own'
@@ -76,6 +55,15 @@ UNION SELECT 'database ' || current_database(), 'privileges on the database',
 UNION SELECT 'foreign server ' || s.srvname, 'user mapping',
     'its password is left out of pre-data.sql; set it again on the target'
   FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
+UNION SELECT 'foreign server ' || s.srvname, 'option',
+    o.name || ' is left out of pre-data.sql; set it again on the target'
+  FROM pg_foreign_server s
+  CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(s.srvoptions) AS one) AS o(name)
+  WHERE o.name ~* %(secret)s
+UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
+    'it is not valid, as one is that could not be made concurrently; a dump leaves it out'
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE NOT i.indisvalid AND c.relkind <> 'p' AND n.nspname !~ '^pg_'
 """
 
 
@@ -87,7 +75,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     environment["PGAPPNAME"] = session.manners.application
     without = [table.label for table in tables if not table.readable]
     with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
-        roles = pool.submit(_globals, tools, environment)
+        every_role = pool.submit(_globals, tools, environment)
         dumps = [
             pool.submit(
                 schema.dump_section,
@@ -104,7 +92,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
         ]
         for (_, name, _), dump in zip(_SECTIONS, dumps, strict=True):
             _write(sink, name, dump.result())
-    globals_sql, losses = roles.result()
+    globals_sql, losses = every_role.result()
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)
     losses += _table_losses(tables)
@@ -112,10 +100,15 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
         query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {quote_literal(PROGRESS_SCHEMA)}"
         losses += [of_a_restore(f"schema {PROGRESS_SCHEMA}") for _ in session.holder.execute(query.encode())]
         _write(sink, SEQUENCES, _json(_sequences(session.holder)))
-        _write(sink, ROLES, _json(_rows(session.holder, _ROLES)))
+        for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
+            kept, secret = roles.without_secrets(_rows(session.holder, query), session.point["database"])
+            _write(sink, name, _json(kept))
+            losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
             _write(sink, LARGE_OBJECTS, _json(_rows(session.holder, large_objects.METADATA)))
-        losses += [Loss(*row) for row in session.holder.execute(_ODDITIES)]
+        losses += [
+            Loss(*row) for row in session.holder.execute(_ODDITIES, {"secret": f"^(?:{roles.TELLTALE})$"})
+        ]
         losses += _subscriptions(session.holder)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc

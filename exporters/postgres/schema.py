@@ -12,6 +12,7 @@ from pathlib import Path
 
 from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
 from exporters.limits import LOCK_SECONDS
+from exporters.postgres import roles
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.errors import LOCKS_STEP
 
@@ -19,11 +20,25 @@ _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _WRAPPER = "pg_wrapper"
 """What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time anew."""
 
-_USER_MAPPING = re.compile(
-    rb"^-- Name: USER MAPPING [^\n]*Type: USER MAPPING;[^\n]*\n--\n\nCREATE USER MAPPING FOR .*?\n\);\n",
-    re.MULTILINE | re.DOTALL,
+_VALUE = rb"E?'(?:[^']|'')*'"
+_OPTION = rb'    (?:"(?:[^"]|"")+"|\w+) ' + _VALUE
+_OPTIONS = re.compile(
+    rb"^CREATE (?:USER MAPPING FOR|SERVER) [^\n]* OPTIONS \(\n"
+    + _OPTION
+    + rb"(?:,\n"
+    + _OPTION
+    + rb")*\n\);\n",
+    re.MULTILINE,
 )
-_PASSWORD = re.compile(rb"^(    \w*passw\w*) E?'(?:[^']|'')*'", re.MULTILINE)
+_SECRET = re.compile(rb'^(    "?' + roles.TELLTALE.encode() + rb'"?) ' + _VALUE, re.MULTILINE | re.IGNORECASE)
+_SETTING = re.compile(
+    rb"^ALTER (?:ROLE|DATABASE) [^\n]* SET \"?"
+    + roles.TELLTALE.encode()
+    + rb'"? (?:TO|=) [^\n]*?'
+    + _VALUE
+    + rb";\n",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 _COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions", f"--exclude-schema={PROGRESS_SCHEMA}")
 
@@ -107,8 +122,11 @@ def dump_section(
 
 
 def without_secrets(script: bytes) -> bytes:
-    """Return pg_dump's script with the passwords of user mappings (for foreign servers) emptied."""
-    return _USER_MAPPING.sub(lambda found: _PASSWORD.sub(rb"\1 ''", found[0]), script)
+    """Return a script of pg_dump's with the passwords of foreign servers and of their users emptied, and without
+    settings that are secret.
+    """
+    emptied = _OPTIONS.sub(lambda found: _SECRET.sub(rb"\1 ''", found[0]), script)
+    return _SETTING.sub(b"", emptied)
 
 
 def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
@@ -122,7 +140,9 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
         "--no-tablespaces",
         "--no-password",
     ]
-    return _run([*arguments, "--database", environment.get("PGDATABASE", "postgres")], environment)
+    return without_secrets(
+        _run([*arguments, "--database", environment.get("PGDATABASE", "postgres")], environment)
+    )
 
 
 def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:

@@ -21,7 +21,7 @@ from exporters.relational.plan import Plan
 from exporters.relational.render import lines_of
 from exporters.relational.words import joined
 from exporters.tally import MODULUS, Tally
-from migrate.restore.postgres.schema import create_role
+from migrate.restore.postgres.roles import create_role
 from migrate.restore.postgres.script import plain_sql
 
 

@@ -98,7 +98,11 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         _note_names(job)
     if not findings:
         last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
-        job.notes.extend(define.drop_state(target.connection, script, last))
+        settings = job.definitions().settings() if selection.is_everything else ()
+        if settings and into_existing:
+            job.notes.append("what the source had set for its database is not set here: others use this one")
+            settings = ()
+        job.left_out.extend(define.drop_state(target.connection, script, last, settings))
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,11 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.refused import Aid
 from migrate.restore.postgres.rights import is_superuser
+from migrate.restore.postgres.roles import make_roles, missing_roles, set_for_database
 from migrate.restore.postgres.schema import (
     Definitions,
     begin_as_dumped,
     ddl_error,
-    make_roles,
-    missing_roles,
     read_script,
     under_settings,
 )
@@ -101,7 +100,7 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
         try:
             with connection.transaction():
                 made = missing_roles(connection, roles)
-                make_roles(connection, roles, made)
+                refused = make_roles(connection, roles, made)
                 if wanted.alone and not portable:
                     begin_as_dumped(connection, wanted.definitions)
                 sql_target.begin_state(connection, state)
@@ -110,7 +109,7 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
                     left_out = _make(connection, script.entries, tolerant=wanted.tolerant)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with connection.transaction():
-                make_roles(connection, roles, made)
+                refused = make_roles(connection, roles, made)
                 if wanted.alone and not portable:
                     begin_as_dumped(connection, wanted.definitions)
                 sql_target.begin_state(connection, state)
@@ -120,7 +119,7 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
     notes = (f"these roles were made and have no password yet: {', '.join(made)}",) if made else ()
-    return Defined(state, notes, tuple(left_out))
+    return Defined(state, notes, (*refused, *left_out))
 
 
 def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
@@ -210,18 +209,23 @@ def _make_in_batches(connection: psycopg.Connection[Any], script: Script, done: 
         sql_target.mark_done(connection, _PRE_DATA)
 
 
-def drop_state(connection: psycopg.Connection[Any], script: Script, last: Sequence[Entry]) -> list[str]:
-    """End the restore: forget the state and make ``last`` of post-data (event triggers, which from then on
-    may forbid anything), in one transaction. Returns what was not permitted.
+def drop_state(
+    connection: psycopg.Connection[Any],
+    script: Script,
+    last: Sequence[Entry],
+    settings: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """End the restore: forget the state, set ``settings`` for the database, and make ``last`` of post-data (event
+    triggers, which from then on may forbid anything), in one transaction. Returns what was not permitted.
     """
-    notes = []
     with connection.transaction():
         connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
+        left_out = set_for_database(connection, settings)
         with under_settings(connection, script):
             for entry in last:
                 try:
                     with connection.transaction():
                         connection.execute(entry.sql)
                 except psycopg.errors.InsufficientPrivilege as exc:
-                    notes.append(f"{entry.label} was left out: {first_line(exc)}")
-    return notes
+                    left_out.append(f"{entry.label}: {first_line(exc)}")
+    return left_out

@@ -19,18 +19,6 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
 from migrate.restore.postgres.script import Script, plain_sql, split_script
 
-_ATTRIBUTES = (
-    ("inherit", "INHERIT", "NOINHERIT"),
-    ("createrole", "CREATEROLE", "NOCREATEROLE"),
-    ("createdb", "CREATEDB", "NOCREATEDB"),
-    ("login", "LOGIN", "NOLOGIN"),
-)
-_SUPERUSERS_ATTRIBUTES = (
-    ("superuser", "SUPERUSER", "NOSUPERUSER"),
-    ("replication", "REPLICATION", "NOREPLICATION"),
-    ("bypassrls", "BYPASSRLS", "NOBYPASSRLS"),
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
@@ -58,6 +46,10 @@ class Definitions:
     def roles(self) -> Sequence[Mapping[str, Any]]:
         """Return the roles that own or may use something."""
         return list(json.loads(self.files["roles.json"]))
+
+    def settings(self) -> Sequence[Mapping[str, Any]]:
+        """Return what is set for the database, and for roles in it."""
+        return list(json.loads(self.files.get("settings.json", b"[]")))
 
     def large_objects(self) -> Sequence[Mapping[str, Any]]:
         """Return owner, privileges and comment of every large object, where pre-data has not said them."""
@@ -100,46 +92,6 @@ def under_settings(connection: psycopg.Connection[Any], script: Script) -> Itera
     connection.execute(script.head)
     yield
     connection.execute("SET client_encoding = 'UTF8'")
-
-
-def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the roles that the target does not have."""
-    have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
-    return [role["name"] for role in roles if role["name"] not in have]
-
-
-def make_roles(
-    connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]
-) -> None:
-    """Make roles without passwords, within the caller's transaction. The source's bootstrap superuser becomes
-    a plain role that cannot log in. Raises ``psycopg.errors.InsufficientPrivilege``.
-    """
-    row = connection.execute(
-        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    ).fetchone()
-    superuser = bool(row and row[0])
-    wanted = [role for role in roles if role["name"] in set(missing)]
-    for role in wanted:
-        connection.execute(create_role(role, superuser=superuser).encode())
-    for role in wanted:
-        for group in role["member_of"]:
-            connection.execute(f"GRANT {quote_name(group)} TO {quote_name(role['name'])}".encode())
-
-
-def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
-    """Return the statement that makes a role as it was on the source, as far as one who is no superuser
-    may.
-    """
-    name = quote_name(role["name"])
-    if role["bootstrap"]:
-        return f"CREATE ROLE {name} NOLOGIN"
-    attributes = _ATTRIBUTES + (_SUPERUSERS_ATTRIBUTES if superuser else ())
-    words = [yes if role[key] else no for key, yes, no in attributes]
-    if role["connection_limit"] != -1:
-        words.append(f"CONNECTION LIMIT {int(role['connection_limit'])}")
-    if role["valid_until"]:
-        words.append(f"VALID UNTIL {quote_literal(role['valid_until'])}")
-    return f"CREATE ROLE {name} {' '.join(words)}"
 
 
 def set_sequences(

@@ -1,0 +1,81 @@
+"""Who may use a database, and what is set for them and for all of it, comes back; secrets do not even leave."""
+
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.roles import setting
+from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
+
+SCRIPT = """
+DROP ROLE IF EXISTS club, member, "over ""it", tuned;
+CREATE ROLE club; CREATE ROLE member LOGIN CREATEDB; CREATE ROLE "over ""it"; CREATE ROLE tuned;
+GRANT club TO member WITH ADMIN OPTION; GRANT "over ""it" TO club; COMMENT ON ROLE member IS E'it''s \\ me';
+CREATE TABLE t AS SELECT 1 AS a; ALTER TABLE t OWNER TO club;
+ALTER ROLE member SET search_path TO "$user", public, 'A b,"c'; ALTER ROLE member SET role TO club;
+ALTER ROLE member SET "my.app" TO E'it''s \\ x'; ALTER ROLE member SET my.api_token TO 'hidden!';
+ALTER DATABASE {db} SET default_transaction_read_only TO on; ALTER DATABASE {db} SET search_path TO '';
+ALTER DATABASE {db} SET "app.jwt_secret" TO 'hidden!'; ALTER DATABASE {db} SET bytea_output = escape;
+ALTER DATABASE {db} SET idle_in_transaction_session_timeout = 50;
+ALTER ROLE tuned IN DATABASE {db} SET timezone TO 'Asia/Tokyo';
+"""
+ROLES = """
+SELECT rolname, rolcanlogin, rolcreatedb, shobj_description(r.oid, 'pg_authid'),
+  ARRAY(SELECT one FROM unnest(rolconfig) AS one WHERE one !~ 'token'),
+  ARRAY(SELECT roleid::regrole::text || admin_option FROM pg_auth_members WHERE member = r.oid)
+FROM pg_roles r WHERE rolname IN ('club', 'member', 'over "it', 'tuned') ORDER BY 1
+"""
+SETTINGS = """
+SELECT setrole::regrole::text, ARRAY(SELECT one FROM unnest(setconfig) AS one WHERE one !~ 'secret')
+FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database() ORDER BY 1
+"""
+
+
+def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_postgres, tmp_path):
+    url, target = postgres.database(), other_postgres.database()
+    run_sql(url, SCRIPT.replace("{db}", url.rpartition("/")[2]))
+    try:
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        assert (outcome.findings, outcome.left_out) == ((), ())
+        assert fetch(target, ROLES) == fetch(url, ROLES)
+        assert fetch(target, SETTINGS) == fetch(url, SETTINGS)
+        assert len(fetch(target, ROLES)) == 4
+    finally:
+        for one in (url, target):
+            run_sql(
+                one,
+                "SET default_transaction_read_only = off; BEGIN; SET TRANSACTION READ WRITE; DROP TABLE public.t;"
+                f"ALTER ROLE tuned IN DATABASE {one.rpartition('/')[2]} RESET ALL;"
+                'DROP ROLE member, club, "over ""it", tuned; COMMIT',
+            )
+    assert {loss.reason.partition(" ")[0] for _, loss in reader.losses() if loss.property == "setting"} == {
+        "app.jwt_secret",
+        "my.api_token",
+    }
+    assert not [file for file in (tmp_path / "bundle").rglob("*.*") if b"hidden!" in file.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        ("work_mem=7MB", "\"work_mem\" TO '7MB'"),
+        ('search_path="$user", public, "a,""b"', "\"search_path\" TO '$user', 'public', 'a,\"b'"),
+        ('search_path=""', "\"search_path\" TO ''"),
+        ("my.app=a, b", '"my"."app" TO \'a, b\''),
+    ],
+)
+def test_a_setting_is_written_as_it_was_said(stored, written):
+    name, _, value = stored.partition("=")
+    assert setting(name, value) == written
+
+
+def test_an_index_that_could_not_be_made_is_in_the_ledger(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a FROM generate_series(1, 2)")
+    with pytest.raises(Exception, match="unique"):
+        run_sql(url, "CREATE UNIQUE INDEX CONCURRENTLY broken ON t (a)")
+    assert export_database(url, tmp_path / "bundle").complete
+    losses = [(loss.item, loss.property) for _, loss in read_bundle(tmp_path / "bundle").losses()]
+    assert ("index public.broken", "definition") in losses
