@@ -84,3 +84,46 @@ def test_what_asks_a_server_that_is_not_reached_is_left_out_by_name(postgres, ot
         (False, True)
     ]
     assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'") == [(1,)]
+
+
+RAISING = """
+CREATE DOMAIN full_ AS int NOT NULL; CREATE TABLE outer_ (a full_);
+INSERT INTO outer_ SELECT (SELECT a FROM outer_ WHERE false);
+CREATE TABLE known (i int); INSERT INTO known VALUES (1);
+CREATE FUNCTION ask(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+  IF NOT EXISTS (SELECT FROM public.known k WHERE k.i = ask.i) THEN RAISE 'unknown: %', i; END IF; RETURN true; END $$;
+CREATE TABLE a_asks (i int CHECK (ask(i))); INSERT INTO a_asks VALUES (1);
+CREATE TABLE asked (i int CONSTRAINT later CHECK (ask(i)), j int CONSTRAINT true_ CHECK (j > 0));
+INSERT INTO asked VALUES (1, 1);
+CREATE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN i * 2; END';
+CREATE TABLE doubled (i int, d int GENERATED ALWAYS AS (double(i)) STORED); INSERT INTO doubled VALUES (1), (2);
+CREATE TABLE last_ (i int PRIMARY KEY); INSERT INTO last_ VALUES (1);
+"""
+
+
+def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, tmp_path):
+    url, target = postgres.database(), other_postgres.database()
+    run_sql(url, RAISING)
+    run_sql(url, "INSERT INTO known VALUES (2)")
+    run_sql(url, "INSERT INTO asked VALUES (2, 2); DELETE FROM known WHERE i = 2")
+    run_sql(
+        url,
+        "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."doubled"']
+    assert {one.partition(":")[0].partition(" (")[0] for one in outcome.left_out} == {
+        'NOT NULL of DOMAIN "public"."full_" for rows that are there',
+        'check "later" of TABLE public.asked for rows that are there',
+        'rows of "public"."doubled"',
+    }
+    assert fetch(target, "SELECT * FROM asked, last_ ORDER BY 1") == [(1, 1, 1), (2, 2, 1)]
+    assert fetch(target, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == [("later",)]
+    run_sql(
+        target,
+        "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'",
+    )
+    again = restore_database(reader, "app", target, workers=2, progress=Silent())
+    assert (again.findings, again.left_out) == ((), ())

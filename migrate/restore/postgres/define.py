@@ -11,7 +11,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from migrate.restore.postgres import target as sql_target
-from migrate.restore.postgres.refused import Aid
+from migrate.restore.postgres.refused import Aid, first_line
 from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.roles import make_roles, missing_roles, set_for_database
 from migrate.restore.postgres.schema import (
@@ -23,7 +23,6 @@ from migrate.restore.postgres.schema import (
 )
 from migrate.restore.postgres.script import Entry, Name, Script
 from migrate.restore.postgres.selected import select_entries
-from migrate.restore.postgres.steps import first_line
 from migrate.restore.postgres.target import State
 
 _REFUSED = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject)

@@ -5,7 +5,7 @@ materialized view depend on nothing but what it is told of; pg_dump's scripts st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
@@ -31,20 +31,23 @@ _OF_CODE = ("08", "2F", "38", "39", "54", "58", "HV", "XX000")
 reached, of a file that is not there (PostgreSQL documentation, appendix A).
 """
 
-_CHECK_OF_TABLE = """
+_CHECKS_OF_TABLE = """
 WITH RECURSIVE above AS (
-  SELECT %s::regclass::oid AS relid
+  SELECT %(relation)s::regclass::oid AS relid
   UNION SELECT i.inhparent FROM pg_catalog.pg_inherits i JOIN above a ON i.inhrelid = a.relid
 )
-SELECT 'TABLE ' || a.relid::regclass, '', pg_catalog.pg_get_constraintdef(k.oid), pg_catalog.obj_description(k.oid)
+SELECT 'TABLE ' || a.relid::regclass, '', k.conname, pg_catalog.pg_get_constraintdef(k.oid),
+  pg_catalog.obj_description(k.oid)
 FROM above a JOIN pg_catalog.pg_constraint k ON k.conrelid = a.relid
-WHERE k.conname = %s AND k.contype = 'c' AND k.coninhcount = 0
+WHERE k.contype = 'c' AND k.coninhcount = 0 AND k.conname = coalesce(%(name)s, k.conname) ORDER BY k.conname
 """
 _CHECK_OF_DOMAIN = """
-SELECT 'DOMAIN ' || t.oid::regtype, 'DOMAIN ', pg_catalog.pg_get_constraintdef(k.oid), pg_catalog.obj_description(k.oid)
+SELECT 'DOMAIN ' || t.oid::regtype, 'DOMAIN ', k.conname, pg_catalog.pg_get_constraintdef(k.oid),
+  pg_catalog.obj_description(k.oid)
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid
-WHERE t.oid = %s::regtype AND k.conname = %s
+WHERE t.oid = %(type)s::regtype AND k.contype = 'c' AND k.conname = %(name)s
 """
+_NOT_VALID = " NOT VALID"
 
 
 def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
@@ -57,6 +60,11 @@ def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> boo
         return is_superuser(connection)
     of_code = (error.sqlstate or "").startswith(_OF_CODE) and not connection.broken
     return of_code or isinstance(error, REFUSALS)
+
+
+def first_line(error: psycopg.Error) -> str:
+    """Return what the server said, in one line."""
+    return str(error).strip().partition("\n")[0]
 
 
 def use_every_schema(connection: psycopg.Connection[Any]) -> None:
@@ -82,52 +90,64 @@ class Aid(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check. ``owner``: ``TABLE name`` or ``DOMAIN name``, a table being where the check is not inherited from."""
+    """What rows may not violate. ``name`` is for people; ``drop`` takes it away; of ``make`` the first that the server
+    takes makes it again: for all rows, else for those to come.
+    """
 
-    owner: str
     name: str
-    definition: str
-    comment: str | None
-    commented: str
-
-    @property
-    def drop(self) -> str:
-        """Return the statement that takes it away."""
-        return f"ALTER {self.owner} DROP CONSTRAINT {self.name}"
-
-    @property
-    def add(self) -> str:
-        """Return the statement that makes it for what comes, not for what is there."""
-        late = "" if self.definition.endswith(" NOT VALID") else " NOT VALID"
-        said = f"ALTER {self.owner} ADD CONSTRAINT {self.name} {self.definition}{late}"
-        if self.comment is None:
-            return said
-        on = f"{self.commented}{self.owner.partition(' ')[2]}"
-        return f"{said}; COMMENT ON CONSTRAINT {self.name} ON {on} IS {quote_literal(self.comment)}"
+    drop: str
+    make: tuple[str, ...]
 
 
-def violated(connection: psycopg.Connection[Any], error: psycopg.errors.CheckViolation) -> list[Check]:
-    """Return the check that a row violates; of a table that inherits it more than once, all of those."""
+def suspects(connection: psycopg.Connection[Any], error: psycopg.Error, label: str) -> list[Check]:
+    """Return what may have refused rows of a table: the check that they violate, else, where some code raised the
+    error, every check of the table.
+    """
     said = error.diag
-    if not said.constraint_name or not said.schema_name:
-        return []
-    query, name = (
-        (_CHECK_OF_TABLE, said.table_name) if said.table_name else (_CHECK_OF_DOMAIN, said.datatype_name)
-    )
-    found = connection.execute(
-        query.encode(), (quote_qualified(said.schema_name, name or ""), said.constraint_name)
-    )
-    return [
-        Check(owner, quote_name(said.constraint_name), definition, comment, commented)
-        for owner, commented, definition, comment in found
-    ]
+    if said.schema_name and said.datatype_name:
+        domain = quote_qualified(said.schema_name, said.datatype_name)
+        if isinstance(error, psycopg.errors.NotNullViolation):
+            alter = f"ALTER DOMAIN {domain}"
+            return [
+                Check(f"NOT NULL of DOMAIN {domain}", f"{alter} DROP NOT NULL", (f"{alter} SET NOT NULL",))
+            ]
+        return _checks(connection, _CHECK_OF_DOMAIN, {"type": domain, "name": said.constraint_name})
+    name = said.constraint_name if isinstance(error, psycopg.errors.CheckViolation) else None
+    return _checks(connection, _CHECKS_OF_TABLE, {"relation": label, "name": name})
+
+
+def _checks(connection: psycopg.Connection[Any], query: str, values: Mapping[str, str | None]) -> list[Check]:
+    return [_check(*row) for row in connection.execute(query.encode(), values)]
+
+
+def _check(owner: str, commented: str, name: str, definition: str, comment: str | None) -> Check:
+    name = quote_name(name)
+    add = f"ALTER {owner} ADD CONSTRAINT {name} {definition.removesuffix(_NOT_VALID)}"
+    said = ""
+    if comment is not None:
+        on = f"{commented}{owner.partition(' ')[2]}"
+        said = f"; COMMENT ON CONSTRAINT {name} ON {on} IS {quote_literal(comment)}"
+    drop = f"ALTER {owner} DROP CONSTRAINT {name}"
+    return Check(f"check {name} of {owner}", drop, (f"{add}{said}", f"{add}{_NOT_VALID}{said}"))
 
 
 @contextmanager
-def without_checks(connection: psycopg.Connection[Any], checks: Sequence[Check]) -> Iterator[None]:
-    """Within the caller's transaction, let rows in that these would not."""
+def without_checks(connection: psycopg.Connection[Any], checks: Sequence[Check]) -> Iterator[list[Check]]:
+    """Within the caller's transaction, let rows in that these would not; yield those that hold for new rows only then,
+    or not at all.
+    """
+    untrue: list[Check] = []
     for check in checks:
         connection.execute(check.drop.encode())
-    yield
+    yield untrue
     for check in reversed(checks):
-        connection.execute(check.add.encode())
+        for number, statement in enumerate(check.make):
+            try:
+                with connection.transaction():
+                    connection.execute(statement.encode())
+            except psycopg.Error as exc:
+                if not is_refusal(exc, connection):
+                    raise
+                untrue.extend([check] * (number == 0))
+            else:
+                break

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal, quote_name
+from migrate.restore.postgres.refused import first_line
 
 _ATTRIBUTES = (
     ("inherit", "INHERIT", "NOINHERIT"),
@@ -115,7 +116,7 @@ def set_all(connection: psycopg.Connection[Any], whose: str, settings: Sequence[
             with connection.transaction():
                 connection.execute(f"ALTER {whose} SET {setting(name, value)}".encode())
         except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as exc:
-            refused.append(f"{name} of {whose} is not set: {str(exc).partition(chr(10))[0]}")
+            refused.append(f"{name} of {whose} is not set: {first_line(exc)}")
     return refused
 
 

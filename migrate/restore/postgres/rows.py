@@ -20,7 +20,14 @@ from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.restore.postgres import binary
-from migrate.restore.postgres.refused import Check, is_refusal, use_every_schema, violated, without_checks
+from migrate.restore.postgres.refused import (
+    Check,
+    first_line,
+    is_refusal,
+    suspects,
+    use_every_schema,
+    without_checks,
+)
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.target import connect_writer, mark_done, without_triggers
 from migrate.restore.relational.parts import PartFile, damage, readable
@@ -97,23 +104,26 @@ class RowWriter:
 
     def _write_late(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
         """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
-        violate at the source, where such a check is not looked at again.
+        violate at the source, where such a check is not looked at again. What the target refuses for another reason is
+        named, and does not stop the rest: the comparison will miss it.
         """
         label = quote_qualified(part.table.schema, part.table.name)
         loose: list[Check] = []
+        untrue: list[Check] = []
         while True:
             try:
-                self._copy_once(connection, part, self._by_root.get(label, label), loose)
+                untrue = self._copy_once(connection, part, self._by_root.get(label, label), loose)
                 break
-            except psycopg.errors.CheckViolation as exc:
-                found = [check for check in violated(connection, exc) if check not in loose]
-                if not found:
-                    raise target_error(exc, f"{label} ({part.name})") from exc
-                loose += found
             except psycopg.Error as exc:
-                raise target_error(exc, f"{label} ({part.name})") from exc
-        for check in loose:
-            word = f"check {check.name} of {check.owner} for rows that are there: some violate it"
+                if not is_refusal(exc, connection):
+                    raise target_error(exc, f"{label} ({part.name})") from exc
+                found = [check for check in suspects(connection, exc, label) if check not in loose]
+                if not found:
+                    self.left_out.append(f"rows of {label} ({part.name}): {first_line(exc)}")
+                    return
+                loose += found
+        for check in untrue:
+            word = f"{check.name} for rows that are there: some violate it"
             self.left_out.extend([word] if word not in self.left_out else [])
 
     def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
@@ -140,24 +150,26 @@ class RowWriter:
         part: PartFile,
         label: str,
         loose: Sequence[Check] | None = None,
-    ) -> None:
-        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait."""
+    ) -> list[Check]:
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait; return
+        those that do not hold any more.
+        """
         written = _Written(self._advance)
         try:
             with connection.transaction():
                 if loose is not None:
                     use_every_schema(connection)
                 mark_done(connection, part.name)
-                with without_checks(connection, loose or ()):
+                with without_checks(connection, loose or ()) as untrue:
                     self._copy(connection, part, label, written.add)
-        except psycopg.Error:
+        except psycopg.Error as exc:
             written.take_back()
-            raise
-        except psycopg.errors.UniqueViolation as exc:
-            if exc.diag.schema_name != PROGRESS_SCHEMA:
+            if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:
                 raise
             # A worker that was taken for dead, or whose lead is, has done it meanwhile.
             self._advance(part.rows, part.size_bytes)
+            return []
+        return untrue
 
     def _copy(
         self, connection: psycopg.Connection[Any], part: PartFile, label: str, advance: Advance

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.connect import Address
-from migrate.restore.postgres.refused import Aid, is_refusal
+from migrate.restore.postgres.refused import Aid, first_line, is_refusal
 from migrate.restore.postgres.schema import ddl_error
 from migrate.restore.postgres.script import Entry
 from migrate.restore.postgres.stages import Stage, Step
@@ -170,8 +170,3 @@ def _next(waiting: Sequence[Step], running: Any) -> Step | None:
 def mark_of(entry: Entry) -> str:
     """Return by what name the target remembers that an entry is made."""
     return f"post-data/{entry.number:06d}"
-
-
-def first_line(error: psycopg.Error) -> str:
-    """Return what the server said, in one line."""
-    return str(error).strip().partition("\n")[0]
