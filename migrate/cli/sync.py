@@ -68,6 +68,10 @@ class Synced:
             f"{count_words(done.copied)} {done.noun} copied ({bytes_words(done.copied_bytes)}"
             f" in {duration_words(self.seconds)}); {count_words(done.same + done.adopted)} were there already",
         )
+        if done.amended:
+            console.print(
+                f"{count_words(done.amended)} were there with other tags, locks or ACL, which were changed"
+            )
         if done.excluded:
             console.print(f"{count_words(done.excluded)} were not wanted, or deleted meanwhile")
         for gap in done.gaps[:_SHOWN]:

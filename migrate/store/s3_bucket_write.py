@@ -40,7 +40,7 @@ from migrate.store.s3_description import (
     put_request,
 )
 from migrate.store.s3_objects import PATIENCE_SECONDS, Answer, Job, Stream
-from migrate.store.s3_reading import parse_tags
+from migrate.store.s3_reading import acl_query, parse_tags
 from migrate.store.s3_wire import Wire
 from migrate.store.sizes import part_sizes
 
@@ -274,6 +274,11 @@ class TargetBucket:
         jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it}), 0) for key, it in wanted)
         yield from map(_written, self._requests.run(jobs, window_bytes=0))
 
+    def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
+        """Send changes of what is there (see ``s3_amend``), many at once; like ``put_all``."""
+        jobs = (Job(change.key, change, 0) for change in changes)
+        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+
     def delete(self, key: str, version_id: str = "") -> None:
         """Remove an object, or a version of it for good; nothing happens where there is none."""
         query = {"versionId": version_id} if version_id else {}
@@ -293,10 +298,12 @@ class TargetBucket:
             return ""
         return ET.fromstring(body).findtext("{*}Status") or ""  # noqa: S314 - see s3_pages
 
-    def acl(self, key: str) -> str:
-        """Return the canned ACL that an object has, empty where it has another one or the server has none."""
+    def acl(self, key: str, version_id: str = "") -> str:
+        """Return the canned ACL that an object has, or a version of it; empty where it has another one or the server
+        has none.
+        """
         try:
-            body = self._requests.call(Request("GetObjectAcl", "GET", key, {"acl": ""})).body
+            body = self._requests.call(Request("GetObjectAcl", "GET", key, acl_query(version_id))).body
         except UnreachableError:
             raise
         except MoveoutError:

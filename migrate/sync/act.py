@@ -26,7 +26,7 @@ from migrate.sync.uploads import Uploads
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One run's work. ``check`` raises once the lease is lost."""
+    """One run's work. ``check`` raises once the lease is lost. ``locks_itself``: see ``history_look``."""
 
     way: Way
     record: Record
@@ -35,6 +35,7 @@ class Work:
     check: Callable[[], None]
     uploads: Uploads
     history: bool = False
+    locks_itself: bool = False
 
     def all(self, workers: int) -> Done:
         """Do all of it; return the counts and what is wrong. Raises what stops the whole sync."""
@@ -92,12 +93,13 @@ class Work:
             if done.rows:
                 self.check()
                 self.record.write_done(self.run, number, done.rows)
+                done.noted = len(done.rows)
                 done.rows = []
         return done
 
     def _do(self, span: list[Step], done: Done) -> None:
         if self.history:
-            HistoryCopy(self.way, done, self.uploads).run(span)
+            HistoryCopy(self.way, done, self.uploads, self.locks_itself).run(span)
             return
         due = [step for step in span if step.do == Do.COPY]
         looked_at = [step for step in span if step.do == Do.LOOK]

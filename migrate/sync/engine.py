@@ -99,10 +99,9 @@ def _check(options: SyncOptions) -> None:
             " size, time and tags",
             next_step="leave one of them out",
         )
-    if options.history and (options.recheck or chosen.tags or any(bound is not None for bound in bounds)):
+    if options.history and (chosen.tags or any(bound is not None for bound in bounds)):
         raise UsageError(
-            "--history goes with --include and --exclude only: of a key all versions are copied or none, and what is"
-            " copied is not looked at again",
+            "--history goes with --include and --exclude only: of a key all versions are copied or none",
             next_step="leave one of them out",
         )
 
@@ -207,7 +206,14 @@ class _Sync:
         uploads = Uploads(self.record.store, self.sides.target)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(
-            way, self.record, plan.run, self.options.overwrite, self.check, uploads, self.options.history
+            way,
+            self.record,
+            plan.run,
+            self.options.overwrite,
+            self.check,
+            uploads,
+            self.options.history,
+            locks_itself=bool((self.sides.target.object_lock() or {}).get("Rule")),
         )
         done = work.all(self.workers)
         self.progress.end()
@@ -272,7 +278,7 @@ class _Sync:
     def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:
         """Make the record that holds from now on; tell whether it is another one."""
         removed = frozenset(one.which for one in removal.removed)
-        if not (done.copied or done.adopted or plan.steps[Do.FORGET] or removed):
+        if not (done.noted or plan.steps[Do.FORGET] or removed):
             return False
         self.check()
 
@@ -302,6 +308,7 @@ class _Sync:
             copied=done.copied,
             copied_bytes=done.copied_bytes,
             adopted=done.adopted,
+            amended=done.amended,
             newer=done.newer,
             excluded=plan.excluded + excluded,
             failed=len(gaps) - excluded + plan.steps[Do.STUCK],
@@ -336,6 +343,7 @@ def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
         + plan.excluded
         + done.copied
         + done.adopted
+        + done.amended
         + len(done.gaps)
         + len(done.damaged)
         + plan.steps[Do.STUCK]

@@ -12,6 +12,10 @@ from migrate.store.s3_parse import NULL
 
 KEY = "key"
 _OF_VERSION = ("version_id", "last_modified")
+_TARGET, _LOSSES = "target_version_id", "losses"
+_CHANGEABLE = ("tags", "acl", "lock_mode", "lock_until", "legal_hold")
+"""What can change of a version that is there."""
+_CHANGEABLE_LOSSES = frozenset({"tag", "ACL", "retention", "legal hold"})
 Identity = Callable[[pa.Table], Any]
 """Returns a column by which the rows of a table are told apart."""
 
@@ -30,6 +34,35 @@ def by_version(table: pa.Table) -> Any:
     return pc.binary_join_element_wise(table[KEY], pc.fill_null(version, ""), pc.fill_null(times, ""), "\0")
 
 
+def amended(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Take rows of ``after`` about a version of the target that ``before`` has a row of: it was looked at again. Return
+    the old rows with what can have changed, each in its place, and the rest of the new ones.
+    """
+    found = pc.index_in(_at_target(before), value_set=_at_target(after), skip_nulls=True)
+    pairs = [(row, its) for row, its in enumerate(found.to_pylist()) if its is not None]
+    if not pairs:
+        return before, after
+    places, again = (list(column) for column in zip(*pairs, strict=True))
+    rows = zip(before.take(places).to_pylist(), after.take(again).to_pylist(), strict=True)
+    made = pa.Table.from_pylist([_amended(row, its) for row, its in rows], schema=before.schema)
+    order = list(range(before.num_rows))
+    for number, place in enumerate(places):
+        order[place] = before.num_rows + number
+    rest = [row for row in range(after.num_rows) if row not in set(again)]
+    return pa.concat_tables([before, made]).take(order), after.take(pa.array(rest, pa.int64()))
+
+
+def _amended(row: dict[str, Any], its: dict[str, Any]) -> dict[str, Any]:
+    kept = [loss for loss in row[_LOSSES] or () if loss[0] not in _CHANGEABLE_LOSSES]
+    lost = [loss for loss in its[_LOSSES] or () if loss[0] in _CHANGEABLE_LOSSES]
+    return row | {name: its[name] for name in _CHANGEABLE} | {_LOSSES: [*kept, *lost]}
+
+
+def _at_target(table: pa.Table) -> Any:
+    """Return a column that names the version of the target; null where it has no id."""
+    return pc.binary_join_element_wise(table[KEY], table[_TARGET], "\0")
+
+
 def folded(
     old: Iterable[pa.Table],
     new: Iterable[pa.Table],
@@ -43,6 +76,8 @@ def folded(
     olds, news, drops = _Tables(whole_keys(old)), _Tables(whole_keys(new)), _Keys(dropped)
     while (bound := _least(olds.last, news.last)) is not None:
         before, after = olds.take(bound), news.take(bound)
+        if identity is by_version and before.num_rows and after.num_rows:
+            before, after = amended(before, after)
         gone = drops.take(bound) + (identity(after).to_pylist() if after.num_rows else [])
         if before.num_rows and gone:
             keep = pc.invert(pc.is_in(identity(before), value_set=pa.array(gone, pa.string())))

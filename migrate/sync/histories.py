@@ -19,7 +19,7 @@ from migrate.restore.objects_history import Markers
 from migrate.store.s3_listing import ListedVersions
 from migrate.store.s3_parse import NULL
 from migrate.sync.columns import UnorderedError, from_microseconds, microseconds
-from migrate.sync.compare import Do, OnSame, Step
+from migrate.sync.compare import AGAIN, Do, OnSame, Step
 
 ANOTHER = "a version of its own"
 """Why the target has a version of a key that the source has, too: nothing is known of where it came from."""
@@ -215,6 +215,7 @@ class HistoryComparison:
     markers: Markers
     overwrite: bool = False
     see: Callable[[Sequence[str]], object] | None = None
+    recheck: bool = False
     on_same: OnSame | None = None
     listed: int = 0
     listed_bytes: int = 0
@@ -247,10 +248,14 @@ class HistoryComparison:
         if source and self.see is not None:
             self.see([key])
         decided = decide(key, source, target, known, self.markers, overwrite=self.overwrite)
-        self._take(key, decided.same)
+        again = [pair for pair in decided.same if self.recheck and not pair[0].is_delete_marker]
+        same = [pair for pair in decided.same if not self.recheck or pair[0].is_delete_marker]
+        self._take(key, same)
         self.excluded += sum(step.do == Do.EXCLUDED for step in decided.steps)
-        if decided.same:
-            yield len(decided.same)
+        if same:
+            yield len(same)
+        for one, its in again:
+            yield Step(Do.LOOK, key, AGAIN, one, its, ours=True, known=True)
         yield from decided.steps
 
     def _take(self, key: str, same: Sequence[tuple[ObjectSummary, ObjectSummary]]) -> None:

@@ -20,7 +20,7 @@ from migrate.store.checksums import crc64nvme
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_description import Description, is_md5
 from migrate.store.sizes import part_sizes
-from migrate.sync.compare import Do, Step
+from migrate.sync.compare import AGAIN, Do, Step
 from migrate.sync.copy import (
     UNLIKE,
     WINDOW_BYTES,
@@ -33,6 +33,7 @@ from migrate.sync.copy import (
     source_of,
 )
 from migrate.sync.histories import OTHERS
+from migrate.sync.history_look import GONE, HistoryLook
 from migrate.sync.items import Done, Item
 from migrate.sync.large import LargeCopy
 from migrate.sync.look import Look
@@ -68,15 +69,19 @@ def _is_as_promised(found: Fetched) -> bool:
 
 @dataclass(slots=True)
 class HistoryCopy:
-    """Copies histories for one span: all steps of its keys."""
+    """Copies histories for one span: all steps of its keys. ``locks_itself``: see ``history_look``."""
 
     way: Way
     done: Done
     uploads: Uploads
+    locks_itself: bool = False
     _counts: dict[str, int] = field(default_factory=dict)
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Copy. Raises what stops the whole sync."""
+        """Look and copy. Raises what stops the whole sync."""
+        again = [step for step in steps if step.why == AGAIN]
+        if again:
+            HistoryLook(self.way, self.done, self.locks_itself).run(again)
         due = [part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))]
         self._counts = {part[0].key: part[0].before for part in due}
         for depth in range(max(map(len, due), default=0)):
@@ -84,7 +89,7 @@ class HistoryCopy:
 
     def _due(self, steps: Sequence[Step]) -> list[Step]:
         """Take in what a run that was killed has written of a key; return what is to be added."""
-        looked_at = [step for step in steps if step.do == Do.LOOK]
+        looked_at = [step for step in steps if step.do == Do.LOOK and step.why != AGAIN]
         due = [step for step in steps if step.do == Do.COPY]
         adopted = [self._adopt(step) for step in looked_at]
         if all(adopted):
@@ -178,5 +183,5 @@ class HistoryCopy:
 
 def _gap(step: Step, ours: Fetched) -> Gap:
     if isinstance(ours.error, SourceGoneError):
-        return Gap(step.name, "excluded", "deleted at the source since it was copied")
+        return Gap(step.name, "excluded", GONE)
     return Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))

@@ -63,16 +63,19 @@ def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Ac
 
 @dataclass(slots=True)
 class Done:
-    """What a span came to. ``rows`` are for the record; ``damaged``: sentences about objects that are at the target and
-    are not what they should be.
+    """What a span came to. ``rows`` are for the record, and ``noted`` so many that it has; ``damaged``: sentences about
+    objects that are at the target and are not what they should be; ``amended``: versions whose tags, locks or ACL were
+    changed.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    noted: int = 0
     copied: int = 0
     copied_bytes: int = 0
     adopted: int = 0
+    amended: int = 0
     same: int = 0
     newer: int = 0
 
@@ -80,8 +83,10 @@ class Done:
         """Take in the counts of another span, and what is wrong; not its rows."""
         self.gaps += other.gaps
         self.damaged += other.damaged
+        self.noted += other.noted
         self.copied += other.copied
         self.copied_bytes += other.copied_bytes
         self.adopted += other.adopted
+        self.amended += other.amended
         self.same += other.same
         self.newer += other.newer

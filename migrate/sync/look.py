@@ -36,7 +36,7 @@ class Look:
         """Look; return what is to be copied after all. Raises what stops the whole sync."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
-        there = way.target.source.heads(map(_target_of, steps))
+        there = way.target.source.heads(map(target_of, steps))
         found_acls = acls(way.source, map(source_of, steps))
         return [
             step
@@ -86,9 +86,10 @@ class Look:
         crc = _crc(ours.headers)
         made.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
         described = made.described(self.way.name(step), self.way.terms)
-        if not has_description(theirs, described):
+        if not (has_headers(theirs, described) and has_tags(theirs, described)):
             return None
-        has_acl = not self.way.source.has_acls or self.way.target.acl(described.key) == described.acl
+        version = target_of(step).version_id
+        has_acl = not self.way.source.has_acls or self.way.target.acl(described.key, version) == described.acl
         return made if has_acl else None
 
 
@@ -105,12 +106,17 @@ def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
     return kept is not None and kept == _crc(theirs.headers)
 
 
-def has_description(found: Fetched, wanted: Description) -> bool:
-    """Tell whether an object has the headers, metadata and tags that it is to have."""
+def has_headers(found: Fetched, wanted: Description) -> bool:
+    """Tell whether an object has the headers and metadata that it is to have."""
     headers, asked = sendable(found.headers), sendable(wanted.headers)
     if any(headers.get(name, "") != value for name, value in asked.items()):
         return False
-    return _equal(user_metadata(found.headers), wanted.metadata) and _equal(found.tags, wanted.tags)
+    return _equal(user_metadata(found.headers), wanted.metadata)
+
+
+def has_tags(found: Fetched, wanted: Description) -> bool:
+    """Tell whether an object has the tags that it is to have, and no others."""
+    return _equal(found.tags, wanted.tags)
 
 
 def _equal(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
@@ -125,7 +131,8 @@ def _crc(headers: Mapping[str, str]) -> int | None:
     return from_header(kept) if kept and whole and "-" not in kept else None
 
 
-def _target_of(step: Step) -> ObjectSummary:
+def target_of(step: Step) -> ObjectSummary:
+    """Return what the target has."""
     assert step.target is not None
     return step.target
 

@@ -58,12 +58,12 @@ class Removed:
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
     """``listed`` objects of the source ended as ``same`` as before, ``copied`` now (``newer`` of them in a version that
-    came after the listing), ``adopted`` (the target had them already), ``excluded`` or ``failed`` (``gaps``). ``extra``
-    objects only the target has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not
-    arrive as they were, ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven``
-    says why there is no ``proof`` where one was asked for; ``planned``: what would be done. ``history``: all counts are
-    of versions. ``settings`` of the bucket
-    that were not the same: ``written``, ``removed``, or why the target has them not.
+    came after the listing), ``adopted`` (the target had them already), ``amended`` (versions that are there, whose
+    tags, locks or ACL were brought in step), ``excluded`` or ``failed`` (``gaps``). ``extra`` objects only the target
+    has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not arrive as they were,
+    ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven`` says why there is no
+    ``proof`` where one was asked for; ``planned``: what would be done. ``history``: all counts are of versions.
+    ``settings`` of the bucket that were not the same: ``written``, ``removed``, or why the target has them not.
     """
 
     source: str
@@ -93,6 +93,7 @@ class SyncOutcome:
     planned: Mapping[str, Any] | None = None
     history: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    amended: int = 0
 
     @property
     def noun(self) -> str:
@@ -118,6 +119,7 @@ class SyncOutcome:
             copied=self.copied + later.copied,
             copied_bytes=self.copied_bytes + later.copied_bytes,
             adopted=self.adopted + later.adopted,
+            amended=self.amended + later.amended,
             newer=self.newer + later.newer,
             deleted=self.deleted + later.deleted,
             runs=self.runs + later.runs,

@@ -44,6 +44,7 @@ def _body(of: SyncOutcome) -> Iterator[Html]:
             ("As they were", count_words(of.same)),
             ("Copied", f"{count_words(of.copied)}, {bytes_words(of.copied_bytes)}"),
             ("There already", count_words(of.adopted)),
+            *([("Tags, locks or ACL brought in step", count_words(of.amended))] if of.amended else []),
             ("Not wanted, or deleted meanwhile", count_words(of.excluded)),
             ("Missing", count_words(of.failed)),
             ("Only at the target", count_words(of.extra - of.deleted)),

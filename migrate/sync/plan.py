@@ -135,7 +135,9 @@ class Sides:
         prefix = self.target.prefix
         see = (lambda keys: kinds.see_all([prefix + key for key in keys])) if kinds else None
         if self.history:
-            return HistoryComparison(self.excludes, self.is_foreign, self.markers, self.overwrite, see)
+            return HistoryComparison(
+                self.excludes, self.is_foreign, self.markers, self.overwrite, see, self.recheck
+            )
         return Comparison(
             self.source.prefix,
             prefix,

@@ -189,8 +189,8 @@ def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Fin
     hold = headers.get(LEGAL_HOLD, "OFF") == "ON"
     if hold != row.legal_hold:
         yield Finding(key, "has another legal hold", _on(row.legal_hold), _on(hold))
-    wanted = (row.lock_mode, _moment(row.lock_until))
-    found = (headers.get(LOCK_MODE, ""), _moment(headers.get(LOCK_UNTIL, "")))
+    wanted = (row.lock_mode, moment_of(row.lock_until))
+    found = (headers.get(LOCK_MODE, ""), moment_of(headers.get(LOCK_UNTIL, "")))
     now = datetime.now(UTC)
     holds = [bool(mode) and until is not None and until > now for mode, until in (wanted, found)]
     if any(holds) and wanted != found:
@@ -198,7 +198,8 @@ def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Fin
         yield Finding(key, "has another retention", one, other)
 
 
-def _moment(text: str) -> datetime | None:
+def moment_of(text: str) -> datetime | None:
+    """Return the moment that a lock's header names, to the second: not every server sends more; None where none is."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket import Fetched, ObjectSummary
 from migrate.restore.objects_history import Markers
 from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
+from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.compare import Do
 from migrate.sync.fold import by_version, folded
 from migrate.sync.histories import HistoryComparison, KnownVersion, decide
-from migrate.sync.rows import which_version
+from migrate.sync.history_look import amendment
+from migrate.sync.rows import synced_table, which_version
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -161,6 +165,7 @@ def rows(given: list[tuple[str, str, int]]) -> pa.Table:
             "key": pa.array(keys, pa.string()),
             "version_id": pa.array(ids, pa.string()),
             "last_modified": pa.array(marks, MOMENT),
+            "target_version_id": pa.array([f"t{version}{mark}" for _, version, mark in given], pa.string()),
         }
     )
 
@@ -192,8 +197,77 @@ def test_rows_of_versions_are_folded_in_their_order(counts, size, drop):
     ]
 
 
+def test_a_version_that_was_looked_at_again_keeps_its_place_and_its_digests() -> None:
+    """Only what can change of it is taken over."""
+
+    def row(key: str, target: str, **more: Any) -> dict[str, Any]:
+        common = {
+            "key": key,
+            "version_id": f"s-{target}",
+            "target_version_id": target,
+            "last_modified": BEGAN,
+        }
+        return {**common, "size": 1, "tags": [("t", "1")], "losses": [], **more}
+
+    old = [
+        row("a", "1", sha256="x", losses=[("ETag", "of parts"), ("tag", "t=1")]),
+        row("a", "2", sha256="y"),
+        row("b", "3", sha256="z"),
+    ]
+    again = row("a", "1", tags=[("t", "2")], legal_hold="ON", losses=[("own checksum", "no")])
+    new = row("a", "4")
+    found = [
+        one
+        for part in folded([synced_table(old)], [synced_table([again, new])], (), by_version)
+        for one in part.to_pylist()
+    ]
+    assert [one["target_version_id"] for one in found] == ["1", "2", "4", "3"]
+    assert (found[0]["sha256"], found[0]["tags"], found[0]["legal_hold"]) == ("x", [("t", "2")], "ON")
+    assert found[0]["losses"] == [("ETag", "of parts")]
+    assert found[1]["sha256"] == "y"
+
+
 def test_what_has_no_id_is_told_apart_by_its_time() -> None:
     old, new = rows([("a", "null", 1)]), rows([("a", "null", 2)])
     assert pa.concat_tables(folded([old], [new], (), by_version)).num_rows == 2
     gone = [("a", which_version("a", "null", 1))]
     assert pa.concat_tables(folded([old], [new], gone, by_version)).num_rows == 1
+
+
+SOON, LATE, PAST = "2026-02-01T00:00:00Z", "2026-03-01T00:00:00.000Z", "2025-12-01T00:00:00Z"
+GOVERNED, STRICT = (LOCK_MODE, "GOVERNANCE"), (LOCK_MODE, "COMPLIANCE")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "changes", "faults"),
+    [
+        ({}, {}, [], 0),
+        ({"tags": {"a": "1"}}, {}, ["tags"], 0),
+        ({"headers": {"cache-control": "no-store"}}, {"cache-control": "no-cache"}, [], 1),
+        ({"metadata": {"n": "1"}}, {"x-amz-meta-n": "2"}, [], 1),
+        ({"lock_mode": "GOVERNANCE", "lock_until": LATE}, {**dict([GOVERNED]), LOCK_UNTIL: SOON}, ["retention"], 0),
+        ({"lock_mode": "GOVERNANCE", "lock_until": SOON}, {**dict([GOVERNED]), LOCK_UNTIL: LATE}, [], 1),
+        ({"lock_mode": "COMPLIANCE", "lock_until": SOON}, {**dict([GOVERNED]), LOCK_UNTIL: SOON}, ["retention"], 0),
+        ({"lock_mode": "GOVERNANCE", "lock_until": SOON}, {**dict([STRICT]), LOCK_UNTIL: SOON}, [], 1),
+        ({"lock_mode": "GOVERNANCE", "lock_until": PAST}, {**dict([GOVERNED]), LOCK_UNTIL: PAST}, [], 0),
+        ({}, {**dict([GOVERNED]), LOCK_UNTIL: SOON}, [], 1),
+        ({}, {**dict([GOVERNED]), LOCK_UNTIL: PAST}, [], 0),
+        ({"legal_hold": True}, {}, ["legal hold"], 0),
+        ({}, {LEGAL_HOLD: "ON"}, [], 1),
+        ({"acl": "public-read"}, {}, ["ACL"], 0),
+    ],
+)  # fmt: skip
+def test_what_of_a_version_can_be_changed(wanted, found, changes, faults):
+    """Tags and ACL both ways, locks only to what is stricter; headers and metadata never."""
+    described = Description("k", **wanted)
+    seen = amendment(
+        version(1, "a", "t"), Fetched(version(1, "a", "t"), headers=found), described, "", now=BEGAN
+    )
+    assert ([what for what, _ in seen.changes], len(seen.faults)) == (changes, faults)
+    assert all(request.query["versionId"] == "t1" for _, request in seen.changes)
+
+
+def test_a_bucket_that_locks_by_itself_may_lock_longer() -> None:
+    held = Fetched(version(1, "a", "t"), headers={**dict([GOVERNED]), LOCK_UNTIL: SOON})
+    seen = amendment(version(1, "a", "t"), held, Description("k"), locks_itself=True, now=BEGAN)
+    assert (list(seen.changes), list(seen.faults)) == ([], [])

@@ -24,7 +24,9 @@ from tests.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
 from tests.sync.test_large import upload
 from tests.sync.test_sync import At
+from tests.tools.acl_proxy import AclProxy
 from tests.tools.busy_proxy import BusyProxy, EveryThird
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
 
 
@@ -238,8 +240,6 @@ def test_where_a_history_cannot_be(minio: S3Server, other_minio: S3Server, make_
     assert move.run(history=True).copied == 1
     with pytest.raises(UsageError, match="whole histories"):
         move.run()
-    with pytest.raises(UsageError, match="--include"):
-        move.run(history=True, recheck=True)
 
 
 def test_without_it_the_ledger_says_so(old: Move) -> None:
@@ -332,6 +332,133 @@ def test_only_some_keys(old: Move) -> None:
     done = old.run(history=True, selection=Selection(exclude=("*.tmp",)), cutover=True)
     assert (done.copied, done.excluded, done.proof.objects) == (2, 2, 2)
     assert set(history(old.target)) == {"a.jpg"}
+
+
+def change_tags(shop: Shop, key: str, version: str, **tags: str) -> None:
+    given = {"TagSet": [{"Key": name, "Value": value} for name, value in tags.items()]}
+    shop.boto.put_object_tagging(Bucket=shop.name, Key=key, VersionId=version, Tagging=given)
+
+
+def ids(shop: Shop, key: str) -> list[str]:
+    """The versions of a key, oldest first."""
+    listed = list(open_bucket(shop.url).list_versions())
+    return [one.version_id for one in reversed(listed) if one.key == key]
+
+
+def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No listing shows them; who asks for a look gets them over, each on its very version, and no version is made."""
+    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 7)
+    count = make_history(old.source, keys=12, versions=5, seed=6, locks=False)
+    for number in range(3):
+        old.source.put("k", b"%d" % number, Tagging=f"n={number}&of=a%20b")
+    old.run(history=True)
+    before, shop = versions(old.target), old.source
+    oldest, middle, newest = ids(shop, "k")
+    change_tags(shop, "k", oldest, n="a+b/c:@=_", more="")
+    shop.boto.delete_object_tagging(Bucket=shop.name, Key="k", VersionId=middle)
+    lock = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)}
+    shop.boto.put_object_retention(Bucket=shop.name, Key="k", VersionId=newest, Retention=lock)
+    hold = {"Status": "ON"}
+    shop.boto.put_object_legal_hold(Bucket=shop.name, Key="k", VersionId=middle, LegalHold=hold)
+    assert old.run(history=True).same == count + 3
+    planned = old.run(history=True, recheck=True, dry_run=True)
+    assert planned.planned["look"]["count"] > 3
+    found = old.run(history=True, recheck=True, cutover=True)
+    assert (found.amended, found.same, found.copied, found.exit_code) == (3, count, 0, 0)
+    assert found.proof.objects == count + 3
+    assert history(old.target) == history(shop)
+    assert versions(old.target) == before
+    rows = {row["version_id"]: row for row in record_rows(old) if row["key"] == "k"}
+    assert dict(rows[oldest]["tags"])["more"] == ""
+    assert (rows[middle]["tags"], rows[middle]["legal_hold"]) == ([], "ON")
+    assert all(row["sha256"] for row in rows.values())
+    assert [row["version_id"] for row in record_rows(old) if row["key"] == "k"] == [oldest, middle, newest]
+    again = old.run(history=True, recheck=True)
+    assert (again.amended, again.same) == (0, count + 3)
+
+
+def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
+    """It is a gap by name; what can be is brought in step all the same."""
+    for number in range(2):
+        old.source.put("a", b"%d" % number)
+    old.source.put("b", b"1")
+    old.run(history=True)
+    (oldest, _), (its_oldest, its_newest) = ids(old.source, "a"), ids(old.target, "a")
+    hold = {"Status": "ON"}
+    for version in (its_oldest, its_newest):
+        old.target.boto.put_object_legal_hold(
+            Bucket=old.target.name, Key="a", VersionId=version, LegalHold=hold
+        )
+    change_tags(old.source, "a", oldest, t="1")
+    done = old.run(history=True, recheck=True)
+    assert (done.same, done.amended, done.failed, done.exit_code) == (1, 0, 2, 3)
+    assert all("a (version" in gap.item and "lifts no lock" in gap.reason for gap in done.gaps)
+    assert history(old.target)["a"][0][5] == {"t": "1"}
+    assert [row["tags"] for row in record_rows(old) if row["version_id"] == oldest] == [[("t", "1")]]
+    assert old.run(history=True).exit_code == 0
+
+
+def test_a_target_that_refuses_tags_of_versions(
+    old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old.source.put("a", b"1")
+    old.source.put("b", b"1")
+    old.run(history=True)
+    change_tags(old.source, "a", ids(old.source, "a")[0], t="1")
+    with RefusesTags(old.target.server.endpoint) as proxy:
+        there = extra_profile(monkeypatch, tmp_path, old.target.server, endpoint=proxy.endpoint)
+        through = Move(old.source, old.target, profiles=(old.source.server.profile, there))
+        done = through.run(history=True, recheck=True)
+    assert (done.same, done.failed, done.exit_code) == (1, 1, 3)
+    assert "does not take its tags" in done.gaps[0].reason
+
+
+class RefusesTags(HttpProxy):
+    def handle(self, asked: Asked) -> Answer | None:
+        if asked.method == "PUT" and "tagging" in asked.query:
+            return Answer(
+                403, (("Content-Type", "application/xml"),), b"<Error><Code>AccessDenied</Code></Error>"
+            )
+        return self.forward(asked)
+
+
+def test_acls_of_versions(old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each version has its own; what is not public any more is not public at the target either."""
+    for number in range(2):
+        old.source.put("a", b"%d" % number)
+    with (
+        VersionAcls(old.source.server.endpoint, name="AmazonS3") as there,
+        VersionAcls(old.target.server.endpoint, name="AmazonS3") as here,
+    ):
+        profiles = [
+            extra_profile(monkeypatch, tmp_path, shop.server, endpoint=proxy.endpoint)
+            for shop, proxy in ((old.source, there), (old.target, here))
+        ]
+        through = Move(old.source, old.target, profiles=(profiles[0], profiles[1]))
+        assert through.run(history=True).copied == 2
+        here.acls.clear()
+        (first, second), (its_first, its_second) = ids(old.source, "a"), ids(old.target, "a")
+        there.acls[first] = "public-read"
+        here.acls[its_second] = "public-read"
+        done = through.run(history=True, recheck=True)
+        assert (done.amended, done.exit_code) == (2, 0)
+        assert (here.acls[its_first], here.acls[its_second]) == ("public-read", "private")
+        assert second not in there.acls
+
+
+class VersionAcls(AclProxy):
+    """``acls`` by version; those of the newest one also by path."""
+
+    def handle(self, asked: Asked) -> Answer | None:
+        version = asked.query.get("versionId", [""])[0]
+        if "acl" in asked.query and version:
+            if asked.method == "PUT":
+                self.acls[version] = asked.header("x-amz-acl") or ""
+                return Answer(200)
+            return Answer(
+                200, (("Content-Type", "application/xml"),), self._body(self.acls.get(version, "private"))
+            )
+        return AclProxy.handle(self, asked)
 
 
 def test_the_version_without_an_id_can_be_replaced(minio: S3Server, other_minio: S3Server) -> None:
