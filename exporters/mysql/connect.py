@@ -54,6 +54,7 @@ _OPTIONAL: Mapping[str, str] = {
     "sql_require_primary_key": "0",
     "sql_generate_invisible_primary_key": "0",
     "show_create_table_skip_secondary_engine": "0",
+    "show_gipk_in_create_table_and_information_schema": "1",
     "check_constraint_checks": "0",
     "innodb_strict_mode": "0",
     "restrict_fk_on_non_standard_key": "0",

@@ -11,12 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pymysql
 
+from exporters.base import Loss
 from exporters.errors import SourceError
 from exporters.mysql.catalog import Table
 from exporters.mysql.connect import connect
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.feed import Feed
 from exporters.mysql.identifiers import quote_name
+from exporters.mysql.json_types import json_columns, loss_of, types_query
 from exporters.mysql.session import Session
 from exporters.relational.account import Counted
 
@@ -38,6 +40,7 @@ class Counting:
         self._workers = max(1, workers)
         self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
         self._counts: dict[int, Counted | str] = {}
+        self._losses: dict[int, list[Loss]] = {}
         self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
         self._lock = threading.Lock()
         self._beside: Future[None] | None = None
@@ -58,6 +61,11 @@ class Counting:
             one.result()
         return {number: self._counts[number] for number in self._tables}
 
+    @property
+    def losses(self) -> list[Loss]:
+        """What was found on the way that the rows do not show; known with the result."""
+        return [loss for number in self._tables for loss in self._losses.get(number, ())]
+
     def close(self) -> None:
         """End everything; what the holder still counts is stopped, and its session with it."""
         self._left.clear()
@@ -77,7 +85,9 @@ class Counting:
         with contextlib.suppress(IndexError):
             while True:
                 number = self._left.popleft()
-                self._counts[number] = _count(self._tables[number], use)
+                table = self._tables[number]
+                self._counts[number] = _count(table, use)
+                self._losses[number] = _hidden_types(table, use)
 
 
 def _count(table: Table, use: _Use) -> Counted | str:
@@ -90,6 +100,18 @@ def _count(table: Table, use: _Use) -> Counted | str:
         return answer
     rows, *octets = map(int, answer.split(b","))
     return Counted(rows, dict(zip(names, octets, strict=True)))
+
+
+def _hidden_types(table: Table, use: _Use) -> list[Loss]:
+    """Ask which types the JSON of a table has that its text does not show."""
+    losses = []
+    for column in json_columns(table):
+        query = types_query(table, column)
+        answer = use(lambda feed, query=query: _ask(feed, query))  # type: ignore[misc]
+        if answer:
+            types = answer if isinstance(answer, str) else answer.decode()
+            losses.append(loss_of(table, column, types))
+    return losses
 
 
 def _ask(feed: Feed, query: str) -> bytes | str:

@@ -20,6 +20,8 @@ from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.spatial import KIND as SPATIAL
+from exporters.mysql.spatial import reference_systems
 from exporters.relational.account import of_a_restore
 
 DEFINITIONS = "schema/definitions.json"
@@ -38,6 +40,14 @@ _TRIGGERS = (
     "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
     " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
 )
+_LIBRARIES = (
+    "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema} ORDER BY 1"
+)
+_HAS_LIBRARIES = (
+    "SELECT 1 FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'LIBRARIES'"
+)
+_USING = re.compile(r"\n    USING \(.*?\)\nAS ", re.DOTALL)
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
 _SEQUENCES = (
     "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
@@ -50,6 +60,9 @@ _DATABASE = (
 _ACCOUNTS = (
     "SELECT User, Host, {is_role} FROM mysql.user"
     " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
+)
+_DEFAULT_ROLES = (
+    "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
 )
 _EVERYBODY = "PUBLIC"
 _PASSWORD = re.compile(
@@ -91,11 +104,15 @@ def read_definitions(connection: Connection, tables: Sequence[Table], missing: M
     found: list[Definition] = [
         {"kind": "database", "name": "", **connection.named(_DATABASE.format(schema=schema))[0]}
     ]
+    found += [] if connection.is_mariadb else reference_systems(connection)
     for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
         found += _define(connection, "sequence", str(name), missing)
     for table in tables:
         found += _define(connection, "table", table.name, missing)
     missing.losses.extend(_hidden_routines(connection))
+    if connection.value(_HAS_LIBRARIES):
+        for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
+            found += _define(connection, "library", str(name), missing)
     for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
         found += _define(connection, str(kind).lower(), str(name), missing)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
@@ -123,9 +140,7 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
     try:
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
-        # MariaDB names the database of a sequence in a default; a bundle is restored into any database
-        own = re.escape(quote_name(connection.address.database))
-        found["sql"] = re.sub(rf"\b((?:next|last)val\(){own}\.", r"\1", found["sql"])
+        found["sql"] = _without_database(found["sql"], quote_name(connection.address.database))
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
             found |= {"next": int(value[0]), "rounds": int(value[1])}
@@ -142,6 +157,14 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
     return [found]
+
+
+def _without_database(sql: str, own: str) -> str:
+    """Return a definition that may be made in any database: MariaDB names that of a sequence in a default, MySQL that
+    of a library that a routine uses.
+    """
+    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(own)}\.", r"\1", sql)
+    return _USING.sub(lambda match: match[0].replace(f"{own}.", ""), sql, count=1)
 
 
 def _settings(row: Mapping[str, Any]) -> Definition:
@@ -166,7 +189,7 @@ def script_of(definitions: Sequence[Definition]) -> str:
             lines.append(f"ALTER DATABASE CHARACTER SET {one['charset']} COLLATE {one['collation']};")
             continue
         lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))};")
-        compound = one["kind"] not in {"table", "view", "sequence"}
+        compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
         lines.append(f"DELIMITER $$\n{one['sql']}$$\nDELIMITER ;" if compound else f"{one['sql']};")
         if one["kind"] == "sequence":
             lines.append(f"{set_sequence(one)};")
@@ -194,7 +217,22 @@ def _grants(connection: Connection, losses: list[Loss]) -> str:
                 lines.append(_PASSWORD.sub("", str(grant)) + ";")
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+    lines += [] if connection.is_mariadb else _default_roles(connection, losses)
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
+    """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
+    try:
+        rows = connection.rows(_DEFAULT_ROLES)
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "default roles", said_by(exc)))
+        return []
+    roles: dict[str, list[str]] = {}
+    for user, host, role, role_host in rows:
+        account = f"{quote_name(user)}@{quote_name(host)}"
+        roles.setdefault(account, []).append(f"{quote_name(role)}@{quote_name(role_host)}")
+    return [f"SET DEFAULT ROLE {', '.join(names)} TO {account};" for account, names in roles.items()]
 
 
 def _account(user: str, host: str, is_role: int) -> str:

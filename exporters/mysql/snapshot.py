@@ -85,6 +85,7 @@ class MysqlSnapshot:
             missing = write_schema(self._session.holder, self._all_tables, sink)
         except DRIVER_ERRORS as exc:
             raise translate(exc, self._session.address.url) from exc
+        missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
         return account(
             Finished(

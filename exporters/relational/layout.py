@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, PLAIN
+from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
 from exporters.relational.types import Kind
 
 
@@ -80,7 +80,7 @@ class Layout:
 
 
 def _field(column: Column) -> pa.Field:
-    metadata = {KIND: column.kind.name, b"moveout.type": column.sql_type}
+    metadata = {KIND: column.kind.name, TYPE: column.sql_type}
     if column.kind.plain:
         metadata[PLAIN] = "1"
     if column.kind.characters:

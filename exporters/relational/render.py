@@ -18,6 +18,7 @@ from exporters.relational.floats import float_text, single_text
 from exporters.relational.nesting import apart
 from exporters.relational.words import Quotes
 
+TYPE = b"moveout.type"
 KIND = b"moveout.kind"
 GENERATED = b"moveout.generated"
 EXACT_OF = b"moveout.exact_of"

@@ -80,6 +80,18 @@ def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[st
     return f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", out
 
 
+_PLACES = re.compile(
+    r"/\*!50100 TABLESPACE \0+(?: STORAGE \w+)? \*/ ?|\bTABLESPACE = \0+ ?|\b(?:DATA|INDEX) DIRECTORY ?= ?\0+ ?"
+    r"|/\*!80016 ENCRYPTION=\0+ \*/ ?|\0ENCRYPT(?:ED|ION_KEY_ID)\0=\w+"
+)
+
+
+def unplaced(sql: str) -> tuple[str, list[str]]:
+    """Return a table's definition without where its file lies and how that is encrypted; and what was taken out."""
+    sql, words = edited(sql, _PLACES, lambda _: "")
+    return sql, [" ".join(word.split()) for word in words]
+
+
 _TOKENS = re.compile(
     r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.|"")*"|(?P<name>`(?:[^`]|``)*`)(?P<point>\.?)""", re.DOTALL
 )

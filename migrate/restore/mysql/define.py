@@ -7,9 +7,12 @@ from functools import partial
 
 import pymysql
 
+from exporters.base import Loss
 from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.errors import NotEmptyError
+from migrate.restore.mysql.ddl import unplaced
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.schema import Definer, Definition, ddl_error, step_of
 from migrate.restore.mysql.target import Target, mark_done, read_done
@@ -46,14 +49,33 @@ def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kind
 
 def _make(job: Job, definer: Definer, one: Definition) -> None:
     try:
-        definer.make(one)
+        _make_here(job, definer, one)
     except pymysql.Error as exc:
-        orphan = one["kind"] == "trigger" and number_of(exc) == _NO_TABLE
-        if not orphan and (job.adapter is None or not is_refused(exc)):
+        expendable = one["kind"] == SPATIAL or (one["kind"] == "trigger" and number_of(exc) == _NO_TABLE)
+        if not is_refused(exc) or (job.adapter is None and not expendable):
             raise ddl_error(exc, one) from exc
         _leave_out(job, one, exc)
     else:
         _made(job, one)
+
+
+def _make_here(job: Job, definer: Definer, one: Definition) -> None:
+    """Make an object; a table where the server puts it by itself, if it cannot lie where it lay. Raises the driver's
+    errors, those of the first attempt if it makes no difference.
+    """
+    try:
+        definer.make(one)
+    except pymysql.Error as exc:
+        sql, words = unplaced(one["sql"]) if one["kind"] == "table" and is_refused(exc) else ("", [])
+        if not words:
+            raise
+        try:
+            definer.make({**one, "sql": sql})
+        except pymysql.Error:
+            raise exc from None
+        item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
+        job.losses.append(Loss(item, "place", reason))
+        job.notes.append(f"{item} does not lie where it lay: {reason}")
 
 
 def _made(job: Job, one: Definition) -> None:

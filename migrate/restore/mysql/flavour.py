@@ -14,6 +14,7 @@ import pymysql
 from exporters.base import Loss
 from exporters.mysql.connect import Connection
 from exporters.mysql.identifiers import quote_name
+from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.restore.mysql.ddl import edited, masked, without_items
 from migrate.restore.mysql.defaults import bracketed
 from migrate.restore.mysql.schema import Definition
@@ -80,7 +81,7 @@ TO_MARIADB = Dialect(
             "every constraint is enforced, and this one was not",
         ),
     ],
-    kinds=frozenset(),
+    kinds=frozenset({"library", SPATIAL}),
     modes=frozenset({"TIME_TRUNCATE_FRACTIONAL"}),
     collations=[
         (re.compile("_0900_ai_ci$"), "utf8mb4_uca1400_nopad_ai_ci"),
@@ -173,7 +174,7 @@ class Adapter:
     def _is_out(self, one: Definition) -> bool:
         out = one["kind"] in self.dialect.kinds
         if out:
-            self._lose(one, "definition", f"{self.dialect.name} has no {one['kind']}s")
+            self._lose(one, "definition", f"{self.dialect.name} has no such thing")
         return out
 
     def _adapted(self, one: Definition) -> Definition:

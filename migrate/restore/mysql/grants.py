@@ -25,7 +25,9 @@ _EVERYWHERE = re.compile(
 _MEMBER = re.compile(
     rf"(?P<statement>GRANT (?P<roles>{_ACCOUNT}(?:, ?{_ACCOUNT})*) TO (?P<account>{_ACCOUNT})(?: WITH ADMIN OPTION)?);"
 )
-_DEFAULT = re.compile(rf"(?P<statement>SET DEFAULT ROLE {_ACCOUNT} FOR (?P<account>{_ACCOUNT}));")
+_DEFAULT = re.compile(
+    rf"(?P<statement>SET DEFAULT ROLE {_ACCOUNT}(?:, {_ACCOUNT})* (?:FOR|TO) (?P<account>{_ACCOUNT}));"
+)
 _NOTHING = "USAGE"
 
 

@@ -12,11 +12,14 @@ import pyarrow.compute as pc
 
 from exporters.relational.long_values import LongRow, LongValue
 from exporters.relational.parquet import Part, rows_of
-from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, exact_text, sides_of
+from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, exact_text, sides_of
+from migrate.restore.mysql.decimals import with_decimals
 
 _NUMBERS = {"int", "decimal"}
 _MARK = b"\\x"
 _BYTES_IN_SIDE = "charset"
+_JSON = b"json"
+"""The type as MySQL has it; MariaDB's is a text."""
 
 
 FOREVER = [
@@ -31,9 +34,12 @@ def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
     return [field.name for field in schema if _is_written(field, without)]
 
 
-def values_of(file: Part, without: Sequence[str] = ()) -> Iterator[list[bytes] | LongValues]:
+def values_of(
+    file: Part, without: Sequence[str] = (), *, decimals: bool = False
+) -> Iterator[list[bytes] | LongValues]:
     """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times
-    (``without``: start and end) are not written only the rows that hold still.
+    (``without``: start and end) are not written only the rows that hold still. ``decimals``: whether the server keeps
+    decimals in JSON.
     """
     for some in rows_of(file):
         batch = some.batch if isinstance(some, LongRow) else some
@@ -41,7 +47,7 @@ def values_of(file: Part, without: Sequence[str] = ()) -> Iterator[list[bytes] |
             ends = batch.column(without[-1])
             batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))
         if not isinstance(some, LongRow):
-            yield _values(batch, without)
+            yield _values(batch, without, decimals=decimals)
         elif batch.num_rows:
             yield LongValues(some, without)
 
@@ -97,9 +103,9 @@ def _written(
             yield field, batch.column(field.name), sides.get(field.name)
 
 
-def _values(batch: pa.RecordBatch, without: Collection[str]) -> list[bytes]:
+def _values(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) -> list[bytes]:
     literals = [
-        _literal(field, values, None if side is None else batch.column(side))
+        _literal(field, values, None if side is None else batch.column(side), decimals=decimals)
         for field, values, side in _written(batch, without)
     ]
     if not literals:
@@ -108,10 +114,13 @@ def _values(batch: pa.RecordBatch, without: Collection[str]) -> list[bytes]:
     return list(joined.to_pylist())
 
 
-def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None) -> pa.Array:
+def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None, *, decimals: bool = False) -> pa.Array:
     kind = field.metadata[KIND].decode()
     if _has(field, CHARACTERS):
-        text = _string(exact_text(field, values, None))
+        plain = exact_text(field, values, None)
+        text = _string(plain)
+        if decimals and field.metadata[TYPE] == _JSON:
+            text = with_decimals(plain, text)
         return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
     if kind == "hex":
         return _string(values, b"_binary'")

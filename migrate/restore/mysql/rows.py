@@ -95,17 +95,24 @@ class RowWriter:
             raise damage(part, exc) from exc
         head = _head(connection, part.table.name, names)
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        batches = readable(part, values_of(file, without), READ_ERRORS, self._workers.stopped)
+        batches = readable(
+            part,
+            values_of(file, without, decimals=not connection.is_mariadb),
+            READ_ERRORS,
+            self._workers.stopped,
+        )
         found = statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
         return (_fitting(statement, part, allowed) for statement in found)
 
 
 def _head(connection: Connection, table: str, names: Sequence[str]) -> bytes:
-    """Return how an INSERT begins. MariaDB reads it by the session's mode, but opens the table by the other one, by
-    which it must read the clause of partitions.
+    """Return how an INSERT begins. The server reads it by the session's mode, but opens the table by the other one, by
+    which it must read what expressions and partitions are.
     """
-    by = f"SET STATEMENT sql_mode = {quote_literal(DEFINING_MODE)} FOR " * connection.sets_by_statement
-    return f"{by}INSERT INTO {quote_name(table)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
+    mode = quote_literal(DEFINING_MODE)
+    by = f"SET STATEMENT sql_mode = {mode} FOR " * connection.sets_by_statement
+    hint = "" if connection.is_mariadb else f"/*+ SET_VAR(sql_mode = {mode}) */ "
+    return f"{by}INSERT {hint}INTO {quote_name(table)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
 
 
 def _alone(part: PartFile) -> bool:

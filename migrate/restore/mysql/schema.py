@@ -13,14 +13,15 @@ from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
 from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import DEFINITIONS, set_sequence
+from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
 
 Definition = dict[str, Any]
 
-BEFORE_ROWS = ("sequence", "table")
-AFTER_ROWS = ("function", "procedure", "package", "package body", "view", "trigger")
+BEFORE_ROWS = (SPATIAL, "sequence", "table")
+AFTER_ROWS = ("library", "function", "procedure", "package", "package body", "view", "trigger")
 LAST = ("event",)
 """An event may change rows at any moment once it is there: so it comes after these were compared."""
 

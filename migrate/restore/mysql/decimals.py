@@ -1,0 +1,105 @@
+"""JSON for MySQL, whose documents hold exact decimals beside doubles.
+
+The server prints both as plain numbers, and makes a double of each number that it parses: ``1.50`` would come back as
+``1.5``. So a document in which a number is not what a double prints is put together by functions, the decimals as SQL
+literals. A decimal that prints as a double does cannot be told from one.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_SUSPECT = r"\.[0-9]+0(?:[^0-9eE]|$)|[0-9.]{16,}"
+"""Where decimals may be that no double prints: shorter numbers without zeros at the end are the same as doubles."""
+_INTEGERS = range(-(2**63), 2**64)
+_FIXED = range(-14, 16)
+"""Where the point of a double may stand, counted from its first digit, without an exponent (DBL_DIG), unless digits
+follow it.
+"""
+
+
+class _Number(str):
+    """A number as it was printed."""
+
+    __slots__ = ()
+
+
+def with_decimals(texts: pa.Array, literals: pa.Array) -> pa.Array:
+    """Return SQL for JSON texts: their ``literals`` but where a document holds decimals."""
+    suspect = pc.fill_null(pc.match_substring_regex(texts, _SUSPECT), fill_value=False)
+    if not pc.any(suspect, min_count=0).as_py():
+        return literals
+    found = [
+        _expression(text) or literal
+        for text, literal in zip(
+            texts.filter(suspect).to_pylist(), literals.filter(suspect).to_pylist(), strict=True
+        )
+    ]
+    return pc.replace_with_mask(literals, suspect, pa.array(found, literals.type))
+
+
+def _expression(text: bytes | str) -> bytes | None:
+    """Return SQL for a document that holds decimals, None for one that holds none or cannot be read."""
+    try:
+        document = json.loads(text, parse_float=_Number, parse_int=_Number)
+    except (ValueError, RecursionError):
+        return None
+    return _sql(document).encode() if _holds_decimal(document) else None
+
+
+def _sql(value: object) -> str:
+    if not _holds_decimal(value):
+        return f"CAST({_literal(_printed(value))} AS JSON)"
+    if isinstance(value, dict):
+        return f"JSON_OBJECT({','.join(f'{_literal(name)},{_sql(one)}' for name, one in value.items())})"
+    if isinstance(value, list):
+        return f"JSON_ARRAY({','.join(map(_sql, value))})"
+    return f"CAST({value} AS JSON)"
+
+
+def _holds_decimal(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_decimal, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_decimal, value))
+    return isinstance(value, _Number) and is_decimal(value)
+
+
+def _printed(value: object) -> str:
+    """Return JSON with its numbers as they were."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_printed(str(name))}:{_printed(one)}" for name, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_printed, value)) + "]"
+    return value if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
+
+
+def _literal(text: str) -> str:
+    """Return a literal for a session with NO_BACKSLASH_ESCAPES; see ``literals``."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def is_decimal(number: str) -> bool:
+    """Tell whether MySQL prints a number so only if it is a decimal."""
+    if "e" in number or "E" in number:
+        return False
+    if "." not in number:
+        return int(number) not in _INTEGERS
+    return number != printed_double(float(number))
+
+
+def printed_double(number: float) -> str:
+    """Return a double as MySQL prints it in JSON (my_gcvt in strings/dtoa.cc)."""
+    sign, found, exponent = Decimal(repr(number)).normalize().as_tuple()
+    digits, minus = "".join(map(str, found)), "-" * sign
+    point = len(digits) + int(exponent) if number else 1
+    if point not in _FIXED and not 0 < point < len(digits):
+        mantissa = digits[0] + ("." + digits[1:] if len(digits) > 1 else "")
+        return f"{minus}{mantissa}e{point - 1}"
+    if point <= 0:
+        return f"{minus}0.{'0' * -point}{digits}"
+    return f"{minus}{digits[:point].ljust(point, '0')}.{digits[point:] or '0'}"

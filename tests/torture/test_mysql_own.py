@@ -1,0 +1,88 @@
+"""What only MySQL has: exact decimals within JSON, keys that hide, libraries, spatial reference systems, tablespaces,
+default roles. What cannot come back is named.
+"""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.store import open_place
+from migrate.verify.database import compare_database
+from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
+
+pytestmark = pytest.mark.torture
+
+SYSTEM = 990_017
+SCRIPT = Path(__file__).with_name("mysql_own.sql")
+
+
+@pytest.fixture
+def databases(mysql, other_mysql):
+    """The source with everything, and an empty target; both servers are left as they were."""
+    url, target = mysql.database("own"), other_mysql.database("own_new")
+    run_sql(url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = OFF")
+    try:
+        run_sql(url, SCRIPT.read_text())
+        yield url, target
+    finally:
+        run_sql(mysql.url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = ON")
+        run_sql(mysql.url, "DROP DATABASE own; DROP TABLESPACE apart")
+        run_sql(other_mysql.url, "DROP DATABASE own_new")
+        for server in (mysql, other_mysql):
+            run_sql(server.url, f"DROP SPATIAL REFERENCE SYSTEM IF EXISTS {SYSTEM}")
+
+
+def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
+    source, target = databases
+    assert export_database(source, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert {
+        loss.item: loss.reason for _, loss in reader.losses() if loss.property == "types within JSON"
+    } == {
+        "`priced`.`j`": "DATETIME, DECIMAL, UNSIGNED INTEGER: its text does not show them; they come back as the"
+        " numbers and strings that they print as"
+    }
+    outcome = restore_database(
+        reader, "app", target, workers=2, progress=Silent(), account=open_place(str(tmp_path / "kept"))
+    )
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert [(loss["item"], loss["property"]) for loss in losses] == [("table `kept_apart`", "place")]
+    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+    for query in (
+        "SELECT my_row_id, a FROM hidden ORDER BY 1",
+        "SELECT id, CAST(j AS CHAR), JSON_TYPE(j), JSON_TYPE(j->'$.l[1]'), JSON_TYPE(j->'$[0]') FROM priced",
+        f"SELECT * FROM information_schema.ST_SPATIAL_REFERENCE_SYSTEMS WHERE SRS_ID = {SYSTEM}",
+        "SELECT * FROM made",
+    ):
+        assert fetch(target, query) == fetch(source, query)
+    assert fetch(target, "SELECT JSON_TYPE(JSON_EXTRACT(j, '$.l[1]')) FROM priced WHERE id = 1") == [
+        ("DECIMAL",)
+    ]
+
+
+def test_default_roles_come_back(mysql, other_mysql, tmp_path):
+    url, target = mysql.database("roles_old"), other_mysql.database("roles_new")
+    names = "'reader'@'%', 'writer`s'@'%', 'member'@'localhost'"
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT PRIMARY KEY); CREATE ROLE 'reader', 'writer`s';"
+            "CREATE USER 'member'@'localhost' IDENTIFIED BY 'x';"
+            "GRANT SELECT ON roles_old.* TO 'reader'; GRANT INSERT ON roles_old.* TO 'writer`s';"
+            "GRANT 'reader', 'writer`s' TO 'member'@'localhost'; SET DEFAULT ROLE ALL TO 'member'@'localhost'",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+        restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+        query = "SELECT * FROM mysql.default_roles ORDER BY DEFAULT_ROLE_USER"
+        assert fetch(target, query) == fetch(url, query)
+        assert len(fetch(target, query)) == 2
+    finally:
+        for server in (mysql, other_mysql):
+            run_sql(
+                server.url,
+                f"DROP USER IF EXISTS {names}; DROP DATABASE IF EXISTS roles_old; DROP DATABASE IF EXISTS roles_new",
+            )
