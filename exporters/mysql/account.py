@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,16 @@ from exporters.base import Account, DoneUnit, Gap, Loss
 from exporters.mysql.catalog import Table
 from exporters.mysql.schema import Missing
 from exporters.mysql.session import GLOBAL_LOCK
-from exporters.relational.account import Counted, Exported, column_details, entries_of, enumerations
+from exporters.relational.account import (
+    Counted,
+    Exported,
+    column_details,
+    entries_of,
+    enumerations,
+    one_each,
+    settled,
+    uncounted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class Finished:
 
 def account(finished: Finished) -> Account:
     """Add up the units by table and set them beside what the server counted."""
-    counts = {number: _count(finished.counted[number]) for number in finished.tables}
+    counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
     listed = sum(1 for table in finished.all_tables if not table.elsewhere)
@@ -44,7 +53,7 @@ def account(finished: Finished) -> Account:
             counted="count(*) under the snapshot",
             measured="sum(length()) under the snapshot",
         ),
-        gaps=_one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
+        gaps=one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
         losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.points[-1])],
         points=finished.points,
         server=finished.server,
@@ -81,21 +90,8 @@ def _unreadable(finished: Finished) -> Iterator[Gap]:
     for table in finished.all_tables:
         if table.name in finished.unreadable and not table.elsewhere:
             yield Gap(table.label, "failed", finished.unreadable[table.name])
-    for number, table in finished.tables.items():
-        if isinstance(why := finished.counted[number], str):
-            yield Gap(table.label, "failed", f"its rows cannot be counted: {why}")
-
-
-def _one_each(gaps: Iterable[Gap]) -> list[Gap]:
-    """Return the first gap of each item, which says most."""
-    found: dict[str, Gap] = {}
-    for gap in gaps:
-        found.setdefault(gap.item, gap)
-    return list(found.values())
-
-
-def _count(counted: Counted | str) -> Counted:
-    return Counted(0, {}) if isinstance(counted, str) else counted
+    labels = {number: table.label for number, table in finished.tables.items()}
+    yield from uncounted(labels, finished.counted)
 
 
 def _exported(number: int, table: Table, counted: Counted) -> Exported:

@@ -11,31 +11,41 @@ from typing import Any
 from exporters.base import Account, DoneUnit, Gap, Loss
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.relational.account import Counted, Exported, column_details, entries_of, enumerations
+from exporters.relational.account import (
+    Counted,
+    Exported,
+    column_details,
+    entries_of,
+    enumerations,
+    one_each,
+    settled,
+    uncounted,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
     """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's
-    own counts.
+    own counts, or why there is none; ``gaps`` of the definitions.
     """
 
     tables: Mapping[int, Table]
     all_tables: Sequence[Table]
-    counted: Mapping[int, Counted]
+    counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
     points: Sequence[Mapping[str, Any]]
     server: str
     losses: Sequence[Loss]
+    gaps: Sequence[Gap] = ()
 
 
 def account(finished: Finished) -> Account:
     """Add up the units by table and set them beside what the server counted."""
-    exported = [
-        _exported(number, table, finished.counted[number]) for number, table in finished.tables.items()
-    ]
+    counts = settled(finished.counted)
+    exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
     unreadable = [Gap(table.label, "failed", table.gap) for table in finished.all_tables if table.gap]
+    labels = {number: table.label for number, table in finished.tables.items()}
     return Account(
         entries,
         enumerations(
@@ -46,7 +56,7 @@ def account(finished: Finished) -> Account:
             measured="sum(octet_length()) under the snapshot",
             beside=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
         ),
-        gaps=[*unreadable, *gaps],
+        gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
         losses=finished.losses,
         points=finished.points,
         server=finished.server,

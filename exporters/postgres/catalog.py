@@ -21,6 +21,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
   coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::int8 AS toast_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
+  row_security_active(c.oid) AS hidden,
   c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
   pg_relation_filenode(c.oid)::int8 AS filenode_now, current_setting('block_size')::int AS page_bytes,
   CASE WHEN c.relispartition THEN ARRAY(
@@ -118,6 +119,9 @@ class Table:
     out_of_reach: bool = False
     """Whether it is unlogged, and this server a standby: the rows are on the primary only."""
 
+    hidden: bool = False
+    """Whether row-level security hides rows of it from this role."""
+
     toast_bytes: int = 0
     """What its values take that lie beside it (PostgreSQL documentation, "TOAST")."""
 
@@ -131,7 +135,7 @@ class Table:
     @property
     def exported(self) -> bool:
         """Whether its rows can be read here."""
-        return self.readable and not self.foreign and not self.out_of_reach
+        return not self.foreign and not self.gap
 
     @property
     def gap(self) -> str:
@@ -140,6 +144,8 @@ class Table:
             return ""
         if not self.readable:
             return "the role may not read it"
+        if self.hidden:
+            return "row-level security hides rows from the role: it needs BYPASSRLS"
         return "it is unlogged, and a standby has no rows of it" if self.out_of_reach else ""
 
     @property
@@ -180,6 +186,7 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
             columns=tuple(columns.get(row["oid"], ())),
             out_of_reach=row["out_of_reach"],
+            hidden=row["hidden"],
             page_bytes=row["page_bytes"],
             tid_ranges=connection.info.server_version >= TID_RANGE_VERSION,
             condition=row["condition"],

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
+from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import connect
@@ -25,6 +26,15 @@ from exporters.relational.account import Counted
 
 _CANCEL_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 0.05
+
+
+def _result(count: Future[Counted]) -> Counted | str:
+    try:
+        return count.result()
+    except SourceError as exc:
+        if type(exc) is not SourceError:
+            raise
+        return str(exc)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,9 +65,11 @@ class Counting:
         begun = {number: self._pool.submit(self._count, tables[number]) for number in largest}
         self._counts = {number: begun[number] for number in tables}
 
-    def result(self) -> dict[int, Counted]:
-        """Wait for the counts. Raises ``SourceError`` where one could not be had."""
-        return {number: count.result() for number, count in self._counts.items()}
+    def result(self) -> dict[int, Counted | str]:
+        """Wait for the counts; in place of one that could not be had because of the table itself is the reason. Raises
+        ``SourceError`` where it is the server's or the role's.
+        """
+        return {number: _result(count) for number, count in self._counts.items()}
 
     def close(self) -> None:
         """End everything."""

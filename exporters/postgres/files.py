@@ -6,16 +6,19 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
-from exporters.base import Loss, Sink
+from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, roles, schema
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.identifiers import quote_literal, quote_qualified
+from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.known_types import fetch
+from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
 from exporters.relational.account import of_a_restore
 
@@ -35,17 +38,6 @@ _SECTIONS = (
     ("pre-data", PRE_DATA_PORTABLE, True),
     ("post-data", POST_DATA_PORTABLE, True),
 )
-_BATCH = 200
-
-_SEQUENCES = """
-SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-  AND (NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
-    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
-    OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig)))
-ORDER BY 1, 2
-"""
-
 _ODDITIES = """
 SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
@@ -67,13 +59,25 @@ UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
 """
 
 
-def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[Loss]:
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What the definitions do not hold, and the items whose turn it was in vain."""
+
+    losses: list[Loss]
+    gaps: list[Gap]
+
+
+def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missing:
     """Write the definitions as of the snapshot, and return what they do not hold. Raises ``SourceError``."""
     tools = schema.find_tools(session.version // 10000)
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.manners.application
-    without = [table.label for table in tables if not table.readable]
+    try:
+        sequences, unread = read_sequences(session.holder)
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, session.address.url) from exc
+    without = [*(table.label for table in tables if not table.readable), *unread]
     with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumps = [
@@ -99,20 +103,22 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> list[
     try:
         query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {quote_literal(PROGRESS_SCHEMA)}"
         losses += [of_a_restore(f"schema {PROGRESS_SCHEMA}") for _ in session.holder.execute(query.encode())]
-        _write(sink, SEQUENCES, _json(_sequences(session.holder)))
+        _write(sink, SEQUENCES, _json(sequences))
         for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-            kept, secret = roles.without_secrets(_rows(session.holder, query), session.point["database"])
+            kept, secret = roles.without_secrets(fetch(session.holder, query), session.point["database"])
             _write(sink, name, _json(kept))
             losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
-            _write(sink, LARGE_OBJECTS, _json(_rows(session.holder, large_objects.METADATA)))
+            _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
         losses += [
             Loss(*row) for row in session.holder.execute(_ODDITIES, {"secret": f"^(?:{roles.TELLTALE})$"})
         ]
         losses += _subscriptions(session.holder)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
-    return losses
+    reason = "neither its value nor its definition can be read"
+    gaps = [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
+    return Missing(losses, gaps)
 
 
 def _dumps_at_once(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> int:
@@ -158,29 +164,6 @@ def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
     )
     reason = "it holds the password of another server; make it again on the target"
     return [Loss(row[0], "subscription", reason) for row in holder.execute(query)]
-
-
-def _sequences(holder: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    """Return every sequence's value. Sequences are outside of transactions: the value is now's, at least the
-    snapshot's.
-    """
-    names = [(row[0], row[1]) for row in holder.execute(_SEQUENCES)]
-    found = []
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        query = " UNION ALL ".join(
-            f"SELECT {quote_literal(schema_)} AS schema, {quote_literal(name)} AS name, last_value, is_called"
-            f" FROM {quote_qualified(schema_, name)}"
-            for schema_, name in batch
-        )
-        found += _rows(holder, query)
-    return found
-
-
-def _rows(holder: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
-    cursor = holder.execute(query.encode())
-    names = [column.name for column in cursor.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _json(value: Any) -> bytes:

@@ -88,7 +88,7 @@ def known_types(connection: psycopg.Connection[Any], oids: Iterable[int]) -> Kno
 
 
 def fetch(
-    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any]
+    connection: psycopg.Connection[Any], query: str, parameters: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
     """Return the rows of a query, each by the names of its columns."""
     cursor = connection.execute(query.encode(), parameters)

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from exporters.base import Account, DoneUnit, Json, Loss, Outcome, Sink, Unit
+from exporters.base import Account, DoneUnit, Json, Outcome, Sink, Unit
 from exporters.postgres import changes, large_objects
 from exporters.postgres.account import Finished, account
 from exporters.postgres.catalog import Table
 from exporters.postgres.counting import Counting
 from exporters.postgres.feed import Feeds
-from exporters.postgres.files import write_schema
+from exporters.postgres.files import Missing, write_schema
 from exporters.postgres.session import Session
 from exporters.relational.chunk import copy_chunk
 from exporters.relational.layout import Layout
@@ -107,15 +107,22 @@ class PostgresSnapshot:
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'
-            losses = self._define(sink)
+            missing = self._define(sink)
             counting = self._begun_counting()
         else:
             counting = self._begun_counting()
-            losses = self._define(sink)
+            missing = self._define(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
         return account(
             Finished(
-                tables, self._all_tables, counting.result(), held, self._points, self._session.server, losses
+                tables,
+                self._all_tables,
+                counting.result(),
+                held,
+                self._points,
+                self._session.server,
+                missing.losses,
+                missing.gaps,
             )
         )
 
@@ -130,7 +137,7 @@ class PostgresSnapshot:
             self._counting = Counting(self._session, tables, workers=workers)
         return self._counting
 
-    def _define(self, sink: Sink) -> list[Loss]:
+    def _define(self, sink: Sink) -> Missing:
         with self._holder_lock:
             return write_schema(self._session, self._all_tables, sink)
 

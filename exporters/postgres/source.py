@@ -68,10 +68,11 @@ class PostgresSource:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
         with hold(self._address, self._manners) as (session, tables):
             exported = [table for table in tables if table.exported]
-            if not exported and any(not table.readable for table in tables):
+            if not exported and any(table.hidden or not table.readable for table in tables):
                 raise SourceNotAllowedError(
                     f"{self.url}: the role may read none of the {len(tables)} tables",
-                    next_step="Use the owner, a superuser, or a member of pg_read_all_data.",
+                    next_step="Use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"
+                    " tables have row-level security.",
                 )
             former = Plan.load(workspace.read(PLAN))
             plan = make_plan(exported, former)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,26 @@ class Exported:
     counted: int
     details: Mapping[str, Any]
     octets: Mapping[str, int] = field(default_factory=dict)
+
+
+def settled(counted: Mapping[int, Counted | str]) -> dict[int, Counted]:
+    """Return the counts by number, none of what could not be counted."""
+    return {number: Counted(0, {}) if isinstance(one, str) else one for number, one in counted.items()}
+
+
+def uncounted(labels: Mapping[int, str], counted: Mapping[int, Counted | str]) -> Iterator[Gap]:
+    """Yield a gap for each table whose rows the server could not count, with the reason."""
+    for number, why in counted.items():
+        if isinstance(why, str):
+            yield Gap(labels[number], "failed", f"its rows cannot be counted: {why}")
+
+
+def one_each(gaps: Iterable[Gap]) -> list[Gap]:
+    """Return the first gap of each item, which says most."""
+    found: dict[str, Gap] = {}
+    for gap in gaps:
+        found.setdefault(gap.item, gap)
+    return list(found.values())
 
 
 def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[list[CatalogEntry], list[Gap]]:

@@ -77,8 +77,47 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
         "GRANT SELECT ON secret TO limited; CREATE POLICY none ON secret USING (false)",
     )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
-    with pytest.raises(SourceNotAllowedError, match="row-level security"):
-        export_database(as_role(url, "limited"), tmp_path / "bundle")
+    with pytest.raises(SourceNotAllowedError, match="none of the 1 tables"):
+        export_database(as_role(url, "limited"), tmp_path / "nothing")
+    run_sql(url, "CREATE TABLE open AS SELECT 1 AS x; GRANT SELECT ON open TO limited")
+    outcome = export_database(as_role(url, "limited"), tmp_path / "bundle")
+    assert (outcome.exit_code, outcome.sources[0].items) == (3, 1)
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."secret"']
+
+
+def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(
+        url,
+        "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE lost AS SELECT 1 AS x; CREATE TABLE z AS SELECT 1 AS x;"
+        "CREATE SEQUENCE here; CREATE SEQUENCE gone",
+    )
+    run_sql(url, "CHECKPOINT")
+    for name in ("lost", "gone"):
+        path = fetch(
+            url, f"SELECT current_setting('data_directory') || '/' || pg_relation_filepath('{name}')"
+        )
+        run_sql(url, f"COPY (SELECT) TO PROGRAM 'rm {path[0][0]}'")
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.exit_code == 3
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."lost"', 'sequence "public"."gone"']
+    reader = read_bundle(tmp_path / "bundle")
+    assert {row.name: row.items for row in reader.catalog()} == {"a": 1, "lost": 0, "z": 1}
+
+
+def test_a_sequence_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "counter")
+    run_sql(
+        url,
+        "CREATE TABLE open AS SELECT 1 AS x; CREATE SEQUENCE own; CREATE SEQUENCE closed;"
+        "GRANT SELECT ON open, own TO counter",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    outcome = export_database(as_role(url, "counter"), tmp_path / "bundle")
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['sequence "public"."closed"']
+    values = (tmp_path / "bundle/data/app/schema/sequences.json").read_text()
+    assert "own" in values
+    assert "closed" not in values
 
 
 def test_a_table_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):
