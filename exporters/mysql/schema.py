@@ -53,10 +53,7 @@ _SEQUENCES = (
     "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
     " ORDER BY 1"
 )
-_DATABASE = (
-    "SELECT DEFAULT_CHARACTER_SET_NAME AS charset, DEFAULT_COLLATION_NAME AS collation FROM information_schema.SCHEMATA"
-    " WHERE SCHEMA_NAME = {schema}"
-)
+_DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ACCOUNTS = (
     "SELECT User, Host, {is_role} FROM mysql.user"
     " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
@@ -101,9 +98,7 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
 def read_definitions(connection: Connection, tables: Sequence[Table], missing: Missing) -> list[Definition]:
     """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
     schema = quote_literal(connection.address.database)
-    found: list[Definition] = [
-        {"kind": "database", "name": "", **connection.named(_DATABASE.format(schema=schema))[0]}
-    ]
+    found: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
     found += [] if connection.is_mariadb else reference_systems(connection)
     for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
         found += _define(connection, "sequence", str(name), missing)
@@ -120,6 +115,13 @@ def read_definitions(connection: Connection, tables: Sequence[Table], missing: M
             made = _define(connection, kind, str(name), missing)
             found += [one | {"table": str(of[0])} for one in made] if of else made
     return found
+
+
+def _database(row: Mapping[str, Any]) -> Definition:
+    """Return the database's own definition; MariaDB's may have a comment."""
+    comment = {"comment": row["schema_comment"]} if row.get("schema_comment") else {}
+    charset, collation = row["default_character_set_name"], row["default_collation_name"]
+    return {"kind": "database", "name": "", "charset": charset, "collation": collation, **comment}
 
 
 def _hidden_routines(connection: Connection) -> list[Loss]:
@@ -186,7 +188,7 @@ def script_of(definitions: Sequence[Definition]) -> str:
     lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
     for one in definitions:
         if one["kind"] == "database":
-            lines.append(f"ALTER DATABASE CHARACTER SET {one['charset']} COLLATE {one['collation']};")
+            lines.append(f"ALTER DATABASE {defaults_of(one)};")
             continue
         lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))};")
         compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
@@ -194,6 +196,12 @@ def script_of(definitions: Sequence[Definition]) -> str:
         if one["kind"] == "sequence":
             lines.append(f"{set_sequence(one)};")
     return "\n\n".join(lines) + "\n"
+
+
+def defaults_of(database: Definition) -> str:
+    """Return the words for what a database has by itself."""
+    comment = f" COMMENT {quote_literal(database['comment'])}" if "comment" in database else ""
+    return f"CHARACTER SET {database['charset']} COLLATE {database['collation']}{comment}"
 
 
 def set_sequence(one: Definition) -> str:

@@ -25,7 +25,7 @@ from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.ddl import in_database
-from migrate.restore.mysql.define import make_all, refuse_twins
+from migrate.restore.mysql.define import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
 from migrate.restore.mysql.job import Job
@@ -145,6 +145,7 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
     """All is there and equal: make what acts by itself, and drop the state."""
     if job.run.selection.definitions:
         make_all(job, definer, definitions, LAST)
+        note_expired(job, definitions)
         job.notes.extend(_other_engines(job))
     mysql_target.drop_state(job.target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,6 +24,8 @@ UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES 
 UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
 UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
 """
+_EVENTS = "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}"
+_ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _NO_TABLE = 1146
 _LATE = frozenset({"view", "trigger", "event"})
 
@@ -84,6 +87,23 @@ def _made(job: Job, one: Definition) -> None:
 
 def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
     job.left_out.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
+
+
+def note_expired(job: Job, definitions: Sequence[Definition]) -> None:
+    """Name the events whose time was over: the server drops or disables them when they are made."""
+    schema = quote_literal(job.target.address.database)
+    states = {
+        str(name): str(state) for name, state in job.target.connection.rows(_EVENTS.format(schema=schema))
+    }
+    done = read_done(job.target.connection)
+    for one in definitions:
+        if one["kind"] != "event" or step_of(one) not in done:
+            continue
+        item, state = f"event {quote_name(one['name'])}", states.get(one["name"], "")
+        if not state:
+            job.losses.append(Loss(item, "definition", "its time is over: the server drops it at once"))
+        elif state == "DISABLED" and _ENABLED.search(one["sql"]):
+            job.losses.append(Loss(item, "state", "its time is over: the server disabled it"))
 
 
 def refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:

@@ -154,7 +154,7 @@ TO_MYSQL = Dialect(
 )
 
 _COLLATE = re.compile(r"\bCOLLATE[ =](\w+)", re.IGNORECASE)
-_SETTINGS = ("collation", "connection")
+_SETTINGS = ("collation", "connection", "database_collation")
 _FULL_NAMES = "SELECT FULL_COLLATION_NAME FROM information_schema.COLLATION_CHARACTER_SET_APPLICABILITY"
 _NAMES = "SELECT COLLATION_NAME FROM information_schema.COLLATIONS"
 
@@ -179,6 +179,8 @@ class Adapter:
 
     def _adapted(self, one: Definition) -> Definition:
         found = dict(one)
+        if found.pop("comment", ""):
+            self._lose(one, "comment", f"{self.dialect.name} has no comments of databases")
         if one["kind"] == "table":
             found["sql"] = self._table(one, one["sql"])
         if "sql" in one:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pymysql
@@ -12,7 +13,7 @@ import pymysql
 from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
 from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.schema import DEFINITIONS, set_sequence
+from exporters.mysql.schema import DEFINITIONS, defaults_of, set_sequence
 from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
@@ -56,21 +57,25 @@ class Definer:
         self._connection = connection
         self._notes = notes
         self._without_definers = False
+        self._collation = str(connection.value("SELECT @@collation_database"))
+        self._ours = False
 
     def set_database(self, one: Definition) -> None:
-        """Give the database the source's default charset, on which routines' and new tables' own depend."""
-        name = quote_name(self._connection.address.database)
-        self._connection.run(
-            f"ALTER DATABASE {name} CHARACTER SET {one['charset']} COLLATE {one['collation']}"
-        )
+        """Give the database the source's defaults, on which routines' and new tables' own depend."""
+        self._alter_database(defaults_of(one))
+        self._collation, self._ours = one["collation"], True
+
+    def _alter_database(self, words: str) -> None:
+        self._connection.run(f"ALTER DATABASE {quote_name(self._connection.address.database)} {words}")
 
     def make(self, one: Definition) -> None:
         """Make an object; one that is there already was made by a run that could not note it. Raises
         ``pymysql.Error``.
         """
         try:
-            self._settings(one)
-            self._run(one)
+            with self._database_as(one):
+                self._settings(one)
+                self._run(one)
         except pymysql.Error as exc:
             if number_of(exc) not in _EXISTS:
                 raise
@@ -81,6 +86,24 @@ class Definer:
             )
         if one["kind"] == "sequence":
             self._connection.rows(set_sequence(one))
+
+    @contextmanager
+    def _database_as(self, one: Definition) -> Iterator[None]:
+        """Let the database have the collation that it had when a routine, trigger or event was made, on which the
+        charset of its parameters and variables depends; not a database that others use.
+        """
+        wanted = str(one.get("database_collation", self._collation))
+        if wanted == self._collation:
+            yield
+        elif not self._ours:
+            self._notes.append(f"{step_of(one)}: made in a database of {self._collation} instead of {wanted}")
+            yield
+        else:
+            self._alter_database(f"COLLATE {wanted}")
+            try:
+                yield
+            finally:
+                self._alter_database(f"COLLATE {self._collation}")
 
     def make_views(
         self, views: Sequence[Definition], made: Callable[[Definition], None], *, tolerant: bool

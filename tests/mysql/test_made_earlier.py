@@ -1,0 +1,57 @@
+"""What was made when things were otherwise: under another charset of the database, or at a time that is over."""
+
+import time
+
+import pyarrow.parquet as pq
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.store import open_place
+from tests.mysql.databases import definitions, fetch
+
+ROUTINES = """
+CREATE TABLE t (id INT PRIMARY KEY, n INT);
+CREATE FUNCTION sized(a VARCHAR(9)) RETURNS INT DETERMINISTIC RETURN LENGTH(a);
+CREATE TRIGGER counting BEFORE INSERT ON t FOR EACH ROW SET NEW.n = sized('ü');
+CREATE EVENT nightly ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1;
+SET @words = " CHARACTER SET latin2 COLLATE latin2_bin COMMENT 'it''s ours'";
+SET @alter = CONCAT('ALTER DATABASE ', DATABASE(), @words);
+EXECUTE IMMEDIATE @alter;
+CREATE FUNCTION sized_now(a VARCHAR(9)) RETURNS INT DETERMINISTIC RETURN LENGTH(a);
+"""
+EVENTS = """
+CREATE TABLE t (id INT PRIMARY KEY);
+CREATE EVENT gone ON SCHEDULE AT NOW() + INTERVAL 1 SECOND DO DELETE FROM t;
+CREATE EVENT kept ON SCHEDULE AT NOW() + INTERVAL 1 SECOND ON COMPLETION PRESERVE DO DELETE FROM t;
+CREATE EVENT off ON SCHEDULE AT NOW() + INTERVAL 1 SECOND ON COMPLETION PRESERVE DISABLE DO DELETE FROM t;
+CREATE EVENT to_come ON SCHEDULE AT '2035-01-01 00:00:00' DO DELETE FROM t;
+"""
+SIZES = (
+    "SELECT sized('ü'), sized_now('ü'), SCHEMA_COMMENT FROM information_schema.SCHEMATA"
+    " WHERE SCHEMA_NAME = DATABASE()"
+)
+
+
+def test_the_database_is_as_it_was_when_each_routine_was_made(my_exported, other_mariadb):
+    url, reader = my_exported(ROUTINES)
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
+    assert definitions(target) == definitions(url)
+    assert fetch(target, SIZES) == fetch(url, SIZES) == [(2, 1, "it's ours")]
+
+
+def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb, tmp_path):
+    _, reader = my_exported(EVENTS)
+    time.sleep(1.5)
+    target = other_mariadb.database()
+    kept = open_place(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=kept)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert {(loss["item"], loss["property"]) for loss in losses} == {
+        ("event `gone`", "definition"),
+        ("event `kept`", "state"),
+    }
+    there = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
+    assert [name for (name,) in fetch(target, there)] == ["kept", "off", "to_come"]
