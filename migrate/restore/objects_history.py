@@ -33,6 +33,9 @@ BATCH_BYTES = 8 * 2**20
 """Bytes of a batch, held in memory until its last version is written."""
 
 
+REFUSED = "the target makes no delete marker"
+
+
 class Kind(Protocol):
     """A version or a delete marker, wherever it is known from."""
 
@@ -51,9 +54,9 @@ class Markers:
     def refuse(self, one: Kind, before: Kind | None) -> str:
         """Return why the target does not make it on top of what is before; nothing where it does."""
         if one.is_delete_marker and before is None and FIRST_MARKER in self.refused:
-            return f"the target makes no delete marker {FIRST_MARKER}"
+            return f"{REFUSED} {FIRST_MARKER}"
         if one.is_delete_marker and before and before.is_delete_marker and REPEATED_MARKER in self.refused:
-            return f"the target makes no delete marker {REPEATED_MARKER}"
+            return f"{REFUSED} {REPEATED_MARKER}"
         return ""
 
 

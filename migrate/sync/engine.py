@@ -12,7 +12,7 @@ from migrate.bundle.lease import Lease
 from migrate.bundle.state import now
 from migrate.errors import UsageError
 from migrate.progress import Progress
-from migrate.restore.objects_history import Markers
+from migrate.restore.objects_history import REFUSED, Markers
 from migrate.restore.objects_terms import STANDARD, Terms
 from migrate.store.base import MultipartStore
 from migrate.store.s3_canary import refused_markers
@@ -20,7 +20,7 @@ from migrate.store.throttle import Throttle
 from migrate.sync.account import PROOF, Account
 from migrate.sync.act import Work, refusal_of
 from migrate.sync.compare import Do, Step
-from migrate.sync.copy import Way, source_of
+from migrate.sync.copy import Way
 from migrate.sync.items import Done
 from migrate.sync.look import FOREIGN
 from migrate.sync.opening import check_histories
@@ -97,11 +97,6 @@ def _check(options: SyncOptions) -> None:
         raise UsageError(
             "--delete goes with --include and --exclude only: of what the source has deleted nobody knows"
             " size, time and tags",
-            next_step="leave one of them out",
-        )
-    if options.history and (chosen.tags or any(bound is not None for bound in bounds)):
-        raise UsageError(
-            "--history goes with --include and --exclude only: of a key all versions are copied or none",
             next_step="leave one of them out",
         )
 
@@ -240,7 +235,7 @@ class _Sync:
         """Yield the delete markers that the target does not make."""
         if self.sides.markers.refused:
             for step in self._steps(plan, Do.EXCLUDED):
-                if step.marks and self.sides.excludes(step.key, source_of(step)) is None:
+                if step.marks and step.why.startswith(REFUSED):
                     yield Loss(step.name, "delete marker", step.why)
 
     def _way(self, terms: Terms) -> Way:

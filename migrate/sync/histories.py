@@ -1,5 +1,5 @@
 """What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
-in the record. Pure, and streamed by key.
+in the record. Pure, and streamed by key. Which versions are wanted was decided before (``choice``).
 
 A server only ever adds versions on top, so what the target has of a key must be the beginning of what the source has,
 but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any more is
@@ -18,6 +18,7 @@ from exporters.bucket import ObjectSummary, Page
 from migrate.restore.objects_history import Markers
 from migrate.store.s3_listing import ListedVersions
 from migrate.store.s3_parse import NULL
+from migrate.sync.choice import Judged
 from migrate.sync.columns import UnorderedError, from_microseconds, microseconds
 from migrate.sync.compare import AGAIN, Do, OnSame, Step
 
@@ -28,6 +29,8 @@ MARKER = "-"
 OTHERS = (
     "the target has another history of this key, which this sync did not write; --overwrite goes on above it"
 )
+NOT_CURRENT = "; what is current at the target is older"
+"""What it comes to where the newest version of a key is not wanted, and others are."""
 _LATE = "a later version is at the target already; a version can only be added on top"
 
 Histories = Iterable[tuple[str, Sequence[ObjectSummary]]]
@@ -104,20 +107,23 @@ class Decision:
 
 def decide(
     key: str,
-    source: Sequence[ObjectSummary],
+    judged: Sequence[Judged],
     target: Sequence[ObjectSummary],
     known: Sequence[KnownVersion],
     markers: Markers,
     *,
     overwrite: bool = False,
 ) -> Decision:
-    """Decide about one key that is wanted."""
+    """Decide about one key of which something is wanted. What is not stays as it is on both sides."""
     found = Decision()
     there = {one.version_id: one for one in target}
     ours = {one.target_version: one for one in known}
-    became = [_at_target(one, known, there) for one in source]
-    found.same = [(one, its) for one, its in zip(source, became, strict=True) if its is not None]
-    paired = {its.version_id for _, its in found.same}
+    versions = [one for one, _ in judged]
+    became = list(_in_place(versions, [_at_target(one, known, there) for one in versions], target))
+    source = _told(judged, became)
+    pairs = zip(source, became, strict=True)
+    found.same = [(one, its) for (one, why), its in pairs if its is not None and not why]
+    paired = {its.version_id for its in became if its is not None}
     top = max((at for at, its in enumerate(became) if its is not None), default=-1)
     found.steps += _below(key, source[: top + 1], became, markers)
     begun = _begun(target, ours)
@@ -134,11 +140,11 @@ def decide(
     adopted = {one.version_id for one in begun} if fits else set()
     for one in target:
         if one.version_id not in paired | adopted:
-            found.steps.append(_extra(key, one, ours.get(one.version_id), whole=not source))
+            found.steps.append(_extra(key, one, ours.get(one.version_id), versions))
     found.steps += [
         Step(Do.FORGET, key, "", one.summary(key), known=True)
         for one in known
-        if one.target_version not in there and not any(one.is_of(it) for it in source)
+        if one.target_version not in there and not any(one.is_of(it) for it in versions)
     ]
     return found
 
@@ -151,29 +157,56 @@ def _at_target(
     return next((its for its in found if its is not None), None)
 
 
+def _in_place(
+    source: Sequence[ObjectSummary], became: Sequence[ObjectSummary | None], target: Sequence[ObjectSummary]
+) -> Iterator[ObjectSummary | None]:
+    """Yield what the versions have become. The one without an id comes to stand on top each time that it is replaced;
+    where it lies below what is older, it is not in its place.
+    """
+    places = {one.version_id: number for number, one in enumerate(target)}
+    top = -1
+    for one, its in zip(source, became, strict=True):
+        at = -1 if its is None else places[its.version_id]
+        moved = one.version_id == NULL and at < top
+        yield None if moved else its
+        top = max(top, at)
+
+
+def _told(judged: Sequence[Judged], became: Sequence[ObjectSummary | None]) -> Sequence[Judged]:
+    """Say of a newest version that is not wanted what that comes to where others are."""
+    if not judged or not judged[-1][1] or became[-1] is not None or all(why for _, why in judged):
+        return judged
+    one, why = judged[-1]
+    return [*judged[:-1], (one, why + NOT_CURRENT)]
+
+
 def _below(
-    key: str, source: Sequence[ObjectSummary], became: Sequence[ObjectSummary | None], markers: Markers
+    key: str, source: Sequence[Judged], became: Sequence[ObjectSummary | None], markers: Markers
 ) -> Iterator[Step]:
-    """Yield steps about what is missing below a version that is there."""
+    """Yield steps about what is not wanted up to the last version that is there, and what is missing below it."""
     before: ObjectSummary | None = None
-    for one, its in zip(source, became, strict=False):
-        if its is None and (why := markers.refuse(one, before)):
-            yield Step(Do.EXCLUDED, key, why, one)
+    for (one, why), its in zip(source, became, strict=False):
+        if its is None and (said := why or markers.refuse(one, before)):
+            yield Step(Do.EXCLUDED, key, said, one)
             continue
         if its is None:
             yield Step(Do.STUCK, key, _LATE, one)
+        elif why:
+            yield Step(Do.EXCLUDED, key, why, one, its, known=True)
         before = one
 
 
 def _tail(
-    key: str, source: Sequence[ObjectSummary], target: Sequence[ObjectSummary], markers: Markers
+    key: str, source: Sequence[Judged], target: Sequence[ObjectSummary], markers: Markers
 ) -> tuple[list[ObjectSummary], list[Step]]:
-    """Return what is to be added on top, and steps about the delete markers that the target does not make."""
+    """Return what is to be added on top, and steps about what is not wanted, and delete markers that the target does
+    not make.
+    """
     kept: list[ObjectSummary] = []
     left_out = []
     before = target[-1] if target else None
-    for one in source:
-        if why := markers.refuse(one, before):
+    for one, unwanted in source:
+        if why := unwanted or markers.refuse(one, before):
             left_out.append(Step(Do.EXCLUDED, key, why, one))
         else:
             kept.append(one)
@@ -200,17 +233,19 @@ def _copy(key: str, one: ObjectSummary, before: int, known: Sequence[KnownVersio
     return Step(Do.COPY, key, "missing" if is_known else "new", one, ours=True, known=is_known, before=before)
 
 
-def _extra(key: str, its: ObjectSummary, known: KnownVersion | None, *, whole: bool) -> Step:
-    if known is not None:
-        return Step(Do.EXTRA, key, "", known.summary(key), its, known=True)
-    return Step(Do.EXTRA, key, "" if whole else ANOTHER, None, its)
+def _extra(
+    key: str, its: ObjectSummary, known: KnownVersion | None, versions: Sequence[ObjectSummary]
+) -> Step:
+    if known is None:
+        return Step(Do.EXTRA, key, ANOTHER if versions else "", None, its)
+    moved = any(known.is_of(one) for one in versions)  # which the source has, in another place
+    return Step(Do.EXTRA, key, ANOTHER if moved else "", known.summary(key), its, known=True)
 
 
 @dataclass(slots=True)
 class HistoryComparison:
     """One walk; see ``compare.Comparison``, of which this is the like for histories. Counted are versions."""
 
-    excludes: Callable[[str, ObjectSummary], str | None]
     foreign: Callable[[str], bool]
     markers: Markers
     overwrite: bool = False
@@ -222,7 +257,9 @@ class HistoryComparison:
     same: int = 0
     excluded: int = 0
 
-    def steps(self, source: Histories, target: Histories, known: KnownHistories) -> Iterator[Step | int]:
+    def steps(
+        self, source: Iterable[tuple[str, Sequence[Judged]]], target: Histories, known: KnownHistories
+    ) -> Iterator[Step | int]:
         """Yield what is to be done, by key, and between that how many versions are the same. Raises
         ``UnorderedError``.
         """
@@ -233,17 +270,17 @@ class HistoryComparison:
     def _steps(
         self,
         key: str,
-        source: Sequence[ObjectSummary],
+        source: Sequence[Judged],
         target: Sequence[ObjectSummary],
         known: Sequence[KnownVersion],
     ) -> Iterator[Step | int]:
         if not source and target and self.foreign(key):
             return
         self.listed += len(source)
-        self.listed_bytes += sum(one.size_bytes for one in source)
-        if source and (reason := self.excludes(key, source[-1])) is not None:
+        self.listed_bytes += sum(one.size_bytes for one, _ in source)
+        if source and all(why for _, why in source):
             self.excluded += len(source)
-            yield from (Step(Do.EXCLUDED, key, reason, one) for one in source)
+            yield from (Step(Do.EXCLUDED, key, why, one) for one, why in source)
             return
         if source and self.see is not None:
             self.see([key])

@@ -91,7 +91,8 @@ def _proof(of: SyncOutcome) -> Iterator[Html]:
     proof = of.proof
     if proof is None:
         return
-    yield tag("h2", "Equal at one moment, with all versions" if proof.history else "Equal at one moment")
+    every = ", with all versions" if proof.history and not proof.choice else ""
+    yield tag("h2", "Equal at one moment" + every)
     yield tag(
         "p",
         "Before and after that moment both buckets were listed from beginning to end: each object of the source was"
@@ -100,6 +101,7 @@ def _proof(of: SyncOutcome) -> Iterator[Html]:
     yield facts(
         [
             ("Moment", moment(proof.moment)),
+            *([("Of what was wanted", name(proof.choice))] if proof.choice else []),
             (of.noun.capitalize(), count_words(proof.objects)),
             ("Bytes", count_words(proof.size_bytes)),
             ("The same ETag on both sides", count_words(proof.by_etag)),

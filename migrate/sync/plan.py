@@ -19,6 +19,7 @@ from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_pages import no_end
 from migrate.sync import histories
+from migrate.sync.choice import by_tags, judged
 from migrate.sync.columns import KnownPage, UnorderedError
 from migrate.sync.compare import Comparison, Do, Step
 from migrate.sync.histories import HistoryComparison, KnownHistories, by_key
@@ -89,7 +90,8 @@ class Sides:
             return _RESERVED
         if not self.selection.filters:
             return None
-        return self.selection.excludes(key, found.size_bytes, found.modified)
+        size_bytes = None if found.is_delete_marker else found.size_bytes
+        return self.selection.excludes(key, size_bytes, found.modified)
 
     def is_foreign(self, key: str) -> bool:
         """Tell of a key that only the target has whether the choice leaves it alone."""
@@ -111,8 +113,12 @@ class Sides:
         ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
         theirs = without_records(self.target.source.listing.versions(self.target.prefix), self.target.prefix)
         skip, its_skip = len(self.source.prefix), len(self.target.prefix)
+        listed = histories.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
+        wanted = judged(listed, self.excludes)
+        if self.selection.tags:
+            wanted = by_tags(wanted, self.selection, self.source.heads)
         return comparison.steps(
-            histories.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source"),
+            wanted,
             histories.in_order(theirs, its_skip)
             if "target" in unordered
             else by_key(theirs, its_skip, "target"),
@@ -135,9 +141,7 @@ class Sides:
         prefix = self.target.prefix
         see = (lambda keys: kinds.see_all([prefix + key for key in keys])) if kinds else None
         if self.history:
-            return HistoryComparison(
-                self.excludes, self.is_foreign, self.markers, self.overwrite, see, self.recheck
-            )
+            return HistoryComparison(self.is_foreign, self.markers, self.overwrite, see, self.recheck)
         return Comparison(
             self.source.prefix,
             prefix,
