@@ -67,9 +67,16 @@ def first_line(error: psycopg.Error) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def use_every_schema(connection: psycopg.Connection[Any]) -> None:
-    """Let code find names without a schema until the end of the transaction, as it does for an application."""
+def use_every_schema(connection: psycopg.Connection[Any], first: str) -> None:
+    """Let code find names without a schema until the end of the transaction, as it does for an application: those of
+    its own schema first, so that nobody who may make things elsewhere puts others in their way.
+    """
     connection.execute(SEARCH_EVERY_SCHEMA.encode())
+    own = "" if first in ("", "-") else f"{quote_name(first)}, "
+    search = (
+        "SELECT pg_catalog.set_config('search_path', %s || pg_catalog.current_setting('search_path'), true)"
+    )
+    connection.execute(search.encode(), (own,))
 
 
 class Aid(Enum):
@@ -77,14 +84,14 @@ class Aid(Enum):
 
     NONE = ""
     SCHEMAS = "names without a schema: all schemas were searched"
-    RIGHTS = "rights that its owner has no more: they were lent for it"
+    RIGHTS = "a schema that who granted it does not reach any more: it was lent for it"
 
     def given(self, connection: psycopg.Connection[Any], entry: Entry) -> AbstractContextManager[None]:
         """Help, within the caller's transaction."""
         if self is Aid.RIGHTS:
             return lent(connection, entry)
         if self is Aid.SCHEMAS:
-            use_every_schema(connection)
+            use_every_schema(connection, entry.schema)
         return nullcontext()
 
 

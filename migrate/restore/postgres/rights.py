@@ -1,8 +1,9 @@
-"""What a superuser lends to a role for the time of one statement.
+"""What a superuser lends to roles for one statement: a look into a schema, so that a privilege can be passed on.
 
-An index' functions, a materialized view's query and the check of a foreign key run as the owner, a privilege is passed
-on as the one who passed it on. At the source each of them could do that once; what has been revoked since makes
-pg_dump's script stop there. The loan ends within the same transaction, so that nobody ever sees it.
+A privilege comes back as granted by who passed it on, which takes that this role reaches the schema. At the source it
+could once; what has been revoked since makes pg_dump's script stop there. The loan ends within the same transaction, so
+that nobody ever sees it, and no code runs meanwhile. What runs code as its owner (an index' functions, a materialized
+view's query) is lent nothing: it would do, or show, at the restore what its owner was kept from at the source.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from migrate.restore.postgres.script import NAME, Entry
 
 _GRANTOR = re.compile(rb"^SET SESSION AUTHORIZATION (" + NAME + rb");$", re.MULTILINE)
 
+_SHUT_OUT = """
+SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r, pg_catalog.pg_namespace n
+WHERE n.nspname = %s AND pg_catalog.quote_ident(r.rolname) = ANY (%s)
+  AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')
+"""
+
 
 def is_superuser(connection: psycopg.Connection[Any]) -> bool:
     """Tell whether the session's role may do everything."""
@@ -27,24 +34,13 @@ def is_superuser(connection: psycopg.Connection[Any]) -> bool:
 
 @contextmanager
 def lent(connection: psycopg.Connection[Any], entry: Entry) -> Iterator[None]:
-    """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema, or, where
-    nobody does, let its owner do everything. Others than superusers have nothing to lend.
+    """Within the caller's transaction, as a superuser: let who grants something in an entry reach its schema. Others
+    than superusers have nothing to lend.
     """
-    if not is_superuser(connection):
-        yield
-        return
-    grantors = dict.fromkeys(_GRANTOR.findall(entry.sql)) if entry.kind == "ACL" else {}
-    if grantors:
-        loan = [f"USAGE ON SCHEMA {quote_name(entry.schema)}".encode(), b", ".join(grantors)]
-        give, take = b"GRANT %b TO %b", b"REVOKE %b FROM %b"
-    else:
-        found = connection.execute(
-            "SELECT FROM pg_catalog.pg_roles WHERE rolname = %s AND NOT rolsuper", (entry.owner,)
-        )
-        loan = [quote_name(entry.owner).encode()] * found.rowcount
-        give, take = b"ALTER ROLE %b SUPERUSER", b"ALTER ROLE %b NOSUPERUSER"
-    if loan:
-        connection.execute(give % tuple(loan))
+    grantors = _GRANTOR.findall(entry.sql) if entry.kind == "ACL" and is_superuser(connection) else []
+    found = connection.execute(_SHUT_OUT.encode(), (entry.schema, [name.decode() for name in grantors]))
+    for (role,) in (shut_out := found.fetchall()):
+        connection.execute(f"GRANT USAGE ON SCHEMA {quote_name(entry.schema)} TO {role}".encode())
     yield
-    if loan:
-        connection.execute(take % tuple(loan))
+    for (role,) in shut_out:
+        connection.execute(f"REVOKE USAGE ON SCHEMA {quote_name(entry.schema)} FROM {role}".encode())

@@ -158,7 +158,7 @@ class RowWriter:
         try:
             with connection.transaction():
                 if loose is not None:
-                    use_every_schema(connection)
+                    use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
                 with without_checks(connection, loose or ()) as untrue:
                     self._copy(connection, part, label, written.add)
