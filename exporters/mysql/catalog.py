@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pymysql
+
 from exporters.mysql.connect import Connection
+from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.types import SqlType, kind_of
 from exporters.relational.types import Kind
@@ -22,10 +25,11 @@ TRANSACTIONAL = frozenset({"INNODB", "ROCKSDB", "TOKUDB", "NDBCLUSTER"})
 """Engines whose rows a consistent snapshot shows as they were."""
 
 _TABLES = """
-SELECT TABLE_NAME AS name, TABLE_TYPE AS type, ENGINE AS engine, TABLE_ROWS AS estimate, DATA_LENGTH AS data_bytes,
-  TABLE_COLLATION AS collation
+SELECT TABLE_NAME AS name, TABLE_TYPE AS type, ENGINE AS engine, {sizes}
 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE NOT IN ('VIEW', 'SYSTEM VIEW', 'SEQUENCE')
 """
+_SIZES = "TABLE_ROWS AS estimate, DATA_LENGTH AS data_bytes"
+_NO_SIZES = "NULL AS estimate, NULL AS data_bytes"
 _COLUMNS = """
 SELECT TABLE_NAME AS table_name, COLUMN_NAME AS name, DATA_TYPE AS type, COLUMN_TYPE AS full, IS_NULLABLE AS nullable,
   NUMERIC_PRECISION AS digits, NUMERIC_SCALE AS scale, DATETIME_PRECISION AS fraction, CHARACTER_SET_NAME AS charset,
@@ -143,10 +147,35 @@ def read_tables(connection: Connection) -> list[Table]:
         keys.setdefault(row["table_name"], []).append(row["name"])
     found = [
         _table(row, columns.get(row["name"], []), keys.get(row["name"], []), json_columns)
-        for row in connection.named(_TABLES.format(schema=schema))
+        for row in _list(connection, schema)
         if row["name"] not in PROGRESS_TABLES
     ]
     return sorted(found, key=lambda table: table.name)
+
+
+def _list(connection: Connection, schema: str) -> list[dict[str, Any]]:
+    """Return the names of all tables and about how large they are. A table of another server that does not answer
+    would keep all from being listed: then each is asked alone.
+    """
+    try:
+        return connection.named(_TABLES.format(sizes=_SIZES, schema=schema))
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+    return [
+        _sized(connection, row, schema)
+        for row in connection.named(_TABLES.format(sizes=_NO_SIZES, schema=schema))
+    ]
+
+
+def _sized(connection: Connection, row: dict[str, Any], schema: str) -> dict[str, Any]:
+    query = _TABLES.format(sizes=_SIZES, schema=schema)
+    try:
+        return connection.named(f"{query} AND TABLE_NAME = {quote_literal(row['name'])}")[0]
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return row
 
 
 def _table(

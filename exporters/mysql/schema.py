@@ -47,6 +47,8 @@ _HAS_LIBRARIES = (
     "SELECT 1 FROM information_schema.TABLES"
     " WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'LIBRARIES'"
 )
+_SECRET = re.compile(r"(\bCONNECTION='\w+://[^:@/']*):(?:[^@'\\]|\\.|'')*(@)")
+"""The password in the URL of a table's server (FEDERATED, CONNECT)."""
 _USING = re.compile(r"\n    USING \(.*?\)\nAS ", re.DOTALL)
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
 _SEQUENCES = (
@@ -142,6 +144,11 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
     try:
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
+        found["sql"], secrets = _SECRET.subn(r"\1\2", found["sql"])
+        if secrets and kind == "table":
+            missing.losses.append(
+                Loss(label, "password", "a bundle holds no secrets; set it in the connection")
+            )
         found["sql"] = _without_database(found["sql"], quote_name(connection.address.database))
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]

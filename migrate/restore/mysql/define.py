@@ -9,11 +9,12 @@ from functools import partial
 import pymysql
 
 from exporters.base import Loss
+from exporters.mysql.catalog import ELSEWHERE
 from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.errors import NotEmptyError
-from migrate.restore.mysql.ddl import unplaced
+from migrate.restore.mysql.ddl import options_of, unplaced
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.schema import Definer, Definition, ddl_error, step_of
 from migrate.restore.mysql.target import Target, mark_done, read_done
@@ -27,6 +28,7 @@ UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHE
 _EVENTS = "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _NO_TABLE = 1146
+_ENGINE = re.compile(r"\bENGINE=(\w+)")
 _LATE = frozenset({"view", "trigger", "event"})
 
 
@@ -54,12 +56,21 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
     try:
         _make_here(job, definer, one)
     except pymysql.Error as exc:
-        expendable = one["kind"] == SPATIAL or (one["kind"] == "trigger" and number_of(exc) == _NO_TABLE)
-        if not is_refused(exc) or (job.adapter is None and not expendable):
+        if not is_refused(exc) or (job.adapter is None and not _is_expendable(one, exc)):
             raise ddl_error(exc, one) from exc
         _leave_out(job, one, exc)
     else:
         _made(job, one)
+
+
+def _is_expendable(one: Definition, error: BaseException) -> bool:
+    """Tell whether all else may do without it: what needs something that is not here and was not the database's own."""
+    if one["kind"] == "trigger":
+        return number_of(error) == _NO_TABLE
+    if one["kind"] == "table":
+        engine = _ENGINE.search(options_of(one["sql"]))
+        return engine is not None and engine[1].upper() in ELSEWHERE
+    return bool(one["kind"] == SPATIAL)
 
 
 def _make_here(job: Job, definer: Definer, one: Definition) -> None:
