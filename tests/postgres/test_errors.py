@@ -11,7 +11,7 @@ from exporters.errors import (
 )
 from exporters.postgres import PostgresExporter
 from exporters.postgres.schema import find_tools
-from migrate.errors import NotEmptyError, UsageError
+from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
@@ -191,6 +191,40 @@ def test_owners_are_left_out_and_noted_where_the_target_does_not_permit_them(
     )
     assert outcome.findings == ()
     assert any("owners and privileges" in note for note in outcome.notes)
+
+
+SUPERUSERS = """
+CREATE FUNCTION tight(int) RETURNS bool LEAKPROOF LANGUAGE sql AS 'SELECT true'; CREATE VIEW v AS SELECT tight(1) AS x;
+CREATE TABLE t AS SELECT 1 AS x; CREATE INDEX ON t (x); CREATE PUBLICATION p FOR ALL TABLES;
+CREATE FUNCTION f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE TABLE u AS SELECT 2 AS x;
+CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();
+"""
+
+
+def test_what_only_a_superuser_may_make_is_left_out_by_name_unless_a_table_needs_it(
+    postgres, other_postgres, tmp_path, monkeypatch
+):
+    url, target = postgres.database(), login(other_postgres, "lodger")
+    run_sql(url, SUPERUSERS)
+    run_sql(target, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO lodger")
+    export_database(url, tmp_path / "bundle")
+    run_sql(url, "ALTER TABLE t ADD CHECK (tight(x)); DROP EVENT TRIGGER e")
+    export_database(url, tmp_path / "needed")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+    where = as_role(target, "lodger")
+    with pytest.raises(NotAllowedError, match="leakproof"):
+        restore_database(read_bundle(tmp_path / "needed"), "app", where, workers=1, progress=Silent())
+    assert fetch(target, "SELECT count(*) FROM pg_class WHERE relname = 't'") == [(0,)]
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", where, workers=2, progress=Silent())
+    assert outcome.findings == ()
+    assert [one.partition(":")[0] for one in outcome.left_out] == [
+        "FUNCTION public.tight(integer)",
+        "VIEW public.v",
+        "PUBLICATION p",
+        "EVENT TRIGGER e",
+    ]
+    assert fetch(target, "SELECT t.x, u.x FROM t, u") == [(1, 2)]
+    assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'") == [(1,)]
 
 
 def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp_path):

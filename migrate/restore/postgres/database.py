@@ -83,7 +83,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     _check_ours(job, state)
     done = sql_target.read_done(target)
     if selection.definitions:
-        define.go_on(target.connection, _wanted(job, state), done)
+        job.left_out.extend(define.go_on(target.connection, _wanted(job, state), done))
     absent = _absent(job)
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in absent])
     written = _rows(job, run, done) if selection.rows else Written(0, 0)

@@ -34,6 +34,10 @@ _ABSENT = (
     psycopg.errors.InvalidSchemaName,
 )
 """What the server says where an entry needs an object that is not there."""
+_Refusals = tuple[type[psycopg.Error], ...]
+_FORBIDDEN = psycopg.errors.InsufficientPrivilege
+_OF_ROWS = frozenset({"SCHEMA", "SEQUENCE", "TABLE", "TABLE ATTACH"})
+"""Without these there is no place for rows: where one needs what the role may not make, nothing is made."""
 _PRE_DATA = "pre-data"
 _BATCH = 200
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
@@ -81,10 +85,15 @@ def define(connection: psycopg.Connection[Any], wanted: Wanted) -> Defined:
     return Defined(defined.state, (*defined.notes, note), defined.left_out)
 
 
-def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
-    """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
+def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> list[str]:
+    """Make what an earlier run in several transactions has not made; return what is left out of it. Raises
+    ``MoveoutError``.
+    """
+    portable = wanted.state.portable
     try:
-        _make_in_batches(connection, _script(connection, wanted, portable=wanted.state.portable), done)
+        return _make_in_batches(
+            connection, _script(connection, wanted, portable=portable), done, portable=portable
+        )
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
@@ -105,14 +114,14 @@ def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
                 sql_target.begin_state(connection, state)
                 sql_target.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
-                    left_out = _make(connection, script.entries, tolerant=wanted.tolerant)
+                    left_out = _make(connection, script.entries, tolerant=wanted.tolerant, portable=portable)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with connection.transaction():
                 refused = make_roles(connection, roles, made)
                 if wanted.alone and not portable:
                     begin_as_dumped(connection, wanted.definitions)
                 sql_target.begin_state(connection, state)
-            _make_in_batches(connection, script, set())
+            left_out = _make_in_batches(connection, script, set(), portable=portable)
     except _REFUSED:
         raise
     except psycopg.Error as exc:
@@ -132,52 +141,51 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     return Script(script.head, (*made, *chosen))
 
 
-def _make(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
-    """Run the entries within the caller's transaction; return what was left out where that is tolerated."""
+def _make(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool, portable: bool
+) -> list[str]:
+    """Run the entries within the caller's transaction; return what was left out where that is tolerated. To others than
+    superusers a refusal matters only once owners and privileges are left out.
+    """
+    refusals: _Refusals = _ABSENT
+    if portable or is_superuser(connection):
+        refusals = (*_ABSENT, _FORBIDDEN)
     try:
         with connection.transaction():
             connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
     except psycopg.Error as exc:
-        if not isinstance(exc, _refusals(connection)):
+        if not isinstance(exc, refusals):
             raise
-        return _make_each(connection, entries, tolerant=tolerant)
+        return _make_each(connection, entries, refusals, tolerant=tolerant)
     return []
 
 
-def _refusals(connection: psycopg.Connection[Any]) -> tuple[type[psycopg.Error], ...]:
-    """Return what the server says of single entries. Where others than superusers may not do something, they may do it
-    nowhere.
-    """
-    return (*_ABSENT, psycopg.errors.InsufficientPrivilege) if is_superuser(connection) else _ABSENT
-
-
-def _make_each(connection: psycopg.Connection[Any], entries: Sequence[Entry], *, tolerant: bool) -> list[str]:
+def _make_each(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], refusals: _Refusals, *, tolerant: bool
+) -> list[str]:
     waiting, reasons = list(entries), dict[int, psycopg.Error]()
     while waiting:
         failed = []
         for entry in waiting:
-            if (reason := _refused(connection, entry)) is not None:
+            if (reason := _refused(connection, entry, refusals)) is not None:
                 reasons[entry.number] = reason
                 failed.append(entry)
         if len(failed) == len(waiting):
             break
         waiting = failed
-    needed = [entry for entry in waiting if not _is_privilege(entry, reasons[entry.number])]
+    forbidden = {number for number, reason in reasons.items() if isinstance(reason, _FORBIDDEN)}
+    known = any(entry.number in forbidden for entry in waiting)
+    needed = [entry for entry in waiting if not known or entry.kind in _OF_ROWS]
     if needed and not tolerant:
-        raise reasons[needed[0].number]
+        raise reasons[waiting[0].number]
     return [
         f"{entry.label}: {first_line(reasons[entry.number])}"
         for entry in waiting
-        if entry.kind not in _UNIMPORTANT or entry not in needed
+        if entry.kind not in _UNIMPORTANT or entry.number in forbidden
     ]
 
 
-def _is_privilege(entry: Entry, reason: psycopg.Error) -> bool:
-    """Tell whether an entry says only who may what, and somebody may not grant it any more."""
-    return entry.kind == "ACL" and isinstance(reason, psycopg.errors.InsufficientPrivilege)
-
-
-def _refused(connection: psycopg.Connection[Any], entry: Entry) -> psycopg.Error | None:
+def _refused(connection: psycopg.Connection[Any], entry: Entry, refusals: _Refusals) -> psycopg.Error | None:
     """Run an entry, at last with an aid; return why the server refuses it even so."""
     reason: psycopg.Error | None = None
     for aid in Aid:
@@ -186,16 +194,19 @@ def _refused(connection: psycopg.Connection[Any], entry: Entry) -> psycopg.Error
                 with aid.given(connection, entry):
                     connection.execute(entry.sql)
                 connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
-        except _refusals(connection) as exc:
+        except refusals as exc:
             reason = reason or exc
         else:
             return None
     return reason
 
 
-def _make_in_batches(connection: psycopg.Connection[Any], script: Script, done: AbstractSet[str]) -> None:
+def _make_in_batches(
+    connection: psycopg.Connection[Any], script: Script, done: AbstractSet[str], *, portable: bool
+) -> list[str]:
+    left_out: list[str] = []
     if _PRE_DATA in done:
-        return
+        return left_out
     for start in range(0, len(script.entries), _BATCH):
         name = f"{_PRE_DATA}/{start:06d}"
         if name in done:
@@ -203,9 +214,11 @@ def _make_in_batches(connection: psycopg.Connection[Any], script: Script, done: 
         with connection.transaction():
             sql_target.mark_done(connection, name)
             with under_settings(connection, script):
-                _make(connection, script.entries[start : start + _BATCH], tolerant=False)
+                batch = script.entries[start : start + _BATCH]
+                left_out += _make(connection, batch, tolerant=False, portable=portable)
     with connection.transaction():
         sql_target.mark_done(connection, _PRE_DATA)
+    return left_out
 
 
 def drop_state(

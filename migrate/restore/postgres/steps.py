@@ -124,7 +124,7 @@ class StepRunner:
             self._idle.append(connection)
             raise
         except psycopg.Error as exc:
-            if not is_refusal(exc, connection):
+            if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
                 connection.close()
                 raise ddl_error(exc, entry.label) from exc
             self._refused.append((step, first_line(exc)))
