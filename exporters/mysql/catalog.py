@@ -16,7 +16,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.types import SqlType, kind_of
 from exporters.relational.types import Kind
 
-PROGRESS_TABLES = ("moveout_restore", "moveout_restore_done")
+PROGRESS_TABLES = ("moveout_restore", "moveout_restore_done", "moveout_restore_again")
 """Where a restore keeps its place in the target; never a part of the data."""
 
 ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})

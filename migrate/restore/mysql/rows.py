@@ -22,7 +22,7 @@ from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.literals import LongValues, columns_of, values_of
-from migrate.restore.mysql.target import DONE, mark_done
+from migrate.restore.mysql.target import DONE, make_empty, mark_done
 from migrate.restore.relational.parts import PartFile, damage, readable
 from migrate.restore.relational.workers import Workers
 
@@ -191,7 +191,7 @@ def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: se
     for name, own in by_table.items():
         if all(part.name in done for part in own):
             continue
-        connection.run(f"DELETE FROM {quote_name(name)}")
+        make_empty(connection, name)
         if history_of(own[0].table):  # what is deleted there becomes history
             connection.run(f"DELETE HISTORY FROM {quote_name(name)}")
         again |= {part.name for part in own}

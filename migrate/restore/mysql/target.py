@@ -16,12 +16,15 @@ import pymysql
 
 from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import Address, Connection, connect
-from exporters.mysql.errors import said_by
+from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError, UsageError
 from migrate.restore.relational.run import State
 
-ABOUT, DONE = (quote_name(name) for name in PROGRESS_TABLES)
+ABOUT, DONE, AGAIN = (quote_name(name) for name in PROGRESS_TABLES)
+_AWAY = "`moveout_restore_away`"
+"""For the time of one statement."""
+_NO_DELETE = 1031
 _LOCK_SECONDS = 20
 
 _CONTENT = """
@@ -107,6 +110,22 @@ def mark_done(connection: Connection, name: str) -> None:
     connection.run(f"INSERT INTO {DONE} VALUES ({quote_literal(name)})")
 
 
+def make_empty(connection: Connection, table: str) -> None:
+    """Remove the rows of a table without transactions; one that no row can be deleted from is made again."""
+    name = quote_name(table)
+    if connection.value(f"SELECT 1 FROM {name} LIMIT 1") is None:
+        return
+    try:
+        connection.run(f"DELETE FROM {name}")
+    except pymysql.Error as exc:
+        if number_of(exc) != _NO_DELETE:
+            raise
+        connection.run(f"DROP TABLE IF EXISTS {AGAIN}")
+        connection.run(f"CREATE TABLE {AGAIN} LIKE {name}")
+        connection.run(f"RENAME TABLE {name} TO {_AWAY}, {AGAIN} TO {name}, {_AWAY} TO {AGAIN}")
+        connection.run(f"DROP TABLE {AGAIN}")
+
+
 def drop_state(target: Target) -> None:
     """Remove the tables: the restore is over."""
-    target.connection.run(f"DROP TABLE IF EXISTS {ABOUT}, {DONE}")
+    target.connection.run(f"DROP TABLE IF EXISTS {ABOUT}, {DONE}, {AGAIN}")

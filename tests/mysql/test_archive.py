@@ -1,0 +1,48 @@
+"""Tables from which no row can be deleted come back, and are emptied where a run was interrupted."""
+
+from contextlib import closing
+
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.target import make_empty
+from tests.mysql.databases import (
+    checksums,
+    definitions,
+    export_database,
+    fetch,
+    read_bundle,
+    run_sql,
+    session,
+)
+
+
+@pytest.fixture
+def archived(mariadb, other_mariadb) -> str:
+    servers = (mariadb.url, other_mariadb.url)
+    for server in servers:
+        run_sql(server, "INSTALL SONAME 'ha_archive'")
+    url = mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE kept (id INT AUTO_INCREMENT, t VARCHAR(20), KEY (id)) ENGINE=ARCHIVE;"
+        "INSERT INTO kept (t) VALUES ('a'), (NULL), ('it''s');"
+        "CREATE TABLE later (id INT AUTO_INCREMENT, KEY (id)) ENGINE=ARCHIVE AUTO_INCREMENT=70",
+    )
+    yield url
+    for server in servers:
+        run_sql(server, "UNINSTALL SONAME 'ha_archive'")
+
+
+def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, tmp_path):
+    assert export_database(archived, tmp_path / "bundle").complete
+    target = other_mariadb.database()
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
+    assert definitions(target) == definitions(archived)
+    assert checksums(target) == checksums(archived)
+    with closing(session(target)) as connection:
+        make_empty(connection, "kept")
+    assert fetch(target, "SELECT * FROM kept") == []
+    assert fetch(target, "SHOW TABLES") == [("kept",), ("later",)]
