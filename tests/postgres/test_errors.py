@@ -85,7 +85,7 @@ def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_pat
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."secret"']
 
 
-def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, tmp_path):
+def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, other_postgres, tmp_path):
     url = postgres.database()
     run_sql(
         url,
@@ -103,6 +103,12 @@ def test_what_a_damaged_server_has_lost_does_not_stop_the_rest(postgres, tmp_pat
     assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."lost"', 'sequence "public"."gone"']
     reader = read_bundle(tmp_path / "bundle")
     assert {row.name: row.items for row in reader.catalog()} == {"a": 1, "lost": 0, "z": 1}
+    restored = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert [note.partition(":")[0] for note in restored.notes] == [
+        'the bundle itself lacks "public"."lost"',
+        'the bundle itself lacks sequence "public"."gone"',
+    ]
 
 
 def test_a_sequence_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path, monkeypatch):

@@ -98,6 +98,8 @@ INSERT INTO asked VALUES (1, 1);
 CREATE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN i * 2; END';
 CREATE TABLE doubled (i int, d int GENERATED ALWAYS AS (double(i)) STORED); INSERT INTO doubled VALUES (1), (2);
 CREATE TABLE last_ (i int PRIMARY KEY); INSERT INTO last_ VALUES (1);
+CREATE TABLE orphan (i int CONSTRAINT "no, parent" REFERENCES last_ ON DELETE CASCADE DEFERRABLE);
+SET session_replication_role = replica; INSERT INTO orphan VALUES (77); SET session_replication_role = origin;
 """
 
 
@@ -118,9 +120,13 @@ def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, t
         'NOT NULL of DOMAIN "public"."full_" for rows that are there',
         'check "later" of TABLE public.asked for rows that are there',
         'rows of "public"."doubled"',
+        "FK CONSTRAINT public.orphan no, parent for rows that are there",
     }
     assert fetch(target, "SELECT * FROM asked, last_ ORDER BY 1") == [(1, 1, 1), (2, 2, 1)]
-    assert fetch(target, "SELECT conname FROM pg_constraint WHERE NOT convalidated") == [("later",)]
+    query = "SELECT conname FROM pg_constraint WHERE NOT convalidated ORDER BY 1"
+    assert fetch(target, query) == [("later",), ("no, parent",)]
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        run_sql(target, "INSERT INTO orphan VALUES (78)")
     run_sql(
         target,
         "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from migrate.restore.postgres.script import NAME, QUALIFIED, Entry, Name, unquote
@@ -19,6 +19,7 @@ _INDEX = re.compile(
     rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb") USING ", re.MULTILINE
 )
 _ALTER = re.compile(rb"^ALTER TABLE (?:IF EXISTS )?(?:ONLY )?(" + QUALIFIED + rb")", re.MULTILINE)
+_FOREIGN_KEY = re.compile(rb"^(    ADD CONSTRAINT [^\n]+ FOREIGN KEY [^\n]+);$", re.MULTILINE)
 _REFERENCES = re.compile(rb" REFERENCES (" + QUALIFIED + rb")\(")
 
 _POSTPONED = frozenset(
@@ -58,6 +59,11 @@ class Step:
     entry: Entry
     tables: frozenset[Name] = frozenset()
     lock: Lock = Lock.EXCLUSIVE
+
+    def for_new_rows(self) -> Step | None:
+        """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
+        sql, found = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
+        return replace(self, entry=replace(self.entry, sql=sql)) if found == 1 else None
 
     def fits(self, running: Iterable[Step]) -> bool:
         """Tell whether it can be made while those are."""

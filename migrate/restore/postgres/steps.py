@@ -33,7 +33,7 @@ class StepRunner:
         self._head = head
         self._workers = max(1, workers)
         self._advance = advance
-        self._refused: list[tuple[Step, str]] = []
+        self._refused: list[tuple[Step, psycopg.Error]] = []
         self._idle: list[psycopg.Connection[Any]] = []
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
@@ -57,7 +57,8 @@ class StepRunner:
                         for step in todo:
                             self._make(step)
             self._again()
-            self.left_out += [f"{step.entry.label}: {reason}" for step, reason in self._refused]
+            self._for_new_rows()
+            self.left_out += [f"{step.entry.label}: {first_line(error)}" for step, error in self._refused]
         finally:
             while self._idle:
                 self._idle.pop().close()
@@ -66,6 +67,22 @@ class StepRunner:
         """Try what was refused as long as something of it succeeds, with an aid only if nothing does without."""
         while self._refused and any(self._retry(aid) for aid in Aid):
             pass
+
+    def _for_new_rows(self) -> None:
+        """Make foreign keys that rows violate, as they do at the source, where they came by another way: for rows to
+        come.
+        """
+        refused, self._refused = self._refused, []
+        for step, error in refused:
+            late = step.for_new_rows() if isinstance(error, psycopg.errors.ForeignKeyViolation) else None
+            known = len(self._refused)
+            if late is not None:
+                self._make(late)
+            if late is None or len(self._refused) > known:
+                self._refused[known:] = [(step, error)]
+            else:
+                said = f"{step.entry.label} for rows that are there: {first_line(error)}"
+                self.left_out.append(said)
 
     def _retry(self, aid: Aid) -> bool:
         waiting, self._refused = self._refused, []
@@ -127,7 +144,7 @@ class StepRunner:
             if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
                 connection.close()
                 raise ddl_error(exc, entry.label) from exc
-            self._refused.append((step, first_line(exc)))
+            self._refused.append((step, exc))
             self._idle.append(connection)
             return
         except BaseException:

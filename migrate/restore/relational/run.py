@@ -17,6 +17,7 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile
 from migrate.restore.selection import Selection
 
+_SHOWN_GAPS = 20
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
 
 Label = Callable[[str, str], str]
@@ -126,9 +127,20 @@ class Run:
             rows.size_bytes,
             rows.skipped_items,
             tuple(findings),
-            tuple(notes),
+            (*notes, *self._lacking()),
             tables=digests_of(self.source, self.found),
         )
+
+    def _lacking(self) -> list[str]:
+        """Return a sentence for what the bundle itself lacks, where all of it is wanted."""
+        if self.selection.tables:
+            return []
+        gaps = [
+            gap for owner, gap in self.reader.gaps() if owner == self.source and gap.disposition == "failed"
+        ]
+        found = [f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in gaps[:_SHOWN_GAPS]]
+        more = len(gaps) - len(found)
+        return [*found, f"the bundle lacks {more} more items: see REPORT.html"] if more else found
 
     def rows(
         self,
