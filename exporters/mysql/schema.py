@@ -16,6 +16,7 @@ from typing import Any
 import pymysql
 
 from exporters.base import Gap, Loss, Sink
+from exporters.mysql.accounts import read_grants
 from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
@@ -56,17 +57,6 @@ _SEQUENCES = (
     " ORDER BY 1"
 )
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
-_ACCOUNTS = (
-    "SELECT User, Host, {is_role} FROM mysql.user"
-    " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
-)
-_DEFAULT_ROLES = (
-    "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
-)
-_EVERYBODY = "PUBLIC"
-_PASSWORD = re.compile(
-    r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| ACCOUNT |$)"
-)
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
 _SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
 _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
@@ -91,7 +81,7 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
     _write(sink, SCRIPT, script_of(definitions).encode(errors="surrogateescape"))
-    grants = _grants(connection, missing.losses)
+    grants = read_grants(connection, missing.losses)
     if grants:
         _write(sink, GRANTS, grants.encode())
     return missing
@@ -214,47 +204,6 @@ def defaults_of(database: Definition) -> str:
 def set_sequence(one: Definition) -> str:
     """Return the statement that lets a sequence go on where it was, in the same round."""
     return f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0, {int(one.get('rounds', 0))})"
-
-
-def _grants(connection: Connection, losses: list[Loss]) -> str:
-    """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
-    losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
-    try:
-        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0")
-        accounts = [_account(*row) for row in connection.rows(query)]
-    except pymysql.Error as exc:
-        losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
-        accounts = ["CURRENT_USER()"]
-    lines = []
-    for account in accounts:
-        try:
-            for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
-                lines.append(_PASSWORD.sub("", str(grant)) + ";")
-        except pymysql.Error as exc:
-            losses.append(Loss(f"account {account}", "grants", said_by(exc)))
-    lines += [] if connection.is_mariadb else _default_roles(connection, losses)
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
-    """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
-    try:
-        rows = connection.rows(_DEFAULT_ROLES)
-    except pymysql.Error as exc:
-        losses.append(Loss("accounts", "default roles", said_by(exc)))
-        return []
-    roles: dict[str, list[str]] = {}
-    for user, host, role, role_host in rows:
-        account = f"{quote_name(user)}@{quote_name(host)}"
-        roles.setdefault(account, []).append(f"{quote_name(role)}@{quote_name(role_host)}")
-    return [f"SET DEFAULT ROLE {', '.join(names)} TO {account};" for account, names in roles.items()]
-
-
-def _account(user: str, host: str, is_role: int) -> str:
-    """Return how an account is written; MariaDB's roles are of no host."""
-    if is_role:
-        return user if user == _EVERYBODY else quote_name(user)
-    return f"{quote_literal(user)}@{quote_literal(host)}"
 
 
 def _write(sink: Sink, name: str, data: bytes) -> None:

@@ -86,3 +86,37 @@ def test_default_roles_come_back(mysql, other_mysql, tmp_path):
                 server.url,
                 f"DROP USER IF EXISTS {names}; DROP DATABASE IF EXISTS roles_old; DROP DATABASE IF EXISTS roles_new",
             )
+
+
+def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tmp_path):
+    url, target = mysql.database("logins_old"), other_mysql.database("logins_new")
+    names = "'limited'@'%', 'partly'@'%'"
+    switch = "SET GLOBAL partial_revokes = {}".format
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT PRIMARY KEY); CREATE USER 'limited'@'%' IDENTIFIED BY 'x'"
+            " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3;"
+            f"GRANT SELECT ON logins_old.* TO 'limited'@'%'; {switch('ON')}; CREATE USER 'partly'@'%';"
+            "GRANT SELECT, INSERT ON *.* TO 'partly'@'%'; REVOKE INSERT ON logins_old.* FROM 'partly'@'%'",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        assert any("has no partial revokes" in note for note in outcome.notes)
+        assert fetch(target, "SHOW GRANTS FOR 'partly'@'%'") == [("GRANT USAGE ON *.* TO `partly`@`%`",)]
+        query = (
+            "SELECT ssl_type, x509_subject, x509_issuer, max_questions, max_user_connections FROM mysql.user"
+            " WHERE User = 'limited'"
+        )
+        assert fetch(target, query) == fetch(url, query)
+        run_sql(target, f"DROP USER {names}; DROP TABLE t; {switch('ON')}")
+        restore_database(reader, "app", target, workers=1, progress=Silent())
+        assert fetch(target, "SHOW GRANTS FOR 'partly'@'%'") == [
+            ("GRANT SELECT, INSERT ON *.* TO `partly`@`%`",),
+            ("REVOKE INSERT ON `logins_new`.* FROM `partly`@`%`",),
+        ]
+    finally:
+        for server in (mysql, other_mysql):
+            run_sql(server.url, f"DROP USER IF EXISTS {names}; {switch('OFF')}")
+            run_sql(server.url, "DROP DATABASE IF EXISTS logins_old; DROP DATABASE IF EXISTS logins_new")

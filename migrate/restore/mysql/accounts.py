@@ -29,7 +29,8 @@ def restore_accounts(reader: BundleReader, source: str, database: str, connectio
     if file is None:
         return []
     maker = _Maker(connection)
-    maker.apply(Grants.parse(reader.read_checked(file).decode(), database))
+    now = connection.address.database
+    maker.apply(Grants.parse(reader.read_checked(file).decode(), database, now))
     return maker.notes()
 
 
@@ -49,9 +50,19 @@ class _Maker:
         for grant in grants.own:
             self._try(grant.account, grant.statement(self._connection.address.database))
         harmless = set(self.made) - {one.account for one in grants.beyond if not one.empty}
+        too_much = set() if self._takes_partly() else grants.partial
         for one in grants.beyond:
-            if one.account in self.made or (one.account in accounts and _gives_only(one, harmless)):
+            if one.account in too_much and not one.roles and (one.takes or not one.empty):
+                self.refused.append(f"{one.account}: {one.statement}: the target has no partial revokes")
+            elif one.account in self.made or (one.account in accounts and _gives_only(one, harmless)):
                 self._try(one.account, one.statement)
+
+    def _takes_partly(self) -> bool:
+        """Tell whether the target takes single databases from privileges on everything."""
+        try:
+            return bool(self._connection.value("SELECT @@GLOBAL.partial_revokes"))
+        except pymysql.Error:
+            return False
 
     def _make(self, account: str) -> None:
         noted = f"account {account}"

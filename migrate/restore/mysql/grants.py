@@ -28,6 +28,10 @@ _MEMBER = re.compile(
 _DEFAULT = re.compile(
     rf"(?P<statement>SET DEFAULT ROLE {_ACCOUNT}(?:, {_ACCOUNT})* (?:FOR|TO) (?P<account>{_ACCOUNT}));"
 )
+_LOGIN = re.compile(rf"(?P<statement>ALTER USER (?P<account>{_ACCOUNT}){_REQUIRE}{_LIMITS});")
+_TAKEN = re.compile(
+    rf"REVOKE (?P<what>[A-Z0-9_, ]+) ON (?P<database>`(?:[^`]|``)*`)\.\* FROM (?P<account>{_ACCOUNT});"
+)
 _NOTHING = "USAGE"
 
 
@@ -53,13 +57,15 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Beyond:
     """A statement that reaches beyond the database: privileges on everything, membership in ``roles``, the default
-    role. ``empty``: it gives nothing by itself.
+    role, how to log in. ``empty``: it gives nothing by itself. ``takes``: from privileges on everything it takes those
+    on one database, which MySQL alone can (``partial_revokes``).
     """
 
     account: str
     statement: str
     roles: tuple[str, ...] = ()
     empty: bool = False
+    takes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +76,17 @@ class Grants:
     beyond: Sequence[Beyond]
 
     @staticmethod
-    def parse(script: str, database: str) -> Grants:
-        """Read a ``grants.sql``."""
+    def parse(script: str, database: str, now: str = "") -> Grants:
+        """Read a ``grants.sql`` of a database, which is called ``now`` here, if it is not called the same."""
         lines = script.splitlines()
         own = [grant for line in lines if (grant := _own(line, database)) is not None]
-        return Grants(own, [one for line in lines if (one := _beyond(line)) is not None])
+        beyond = [_beyond(line) or _taken(line, database, now or database) for line in lines]
+        return Grants(own, [one for one in beyond if one is not None])
+
+    @property
+    def partial(self) -> set[str]:
+        """The accounts that may do something everywhere but in some databases."""
+        return {one.account for one in self.beyond if one.takes}
 
     @property
     def accounts(self) -> list[str]:
@@ -115,6 +127,15 @@ def _beyond(line: str) -> Beyond | None:
         return Beyond(match["account"], match["statement"], empty=match["what"] == _NOTHING)
     if (match := _MEMBER.fullmatch(line)) is not None:
         return Beyond(match["account"], match["statement"], tuple(re.findall(_ACCOUNT, match["roles"])))
-    if (match := _DEFAULT.fullmatch(line)) is not None:
+    if (match := _DEFAULT.fullmatch(line) or _LOGIN.fullmatch(line)) is not None:
         return Beyond(match["account"], match["statement"], empty=True)
     return None
+
+
+def _taken(line: str, database: str, now: str) -> Beyond | None:
+    match = _TAKEN.fullmatch(line)
+    if match is None:
+        return None
+    name = now if match["database"] == quote_name(database) else match["database"][1:-1].replace("``", "`")
+    statement = f"REVOKE {match['what']} ON {quote_name(name)}.* FROM {match['account']}"
+    return Beyond(match["account"], statement, empty=True, takes=True)

@@ -1,0 +1,96 @@
+"""What accounts may do, and how they may log in: statements without passwords."""
+
+from __future__ import annotations
+
+import re
+
+import pymysql
+
+from exporters.base import Loss
+from exporters.mysql.connect import Connection
+from exporters.mysql.errors import said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+_ACCOUNTS = (
+    "SELECT User, Host, {is_role} FROM mysql.user"
+    " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
+)
+_DEFAULT_ROLES = (
+    "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
+)
+_EVERYBODY = "PUBLIC"
+_PASSWORD = re.compile(
+    r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| WITH MAX_| ACCOUNT |$)"
+)
+_LOGINS = (
+    "SELECT User, Host, ssl_type, CONVERT(x509_subject USING utf8mb4), CONVERT(x509_issuer USING utf8mb4),"
+    " CONVERT(ssl_cipher USING utf8mb4), max_questions, max_updates, max_connections, max_user_connections"
+    " FROM mysql.user WHERE ssl_type <> '' OR max_questions + max_updates + max_connections + max_user_connections > 0"
+    " ORDER BY 1, 2"
+)
+_TLS = {"": "NONE", "ANY": "SSL", "X509": "X509"}
+_CERTIFICATE = ("SUBJECT", "ISSUER", "CIPHER")
+_LIMITS = (
+    *("MAX_QUERIES_PER_HOUR", "MAX_UPDATES_PER_HOUR"),
+    *("MAX_CONNECTIONS_PER_HOUR", "MAX_USER_CONNECTIONS"),
+)
+
+
+def read_grants(connection: Connection, losses: list[Loss]) -> str:
+    """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
+    losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
+    try:
+        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0")
+        accounts = [_account(*row) for row in connection.rows(query)]
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
+        accounts = ["CURRENT_USER()"]
+    lines = []
+    for account in accounts:
+        try:
+            for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
+                lines.append(_PASSWORD.sub("", str(grant)) + ";")
+        except pymysql.Error as exc:
+            losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+    if not connection.is_mariadb:
+        lines += _default_roles(connection, losses) + _logins(connection, losses)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
+    """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
+    try:
+        rows = connection.rows(_DEFAULT_ROLES)
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "default roles", said_by(exc)))
+        return []
+    roles: dict[str, list[str]] = {}
+    for user, host, role, role_host in rows:
+        account = f"{quote_name(user)}@{quote_name(host)}"
+        roles.setdefault(account, []).append(f"{quote_name(role)}@{quote_name(role_host)}")
+    return [f"SET DEFAULT ROLE {', '.join(names)} TO {account};" for account, names in roles.items()]
+
+
+def _logins(connection: Connection, losses: list[Loss]) -> list[str]:
+    """Return what else MySQL's SHOW GRANTS does not say: by which TLS an account may log in, and how often."""
+    try:
+        rows = connection.rows(_LOGINS)
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "TLS and limits", said_by(exc)))
+        return []
+    found = []
+    for user, host, tls, *more in rows:
+        wanted = dict(zip(_CERTIFICATE, more, strict=False))
+        parts = [f"{word} {quote_literal(value)}" for word, value in wanted.items() if value]
+        require = _TLS.get(tls) or " AND ".join(parts)
+        limits = [f" {word} {number}" for word, number in zip(_LIMITS, more[3:], strict=True) if number]
+        account = f"{quote_name(user)}@{quote_name(host)}"
+        found.append(f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};")
+    return found
+
+
+def _account(user: str, host: str, is_role: int) -> str:
+    """Return how an account is written; MariaDB's roles are of no host."""
+    if is_role:
+        return user if user == _EVERYBODY else quote_name(user)
+    return f"{quote_literal(user)}@{quote_literal(host)}"
