@@ -31,9 +31,7 @@ class Known:
         """Tell whether this is what the source has now. A time that differs is a change, too: of metadata."""
         if self.etag != source.etag or self.size_bytes != source.size_bytes:
             return False
-        modified = microseconds(source.modified)
-        # Headers tell whole seconds, listings more: of what had changed since it was listed only the former is known.
-        return self.modified in {modified, modified // 1_000_000 * 1_000_000}
+        return is_moment(from_microseconds(self.modified), source.modified)
 
     def is_at(self, target: ObjectSummary) -> bool:
         """Tell whether the target has what was written there."""
@@ -207,6 +205,13 @@ def run_of_same(ours: Listed, theirs: Listed, noted: Noted) -> int:
 def microseconds(moment: datetime) -> int:
     """Return a moment in microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
+
+
+def is_moment(kept: datetime, listed: datetime) -> bool:
+    """Tell whether a time that was kept is the one that is listed. Headers tell whole seconds, listings more: of what
+    had changed since it was listed only the former is known.
+    """
+    return kept in {listed, listed.replace(microsecond=0)}
 
 
 def from_microseconds(moment: int) -> datetime:

@@ -29,6 +29,7 @@ from migrate.store.s3_description import PUT_BYTES, Description, is_md5
 from migrate.store.throttle import Throttle
 from migrate.sync.compare import Step
 from migrate.sync.items import Acl, Done, Item, item
+from migrate.sync.null_version import REPLACED, is_null, is_replaced
 
 WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
@@ -115,7 +116,7 @@ class SmallCopy:
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first
-            if revisit.is_due(found.error):
+            if revisit.is_due(found.error) and not is_null(found.summary):
                 found = revisit.again(way.source, found, PUT_BYTES, WINDOW_BYTES)
                 self.done.newer += found.error is None
             if found.error is not None:
@@ -176,9 +177,16 @@ def refusal(step: Step, error: MoveoutError) -> Gap:
 
 
 def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> list[Gap]:
-    """Return the gaps of objects that could not be read: what is deleted by now is excluded."""
-    found = revisit.gaps(source, [(source_of(step), error) for step, error in lost], ordered=False)
-    return [Gap(step.name, gap.disposition, gap.reason) for (step, _), gap in zip(lost, found, strict=True)]
+    """Return the gaps of objects that could not be read: what is deleted by now is excluded, or was replaced and has no
+    id.
+    """
+    replaced = [step for step, _ in lost if is_null(step.source) and is_replaced(source, source_of(step))]
+    rest = [(step, error) for step, error in lost if step not in replaced]
+    found = revisit.gaps(source, [(source_of(step), error) for step, error in rest], ordered=False)
+    return [
+        *(Gap(step.name, "excluded", REPLACED) for step in replaced),
+        *(Gap(step.name, gap.disposition, gap.reason) for (step, _), gap in zip(rest, found, strict=True)),
+    ]
 
 
 def acls(source: S3Bucket, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:

@@ -19,7 +19,7 @@ from migrate.restore.objects_history import Markers
 from migrate.store.s3_listing import ListedVersions
 from migrate.store.s3_parse import NULL
 from migrate.sync.choice import Judged
-from migrate.sync.columns import UnorderedError, from_microseconds, microseconds
+from migrate.sync.columns import UnorderedError, from_microseconds, is_moment
 from migrate.sync.compare import AGAIN, Do, OnSame, Step
 
 ANOTHER = "a version of its own"
@@ -55,10 +55,7 @@ class KnownVersion:
         ours = (self.version_id, self.etag, self.size_bytes)
         if ours != (source.version_id, source.etag, source.size_bytes):
             return False
-        if self.version_id != NULL:
-            return True
-        modified = microseconds(source.modified)
-        return self.modified in {modified, modified // 1_000_000 * 1_000_000}
+        return self.version_id != NULL or is_moment(from_microseconds(self.modified), source.modified)
 
     def summary(self, key: str) -> ObjectSummary:
         """Return the version as the source had it."""

@@ -13,7 +13,7 @@ from operator import attrgetter
 
 from exporters.base import Gap, Loss
 from exporters.bucket import Fetched
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceUnreachableError
 from exporters.objects import rows
 from exporters.objects.proof import promises_md5
 from migrate.store.checksums import crc64nvme
@@ -29,11 +29,12 @@ from migrate.sync.copy import (
     acls,
     arrived,
     is_small,
+    lost_gaps,
     refusal,
     source_of,
 )
 from migrate.sync.histories import OTHERS
-from migrate.sync.history_look import GONE, HistoryLook
+from migrate.sync.history_look import HistoryLook
 from migrate.sync.items import Done, Item
 from migrate.sync.large import LargeCopy
 from migrate.sync.look import Look
@@ -116,8 +117,11 @@ class HistoryCopy:
                 step, ours, theirs, acl, self._is_same_when_read
             )
         if same is None:
-            self.done.gaps.append(_gap(step, ours))
-            return isinstance(ours.error, SourceGoneError)
+            gap = Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))
+            if ours.error is not None:
+                gap = lost_gaps(self.way.source, [(step, ours.error)])[0]
+            self.done.gaps.append(gap)
+            return gap.disposition == "excluded"
         self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
         written = Written(step.key, step.target.etag, version_id=step.target.version_id)
         self.done.rows.append(same.finished(written, self.way.terms))
@@ -179,9 +183,3 @@ class HistoryCopy:
         work = rows.marker(self.way.source.name, 0, source_of(step))
         work |= {"key": step.key, TARGET_ETAG: "", TARGET_VERSION: version_id or None, LOSSES: []}
         self.done.rows.append(work)
-
-
-def _gap(step: Step, ours: Fetched) -> Gap:
-    if isinstance(ours.error, SourceGoneError):
-        return Gap(step.name, "excluded", GONE)
-    return Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceChangedError, SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceUnreachableError
 from exporters.objects.rows import Content
 from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.store.s3_amend import acl_change, hold_change, retention_change, tags_change
@@ -18,12 +18,11 @@ from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_crt import Request
 from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.compare import Step
-from migrate.sync.copy import Way, acls, as_read, source_of
+from migrate.sync.copy import Way, acls, as_read, lost_gaps, source_of
 from migrate.sync.items import Done, Item, item
 from migrate.sync.look import has_headers, has_tags, target_of
 from migrate.verify.bucket import moment_of
 
-GONE = "deleted at the source since it was copied"
 _HEADERS = "the target has it with other headers or metadata, and those of a version cannot be changed"
 _COMPLIANCE = "COMPLIANCE"
 
@@ -133,13 +132,19 @@ class HistoryLook:
                 if isinstance(found.error, SourceUnreachableError):
                     raise found.error
             if ours.error is not None or theirs.error is not None:
-                self.done.gaps.append(_lost(step, ours, theirs))
+                self.done.gaps.append(self._lost(step, ours, theirs))
                 continue
             made = item(way.source.name, as_read(step, ours), ours, Content("", None, 0), acl)
             wanted = made.described(way.name(step), way.terms)
             its = target_of(step)
             kept = way.target.acl(its.key, its.version_id) if way.source.has_acls else None
             yield _Seen(step, made, amendment(its, theirs, wanted, kept, locks_itself=self.locks_itself))
+
+    def _lost(self, step: Step, ours: Fetched, theirs: Fetched) -> Gap:
+        """Return the gap of a version that one side does not have any more, or does not show."""
+        if ours.error is not None:
+            return lost_gaps(self.way.source, [(step, ours.error)])[0]
+        return Gap(step.name, "failed", f"it cannot be looked at at the target: {theirs.error}")
 
     def _is_settled(self, seen: _Seen) -> bool:
         if seen.found.changes or seen.found.faults:
@@ -189,12 +194,3 @@ def _refusal(what: str, error: MoveoutError) -> str:
     if isinstance(error, UnreachableError | NoSpaceError):
         raise error
     return f"the target does not take its {what} ({error})"
-
-
-def _lost(step: Step, ours: Fetched, theirs: Fetched) -> Gap:
-    """Return the gap of a version that one side does not have any more, or does not show."""
-    if isinstance(ours.error, SourceGoneError | SourceChangedError):
-        return Gap(step.name, "excluded", GONE)
-    if ours.error is not None:
-        return Gap(step.name, "failed", f"it cannot be looked at: {ours.error}")
-    return Gap(step.name, "failed", f"it cannot be looked at at the target: {theirs.error}")

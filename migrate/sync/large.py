@@ -26,6 +26,7 @@ from migrate.sync.columns import microseconds
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way, acls, arrived, as_read, lost_gaps, refusal, source_of
 from migrate.sync.items import Done, Item, item
+from migrate.sync.null_version import is_null
 from migrate.sync.uploads import Uploads
 
 WINDOW_BYTES = 48 * 2**20
@@ -54,7 +55,7 @@ class LargeCopy:
         found = self.way.source.head(source_of(step))
         error: SourceError | None = found.error
         for _ in range(revisit.ATTEMPTS):
-            if error is not None and revisit.is_due(error):
+            if error is not None and revisit.is_due(error) and not is_null(found.summary):
                 found = revisit.current(self.way.source, found.summary)
                 error = found.error
             if error is not None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from exporters.base import Gap
-from exporters.bucket import ObjectSummary
-from exporters.errors import SourceChangedError, SourceGoneError, SourceUnreachableError
+from exporters.bucket import Fetched, ObjectSummary
+from exporters.errors import SourceGoneError, SourceUnreachableError
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.sync.compare import Step
-from migrate.sync.copy import Way
+from migrate.sync.copy import Way, source_of
 from migrate.sync.histories import ANOTHER
+from migrate.sync.null_version import is_null, is_replaced
 from migrate.sync.outcome import Removed
 
 _BATCH = 1000
@@ -44,8 +45,7 @@ class Removal:
             assert step.target is not None
             if isinstance(found.error, SourceUnreachableError):
                 raise found.error
-            replaced = step.source is not None and isinstance(found.error, SourceChangedError)
-            if isinstance(found.error, SourceGoneError) or replaced or step.why == ANOTHER:
+            if step.why == ANOTHER or _is_gone(way, step, found):
                 gone.append(step.target)
             else:
                 why = (
@@ -72,6 +72,13 @@ class Removal:
             if isinstance(answer.error, UnreachableError | NotAllowedError) and not locked:
                 raise answer.error
             self.kept[one.name[skip:]] = f"the target does not remove it ({answer.error})"
+
+
+def _is_gone(way: Way, step: Step, found: Fetched) -> bool:
+    """Tell whether the source does not have it any more."""
+    if is_null(step.source):
+        return is_replaced(way.source, replace(source_of(step), key=way.source.prefix + step.key))
+    return isinstance(found.error, SourceGoneError)
 
 
 def _at_source(way: Way, step: Step) -> ObjectSummary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,8 +16,10 @@ from exporters.selection import Selection
 from migrate.restore.objects_history import Markers
 from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
 from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
+from migrate.store.s3_parse import NULL
 from migrate.sync import choice as choice_module
 from migrate.sync.choice import ALONE, Judged, alone, by_tags
+from migrate.sync.columns import microseconds
 from migrate.sync.compare import Do
 from migrate.sync.fold import by_version, folded
 from migrate.sync.histories import NOT_CURRENT, HistoryComparison, KnownVersion, decide
@@ -226,6 +229,20 @@ def test_tags_are_asked_for_of_what_is_wanted_so_far(monkeypatch: pytest.MonkeyP
     assert [[bool(why) for _, why in judged] for _, judged in found] == [
         [True, False, False], [True, True], [True],
     ]  # fmt: skip
+
+
+def test_what_has_no_id_comes_on_top_again() -> None:
+    """Where a record says that it lies below what is older, it is not in its place, and no proof says that it is."""
+    one, null = version(1, "a"), replace(version(2, "b"), version_id=NULL)
+    target = [version(8, "b", "t"), version(9, "a", "t")]
+    modified = microseconds(null.modified)
+    known = [KnownVersion(NULL, "b", 1, modified, False, "t8"), KnownVersion("s1", "a", 1, 0, False, "t9")]
+    found = decide("k", [(one, ""), (null, "")], target, known, Markers())
+    assert found.same == [(one, target[1])]
+    assert [(step.do, step.source, step.target) for step in found.steps] == [
+        (Do.COPY, null, None), (Do.EXTRA, null, target[0]),
+    ]  # fmt: skip
+    assert found.steps[0].before == 2
 
 
 def test_what_stands_below_is_not_put_on_top() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import io
-import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 
@@ -459,24 +457,3 @@ class VersionAcls(AclProxy):
                 200, (("Content-Type", "application/xml"),), self._body(self.acls.get(version, "private"))
             )
         return AclProxy.handle(self, asked)
-
-
-def test_the_version_without_an_id_can_be_replaced(minio: S3Server, other_minio: S3Server) -> None:
-    """Where versioning is suspended at the source: what it was stays at the target as an older version, unless told."""
-    name = f"suspended-{secrets.token_hex(6)}"
-    client = boto3.Session(profile_name=minio.profile).client("s3")
-    client.create_bucket(Bucket=name)
-    shop = Shop(minio, name, client)
-    shop.put("a", b"before")
-    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-    shop.put("a", b"one")
-    client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Suspended"})
-    move = Move(shop, make_old_shop(other_minio, lock=False))
-    assert move.run(history=True).copied == 2
-    shop.put("a", b"after")
-    done = move.run(history=True)
-    assert (done.copied, done.extra) == (1, 1)
-    assert bodies(move.target, "a") == [b"before", b"one", b"after"]
-    told = move.run(history=True, delete=True, cutover=True)
-    assert (told.unproven, told.gaps, told.deleted) == ("", (), 1)
-    assert bodies(move.target, "a") == [b"one", b"after"]
