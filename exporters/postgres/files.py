@@ -14,13 +14,12 @@ import psycopg
 from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, roles, schema
-from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
+from exporters.postgres.catalog import Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.known_types import fetch
+from exporters.postgres.losses import losses_of
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
-from exporters.relational.account import of_a_restore
 
 PRE_DATA = "schema/pre-data.sql"
 POST_DATA = "schema/post-data.sql"
@@ -38,25 +37,6 @@ _SECTIONS = (
     ("pre-data", PRE_DATA_PORTABLE, True),
     ("post-data", POST_DATA_PORTABLE, True),
 )
-_ODDITIES = """
-SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
-  FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
-UNION SELECT 'database ' || current_database(), 'privileges on the database',
-    'the target database has its own'
-  FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
-UNION SELECT 'foreign server ' || s.srvname, 'user mapping',
-    'its password is left out of pre-data.sql; set it again on the target'
-  FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
-UNION SELECT 'foreign server ' || s.srvname, 'option',
-    o.name || ' is left out of pre-data.sql; set it again on the target'
-  FROM pg_foreign_server s
-  CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(s.srvoptions) AS one) AS o(name)
-  WHERE o.name ~* %(secret)s
-UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
-    'it is not valid, as one is that could not be made concurrently; a dump leaves it out'
-  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE NOT i.indisvalid AND c.relkind <> 'p' AND n.nspname !~ '^pg_'
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +79,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     globals_sql, losses = every_role.result()
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)
-    losses += _table_losses(tables)
     try:
-        query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {quote_literal(PROGRESS_SCHEMA)}"
-        losses += [of_a_restore(f"schema {PROGRESS_SCHEMA}") for _ in session.holder.execute(query.encode())]
         _write(sink, SEQUENCES, _json(sequences))
         for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
             kept, secret = roles.without_secrets(fetch(session.holder, query), session.point["database"])
@@ -110,10 +87,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
             losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
             _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
-        losses += [
-            Loss(*row) for row in session.holder.execute(_ODDITIES, {"secret": f"^(?:{roles.TELLTALE})$"})
-        ]
-        losses += _subscriptions(session.holder)
+        losses += losses_of(session.holder, tables)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     reason = "neither its value nor its definition can be read"
@@ -138,32 +112,6 @@ def _globals(tools: schema.Tools, environment: dict[str, str]) -> tuple[bytes | 
         return schema.dump_globals(tools, environment), losses
     except SourceError as exc:
         return None, [*losses, Loss("roles", "definition in globals.sql", str(exc))]
-
-
-def _table_losses(tables: Sequence[Table]) -> list[Loss]:
-    losses = []
-    for table in tables:
-        if not table.readable:
-            reason = "pg_dump may not lock it, because the role may not read it"
-            losses.append(Loss(table.label, "definition", reason))
-        if table.foreign:
-            reason = "the rows lie on another server; only the definition is exported"
-            losses.append(Loss(table.label, "rows of the foreign table", reason))
-        if table.tablespace:
-            reason = f"it was in {table.tablespace}; the target's default is used"
-            losses.append(Loss(table.label, "tablespace", reason))
-    return losses
-
-
-def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
-    if holder.info.server_version < 100000:
-        return []
-    query = (
-        "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
-        " WHERE d.datname = current_database() AND has_column_privilege('pg_subscription', 'subname', 'SELECT')"
-    )
-    reason = "it holds the password of another server; make it again on the target"
-    return [Loss(row[0], "subscription", reason) for row in holder.execute(query)]
 
 
 def _json(value: Any) -> bytes:

@@ -69,13 +69,3 @@ def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_pos
 def test_a_setting_is_written_as_it_was_said(stored, written):
     name, _, value = stored.partition("=")
     assert setting(name, value) == written
-
-
-def test_an_index_that_could_not_be_made_is_in_the_ledger(postgres, tmp_path):
-    url = postgres.database()
-    run_sql(url, "CREATE TABLE t AS SELECT 1 AS a FROM generate_series(1, 2)")
-    with pytest.raises(Exception, match="unique"):
-        run_sql(url, "CREATE UNIQUE INDEX CONCURRENTLY broken ON t (a)")
-    assert export_database(url, tmp_path / "bundle").complete
-    losses = [(loss.item, loss.property) for _, loss in read_bundle(tmp_path / "bundle").losses()]
-    assert ("index public.broken", "definition") in losses
