@@ -14,6 +14,7 @@ from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.locale import read_locale
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.transaction import begin_statement
 from exporters.postgres.waits import POLL_SECONDS, WaitWatch
@@ -135,6 +136,7 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "database": row[3],
         "standby": row[4],
         "encoding": row[5],
+        "locale": read_locale(holder),
         "server": server,
         "server_started": row[7],
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),

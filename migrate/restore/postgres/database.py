@@ -16,6 +16,7 @@ from exporters.postgres.connect import parse_url
 from exporters.postgres.errors import DRIVER_ERRORS
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.live import live_tables
+from exporters.postgres.locale import create_words, read_locale, same
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
@@ -79,6 +80,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if state is None:
         if (found := _in_the_way(job, into_existing=into_existing)) is not None:
             return found
+        _note_locale(job)
         state = _begin(job, alone=not into_existing)
     _check_ours(job, state)
     done = sql_target.read_done(target)
@@ -107,6 +109,19 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
     return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
+
+
+def _note_locale(job: Job) -> None:
+    """Note, before anything is made, that the target sorts text otherwise than the source: partitions, checks and
+    ranges of text may refuse rows then.
+    """
+    there, here = job.run.said("locale"), read_locale(job.target.connection)
+    if there is None or same(there, here):
+        return
+    words = f"text sorts as {create_words(here)} here, at the source as {create_words(there)}"
+    note = f"{words}: CREATE DATABASE … TEMPLATE template0 with that is like it"
+    job.run.progress.note(f"{job.run.source}: {note}")
+    job.notes.append(note)
 
 
 _NAMING = """

@@ -15,9 +15,7 @@ _SHOWN = 5
 
 def source_database(run: Run) -> str:
     """Return what the source's database was called, "" where the bundle does not say."""
-    scopes = [one for one in run.reader.scope() if one.name == run.source]
-    points = [point for one in scopes for point in one.account.points]
-    return next((str(point["database"]) for point in reversed(points) if point.get("database")), "")
+    return str(run.said("database") or "")
 
 
 def naming(database: str, *, quote: str) -> re.Pattern[str]:

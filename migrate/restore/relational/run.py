@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
@@ -86,6 +86,12 @@ class Run:
     def whole(self) -> bool:
         """Whether all definitions are wanted, not those of some tables: into a database or file of its own."""
         return self.selection.definitions and not self.selection.tables
+
+    def said(self, name: str) -> Any:
+        """Return what the last point of the source's snapshots that has it says, None where none does."""
+        scopes = [one for one in self.reader.scope() if one.name == self.source]
+        points = [point for one in scopes for point in one.account.points]
+        return next((point[name] for point in reversed(points) if point.get(name)), None)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
         """Return the same for these tables, with an account of its own."""
