@@ -1,4 +1,4 @@
-"""Which versions of a history are wanted, where somebody wants not all. Pure.
+"""Which versions of a history, or objects by their tags, are wanted, where somebody wants not all. Pure.
 
 Each version is chosen by itself, by its own size, time and tags, as an export chooses: delete markers by their key and
 time only. But one that stands above versions of which none is wanted would stand alone, and is not wanted either.
@@ -7,10 +7,13 @@ time only. But one that stands above versions of which none is wanted would stan
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
 from exporters.selection import Selection
+from migrate.sync.compare import Do, Step
 
 Judged = tuple[ObjectSummary, str]
 """A version of the source, and why it is not wanted: empty where it is."""
@@ -57,6 +60,27 @@ def by_tags(
         answers = heads(due)
         for key, versions in batch:
             yield key, alone([_by_its_tags(one, why, selection, answers) for one, why in versions])
+
+
+def steps_by_tags(
+    steps: Iterable[Step | int],
+    selection: Selection,
+    heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
+) -> Iterator[Step | int]:
+    """Ask the same about objects that would be copied or looked at, where current ones alone are compared; what is not
+    wanted is excluded.
+    """
+    rest = iter(steps)
+    while batch := list(islice(rest, _ASKED_AT_ONCE)):
+        asked = [_asked(step) for step in batch]
+        answers = heads(one for one in asked if one is not None)
+        for step, one in zip(batch, asked, strict=True):
+            why = "" if one is None else _by_its_tags(one, "", selection, answers)[1]
+            yield replace(step, do=Do.EXCLUDED, why=why) if why and isinstance(step, Step) else step
+
+
+def _asked(step: Step | int) -> ObjectSummary | None:
+    return step.source if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK} else None
 
 
 def _by_its_tags(one: ObjectSummary, why: str, selection: Selection, answers: Iterator[Fetched]) -> Judged:

@@ -87,7 +87,6 @@ class Comparison:
     listed: int = 0
     listed_bytes: int = 0
     same: int = 0
-    excluded: int = 0
 
     def steps(
         self, source: Iterable[Page], target: Iterable[Page], known: Iterable[KnownPage]
@@ -139,7 +138,6 @@ class Comparison:
         self.listed_bytes += source.size_bytes
         reason = self.excludes(key, source)
         if reason is not None:
-            self.excluded += 1
             return Step(Do.EXCLUDED, key, reason, source, target, known=has_row)
         if self.see is not None:
             self.see([key])

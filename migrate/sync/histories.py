@@ -252,7 +252,6 @@ class HistoryComparison:
     listed: int = 0
     listed_bytes: int = 0
     same: int = 0
-    excluded: int = 0
 
     def steps(
         self, source: Iterable[tuple[str, Sequence[Judged]]], target: Histories, known: KnownHistories
@@ -276,7 +275,6 @@ class HistoryComparison:
         self.listed += len(source)
         self.listed_bytes += sum(one.size_bytes for one, _ in source)
         if source and all(why for _, why in source):
-            self.excluded += len(source)
             yield from (Step(Do.EXCLUDED, key, why, one) for one, why in source)
             return
         if source and self.see is not None:
@@ -285,7 +283,6 @@ class HistoryComparison:
         again = [pair for pair in decided.same if self.recheck and not pair[0].is_delete_marker]
         same = [pair for pair in decided.same if not self.recheck or pair[0].is_delete_marker]
         self._take(key, same)
-        self.excluded += sum(step.do == Do.EXCLUDED for step in decided.steps)
         if same:
             yield len(same)
         for one, its in again:

@@ -19,7 +19,7 @@ from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_pages import no_end
 from migrate.sync import histories
-from migrate.sync.choice import by_tags, judged
+from migrate.sync.choice import by_tags, judged, steps_by_tags
 from migrate.sync.columns import KnownPage, UnorderedError
 from migrate.sync.compare import Comparison, Do, Step
 from migrate.sync.histories import HistoryComparison, KnownHistories, by_key
@@ -44,7 +44,6 @@ class Plan:
     listed: int = 0
     listed_bytes: int = 0
     same: int = 0
-    excluded: int = 0
     steps: Counter[Do] = field(default_factory=Counter)
     known: Counter[Do] = field(default_factory=Counter)
     size_bytes: int = 0
@@ -56,6 +55,11 @@ class Plan:
     def to_do(self) -> int:
         """How many objects are copied or looked at."""
         return self.steps[Do.COPY] + self.steps[Do.LOOK]
+
+    @property
+    def excluded(self) -> int:
+        """How many objects of the source are not wanted."""
+        return self.steps[Do.EXCLUDED]
 
     @property
     def extra(self) -> int:
@@ -130,11 +134,12 @@ class Sides:
     ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
         theirs = without_records(self.target.source.listing.objects(self.target.prefix), self.target.prefix)
-        return comparison.steps(
+        steps = comparison.steps(
             in_order(ours) if "source" in unordered else ours,
             in_order(theirs) if "target" in unordered else theirs,
             known,
         )
+        return steps_by_tags(steps, self.selection, self.source.heads) if self.selection.tags else steps
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
@@ -181,7 +186,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
         number += 1
     progress.end()
     plan.listed, plan.listed_bytes = comparison.listed, comparison.listed_bytes
-    plan.same, plan.excluded = comparison.same, comparison.excluded
+    plan.same = comparison.same
     return plan
 
 

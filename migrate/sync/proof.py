@@ -114,11 +114,12 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
 
     comparison.on_same = on_same
     for step in sides.walk(comparison, record, unordered):
+        walk.excluded += isinstance(step, Step) and step.do == Do.EXCLUDED
         if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
             walk.different[step.do] = walk.different.get(step.do, 0) + 1
             if not walk.example or step.do != Do.EXTRA:
                 walk.example = step.key
-    walk.ended, walk.objects, walk.excluded = now(), comparison.same, comparison.excluded
+    walk.ended, walk.objects = now(), comparison.same
     walk.source_digest, walk.target_digest = source.end(), target.end()
     return walk
 

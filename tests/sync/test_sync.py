@@ -211,6 +211,21 @@ def test_only_what_is_wanted(move: Move) -> None:
         move.run(selection=Selection(min_bytes=1), delete=True)
 
 
+def test_only_what_has_a_tag(move: Move) -> None:
+    """No listing shows tags, so whatever would be copied is asked for them; the proof is over what was chosen."""
+    for number, tag in enumerate(("t=1", "t=2", "t=1&u=1", "")):
+        move.source.put(f"k{number}", b"%d" % number, Tagging=tag)
+    kept = Selection(tags={"t": "1"})
+    done = move.run(selection=kept, cutover=True)
+    assert (done.copied, done.excluded, done.unproven, done.exit_code) == (2, 2, "", 0)
+    assert (done.proof.objects, done.proof.excluded) == (2, 2)
+    assert set(move.contents(move.target)) == {"k0", "k2"}
+    tagged = {"TagSet": [{"Key": "t", "Value": "1"}]}
+    move.source.boto.put_object_tagging(Bucket=move.source.name, Key="k1", Tagging=tagged)
+    again = move.run(selection=kept, cutover=True)
+    assert (again.copied, again.same, again.excluded, again.proof.objects) == (1, 2, 1, 3)
+
+
 def test_a_plan_touches_nothing(move: Move) -> None:
     move.source.put("a")
     move.target.put("b")
