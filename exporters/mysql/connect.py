@@ -102,9 +102,10 @@ def parse_url(url: str, *, password: str | None = None) -> Address:
         port = parts.port or 3306
     except ValueError:
         raise SourceUsageError("the database URL cannot be read", next_step=_URL_STEP) from None
-    database = unquote(parts.path.removeprefix("/"))
+    path = parts.path.removeprefix("/")
+    database = unquote(path)
     user, host = unquote(parts.username or ""), unquote(parts.hostname or "")
-    if parts.scheme not in SCHEMES or not database or "/" in database:
+    if parts.scheme not in SCHEMES or not database or "/" in path:
         raise SourceUsageError("the database URL names no database", next_step=_URL_STEP)
     options = {word.replace("_", "-"): value for word, value in parse_qsl(parts.query)}
     shown = _shown(parts, options)
@@ -130,8 +131,9 @@ def _shown(parts: SplitResult, options: Mapping[str, str]) -> str:
     user, host, port = unquote(parts.username or ""), unquote(parts.hostname or ""), parts.port
     before = quote(user, safe="") + "@" if user else ""
     where = f"[{host}]" if ":" in host else quote(host, safe="")
+    name = quote(unquote(parts.path.removeprefix("/")), safe="")
     kept = {word: options[word] for word in _WORDS if word in options}
-    return f"{parts.scheme}://{before}{where}{f':{port}' if port else ''}{quote(unquote(parts.path))}" + (
+    return f"{parts.scheme}://{before}{where}{f':{port}' if port else ''}/{name}" + (
         "?" + urlencode(kept, safe="/") if kept else ""
     )
 

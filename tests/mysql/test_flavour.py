@@ -95,6 +95,24 @@ def test_a_table_of_mysql_is_made_on_mariadb(mariadb):
     }
 
 
+def test_parsers_compression_and_storage_of_mysql_are_left_out_by_name(mariadb):
+    url = mariadb.database()
+    connection = session(url)
+    adapter = adapter_for("MySQL 9.7.0", connection)
+    connection.close()
+    sql = (
+        "CREATE TABLE `t` (\n  `x` int /*!50606 STORAGE DISK */ /*!50606 COLUMN_FORMAT FIXED */ DEFAULT NULL,\n"
+        "  `e` text COMMENT ' COMPRESSION=''x''',\n  FULLTEXT KEY `ft` (`e`) /*!50100 WITH PARSER `ngram` */ \n"
+        ") ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COMPRESSION='zlib'"
+    )
+    (one,) = adapter.adapt([table(sql)])
+    run_sql(url, one["sql"])
+    made = fetch(url, "SHOW CREATE TABLE t")[0][1]
+    assert "FULLTEXT KEY `ft` (`e`)\n" in made
+    assert "' COMPRESSION=''x'''" in made
+    assert losses(adapter) == {"parser", "compression", "storage"}
+
+
 def test_a_table_of_mariadb_is_written_for_mysql():
     known = frozenset({"utf8mb4_0900_ai_ci", "utf8mb4_0900_as_cs"})
     adapter = Adapter(TO_MYSQL, known)

@@ -1,8 +1,11 @@
 """A database under another name: what names the old one itself is told, by name."""
 
+from urllib.parse import quote
+
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.mysql.identifiers import quote_name
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
 from migrate.store import open_place
@@ -61,3 +64,18 @@ def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):
     outcome = restore_database(bundle, "app", target, workers=1, progress=Silent())
     assert (outcome.findings, outcome.losses) == ((), 0)
     assert fetch(target, "SELECT sum_of()") == [(5,)]
+
+
+def test_a_database_may_have_any_name(mariadb, other_mariadb, tmp_path):
+    name = "a/b@ü`?#%41"
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {quote_name(name)}")
+    url = mariadb.url_of(quote(name, safe=""))
+    run_sql(url, "CREATE SEQUENCE s; CREATE TABLE t (id INT DEFAULT NEXTVAL(s)); INSERT INTO t VALUES ()")
+    outcome = export_database(url, tmp_path / "bundle")
+    assert (outcome.complete, outcome.sources[0].url) == (True, url)
+    target = other_mariadb.database()
+    restored = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
+    run_sql(target, "INSERT INTO t VALUES ()")
+    assert fetch(target, "SELECT id FROM t") == [(1,), (1001,)]
