@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from migrate.errors import NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
 from migrate.store import open_place
@@ -62,6 +63,20 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
     assert fetch(target, "SELECT JSON_TYPE(JSON_EXTRACT(j, '$.l[1]')) FROM priced WHERE id = 1") == [
         ("DECIMAL",)
     ]
+
+
+def test_what_the_target_has_of_the_same_name_is_told(databases, other_mysql, tmp_path):
+    source, target = databases
+    assert export_database(source, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    run_sql(target, "CREATE LIBRARY sums LANGUAGE JAVASCRIPT AS $$ export function other() {} $$")
+    with pytest.raises(NotEmptyError, match="has a library `sums` already"):
+        restore_database(reader, "app", target, workers=1, progress=Silent(), into_existing=True)
+    (system,) = [line for line in SCRIPT.read_text().splitlines() if line.startswith("CREATE SPATIAL")]
+    run_sql(target, system.replace("our", "another"))
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), only=["spots"])
+    assert f"spatial reference system {SYSTEM}: the target has another one of this number" in outcome.notes
+    assert fetch(target, "SELECT ST_SRID(g) FROM spots") == [(SYSTEM,)]
 
 
 def test_default_roles_come_back(mysql, other_mysql, tmp_path):

@@ -13,6 +13,7 @@ from exporters.mysql.catalog import ELSEWHERE
 from exporters.mysql.errors import is_refused, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.spatial import KIND as SPATIAL
+from exporters.mysql.spatial import reference_systems
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql.ddl import options_of, unplaced
 from migrate.restore.mysql.job import Job
@@ -25,6 +26,7 @@ UNION SELECT LOWER(ROUTINE_TYPE), ROUTINE_NAME FROM information_schema.ROUTINES 
 UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}
 UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
 """
+_LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
 _EVENTS = "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
 _NO_TABLE = 1146
@@ -61,6 +63,16 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
         _leave_out(job, one, exc)
     else:
         _made(job, one)
+        if one["kind"] == SPATIAL:
+            _compare_system(job, one)
+
+
+def _compare_system(job: Job, one: Definition) -> None:
+    """Name a spatial reference system whose number is that of another one on the target."""
+    if one not in reference_systems(job.target.connection):
+        item, reason = f"{SPATIAL} {one['name']}", "the target has another one of this number"
+        job.losses.append(Loss(item, "definition", reason))
+        job.notes.append(f"{item}: {reason}")
 
 
 def _is_expendable(one: Definition, error: BaseException) -> bool:
@@ -121,6 +133,9 @@ def refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:
     """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
     query = _NAMES.format(schema=quote_literal(target.address.database))
     there = {(str(kind), str(name)) for kind, name in target.connection.rows(query)}
+    if any(one["kind"] == "library" for one in definitions):
+        query = _LIBRARIES.format(schema=quote_literal(target.address.database))
+        there |= {("library", str(name)) for (name,) in target.connection.rows(query)}
     for one in definitions:
         kind = "table" if one["kind"] in {"view", "sequence"} else one["kind"]
         if (kind, one["name"]) in there:
