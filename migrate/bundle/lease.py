@@ -21,13 +21,25 @@ from typing import Any, Protocol, Self
 
 from migrate.bundle import canonical, layout, process
 from migrate.bundle.process import ProcessName, uptime
-from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError, MoveoutError
+from migrate.errors import (
+    AlreadyExistsError,
+    BusyError,
+    ChangedError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    UsageError,
+)
 from migrate.progress import Progress, Silent
 from migrate.store.base import FileInfo, Store
 
 VERSION = 1
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 30.0
+_UNSEEN, _UNSEEN_SECONDS = 20, 0.1
+"""So often a lease may be there when it is to be written, and gone when it is looked at. versitygw 1.8.0 says so of a
+file below a delete marker, without end.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ class Lease:
         self._lost = BusyError("the lease was abandoned")
 
     def _take(self) -> str:
+        unseen = 0
         while True:
             try:
                 return self._store.create(layout.LEASE, encode(self._state)).etag
@@ -126,6 +139,14 @@ class Lease:
                 pass
             found = look(self._store)
             if found is None:
+                unseen += 1
+                if unseen >= _UNSEEN:
+                    raise UsageError(
+                        f"{self._store.place} neither takes {layout.LEASE} nor shows one: below a delete marker this"
+                        " server takes no new file",
+                        next_step=f"remove all versions of {layout.LEASE} there, or name another place",
+                    )
+                time.sleep(_UNSEEN_SECONDS)
                 continue
             state, info = found
             if state is not None and process.is_alive(state.process):

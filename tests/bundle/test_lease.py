@@ -14,12 +14,14 @@ import pytest
 from migrate.bundle import layout, lease, process
 from migrate.bundle.lease import Lease, LeaseState
 from migrate.bundle.process import ProcessName
-from migrate.errors import AlreadyExistsError, BusyError, UnreachableError
+from migrate.errors import AlreadyExistsError, BusyError, UnreachableError, UsageError
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from migrate.store.local import LocalStore
 from migrate.store.retry import Retrying
+from scripts.servers import S3Server
+from tests.objects.test_history import make_old_shop
 
 ELSEWHERE = ProcessName("other-host", "another machine", 4711, "1")
 QUICK = {"beat_seconds": 0.1, "stale_seconds": 1.0}
@@ -198,3 +200,19 @@ def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
     store.create("a", b"1")
     with pytest.raises(AlreadyExistsError):
         store.create("a", b"2")
+
+
+def test_a_place_that_takes_no_file_below_a_delete_marker(versitygw: S3Server) -> None:
+    """Said at once, with what to do; it was tried without end."""
+    shop = make_old_shop(versitygw, lock=False)
+    place = open_place(shop.url)
+    with Lease(place, "test"):
+        pass
+    with pytest.raises(UsageError, match="delete marker") as said, Lease(place, "test"):
+        pass
+    assert layout.LEASE in said.value.next_step
+    for kind in ("Versions", "DeleteMarkers"):
+        for one in shop.boto.list_object_versions(Bucket=shop.name)[kind]:
+            shop.boto.delete_object(Bucket=shop.name, Key=one["Key"], VersionId=one["VersionId"])
+    with Lease(place, "test") as lease_again:
+        lease_again.check()

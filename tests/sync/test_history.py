@@ -375,6 +375,53 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     assert (again.amended, again.same) == (0, count + 3)
 
 
+def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was brought in step is in the record, in its place and with its digests."""
+    monkeypatch.setattr(spans_module, "SPAN_OBJECTS", 2)
+    for number in range(6):
+        for version in range(2):
+            old.source.put(f"k{number}", bytes([number, version]))
+    old.run(history=True)
+    order = [row["version_id"] for row in record_rows(old)]
+    for number in range(6):
+        change_tags(old.source, f"k{number}", ids(old.source, f"k{number}")[0], t="1")
+
+    class Breaks(Silent):
+        count = 0
+
+        def skip(self, *, items: int = 0, size_bytes: int = 0) -> None:
+            Breaks.count += items
+            if Breaks.count == 7:
+                raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        old.with_progress(Breaks()).run(workers=1, history=True, recheck=True)
+    done = old.run(history=True, recheck=True, cutover=True)
+    assert 0 < done.amended < 6
+    assert (done.amended + done.same, done.proof.objects, done.exit_code) == (12, 12, 0)
+    assert history(old.target) == history(old.source)
+    rows = record_rows(old)
+    assert [row["version_id"] for row in rows] == order
+    assert [bool(row["tags"]) for row in rows] == [True, False] * 6
+    assert all(row["sha256"] for row in rows)
+
+
+def test_tags_of_versions_on_another_server(minio: S3Server, versitygw: S3Server, tmp_path: Any) -> None:
+    move = Move(make_old_shop(minio), make_old_shop(versitygw), record=str(tmp_path))
+    for number in range(2):
+        move.source.put("a", b"%d" % number, Tagging=f"n={number}", CacheControl="no-store")
+    move.run(history=True)
+    change_tags(move.source, "a", ids(move.source, "a")[0], n="2")
+    done = move.run(history=True, recheck=True, cutover=True)
+    assert (done.amended, done.same, done.exit_code) == (1, 1, 0)
+    place = {"Bucket": move.target.name, "Key": "a"}
+    found = [
+        move.target.boto.get_object_tagging(**place, VersionId=version)["TagSet"]
+        for version in ids(move.target, "a")
+    ]
+    assert found == [[{"Key": "n", "Value": value}] for value in ("2", "1")]
+
+
 def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
     """It is a gap by name; what can be is brought in step all the same."""
     for number in range(2):
