@@ -102,6 +102,25 @@ def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_po
     assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
 
 
+def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name(
+    postgres, other_postgres, tmp_path
+):
+    if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"):
+        pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
+    url, target = postgres.database(), other_postgres.database()
+    run_sql(
+        url, "CREATE EXTENSION hstore; CREATE TABLE t AS SELECT 'a=>1'::hstore AS h; CREATE INDEX ON t (h)"
+    )
+    run_sql(url, "ALTER EXTENSION hstore DROP FUNCTION hstore_version_diag(hstore)")
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert outcome.findings == ()
+    said = "the extension hstore has one of its own here"
+    assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {said}",)
+    assert fetch(target, "SELECT h -> 'a' FROM t") == [("1",)]
+
+
 OF_EXTENSIONS = {
     "citext": ("citext", "AbC"),
     "cube": ("cube", "(1.5, 2),(3, 4)"),

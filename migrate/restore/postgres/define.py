@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.identifiers import quote_name
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.refused import Aid, first_line
 from migrate.restore.postgres.rights import is_superuser
@@ -34,6 +35,18 @@ _ABSENT = (
     psycopg.errors.InvalidSchemaName,
 )
 """What the server says where an entry needs an object that is not there."""
+_TAKEN = (
+    psycopg.errors.DuplicateFunction,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateTable,
+)
+_OF_EXTENSION = """
+SELECT min(e.extname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS o
+WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+  AND o.schema = pg_catalog.quote_ident(%s) AND o.identity = ANY (
+    SELECT o.schema || '.' || one FROM pg_catalog.unnest(%s::text[]) AS one)
+"""
 _Refusals = tuple[type[psycopg.Error], ...]
 _FORBIDDEN = psycopg.errors.InsufficientPrivilege
 _OF_ROWS = frozenset({"SCHEMA", "SEQUENCE", "TABLE", "TABLE ATTACH"})
@@ -147,9 +160,9 @@ def _make(
     """Run the entries within the caller's transaction; return what was left out where that is tolerated. To others than
     superusers a refusal matters only once owners and privileges are left out.
     """
-    refusals: _Refusals = _ABSENT
+    refusals: _Refusals = (*_ABSENT, *_TAKEN)
     if portable or is_superuser(connection):
-        refusals = (*_ABSENT, _FORBIDDEN)
+        refusals = (*refusals, _FORBIDDEN)
     try:
         with connection.transaction():
             connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
@@ -175,14 +188,30 @@ def _make_each(
         waiting = failed
     forbidden = {number for number, reason in reasons.items() if isinstance(reason, _FORBIDDEN)}
     known = any(entry.number in forbidden for entry in waiting)
-    needed = [entry for entry in waiting if not known or entry.kind in _OF_ROWS]
-    if needed and not tolerant:
-        raise reasons[waiting[0].number]
+    taken = _taken(connection, waiting, reasons)
+    amiss = [entry for entry in waiting if entry.number not in taken]
+    if not tolerant and any(not known or entry.kind in _OF_ROWS for entry in amiss):
+        raise reasons[amiss[0].number]
     return [
-        f"{entry.label}: {first_line(reasons[entry.number])}"
+        f"{entry.label}: {taken.get(entry.number) or first_line(reasons[entry.number])}"
         for entry in waiting
         if entry.kind not in _UNIMPORTANT or entry.number in forbidden
     ]
+
+
+def _taken(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], reasons: Mapping[int, psycopg.Error]
+) -> dict[int, str]:
+    """Return, by number, of which entries an extension has the objects here: at the source they were taken from it."""
+    found = {}
+    for entry in entries:
+        if not isinstance(reasons[entry.number], _TAKEN):
+            continue
+        names = [quote_name(entry.name), entry.name]
+        row = connection.execute(_OF_EXTENSION.encode(), (entry.schema, names)).fetchone()
+        if row and row[0]:
+            found[entry.number] = f"the extension {row[0]} has one of its own here"
+    return found
 
 
 def _refused(connection: psycopg.Connection[Any], entry: Entry, refusals: _Refusals) -> psycopg.Error | None:
