@@ -50,6 +50,8 @@ _HAS_LIBRARIES = (
 )
 _SECRET = re.compile(r"(\bCONNECTION='\w+://[^:@/']*):(?:[^@'\\]|\\.|'')*(@)")
 """The password in the URL of a table's server (FEDERATED, CONNECT)."""
+_DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
+"""What may end a statement for the client that reads the script: what is not in it."""
 _USING = re.compile(r"\n    USING \(.*?\)\nAS ", re.DOTALL)
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
 _SEQUENCES = (
@@ -189,7 +191,8 @@ def script_of(definitions: Sequence[Definition]) -> str:
             continue
         lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))};")
         compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
-        lines.append(f"DELIMITER $$\n{one['sql']}$$\nDELIMITER ;" if compound else f"{one['sql']};")
+        mark = next(mark for mark in _DELIMITERS if mark not in one["sql"])
+        lines.append(f"DELIMITER {mark}\n{one['sql']}{mark}\nDELIMITER ;" if compound else f"{one['sql']};")
         if one["kind"] == "sequence":
             lines.append(f"{set_sequence(one)};")
     return "\n\n".join(lines) + "\n"

@@ -14,3 +14,4 @@ SET sql_mode = '';
 CREATE VIEW of_texts AS SELECT 'a\\b' AS a, 'it''s' AS `b\c`, slashed() AS d FROM texts;
 CREATE VIEW of_bytes AS SELECT _latin1 x'FC5C27' AS l, _cp1251 x'C6' AS c, _binary x'FF00' AS b;
 CREATE TRIGGER slashing BEFORE INSERT ON parts FOR EACH ROW SET NEW.k = REPLACE(NEW.k, '/', '\\');
+CREATE TRIGGER marked BEFORE UPDATE ON parts FOR EACH ROW SET NEW.k = '$$//';

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from exporters.base import Loss
 from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
@@ -146,7 +147,7 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
     if job.run.selection.definitions:
         make_all(job, definer, definitions, LAST)
         note_expired(job, definitions)
-        job.notes.extend(_other_engines(job))
+        _note_engines(job)
     mysql_target.drop_state(job.target)
 
 
@@ -210,17 +211,17 @@ def _rows(job: Job) -> Written:
     return run.rows(parts, done, write)
 
 
-def _other_engines(job: Job) -> list[str]:
+def _note_engines(job: Job) -> None:
     """A server that lacks an engine takes its default one, and only warns."""
     schema = quote_literal(job.target.address.database)
     query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
     found = {str(name): str(engine) for name, engine in job.target.connection.rows(query)}
     wanted = {table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in found}
-    return [
-        f"{quote_name(name)} is of engine {found[name]} here: the target has no {engine}"
-        for name, engine in wanted.items()
-        if found[name] != engine
-    ]
+    for name, engine in wanted.items():
+        if found[name] != engine:
+            reason = f"of engine {found[name]} here: the target has no {engine}"
+            job.losses.append(Loss(f"table {quote_name(name)}", "engine", f"it is {reason}"))
+            job.notes.append(f"{quote_name(name)} is {reason}")
 
 
 def _present(job: Job) -> Sequence[CatalogRow]:

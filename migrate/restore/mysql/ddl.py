@@ -82,13 +82,20 @@ def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[st
 
 _PLACES = re.compile(
     r"/\*!50100 TABLESPACE \0+(?: STORAGE \w+)? \*/ ?|\bTABLESPACE = \0+ ?|\b(?:DATA|INDEX) DIRECTORY ?= ?\0+ ?"
-    r"|/\*!80016 ENCRYPTION=\0+ \*/ ?|\0ENCRYPT(?:ED|ION_KEY_ID)\0=\w+"
+    r"|/\*!80016 ENCRYPTION=\0+ \*/ ?"
 )
+_OPTION = re.compile(r" \0+=(?:\w+|\0+)")
+_ENCRYPTED = (" `ENCRYPTED`=", " `ENCRYPTION_KEY_ID`=")
 
 
 def unplaced(sql: str) -> tuple[str, list[str]]:
     """Return a table's definition without where its file lies and how that is encrypted; and what was taken out."""
     sql, words = edited(sql, _PLACES, lambda _: "")
+    for match in reversed(list(_OPTION.finditer(masked(sql)))):
+        option = sql[match.start() : match.end()]
+        if option.upper().startswith(_ENCRYPTED):
+            words.append(option)
+            sql = sql[: match.start()] + sql[match.end() :]
     return sql, [" ".join(word.split()) for word in words]
 
 
