@@ -174,7 +174,8 @@ class HistoryLook:
                 return  # it has become a gap meanwhile
             if not refused:
                 faults += [
-                    f"the target takes its {what} and does not keep it" for what, _ in left.found.changes
+                    f"the target takes its {what} and does not show it afterwards"
+                    for what, _ in left.found.changes
                 ]
             its = target_of(seen.step)
             written = Written(seen.step.key, its.etag, version_id=its.version_id)
