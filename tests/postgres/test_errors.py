@@ -15,6 +15,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.schema import Definitions
 from migrate.store import open_place
 from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
 
@@ -231,6 +232,32 @@ def test_what_only_a_superuser_may_make_is_left_out_by_name_unless_a_table_needs
     ]
     assert fetch(target, "SELECT t.x, u.x FROM t, u") == [(1, 2)]
     assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'") == [(1,)]
+
+
+def test_what_an_older_server_does_not_understand_is_left_out_by_name_unless_it_is_a_table(
+    exported, other_postgres
+):
+    _, reader = exported(
+        "CREATE TABLE t AS SELECT 1 AS x; CREATE VIEW v AS SELECT x FROM t; CREATE VIEW w AS SELECT x FROM v;"
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
+    real = Definitions.section
+
+    def restored_with(old: bytes, new: bytes):
+        def section(self, name, *, portable):
+            return real(self, name, portable=portable).replace(old, new)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Definitions, "section", section)
+            return restore_database(reader, "app", target, workers=1, progress=Silent())
+
+    target = other_postgres.database()
+    with pytest.raises(UsageError, match=r"TABLE public\.t cannot be restored: syntax error"):
+        restored_with(b"x integer", b"x integer NEWER")
+    outcome = restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS")
+    assert outcome.findings == ()
+    assert [one.partition(":")[0] for one in outcome.left_out] == ["VIEW public.v", "VIEW public.w"]
+    assert fetch(target, "SELECT x, public.f() FROM t") == [(1, 1)]
 
 
 def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp_path):

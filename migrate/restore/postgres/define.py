@@ -48,9 +48,15 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
     SELECT o.schema || '.' || one FROM pg_catalog.unnest(%s::text[]) AS one)
 """
 _Refusals = tuple[type[psycopg.Error], ...]
-_FORBIDDEN = psycopg.errors.InsufficientPrivilege
+_FORBIDDEN = (
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.InvalidObjectDefinition,
+    psycopg.errors.InvalidParameterValue,
+    psycopg.errors.SyntaxError,
+)
+"""What the server says where it will never take an entry: the role may not, or a newer one wrote it."""
 _OF_ROWS = frozenset({"SCHEMA", "SEQUENCE", "TABLE", "TABLE ATTACH"})
-"""Without these there is no place for rows: where one needs what the role may not make, nothing is made."""
+"""Without these there is no place for rows: where one needs what the server does not take, nothing is made."""
 _PRE_DATA = "pre-data"
 _BATCH = 200
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
@@ -160,9 +166,9 @@ def _make(
     """Run the entries within the caller's transaction; return what was left out where that is tolerated. To others than
     superusers a refusal matters only once owners and privileges are left out.
     """
-    refusals: _Refusals = (*_ABSENT, *_TAKEN)
-    if portable or is_superuser(connection):
-        refusals = (*refusals, _FORBIDDEN)
+    refusals: _Refusals = (*_ABSENT, *_TAKEN, *_FORBIDDEN)
+    if not portable and not is_superuser(connection):
+        refusals = tuple(one for one in refusals if one is not psycopg.errors.InsufficientPrivilege)
     try:
         with connection.transaction():
             connection.execute(b"".join(entry.sql for entry in entries) or b"SELECT 1")
@@ -191,7 +197,9 @@ def _make_each(
     taken = _taken(connection, waiting, reasons)
     amiss = [entry for entry in waiting if entry.number not in taken]
     if not tolerant and any(not known or entry.kind in _OF_ROWS for entry in amiss):
-        raise reasons[amiss[0].number]
+        first = next((one for one in amiss if one.kind in _OF_ROWS and one.number in forbidden), amiss[0])
+        reason = reasons[first.number]
+        raise reason if isinstance(reason, _REFUSED) else ddl_error(reason, first.label) from reason
     return [
         f"{entry.label}: {taken.get(entry.number) or first_line(reasons[entry.number])}"
         for entry in waiting
