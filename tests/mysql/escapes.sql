@@ -10,6 +10,8 @@ INSERT INTO parts VALUES ('it''s'), ('a\\b'), ('x');
 CREATE FUNCTION slashed() RETURNS VARCHAR(9) DETERMINISTIC RETURN 'a\\''';
 SET sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES';
 CREATE FUNCTION "un\slashed"() RETURNS VARCHAR(9) DETERMINISTIC RETURN 'a\''';
+CREATE PROCEDURE "comm\ented"() COMMENT 'p''s \' SELECT 1;
+CREATE EVENT "ev\ent" ON SCHEDULE EVERY 1 DAY STARTS '2035-01-01' DISABLE COMMENT 'e''s \' DO SELECT '\';
 SET sql_mode = '';
 CREATE VIEW of_texts AS SELECT 'a\\b' AS a, 'it''s' AS `b\c`, slashed() AS d FROM texts;
 CREATE VIEW of_bytes AS SELECT _latin1 x'FC5C27' AS l, _cp1251 x'C6' AS c, _binary x'FF00' AS b;

@@ -56,6 +56,9 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
     for query in (
         "SELECT my_row_id, a FROM hidden ORDER BY 1",
         "SELECT id, CAST(j AS CHAR), JSON_TYPE(j), JSON_TYPE(j->'$.l[1]'), JSON_TYPE(j->'$[0]') FROM priced",
+        "SELECT ROUTINE_NAME, ROUTINE_COMMENT FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE()",
+        "SELECT LIBRARY_NAME, LIBRARY_COMMENT FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = DATABASE()",
+        "SELECT EVENT_NAME, EVENT_COMMENT FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()",
         f"SELECT * FROM information_schema.ST_SPATIAL_REFERENCE_SYSTEMS WHERE SRS_ID = {SYSTEM}",
         "SELECT * FROM made",
     ):
