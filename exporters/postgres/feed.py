@@ -216,7 +216,7 @@ class Feeds:
     def rows(self, table: Table, pages: Range, on_block: OnBlock, on_long: OnLong) -> int:
         """Read a chunk's rows; return how many the server says they are. Whether some may be long is asked first."""
         if table.oid == large_objects.OID:
-            return self.copy(large_objects.SELECT, on_block)
+            return self.copy(f"{large_objects.SELECT} {table.condition}", on_block)
         asked = longest_query(table, pages)
         long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
         return self.copy(canonical_select(table, pages), on_block, on_long if long else None)

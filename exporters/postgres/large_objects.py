@@ -6,6 +6,8 @@ since version 17 it counts them among the data, so they are written into a file 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from exporters.base import Unit
 from exporters.postgres.catalog import Column, Table
 from exporters.postgres.types import SqlType, kind_of
@@ -54,7 +56,12 @@ def unit(table: Table) -> Unit:
     return Unit(UNIT_ID, table.estimate, table.size_bytes, spec(table.filenode))
 
 
-def table(count: int) -> Table:
+def only(numbers: Collection[int]) -> str:
+    """Return the ``Table.condition`` of these objects."""
+    return f"WHERE m.oid = ANY ('{{{','.join(map(str, numbers))}}}'::pg_catalog.oid[])"
+
+
+def table(count: int, condition: str = "") -> Table:
     """Return what stands in the catalog for ``count`` large objects."""
     columns = [("oid", "oid"), ("start", "int8"), ("data", "bytea")]
     return Table(
@@ -72,6 +79,7 @@ def table(count: int) -> Table:
         tablespace="",
         moved=False,
         columns=tuple(_column(name, sql_type) for name, sql_type in columns),
+        condition=condition,
     )
 
 

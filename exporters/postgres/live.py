@@ -22,9 +22,10 @@ def live_tables(
     workers: int = 2,
     advance: Advance | None = None,
     names: Collection[tuple[str, str]] | None = None,
+    numbers: Collection[int] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
     """Return the tally of every table by (schema, name), or of those in ``names``. Large objects count as
-    ``pg_catalog.pg_largeobject``, where there are any. Raises ``SourceError``.
+    ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):
@@ -38,7 +39,8 @@ def live_tables(
             for pages in cut(table)
         ]
         if session.large_objects and names is None:
-            objects = large_objects.table(session.large_objects)
+            condition = "" if numbers is None else large_objects.only(numbers)
+            objects = large_objects.table(session.large_objects, condition)
             work.append((objects, (0, None)))
         found: dict[tuple[str, str], Tally] = {}
         try:

@@ -149,6 +149,22 @@ def test_a_target_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, 
     assert fetch(url, "SELECT x FROM precious") == [(1,)]
 
 
+def test_large_objects_of_the_target_are_never_written_over(exported, other_postgres):
+    _, reader = exported("CREATE TABLE t AS SELECT 1 AS x; SELECT lo_from_bytea(5000, 'new')")
+    target = other_postgres.database()
+    run_sql(target, "SELECT lo_from_bytea(5000, 'precious')")
+    for options in ({}, {"into_existing": True}, {"only": ["data"]}):
+        if "only" in options:
+            run_sql(target, "CREATE TABLE t (x int)")
+        with pytest.raises(NotEmptyError, match="large object 5000"):
+            restore_database(reader, "app", target, workers=1, progress=Silent(), **options)
+    assert fetch(target, "SELECT lo_get(5000)") == [(b"precious",)]
+    run_sql(target, "SELECT lo_unlink(5000), lo_from_bytea(5001, 'mine'); DROP TABLE t")
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), into_existing=True)
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert fetch(target, "SELECT lo_get(5000), lo_get(5001), x FROM t") == [(b"new", b"mine", 1)]
+
+
 def test_a_target_with_another_restore_in_it_is_refused(
     torture_bundle, exported, other_postgres, monkeypatch
 ):

@@ -23,7 +23,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.progress import Progress
 from migrate.restore.account import Account
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.postgres import define
+from migrate.restore.postgres import define, large_objects
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.complete import complete
 from migrate.restore.postgres.job import Job
@@ -169,6 +169,7 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     else:
         names = [(table.schema, table.name) for table in job.tables]
         found = sql_target.table_with_rows(job.target.connection, names)
+    found = found or large_objects.in_the_way(job.target.connection, job.run, filled=not whole)
     if not found:
         return None
     if job.selection.rows and job.run.tables and not _differences(job, job.run):
@@ -177,7 +178,7 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
         f"{job.target.address.url} is not empty: it has the {found}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
         if whole
-        else "Empty that table (TRUNCATE), or leave it out.",
+        else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
     )
 
 
@@ -254,7 +255,10 @@ def _check_triggers(job: Job) -> None:
 def _differences(job: Job, run: Run) -> list[str]:
     """Compare the target's rows with the bundle's."""
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
+    numbers = large_objects.numbers(run)
     return run.compared(
-        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
+        lambda advance: live_tables(
+            job.target.address, workers=run.workers, advance=advance, names=names, numbers=numbers
+        ),
         quote_qualified,
     )

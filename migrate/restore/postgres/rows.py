@@ -8,18 +8,17 @@ from contextlib import closing
 from typing import Any, Protocol
 
 import psycopg
-import pyarrow.parquet as pq
 
-from exporters.postgres import large_objects
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.large_objects import NUMBER
 from exporters.relational.parquet import READ_ERRORS, Part, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
-from migrate.restore.postgres import binary
+from migrate.restore.postgres import binary, large_objects
 from migrate.restore.postgres.refused import (
     Check,
     first_line,
@@ -179,8 +178,8 @@ class RowWriter:
             names = column_names(file, generated=False)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-        if part.table.number == large_objects.NUMBER:
-            _write_large_objects(connection, file, advance)
+        if part.table.number == NUMBER:
+            large_objects.write(connection, file, advance)
             return
         if not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
@@ -252,20 +251,3 @@ class _Written:
 
     def take_back(self) -> None:
         self._advance(-self._rows, -self._size_bytes)
-
-
-def _write_large_objects(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Advance) -> None:
-    """Fill the objects that the definitions made empty; one that is not there is made."""
-    for number in range(file.num_row_groups):
-        rows = file.read_row_group(number).to_pylist()
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "SELECT pg_catalog.lo_create(%(oid)s::oid) WHERE NOT EXISTS"
-                " (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = %(oid)s::oid)",
-                [{"oid": oid} for oid in sorted({row["oid"] for row in rows})],
-            )
-            cursor.executemany(
-                "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
-                [(row["oid"], row["start"], row["data"]) for row in rows],
-            )
-        advance(len(rows), sum(len(row["data"]) for row in rows))

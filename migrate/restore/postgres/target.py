@@ -33,6 +33,7 @@ SELECT what FROM (
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
   UNION ALL SELECT 3, 'type ' || n.nspname || '.' || t.typname, t.oid, 'pg_type'::regclass, n.nspname
   FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+  UNION ALL SELECT 4, 'large object ' || oid, oid, 'pg_largeobject'::regclass, '' FROM pg_largeobject_metadata
 ) AS found
 WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = found.class AND d.objid = found.oid
