@@ -64,6 +64,7 @@ _OPTIONAL: Mapping[str, str] = {
 
 _TAKES_HISTORY = (10, 11)
 _SETS_BY_STATEMENT = (10, 1)
+_COMMENTS_DATABASES = (10, 5)
 _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
 _MAY_NEED_TLS = {1045, 3159}
@@ -164,6 +165,11 @@ class Connection:
     def sets_by_statement(self) -> bool:
         """Whether a setting may be made for one statement (SET STATEMENT … FOR)."""
         return self._is_mariadb_since(_SETS_BY_STATEMENT)
+
+    @property
+    def comments_databases(self) -> bool:
+        """Whether a database may have a comment."""
+        return self._is_mariadb_since(_COMMENTS_DATABASES)
 
     def _is_mariadb_since(self, release: tuple[int, int]) -> bool:
         return self.is_mariadb and tuple(map(int, re.findall(r"\d+", self.version)[:2])) >= release

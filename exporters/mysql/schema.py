@@ -236,7 +236,7 @@ def script_of(definitions: Sequence[Definition]) -> str:
 
 def defaults_of(database: Definition) -> str:
     """Return the words for what a database has by itself."""
-    comment = f" COMMENT {quote_literal(database['comment'])}" if "comment" in database else ""
+    comment = f" COMMENT {quote_literal(database['comment'])}" if database.get("comment") else ""
     return f"CHARACTER SET {database['charset']} COLLATE {database['collation']}{comment}"
 
 

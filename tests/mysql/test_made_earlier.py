@@ -26,6 +26,10 @@ CREATE EVENT kept ON SCHEDULE AT NOW() + INTERVAL 1 SECOND ON COMPLETION PRESERV
 CREATE EVENT off ON SCHEDULE AT NOW() + INTERVAL 1 SECOND ON COMPLETION PRESERVE DISABLE DO DELETE FROM t;
 CREATE EVENT to_come ON SCHEDULE AT '2035-01-01 00:00:00' DO DELETE FROM t;
 """
+OVER = (
+    "SELECT MAX(EXECUTE_AT) < NOW() FROM information_schema.EVENTS"
+    " WHERE EVENT_SCHEMA = DATABASE() AND EVENT_NAME <> 'to_come'"
+)
 SIZES = (
     "SELECT sized('ü'), sized_now('ü'), SCHEMA_COMMENT FROM information_schema.SCHEMATA"
     " WHERE SCHEMA_NAME = DATABASE()"
@@ -42,9 +46,10 @@ def test_the_database_is_as_it_was_when_each_routine_was_made(my_exported, other
 
 
 def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb, tmp_path):
-    _, reader = my_exported(EVENTS)
-    time.sleep(1.5)
+    url, reader = my_exported(EVENTS)
     target = other_mariadb.database()
+    while not fetch(url, OVER)[0][0]:
+        time.sleep(0.2)
     kept = open_place(str(tmp_path / "kept"))
     outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())

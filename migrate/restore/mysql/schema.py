@@ -28,7 +28,11 @@ LAST = ("event",)
 
 _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
-_NEEDS_TRUST = {1418}
+_STEPS = {
+    1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the target",
+    1298: "Load the time zones into the target (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql, of /usr/share/zoneinfo)",
+}
+"""What lets a server make an object that it has refused, by the number of its error."""
 _UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
 """A view that needs another object, which may come later."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
@@ -62,6 +66,9 @@ class Definer:
 
     def set_database(self, one: Definition) -> None:
         """Give the database the source's defaults, on which routines' and new tables' own depend."""
+        if "comment" in one and not self._connection.comments_databases:
+            self._notes.append("the database's comment was left out: only MariaDB 10.5 and newer have any")
+            one = {**one, "comment": ""}
         self._alter_database(defaults_of(one))
         self._collation, self._ours = one["collation"], True
 
@@ -183,10 +190,9 @@ def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
             f"{step_of(one)} cannot be made: {said}",
             next_step="Grant the account ALL PRIVILEGES on the target database, then give the same command again.",
         )
-    if number_of(error) in _NEEDS_TRUST:
+    if (step := _STEPS.get(number_of(error))) is not None:
         return UsageError(
-            f"{step_of(one)} cannot be made: {said}",
-            next_step="SET GLOBAL log_bin_trust_function_creators = 1 on the target, then the same command again.",
+            f"{step_of(one)} cannot be made: {said}", next_step=f"{step}, then give the same command again."
         )
     return UsageError(
         f"{step_of(one)} cannot be made: {said}",
