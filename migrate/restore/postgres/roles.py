@@ -58,7 +58,7 @@ def make_roles(
     wanted = [role for role in roles if role["name"] in set(missing)]
     for role in wanted:
         connection.execute(create_role(role, superuser=superuser).encode())
-    refused = []
+    refused = [] if superuser else [f"{name}: only a superuser gives that" for name in _withheld(wanted)]
     for role in wanted:
         for statement in _belonging(role, options=connection.info.server_version >= _OPTIONS_VERSION):
             connection.execute(statement.encode())
@@ -80,6 +80,14 @@ def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
     if role["valid_until"]:
         words.append(f"VALID UNTIL {quote_literal(role['valid_until'])}")
     return f"CREATE ROLE {name} {' '.join(words)}"
+
+
+def _withheld(roles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what roles had of what only a superuser may give."""
+    for role in roles:
+        words = [yes for key, yes, _ in _SUPERUSERS_ATTRIBUTES if role[key] and not role["bootstrap"]]
+        if words:
+            yield f"{', '.join(words)} of role {quote_name(role['name'])}"
 
 
 def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
