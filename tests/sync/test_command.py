@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from migrate.store.s3_bucket import open_bucket
 from scripts.metrics import received_bytes
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.objects.conftest import fill
+from tests.objects.conftest import Shop, fill
 from tests.objects.histories import make_history
 from tests.objects.test_history import make_old_shop
 from tests.sync.conftest import Move
@@ -120,8 +121,14 @@ def test_a_history_is_killed_at_any_moment(minio: S3Server, other_minio: S3Serve
     count = sum(1 for _ in listed)
     done = moveout("sync", *words(move), "--history", "--cutover")
     assert done.code == 0, done.said
-    assert history(move.target) == history(move.source)
-    assert sum(map(len, history(move.target).values())) == count
+    target = contents(move.target)
+    assert target == contents(move.source)
+    assert sum(map(len, target.values())) == count
+
+
+def contents(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
+    """What each key has been, without ETags: what is sent in parts gets another one."""
+    return {key: [row[:3] + row[4:] for row in rows] for key, rows in history(shop).items()}
 
 
 @pytest.mark.torture
