@@ -259,15 +259,19 @@ def test_what_an_older_server_does_not_understand_is_left_out_by_name_unless_it_
     )
     real = Definitions.section
 
-    def restored_with(old: bytes, new: bytes):
+    def restored_with(old: bytes, new: bytes, **options):
         def section(self, name, *, portable):
             return real(self, name, portable=portable).replace(old, new)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Definitions, "section", section)
-            return restore_database(reader, "app", target, workers=1, progress=Silent())
+            return restore_database(reader, "app", target, workers=1, progress=Silent(), **options)
 
     target = other_postgres.database()
+    run_sql(target, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+    with pytest.raises(UsageError, match="already exists"):
+        restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS", into_existing=True)
+    run_sql(target, "DROP FUNCTION f()")
     with pytest.raises(UsageError, match=r"TABLE public\.t cannot be restored: syntax error"):
         restored_with(b"x integer", b"x integer NEWER")
     outcome = restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS")

@@ -192,19 +192,29 @@ def _make_each(
         if len(failed) == len(waiting):
             break
         waiting = failed
-    forbidden = {number for number, reason in reasons.items() if isinstance(reason, _FORBIDDEN)}
-    known = any(entry.number in forbidden for entry in waiting)
     taken = _taken(connection, waiting, reasons)
-    amiss = [entry for entry in waiting if entry.number not in taken]
-    if not tolerant and any(not known or entry.kind in _OF_ROWS for entry in amiss):
-        first = next((one for one in amiss if one.kind in _OF_ROWS and one.number in forbidden), amiss[0])
+    first = _blocking([entry for entry in waiting if entry.number not in taken], reasons)
+    if first is not None and not tolerant:
         reason = reasons[first.number]
         raise reason if isinstance(reason, _REFUSED) else ddl_error(reason, first.label) from reason
     return [
         f"{entry.label}: {taken.get(entry.number) or first_line(reasons[entry.number])}"
         for entry in waiting
-        if entry.kind not in _UNIMPORTANT or entry.number in forbidden
+        if entry.kind not in _UNIMPORTANT or isinstance(reasons[entry.number], _FORBIDDEN)
     ]
+
+
+def _blocking(entries: Sequence[Entry], reasons: Mapping[int, psycopg.Error]) -> Entry | None:
+    """Return the entry without which nothing is to be made: one whose name is taken; the first of all, unless they fail
+    for what the server never takes; else what a table needs, itself at best.
+    """
+    forbidden = [entry for entry in entries if isinstance(reasons[entry.number], _FORBIDDEN)]
+    clashes = [entry for entry in entries if isinstance(reasons[entry.number], _TAKEN)]
+    if clashes or not forbidden:
+        return next(iter((*clashes, *entries)), None)
+    if not any(entry.kind in _OF_ROWS for entry in entries):
+        return None
+    return next((entry for entry in forbidden if entry.kind in _OF_ROWS), entries[0])
 
 
 def _taken(
