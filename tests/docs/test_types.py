@@ -72,7 +72,7 @@ def test_mysql(types, names, shown):
     elif "decimal" in types:
         found = [my_type("decimal", precision=40 if "> 38" in types else 12)]
     elif "label `''`" in types:
-        found = [my_type("enum", full="enum('a','')")]
+        found = [my_type(name, full=f"{name}('a','')") for name in names if name in {"enum", "set"}]
     else:
         found = [
             my_type(name) for name in names if name not in {"json_valid", "longtext"} or "JSON" not in types
