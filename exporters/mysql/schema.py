@@ -17,6 +17,7 @@ import pymysql
 
 from exporters.base import Gap, Loss, Sink
 from exporters.mysql.accounts import read_grants
+from exporters.mysql.beside import losses_beside
 from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
@@ -95,6 +96,7 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     own = ", ".join(map(quote_literal, PROGRESS_TABLES))
     query = _OF_A_RESTORE.format(schema=quote_literal(connection.address.database), own=own)
     missing = Missing([of_a_restore(quote_name(str(name))) for (name,) in connection.rows(query)])
+    missing.losses.extend(losses_beside(connection))
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")

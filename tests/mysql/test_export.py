@@ -292,3 +292,13 @@ def test_numbers_are_written_as_the_server_writes_them(mariadb, numbers):
     assert [double_text(n).removeprefix("-") if n == 0 else double_text(n) for n in numbers] == [
         "0" if word == "-0" else word for word in found[0][0].split(" ")
     ]
+
+
+def test_statistics_of_columns_are_in_the_ledger(my_exported):
+    _, reader = my_exported(
+        "CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1, 2);"
+        "ANALYZE TABLE t PERSISTENT FOR COLUMNS (n) INDEXES ()"
+    )
+    assert [(loss.item, loss.reason) for _, loss in reader.losses() if loss.property == "statistics"] == [
+        ("`t`", "of `n`: the target makes its own, by ANALYZE TABLE")
+    ]

@@ -38,8 +38,13 @@ def databases(mysql, other_mysql):
 
 def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
     source, target = databases
+    run_sql(source, "ANALYZE TABLE hidden UPDATE HISTOGRAM ON a; ALTER DATABASE own READ ONLY = 1")
     assert export_database(source, tmp_path / "bundle").complete
+    run_sql(source, "ALTER DATABASE own READ ONLY = 0")
     reader = read_bundle(tmp_path / "bundle")
+    assert {("`hidden`", "statistics"), ("database", "read only")} <= {
+        (loss.item, loss.property) for _, loss in reader.losses()
+    }
     assert {
         loss.item: loss.reason for _, loss in reader.losses() if loss.property == "types within JSON"
     } == {
