@@ -82,7 +82,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     try:
         _write(sink, SEQUENCES, _json(sequences))
         for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-            kept, secret = roles.without_secrets(fetch(session.holder, query), session.point["database"])
+            kept, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
             _write(sink, name, _json(kept))
             losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:

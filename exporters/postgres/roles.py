@@ -51,22 +51,29 @@ TELLTALE = (
 _SECRET = re.compile(TELLTALE, re.IGNORECASE)
 
 
-def without_secrets(
-    rows: Iterable[Mapping[str, Any]], database: str
-) -> tuple[list[dict[str, Any]], list[Loss]]:
-    """Return rows of ``ROLES`` or ``SETTINGS`` without the settings whose names say that they are secret, and those."""
+_OF_A_HOLD = "default_transaction_read_only"
+"""What keeps people from writing to a database that is leaving: it is not for the one that takes its place."""
+
+
+def keepable(rows: Iterable[Mapping[str, Any]], database: str) -> tuple[list[dict[str, Any]], list[Loss]]:
+    """Return rows of ``ROLES`` or ``SETTINGS`` without the settings that do not leave, and those: what has the name of
+    a secret, and what a hold sets for a database.
+    """
     kept, losses = [], []
     for row in rows:
-        item = f"role {row['name']}" if "name" in row else f"database {database}"
-        secret = [one for one in row["settings"] if _SECRET.fullmatch(one.partition("=")[0])]
-        kept.append(dict(row) | {"settings": [one for one in row["settings"] if one not in secret]})
-        of_role = f" of role {row['role']}" if row.get("role") else ""
-        losses += [
-            Loss(
-                item,
-                "setting",
-                f"{one.partition('=')[0]}{of_role} looks like a secret; set it again on the target",
-            )
-            for one in secret
-        ]
+        item, of_role = f"database {database}", f" of role {row['role']}" if row.get("role") else ""
+        if "name" in row:
+            item = f"role {row['name']}"
+        settings = []
+        for one in row["settings"]:
+            name = one.partition("=")[0]
+            if _SECRET.fullmatch(name):
+                said = "looks like a secret; set it again on the target"
+            elif name == _OF_A_HOLD and "name" not in row:
+                said = "may be a hold's; set it again on the target if it is not"
+            else:
+                settings.append(one)
+                continue
+            losses.append(Loss(item, "setting", f"{name}{of_role} {said}"))
+        kept.append(dict(row) | {"settings": settings})
     return kept, losses

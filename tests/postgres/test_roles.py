@@ -26,7 +26,7 @@ SELECT rolname, rolcanlogin, rolcreatedb, shobj_description(r.oid, 'pg_authid'),
 FROM pg_roles r WHERE rolname IN ('club', 'member', 'over "it', 'tuned') ORDER BY 1
 """
 SETTINGS = """
-SELECT setrole::regrole::text, ARRAY(SELECT one FROM unnest(setconfig) AS one WHERE one !~ 'secret')
+SELECT setrole::regrole::text, ARRAY(SELECT one FROM unnest(setconfig) AS one WHERE one !~ 'secret|read_only')
 FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname = current_database() ORDER BY 1
 """
 
@@ -52,6 +52,7 @@ def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_pos
             )
     assert {loss.reason.partition(" ")[0] for _, loss in reader.losses() if loss.property == "setting"} == {
         "app.jwt_secret",
+        "default_transaction_read_only",
         "my.api_token",
     }
     assert not [file for file in (tmp_path / "bundle").rglob("*.*") if b"hidden!" in file.read_bytes()]
