@@ -26,8 +26,8 @@ SCHEMES = ("mysql", "mariadb")
 
 DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
 """The ``sql_mode`` of every session, and the one for what SHOW CREATE prints of tables and views: with backslashes
-before quotes and backslashes. MariaDB reads the clause of partitions anew by the mode of whoever opens the table, and
-without escapes it would read another one, or none.
+before quotes and backslashes. Servers read some of a definition anew by the mode of whoever opens the table (MariaDB
+the clause of partitions, MySQL what defaults compute), and without escapes they would read another one, or none.
 """
 
 PINNED: Mapping[str, str] = {
@@ -63,7 +63,6 @@ _OPTIONAL: Mapping[str, str] = {
 """Settings that some servers know; a server that refuses one does without."""
 
 _TAKES_HISTORY = (10, 11)
-_SETS_BY_STATEMENT = (10, 1)
 _COMMENTS_DATABASES = (10, 5)
 _MODES = ("disabled", "preferred", "required", "verify_ca", "verify_identity")
 _WORDS = ("ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket")
@@ -160,11 +159,6 @@ class Connection:
     def takes_history(self) -> bool:
         """Whether rows may be inserted together with the times between which they held: MariaDB from 10.11 on."""
         return self._is_mariadb_since(_TAKES_HISTORY)
-
-    @property
-    def sets_by_statement(self) -> bool:
-        """Whether a setting may be made for one statement (SET STATEMENT … FOR)."""
-        return self._is_mariadb_since(_SETS_BY_STATEMENT)
 
     @property
     def comments_databases(self) -> bool:

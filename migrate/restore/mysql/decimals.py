@@ -13,6 +13,8 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.mysql.identifiers import quote_literal
+
 _SUSPECT = r"\.[0-9]+0(?:[^0-9eE]|$)|[0-9.]{16,}"
 """Where decimals may be that no double prints: shorter numbers without zeros at the end are the same as doubles."""
 _INTEGERS = range(-(2**63), 2**64)
@@ -53,9 +55,9 @@ def _expression(text: bytes | str) -> bytes | None:
 
 def _sql(value: object) -> str:
     if not _holds_decimal(value):
-        return f"CAST({_literal(_printed(value))} AS JSON)"
+        return f"CAST({quote_literal(_printed(value))} AS JSON)"
     if isinstance(value, dict):
-        return f"JSON_OBJECT({','.join(f'{_literal(name)},{_sql(one)}' for name, one in value.items())})"
+        return f"JSON_OBJECT({','.join(f'{quote_literal(name)},{_sql(one)}' for name, one in value.items())})"
     if isinstance(value, list):
         return f"JSON_ARRAY({','.join(map(_sql, value))})"
     return f"CAST({value} AS JSON)"
@@ -76,11 +78,6 @@ def _printed(value: object) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_printed, value)) + "]"
     return value if isinstance(value, _Number) else json.dumps(value, ensure_ascii=False)
-
-
-def _literal(text: str) -> str:
-    """Return a literal for a session with NO_BACKSLASH_ESCAPES; see ``literals``."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def is_decimal(number: str) -> bool:

@@ -69,7 +69,7 @@ class LongValues:
             elif (value := self.row.long.get(field.name)) is not None:
                 yield b"'" if _has(field, CHARACTERS) else b"_binary'"
                 for piece in value.pieces():
-                    yield piece.replace(b"'", b"''")
+                    yield piece.replace(b"\\", b"\\\\").replace(b"'", b"''")
                 yield b"'"
             else:
                 text = _literal(field, values, None if side is None else self.row.batch.column(side))
@@ -129,10 +129,12 @@ def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None, *, decima
 
 
 def _string(text: pa.Array, begin: bytes = b"'") -> pa.Array:
-    """With NO_BACKSLASH_ESCAPES only the quote is special. It is no part of any other character in UTF-8, which the
-    session speaks; so bytes that are none stand there as well, in half the length of their digits.
+    """Quotes and backslashes are doubled. Neither is part of any other character in UTF-8, which the session speaks; so
+    bytes that are none stand there as well, in half the length of their digits.
     """
     inner = pc.replace_substring(text, pattern=b"'", replacement=b"''")
+    if pc.any(pc.match_substring(inner, b"\\"), min_count=0).as_py():
+        inner = pc.replace_substring(inner, pattern=b"\\", replacement=b"\\\\")
     return pc.binary_join_element_wise(begin, inner, b"'", b"")
 
 

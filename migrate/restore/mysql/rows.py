@@ -13,7 +13,7 @@ from itertools import chain
 import pymysql
 
 from exporters.errors import SourceUsageError
-from exporters.mysql.connect import DEFINING_MODE, Address, Connection, connect
+from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.wire import send
@@ -28,8 +28,6 @@ from migrate.restore.relational.workers import Workers
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
-_LITERAL_MODE = f"NO_BACKSLASH_ESCAPES,{DEFINING_MODE}"
-"""How ``literals`` writes values."""
 _TRIES = 5
 _PASSING = {1205, 1213}
 """A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
@@ -40,8 +38,7 @@ class RowWriter:
 
     def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
         self._reader = reader
-        mode = f"SESSION sql_mode = {quote_literal(_LITERAL_MODE)}"
-        self._workers = Workers(lambda: connect(address, settings=[mode]), workers)
+        self._workers = Workers(lambda: connect(address), workers)
         self._advance = advance
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
@@ -93,7 +90,7 @@ class RowWriter:
             names = columns_of(file.schema_arrow, without)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-        head = _head(connection, part.table.name, names)
+        head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(
             part,
@@ -103,16 +100,6 @@ class RowWriter:
         )
         found = statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
         return (_fitting(statement, part, allowed) for statement in found)
-
-
-def _head(connection: Connection, table: str, names: Sequence[str]) -> bytes:
-    """Return how an INSERT begins. The server reads it by the session's mode, but opens the table by the other one, by
-    which it must read what expressions and partitions are.
-    """
-    mode = quote_literal(DEFINING_MODE)
-    by = f"SET STATEMENT sql_mode = {mode} FOR " * connection.sets_by_statement
-    hint = "" if connection.is_mariadb else f"/*+ SET_VAR(sql_mode = {mode}) */ "
-    return f"{by}INSERT {hint}INTO {quote_name(table)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
 
 
 def _alone(part: PartFile) -> bool:
