@@ -65,7 +65,7 @@ def damages(files: Files) -> Iterator[tuple[str, Files]]:
         yield key, {key: data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]}
         yield key, {key: b""}
         yield key, {key: data + b"\0"}
-        other = draw.choice([name for name in files if files[name] != data])
+        other = draw.choice([name for name in files if files[name] != data and name not in UNSEALED])
         yield key, {key: files[other], other: data}
     for name in ("data/stray", "data/app/tables/1/part-000009.parquet", "stray.txt", "meta/stray.json"):
         yield name, {name: b"stray"}

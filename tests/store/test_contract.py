@@ -12,6 +12,8 @@ from migrate.store.checksums import combine, crc64nvme
 
 KEYS = ["a-b", "a.b", "a/b", "a/c/d", "a0", "b b", "b+c", "b%2f", "b?", "k/é", "k/\U0001f600", "k/\uff5e"]
 """In the order of their UTF-8 bytes: ``a/`` comes after ``a.`` and before ``a0``."""
+_OF_VERSITYGW = ".sgwtmp."
+"""What versitygw 1.8.0 lists for a moment while it replaces a file (backend/posix/with_otmpfile.go)."""
 
 
 def keys(store: MultipartStore, prefix: str = "", **options: str) -> list[str]:
@@ -194,7 +196,7 @@ def test_a_reader_never_sees_half_a_file(reopen):
         seen = 0
         while not writing.done():
             assert reader.read("file") in versions
-            assert keys(reader) == ["file"]
+            assert [key for key in keys(reader) if _OF_VERSITYGW not in key] == ["file"]
             seen += 1
         writing.result()
     assert seen > 0
