@@ -11,10 +11,7 @@ from exporters.mysql.connect import Connection
 from exporters.mysql.errors import said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 
-_ACCOUNTS = (
-    "SELECT User, Host, {is_role} FROM mysql.user"
-    " WHERE User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
-)
+_ACCOUNTS = "SELECT User, Host, {is_role} FROM mysql.user WHERE {named}"
 _DEFAULT_ROLES = (
     "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
 )
@@ -35,12 +32,23 @@ _LIMITS = (
     *("MAX_CONNECTIONS_PER_HOUR", "MAX_USER_CONNECTIONS"),
 )
 
+_NAMED = "User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
+_MORE = {
+    True: f"SELECT User, Host FROM mysql.global_priv WHERE {_NAMED}"
+    " AND JSON_CONTAINS_PATH(Priv, 'one', '$.password_lifetime')",
+    False: f"SELECT User, Host FROM mysql.user WHERE {_NAMED} AND (coalesce(password_lifetime,"
+    " Password_reuse_history, Password_reuse_time, Password_require_current) IS NOT NULL"
+    " OR JSON_LENGTH(JSON_REMOVE(User_attributes, '$.Restrictions')) > 0)",
+}
+"""Accounts of which more is said than leaves, by whether it is a MariaDB."""
+_PROXY = re.compile(r"GRANT PROXY ON (?!''@|``@)")
+
 
 def read_grants(connection: Connection, losses: list[Loss]) -> str:
     """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
     losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
     try:
-        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0")
+        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0", named=_NAMED)
         accounts = [_account(*row) for row in connection.rows(query)]
     except pymysql.Error as exc:
         losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
@@ -50,11 +58,24 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
         try:
             for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
                 lines.append(_PASSWORD.sub("", str(grant)) + ";")
+                if _PROXY.match(str(grant)):
+                    losses.append(Loss(f"account {account}", "PROXY", f"set it again on the target: {grant}"))
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+    losses += _more(connection)
     if not connection.is_mariadb:
         lines += _default_roles(connection, losses) + _logins(connection, losses)
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _more(connection: Connection) -> list[Loss]:
+    """Return the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
+    what, why = "expiry and history of its password, attributes", "set them again on the target"
+    try:
+        rows = connection.rows(_MORE[connection.is_mariadb])
+    except pymysql.Error as exc:
+        return [Loss("accounts", what, said_by(exc))]
+    return [Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why) for user, host in rows]
 
 
 def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:

@@ -1,5 +1,7 @@
 """How accounts may log in comes back without their passwords; what is taken from them is not given elsewhere."""
 
+import pyarrow.parquet as pq
+
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
 from migrate.restore.mysql.grants import Grants
@@ -29,6 +31,31 @@ def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_maria
     finally:
         for server in (url, target):
             run_sql(server, "DROP USER IF EXISTS 'limited'@'%', 'counted'@'%'")
+
+
+def test_what_does_not_leave_of_accounts_is_in_the_ledger(mariadb, tmp_path):
+    url = mariadb.database()
+    names = "'expiring'@'%', 'in_between'@'%'"
+    try:
+        run_sql(
+            url,
+            "CREATE USER 'expiring'@'%' IDENTIFIED BY 'secret' PASSWORD EXPIRE INTERVAL 30 DAY;"
+            "CREATE USER 'in_between'@'%'; INSERT INTO mysql.proxies_priv"
+            " VALUES ('%', 'in_between', '%', 'expiring', 0, '', now()); FLUSH PRIVILEGES",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+    finally:
+        run_sql(url, f"DROP USER {names}")
+    losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
+    found = {
+        (one["item"], one["property"])
+        for one in losses
+        if "expiring" in one["item"] or "PROXY" in one["property"]
+    }
+    assert found == {
+        ("account 'expiring'@'%'", "expiry and history of its password, attributes"),
+        ("account 'in_between'@'%'", "PROXY"),
+    }
 
 
 def test_what_is_taken_from_an_account_is_read():

@@ -119,11 +119,16 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
         run_sql(
             url,
             "CREATE TABLE t (id INT PRIMARY KEY); CREATE USER 'limited'@'%' IDENTIFIED BY 'x'"
-            " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3;"
+            " REQUIRE SUBJECT '/CN=it''s' AND ISSUER '/CN=ca' WITH MAX_QUERIES_PER_HOUR 5 MAX_USER_CONNECTIONS 3"
+            " PASSWORD HISTORY 3;"
             f"GRANT SELECT ON logins_old.* TO 'limited'@'%'; {switch('ON')}; CREATE USER 'partly'@'%';"
             "GRANT SELECT, INSERT ON *.* TO 'partly'@'%'; REVOKE INSERT ON logins_old.* FROM 'partly'@'%'",
         )
         assert export_database(url, tmp_path / "bundle").complete
+        losses = pq.read_table(tmp_path / "bundle/data/losses.parquet").to_pylist()
+        assert [one["item"] for one in losses if one["property"].startswith("expiry")] == [
+            "account 'limited'@'%'"
+        ]
         reader = read_bundle(tmp_path / "bundle")
         outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
         assert any("has no partial revokes" in note for note in outcome.notes)
