@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from migrate.bundle.objects import ObjectRow
 from migrate.errors import (
@@ -110,7 +111,7 @@ class Writer:
         upload = PartsUpload(self.target, described, self.progress, before_end=self.go_on)
         try:
             with _LARGE_AT_ONCE:
-                upload.run(self._pieces(job), sha256=job.row.sha256)
+                upload.run(partial(self._pieces, job), sha256=job.row.sha256)
         except DamageError as exc:
             return Done(0, 0, (f"{job.row.file}: {exc}; not restored",))
         except (UnreachableError, NoSpaceError, NotAllowedError):

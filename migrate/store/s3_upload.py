@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,6 +31,16 @@ class Uploaded:
     crc64nvme: int
 
 
+class _RefusedError(Exception):
+    """The target has all parts, and makes no object of them. Seen of MinIO 2026-02-12, once in some hundred uploads that
+    were gone on with after a kill: every part had the checksum that was sent, the whole another one.
+    """
+
+    def __init__(self, reason: DamageError, size_bytes: int) -> None:
+        super().__init__(reason)
+        self.reason, self.size_bytes = reason, size_bytes
+
+
 @dataclass(slots=True)
 class PartsUpload:
     """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
@@ -46,24 +56,39 @@ class PartsUpload:
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[], None] = lambda: None
 
-    def run(self, pieces: Iterable[bytes], *, sha256: str = "") -> Uploaded:
-        """Send the pieces, each a part. Raises ``DamageError``, with nothing left of the upload, where they do not have
-        the SHA-256 that is given; otherwise what is there stays, to go on with.
+    def run(self, pieces: Callable[[], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
+        """Send the pieces, each a part. Where all parts are there, and the target refuses what it makes of them, they
+        are sent once more, by another upload.
+
+        Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
+        are refused again; otherwise what is there stays, to go on with.
         """
+        patient = Retrying(self.target.parts())
+        try:
+            return self._send(patient, *self._find(patient), pieces(), sha256)
+        except _RefusedError as exc:
+            self.progress.grow(size_bytes=exc.size_bytes)
+            self.progress.note(f"{self.described.key}: {exc.reason}; sent once more")
+        try:
+            return self._send(patient, "", {}, pieces(), sha256)
+        except _RefusedError as exc:
+            raise exc.reason from exc
+
+    def _send(
+        self, patient: Retrying, upload: str, there: Mapping[int, Part], pieces: Iterable[bytes], sha256: str
+    ) -> Uploaded:
         key = self.described.key
-        parts = self.target.parts()
-        patient = Retrying(parts)
-        upload, there = self._find(patient)
         if not upload:
-            upload = parts.begin_described(self.described)
+            upload = self.target.parts().begin_described(self.described)
             self.on_begun(upload)
-        whole, crc = hashlib.sha256(), 0
+        whole, crc, size_bytes = hashlib.sha256(), 0, 0
         sent: list[Part] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
             under_way: deque[Future[Part]] = deque()
             for number, body in enumerate(pieces, 1):
                 whole.update(body)
                 crc = crc64nvme(body, crc)
+                size_bytes += len(body)
                 if is_part(there.get(number), body):
                     sent.append(there[number])
                     self.progress.skip(size_bytes=len(body))
@@ -77,7 +102,13 @@ class PartsUpload:
             patient.abort(key, upload)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
         self.before_end()
-        info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
+        try:
+            info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
+        except DamageError as exc:
+            if exc.__cause__ is None:  # the object was made, and is another one
+                raise
+            patient.abort(key, upload)
+            raise _RefusedError(exc, size_bytes) from exc
         return Uploaded(info, whole.hexdigest(), crc)
 
     def _find(self, patient: Retrying) -> tuple[str, dict[int, Part]]:

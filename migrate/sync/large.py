@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from exporters.base import Gap
 from exporters.bucket import Fetched
@@ -121,7 +122,7 @@ class LargeCopy:
             newest=False,
             on_begun=lambda begun: self.uploads.note(step.key, which, begun),
         )
-        sent: Uploaded = upload.run(self._pieces(made, sizes))
+        sent: Uploaded = upload.run(partial(self._pieces, made, sizes))
         self.uploads.end(step.key)
         version = way.target.newest_version(way.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)

@@ -13,6 +13,7 @@ from migrate.progress import Silent
 from migrate.restore.objects import restore_bucket
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
+from migrate.store.s3 import S3Store
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, fill, take_out
@@ -95,6 +96,30 @@ def test_parts_of_a_large_object_are_not_sent_twice(
     assert outcome.findings == ()
     assert (counted.skipped_bytes, counted.sent_bytes) == (len(part), len(body) - len(part))
     assert compare(reader, target.url, read_all=True) == []
+
+
+def test_parts_of_which_the_target_makes_something_else_are_all_sent_anew(
+    minio: S3Server,
+    other_minio: S3Server,
+    make_shop: MakeShop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop, target = make_shop(minio), make_shop(other_minio)
+    shop.put("video", bytes(range(256)) * (48 * 4096))
+    reader = take_out(shop.url, tmp_path / "bundle")
+    complete, tried = S3Store.complete, []
+
+    def refused_once(store, key, upload, parts, *, crc64nvme):
+        tried.append(upload)
+        wrong = crc64nvme if upload != tried[0] else crc64nvme ^ 1
+        return complete(store, key, upload, parts, crc64nvme=wrong)
+
+    monkeypatch.setattr(S3Store, "complete", refused_once)
+    assert restore(reader, target.url).findings == ()
+    assert len(set(tried)) == 2
+    assert compare(reader, target.url, read_all=True) == []
+    assert "Uploads" not in target.boto.list_multipart_uploads(Bucket=target.name, Prefix="video")
 
 
 @pytest.mark.parametrize(
