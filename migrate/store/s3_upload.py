@@ -32,8 +32,8 @@ class Uploaded:
 
 
 class _RefusedError(Exception):
-    """The target has all parts, and makes no object of them. Seen of MinIO 2026-02-12, once in some hundred uploads that
-    were gone on with after a kill: every part had the checksum that was sent, the whole another one.
+    """The target has all parts, and makes no object of them. Seen of MinIO 2026-02-12, once in some hundred uploads
+    that were gone on with after a kill: every part had the checksum that was sent, the whole another one.
     """
 
     def __init__(self, reason: DamageError, size_bytes: int) -> None:
