@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.postgres.databases import dump, fetch
+from tests.samples import sample
 
 ROOT = Path(__file__).parents[2]
-DATA = next((parent / "shared/data" for parent in ROOT.parents if (parent / "shared/data").is_dir()), None)
+CHINOOK = sample("chinook-postgres.sql")
 
 pytestmark = [
     pytest.mark.shared,
-    pytest.mark.skipif(DATA is None, reason="the sample databases are not next to the checkout"),
+    pytest.mark.skipif(CHINOOK is None, reason="the sample databases are not next to the checkout"),
 ]
 
 SAMPLES = {
@@ -34,7 +35,7 @@ def moveout(*words: object) -> dict:
 def load(postgres, url: str, name: str, directory: Path) -> None:
     """Run a sample's scripts by psql, in the database of ``url`` instead of one of their own."""
     for script in SAMPLES[name][0]:
-        lines = (DATA / script).read_text().splitlines(keepends=True)
+        lines = (CHINOOK.parent / script).read_text().splitlines(keepends=True)
         copy = directory / script
         copy.write_text(
             "".join(
