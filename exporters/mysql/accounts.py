@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pymysql
 
@@ -62,29 +64,31 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
                     losses.append(Loss(f"account {account}", "PROXY", f"set it again on the target: {grant}"))
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", said_by(exc)))
-    losses += _more(connection)
+    _more(connection, losses)
     if not connection.is_mariadb:
         lines += _default_roles(connection, losses) + _logins(connection, losses)
     return "\n".join(lines) + "\n" if lines else ""
 
 
-def _more(connection: Connection) -> list[Loss]:
-    """Return the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
+def _more(connection: Connection, losses: list[Loss]) -> None:
+    """Note the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
     what, why = "expiry and history of its password, attributes", "set them again on the target"
+    for user, host in _rows(connection, _MORE[connection.is_mariadb], what, losses):
+        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why))
+
+
+def _rows(connection: Connection, query: str, what: str, losses: list[Loss]) -> Sequence[Any]:
+    """Return what a query says of all accounts; nothing, and a row of the ledger, where that is hidden."""
     try:
-        rows = connection.rows(_MORE[connection.is_mariadb])
+        return connection.rows(query)
     except pymysql.Error as exc:
-        return [Loss("accounts", what, said_by(exc))]
-    return [Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why) for user, host in rows]
+        losses.append(Loss("accounts", what, said_by(exc)))
+        return []
 
 
 def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
     """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
-    try:
-        rows = connection.rows(_DEFAULT_ROLES)
-    except pymysql.Error as exc:
-        losses.append(Loss("accounts", "default roles", said_by(exc)))
-        return []
+    rows = _rows(connection, _DEFAULT_ROLES, "default roles", losses)
     roles: dict[str, list[str]] = {}
     for user, host, role, role_host in rows:
         account = f"{quote_name(user)}@{quote_name(host)}"
@@ -94,13 +98,8 @@ def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
 
 def _logins(connection: Connection, losses: list[Loss]) -> list[str]:
     """Return what else MySQL's SHOW GRANTS does not say: by which TLS an account may log in, and how often."""
-    try:
-        rows = connection.rows(_LOGINS)
-    except pymysql.Error as exc:
-        losses.append(Loss("accounts", "TLS and limits", said_by(exc)))
-        return []
     found = []
-    for user, host, tls, *more in rows:
+    for user, host, tls, *more in _rows(connection, _LOGINS, "TLS and limits", losses):
         wanted = dict(zip(_CERTIFICATE, more, strict=False))
         parts = [f"{word} {quote_literal(value)}" for word, value in wanted.items() if value]
         require = _TLS.get(tls) or " AND ".join(parts)

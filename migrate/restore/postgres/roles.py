@@ -10,6 +10,7 @@ import psycopg
 
 from exporters.postgres.identifiers import quote_literal, quote_name
 from migrate.restore.postgres.refused import first_line
+from migrate.restore.postgres.rights import is_superuser
 
 _ATTRIBUTES = (
     ("inherit", "INHERIT", "NOINHERIT"),
@@ -51,10 +52,7 @@ def make_roles(
     The source's bootstrap superuser becomes a plain role that cannot log in. Raises
     ``psycopg.errors.InsufficientPrivilege``.
     """
-    row = connection.execute(
-        "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
-    ).fetchone()
-    superuser = bool(row and row[0])
+    superuser = is_superuser(connection)
     wanted = [role for role in roles if role["name"] in set(missing)]
     for role in wanted:
         connection.execute(create_role(role, superuser=superuser).encode())

@@ -41,7 +41,7 @@ _TRAILING_SETTINGS = re.compile(rb"(?:\n+SET default_[a-z_]+ = [^\n]*;)+\s*\Z")
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One object of a script. ``number`` counts from 0 and is the same whenever the script is read.
-    ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name``, ``schema`` and ``owner`` are for people
+    ``kind`` is pg_dump's word (``INDEX``, ``FK CONSTRAINT``); ``name`` and ``schema`` are for people
     (pg_dump replaces line ends in them). ``sql`` includes the settings (``SET default_…``) that are in
     force for it.
     """
@@ -51,7 +51,6 @@ class Entry:
     name: str
     schema: str
     sql: bytes
-    owner: str = ""
 
     @property
     def label(self) -> str:
@@ -97,10 +96,8 @@ def split_script(script: bytes) -> Script:
 def _entry(number: int, text: bytes, settings: bytes) -> Entry:
     line, _, rest = text.removeprefix(_RULE).partition(b"\n")
     found = _HEADER.fullmatch(line)
-    name, kind, schema, owner = (
-        (part.decode(errors="replace") for part in found.groups()) if found else ("", "", "-", "")
-    )
-    return Entry(number, kind, name, schema, settings + b"\n" + rest if settings else rest, owner)
+    name, kind, schema = (found[i].decode(errors="replace") for i in (1, 2, 3)) if found else ("", "", "-")
+    return Entry(number, kind, name, schema, settings + b"\n" + rest if settings else rest)
 
 
 def _trailing_settings(text: bytes) -> bytes:
