@@ -11,6 +11,8 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 MOVEOUT := $(VENV)/bin/moveout
+# Tests and demo start the program hundreds of times: it is compiled once, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
 .PHONY: help setup demo handover test check bench torture servers evacuate plan export transfer verify restore status clean
