@@ -1,13 +1,11 @@
-"""A bundle's tables against a live database, and against their own Parquet files, whichever engine they are of."""
+"""A bundle's tables against a live database, whichever engine it is of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from exporters.engine import Engine, engine_for
 from exporters.tally import Tally, to_hex
-from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.partitions import moved_within
@@ -58,7 +56,7 @@ def compare_database(
             tally = live.pop((table.schema, table.name), None)
             if (table.schema, table.name) in moved:
                 continue
-            found = compare_table(engine, table, tally)
+            found = _compare_table(engine, table, tally)
             if tally is not None and found:
                 progress.note(f"{source}: looking for the rows of {found[0].key} that differ")
                 found = [looker.look(table, finding) for finding in found]
@@ -69,7 +67,7 @@ def compare_database(
     return findings
 
 
-def compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
+def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
     """Compare one table's rows with what was found of it; ``None`` for not at all."""
     label = engine.label(table.schema, table.name)
     if tally is None:
@@ -81,27 +79,3 @@ def compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> lis
     if to_hex(tally.digest) != table.digest:
         return [Finding(label, "has other rows (their digest differs)", table.digest, to_hex(tally.digest))]
     return []
-
-
-def parquet_digest(engine: Engine, reader: BundleReader, table: CatalogRow) -> Tally:
-    """Return rows and digest of a table from its Parquet parts. Raises what ``engine.read_errors`` lists where a part
-    cannot be read.
-    """
-    found = Tally()
-    for part in table.details["parts"]:
-        file = reader.open(layout.source_file(table.source, part["name"]))
-        found += engine.tally_part(file, part["rows"])
-    return found
-
-
-def check_parquet(reader: BundleReader, tables: Sequence[CatalogRow]) -> list[Finding]:
-    """Compare what the Parquet parts of tables hold with the catalog."""
-    findings = []
-    for table in tables:
-        engine = engine_for(reader.info.source(table.source).kind)
-        try:
-            findings += compare_table(engine, table, parquet_digest(engine, reader, table))
-        except engine.read_errors as exc:
-            label = engine.label(table.schema, table.name)
-            findings.append(Finding(label, f"its Parquet files cannot be read: {exc}"))
-    return findings

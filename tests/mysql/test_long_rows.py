@@ -5,8 +5,9 @@ import pytest
 from exporters.errors import SourceUsageError
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
 from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
+from tests.parquet import check_parquet
 from tests.tools.long_rows import long_rows
 
 MIB = 2**20

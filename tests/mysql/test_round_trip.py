@@ -9,8 +9,9 @@ from migrate.bundle import layout
 from migrate.errors import NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
 from tests.mysql.databases import checksums, definitions, fetch, run_sql
+from tests.parquet import check_parquet
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
 from tests.mysql.databases import checksums, export_database, read_bundle, run_sql
 from tests.mysql.values import STRATEGIES
+from tests.parquet import check_parquet
 
 COLUMNS = ", ".join(f"c{number} {sql_type}" for number, sql_type in enumerate(STRATEGIES))
 ROWS = st.tuples(*(st.one_of(st.just("NULL"), values) for values in STRATEGIES.values()))

@@ -4,7 +4,8 @@ import pytest
 
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
+from tests.parquet import check_parquet
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.tools.long_rows import long_rows
 

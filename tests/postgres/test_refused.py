@@ -6,7 +6,8 @@ import pytest
 from exporters.postgres.live import live_tables
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
+from tests.parquet import check_parquet
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, script
 
 

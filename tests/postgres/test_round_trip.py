@@ -9,7 +9,8 @@ from exporters.postgres.live import live_tables
 from migrate.bundle import layout
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
+from tests.parquet import check_parquet
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 
 

@@ -8,9 +8,10 @@ from exporters.postgres import plan
 from exporters.postgres.live import live_tables
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
+from tests.parquet import check_parquet
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_each, script
 
 BIG = "CREATE TABLE big AS SELECT n AS id, md5(n::text) AS t, ARRAY[n, NULL] AS a FROM generate_series(1, 40000) n;\n"

@@ -4,7 +4,8 @@ import pytest
 
 from exporters.sqlite import snapshot
 from migrate.progress import Silent
-from migrate.verify.database import check_parquet, compare_database
+from migrate.verify.database import compare_database
+from tests.parquet import check_parquet
 from tests.sqlite.databases import everything, export_file, read_bundle, restore_file, run_sql, url_of
 
 MIB = 2**20

@@ -1,0 +1,15 @@
+"""What the Parquet of a bundle holds, read back by the code of ``verify --level full``."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.verify import tables
+
+
+def check_parquet(reader: BundleReader, rows: Sequence[CatalogRow]) -> list[Finding]:
+    """Return where the values of tables are not those that the catalog has."""
+    with ThreadPoolExecutor(2) as executor:
+        return list(tables.check(reader, rows, executor, ahead=2, digests=[]))
