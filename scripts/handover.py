@@ -85,10 +85,10 @@ class Role:
         say(f"{self.name}$ {shlex.join(['moveout', *words])}", bold=True)
         self._run([str(MOVEOUT), *words], code)
 
-    def run_other(self, line: str, code: int = 0) -> None:
+    def run_other(self, line: str) -> None:
         """Run a line of the shell."""
         say(f"{self.name}$ {line}", bold=True)
-        self._run(["bash", "-c", line], code)
+        self._run(["bash", "-c", line], 0)
 
     def _run(self, argv: Sequence[str], code: int) -> None:
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 STOP_SECONDS = 15.0
 
+_AGAIN_SECONDS = 60
 _WRAPPER = """
 import ctypes, os, sys
 parent, user, last_signal, *argv = sys.argv[1:]
@@ -69,17 +70,17 @@ class Child:
                 raise ServerError(f"{self.name} does not answer after {seconds:.0f} s:\n{self.log_end()}")
             time.sleep(0.02)
 
-    def start_again(self, ready: Callable[[], bool], *, seconds: float = 60) -> None:
+    def start_again(self, ready: Callable[[], bool]) -> None:
         """Kill the program and start it with the same words, as often as it needs: processes of its own may hold
         something for a moment. Raises ``ServerError`` if it does not answer in time.
         """
         self.popen.kill()
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + _AGAIN_SECONDS
         while True:
             self.popen.wait()
             self.popen = self.spawn()
             try:
-                return self.wait_until(ready, seconds=seconds)
+                return self.wait_until(ready, seconds=_AGAIN_SECONDS)
             except ServerError:
                 if time.monotonic() > deadline:
                     raise

@@ -111,8 +111,8 @@ def _parquet(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def shelf(path: str, objects: int, *, table: bool = True, odd: Sequence[str] = (ODD_KEY,)) -> MultipartStore:
+def shelf(path: str, objects: int, *, odd: Sequence[str] = (ODD_KEY,)) -> MultipartStore:
     """Seal a bundle at a place."""
     store = open_place(path)
-    export([Shelf(objects, table, odd=odd)], store, workers=1, progress=Silent())
+    export([Shelf(objects, odd=odd)], store, workers=1, progress=Silent())
     return store

@@ -26,10 +26,10 @@ class Proxy:
         """The proxy as an HTTP endpoint."""
         return f"http://{self.host}:{self.port}"
 
-    def add(self, kind: str, *, stream: str = "downstream", toxicity: float = 1.0, **attributes: Any) -> str:
+    def add(self, kind: str, *, stream: str = "downstream", **attributes: Any) -> str:
         """Add a toxic (``latency``, ``bandwidth``, ``reset_peer``, ``limit_data`` …), return its name."""
         name = f"{kind}-{secrets.token_hex(4)}"
-        toxic = {"name": name, "type": kind, "stream": stream, "toxicity": toxicity, "attributes": attributes}
+        toxic = {"name": name, "type": kind, "stream": stream, "toxicity": 1.0, "attributes": attributes}
         _call("POST", f"{self.api}/proxies/{self.name}/toxics", toxic)
         return name
 

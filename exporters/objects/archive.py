@@ -7,7 +7,7 @@ and hours have passed; how many depends on its class and on the tier that is pai
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -63,7 +63,6 @@ class Thaw:
     wish: str = AUTO
     deadline: datetime | None = None
     note: Note = lambda _: None
-    clock: Callable[[], float] = time.monotonic
 
     def ask_all(self, inventory: Inventory) -> None:
         """Ask for everything that is wanted and archived; once, also where a later run comes here again. Raises
@@ -92,15 +91,15 @@ class Thaw:
         Raises ``SourceError``.
         """
         left = [it for it in wanted if it.storage_class in ARCHIVED]
-        told, seconds = self.clock(), _FIRST_WAIT
+        told, seconds = time.monotonic(), _FIRST_WAIT
         while left and self.wish != NEVER:
             cold = [it for it in self.bucket.heads(left) if it.error is None and is_archived(it)]
             left = [it.summary for it in cold]
             if not left or (self.deadline is not None and datetime.now(UTC) >= self.deadline):
                 return
             self.ask(it.summary for it in cold if "x-amz-restore" not in it.headers)
-            if self.clock() - told > _NOTE_SECONDS:
-                told = self.clock()
+            if time.monotonic() - told > _NOTE_SECONDS:
+                told = time.monotonic()
                 self.note(f"{self.bucket.name}: waiting for {len(left)} archived objects")
             if not self.bucket.pause(seconds):
                 raise SourceUnreachableError(

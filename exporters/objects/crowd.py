@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 PAGES = 8
 """So many pages of each listing are looked at before it is tried whether more of them bring more."""
@@ -15,9 +14,9 @@ class Crowd:
     under a lock.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int) -> None:
         self.wanted = 1
-        self._most, self._clock = most, clock
+        self._most = most
         self.worth = 1
         """So many have brought more than fewer."""
         self._best_rate = 0.0
@@ -34,7 +33,7 @@ class Crowd:
         if active < self.wanted or self._settled:
             self._restart()
         elif self._pages >= PAGES * self.wanted:
-            rate = self._rows / max(self._clock() - self._since, 1e-9)
+            rate = self._rows / max(time.monotonic() - self._since, 1e-9)
             if rate > self._best_rate * _GROWS:
                 self._best_rate = rate
                 self.worth = self.wanted
@@ -48,4 +47,4 @@ class Crowd:
 
     def _restart(self) -> None:
         self._rows = self._pages = 0
-        self._since = self._clock()
+        self._since = time.monotonic()

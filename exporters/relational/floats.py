@@ -40,11 +40,6 @@ def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
     return pc.replace_with_mask(text, odd, pa.array(fixed, pa.string()))
 
 
-def server_text(value: float) -> str:
-    """Return one number as the server writes it."""
-    return _server_text(repr(value), _DOUBLE_DIGITS)
-
-
 def _server_text(shortest: str, fixed_digits: int) -> str:
     """Return a number as the server writes it; ``shortest`` has the shortest digits, in any form."""
     value = float(shortest)

@@ -87,16 +87,15 @@ def check_file(address: Address) -> Header:
 
 
 @contextmanager
-def connected(address: Address, *, seconds: float | None = None) -> Iterator[sqlite3.Connection]:
+def connected(address: Address) -> Iterator[sqlite3.Connection]:
     """Open the live file for reading. A database in WAL mode that nobody has open is read as an immutable file:
     SQLite would leave its two auxiliary files behind. Raises ``SourceError``.
     """
     header = check_file(address)
     quiet = header.wal and not address.beside("-wal").exists()
     before = mark_of(address)
-    wait = LOCK_SECONDS if seconds is None else seconds
     try:
-        with _opened(address, quiet=quiet, seconds=wait) as connection:
+        with _opened(address, quiet=quiet, seconds=LOCK_SECONDS) as connection:
             yield connection
     except sqlite3.Error as exc:
         raise translate(exc, str(address.path)) from exc

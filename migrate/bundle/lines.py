@@ -12,13 +12,13 @@ MAX_LINE_BYTES = 8192
 """A payload name has at most 1024 bytes (S3's limit for keys); hashes and punctuation come on top."""
 
 
-def chunks(store: Store, key: str, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def chunks(store: Store, key: str) -> Iterator[bytes]:
     """Yield a file in pieces. Raises ``GoneError``."""
     start = 0
-    while piece := store.read(key, start, chunk_bytes):
+    while piece := store.read(key, start, CHUNK_BYTES):
         yield piece
         start += len(piece)
-        if len(piece) < chunk_bytes:
+        if len(piece) < CHUNK_BYTES:
             return
 
 

@@ -22,6 +22,7 @@ from migrate.errors import DamageError
 from migrate.store.base import Store
 
 VERSION = 1
+_AHEAD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,14 @@ def record_ids(store: Store, source: str) -> Iterator[str]:
             yield info.key[len(prefix) : -len(".json")]
 
 
-def read_records(
-    store: Store, source: str, ids: Iterable[str], executor: Executor, *, ahead: int = 64
-) -> Iterator[CommitRecord]:
-    """Yield the records of ``ids`` in that order, read by ``executor``, at most ``ahead`` of them in
+def read_records(store: Store, source: str, ids: Iterable[str], executor: Executor) -> Iterator[CommitRecord]:
+    """Yield the records of ``ids`` in that order, read by ``executor``, at most ``_AHEAD`` of them in
     memory.
     """
     waiting: deque[Future[CommitRecord]] = deque()
     for unit_id in ids:
         waiting.append(executor.submit(read_record, store, source, unit_id))
-        if len(waiting) >= ahead:
+        if len(waiting) >= _AHEAD:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
@@ -36,12 +35,10 @@ class StoreSink:
         source: str,
         *,
         stop: threading.Event | None = None,
-        executor: Executor | None = None,
     ) -> None:
         self._store = store
         self._source = source
         self.stop = stop or threading.Event()
-        self._executor = executor
         self._lock = threading.Lock()
         self._files: list[FileRecord] = []
         self.error: MoveoutError | None = None
@@ -70,7 +67,6 @@ class StoreSink:
             with FileWriter(
                 self._store,
                 key,
-                executor=self._executor,
                 part_bytes=part_bytes,
                 resume=size_bytes >= RESUMED_BYTES,
             ) as writer:

@@ -89,13 +89,11 @@ def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
     return fallback
 
 
-def known_place(words: Sequence[str] | None, case: Case | None, *, first: str = "target") -> Endpoint:
-    """Return the place that is meant, with the secrets that the case has for it: the word, else the case's target or
-    bundle (``first`` says which of them goes before).
+def known_place(words: Sequence[str] | None, case: Case | None) -> Endpoint:
+    """Return the place that is meant, with the secrets that the case has for it: the word, else the case's target, or
+    its bundle where it has no target.
     """
     listed = [place for place in (case.target, case.bundle) if place] if case else []
-    if first == "bundle":
-        listed.reverse()
     found = one_place(sort_words(words or []), listed[0] if listed else None, "place")
     return next((place for place in listed if place.url == found.url), found)
 

@@ -59,7 +59,6 @@ class Audited:
     document: Document
     items: int
     samples: int
-    distinct: int
     known: int
     findings: Sequence[Finding]
 
@@ -166,7 +165,7 @@ def audit(
         "findings": len(findings),
     }
     log.append(store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.place, details)])
-    return Audited(document, kept.size, len(drawn), len(wanted), counts["known"], findings)
+    return Audited(document, kept.size, len(drawn), counts["known"], findings)
 
 
 def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Finding], *, named: bool) -> str:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from migrate.bundle import layout
@@ -53,12 +52,11 @@ def check(
     breaches: Sequence[Verdict],
     *,
     workers: int,
-    now: datetime | None = None,
 ) -> list[str]:
     """Return why the bundle must not be erased: what is held, what the clock says, that there is no receipt."""
     reasons = []
     mine = [one for one in vault.versions() if not one.is_marker and not _is_kept(one.key)]
-    now = now or vault.now()
+    now = vault.now()
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
         locks = list(pool.map(vault.lock, mine))
     held = [lock for lock in locks if lock.legal or (lock.until is not None and lock.until > now)]

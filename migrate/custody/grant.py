@@ -144,14 +144,12 @@ class Revoked:
     why: str = ""
 
 
-def revoke(
-    store: Store, accounts: Accounts, name: str, signer: Signer, *, now: datetime | None = None
-) -> Revoked:
+def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revoked:
     """Take back every grant of that name as far as the server can, and write it into the log.
 
     Raises ``GoneError`` where no grant has this name.
     """
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     known = log.read(store)
     entries = [one.what.details for one in known.find("granted") if one.what.details.get("to") == name]
     ended = {one.what.details.get("access_key") for one in known.find("revoked")}

@@ -58,16 +58,14 @@ class Protection:
         return self.versions > 0 and self.protected == self.versions and not self.findings
 
 
-def survey(
-    store: Store, vault: Vault, *, workers: int, terms: Terms | None = None, now: datetime | None = None
-) -> Protection:
+def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = None) -> Protection:
     """Ask the place for the lock of every version, and compare with what the bundle's manifest names.
 
     A version counts as protected where its retention is firm here and has not ended, by the clock of the place, or a
     legal hold is on; with ``terms`` where it meets them.
     """
     found = list(vault.versions())
-    now = now or vault.now()
+    now = vault.now()
     markers = {one.key for one in found if one.is_marker and one.is_latest}
     mine = [one for one in found if not one.is_marker and not one.key.startswith(layout.WORK)]
     locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))

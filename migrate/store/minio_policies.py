@@ -22,11 +22,6 @@ class Policies:
         self._accounts = Accounts(location)
         self._admin = self._accounts.admin
 
-    @property
-    def me(self) -> str:
-        """The access key that is used here."""
-        return self._accounts.user
-
     def users(self) -> Mapping[str, Sequence[str]]:
         """Return the policies of every user of the server's own, by name; the administrator that the server was started
         with is none of them. Slow: the answer is encrypted.

@@ -44,7 +44,7 @@ class S3Store:
 
     keeps_sha256 = True
 
-    def __init__(self, location: s3_client.S3Location, *, page_size: int = 1000) -> None:
+    def __init__(self, location: s3_client.S3Location) -> None:
         prefix = location.prefix
         self.location = replace(
             location, prefix=prefix if not prefix or prefix.endswith("/") else prefix + "/"
@@ -54,7 +54,7 @@ class S3Store:
         self._client = s3_client.client(self.location)
         self._bucket = self.location.bucket
         self._wire = Wire(self._client, self._bucket)
-        self._page_size = page_size
+        self._page_size = 1000
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata."""

@@ -173,10 +173,6 @@ class Record:
                 self.store.delete(name)
         return self.header.generation > before
 
-    def has_done(self, run: str) -> bool:
-        """Tell whether a run has committed anything."""
-        return bool(self._names(f"{run}done-"))
-
     def write_header(self) -> None:
         """Write ``sync.json``."""
         self.store.put(HEADER, canonical.encode_pretty({"version": VERSION, **asdict(self.header)}))

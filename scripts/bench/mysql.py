@@ -29,14 +29,13 @@ CREATE TABLE lineitem (l_orderkey BIGINT NOT NULL, l_partkey BIGINT NOT NULL, l_
 """
 
 
-def _connect(url: str, database: str | None = None) -> pymysql.Connection:
+def _connect(url: str) -> pymysql.Connection:
     address = parse_url(url)
     return pymysql.connect(
         host=address.host,
         port=address.port,
         user=address.user,
         password=os.environ.get("MYSQL_PWD", ""),
-        database=database,
         autocommit=True,
         local_infile=True,
         ssl_disabled=True,

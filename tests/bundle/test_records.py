@@ -76,10 +76,10 @@ def test_what_is_no_record_is_damage(data):
         decode_record(data, "the-key", "app")
 
 
-def record(unit: str, *keys: str, gaps=(), losses=(), items: int = 1) -> CommitRecord:
+def record(unit: str, *keys: str, gaps=(), losses=()) -> CommitRecord:
     files = [FileRecord(f"data/app/{key}", 5, "0" * 64, 2**64 - 1) for key in keys]
     return CommitRecord(
-        "app", Unit(unit, items, 5, {}), Outcome(items, 5, losses=losses, gaps=gaps), files, {}, "now"
+        "app", Unit(unit, 1, 5, {}), Outcome(1, 5, losses=losses, gaps=gaps), files, {}, "now"
     )
 
 

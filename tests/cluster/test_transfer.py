@@ -23,9 +23,9 @@ def by(cluster):
     return ("--executor", "dask", "--scheduler", cluster.address)
 
 
-def payload(*, small=50, large=3, large_bytes=20 * MIB):
-    parts = {f"app/tables/1/part-{n:06}.parquet": noise(3000 + n, n) for n in range(small)}
-    return parts | {f"app/packs/pack-{n:06}.tar": noise(large_bytes + n, n) for n in range(large)}
+def payload(*, large=3):
+    parts = {f"app/tables/1/part-{n:06}.parquet": noise(3000 + n, n) for n in range(50)}
+    return parts | {f"app/packs/pack-{n:06}.tar": noise(20 * MIB + n, n) for n in range(large)}
 
 
 def test_two_workers_carry_a_bundle_then_there_is_nothing_left_to_do(cluster, origin, place):

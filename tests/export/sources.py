@@ -41,7 +41,6 @@ class Numbers:
     count: int = 95
     on_export: Callable[[Unit], None] = nothing
     on_finish: Callable[[], None] = lambda: None
-    padding: int = 0
     holds: bool = True
     gaps: dict[int, Gap] = field(default_factory=dict)
     losses: Sequence[Loss] = ()
@@ -80,7 +79,7 @@ class NumbersSnapshot:
         with sink.create(f"numbers/{start:08d}.txt") as file:
             self.source.on_export(unit)
             for number in numbers:
-                file.write(f"{number}{' ' * self.source.padding}\n".encode())
+                file.write(f"{number}\n".encode())
         gaps = [self.source.gaps[n] for n in range(start, start + items) if n in self.source.gaps]
         return Outcome(len(numbers), len(numbers) * 4, sum(numbers), gaps=gaps, facts={"first": start})
 

@@ -116,10 +116,8 @@ def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
     return objects | {"described": b"described"}
 
 
-def take_out(
-    shop_url: str, place: Path, *, workers: int = 2, selection: Selection = EVERYTHING
-) -> BundleReader:
+def take_out(shop_url: str, place: Path, *, selection: Selection = EVERYTHING) -> BundleReader:
     """Export a bucket into a bundle, return its reader."""
     source = ObjectExporter().open("shop", shop_url, BucketHost(selection))
-    export([source], open_place(str(place)), workers=workers, progress=Silent())
+    export([source], open_place(str(place)), workers=2, progress=Silent())
     return BundleReader(open_place(str(place)))

@@ -8,10 +8,10 @@ from migrate.plan import SourcePlan, forecast
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def source(name="app", *, size_bytes=1_000, read_seconds=10.0, goes_on=False):
+def source(name="app", *, size_bytes=1_000, goes_on=False):
     item = SurveyItem("t", "table", 5, size_bytes, exact=not goes_on)
     survey = Survey((item,), "server", goes_on=goes_on)
-    return SourcePlan(name, "url", survey, Estimate(read_seconds, 1.0, 1.0))
+    return SourcePlan(name, "url", survey, Estimate(10.0, 1.0, 1.0))
 
 
 def make(sources, deadline=None, place_rate=None, target_rate=None, limit_rate=None):

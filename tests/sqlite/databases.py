@@ -76,9 +76,9 @@ def url_of(path: Path) -> str:
     return f"sqlite://{quote(str(path))}"
 
 
-def export_file(path: Path, place: Path, *, workers: int = 2) -> ExportOutcome:
+def export_file(path: Path, place: Path) -> ExportOutcome:
     source = SqliteExporter().open("app", url_of(path), NoBuckets())
-    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+    return export([source], open_place(str(place)), workers=2, progress=Silent())
 
 
 def read_bundle(place: Path) -> BundleReader:

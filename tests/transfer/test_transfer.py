@@ -49,9 +49,9 @@ def move(origin: MultipartStore, target: MultipartStore, **options) -> TransferO
     return transfer(origin, target, workers=4, progress=Silent(), **options)
 
 
-def spoil(store: MultipartStore, key: str, offset: int = 100) -> None:
+def spoil(store: MultipartStore, key: str) -> None:
     data = bytearray(store.read(key))
-    data[offset] ^= 4
+    data[100] ^= 4
     store.put(key, bytes(data))
 
 
