@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
   coalesce(am.amname, '') AS access_method, greatest(c.reltuples, 0)::int8 AS estimate,
-  pg_table_size(c.oid)::int8 AS size_bytes, pg_relation_size(c.oid)::int8 AS heap_bytes,
-  coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0)::int8 AS toast_bytes,
+  CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0 ELSE pg_table_size(c.oid) END::int8 AS size_bytes,
+  CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0 ELSE pg_relation_size(c.oid) END::int8 AS heap_bytes,
+  CASE WHEN c.oid = ANY (%(locked)s::oid[]) THEN 0
+    ELSE coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) END::int8 AS toast_bytes,
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   row_security_active(c.oid) AS hidden,
   c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
@@ -129,6 +132,9 @@ class Table:
     tid_ranges: bool = True
     """Whether the server reads a range of its pages without reading all of it."""
 
+    locked: str = ""
+    """Who keeps it locked for longer than we wait."""
+
     condition: str = ""
     """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
 
@@ -146,6 +152,8 @@ class Table:
             return "the role may not read it"
         if self.hidden:
             return "row-level security hides rows from the role: it needs BYPASSRLS"
+        if self.locked:
+            return f"another session keeps it locked: {self.locked}"
         return "it is unlogged, and a standby has no rows of it" if self.out_of_reach else ""
 
     @property
@@ -162,11 +170,12 @@ class Table:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
-def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
+def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] | None = None) -> list[Table]:
     """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the
-    user's.
+    user's. ``locked``: those that are not to be waited for, by oid, and who keeps them.
     """
-    rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA})
+    locked = locked or {}
+    rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA, "locked": list(locked)})
     columns = read_columns(connection, [row["oid"] for row in rows])
     return [
         Table(
@@ -183,12 +192,15 @@ def read_tables(connection: psycopg.Connection[Any]) -> list[Table]:
             toast_bytes=row["toast_bytes"] or 0,
             readable=row["readable"],
             tablespace=row["tablespace"],
-            moved=row["relkind"] == "r" and row["filenode"] != row["filenode_now"],
+            moved=row["relkind"] == "r"
+            and row["filenode"] != row["filenode_now"]
+            and row["oid"] not in locked,
             columns=tuple(columns.get(row["oid"], ())),
             out_of_reach=row["out_of_reach"],
             hidden=row["hidden"],
             page_bytes=row["page_bytes"],
             tid_ranges=connection.info.server_version >= TID_RANGE_VERSION,
+            locked=locked.get(row["oid"], ""),
             condition=row["condition"],
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )

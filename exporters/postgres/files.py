@@ -13,7 +13,7 @@ import psycopg
 
 from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
-from exporters.postgres import large_objects, roles, schema
+from exporters.postgres import large_objects, locked, roles, schema
 from exporters.postgres.catalog import Table
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.known_types import fetch
@@ -54,10 +54,15 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.manners.application
     try:
-        sequences, unread = read_sequences(session.holder)
+        kept = locked.kept(session.holder, session.locked, seconds=session.manners.limits.lock_seconds)
+        sequences, unread = read_sequences(session.holder, {one.label for one in kept})
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
-    without = [*(table.label for table in tables if not table.readable), *unread]
+    without = {
+        *(table.label for table in tables if not table.readable),
+        *unread,
+        *(one.label for one in kept),
+    }
     with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumps = [
@@ -82,16 +87,18 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     try:
         _write(sink, SEQUENCES, _json(sequences))
         for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-            kept, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
-            _write(sink, name, _json(kept))
+            keepable, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
+            _write(sink, name, _json(keepable))
             losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
             _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
         losses += losses_of(session.holder, tables)
+        losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     reason = "neither its value nor its definition can be read"
     gaps = [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
+    gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
     return Missing(losses, gaps)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +39,9 @@ _SETTING = re.compile(
     + rb";\n",
     re.MULTILINE | re.IGNORECASE,
 )
+
+_NAME = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
+_MULTIRANGE = re.compile(rb",\n    multirange_type_name = " + _NAME + rb"\." + _NAME)
 
 _COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions", f"--exclude-schema={PROGRESS_SCHEMA}")
 
@@ -104,13 +107,13 @@ def dump_section(
     section: str,
     *,
     portable: bool,
-    without: Sequence[str] = (),
+    without: Iterable[str] = (),
     encoding: str | None = None,
     lock_seconds: float = LOCK_SECONDS,
 ) -> bytes:
     """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves
     owners and privileges out, for a target on which the roles cannot be made. ``without``: quoted names of
-    tables that cannot be read, because pg_dump locks all that it dumps. ``encoding`` of the script, None
+    relations that cannot be read, because pg_dump locks all that it dumps. ``encoding`` of the script, None
     for the database's. Raises ``SourceError``.
     """
     extra = [f"--exclude-table={name}" for name in without]
@@ -118,7 +121,23 @@ def dump_section(
     extra += [f"--encoding={encoding}"] if encoding else []
     extra.append(f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}")
     arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
-    return without_secrets(_run(arguments, environment))
+    return without_cut_names(without_secrets(_run(arguments, environment)))
+
+
+def without_cut_names(script: bytes) -> bytes:
+    """Return a script without names that a server made and cut within a character, as 14 and newer do with that of a
+    range's multirange (makeMultirangeTypeName in src/backend/catalog/pg_type.c). Nobody can say such a name, so nothing
+    else has it; the next server makes it by itself.
+    """
+    return _MULTIRANGE.sub(lambda found: found[0] if _is_text(found[0]) else b"", script)
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def without_secrets(script: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import psycopg
@@ -24,11 +24,15 @@ ORDER BY 1, 2
 """
 
 
-def read_sequences(holder: psycopg.Connection[Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return schema, name, last_value and is_called of every sequence, and by their quoted names why others cannot be
-    read, which pg_dump cannot do either. Raises what the driver raises where it is the server's fault.
+def read_sequences(
+    holder: psycopg.Connection[Any], locked: Collection[str] = ()
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return schema, name, last_value and is_called of every sequence but those that are ``locked`` (quoted names), and
+    by their quoted names why others cannot be read, which pg_dump cannot do either. Raises what the driver raises where
+    it is the server's fault.
     """
-    names = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES)]
+    every = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES)]
+    names = [name for name in every if quote_qualified(*name) not in locked]
     found: list[dict[str, Any]] = []
     unread: dict[str, str] = {}
     for start in range(0, len(names), _BATCH):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psycopg
 
 from exporters.errors import SourceError, SourceUnreachableError
+from exporters.postgres import locked
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.errors import DRIVER_ERRORS, translate
@@ -38,18 +40,23 @@ class Session:
     large_objects: int
     manners: Manners
     watch: WaitWatch | None = None
+    locked: Mapping[int, str] = field(default_factory=dict)
+    """Relations that are done without, and who keeps them."""
 
     @property
     def ticket(self) -> Mapping[str, Any]:
         """What others need to ``join``."""
         names = ("exported", "point", "server", "version", "large_objects")
-        return {name: getattr(self, name) for name in names}
+        locked = {str(oid): reason for oid, reason in self.locked.items()}
+        return {name: getattr(self, name) for name in names} | {"locked": locked}
 
 
 @contextmanager
-def hold(address: Address, manners: Manners | None = None) -> Iterator[tuple[Session, list[Table]]]:
-    """Take a snapshot and lock every readable table against being dropped or rewritten. Raises
-    ``SourceError``.
+def hold(
+    address: Address, manners: Manners | None = None, *, tolerant: bool = False
+) -> Iterator[tuple[Session, list[Table]]]:
+    """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
+    that others keep locked for longer than one waits. Raises ``SourceError``.
     """
     manners = manners or Manners()
     with ExitStack() as stack:
@@ -57,11 +64,16 @@ def hold(address: Address, manners: Manners | None = None) -> Iterator[tuple[Ses
         holder = stack.enter_context(closing(connect(address, manners.application)))
         try:
             holder.execute(manners.timeouts().encode())  # to ask for a table's size is to wait for its lock
-            tables = _consistent(holder)
+            if tolerant:
+                read = partial(_consistent, holder)
+                tables = locked.around(holder, read, seconds=manners.limits.lock_seconds)
+            else:
+                tables = _consistent(holder, {})
             session = _describe(address, holder, manners)
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
-        yield replace(session, watch=watch), tables
+        without = {table.oid: table.locked for table in tables if table.locked}
+        yield replace(session, watch=watch, locked=without), tables
 
 
 @contextmanager
@@ -75,10 +87,11 @@ def join(
         try:
             holder.execute(manners.timeouts().encode())
             holder.execute(begin_statement(ticket["exported"]).encode())
-            tables = read_tables(holder)
+            without = {int(oid): reason for oid, reason in ticket["locked"].items()}
+            tables = read_tables(holder, without)
         except DRIVER_ERRORS as exc:
             raise _with_cause(translate(exc, address.url), exc) from exc
-        yield Session(address, holder, **ticket, manners=manners), tables
+        yield Session(address, holder, **{**ticket, "locked": without}, manners=manners), tables
 
 
 def _watch(address: Address, manners: Manners) -> WaitWatch:
@@ -91,15 +104,17 @@ def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
     return error
 
 
-def _consistent(holder: psycopg.Connection[Any]) -> list[Table]:
-    """Begin until the locked tables are the ones that the snapshot shows. A table that was truncated or
-    rewritten between the snapshot and the lock would look empty.
+def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> list[Table]:
+    """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
+    or rewritten between the snapshot and the lock would look empty.
     """
     for _ in range(_TRIES):
         holder.execute(begin_statement("").encode())
-        tables = read_tables(holder)
-        _lock([table for table in tables if table.readable and not table.foreign], holder)
-        again = {table.oid: table for table in read_tables(holder)}
+        tables = read_tables(holder, without)
+        _lock(
+            [table for table in tables if table.readable and not table.foreign and not table.locked], holder
+        )
+        again = {table.oid: table for table in read_tables(holder, without)}
         if not any(table.moved for table in again.values()):
             return tables
         holder.execute("ROLLBACK")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 
 from exporters.base import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
-from exporters.errors import SourceGoneError, SourceNotAllowedError
+from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from exporters.limits import limits_of, note_of
+from exporters.postgres import locked
 from exporters.postgres.catalog import Table, read_tables
 from exporters.postgres.connect import Address, connect, parse_url
 from exporters.postgres.errors import DRIVER_ERRORS, translate
@@ -47,7 +49,8 @@ class PostgresSource:
         with connect(self._address) as connection:
             try:
                 connection.execute(self._manners.timeouts().encode())
-                tables = read_tables(connection)
+                read = partial(read_tables, connection)
+                tables = locked.around(connection, read, seconds=self._manners.limits.lock_seconds)
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self.url) from exc
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
@@ -66,8 +69,13 @@ class PostgresSource:
     @contextmanager
     def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
-        with hold(self._address, self._manners) as (session, tables):
+        with hold(self._address, self._manners, tolerant=True) as (session, tables):
             exported = [table for table in tables if table.exported]
+            if not exported and session.locked:
+                raise SourceUnreachableError(
+                    f"{self.url}: no table can be read: {next(iter(session.locked.values()))}",
+                    next_step="Let that session end (pg_stat_activity), then give the same command again.",
+                )
             if not exported and any(table.hidden or not table.readable for table in tables):
                 raise SourceNotAllowedError(
                     f"{self.url}: the role may read none of the {len(tables)} tables",

@@ -198,7 +198,7 @@ class _Spliced:
 
 
 def _nothing(layout: PartLayout) -> Typed:
-    return Typed(tuple(pa.array([], field.type) for field in layout.fields), {}, 0)
+    return Typed(tuple(pa.nulls(0, field.type) for field in layout.fields), {}, 0)
 
 
 def _parquet_writer(

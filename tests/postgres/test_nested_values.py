@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from exporters.postgres.connect import connect, parse_url
 from exporters.relational.nesting import apart, named
 from exporters.relational.parse import split
+from migrate.progress import Silent
+from migrate.restore.postgres.database import restore_database
 from tests.postgres.databases import fetch
 from tests.postgres.values import (
     MADE_OF_OTHERS,
@@ -200,3 +202,15 @@ def test_kinds_have_names_that_can_be_taken_apart():
     assert apart(inner) == ("struct", ("int", "list(text)", "range(timestamp)"))
     assert apart("int4list") == ("list", ("int",))
     assert apart("datetime.3") == ("datetime.3", ())
+
+
+def test_empty_tables_of_types_within_types_leave(exported, other_postgres):
+    """A range's multirange gets a name that the server cuts within a character: it makes it again."""
+    long = "ä" * 30
+    _, reader = exported(
+        f'CREATE TYPE "{long}x" AS RANGE (subtype = uuid); CREATE TYPE pair AS (u uuid, j json[]);'
+        f'CREATE TABLE t (a uuid[], b "{long}x", c pair[], d "{long}x"[])'
+    )
+    target = other_postgres.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())

@@ -101,8 +101,8 @@ def set_sequences(
     for sequence in sequences:
         name = quote_literal(quote_qualified(sequence["schema"], sequence["name"]))
         value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
-        there = f" WHERE pg_catalog.to_regclass({name}) IS NOT NULL" if tolerant else ""
-        connection.execute(f"SELECT pg_catalog.setval({name}, {value}, {called}){there}".encode())
+        named = f"pg_catalog.to_regclass({name})" if tolerant else name
+        connection.execute(f"SELECT pg_catalog.setval({named}, {value}, {called})".encode())
 
 
 def describe_large_objects(

@@ -1,0 +1,131 @@
+"""A table that another session keeps locked does not keep the rest from leaving."""
+
+import threading
+
+import psycopg
+import pytest
+
+from exporters.errors import SourceUnreachableError
+from exporters.postgres import PostgresExporter
+from exporters.postgres.connect import parse_url
+from exporters.postgres.manners import Manners
+from exporters.postgres.session import hold, join
+from migrate.progress import Silent
+from migrate.restore.postgres.database import restore_database
+from migrate.verify.database import compare_database
+from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
+from tests.postgres.test_kindness import LimitedHost, export_with, locked
+
+AROUND = """
+CREATE TABLE held (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, x text); INSERT INTO held (x) VALUES ('kept');
+CREATE TABLE "odd . ""n"" x" AS SELECT 1 AS y;
+CREATE TABLE free (id int REFERENCES held, z int); INSERT INTO free VALUES (1, 2);
+CREATE VIEW looks AS SELECT x FROM held; CREATE MATERIALIZED VIEW looks_there AS SELECT * FROM looks;
+CREATE VIEW other AS SELECT z FROM free;
+CREATE TABLE parts (n int) PARTITION BY LIST (n); CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
+INSERT INTO parts VALUES (1);
+"""
+
+
+def gaps(outcome) -> dict[str, str]:
+    return {gap.item: gap.reason for gap in outcome.sources[0].gaps}
+
+
+def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
+    postgres, other_postgres, tmp_path
+):
+    url, place = postgres.database(), tmp_path / "bundle"
+    run_sql(url, AROUND)
+    host = LimitedHost(lock_seconds=1.0)
+    statement = 'LOCK TABLE held; ALTER TABLE "odd . ""n"" x" ADD secret_name text'
+    with locked(url, statement) as pid:
+        found = gaps(export_with(host, url, place))
+    assert found.keys() == {
+        '"public"."held"',
+        '"public"."odd . ""n"" x"',
+        'view "public"."looks"',
+        'materialized view "public"."looks_there"',
+    }
+    assert all(f"session {pid} (postgres, migration tool, 127.0.0.1" in reason for reason in found.values())
+    assert "secret" not in "".join([*found.values(), *host.notes])
+    reader = read_bundle(place)
+    assert {(row.name, row.items) for row in reader.catalog()} == {("free", 1), ("part_1", 1)}
+    assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= found.keys()
+    target = other_postgres.database()
+    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert [one.partition(":")[0] for one in restored.left_out] == ["FK CONSTRAINT public.free free_id_fkey"]
+    assert fetch(target, "SELECT z, (SELECT n FROM parts) FROM other") == [(2, 1)]
+    again = export_with(host, url, place)
+    assert again.complete
+    target = other_postgres.database()
+    restored = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert fetch(target, "SELECT x FROM looks_there") == [("kept",)]
+
+
+def test_what_has_no_rows_is_a_gap_too_and_nothing_waits_for_ever(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, AROUND + "CREATE SEQUENCE own")
+    statement = (
+        "CREATE OR REPLACE VIEW other AS SELECT z FROM free WHERE true; LOCK TABLE ONLY parts;"
+        "REFRESH MATERIALIZED VIEW looks_there; DROP SEQUENCE own"
+    )
+    with locked(url, statement):
+        outcome = export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+    assert gaps(outcome).keys() == {
+        '"public"."parts"',
+        'materialized view "public"."looks_there"',
+        'sequence "public"."own"',
+        'view "public"."other"',
+    }
+    assert sum(row.items for row in read_bundle(tmp_path / "bundle").catalog()) == 4
+    assert export_database(url, tmp_path / "bundle").complete
+
+
+def test_a_function_that_cannot_be_dumped_without_it_ends_the_export(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, AROUND + "CREATE FUNCTION reads() RETURNS text BEGIN ATOMIC SELECT x FROM held; END")
+    with locked(url, "LOCK TABLE held") as pid, pytest.raises(SourceUnreachableError) as caught:
+        export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+    assert "function public.reads() cannot be dumped" in str(caught.value)
+    assert f"session {pid}" in str(caught.value)
+
+
+def test_with_every_table_locked_nothing_leaves(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, "CREATE TABLE a AS SELECT 1 AS x")
+    with locked(url, "LOCK TABLE a") as pid, pytest.raises(SourceUnreachableError, match=f"session {pid}"):
+        export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+
+
+def test_a_lock_that_goes_in_time_makes_no_gap(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, AROUND)
+    with psycopg.connect(url) as connection:
+        connection.execute("LOCK TABLE held")
+        timer = threading.Timer(1, connection.rollback)
+        timer.start()
+        try:
+            assert export_with(LimitedHost(lock_seconds=20), url, tmp_path / "bundle").complete
+        finally:
+            timer.join()
+
+
+def test_a_plan_and_another_machine_do_without_it_too_and_a_comparison_does_not(postgres, tmp_path):
+    url = postgres.database()
+    run_sql(url, AROUND)
+    host = LimitedHost(lock_seconds=0.5)
+    manners = Manners(host.limits())
+    assert export_database(url, tmp_path / "bundle").complete
+    with locked(url, "LOCK TABLE held") as pid:
+        survey = PostgresExporter().open("app", url, host).survey()
+        assert any("held" in said and f"session {pid}" in said for said in survey.warnings)
+        with (
+            hold(parse_url(url), manners, tolerant=True) as (session, tables),
+            join(parse_url(url), session.ticket, manners) as (joined, there),
+        ):
+            assert there == tables
+            assert joined.locked == session.locked != {}
+        with pytest.raises(SourceUnreachableError), hold(parse_url(url), manners):
+            raise AssertionError
+    assert compare_database(read_bundle(tmp_path / "bundle"), "app", url, workers=1, progress=Silent()) == []
