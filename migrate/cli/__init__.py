@@ -106,6 +106,8 @@ def main() -> None:
     os.environ.setdefault(*_KEEP_MEMORY)
     heap.share()
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _stop)
     try:
         app()
     finally:

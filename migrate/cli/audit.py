@@ -58,8 +58,12 @@ def audit_command(
     session: Session,
     words: PlaceWord = None,
     *,
-    confidence: Annotated[float, typer.Option(help="How sure one wants to be, below 1.")] = 0.99,
-    loss: Annotated[float, typer.Option(help="That less than this share is damaged.")] = 0.001,
+    confidence: Annotated[
+        float, typer.Option(metavar="SHARE", help="How sure one wants to be, below 1.")
+    ] = 0.99,
+    loss: Annotated[
+        float, typer.Option(metavar="SHARE", help="That less than this share is damaged.")
+    ] = 0.001,
     seed: Annotated[
         str | None,
         typer.Option(metavar="HEX", help="Draw what an earlier audit drew; by chance unless told."),
@@ -69,7 +73,10 @@ def audit_command(
     passphrase: Passphrase = None,
     signers: Signers = None,
 ) -> Result:
-    """Draw samples of a signed bundle by a seed that nobody knew, check their bytes, and sign the result."""
+    """Check samples of a signed bundle, and sign the result.
+
+    They are drawn by a seed that nobody knew; every byte of them is hashed.
+    """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)

@@ -97,7 +97,14 @@ class Got:
             console.print(Text.assemble(("not in the bundle: ", "bold red"), key))
 
 
-@verb(app, "ls")
+@verb(
+    app,
+    "ls",
+    examples=(
+        "ls bundle",
+        'ls bundle "photos/**" --source media --versions',
+    ),
+)
 def ls_command(
     session: Session,
     words: Annotated[
@@ -112,7 +119,7 @@ def ls_command(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = _LIMIT,
 ) -> Listed:
-    """List what is in a bundle: its tables and buckets, or the objects of a bucket.
+    """List a bundle's tables and buckets, or a bucket's objects.
 
     Reads the catalog or the parts of the index that matter; no payload.
     """
@@ -152,7 +159,14 @@ def _list_tables(reader: BundleReader, name: str) -> Listed:
     return Listed(reader.store.place, "tables", shown, lines)
 
 
-@verb(app, "get")
+@verb(
+    app,
+    "get",
+    examples=(
+        "get bundle photos/cat.jpg --source media --to .",
+        "get bundle public.customers --source app --rows 0:10",
+    ),
+)
 def get_command(
     session: Session,
     words: Annotated[

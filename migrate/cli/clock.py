@@ -110,9 +110,10 @@ def clock_command(
     ] = None,
     case: CaseFile = None,
 ) -> Judged:
-    """Say of every obligation whether it is met, due, breached or unknown, with the entry that shows it.
+    """Say of each obligation whether it is met, due or breached.
 
-    Notices and ends of contracts are no doing of moveout's: write them down with `moveout custody note`.
+    With the entry of the custody log that shows it; unknown where none does. Notices and ends of contracts are no doing
+    of moveout's: write them down with `moveout custody note`.
     """
     loaded = load_case(case)
     place = known_place(words, loaded)

@@ -141,9 +141,10 @@ def verify_command(
         typer.Option("--with", metavar="PLACE", help="Another copy of the log, to compare with."),
     ] = None,
 ) -> Record:
-    """Check the custody log: every signature, the order, that nothing is missing, and that it is about this bundle.
+    """Check the custody log, every signature of it.
 
-    A log that was put back whole to an earlier state is found by comparing it with another copy (--with).
+    Also its order, that nothing is missing, and that it is about this bundle. A log that was put back whole to an
+    earlier state is found by comparing it with another copy (--with).
     """
     loaded = load_case(case)
     place = known_place(words, loaded)
@@ -185,7 +186,7 @@ class Added:
 
     def draw(self, console: Console) -> None:
         """Say so."""
-        console.print(f"{self.place} has {self.what}", markup=False)
+        console.print(f"{self.place} has {self.what}")
 
 
 @verb(group, "note", title="custody note")
@@ -198,12 +199,15 @@ def note_command(
     ],
     *,
     at: Annotated[str | None, typer.Option(metavar="T", help="When it was; now unless told.")] = None,
-    text: Annotated[str, typer.Option(help="A sentence about it.")] = "",
+    text: Annotated[str, typer.Option(metavar="TEXT", help="A sentence about it.")] = "",
     case: CaseFile = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Added:
-    """Write down what happened outside of moveout: a notice, the end of a contract. The clock's rules count from it."""
+    """Write down what happened outside of moveout.
+
+    A notice, the end of a contract: the clock's rules count from it.
+    """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     endpoint = known_place([place], loaded)
@@ -221,7 +225,10 @@ def add_command(
     *,
     case: CaseFile = None,
 ) -> Added:
-    """Keep a document that the other side sent, with its signatures, beside the bundle; both are checked first."""
+    """Keep a document that the other side sent.
+
+    With its signatures, beside the bundle; both are checked first.
+    """
     endpoint = known_place([place], load_case(case))
     store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
     document, signatures = read_files(file)

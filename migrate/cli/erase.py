@@ -63,10 +63,10 @@ def erase_command(
     passphrase: Passphrase = None,
     yes: Yes = False,
 ) -> Certified:
-    """Remove every version of a bundle, list again, and sign a certificate of it.
+    """Remove a bundle for good, and sign a certificate of it.
 
-    Only where nothing is held, the clock's rules allow it, and a receipt is there. The same command again finishes what
-    was begun.
+    Every version, and then it lists again. Only where nothing is held, the clock's rules allow it, and a receipt is
+    there. The same command again finishes what was begun.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]

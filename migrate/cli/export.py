@@ -194,13 +194,21 @@ def _run_export(
     )
 
 
-@verb(app, "export")
+@verb(
+    app,
+    "export",
+    examples=(
+        'export app=postgresql://me@old/app "media=s3://media?profile=old" --to bundle',
+        "export -c moveout.toml --bwlimit 20M",
+    ),
+)
 def export_command(
     session: Session,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME=URL", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+            metavar="NAME=URL …",
+            help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old.",
         ),
     ] = None,
     *,

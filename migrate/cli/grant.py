@@ -53,7 +53,7 @@ class Grants:
 
 @verb(group, "list", title="grant list")
 def list_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Grants:
-    """Print whom the bundle was granted to, and whether each grant is open by now."""
+    """Print whom the bundle was granted to, and what is open."""
     store, accounts, _ = open_accounts(session, known_place(words, load_case(case)))
     return Grants(store.place, grant.listed(store, accounts))
 
@@ -106,10 +106,10 @@ def revoke_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> TakenBack:
-    """Take a grant back at once, as far as the server can; what it cannot is named, and the exit code is 3.
+    """Take a grant back at once, as far as the server can.
 
-    Accounts are removed. Sessions end at once on MinIO; at AWS a role's sessions end together, by the role's owner.
-    Links end with the key that signed them.
+    What it cannot is named, and the exit code is 3. Accounts are removed. Sessions end at once on MinIO; at AWS a
+    role's sessions end together, by the role's owner. Links end with the key that signed them.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -153,9 +153,10 @@ def probe_command(
         str, typer.Option(metavar="KEY", help="A key elsewhere in the bucket that must not be readable.")
     ] = "",
 ) -> Probed:
-    """Prove with the granted credential (a place with its profile) that it reads all of the bundle, and can do no more.
+    """Prove that a grant reads the bundle, and does no more.
 
-    What is tried concerns names that do not exist: it does no harm if it is allowed after all.
+    With the granted credential: a place with its profile. What is tried concerns names that do not exist: it does no
+    harm if it is allowed after all.
     """
     from migrate.store import attempts, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 

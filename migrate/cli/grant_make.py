@@ -62,7 +62,6 @@ class Created:
         )
         console.print(
             f"~/.aws/config and names it: moveout transfer {_granted_url(self.place, self.name)} TARGET",
-            markup=False,
         )
         if self.kind == "session":
             console.print("A session ends by itself; whether it can be taken back before is up to the server")
@@ -84,9 +83,10 @@ def create_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Created:
-    """Let somebody read exactly this bundle, until a day: an account of a MinIO server with a policy of its own.
+    """Let somebody read this bundle, by an account of MinIO.
 
-    The credential is written to a file that only you can read, as a profile for AWS's configuration.
+    Exactly this bundle, until a day: the account has a policy of its own. The credential is written to a file that only
+    you can read, as a profile for AWS's configuration.
     """
     grant.check_name(to)
     loaded = load_case(case)
@@ -116,9 +116,10 @@ def session_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Created:
-    """Let somebody read exactly this bundle by a session at AWS's token service (or MinIO's), with a policy of its own.
+    """Let somebody read this bundle, by a session of AWS.
 
-    A session ends by itself. At AWS no single one can be taken back: use a role of its own for each grant.
+    Exactly this bundle, by a session at AWS's token service (or MinIO's) with a policy of its own. A session ends by
+    itself. At AWS no single one can be taken back: use a role of its own for each grant.
     """
     from migrate.store import sts  # noqa: PLC0415  boto3 takes half a second to import
 
@@ -154,7 +155,10 @@ def links_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Linked:
-    """Write links for a server that makes no accounts: a script for curl, a list for aria2, and a page for people."""
+    """Let somebody read this bundle, by links.
+
+    For a server that makes no accounts: a script for curl, a list for aria2, and a page for people.
+    """
     grant.check_name(to)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]

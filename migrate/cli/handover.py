@@ -62,7 +62,7 @@ class Received:
             f"Signed: {self.document.key} of {self.document.value['time']}, for the root {self.document.root}"
         )
         for file in self.files:
-            console.print(f"  {file}", markup=False)
+            console.print(f"  {file}")
         if self.files:
             console.print(
                 "→ send these files to whom the bundle came from: moveout acknowledge PLACE RECEIPT.json"
@@ -83,10 +83,11 @@ def receive_command(
     passphrase: Passphrase = None,
     signers: Signers = None,
 ) -> Received:
-    """Verify a bundle, then sign a receipt that names its root, the level and the findings.
+    """Verify a bundle, then sign a receipt for it.
 
-    The receipt goes beside the bundle; where one may only read there, into files (--to, or here). The same command
-    again finishes a receipt that was begun, and gives one that was signed for the same again.
+    The receipt names its root, the level and the findings. It goes beside the bundle; where one may only read there,
+    into files (--to, or here). The same command again finishes a receipt that was begun, and gives one that was signed
+    for the same again.
     """
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)
@@ -135,11 +136,9 @@ class Acknowledged:
             else "bold red"
         )
         console.print(Text(plain(self.document.about), style=style))
-        console.print(
-            f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you", markup=False
-        )
+        console.print(f"Acknowledged: {self.document.key}, signed by {', '.join(self.by)} and by you")
         for file in self.files:
-            console.print(f"  {file}", markup=False)
+            console.print(f"  {file}")
         console.print(
             "→ send your signature back: the customer adds it with moveout custody add PLACE RECEIPT.json"
         )
@@ -157,9 +156,10 @@ def acknowledge_command(
     passphrase: Passphrase = None,
     signers: Signers = None,
 ) -> Acknowledged:
-    """Counter-sign the customer's receipt, after checking its signature and that it is for this very bundle.
+    """Counter-sign the customer's receipt for a bundle.
 
-    Your signature is written beside the receipt too. The same command again changes nothing.
+    Checked first: its signature, and that it is for this very bundle. Your signature is written beside the receipt too.
+    The same command again changes nothing.
     """
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)[0]

@@ -31,7 +31,7 @@ app.add_typer(group, name="hold")
 
 PlaceWord = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
 _Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
-_Reason = Annotated[str, typer.Option(help="Why: it stands in the custody log.")]
+_Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the custody log.")]
 
 
 class Firmness(StrEnum):
@@ -101,9 +101,10 @@ def place_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Held:
-    """Lock every version of every file of a bundle, and read each lock back.
+    """Lock every version of every file of a bundle.
 
-    The bucket must have Object Lock. The same command again goes on where an earlier one stopped; no lock is weakened.
+    Each lock is read back. The bucket must have Object Lock. The same command again goes on where an earlier one
+    stopped; no lock is weakened.
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
@@ -135,7 +136,10 @@ def extend_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Held:
-    """Make a hold last longer, on the terms that it has; what was added since is held too."""
+    """Make a hold last longer, on the terms that it has.
+
+    What was added since is held too.
+    """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_place(words, loaded))
@@ -223,7 +227,10 @@ def release_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Released:
-    """End a hold: by the keys that it names, as many of them as it says."""
+    """End a hold, by the keys that it names.
+
+    By as many of them as it says.
+    """
     loaded = load_case(case)
     signers = need_keys(key, passphrase, loaded)
     store, vault = open_both(session, known_place(words, loaded))

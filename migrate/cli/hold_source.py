@@ -24,9 +24,7 @@ from migrate.custody.sources.hold import Standing
 from migrate.custody.sources.undo import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
 
-group = typer.Typer(
-    help="Nothing of a bundle, or of its sources, can be changed or removed for a time.", no_args_is_help=True
-)
+group = typer.Typer(help="Keep a bundle, or its sources, as they are for a time.", no_args_is_help=True)
 
 _POSTGRES = "migrate.custody.sources.postgres"
 _MYSQL = "migrate.custody.sources.mysql"
@@ -79,13 +77,13 @@ class Frozen:
             for limit in one.limits:
                 console.print(Text(f"  note: {limit}", style="dim"))
         if self.file:
-            console.print(f"→ to take it back: moveout hold undo {self.file}", markup=False)
+            console.print(f"→ to take it back: moveout hold undo {self.file}")
 
 
 @verb(group, "source", title="hold source")
 def source_command(
     session: Session,
-    reason: Annotated[str, typer.Option(help="Why: it stands in the undo file.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the undo file.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="NAME=URL", help="What shall be held.")] = None,
     *,
     file: Annotated[
@@ -106,10 +104,11 @@ def source_command(
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Frozen:
-    """Hold the sources until they are exported: nothing can be deleted from a bucket, a database becomes read-only.
+    """Hold the sources until they are exported.
 
-    What will be done is shown first. How everything was goes into the undo file before anything is changed. The same
-    command again finishes what was begun; `moveout hold undo FILE` takes it back, finished or not.
+    Nothing can be deleted from a bucket, a database becomes read-only. What will be done is shown first. How everything
+    was goes into the undo file before anything is changed. The same command again finishes what was begun; `moveout
+    hold undo FILE` takes it back, finished or not.
     """
     loaded = load_case(case)
     endpoints = choose(_pairs(words), loaded)
@@ -145,9 +144,7 @@ class Undone:
         """Say so."""
         for change in self.changes:
             console.print(Text(f"  done: {change.undo_says}"))
-        console.print(
-            f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone", markup=False
-        )
+        console.print(f"{', '.join(self.names)}: each setting read back as it was; the undo file is gone")
 
 
 @verb(group, "undo", title="hold undo")
@@ -162,9 +159,10 @@ def undo_command(
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Undone:
-    """Take a hold on sources back: every setting becomes what it was, also where the hold was only begun.
+    """Take a hold on sources back.
 
-    What somebody else has changed since is left alone and named. The same command again finishes what was begun.
+    Every setting becomes what it was, also where the hold was only begun. What somebody else has changed since is left
+    alone and named. The same command again finishes what was begun.
     """
     known = _need_file(file)
     endpoints = _recorded(known, load_case(case))

@@ -50,8 +50,8 @@ class Keys:
                 )
             console.print("Give this line to those who shall check your signatures:")
         for one in self.found:
-            console.print(f"{_principal(one)} {one.line}", markup=False)
-            console.print(f"# {one.fingerprint}", markup=False)
+            console.print(f"{_principal(one)} {one.line}")
+            console.print(f"# {one.fingerprint}")
 
 
 def _principal(public: PublicKey) -> str:
@@ -65,7 +65,8 @@ def init_command(
         "moveout.key"
     ),
     name: Annotated[
-        str | None, typer.Option(help="Your name, or your house's: it goes with the public key.")
+        str | None,
+        typer.Option(metavar="NAME", help="Your name, or your house's: it goes with the public key."),
     ] = None,
     passphrase: Passphrase = None,
     *,

@@ -151,13 +151,21 @@ def _targets(found: Sequence[SourcePlan], case: Case | None) -> list[TargetPlan]
     ]
 
 
-@verb(app, "plan")
+@verb(
+    app,
+    "plan",
+    examples=(
+        'plan app=postgresql://me@old/app "media=s3://media?profile=old" --deadline 30h',
+        "plan -c moveout.toml",
+    ),
+)
 def plan_command(
     session: Session,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME=URL", help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old."
+            metavar="NAME=URL …",
+            help="What leaves: app=postgresql://me@host/db media=s3://media?profile=old.",
         ),
     ] = None,
     case: CaseFile = None,

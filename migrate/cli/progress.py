@@ -78,12 +78,12 @@ class Meter:
                 self._stage.skipped_items += items
                 self._stage.skipped_bytes += size_bytes
 
-    def line(self) -> str:
-        """Return the state of the stage as one line of text."""
+    def line(self, width: int | None = None) -> str:
+        """Return the state of the stage as one line of text; with ``width`` one that fits, if at all possible."""
         with self._lock:
             if self._stage is None:
                 return ""
-            return _line(self._stage, *self._rates(self._stage), self._clock())
+            return _line(self._stage, *self._rates(self._stage), self._clock(), width)
 
     def _rates(self, stage: Stage) -> tuple[float, float]:
         now = self._clock()
@@ -97,25 +97,34 @@ class Meter:
         return (stage.items - items) / seconds, (stage.size_bytes - size_bytes) / seconds
 
 
-def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float) -> str:
+def _line(stage: Stage, items_rate: float, bytes_rate: float, now: float, width: int | None) -> str:
     fraction = stage.fraction
-    words = [f"{fraction:4.0%}" if fraction is not None else ""]
     items, size_bytes = stage.items + stage.skipped_items, stage.size_bytes + stage.skipped_bytes
-    if items or stage.total_items:
-        words.append(
-            count_words(items) + (f" of {count_words(stage.total_items)}" if stage.total_items else "")
-        )
-    if size_bytes or stage.total_bytes:
-        words.append(
-            bytes_words(size_bytes) + (f" of {bytes_words(stage.total_bytes)}" if stage.total_bytes else "")
-        )
-    if bytes_rate >= 1:
-        words.append(f"{bytes_words(bytes_rate)}/s")
-    if items_rate >= 1:
-        words.append(f"{count_words(round(items_rate))}/s")
     left = _left_seconds(stage, items_rate, bytes_rate)
-    words.append(f"{duration_words(left)} left" if left is not None else duration_words(now - stage.started))
-    return f"{stage.what}  " + "  ".join(word for word in words if word)
+    words = {
+        "share": f"{fraction:4.0%}" if fraction is not None else "",
+        "items": _of(count_words, items, stage.total_items),
+        "bytes": _of(bytes_words, size_bytes, stage.total_bytes),
+        "bytes rate": f"{bytes_words(bytes_rate)}/s" if bytes_rate >= 1 else "",
+        "items rate": f"{count_words(round(items_rate))}/s" if items_rate >= 1 else "",
+        "left": f"{duration_words(left)} left" if left is not None else duration_words(now - stage.started),
+    }
+    for dropped in ("", *_DISPENSABLE):
+        words.pop(dropped, None)
+        line = f"{stage.what}  " + "  ".join(word for word in words.values() if word)
+        if width is None or len(line) <= width:
+            break
+    return line
+
+
+_DISPENSABLE = ("items rate", "items", "bytes rate", "bytes")
+"""What a narrow terminal is not told, the first of them first: how long it will still take is told on any."""
+
+
+def _of(say: Callable[[int], str], done: int, total: int) -> str:
+    if not done and not total:
+        return ""
+    return say(done) + (f" of {say(total)}" if total else "")
 
 
 def _left_seconds(stage: Stage, items_rate: float, bytes_rate: float) -> float | None:
@@ -155,7 +164,7 @@ class LiveProgress(Meter):
             self._console.print(self._draw())
 
     def _draw(self) -> Text:
-        text = Text(self.line(), no_wrap=True, overflow="ellipsis")
+        text = Text(self.line(self._console.width), no_wrap=True, overflow="ellipsis")
         text.stylize("bold", 0, text.plain.find("  ") if "  " in text.plain else len(text.plain))
         return text
 

@@ -79,7 +79,7 @@ def prove_command(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of objects.")] = None,
     *,
     case: CaseFile = None,
-    source: Annotated[str | None, typer.Option(help="Only of this source.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this source.")] = None,
     table: Annotated[str | None, typer.Option(metavar="[SCHEMA.]TABLE", help="The parts of a table.")] = None,
     row: Annotated[
         str | None, typer.Option(metavar="COLUMN=VALUE", help="With --table: the part that holds this row.")
@@ -92,9 +92,10 @@ def prove_command(
     ] = None,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the proofs go.")] = Path(),
 ) -> Proved | Shown:
-    """Write a small file that proves that an object, or the part of a table with a row, is in the bundle.
+    """Write a proof that an object, or a row, is in the bundle.
 
-    The file shows this one item, and can be checked without the bundle by anyone who has the signer's public key.
+    A small file; of a row it proves the part of the table that has it. The file shows this one item, and can be checked
+    without the bundle by anyone who has the signer's public key.
     """
     endpoint = known_place([place], load_case(case))
     store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
@@ -206,7 +207,10 @@ def check_command(
     case: CaseFile = None,
     signers: Signers = None,
 ) -> Checked:
-    """Check a proof without the bundle: the way up to the root, and who signed that."""
+    """Check such a proof, without the bundle.
+
+    The way up to the root, and who signed that.
+    """
     del session
     trust = load_trust(signers, load_case(case))
     if trust is None:

@@ -75,7 +75,7 @@ def report_command(
         typer.Option(metavar="FILE", help="What verify or restore wrote with --json; may be given again."),
     ] = None,
 ) -> Reported:
-    """Write the page about a bundle, for people, with what is known now.
+    """Write the page about a bundle, with what is known now.
 
     A sealed bundle has such a page in it; this one says besides what was verified and restored since.
     """

@@ -168,12 +168,19 @@ def _run_restore(
     return Restored(store.place, shown, outcomes, time.monotonic() - started, reader.info.id, now())
 
 
-@verb(app, "restore")
+@verb(
+    app,
+    "restore",
+    examples=(
+        'restore bundle app=postgresql://me@new/app "media=s3://media?profile=new"',
+        "restore bundle app=postgresql://me@new/app --only schema",
+    ),
+)
 def restore_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PLACE NAME=URL", help="The bundle, and which source goes where."),
+        typer.Argument(metavar="PLACE NAME=URL …", help="The bundle, and which source goes where."),
     ] = None,
     *,
     case: CaseFile = None,

@@ -29,10 +29,10 @@ def seal_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Exported:
-    """Seal what an export left at a place, without asking its sources again: the host may be gone.
+    """Seal what an export left, without asking its sources again.
 
-    Complete only where every source had been finished and all counts agree; else INCOMPLETE, and what is missing by
-    name. An export can still go on from there.
+    The host may be gone. Complete only where every source had been finished and all counts agree; else INCOMPLETE, and
+    what is missing by name. An export can still go on from there.
     """
     loaded = load_case(case)
     place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")

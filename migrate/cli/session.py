@@ -8,9 +8,10 @@ import inspect
 import json
 import os
 import signal
+import stat
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, get_type_hints
 
@@ -107,10 +108,10 @@ _NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail whe
 
 
 def verb(
-    app: typer.Typer, name: str, *, title: str = ""
+    app: typer.Typer, name: str, *, title: str = "", examples: Sequence[str] = ()
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. ``title`` is its
-    whole name where it belongs to a group.
+    whole name where it belongs to a group; ``examples`` stand at the end of its help.
     """
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
@@ -128,7 +129,8 @@ def verb(
             raise typer.Exit(_run(session, lambda: function(session, **own)))
 
         _add_common_options(command, function)
-        app.command(name)(command)
+        epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
+        app.command(name, epilog=epilog if examples else None)(command)
         return command
 
     return decorate
@@ -192,24 +194,41 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
     return answer.exit_code
 
 
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM stop the work as Ctrl-C does, and both of them cut waits short in all threads."""
+    """Let SIGTERM, and a terminal that is closed, stop the work as Ctrl-C does; all of them cut waits short in all
+    threads.
+    """
 
-    def stop(_signal: int, _frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
         patience.halt()
         raise KeyboardInterrupt
 
     patience.resume()
-    taken = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell may have said so for a background job
-        taken.append(signal.SIGINT)
+    # A shell may have said that a job in the background ignores Ctrl-C, and nohup that it outlives its terminal.
+    taken = [one for one in _STOPS if one is signal.SIGTERM or signal.getsignal(one) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in taken}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Write nowhere from now on what would go to a terminal: it is gone, and to write there would be an error in the
+    middle of tidying up.
+    """
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode):  # what has hung up says of itself that it is no terminal
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
 
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:

@@ -47,7 +47,7 @@ class SignedBundle:
 def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
     """Say who signed."""
     for one in signed:
-        console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})", markup=False)
+        console.print(f"Signed by {one.public.fingerprint} {one.public.name} ({one.key})")
 
 
 def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:
@@ -84,9 +84,10 @@ def sign_command(
         typer.Option(metavar="URL", help="A timestamp authority (RFC 3161) that shall say when this was."),
     ] = None,
 ) -> SignedBundle:
-    """Sign a sealed bundle, so that anyone can check with ssh-keygen whose it is.
+    """Sign a sealed bundle, which says whose it is.
 
-    Several keys may sign, at once or one after the other; the same command again changes nothing.
+    Anyone can check that with ssh-keygen. Several keys may sign, at once or one after the other; the same command again
+    changes nothing.
     """
     loaded = load_case(case)
     place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")

@@ -109,7 +109,14 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
         console.print(f"    and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
 
 
-@verb(app, "status")
+@verb(
+    app,
+    "status",
+    examples=(
+        "status bundle",
+        "status -c moveout.toml",
+    ),
+)
 def status_command(
     _session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where to look.")] = None,

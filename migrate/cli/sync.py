@@ -142,7 +142,15 @@ def _draw_verdict(console: Console, done: SyncOutcome) -> None:
         )
 
 
-@verb(app, "sync")
+@verb(
+    app,
+    "sync",
+    examples=(
+        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --dry-run',
+        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --exclude "tmp/**"',
+        'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --history --cutover',
+    ),
+)
 def sync_command(
     session: Session,
     pairs: Annotated[
@@ -201,9 +209,10 @@ def sync_command(
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Synced:
-    """Copy a bucket to a bucket, one to one; again: only what is new or has changed.
+    """Copy a bucket to a bucket; again: only what has changed.
 
-    The same command again goes on where an earlier run stopped. Nothing is removed unless told.
+    One to one, object by object. The same command again goes on where an earlier run stopped. Nothing is removed unless
+    told.
     """
     loaded = load_case(case)
     ends = _ends(pairs or [], loaded)

@@ -16,7 +16,7 @@ def plain(text: str) -> str:
 
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console on which nothing but our own styles and lines moves the cursor."""
-    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.push_render_hook(_Harmless())
     return console
 

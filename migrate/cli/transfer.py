@@ -120,7 +120,14 @@ def _run_transfer(
     return Transferred(source.place, destination.place, outcome)
 
 
-@verb(app, "transfer")
+@verb(
+    app,
+    "transfer",
+    examples=(
+        'transfer bundle "s3://evacuated/app?profile=new"',
+        "transfer -c moveout.toml",
+    ),
+)
 def transfer_command(
     session: Session,
     places: Annotated[

@@ -214,7 +214,14 @@ def run_verify(
     return done
 
 
-@verb(app, "verify")
+@verb(
+    app,
+    "verify",
+    examples=(
+        "verify bundle",
+        "verify bundle --level full --against app=postgresql://me@new/app",
+    ),
+)
 def verify_command(
     session: Session,
     words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,

@@ -26,6 +26,25 @@ def test_the_line_shows_share_rate_and_time_left():
     assert meter.line() == "export app   25%  250 of 1,000  25 MB of 100 MB  2.5 MB/s  25/s  30 s left"
 
 
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (80, "export app   25%  250 of 1,000  25 MB of 100 MB  2.5 MB/s  25/s  30 s left"),
+        (70, "export app   25%  250 of 1,000  25 MB of 100 MB  2.5 MB/s  30 s left"),
+        (60, "export app   25%  25 MB of 100 MB  2.5 MB/s  30 s left"),
+        (30, "export app   25%  30 s left"),
+        (5, "export app   25%  30 s left"),
+    ],
+)
+def test_a_narrow_terminal_is_told_how_long_it_will_still_take(width, line):
+    clock = Clock()
+    meter = Meter(clock=clock)
+    meter.begin("export app", items=1000, size_bytes=100_000_000)
+    clock.now = 10.0
+    meter.advance(items=250, size_bytes=25_000_000)
+    assert meter.line(width) == line
+
+
 def test_what_an_earlier_run_did_counts_as_done_but_not_in_the_rate():
     clock = Clock()
     meter = Meter(clock=clock)

@@ -1,5 +1,7 @@
 """Names and texts that somebody else chose command no terminal: what might be obeyed is shown as an escape."""
 
+import sqlite3
+
 from migrate.custody import documents, log, receipt, tree
 from migrate.custody.entry import Happening
 from migrate.custody.keys import create
@@ -39,3 +41,16 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     assert r"\x9b2J\u202ecod over next (says the key)" in shown.out
     refused = call("prove", bundle, f"no {EVIL}")
     assert (refused.code, is_harmless(refused)) == (7, True), refused.err
+
+
+def test_what_looks_like_markup_is_text(tmp_path):
+    """A path may be named as a style is opened or closed, or as a picture."""
+    place, odd = tmp_path / "bundle", tmp_path / "q[/x] [red] :warning:"
+    odd.mkdir(parents=True)
+    with sqlite3.connect(odd / "a.db") as made:
+        made.execute("CREATE TABLE t (x)")
+    made.close()
+    source = f"a=sqlite://{odd}/a.db"
+    assert call("export", source, "--to", place).code == 0
+    agreed = call("verify", place, "--against", source)
+    assert (agreed.code, f"a and sqlite://{odd}/a.db agree" in agreed.out) == (0, True), agreed
