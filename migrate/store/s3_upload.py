@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from migrate.errors import DamageError, GoneError
+from migrate.errors import DamagedOnTheWayError, DamageError, GoneError
 from migrate.progress import Progress
 from migrate.store.base import FileInfo, Part
 from migrate.store.checksums import crc64nvme
@@ -36,7 +36,7 @@ class _RefusedError(Exception):
     that were gone on with after a kill: every part had the checksum that was sent, the whole another one.
     """
 
-    def __init__(self, reason: DamageError, size_bytes: int) -> None:
+    def __init__(self, reason: DamagedOnTheWayError, size_bytes: int) -> None:
         super().__init__(reason)
         self.reason, self.size_bytes = reason, size_bytes
 
@@ -104,9 +104,7 @@ class PartsUpload:
         self.before_end()
         try:
             info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
-        except DamageError as exc:
-            if exc.__cause__ is None:  # the object was made, and is another one
-                raise
+        except DamagedOnTheWayError as exc:
             patient.abort(key, upload)
             raise _RefusedError(exc, size_bytes) from exc
         return Uploaded(info, whole.hexdigest(), crc)
