@@ -25,7 +25,8 @@ from migrate.custody.hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
-from migrate.store.vault import Vault, open_vault
+from migrate.store.vault import Vault
+from migrate.store.vaults import open_vault
 
 app.add_typer(group, name="hold")
 

@@ -6,13 +6,10 @@ one version of everything, and no locks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
-
-from migrate.errors import NotAllowedError
-from migrate.store import open_place
 
 Mode: TypeAlias = Literal["GOVERNANCE", "COMPLIANCE"]
 """GOVERNANCE can be lifted by who has a right of its own to; COMPLIANCE by nobody (S3 user guide, "Object Lock")."""
@@ -75,60 +72,3 @@ class Vault(Protocol):
     def remove(self, version: FileVersion) -> None:
         """Remove this version for good. Raises ``NotAllowedError`` where it is locked."""
         ...
-
-
-def open_vault(url: str, *, secrets: Mapping[str, str] | None = None) -> Vault:
-    """Return the vault of a place; takes what ``open_place`` takes."""
-    if url.startswith("s3://"):
-        from migrate.store import s3_client, s3_vault  # noqa: PLC0415  boto3 takes half a second to import
-
-        return s3_vault.S3Vault(s3_client.parse(url, secrets=secrets))
-    return DirectoryVault(url)
-
-
-class DirectoryVault:
-    """A directory: one version of each file, and nothing that could hold it against its owner."""
-
-    def __init__(self, url: str) -> None:
-        self._store = open_place(url)
-        self.place = self._store.place
-
-    def check_lock(self) -> None:
-        """See ``Vault.check_lock``."""
-        raise NotAllowedError(
-            f"{self.place} is a directory: nothing there can be held against whoever may write to it",
-            next_step="hold the bundle in a bucket with Object Lock",
-        )
-
-    def is_firm(self, mode: Mode) -> bool:
-        """See ``Vault.is_firm``."""
-        del mode
-        return False
-
-    def now(self) -> datetime:
-        """See ``Vault.now``."""
-        return datetime.now(UTC)
-
-    def versions(self) -> Iterator[FileVersion]:
-        """See ``Vault.versions``."""
-        for info in self._store.list():
-            yield FileVersion(info.key, "", info.size_bytes, is_latest=True, is_marker=False)
-
-    def lock(self, version: FileVersion) -> Lock:
-        """See ``Vault.lock``."""
-        del version
-        return Lock(None, None, legal=False)
-
-    def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
-        """See ``Vault.retain``."""
-        del version, until, mode
-        self.check_lock()
-
-    def set_legal(self, version: FileVersion, *, on: bool) -> None:
-        """See ``Vault.set_legal``."""
-        del version, on
-        self.check_lock()
-
-    def remove(self, version: FileVersion) -> None:
-        """See ``Vault.remove``."""
-        self._store.delete(version.key)

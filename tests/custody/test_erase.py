@@ -15,7 +15,7 @@ from migrate.custody.tree import plant
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.vault import open_vault
+from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked

@@ -25,7 +25,7 @@ from migrate.progress import Silent
 from migrate.store import attempts, open_place, presigned, s3_client
 from migrate.store.minio_accounts import Accounts
 from migrate.store.sts import TokenService
-from migrate.store.vault import open_vault
+from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call

@@ -16,7 +16,7 @@ from migrate.custody.signing import sign_bundle
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.vault import open_vault
+from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 
