@@ -34,15 +34,13 @@ class _Way:
 
     restore: str
     compare: str = "migrate.verify.database:compare_database"
-    parts: bool = False
-    """Whether a part of the source can be restored by itself (``--only``)."""
     ledger: bool = False
     """Whether a restore may find out that the target cannot hold something, and keeps a loss ledger then."""
 
 
-_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", parts=True, ledger=True)
-_SQLITE = _Way("migrate.restore.sqlite.database:restore_database", parts=True)
-_MYSQL = _Way("migrate.restore.mysql.database:restore_database", parts=True, ledger=True)
+_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", ledger=True)
+_SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
+_MYSQL = _Way("migrate.restore.mysql.database:restore_database", ledger=True)
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
 
 _WAYS: Mapping[str, _Way] = {
@@ -106,7 +104,7 @@ def restore_source(
     restore says what the target cannot hold. ``others`` help where they can.
     """
     way = _way(endpoint)
-    if only and not way.parts:
+    if only and way is _BUCKET:
         raise UsageError(f"{name}: only databases can be restored in parts", next_step="leave --only out")
     restore = _load(way.restore)
     outcome: RestoreOutcome
@@ -136,7 +134,7 @@ def restore_source(
         progress=progress,
         into_existing=merge,
         password=password,
-        **({"only": only} if only else {}),
+        only=only,
         **({"account": account} if way.ledger else {}),
         **({"copiers": copiers} if copiers else {}),
     )
