@@ -42,7 +42,7 @@ def sqlstate(error: BaseException) -> str:
 def translate(error: BaseException, where: str) -> SourceError:
     """Return the source error that ``error`` stands for; ``where`` names what was being done or read."""
     state = sqlstate(error)
-    said = first_line(error)
+    said = in_one_line(error)
     if state.startswith("28"):
         return SourceNotAllowedError(
             f"{where}: the server refuses the login: {said}", next_step=_PASSWORD_STEP
@@ -90,7 +90,7 @@ def _is_passing(error: BaseException, state: str) -> bool:
     )
 
 
-def first_line(error: BaseException) -> str:
-    """Return what the driver said, as one line without the driver's own prefixes."""
+def in_one_line(error: BaseException) -> str:
+    """Return what the driver said, its first two lines as one: the second often says why."""
     text = str(error).strip() or type(error).__name__
     return " ".join(line.strip() for line in text.splitlines()[:2] if line.strip())

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from exporters.errors import SourceError, SourceNotAllowedError
-from exporters.postgres.errors import first_line, translate
+from exporters.postgres.errors import in_one_line, translate
 from exporters.postgres.identifiers import quote_literal, quote_qualified
 from exporters.postgres.known_types import fetch
 
@@ -59,5 +59,5 @@ def _read(
         error = translate(exc, "")
         if not isinstance(error, SourceNotAllowedError) and type(error) is not SourceError:
             raise
-        return first_line(exc)
+        return in_one_line(exc)
     return None
