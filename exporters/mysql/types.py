@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -140,14 +140,7 @@ def kind_of(sql_type: SqlType) -> Kind:
 def _decimal(sql_type: SqlType) -> Kind:
     expression = _plus_zero if "zerofill" in sql_type.full else str
     if sql_type.precision > MAX_DECIMAL_DIGITS:
-        return Kind(
-            "text",
-            pa.string(),
-            pa.string(),
-            plain=False,
-            characters=True,
-            expression=expression,
-        )
+        return _characters(expression)
     stored = pa.decimal128(sql_type.precision, sql_type.scale)
     return Kind("decimal", stored, stored, expression=expression)
 
@@ -158,22 +151,13 @@ def _text(sql_type: SqlType) -> Kind:
         stored = pa.json_(pa.string())
         return Kind("json", pa.string(), stored, plain=False, characters=True)
     if charset in SAFE_CHARSETS:
-        return Kind(
-            "text",
-            pa.string(),
-            pa.string(),
-            plain=False,
-            characters=True,
-        )
-    return Kind(
-        "charset",
-        pa.string(),
-        pa.string(),
-        compared=True,
-        plain=False,
-        characters=True,
-        expression=_checked(charset),
-    )
+        return _characters()
+    return replace(_characters(_checked(charset)), name="charset", compared=True)
+
+
+def _characters(expression: Callable[[str], str] = str) -> Kind:
+    """What is kept as the server prints it."""
+    return Kind("text", pa.string(), pa.string(), plain=False, characters=True, expression=expression)
 
 
 def _moment(sql_type: SqlType) -> Kind | None:
@@ -195,11 +179,4 @@ def _moment(sql_type: SqlType) -> Kind | None:
 
 def _unknown() -> Kind:
     """UUID, INET4, INET6 and whatever comes: as the server prints it."""
-    return Kind(
-        "text",
-        pa.string(),
-        pa.string(),
-        plain=False,
-        characters=True,
-        expression="CONVERT({} USING utf8mb4)".format,
-    )
+    return _characters("CONVERT({} USING utf8mb4)".format)
