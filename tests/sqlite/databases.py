@@ -54,7 +54,8 @@ def everything(path: Path) -> dict[str, list[tuple]]:
         names = ['"' + column.replace('"', '""') + '"' for column in columns]
         names += [] if without_rowid or {"rowid"} & {c.lower() for c in columns} else ["rowid"]
         query = ", ".join(f"typeof({n}), hex({n}), {n}" for n in names)
-        found[name] = sorted(fetch(path, f"SELECT {query} FROM {quoted}"), key=repr)
+        rows = fetch(path, f"SELECT {query} FROM {quoted}")
+        found[name] = sorted(rows, key=lambda row: (row[::3], row[1::3]))
     return found
 
 
