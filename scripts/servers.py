@@ -11,6 +11,7 @@ By hand:
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import secrets
 import shlex
@@ -43,6 +44,7 @@ from scripts.process import Argv, Child, ServerError, free_port, start, write_pr
 from scripts.toxiproxy import Toxiproxy
 
 READY_SECONDS = 60.0
+KMS_KEY = "moveout"
 ATTEMPTS = 3
 """A free port may be taken by somebody else before the server binds it; then the next port is tried."""
 
@@ -112,8 +114,8 @@ class Servers:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]
         (self.directory / "env.sh").write_text("".join(lines))
 
-    def minio(self, name: str) -> S3Server:
-        """Start a MinIO."""
+    def minio(self, name: str, *, encrypts: bool = False) -> S3Server:
+        """Start a MinIO. ``encrypts``: it has a key (``KMS_KEY``), and its buckets can be told to encrypt by it."""
         program = find_program(MINIO)
 
         def launch(port: int, access: str, secret: str, data: Path) -> Child:
@@ -124,6 +126,10 @@ class Servers:
                 "MINIO_UPDATE": "off",
                 "MINIO_PROMETHEUS_AUTH_TYPE": "public",
             }
+            if encrypts:
+                env["MINIO_KMS_SECRET_KEY"] = (
+                    f"{KMS_KEY}:{base64.b64encode(secrets.token_bytes(32)).decode()}"
+                )
             argv: Argv = [program, "server", "--quiet", "--address", f"{self.host}:{port}", data]
             return self._launch(name, argv, env=env)
 

@@ -47,6 +47,12 @@ def other_minio(servers: Servers) -> S3Server:
 
 
 @pytest.fixture(scope="session")
+def encrypting_minio(servers: Servers) -> S3Server:
+    """A third MinIO, whose buckets can be told to encrypt."""
+    return servers.minio("encrypting-minio", encrypts=True)
+
+
+@pytest.fixture(scope="session")
 def versitygw(servers: Servers) -> S3Server:
     """An S3 server that is not MinIO."""
     return servers.versitygw("versitygw")

@@ -7,7 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 from exporters.bucket import Bucket, Fetched
@@ -22,9 +22,14 @@ def promises_md5(found: Fetched) -> bool:
     """Tell whether the ETag has the form of an MD5 of the content: not that of parts, nor of an encrypted
     object.
     """
-    encryption = found.headers.get("x-amz-server-side-encryption", "AES256")
-    customer = "x-amz-server-side-encryption-customer-algorithm" in found.headers
-    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(found.summary.etag))
+    return is_md5_of(found.summary.etag, found.headers)
+
+
+def is_md5_of(etag: str, headers: Mapping[str, str]) -> bool:
+    """``promises_md5`` of an ETag that came with these headers (Amazon S3 API reference, "Object")."""
+    encryption = headers.get("x-amz-server-side-encryption", "AES256")
+    customer = "x-amz-server-side-encryption-customer-algorithm" in headers
+    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(etag))
 
 
 class Proof:

@@ -147,7 +147,7 @@ class _Layers:
         """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
         for number, written in enumerate(answers):
             job = jobs[number]
-            fault = fault_of(job, written.etag, written.error)
+            fault = fault_of(job, written)
             if written.error is None:
                 self._counts[job.key] += 1
                 self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))

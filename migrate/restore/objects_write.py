@@ -26,8 +26,8 @@ from migrate.restore.objects_terms import Terms, has_own_parts, in_parts
 from migrate.store import s3_snowball as snowball
 from migrate.store.base import Store
 from migrate.store.patience import is_halted
-from migrate.store.s3_bucket_write import TargetBucket
-from migrate.store.s3_description import Description, is_md5
+from migrate.store.s3_bucket_write import TargetBucket, Written
+from migrate.store.s3_description import Description
 from migrate.store.s3_upload import PartsUpload
 from migrate.store.sizes import part_bytes_for, part_sizes
 
@@ -96,7 +96,7 @@ class Writer:
         batch = [job for job in batch if job.key not in arrived]
         for written in self.target.put_all(self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES):
             job = sent.popleft()
-            fault = fault_of(job, written.etag, written.error)
+            fault = fault_of(job, written)
             if fault:
                 findings.append(fault)
                 continue
@@ -207,11 +207,12 @@ def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
         yield run
 
 
-def fault_of(job: Job, etag: str, error: MoveoutError | None) -> str | None:
+def fault_of(job: Job, written: Written) -> str | None:
     """Return what is wrong with what was written, None where nothing is. Raises what stops the whole restore."""
+    error, md5 = written.error, written.md5
     if error is None:
-        differs = is_md5(etag) and bool(job.row.md5) and etag != job.row.md5
-        return f"{job.key}: the target answers with the ETag {etag}, not {job.row.md5}" if differs else None
+        differs = bool(md5 and job.row.md5) and md5 != job.row.md5
+        return f"{job.key}: the target answers with the ETag {md5}, not {job.row.md5}" if differs else None
     if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
         raise error
     return f"{job.key}: the target does not take it ({error})"

@@ -18,9 +18,10 @@ from xml.etree import ElementTree as ET
 import botocore.exceptions as boto_errors
 
 from exporters.bucket import ObjectSummary
+from exporters.objects.proof import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_acl, s3_client
-from migrate.store.checksums import from_header
+from migrate.store.checksums import crc64nvme, from_header
 from migrate.store.content import Content
 from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
@@ -55,14 +56,15 @@ _VERSION = "x-amz-version-id"
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one object. ``etag`` is the server's, without quotes; ``version_id`` empty where it keeps
-    no versions.
+    """What became of one object. ``etag`` is the server's, without quotes; ``md5`` the same where it is the MD5 of the
+    bytes, else empty; ``version_id`` empty where it keeps no versions.
     """
 
     key: str
     etag: str = ""
     error: MoveoutError | None = None
     version_id: str = ""
+    md5: str = ""
 
 
 class ObjectParts(S3Store):
@@ -127,10 +129,11 @@ class TargetBucket:
             return False
         if is_md5(found.etag) and found.etag == content.etag:
             return True
-        kept = self.crc64nvme(found.key, found.version_id)
+        headers = self._headers(found.key, found.version_id)
+        kept = _kept_crc(headers)
         if kept is not None:
             return f"{kept:016x}" == content.crc64nvme
-        return not is_md5(found.etag) and self.sha256(found) == content.sha256
+        return not is_md5_of(found.etag, headers) and self.sha256(found) == content.sha256
 
     def sha256(self, found: ObjectSummary) -> str:
         """Read an object, return its SHA-256 in hex digits."""
@@ -196,7 +199,7 @@ class TargetBucket:
             raise
         except MoveoutError as exc:
             return Written(it.key, error=exc)
-        return Written(it.key, answer.get("etag", "").strip('"'), version_id=answer.get(_VERSION, ""))
+        return _written_as(it.key, answer)
 
     def _earlier(self, it: Description, body: bytes | None) -> Headers | None:
         """Return what was made by an attempt whose answer was lost, None where nothing was."""
@@ -204,8 +207,12 @@ class TargetBucket:
         if it.before is None or len(found) <= it.before:
             return None
         newest = found[-1]
-        same = newest.is_delete_marker if body is None else newest.etag == _hex_md5(body)
-        return {"etag": newest.etag, _VERSION: newest.version_id} if same else None
+        if body is None or newest.is_delete_marker:
+            same = body is None and newest.is_delete_marker
+            return {_VERSION: newest.version_id} if same else None
+        if not self.holds(newest, _content(body)):
+            return None
+        return {**self._headers(it.key, newest.version_id), _VERSION: newest.version_id}
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""
@@ -257,12 +264,13 @@ class TargetBucket:
 
     def crc64nvme(self, key: str, version_id: str = "") -> int | None:
         """Return the CRC64NVME that the server keeps for a whole object, or None. Raises ``GoneError``."""
+        return _kept_crc(self._headers(key, version_id))
+
+    def _headers(self, key: str, version_id: str) -> Headers:
+        """Return what the server says of an object, its checksums included. Raises ``GoneError``."""
         query = {"versionId": version_id} if version_id else {}
         request = Request("HeadObject", "HEAD", key, query, {"x-amz-checksum-mode": "ENABLED"})
-        headers = self._requests.call(request).headers
-        kept = headers.get("x-amz-checksum-crc64nvme")
-        composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
-        return None if kept is None or composite or "-" in kept else from_header(kept)
+        return self._requests.call(request).headers
 
     def delete_all(self, keys: Iterable[str]) -> Iterator[Written]:
         """Remove objects, many at once; like ``put_all``. Where versions are kept they stay, below delete markers."""
@@ -366,12 +374,25 @@ def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) ->
     return target
 
 
-def _hex_md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+def _content(body: bytes) -> Content:
+    md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return Content(len(body), hashlib.sha256(body).hexdigest(), md5, f"{crc64nvme(body):016x}")
+
+
+def _kept_crc(headers: Headers) -> int | None:
+    kept = headers.get("x-amz-checksum-crc64nvme")
+    composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
+    return None if kept is None or composite or "-" in kept else from_header(kept)
 
 
 def _written(answer: Answer[str]) -> Written:
     if answer.response is None:
         return Written(answer.item, error=answer.error)
-    headers = answer.response.headers
-    return Written(answer.item, headers.get("etag", "").strip('"'), version_id=headers.get(_VERSION, ""))
+    return _written_as(answer.item, answer.response.headers)
+
+
+def _written_as(key: str, headers: Headers) -> Written:
+    """Return what became of an object by what the server says of it."""
+    etag = headers.get("etag", "").strip('"')
+    md5 = etag if is_md5_of(etag, headers) else ""
+    return Written(key, etag, version_id=headers.get(_VERSION, ""), md5=md5)

@@ -25,7 +25,7 @@ from migrate.restore.objects_terms import Terms
 from migrate.store.patience import is_halted
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TINY_BYTES, TargetBucket, Written
-from migrate.store.s3_description import PUT_BYTES, Description, is_md5
+from migrate.store.s3_description import PUT_BYTES, Description
 from migrate.store.throttle import Throttle
 from migrate.sync.compare import Step
 from migrate.sync.items import Acl, Done, Item, item
@@ -148,16 +148,20 @@ class SmallCopy:
         if written.error is not None:
             self.done.gaps.append(refusal(made.step, written.error))
             return
-        summary, etag = made.found.summary, written.etag
-        if is_md5(etag) and etag != summary.etag and promises_md5(made.found):
-            if made.found.crc64nvme is None:
+        summary, md5 = made.found.summary, written.md5
+        if promises_md5(made.found):
+            if made.found.crc64nvme is None and (md5 or _md5(made.found.body)) != summary.etag:
                 self.doubt(made, written)
                 return
-            if not self.way.terms.encrypts:
-                said = f"{made.step.key}: the target answers with the ETag {etag}, not {summary.etag}"
+            if md5 not in {"", summary.etag} and not self.way.terms.encrypts:
+                said = f"{made.step.key}: the target answers with the ETag {md5}, not {summary.etag}"
                 self.done.damaged.append(said)
                 return
         arrived(self.way, self.done, made, written)
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False) -> None:
