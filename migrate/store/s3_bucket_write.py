@@ -21,7 +21,7 @@ from exporters.bucket import ObjectSummary
 from exporters.objects.proof import is_md5_of
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_acl, s3_client
-from migrate.store.checksums import crc64nvme, from_header
+from migrate.store.checksums import crc64nvme
 from migrate.store.content import Content
 from migrate.store.retry import patiently
 from migrate.store.s3 import S3Store
@@ -33,6 +33,7 @@ from migrate.store.s3_configuration import (
     write_setting,
 )
 from migrate.store.s3_crt import Headers, Request, was_answered
+from migrate.store.s3_described import kept_crc64nvme
 from migrate.store.s3_description import (
     Description,
     ascii_only,
@@ -129,8 +130,8 @@ class TargetBucket:
             return False
         if is_md5(found.etag) and found.etag == content.etag:
             return True
-        headers = self._headers(found.key, found.version_id)
-        kept = _kept_crc(headers)
+        headers = self.headers(found.key, found.version_id)
+        kept = kept_crc64nvme(headers)
         if kept is not None:
             return f"{kept:016x}" == content.crc64nvme
         return not is_md5_of(found.etag, headers) and self.sha256(found) == content.sha256
@@ -212,7 +213,7 @@ class TargetBucket:
             return {_VERSION: newest.version_id} if same else None
         if not self.holds(newest, _content(body)):
             return None
-        return {**self._headers(it.key, newest.version_id), _VERSION: newest.version_id}
+        return {**self.headers(it.key, newest.version_id), _VERSION: newest.version_id}
 
     def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
         """Yield what is there from one key to another, both included."""
@@ -264,9 +265,9 @@ class TargetBucket:
 
     def crc64nvme(self, key: str, version_id: str = "") -> int | None:
         """Return the CRC64NVME that the server keeps for a whole object, or None. Raises ``GoneError``."""
-        return _kept_crc(self._headers(key, version_id))
+        return kept_crc64nvme(self.headers(key, version_id))
 
-    def _headers(self, key: str, version_id: str) -> Headers:
+    def headers(self, key: str, version_id: str = "") -> Headers:
         """Return what the server says of an object, its checksums included. Raises ``GoneError``."""
         query = {"versionId": version_id} if version_id else {}
         request = Request("HeadObject", "HEAD", key, query, {"x-amz-checksum-mode": "ENABLED"})
@@ -377,12 +378,6 @@ def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) ->
 def _content(body: bytes) -> Content:
     md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
     return Content(len(body), hashlib.sha256(body).hexdigest(), md5, f"{crc64nvme(body):016x}")
-
-
-def _kept_crc(headers: Headers) -> int | None:
-    kept = headers.get("x-amz-checksum-crc64nvme")
-    composite = headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT"
-    return None if kept is None or composite or "-" in kept else from_header(kept)
 
 
 def _written(answer: Answer[str]) -> Written:

@@ -8,12 +8,22 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from migrate.errors import DamagedOnTheWayError, DamageError, GoneError
+from exporters.bucket import Fetched, ObjectSummary
+from migrate.errors import (
+    DamagedOnTheWayError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    UnreachableError,
+)
 from migrate.progress import Progress
 from migrate.store.base import FileInfo, Part
 from migrate.store.checksums import crc64nvme
 from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import TargetBucket
+from migrate.store.s3_described import has_headers, has_locks, has_tags
 from migrate.store.s3_description import Description
 from migrate.store.unfinished import is_part
 
@@ -31,12 +41,17 @@ class Uploaded:
     crc64nvme: int
 
 
+_STOPS_ALL = (UnreachableError, NotAllowedError, NoSpaceError)
+ANOTHERS = "another program had begun to upload it, with other metadata, and that was gone on with"
+
+
 class _RefusedError(Exception):
-    """The target has all parts, and makes no object of them. Seen of MinIO 2026-02-12, once in some hundred uploads
-    that were gone on with after a kill: every part had the checksum that was sent, the whole another one.
+    """The target does not take the parts, or makes no object of them. Seen of uploads that others had begun, with
+    other checksums or none. Of MinIO 2026-02-12 also once in some hundred uploads of ours that were gone on with after
+    a kill: every part had the checksum that was sent, the whole another one.
     """
 
-    def __init__(self, reason: DamagedOnTheWayError, size_bytes: int) -> None:
+    def __init__(self, reason: MoveoutError, size_bytes: int) -> None:
         super().__init__(reason)
         self.reason, self.size_bytes = reason, size_bytes
 
@@ -44,8 +59,8 @@ class _RefusedError(Exception):
 @dataclass(slots=True)
 class PartsUpload:
     """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
-    it is the newest unfinished one of the key. ``on_begun`` is told of a new one before the first part is sent;
-    ``before_end`` raises where the object must not be made.
+    it is the newest unfinished one of the key: if others had begun that, it shows in what becomes of it. ``on_begun``
+    is told of a new one before the first part is sent; ``before_end`` raises where the object must not be made.
     """
 
     target: TargetBucket
@@ -57,27 +72,52 @@ class PartsUpload:
     before_end: Callable[[], None] = lambda: None
 
     def run(self, pieces: Callable[[], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
-        """Send the pieces, each a part. Where all parts are there, and the target refuses what it makes of them, they
-        are sent once more, by another upload.
+        """Send the pieces, each a part. Where the target refuses them, or what it makes of them, or where it makes an
+        object that is described otherwise, they are sent once more, by another upload.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to go on with.
         """
         patient = Retrying(self.target.parts())
+        upload, there = self._find(patient)
         try:
-            return self._send(patient, *self._find(patient), pieces(), sha256)
+            made = self._send(patient, upload, there, pieces(), sha256)
+            if not upload or self.named or self._drop_another(made.info):
+                return made
+            self._tell(ANOTHERS, made.info.size_bytes)
         except _RefusedError as exc:
-            self.progress.grow(size_bytes=exc.size_bytes)
-            self.progress.note(f"{self.described.key}: {exc.reason}; sent once more")
+            self._tell(str(exc.reason), exc.size_bytes)
         try:
             return self._send(patient, "", {}, pieces(), sha256)
         except _RefusedError as exc:
             raise exc.reason from exc
 
+    def _tell(self, reason: str, size_bytes: int) -> None:
+        self.progress.grow(size_bytes=size_bytes)
+        self.progress.note(f"{self.described.key}: {reason}; sent once more")
+
+    def _drop_another(self, info: FileInfo) -> bool:
+        """Look at what an upload has become that was there before; tell whether it is described as it is to be.
+        Otherwise it is removed where versions are kept; where not, it is written over.
+        """
+        wanted, target = self.described, self.target
+        summary = ObjectSummary(wanted.key, info.size_bytes, info.etag, info.modified)
+        found = Fetched(summary, headers=target.headers(wanted.key), tags=target.tags(wanted.key))
+        if has_headers(found, wanted) and has_tags(found, wanted) and has_locks(found, wanted):
+            return True
+        if version := found.headers.get("x-amz-version-id", ""):
+            try:
+                target.delete(wanted.key, version)
+            except UnreachableError:
+                raise
+            except MoveoutError as exc:
+                raise MoveoutError(f"{ANOTHERS}; the version it became cannot be removed: {exc}") from exc
+        return False
+
     def _send(
         self, patient: Retrying, upload: str, there: Mapping[int, Part], pieces: Iterable[bytes], sha256: str
     ) -> Uploaded:
-        key = self.described.key
+        key, resumed = self.described.key, bool(upload)
         if not upload:
             upload = self.target.parts().begin_described(self.described)
             self.on_begun(upload)
@@ -95,16 +135,20 @@ class PartsUpload:
                     continue
                 under_way.append(executor.submit(patient.put_part, key, upload, number, body))
                 while len(under_way) >= _ahead(len(body)):
-                    sent.append(self._arrived(under_way.popleft()))
+                    self._arrived(under_way.popleft(), sent, resumed=resumed)
             while under_way:
-                sent.append(self._arrived(under_way.popleft()))
+                self._arrived(under_way.popleft(), sent, resumed=resumed)
         if sha256 and whole.hexdigest() != sha256:
             patient.abort(key, upload)
             raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
         self.before_end()
         try:
             info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
-        except DamagedOnTheWayError as exc:
+        except MoveoutError as exc:
+            if not isinstance(exc, DamagedOnTheWayError) and not (
+                resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
+            ):
+                raise
             patient.abort(key, upload)
             raise _RefusedError(exc, size_bytes) from exc
         return Uploaded(info, whole.hexdigest(), crc)
@@ -122,10 +166,15 @@ class PartsUpload:
         except GoneError:
             return "", {}
 
-    def _arrived(self, future: Future[Part]) -> Part:
-        part = future.result()
+    def _arrived(self, future: Future[Part], sent: list[Part], *, resumed: bool) -> None:
+        try:
+            part = future.result()
+        except MoveoutError as exc:
+            if not resumed or isinstance(exc, _STOPS_ALL):
+                raise
+            raise _RefusedError(exc, sum(one.size_bytes for one in sent)) from exc
+        sent.append(part)
         self.progress.advance(size_bytes=part.size_bytes)
-        return part
 
 
 def _ahead(part_bytes: int) -> int:

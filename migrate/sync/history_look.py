@@ -16,12 +16,12 @@ from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.store.s3_amend import acl_change, hold_change, retention_change, tags_change
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_crt import Request
+from migrate.store.s3_described import has_headers, has_tags, moment_of
 from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way, acls, as_read, lost_gaps, source_of
 from migrate.sync.items import Done, Item, item
-from migrate.sync.look import has_headers, has_tags, target_of
-from migrate.verify.bucket import moment_of
+from migrate.sync.look import target_of
 
 _HEADERS = "the target has it with other headers or metadata, and those of a version cannot be changed"
 _COMPLIANCE = "COMPLIANCE"

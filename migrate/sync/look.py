@@ -5,22 +5,20 @@ left alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
 from exporters.objects.rows import Content
-from migrate.store.checksums import from_header
 from migrate.store.s3_bucket_write import Written
-from migrate.store.s3_description import Description, is_md5, sendable
+from migrate.store.s3_described import has_headers, has_tags, kept_crc64nvme
+from migrate.store.s3_description import is_md5
 from migrate.sync.compare import AGAIN, Step
 from migrate.sync.copy import Way, acls, as_read, source_of
 from migrate.sync.items import Acl, Done, Item, item
-from migrate.verify.bucket import as_text, user_metadata
 
-_CRC = "x-amz-checksum-crc64nvme"
 FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
 
 
@@ -83,7 +81,7 @@ class Look:
             return None
         md5 = ours.summary.etag if is_md5(ours.summary.etag) else None
         made = item(self.way.source.name, as_read(step, ours), ours, Content("", md5, 0), acl)
-        crc = _crc(ours.headers)
+        crc = kept_crc64nvme(ours.headers)
         made.work["crc64nvme"] = None if crc is None else f"{crc:016x}"
         described = made.described(self.way.name(step), self.way.terms)
         if not (has_headers(theirs, described) and has_tags(theirs, described)):
@@ -102,33 +100,8 @@ def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
         return False
     if one.etag == other.etag and one.etag:
         return True
-    kept = _crc(ours.headers)
-    return kept is not None and kept == _crc(theirs.headers)
-
-
-def has_headers(found: Fetched, wanted: Description) -> bool:
-    """Tell whether an object has the headers and metadata that it is to have."""
-    headers, asked = sendable(found.headers), sendable(wanted.headers)
-    if any(headers.get(name, "") != value for name, value in asked.items()):
-        return False
-    return _equal(user_metadata(found.headers), wanted.metadata)
-
-
-def has_tags(found: Fetched, wanted: Description) -> bool:
-    """Tell whether an object has the tags that it is to have, and no others."""
-    return _equal(found.tags, wanted.tags)
-
-
-def _equal(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    return {name: as_text(value) for name, value in one.items()} == {
-        name: as_text(value) for name, value in other.items()
-    }
-
-
-def _crc(headers: Mapping[str, str]) -> int | None:
-    kept = headers.get(_CRC)
-    whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
-    return from_header(kept) if kept and whole and "-" not in kept else None
+    kept = kept_crc64nvme(ours.headers)
+    return kept is not None and kept == kept_crc64nvme(theirs.headers)
 
 
 def target_of(step: Step) -> ObjectSummary:

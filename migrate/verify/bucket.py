@@ -6,8 +6,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from itertools import islice
 from typing import TypeVar
 
@@ -18,6 +16,7 @@ from migrate.bundle.objects import ObjectRow, has_history, histories, object_row
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
+from migrate.store.s3_described import as_text, moment_of, user_metadata
 from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
 from migrate.store.s3_listing import Listed, ListedVersions
 from migrate.verify.pool import in_parallel
@@ -198,15 +197,6 @@ def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Fin
         yield Finding(key, "has another retention", one, other)
 
 
-def moment_of(text: str) -> datetime | None:
-    """Return the moment that a lock's header names, to the second: not every server sends more; None where none is."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).replace(microsecond=0)
-
-
 def _on(value: bool) -> str:
     return "on" if value else "off"
 
@@ -216,19 +206,3 @@ def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, 
         if as_text(expected.get(name)) != as_text(found.get(name)):
             both = (expected.get(name, "nothing"), found.get(name, "nothing"))
             yield Finding(key, f"has other {what}: {name}", *both)
-
-
-def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return an object's own metadata out of its headers."""
-    prefix = "x-amz-meta-"
-    return {name.removeprefix(prefix): value for name, value in headers.items() if name.startswith(prefix)}
-
-
-def as_text(text: str | None) -> str | None:
-    """Return a text in one form: some servers send what is not ASCII encoded (RFC 2047), some as it is."""
-    if text is None or "=?" not in text:
-        return text
-    try:
-        return str(make_header(decode_header(text)))
-    except (ValueError, LookupError, HeaderParseError):
-        return text

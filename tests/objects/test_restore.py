@@ -123,6 +123,34 @@ def test_parts_of_which_the_target_makes_something_else_are_all_sent_anew(
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"ChecksumAlgorithm": "CRC32"},
+        {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"},
+    ],
+    ids=["none", "crc32", "crc64nvme"],
+)
+def test_an_upload_that_another_program_had_begun_does_not_describe_the_object(
+    asked: dict[str, str], minio: S3Server, server: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """Its parts may be those of the object; its metadata, tags and checksums are not."""
+    shop, target = make_shop(minio), make_shop(server)
+    enabled = {"Status": "Enabled"}
+    target.boto.put_bucket_versioning(Bucket=target.name, VersioningConfiguration=enabled)
+    body = bytes(range(256)) * (36 * 4096)
+    shop.put("video", body, Metadata={"of": "mine"}, Tagging="a=b", ContentType="video/x")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    which = {"Bucket": target.name, "Key": "video"}
+    begun = target.boto.create_multipart_upload(**which, **asked)["UploadId"]
+    algorithm = {name: value for name, value in asked.items() if name == "ChecksumAlgorithm"}
+    target.boto.upload_part(**which, UploadId=begun, PartNumber=1, Body=body[: 8 * 2**20], **algorithm)
+    assert restore(reader, target.url).findings == ()
+    assert compare(reader, target.url, read_all=True) == []
+    assert len(target.boto.list_object_versions(Bucket=target.name)["Versions"]) == 1
+
+
+@pytest.mark.parametrize(
     ("key", "body"), [("foreign", b"x"), ("small/003.bin", b"something else")], ids=["foreign", "other"]
 )
 def test_a_bucket_in_use_is_not_touched(
