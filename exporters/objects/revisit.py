@@ -89,7 +89,7 @@ def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
     modified = headers.get("last-modified")
     return replace(
         listed,
-        size_bytes=int(headers["content-length"]),
+        size_bytes=int(headers.get("content-length", listed.size_bytes)),
         etag=headers.get("etag", "").strip('"'),
         modified=parsedate_to_datetime(modified) if modified else listed.modified,
         storage_class=headers.get("x-amz-storage-class") or "STANDARD",

@@ -11,7 +11,6 @@ import http.client
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -24,6 +23,16 @@ from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.checksums import from_header, to_header
 from migrate.store.keys import checked
+from migrate.store.s3_answers import (
+    as_utc,
+    asked_range,
+    code_of,
+    http_date,
+    kept_of_body,
+    opened,
+    part_of,
+    read_body,
+)
 from migrate.store.s3_wire import Wire
 
 SHA256_METADATA = "moveout-sha256"
@@ -107,10 +116,10 @@ class S3Store:
             try:
                 announced, body = self._open(key, start, length)
             except boto_errors.ClientError as exc:
-                if _code(exc) in {"InvalidRange", "416"}:
+                if code_of(exc) in {"InvalidRange", "416"}:
                     return b"", None
                 raise
-            data = _body(body, announced)
+            data = read_body(body, announced)
         if len(data) != announced:
             raise UnreachableError(
                 f"{self._named(key)}: the connection broke after {len(data)} of {announced} bytes"
@@ -119,7 +128,7 @@ class S3Store:
             raise UnreachableError(
                 f"{self._named(key)}: the server sent {announced} bytes where {length} were asked"
             )
-        return data, _kept(body) if start == 0 and length is None else None
+        return data, kept_of_body(body) if start == 0 and length is None else None
 
     def stat(self, key: str) -> FileInfo:
         """See ``Store.stat``."""
@@ -136,7 +145,7 @@ class S3Store:
             for row in page.get("Contents", ()):
                 key = row["Key"][len(self.location.prefix) :]
                 if key and key > start_after:
-                    yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), _utc(row["LastModified"]))
+                    yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), as_utc(row["LastModified"]))
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
@@ -180,7 +189,7 @@ class S3Store:
         while True:
             with self._translated(key):
                 page = self._call("list_parts", key, **request)
-            found.extend(_part(row) for row in page.get("Parts", ()))
+            found.extend(part_of(row) for row in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted(found, key=lambda part: part.number)
             request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
@@ -244,30 +253,38 @@ class S3Store:
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
         if headers.get(_CHECKSUM) != crc:
             self.checksums = "none"
-        return FileInfo(key, size_bytes, headers["etag"].strip('"'), _http_date(headers.get("date", "")))
+        return FileInfo(key, size_bytes, headers["etag"].strip('"'), http_date(headers.get("date", "")))
 
     def _open(self, key: str, start: int, length: int | None) -> tuple[int, Any]:
         """Return (announced size, body) of a file or a range of it."""
-        span = _range(start, length)
+        span = asked_range(start, length)
         found = self._wire.get(self._whole(key), span or {"x-amz-checksum-mode": "ENABLED"})
         if found is not None:
             return found
         answer = self._call("get_object", key, **span)
-        return int(answer["ContentLength"]), answer["Body"]
+        return opened(answer)
 
     def _stat(self, key: str) -> tuple[FileInfo, int | None]:
         """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
         with self._translated(key):
             answer = self._call("head_object", key, ChecksumMode="ENABLED")
+        size_bytes = answer.get("ContentLength")
         info = FileInfo(
             key=key,
-            size_bytes=int(answer["ContentLength"]),
+            size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
             etag=answer["ETag"].strip('"'),
-            modified=_utc(answer["LastModified"]),
+            modified=as_utc(answer["LastModified"]),
             sha256=answer.get("Metadata", {}).get(SHA256_METADATA),
         )
         checksum = answer.get("ChecksumCRC64NVME")
         return info, from_header(checksum) if checksum and "-" not in checksum else None
+
+    def _listed_size(self, key: str) -> int:
+        """Return the size of a file of which HEAD does not tell it: a proxy on the way may take it out."""
+        for info in self.list(key):
+            if info.key == key:
+                return info.size_bytes
+        raise GoneError(f"{self._named(key)} is not listed")
 
     def _check_by_reading(self, key: str, info: FileInfo, expected: int) -> None:
         found = 0
@@ -287,7 +304,7 @@ class S3Store:
             for row in page.get("Uploads", ()):
                 key = decode(row["Key"])
                 if key.startswith(self.location.prefix):
-                    yield Upload(key[len(self.location.prefix) :], row["UploadId"], _utc(row["Initiated"]))
+                    yield Upload(key[len(self.location.prefix) :], row["UploadId"], as_utc(row["Initiated"]))
             if not page.get("IsTruncated"):
                 return
             request["KeyMarker"] = decode(page["NextKeyMarker"])
@@ -328,54 +345,3 @@ class S3Store:
 
 def _metadata(sha256: str | None) -> dict[str, Any]:
     return {"Metadata": {SHA256_METADATA: sha256}} if sha256 else {}
-
-
-def _range(start: int, length: int | None) -> dict[str, str]:
-    if length is None:
-        return {"Range": f"bytes={start}-"} if start else {}
-    return {"Range": f"bytes={start}-{start + length - 1}"}
-
-
-def _body(body: Any, announced: int) -> bytes:
-    """Read the body; shorter than announced where the connection broke."""
-    try:
-        # With the size given, urllib3 reads into one buffer: half the time of reading "all there is".
-        return bytes(body.read(announced)) if announced else b""
-    except boto_errors.IncompleteReadError as exc:
-        done = exc.kwargs.get("actual_bytes")
-        raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
-    finally:
-        body.close()
-
-
-def _kept(body: Any) -> int | None:
-    """Return the CRC64NVME of the whole file that came with it."""
-    headers = getattr(body, "headers", {})
-    kept = headers.get(_CHECKSUM, "")
-    whole = headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
-    return from_header(kept) if kept and whole and "-" not in kept else None
-
-
-def _part(row: dict[str, Any]) -> Part:
-    checksum = row.get("ChecksumCRC64NVME")
-    return Part(
-        int(row["PartNumber"]),
-        int(row["Size"]),
-        row["ETag"].strip('"'),
-        from_header(checksum) if checksum else None,
-    )
-
-
-def _code(exc: boto_errors.ClientError) -> str:
-    return str(exc.response.get("Error", {}).get("Code", ""))
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.astimezone(UTC)
-
-
-def _http_date(text: str) -> datetime:
-    try:
-        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
-    except ValueError:
-        return datetime.now(UTC)

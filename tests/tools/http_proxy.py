@@ -37,7 +37,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer. ``size_bytes`` is what is announced of the body (of an answer to HEAD there is none), ``sent_bytes``
-    how much of it is sent before the connection is closed, where not all.
+    how much of it is sent before the connection is closed, where not all. ``chunked``: nothing is announced.
     """
 
     status: int
@@ -45,6 +45,7 @@ class Answer:
     body: bytes = b""
     size_bytes: int | None = None
     sent_bytes: int | None = None
+    chunked: bool = False
 
     def header(self, name: str) -> str | None:
         return next((value for one, value in self.headers if one.lower() == name.lower()), None)
@@ -149,10 +150,28 @@ def _answer(request: BaseHTTPRequestHandler, answer: Answer | None) -> None:
     request.send_response(answer.status)
     for name, value in answer.headers:
         request.send_header(name, value)
+    if answer.chunked:
+        _answer_in_chunks(request, answer)
+        return
     if answer.status != http.HTTPStatus.NO_CONTENT:
         size_bytes = len(answer.body) if answer.size_bytes is None else answer.size_bytes
         request.send_header("Content-Length", str(size_bytes))
     request.end_headers()
     request.wfile.write(answer.body[: answer.sent_bytes])
+    request.wfile.flush()
+    request.close_connection = request.close_connection or answer.sent_bytes is not None
+
+
+def _answer_in_chunks(request: BaseHTTPRequestHandler, answer: Answer) -> None:
+    if request.command != "HEAD":
+        request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    if request.command != "HEAD":
+        sent = answer.body[: answer.sent_bytes]
+        pieces = [sent[at : at + 2**16] for at in range(0, len(sent), 2**16)]
+        for piece in pieces:
+            request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if answer.sent_bytes is None:
+            request.wfile.write(b"0\r\n\r\n")
     request.wfile.flush()
     request.close_connection = request.close_connection or answer.sent_bytes is not None

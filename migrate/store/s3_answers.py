@@ -1,0 +1,82 @@
+"""What S3's answers say, read out of what botocore and urllib3 make of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import UnreachableError
+from migrate.store.base import Part
+from migrate.store.checksums import from_header
+from migrate.store.s3_described import kept_crc64nvme
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
+
+
+def asked_range(start: int, length: int | None) -> dict[str, str]:
+    """Return the header that asks for a range; none for all."""
+    if length is None:
+        return {"Range": f"bytes={start}-"} if start else {}
+    return {"Range": f"bytes={start}-{start + length - 1}"}
+
+
+def opened(answer: Mapping[str, Any]) -> tuple[int, Any]:
+    """Return (announced size, body) of boto's answer to GetObject. Where something on the way sends bodies in chunks,
+    without their size, the body is read at once: chunks that break off are an error, and a range says how long it is.
+    """
+    if "ContentLength" in answer:
+        return int(answer["ContentLength"]), answer["Body"]
+    data = answer["Body"].read()
+    found = _RANGE.match(answer.get("ContentRange", ""))
+    return int(found[2]) - int(found[1]) + 1 if found else len(data), io.BytesIO(data)
+
+
+def read_body(body: Any, announced: int) -> bytes:
+    """Read the body; shorter than announced where the connection broke."""
+    try:
+        # With the size given, urllib3 reads into one buffer: half the time of reading "all there is".
+        return bytes(body.read(announced)) if announced else b""
+    except boto_errors.IncompleteReadError as exc:
+        done = exc.kwargs.get("actual_bytes")
+        raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
+    finally:
+        body.close()
+
+
+def kept_of_body(body: Any) -> int | None:
+    """Return the CRC64NVME of the whole file that came with its raw body."""
+    return kept_crc64nvme(getattr(body, "headers", {}))
+
+
+def part_of(row: Mapping[str, Any]) -> Part:
+    """Return a part of a row of ListParts."""
+    checksum = row.get("ChecksumCRC64NVME")
+    return Part(
+        int(row["PartNumber"]),
+        int(row["Size"]),
+        row["ETag"].strip('"'),
+        from_header(checksum) if checksum else None,
+    )
+
+
+def code_of(exc: boto_errors.ClientError) -> str:
+    """Return S3's code of an error."""
+    return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC."""
+    return moment.astimezone(UTC)
+
+
+def http_date(text: str) -> datetime:
+    """Return the moment of a Date header, now where it cannot be read."""
+    try:
+        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)

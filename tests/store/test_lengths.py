@@ -1,0 +1,50 @@
+"""A place behind a proxy that sends bodies in chunks, and does not say how long they are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from migrate.errors import GoneError, UnreachableError
+from migrate.store.s3 import S3Store
+from migrate.store.s3_client import parse
+from scripts.servers import S3Server
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
+from tests.tools.profiles import extra_profile
+
+
+@dataclass(slots=True)
+class Chunking(HttpProxy):
+    """Sends what is read in chunks; breaks off after so many bytes."""
+
+    breaks_off: int | None = None
+
+    def handle(self, asked: Asked) -> Answer:
+        answer = self.forward(asked)
+        chunked = asked.method in {"GET", "HEAD"} and answer.status < 300
+        return replace(answer, chunked=chunked, sent_bytes=self.breaks_off) if chunked else answer
+
+
+def test_sizes_that_nobody_announces(
+    minio: S3Server,
+    make_bucket: Callable[[S3Server], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    body = bytes(range(256)) * 1000
+    with Chunking(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        store = S3Store(parse(f"s3://{make_bucket(minio)}/place?profile={profile}"))
+        store.put("a/file", body)
+        store.put("a/file-too", b"x")
+        assert store.read("a/file") == body
+        assert store.read("a/file", 1000, 5000) == body[1000:6000]
+        assert store.read("a/file", len(body) - 10, 100) == body[-10:]
+        assert store.stat("a/file").size_bytes == len(body)
+        with pytest.raises(GoneError):
+            store.stat("a/fil")
+        proxy.breaks_off = 3000
+        for start, length in ((0, None), (1000, 5000)):
+            with pytest.raises(UnreachableError):
+                store.read("a/file", start, length)
