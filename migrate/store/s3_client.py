@@ -132,9 +132,16 @@ _ARCHIVED = "InvalidObjectState"
 _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 _DENIED = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
-    "InvalidToken",
+    "InvalidToken", "InvalidTokenId", "TokenRefreshRequired", "RequestTimeTooSkewed",
     "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
 }  # fmt: skip
+_EXPIRED = "get new credentials, then run the same command again: it goes on from there"
+_DENIED_NEXT = {
+    "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+}
+"""What helps beside a look at the credentials and their permissions."""
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
 _SLOW = {
     "SlowDown",
@@ -201,7 +208,8 @@ def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError
             f"{said} (archived)", next_step="ask for it to be brought back, then run the same again"
         )
     if code in _DENIED or status in {401, 403}:
-        return NotAllowedError(said, next_step="check the credentials and what they are permitted to do here")
+        usual = "check the credentials and what they are permitted to do here"
+        return NotAllowedError(said, next_step=_DENIED_NEXT.get(code, usual))
     if code in _GONE or status == 404:
         return GoneError(said, next_step="check the name of the bucket and the prefix")
     if code == "PreconditionFailed" or status == 412:

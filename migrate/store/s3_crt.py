@@ -126,6 +126,8 @@ class Pending:
             except s3.S3ResponseError as exc:
                 raise _refused(exc, self._request.operation, what) from exc
             except exceptions.AwsCrtError as exc:
+                if exc.name == _SKEWED_NAME:
+                    raise _denied(_SKEWED, self._request.operation, what) from exc
                 raise UnreachableError(
                     f"{what}: {exc.message.rstrip('.')}",
                     next_step="check the endpoint and the network, then run the same command again",
@@ -268,6 +270,12 @@ def _refused(exc: Any, operation: str, what: str) -> MoveoutError:
     return translate(boto_errors.ClientError(response, operation), what)
 
 
+def _denied(code: str, operation: str, what: str) -> MoveoutError:
+    """Translate an answer of which the client tells the code only."""
+    response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    return translate(boto_errors.ClientError(response, operation), what)
+
+
 def _error_fields(body: bytes) -> tuple[str, str]:
     try:
         root = ET.fromstring(body)  # noqa: S314 - see the import
@@ -276,14 +284,17 @@ def _error_fields(body: bytes) -> tuple[str, str]:
     return root.findtext("Code") or "", root.findtext("Message") or ""
 
 
+_SKEWED, _SKEWED_NAME = "RequestTimeTooSkewed", "AWS_ERROR_S3_REQUEST_TIME_TOO_SKEWED"
 _EVERYTHING = {
     "NoSuchBucket",
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "ExpiredToken",
     "InvalidToken",
+    "InvalidTokenId",
+    "TokenRefreshRequired",
     "AccountProblem",
-    "RequestTimeTooSkewed",
+    _SKEWED,
 }
 
 
@@ -295,7 +306,9 @@ def concerns_bucket(error: MoveoutError) -> bool:
 def error_code(error: MoveoutError) -> str:
     """Return S3's code of an error of ``Pending.wait``; empty where it has none."""
     cause = error.__cause__
-    return _error_fields(cause.body or b"")[0] if isinstance(cause, s3.S3ResponseError) else ""
+    if isinstance(cause, s3.S3ResponseError):
+        return _error_fields(cause.body or b"")[0]
+    return _SKEWED if getattr(cause, "name", "") == _SKEWED_NAME else ""
 
 
 def was_answered(error: MoveoutError) -> bool:

@@ -20,7 +20,11 @@ from migrate.store.base import MIN_PART_BYTES
 from migrate.store.checksums import crc64nvme
 from migrate.store.local import LocalStore
 from migrate.store.s3 import S3Store
+from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_client import parse
+from migrate.store.s3_crt import Request
+from migrate.store.s3_objects import Job
+from tests.tools.http_proxy import HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 
 
@@ -45,6 +49,32 @@ def test_a_wrong_password_is_not_allowed(minio, versitygw, make_bucket, monkeypa
                 call()
             assert error.value.next_step
             assert "not-the-password" not in f"{error.value!s}{error.value.next_step}"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "next_step"),
+    [
+        ("RequestTimeTooSkewed", 403, "clock"),
+        ("ExpiredToken", 400, "new credentials"),
+        ("TokenRefreshRequired", 400, "new credentials"),
+        ("InvalidTokenId", 403, "check the credentials"),
+    ],
+)
+def test_what_stops_all_requests_says_what_helps(minio, monkeypatch, tmp_path, code, status, next_step):
+    class Refusing(HttpProxy):
+        def handle(self, _asked):
+            return refusal(status, code)
+
+    with Refusing(minio.endpoint) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        with pytest.raises(NotAllowedError) as error:
+            S3Store(parse(f"s3://bucket/x?profile={name}")).put("a", b"x")
+        assert next_step in error.value.next_step
+        client = S3Bucket(parse(f"s3://bucket?profile={name}"))
+        jobs = [Job(key, Request("GetObject", "GET", key), 0) for key in ("a", "b")]
+        with pytest.raises(NotAllowedError) as error:
+            list(client.requests.run(jobs, window_bytes=1))
+        assert next_step in error.value.next_step
 
 
 def test_a_closed_port_is_unreachable_and_given_up_soon(minio, monkeypatch, tmp_path):
