@@ -22,10 +22,12 @@ from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
 from migrate.progress import Progress
 from migrate.restore.objects_terms import Terms
+from migrate.store.checksums import crc64nvme
 from migrate.store.patience import is_halted
 from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_bucket_write import TINY_BYTES, TargetBucket, Written
 from migrate.store.s3_description import PUT_BYTES, Description
+from migrate.store.sizes import part_sizes
 from migrate.store.throttle import Throttle
 from migrate.sync.compare import Step
 from migrate.sync.items import Acl, Done, Item, item
@@ -33,6 +35,7 @@ from migrate.sync.null_version import REPLACED, is_null, is_replaced
 
 WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
+_READ_BYTES = 8 * 2**20
 UNLIKE = "the content does not have the MD5 that the source's ETag looks like"
 
 
@@ -55,6 +58,20 @@ class Way:
         """Wait until so many bytes may pass."""
         if self.throttle is not None:
             self.throttle.take(size_bytes)
+
+    def is_same_when_read(self, ours: Fetched, theirs: Fetched) -> bool:
+        """Read an object at the source where no listing tells: it is compared with what the target keeps of its own."""
+        summary = ours.summary
+        kept = self.target.crc64nvme(theirs.summary.key, theirs.summary.version_id)
+        if kept is None or summary.size_bytes != theirs.summary.size_bytes:
+            return False
+        crc = 0
+        sizes = part_sizes(summary.size_bytes, _READ_BYTES)
+        for body in self.source.stream_parts(summary, sizes, window_bytes=4 * _READ_BYTES):
+            if is_halted():
+                raise UnreachableError("the run is being stopped")
+            crc = crc64nvme(body, crc)
+        return crc == kept
 
 
 def is_small(step: Step) -> bool:

@@ -16,10 +16,8 @@ from exporters.bucket import Fetched
 from exporters.errors import SourceUnreachableError
 from exporters.objects import rows
 from exporters.objects.proof import promises_md5
-from migrate.store.checksums import crc64nvme
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_description import Description, is_md5
-from migrate.store.sizes import part_sizes
 from migrate.sync.compare import AGAIN, Do, Step
 from migrate.sync.copy import (
     UNLIKE,
@@ -114,7 +112,7 @@ class HistoryCopy:
         same = None
         if ours.error is None and theirs.error is None:
             same = Look(self.way, self.done, overwrite=False).same(
-                step, ours, theirs, acl, self._is_same_when_read
+                step, ours, theirs, acl, self.way.is_same_when_read
             )
         if same is None:
             gap = Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))
@@ -127,18 +125,6 @@ class HistoryCopy:
         self.done.rows.append(same.finished(written, self.way.terms))
         self.done.adopted += 1
         return True
-
-    def _is_same_when_read(self, ours: Fetched, theirs: Fetched) -> bool:
-        """Read a version at the source where no listing tells: it is compared with what the target keeps of its own."""
-        summary = ours.summary
-        kept = self.way.target.crc64nvme(theirs.summary.key, theirs.summary.version_id)
-        if kept is None or summary.size_bytes != theirs.summary.size_bytes:
-            return False
-        crc = 0
-        sizes = part_sizes(summary.size_bytes, _READ_BYTES)
-        for body in self.way.source.stream_parts(summary, sizes, window_bytes=4 * _READ_BYTES):
-            crc = crc64nvme(body, crc)
-        return crc == kept
 
     def _layer(self, steps: Sequence[Step]) -> None:
         """Add one version to each key."""

@@ -16,7 +16,7 @@ from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_described import has_headers, has_tags, kept_crc64nvme
 from migrate.store.s3_description import is_md5
 from migrate.sync.compare import AGAIN, Step
-from migrate.sync.copy import Way, acls, as_read, source_of
+from migrate.sync.copy import Way, acls, as_read, is_small, source_of
 from migrate.sync.items import Acl, Done, Item, item
 
 FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
@@ -48,7 +48,10 @@ class Look:
                 raise found.error
         if ours.error is not None or isinstance(theirs.error, SourceGoneError):
             return True  # copying finds out what has become of it
-        if theirs.error is None and (same := self.same(step, ours, theirs, acl)) is not None:
+        if (
+            theirs.error is None
+            and (same := self.same(step, ours, theirs, acl, self._content_of(step))) is not None
+        ):
             self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
             if step.why == AGAIN:
                 self.done.same += 1
@@ -65,6 +68,16 @@ class Look:
             return True
         self.done.gaps.append(Gap(step.name, "failed", _reason(theirs.error)))
         return False
+
+    def _content_of(self, step: Step) -> Callable[[Fetched, Fetched], bool]:
+        """Return what tells of the content where ETags and checksums do not: the record, of what is looked at again; of
+        a large object that may be ours, its bytes: to read them is less than to send them.
+        """
+        if step.why == AGAIN:
+            return lambda _ours, _theirs: True
+        if step.ours and not is_small(step):
+            return self.way.is_same_when_read
+        return lambda _ours, _theirs: False
 
     def same(
         self,

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
+import boto3
+import pytest
+from botocore.config import Config
+
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.sync.columns import microseconds
+from migrate.sync.record import Record
 from migrate.sync.uploads import Uploads
 from tests.sync.conftest import Move, body
 from tests.tools.counting import Counting
@@ -89,3 +94,48 @@ def test_parts_of_an_older_version_are_dropped(move: Move) -> None:
     assert move.with_progress(counted).run().copied == 1
     assert counted.sent_bytes == len(data)
     assert "Uploads" not in move.target.boto.list_multipart_uploads(Bucket=move.target.name, Prefix="video")
+
+
+def put_without_checksum(move: Move, key: str, data: bytes) -> None:
+    """The source keeps nothing but an MD5 of it, which is not the ETag that parts get."""
+    plain = Config(request_checksum_calculation="when_required")
+    client = boto3.Session(profile_name=move.source.server.profile).client("s3", config=plain)
+    client.put_object(Bucket=move.source.name, Key=key, Body=data, Metadata={"a": "b"})
+
+
+def test_what_is_looked_at_again_is_not_sent_again(move: Move) -> None:
+    """The record says what was copied; tags are what one looks for."""
+    put_without_checksum(move, "video", bytes(range(256)) * (48 * 4096))
+    assert move.run().copied == 1
+    again = move.run(recheck=True)
+    assert (again.same, again.copied) == (1, 0)
+    tags = {"TagSet": [{"Key": "new", "Value": "tag"}]}
+    move.source.boto.put_object_tagging(Bucket=move.source.name, Key="video", Tagging=tags)
+    assert move.run(recheck=True).copied == 1
+    found = move.target.boto.get_object_tagging(Bucket=move.target.name, Key="video")
+    assert found["TagSet"] == tags["TagSet"]
+
+
+def test_what_a_killed_run_had_sent_and_not_noted_is_not_sent_again(
+    move: Move, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the object and its commit; what is not the same is sent, though."""
+    data = bytes(range(256)) * (48 * 4096)
+    for key in ("changed", "video"):
+        put_without_checksum(move, key, data)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "write_done", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                move.run(workers=1)
+    for key in ("changed", "video"):
+        if key not in move.target.keys():  # noqa: SIM118 - a method
+            upload(move.target, key, data, PART, Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME")
+    put_without_checksum(move, "changed", data[::-1])
+    done = move.run(cutover=True)
+    assert (done.copied, done.adopted, done.proof is not None) == (1, 1, True)
+    assert move.contents(move.source) == move.contents(move.target)
