@@ -17,17 +17,26 @@ from urllib.parse import unquote_plus
 import botocore.exceptions as boto_errors
 import urllib3.exceptions as http_errors
 
-from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UnreachableError
+from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    UnreachableError,
+)
 from migrate.store import s3_client
 from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.checksums import from_header, to_header
 from migrate.store.keys import checked
 from migrate.store.s3_answers import (
+    as_listed,
     as_utc,
     asked_range,
     code_of,
     http_date,
+    is_invalid_part,
     kept_of_body,
     opened,
     part_of,
@@ -214,11 +223,7 @@ class S3Store:
             request |= {"ChecksumCRC64NVME": to_header(crc64nvme), "ChecksumType": "FULL_OBJECT"}
         size_bytes = sum(part.size_bytes for part in parts)
         try:
-            with self._translated(key):
-                self._call(
-                    "complete_multipart_upload", key, **request,
-                    MultipartUpload={"Parts": [self._row(part) for part in parts]},
-                )  # fmt: skip
+            self._make(key, request, parts)
         except GoneError:
             info, found = self._stat(key)
             if info.size_bytes == size_bytes and found == crc64nvme:
@@ -233,6 +238,28 @@ class S3Store:
         if found is None:
             self._check_by_reading(key, info, crc64nvme)
         return info
+
+    def _make(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
+        """Make the file. Where the server does not know a part by its ETag, the answer that gave it may have been
+        damaged: it is taken from the listing, if the part there has our checksum.
+        """
+        try:
+            self._make_of(key, request, parts)
+        except MoveoutError as exc:
+            if not is_invalid_part(exc):
+                raise
+            listed = as_listed(parts, self.parts(key, request["UploadId"]))
+            try:
+                self._make_of(key, request, listed)
+            except MoveoutError as again:
+                if not is_invalid_part(again):
+                    raise
+                raise DamageError(key, expected="the parts that were sent", found=str(again)) from again
+
+    def _make_of(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
+        rows = {"Parts": [self._row(part) for part in parts]}
+        with self._translated(key):
+            self._call("complete_multipart_upload", key, **request, MultipartUpload=rows)
 
     def abort(self, key: str, upload: str) -> None:
         """See ``MultipartStore.abort``."""

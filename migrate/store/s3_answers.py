@@ -10,8 +10,8 @@ from typing import Any
 
 import botocore.exceptions as boto_errors
 
-from migrate.errors import UnreachableError
-from migrate.store.base import Part
+from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.base import Part, Parts
 from migrate.store.checksums import from_header
 from migrate.store.s3_described import kept_crc64nvme
 
@@ -62,6 +62,25 @@ def part_of(row: Mapping[str, Any]) -> Part:
         row["ETag"].strip('"'),
         from_header(checksum) if checksum else None,
     )
+
+
+def as_listed(parts: Parts, listed: Parts) -> Parts:
+    """Return parts with the ETags that the server lists, where what it has is the same by size and CRC64NVME."""
+    there = {part.number: part for part in listed}
+    found = [there.get(part.number, part) for part in parts]
+    return [
+        theirs
+        if theirs.crc64nvme is not None
+        and (theirs.crc64nvme, theirs.size_bytes) == (ours.crc64nvme, ours.size_bytes)
+        else ours
+        for ours, theirs in zip(parts, found, strict=True)
+    ]
+
+
+def is_invalid_part(error: MoveoutError) -> bool:
+    """Tell whether a server did not know a part by its ETag or checksum when it was to make a file."""
+    cause = error.__cause__
+    return isinstance(cause, boto_errors.ClientError) and code_of(cause) == "InvalidPart"
 
 
 def code_of(exc: boto_errors.ClientError) -> str:

@@ -1,4 +1,4 @@
-"""A place behind a proxy that sends bodies in chunks, and does not say how long they are."""
+"""A place behind a proxy that damages answers, or sends bodies in chunks and does not say how long they are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from migrate.errors import GoneError, UnreachableError
+from migrate.errors import DamageError, GoneError, UnreachableError
+from migrate.store.base import MIN_PART_BYTES
+from migrate.store.checksums import crc64nvme
 from migrate.store.s3 import S3Store
 from migrate.store.s3_client import parse
 from scripts.servers import S3Server
+from tests.tools.fault_proxy import FaultProxy, Planned
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
 
@@ -48,3 +51,29 @@ def test_sizes_that_nobody_announces(
         for start, length in ((0, None), (1000, 5000)):
             with pytest.raises(UnreachableError):
                 store.read("a/file", start, length)
+
+
+def test_an_etag_of_a_part_that_was_damaged_on_the_way(
+    minio: S3Server,
+    make_bucket: Callable[[S3Server], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The listing has the right one; a part that is another one is not taken, though."""
+    body = bytes(range(256)) * (MIN_PART_BYTES // 256)
+    place = f"s3://{make_bucket(minio)}/place"
+    with FaultProxy(minio.endpoint, plan=[Planned("wrong etag", nth=1)]) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        store = S3Store(parse(f"{place}?profile={profile}"))
+        upload = store.begin("file")
+        parts = [store.put_part("file", upload, number, body) for number in (1, 2)]
+        assert parts[0].etag != parts[1].etag
+        assert not proxy.unfired()
+        assert store.complete("file", upload, parts, crc64nvme=crc64nvme(body + body)).size_bytes == 2 * len(
+            body
+        )
+        upload = store.begin("other")
+        ours = [store.put_part("other", upload, 1, body)]
+        store.put_part("other", upload, 1, b"of somebody else")
+        with pytest.raises(DamageError):
+            store.complete("other", upload, ours, crc64nvme=crc64nvme(body))
