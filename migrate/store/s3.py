@@ -20,6 +20,7 @@ import urllib3.exceptions as http_errors
 from migrate.errors import (
     AlreadyExistsError,
     ChangedError,
+    DamagedOnTheWayError,
     DamageError,
     GoneError,
     MoveoutError,
@@ -254,7 +255,9 @@ class S3Store:
             except MoveoutError as again:
                 if not is_invalid_part(again):
                     raise
-                raise DamageError(key, expected="the parts that were sent", found=str(again)) from again
+                raise DamagedOnTheWayError(
+                    key, expected="the parts that were sent", found=str(again)
+                ) from again
 
     def _make_of(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
         rows = {"Parts": [self._row(part) for part in parts]}
