@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from exporters.postgres import large_objects
@@ -23,15 +24,17 @@ def live_tables(
     advance: Advance | None = None,
     names: Collection[tuple[str, str]] | None = None,
     numbers: Collection[int] | None = None,
+    generated: bool = True,
 ) -> Mapping[tuple[str, str], Tally]:
     """Return the tally of every table by (schema, name), or of those in ``names``. Large objects count as
-    ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Raises ``SourceError``.
+    ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
+    the server computes are left out. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
-            (table, pages)
+            (table if generated else without_generated(table), pages)
             for table in tables
             if not table.foreign
             and not table.out_of_reach
@@ -52,6 +55,11 @@ def live_tables(
         finally:
             feeds.close()
     return found
+
+
+def without_generated(table: Table) -> Table:
+    """Return a table as if it had only the columns into which one writes."""
+    return replace(table, columns=tuple(one for one in table.columns if not one.generated))
 
 
 def _tally(feeds: Feeds, table: Table, pages: Range, advance: Advance | None) -> Tally:

@@ -118,20 +118,21 @@ def texts_of(file: Part) -> Iterator[list[bytes]]:
             yield split_lines(joined(lines_of(some)), some.num_rows)
 
 
-def tally_part(file: Any, rows: int) -> Tally:
-    """Return rows and digest of one part, from its values. ``rows`` counts only where the table has no columns.
+def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
+    """Return rows and digest of one part, from its values, those that the server computes included unless ``generated``
+    is False. ``rows`` counts only where there are no columns.
 
     Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
     """
     part = open_part(file)
-    if not column_names(part, generated=True):
+    if not column_names(part, generated=generated):
         return tally_empty_rows(rows)
     found = Tally()
     for some in rows_of(part):
         if isinstance(some, LongRow):
-            found += tally_pieces(line_pieces(some))
+            found += tally_pieces(line_pieces(some, generated=generated))
         else:
-            found += tally_block(joined(lines_of(some)))
+            found += tally_block(joined(lines_of(some, generated=generated)))
     return found
 
 

@@ -26,6 +26,7 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.postgres import define, large_objects
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.complete import complete
+from migrate.restore.postgres.generated import computed_otherwise
 from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
@@ -34,7 +35,7 @@ from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.target import State
 from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
-from migrate.restore.relational.run import Run, Written
+from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
 
 
@@ -95,7 +96,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
         sql_target.analyze(target.connection)
         run.progress.end()
-        findings = _differences(job, run)
+        findings = _settled(job, run, _differences(job, run))
     if selection.definitions:
         _note_names(job)
     if not findings:
@@ -250,6 +251,18 @@ def _check_triggers(job: Job) -> None:
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
             next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
         )
+
+
+def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
+    """Return the findings that are more than values which the target computes by itself; those are losses, by name."""
+    otherwise = computed_otherwise(job, run) if findings else {}
+    for losses in otherwise.values():
+        job.losses.extend(losses)
+        job.left_out.extend(f"the values of {loss.item}: {loss.reason}" for loss in losses)
+    if not otherwise:
+        return findings
+    rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
+    return differences(rest, run.found, quote_qualified)
 
 
 def _differences(job: Job, run: Run) -> list[str]:
