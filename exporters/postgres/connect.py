@@ -32,6 +32,9 @@ PINNED: Mapping[str, str] = {
     "lc_monetary": "C",
     "xmloption": "content",
     "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
     "quote_all_identifiers": "off",
     "client_min_messages": "error",
     "statement_timeout": "0",
@@ -46,6 +49,16 @@ PINNED: Mapping[str, str] = {
 """Settings on which the text of a value, or the life of a long session, depends. ``row_security = off``
 makes a policy that would hide rows an error. A server that does not know one of them does without.
 """
+
+
+AS_BEGUN = ("datestyle", "intervalstyle", "timezone", "extra_float_digits", "bytea_output", "xmloption")
+"""Settings on which the text depends that a database's own code makes of values, in a materialized view say: there hold
+those with which the source's sessions begin.
+"""
+
+
+UNHURRIED = "SET statement_timeout = 0"
+"""Comes first: a short one of the role's would end the pinning itself."""
 
 
 def pin_statement() -> str:
@@ -132,6 +145,7 @@ def connect(address: Address, application: str = "moveout") -> psycopg.Connectio
     except psycopg.Error as exc:
         raise _why_not(address, exc) from exc
     try:
+        connection.execute(UNHURRIED)
         connection.execute(pin_statement())
     except psycopg.Error as exc:
         connection.close()

@@ -18,7 +18,7 @@ import psycopg
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.postgres.connect import Address, connect, pin_statement, row_connection_options
+from exporters.postgres.connect import UNHURRIED, Address, connect, pin_statement, row_connection_options
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.plan import Range, canonical_select, longest_query
@@ -69,6 +69,7 @@ class AsyncpgFeed:
     async def _open(self, options: dict[str, Any], timeouts: str) -> Any:
         connection = await asyncpg.connect(**options)
         try:
+            await connection.execute(UNHURRIED)
             await connection.execute(pin_statement())
             await connection.execute(timeouts)
             self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")

@@ -14,7 +14,7 @@ import psycopg
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.postgres import locked
 from exporters.postgres.catalog import Table, read_tables
-from exporters.postgres.connect import Address, connect
+from exporters.postgres.connect import AS_BEGUN, Address, connect
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.locale import read_locale
 from exporters.postgres.manners import Manners, explained
@@ -154,6 +154,13 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "locale": read_locale(holder),
         "server": server,
         "server_started": row[7],
+        "sessions": _sessions(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
     return Session(address, holder, row[0], point, server, version, row[6], manners)
+
+
+def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return with which settings a session of the database begins, of those that decide how values are written."""
+    query = "SELECT lower(name), reset_val FROM pg_catalog.pg_settings WHERE lower(name) = ANY (%s)"
+    return dict(holder.execute(query, (list(AS_BEGUN),)).fetchall())

@@ -30,6 +30,13 @@ def _separated(outside: bytes) -> bytes:
 
 def text_of(values: pa.Array, element: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Return the server's text; NULL for NULL."""
-    words = pc.fill_null(_QUOTES.around(element(values.flatten())), _NULL)
+    words = pc.fill_null(_QUOTES.around(element(elements(values))), _NULL)
     inner = pc.binary_join(lists_of(pc.list_value_length(values), words), b",")
     return pc.binary_join_element_wise(b"{", inner, b"}", b"")
+
+
+def elements(values: pa.Array) -> pa.Array:
+    """Return what stands in the lists, one after the other. Arrow cannot do it where all are NULL, and the elements are
+    made of extension types.
+    """
+    return pa.nulls(0, values.type.value_type) if values.null_count == len(values) else values.flatten()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.relational.lists import elements
 from exporters.relational.words import ITEM, SPACE, Quotes, cut, lists_of, undoubled
 
 _BOUND = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()\[\]]*'
@@ -65,6 +66,6 @@ def _separated(outside: bytes) -> bytes:
 
 def text_of_several(values: pa.Array, element: Element) -> pa.Array:
     """Return the server's text of multiranges; NULL for NULL."""
-    words = text_of(values.flatten(), element)
+    words = text_of(elements(values), element)
     inner = pc.binary_join(lists_of(pc.list_value_length(values), words), b",")
     return pc.binary_join_element_wise(b"{", inner, b"}", b"")

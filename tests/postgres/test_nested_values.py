@@ -204,12 +204,13 @@ def test_kinds_have_names_that_can_be_taken_apart():
     assert apart("datetime.3") == ("datetime.3", ())
 
 
-def test_empty_tables_of_types_within_types_leave(exported, other_postgres):
+def test_tables_of_types_within_types_leave_also_where_nothing_is_in_them(exported, other_postgres):
     """A range's multirange gets a name that the server cuts within a character: it makes it again."""
     long = "ä" * 30
     _, reader = exported(
         f'CREATE TYPE "{long}x" AS RANGE (subtype = uuid); CREATE TYPE pair AS (u uuid, j json[]);'
-        f'CREATE TABLE t (a uuid[], b "{long}x", c pair[], d "{long}x"[])'
+        f'CREATE TABLE t (a uuid[], b "{long}x", c pair[], d "{long}x"[]); CREATE TABLE u AS TABLE t;'
+        "INSERT INTO u VALUES (NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL)"
     )
     target = other_postgres.database()
     outcome = restore_database(reader, "app", target, workers=1, progress=Silent())

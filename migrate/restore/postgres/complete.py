@@ -11,6 +11,7 @@ from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.schema import (
     Definitions,
+    begun_as,
     ddl_error,
     describe_large_objects,
     read_script,
@@ -39,7 +40,7 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
         progress.begin(f"indexes and constraints of {job.run.source}", items=steps, size_bytes=0)
         runner = StepRunner(
             job.target.address,
-            script.head,
+            script.head + begun_as(connection, job.run.said("sessions")),
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
         )

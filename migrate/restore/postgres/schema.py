@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from exporters.errors import SourceError
+from exporters.postgres.connect import AS_BEGUN
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from migrate.bundle import layout
@@ -82,6 +83,26 @@ def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
     """Return a section's entries, as this server takes them."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
     return split_script(plain_sql(script, known))
+
+
+def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
+    """Return statements for a session that writes values as those of the source do, where a bundle says how
+    (``connect.AS_BEGUN``), as far as this server knows that: for what is filled by code of the database's own.
+    """
+    found = b""
+    for name in AS_BEGUN:
+        if settings is None or name not in settings:
+            continue
+        statement = (
+            f"SELECT pg_catalog.set_config('{name}', {quote_literal(settings[name])}, false);".encode()
+        )
+        with (
+            suppress(psycopg.DataError, psycopg.ProgrammingError),
+            connection.transaction(force_rollback=True),
+        ):
+            connection.execute(statement)
+            found += statement
+    return found
 
 
 @contextmanager

@@ -79,12 +79,13 @@ def open_target(address: Address) -> Iterator[Target]:
 
 def connect_writer(address: Address) -> psycopg.Connection[Any]:
     """Return a connection for restoring: a server that loses its client gives up soon, and a commit need
-    not wait for the disk, because state and data are lost together.
+    not wait for the disk, because state and data are lost together. It writes also where sessions begin as readers.
     """
     connection = connect(address)
     connection.execute(
-        "SELECT set_config(name, CASE name WHEN 'synchronous_commit' THEN 'off' ELSE '2s' END, false)"
-        " FROM pg_settings WHERE name IN ('synchronous_commit', 'client_connection_check_interval')"
+        "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '2s' ELSE 'off' END, false)"
+        " FROM pg_settings WHERE name IN ('synchronous_commit', 'client_connection_check_interval',"
+        " 'default_transaction_read_only')"
     )
     return connection
 
