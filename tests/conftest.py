@@ -5,7 +5,6 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator
 
-import boto3
 import pytest
 
 from scripts.mariadb import MariadbServer, find_mariadb
@@ -13,6 +12,7 @@ from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
 from scripts.servers import FOREIGN, S3Server, Servers
 from scripts.toxiproxy import Toxiproxy
+from tests.tools.clients import boto_client
 
 
 def pytest_configure() -> None:
@@ -124,7 +124,7 @@ def make_bucket(servers: Servers) -> Callable[[S3Server], str]:
 
     def make(server: S3Server) -> str:
         name = f"bucket-{secrets.token_hex(6)}"
-        boto3.Session(profile_name=server.profile).client("s3").create_bucket(Bucket=name)
+        boto_client(server.profile).create_bucket(Bucket=name)
         return name
 
     return make

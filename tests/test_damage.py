@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Iterator
 
-import boto3
 import psycopg
 import pytest
 
@@ -17,6 +16,7 @@ from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
+from tests.tools.clients import boto_client
 from tests.transfer.bags import contents
 
 Files = dict[str, bytes]
@@ -33,7 +33,7 @@ def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
         db.execute("INSERT INTO people SELECT i, 'n' || i FROM generate_series(1, 300) i")
         db.execute("CREATE TABLE nobody (id int)")
     bucket = make_bucket(minio)
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     for key, body in {"a": b"a", "b/c": b"bc" * 999, "big": bytes(range(250)) * 40_000}.items():
         client.put_object(Bucket=bucket, Key=key, Body=body)
     place = open_place(str(tmp_path_factory.mktemp("bundle")))

@@ -3,11 +3,11 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import psycopg
 import pytest
 
 from scripts import proof, seed
+from tests.tools.clients import boto_client
 
 SMALL = """
     CREATE TABLE people (id integer PRIMARY KEY, name text, born timestamptz);
@@ -37,7 +37,7 @@ def twin_buckets(minio, other_minio):
 
     def make(name, **difference):
         for server, changed in ((minio, {}), (other_minio, difference)):
-            client = boto3.Session(profile_name=server.profile).client("s3")
+            client = boto_client(server.profile)
             client.create_bucket(Bucket=name)
             for key in KEYS:
                 headers = {"Body": b"the same", "ContentType": "text/plain", "Tagging": "a=b"}

@@ -7,19 +7,19 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import psycopg
 import pytest
 
 from scripts.process import ServerError, start
 from scripts.servers import Servers, sweep
+from tests.tools.clients import boto_client
 
 
 @pytest.mark.parametrize("name", ["minio", "other_minio", "versitygw"])
 def test_a_profile_is_enough_to_reach_an_s3_server(name, request, make_bucket):
     server = request.getfixturevalue(name)
     bucket = make_bucket(server)
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = boto_client(server.profile)
     client.put_object(Bucket=bucket, Key="a key?", Body=b"x")
     assert client.get_object(Bucket=bucket, Key="a key?")["Body"].read() == b"x"
     assert client.meta.endpoint_url == server.endpoint
@@ -46,7 +46,7 @@ def test_each_database_is_fresh(postgres):
 
 def test_a_proxy_that_is_cut_refuses_and_a_mended_one_serves(toxiproxy, minio):
     proxy = toxiproxy.proxy(minio.endpoint)
-    client = boto3.Session(profile_name=minio.profile).client("s3", endpoint_url=proxy.endpoint)
+    client = boto_client(minio.profile, endpoint_url=proxy.endpoint)
     client.list_buckets()
     proxy.cut()
     with pytest.raises(Exception, match=r"Could not connect|closed"):

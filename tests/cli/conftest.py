@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
 from migrate.cli import app
+from tests.tools.clients import boto_client
 
 MOVEOUT = Path(sys.executable).parent / "moveout"
 
@@ -74,7 +74,7 @@ def shop(postgres):
 @pytest.fixture
 def media(minio, bucket):
     """The URL of a small bucket with odd keys, and one object of several parts."""
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     for number, key in enumerate(KEYS):
         client.put_object(
             Bucket=bucket,

@@ -4,7 +4,6 @@ import hashlib
 import sqlite3
 from pathlib import Path
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.store import open_place
 from tests.cli.conftest import call, run
+from tests.tools.clients import boto_client
 
 KEYS = {"photos/1.jpg": b"one", "photos/2.jpg": b"two" * 1000, "notes.txt": b"", "big": bytes(9 << 20)}
 
@@ -25,7 +25,7 @@ def place(minio, make_bucket, tmp_path_factory):
     """A bundle of a bucket and a database file; the index has very small groups of rows."""
     folder = tmp_path_factory.mktemp("browse")
     name = make_bucket(minio)
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     for key, body in KEYS.items():
         client.put_object(Bucket=name, Key=key, Body=body, Metadata={"who": "me"})
     db = sqlite3.connect(folder / "app.db")

@@ -2,11 +2,11 @@
 
 import subprocess
 
-import boto3
 import psycopg
 import pytest
 
 from tests.cli.conftest import KEYS, run
+from tests.tools.clients import boto_client
 
 CASE = """
 [case]
@@ -75,7 +75,7 @@ def test_what_arrives_is_what_left(case):
             assert left.execute(query).fetchall() == right.execute(query).fetchall()
     url = [line.split('"')[1] for line in text.splitlines() if line.startswith('url = "s3')][1]
     name, _, profile = url.removeprefix("s3://").partition("?profile=")
-    client = boto3.Session(profile_name=profile).client("s3")
+    client = boto_client(profile)
     for number, key in enumerate(KEYS):
         found = client.get_object(Bucket=name, Key=key)
         assert found["Body"].read() == (b"" if key == "empty" else key.encode() * (number + 1))

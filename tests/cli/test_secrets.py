@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import boto3
 import psycopg
 import pytest
 
 from tests.cli.conftest import MOVEOUT
+from tests.tools.clients import boto_client
 
 LOGIN = "leaver"
 
@@ -109,7 +109,7 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
         path for root in (place, tmp_path / "by-case") for path in root.rglob("*") if path.is_file()
     ):
         watch.look_at(str(path), path.read_bytes())
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     name = moved.removeprefix("s3://").partition("/")[0]
     for item in client.list_objects_v2(Bucket=name)["Contents"]:
         watch.look_at(item["Key"], client.get_object(Bucket=name, Key=item["Key"])["Body"].read())

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
 
 from migrate.bundle.records import record_ids
@@ -18,6 +17,7 @@ from migrate.store import open_place
 from scripts.dask_cluster import DaskCluster
 from scripts.servers import S3Server
 from tests.cli.conftest import MOVEOUT, Ended
+from tests.tools.clients import boto_client
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def place(other_minio: S3Server, make_bucket) -> str:
 
 def fill(server: S3Server, bucket: str, *, small: int, large: int = 0, small_bytes: int = 3000) -> None:
     """Put ``small`` objects, and ``large`` ones of 9 MiB."""
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = boto_client(server.profile)
     block = secrets.token_bytes(2**20)
 
     def put(key: str, body: bytes) -> None:

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import time
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,6 +20,7 @@ from tests.cluster.conftest import fill, wait_until
 from tests.cluster.test_transfer import by
 from tests.objects.histories import make_history, read_history
 from tests.objects.test_history import make_old_shop
+from tests.tools.clients import boto_client
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class Target:
     def __init__(self, server, name):
         self.url = f"s3://{name}?profile={server.profile}"
         self.name = name
-        self.client = boto3.Session(profile_name=server.profile).client("s3")
+        self.client = boto_client(server.profile)
 
     def keys(self):
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name)

@@ -5,7 +5,6 @@ import re
 import shutil
 from hashlib import sha256
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 
@@ -22,6 +21,7 @@ from migrate.export import export
 from migrate.progress import Silent
 from migrate.store import open_place
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 
 ROOT = "ab" * 32
 
@@ -48,7 +48,7 @@ def test_a_draw_is_the_same_again_for_the_same_seed_and_spread_over_all():
 def made(minio, make_bucket, tmp_path_factory, make_key):
     """A real bundle: a pack, and one large object."""
     bucket, path = make_bucket(minio), tmp_path_factory.mktemp("audit") / "bundle"
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     for number in range(60):
         client.put_object(Bucket=bucket, Key=f"p/{number:02d}", Body=b"%d" % number * 99)
     client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))

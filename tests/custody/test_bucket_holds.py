@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import botocore.exceptions
 import pytest
 
@@ -19,6 +18,7 @@ from migrate.store.minio_policies import Policies
 from migrate.store.s3_client import parse
 from tests.cli.conftest import call
 from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back
+from tests.tools.clients import boto_client
 
 LIFECYCLE = {
     "Rules": [
@@ -56,13 +56,13 @@ def minio_shop(minio, make_bucket, servers, monkeypatch, tmp_path):
     """On a MinIO, where a bucket's policy binds no account: the users' policies have to."""
     name = make_bucket(minio)
     url = f"s3://{name}?profile={minio.profile}"
-    admin = boto3.Session(profile_name=minio.profile).client("s3")
+    admin = boto_client(minio.profile)
     policies = Policies(parse(url))
     user, word = f"user-{secrets.token_hex(4)}", secrets.token_urlsafe(20)
     policies._admin.user_add(user, word)
     policies._admin.attach_policy(["readwrite"], user=user)
     with profile(minio, user, user, word, servers, monkeypatch, tmp_path):
-        yield Shop(name, url, admin, boto3.Session(profile_name=user).client("s3"), user)
+        yield Shop(name, url, admin, boto_client(user), user)
     policies._admin.user_remove(user)
 
 
@@ -152,7 +152,7 @@ def test_what_somebody_else_changed_is_left_alone_unless_told(minio_shop, tmp_pa
 
 def test_where_nobody_shows_that_a_policy_binds_it_is_not_called_a_hold(versitygw, tmp_path):
     """On a server that is not MinIO, by its administrator, whom no policy binds."""
-    client = boto3.Session(profile_name=versitygw.profile).client("s3")
+    client = boto_client(versitygw.profile)
     name = f"bucket-{secrets.token_hex(5)}"
     client.create_bucket(Bucket=name)
     url, path = f"s3://{name}?profile={versitygw.profile}", tmp_path / "undo.json"
@@ -166,7 +166,7 @@ def test_where_nobody_shows_that_a_policy_binds_it_is_not_called_a_hold(versityg
 
 
 def test_where_policies_bind_accounts_an_ordinary_one_shows_it(versitygw, servers, monkeypatch, tmp_path):
-    root = boto3.Session(profile_name=versitygw.profile).client("s3")
+    root = boto_client(versitygw.profile)
     name, user = f"bucket-{secrets.token_hex(5)}", ordinary_user(versitygw)
     root.create_bucket(Bucket=name)
     root.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
@@ -176,7 +176,7 @@ def test_where_policies_bind_accounts_an_ordinary_one_shows_it(versitygw, server
     version = root.put_object(Bucket=name, Key="kept", Body=b"one")["VersionId"]
     url, path = f"s3://{name}?profile={versitygw.profile}", tmp_path / "undo.json"
     with profile(versitygw, user, user, SECRET, servers, monkeypatch, tmp_path):
-        theirs = boto3.Session(profile_name=user).client("s3")
+        theirs = boto_client(user)
         words = ("hold", "source", f"media={url}", "--reason", "asked", "--undo", path, "--yes")
         held = call(*words, "--try-as", user)
         assert (held.code, "HELD: media" in held.out) == (0, True), held.out + held.err

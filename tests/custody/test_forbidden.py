@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import botocore.exceptions
 import pytest
 import urllib3
@@ -31,6 +30,7 @@ from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.custody.holding import SECRET, allowing, ordinary_user
 from tests.export.sources import Numbers
+from tests.tools.clients import boto_client
 
 
 @dataclass
@@ -88,7 +88,7 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
     place = open_place(str(tmp_path_factory.mktemp("kept") / "bundle"))
     export([Numbers(count=15)], place, workers=1, progress=Silent())
     sign_bundle(place, signer)
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     bucket = f"granted-{secrets.token_hex(5)}"
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     client.put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
@@ -258,7 +258,7 @@ def test_a_hold_by_compliance_is_as_it_was_whatever_the_customer_does(kept):
 
 def test_on_another_server_a_retention_is_firm(versitygw):
     bucket, user = f"firm-{secrets.token_hex(5)}", ordinary_user(versitygw)
-    root = boto3.Session(profile_name=versitygw.profile).client("s3")
+    root = boto_client(versitygw.profile)
     root.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     arn = f"arn:aws:s3:::{bucket}"
     root.put_bucket_policy(Bucket=bucket, Policy=json.dumps(allowing(user, "s3:GetObject", f"{arn}/*")))

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-import boto3
 import pytest
 
 from migrate.custody import grant, log
@@ -20,6 +19,7 @@ from migrate.store.minio_accounts import Accounts
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def there(place, minio, bucket, provider):
     store = open_place(url)
     transfer(place, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
-    boto3.Session(profile_name=minio.profile).client("s3").put_object(
-        Bucket=bucket, Key="acme/bundle-2", Body=b"other"
-    )
+    boto_client(minio.profile).put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
     return url, store
 
 

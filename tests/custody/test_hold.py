@@ -4,7 +4,6 @@ import secrets
 import time
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import botocore.exceptions
 import pytest
 
@@ -19,6 +18,7 @@ from migrate.store import open_place
 from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 
 
 def soon(**later) -> datetime:
@@ -28,7 +28,7 @@ def soon(**later) -> datetime:
 @pytest.fixture
 def locked(minio):
     """A fresh bucket with Object Lock: (client, name, URL of a place in it)."""
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     name = f"locked-{secrets.token_hex(5)}"
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     return client, name, f"s3://{name}/bundle?profile={minio.profile}"
@@ -143,7 +143,7 @@ def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(th
 
 def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provider):
     name = f"locked-{secrets.token_hex(5)}"
-    client = boto3.Session(profile_name=versitygw.profile).client("s3")
+    client = boto_client(versitygw.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     url = f"s3://{name}/bundle?profile={versitygw.profile}"
     store, vault = open_place(url), open_vault(url)

@@ -5,7 +5,6 @@ them, and a bundle that is held by half never reports held.
 import secrets
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import pytest
 
 from migrate.bundle import layout
@@ -18,6 +17,7 @@ from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
+from tests.tools.clients import boto_client
 
 STEPS = frozenset({"retain", "set_legal", "remove", "put", "create", "replace", "delete", "abort"})
 GOOD = receipt.Checked("full", 3, 100, [])
@@ -69,7 +69,7 @@ def killed_at_each_step(run, look, *, late: bool) -> int:
 def there(place, minio, provider):
     """A signed bundle in a bucket with Object Lock: (store, vault)."""
     bucket = f"steps-{secrets.token_hex(5)}"
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     url = f"s3://{bucket}/b?profile={minio.profile}"
     sign_bundle(place, provider)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
 
 from exporters.objects import ObjectExporter
@@ -16,6 +15,7 @@ from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.s3_bucket import open_bucket
 from tests.postgres.databases import run_sql
+from tests.tools.clients import boto_client
 
 PAGE = (Path(__file__).parents[2] / "docs/READING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -35,7 +35,7 @@ def folder(postgres, minio, make_bucket, tmp_path_factory):
     script = re.search(r"^```sql\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     assert script
     run_sql(url, script[1])
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     client.put_object(Bucket=bucket, Key="photos/1.jpg", Body=b"a photo")
     sources = [
         PostgresExporter().open("app", url, StandaloneHost()),

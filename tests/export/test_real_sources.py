@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import secrets
 
-import boto3
 import psycopg
 import pyarrow.parquet as pq
 import pytest
@@ -22,6 +21,7 @@ from migrate.store import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import die_at_write, run
+from tests.tools.clients import boto_client
 
 BODIES = {f"many/{number:03}": secrets.token_bytes(100 + number) for number in range(120)} | {
     "odd/a b\n": b"odd",
@@ -39,7 +39,7 @@ def sources(minio, postgres, make_bucket):
         db.execute("INSERT INTO people SELECT i, 'n' || i, i / 7.0, now() FROM generate_series(1, 3000) i")
         db.execute("CREATE TABLE nobody (id int)")
     bucket = make_bucket(minio)
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     for key, body in BODIES.items():
         client.put_object(Bucket=bucket, Key=key, Body=body)
     return {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}

@@ -6,7 +6,6 @@ import sys
 import types
 from pathlib import Path
 
-import boto3
 import duckdb
 import pytest
 
@@ -29,6 +28,7 @@ from migrate.verify import Level, verify
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres
 from tests.sqlite import databases as sqlite
+from tests.tools.clients import boto_client
 
 CHUNK_BYTES = 32 * 2**10
 GUIDE = Path(__file__).parents[2] / "docs/EXPORTERS.md"
@@ -114,7 +114,7 @@ class TestObjects(ExporterContract):
     @pytest.fixture(autouse=True)
     def objects(self, minio, bucket):
         self.name, self.profile = bucket, minio.profile
-        client = boto3.Session(profile_name=minio.profile).client("s3")
+        client = boto_client(minio.profile)
         for number in range(20):
             client.put_object(Bucket=bucket, Key=f"small/{number}", Body=b"x" * number)
         client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from exporters.bucket import Bucket
@@ -19,6 +18,7 @@ from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.s3_bucket import open_bucket
 from scripts.servers import S3Server
+from tests.tools.clients import boto_client
 
 ODD_KEYS = (
     "a b?c%2F\nx",
@@ -84,7 +84,7 @@ def make_shop(make_bucket: Callable[[S3Server], str]) -> MakeShop:
     """Make an empty bucket on a server."""
 
     def make(server: S3Server) -> Shop:
-        return Shop(server, make_bucket(server), boto3.Session(profile_name=server.profile).client("s3"))
+        return Shop(server, make_bucket(server), boto_client(server.profile))
 
     return make
 

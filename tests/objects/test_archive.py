@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import botocore.exceptions
 import pytest
 
@@ -18,6 +17,7 @@ from migrate.store import open_place
 from scripts.servers import S3Server
 from tests.objects.conftest import BucketHost, MakeShop, Shop
 from tests.tools.archive_proxy import ArchiveProxy
+from tests.tools.clients import boto_client
 from tests.tools.profiles import extra_profile
 
 HOUR = timedelta(hours=1)
@@ -105,7 +105,7 @@ def test_the_fake_archive_does_what_s3_does(minio: S3Server, make_shop: MakeShop
     shop.put("cold", b"x", StorageClass="REDUCED_REDUNDANCY")
     shop.put("warm", b"x")
     with ArchiveProxy(minio.endpoint, seconds=0.2, storage_class="DEEP_ARCHIVE") as proxy:
-        s3 = boto3.Session(profile_name=minio.profile).client("s3", endpoint_url=proxy.endpoint)
+        s3 = boto_client(minio.profile, endpoint_url=proxy.endpoint)
         listed = {one["Key"]: one["StorageClass"] for one in s3.list_objects_v2(Bucket=shop.name)["Contents"]}
         assert listed == {"cold": "DEEP_ARCHIVE", "warm": "STANDARD"}
         assert s3.get_object(Bucket=shop.name, Key="warm")["Body"].read() == b"x"

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +19,7 @@ from migrate.store.s3_client import parse
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.objects.conftest import Shop
+from tests.tools.clients import boto_client
 from tests.tools.shut_proxy import ShutProxy
 
 OBJECTS = 60
@@ -28,7 +28,7 @@ SHARES = (0.05, 0.5, 0.75)
 
 @pytest.fixture(scope="module")
 def evicted(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[Shop, dict[str, bytes]]:
-    shop = Shop(minio, make_bucket(minio), boto3.Session(profile_name=minio.profile).client("s3"))
+    shop = Shop(minio, make_bucket(minio), boto_client(minio.profile))
     bodies = {f"photos/{number:03d}": bytes([number]) * (number * 20) for number in range(OBJECTS)}
     bodies |= {f"films/{number}": bytes([number]) * (9 * 2**20) for number in range(2)}
     for key, body in bodies.items():

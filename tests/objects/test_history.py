@@ -7,7 +7,6 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 from boto3.s3.transfer import TransferConfig
@@ -28,12 +27,13 @@ from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.objects.histories import make_history, read_history
 from tests.objects.workspaces import Workspace
 from tests.tools.busy_proxy import BusyProxy, EveryThird
+from tests.tools.clients import boto_client
 
 
 def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
     """Make a bucket that keeps versions."""
     name = f"history-{secrets.token_hex(6)}"
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = boto_client(server.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=lock)
     enabled = {"Status": "Enabled"}
     client.put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)

@@ -18,6 +18,7 @@ from migrate.store import open_place
 from migrate.store.s3_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
+from tests.tools.clients import boto_client
 
 SERVERS = ("minio", "versitygw", "rclone")
 HOSTILE = (
@@ -66,14 +67,13 @@ def leaving(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], tuple[BundleReader, dict[str, bytes]]]:
     """A bundle of each server's hostile keys, made once."""
-    import boto3
 
     made: dict[str, tuple[BundleReader, dict[str, bytes]]] = {}
 
     def of(name: str) -> tuple[BundleReader, dict[str, bytes]]:
         if name not in made:
             server = request.getfixturevalue(name)
-            shop = Shop(server, make_bucket(server), boto3.Session(profile_name=server.profile).client("s3"))
+            shop = Shop(server, make_bucket(server), boto_client(server.profile))
             there = fill(shop)
             made[name] = take_out(shop.url, tmp_path_factory.mktemp(name) / "bundle"), there
         return made[name]

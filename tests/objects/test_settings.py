@@ -6,7 +6,6 @@ import json
 import secrets
 from pathlib import Path
 
-import boto3
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +15,7 @@ from migrate.store import open_place
 from migrate.store.s3_configuration import renamed, same_setting
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
+from tests.tools.clients import boto_client
 
 LIFECYCLE = {
     "Rules": [
@@ -42,7 +42,7 @@ def policy(bucket: str) -> str:
 
 def make_locked(server: S3Server) -> Shop:
     name = f"locked-{secrets.token_hex(6)}"
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = boto_client(server.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     return Shop(server, name, client)
 
@@ -106,7 +106,7 @@ def test_policies_mean_the_same_in_another_order() -> None:
 
 def with_ownership(server: S3Server, ownership: str) -> Shop:
     name = f"owned-{secrets.token_hex(6)}"
-    client = boto3.Session(profile_name=server.profile).client("s3")
+    client = boto_client(server.profile)
     client.create_bucket(Bucket=name, ObjectOwnership=ownership)
     return Shop(server, name, client)
 

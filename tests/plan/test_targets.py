@@ -2,17 +2,16 @@
 
 import secrets
 
-import boto3
-
 from exporters.objects import ObjectExporter
 from migrate.plan import survey
 from migrate.plan.targets import look
 from tests.objects.conftest import BucketHost
+from tests.tools.clients import boto_client
 
 
 def test_keys_classes_and_locks_that_a_target_does_not_take_are_in_the_plan(minio, versitygw, make_bucket):
     name = f"planned-{secrets.token_hex(6)}"
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     for key in ("ctl\u0001x", "name", "name/", "plain"):
         client.put_object(Bucket=name, Key=key, Body=b"")
@@ -25,7 +24,7 @@ def test_keys_classes_and_locks_that_a_target_does_not_take_are_in_the_plan(mini
     said = look(planned, f"s3://{target}?profile={versitygw.profile}").warnings
     for word in ("U+0001", "a slash at the end, and an object", "REDUCED_REDUNDANCY", "no object lock"):
         assert [warning for warning in said if word in warning], word
-    left = boto3.Session(profile_name=versitygw.profile).client("s3").list_object_versions(Bucket=target)
+    left = boto_client(versitygw.profile).list_object_versions(Bucket=target)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
     [missing] = look(planned, f"s3://no-such-bucket-yet?profile={versitygw.profile}").warnings

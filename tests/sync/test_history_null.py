@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-import boto3
 import pytest
 
 from scripts.servers import S3Server
@@ -15,12 +14,13 @@ from tests.sync.conftest import Move
 from tests.sync.test_history import bodies, record_rows
 from tests.sync.test_large import upload
 from tests.sync.test_sync import At
+from tests.tools.clients import boto_client
 
 
 @pytest.fixture
 def suspended(minio: S3Server, other_minio: S3Server) -> Move:
     """Of the key ``a`` there is a version without an id, and one with an id above it; versions are suspended."""
-    client = boto3.Session(profile_name=minio.profile).client("s3")
+    client = boto_client(minio.profile)
     shop = Shop(minio, f"suspended-{secrets.token_hex(6)}", client)
     client.create_bucket(Bucket=shop.name)
     shop.put("a", b"before")

@@ -13,11 +13,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pyarrow.dataset as ds
 import pytest
 
 from tests.cli.conftest import call
+from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import KINDS, FaultProxy, Planned
 from tests.tools.profiles import extra_profile
 
@@ -41,7 +41,7 @@ class Scene:
 
 
 def client(server):
-    return boto3.Session(profile_name=server.profile).client("s3")
+    return boto_client(server.profile)
 
 
 @pytest.fixture(scope="module")

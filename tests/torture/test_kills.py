@@ -4,13 +4,13 @@ import hashlib
 import os
 from pathlib import Path
 
-import boto3
 import pyarrow.dataset as ds
 import pytest
 
 from migrate.store.base import PART_BYTES
 from scripts import proof
 from scripts.metrics import received_bytes
+from tests.tools.clients import boto_client
 from tests.torture.bundles import export_killed, tables_of
 from tests.torture.command import moveout, must
 
@@ -67,7 +67,7 @@ def test_a_transfer_that_was_killed_goes_on(
     files = {str(path.relative_to(bundle.path)): path for path in bundle.path.rglob("*") if path.is_file()}
     again = sent - sum(path.stat().st_size for path in files.values())
     assert again <= WORKERS * PART_BYTES + SLACK_BYTES
-    client = boto3.Session(profile_name=other_minio.profile).client("s3")
+    client = boto_client(other_minio.profile)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=name, Prefix="b/")
     there = {item["Key"].removeprefix("b/") for page in pages for item in page["Contents"]}
     assert there == set(files)
@@ -81,7 +81,7 @@ def test_a_transfer_that_was_killed_goes_on(
 
 def targets(other_postgres, other_minio, name):
     url = other_postgres.database()
-    boto3.Session(profile_name=other_minio.profile).client("s3").create_bucket(Bucket=name)
+    boto_client(other_minio.profile).create_bucket(Bucket=name)
     return url, (f"app={url}", f"media=s3://{name}?profile={other_minio.profile}")
 
 
@@ -96,7 +96,7 @@ def test_a_restore_that_was_killed_goes_on(
     number, old_host, bundle, postgres, other_postgres, other_minio, moments, restore_seconds
 ):
     # The same bucket name on both servers, so that the two can be compared by name.
-    client = boto3.Session(profile_name=other_minio.profile).client("s3")
+    client = boto_client(other_minio.profile)
     _empty(client, old_host.bucket)
     url, pairs = targets(other_postgres, other_minio, old_host.bucket)
     words = ("restore", bundle.path, *pairs, "--workers", WORKERS)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 
 from migrate.store.base import PART_BYTES
 from scripts.metrics import received_bytes
+from tests.tools.clients import boto_client
 from tests.torture.command import killed_when, must
 
 pytestmark = pytest.mark.torture
@@ -38,7 +38,7 @@ class Bucket:
 
     @property
     def client(self) -> Any:
-        return boto3.Session(profile_name=self.server.profile).client("s3")
+        return boto_client(self.server.profile)
 
     def url(self, prefix: str = "") -> str:
         return f"s3://{self.name}{prefix}?profile={self.server.profile}"
