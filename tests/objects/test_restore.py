@@ -123,13 +123,14 @@ def test_parts_of_which_the_target_makes_something_else_are_all_sent_anew(
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("server", "asked"),
     [
-        {},
-        {"ChecksumAlgorithm": "CRC32"},
-        {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"},
+        ("versitygw", {}),
+        ("minio", {"ChecksumAlgorithm": "CRC32"}),
+        ("minio", {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}),
     ],
     ids=["none", "crc32", "crc64nvme"],
+    indirect=["server"],
 )
 def test_an_upload_that_another_program_had_begun_does_not_describe_the_object(
     asked: dict[str, str], minio: S3Server, server: S3Server, make_shop: MakeShop, tmp_path: Path
