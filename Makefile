@@ -20,6 +20,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
+	@echo "Where a command fails, make says its exit code ('Error 3'; see README.md) and ends with 2 itself."
 	@echo "CASE=FILE names the case file (default moveout.toml), ARGS='…' adds options: make plan CASE=my.toml ARGS=--json"
 
 setup: $(VENV)/.ready ## make the environment in .venv (done by itself where needed)

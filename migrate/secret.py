@@ -41,7 +41,10 @@ class Secret:
         try:
             return path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as exc:
-            raise UsageError(f"the secret's file {path} cannot be read: {_reason(exc)}") from exc
+            raise UsageError(
+                f"the secret's file {path} cannot be read: {_reason(exc)}",
+                next_step="write the secret there, as one line, or name another file",
+            ) from exc
 
     @staticmethod
     def _from_command(line: str) -> str:
@@ -51,7 +54,10 @@ class Secret:
             )
         except (OSError, ValueError, IndexError, subprocess.SubprocessError) as exc:
             program = line.split(maxsplit=1)[:1] or ["?"]
-            raise UsageError(f"the secret's command {program[0]!r} failed: {type(exc).__name__}") from exc
+            raise UsageError(
+                f"the secret's command {program[0]!r} failed: {_reason(exc)}",
+                next_step="run it by hand: it has to print the secret, and nothing else",
+            ) from exc
         return done.stdout.rstrip("\r\n")
 
 
@@ -61,6 +67,10 @@ def is_reference(text: Any) -> bool:
 
 
 def _reason(exc: Exception) -> str:
+    if isinstance(exc, subprocess.CalledProcessError):
+        return f"it ended with {exc.returncode}"
+    if isinstance(exc, subprocess.TimeoutExpired):
+        return f"no answer within {exc.timeout:.0f} s"
     return getattr(exc, "strerror", None) or type(exc).__name__
 
 

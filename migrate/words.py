@@ -19,6 +19,11 @@ def count_words(count: int) -> str:
     return f"{count:,}"
 
 
+def things(count: int, one: str) -> str:
+    """Return a count of things by name: ``1 object``, ``1,234 objects``."""
+    return f"{count_words(count)} {one}" + ("" if count == 1 else "s")
+
+
 def duration_words(seconds: float) -> str:
     """Return a duration such as ``45 s``, ``3 min 20 s``, ``29 h 5 min``."""
     if seconds < 10:

@@ -23,8 +23,12 @@ _PASSING = {1040, 1203, 1205, 1213, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 11
 _CLIENT_FROM, _CLIENT_TO = 2000, 2100
 _TOO_LARGE = {1153, 1301}
 
-_PASSWORD_STEP = "Set MYSQL_PWD or write ~/.my.cnf ([client] password=…), and check user and host."  # noqa: S105
-_GRANT_STEP = "Use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on the database."
+_PASSWORD_STEP = (
+    "Check user and password: the case file's, else MYSQL_PWD or ~/.my.cnf ([client] password=…)."  # noqa: S105
+)
+_GRANT_STEP = (
+    "Check the database's name; use an account with SELECT, SHOW VIEW, TRIGGER, EVENT and LOCK TABLES on it."
+)
 _AGAIN_STEP = "Check host, port and network, then give the same command again: finished work is kept."
 
 

@@ -51,7 +51,8 @@ class Seen:
         if self.archived:
             yield f"{name}: {self.archived} objects are archived; the export has them brought back, and waits"
         if self.features[OLDER] or self.features[MARKERS]:
-            yield f"{name}: {self.features[OLDER]} older versions and {self.features[MARKERS]} delete markers leave too"
+            old, markers = self.features[OLDER], self.features[MARKERS]
+            yield f"{name}: older versions ({old}) and delete markers ({markers}) leave too"
         if self.excluded:
             yield f"{name}: {self.excluded} objects are not wanted and stay"
         if lists_no_keys_beneath(bucket.server):

@@ -19,8 +19,9 @@ from exporters.objects.tar import member_name
 from exporters.selection import glob
 from migrate.bundle.objects import ObjectRow, row_of, source_prefix
 from migrate.bundle.reader import BundleReader
-from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError
+from migrate.errors import DamageError, GoneError, NotEmptyError
 from migrate.store.base import Store
+from migrate.store.local_errors import translate_os
 
 PIECE_BYTES = 8 * 2**20
 _LITERAL = re.compile(r"[^*?\[]*")
@@ -134,7 +135,7 @@ def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
         finally:
             half.unlink(missing_ok=True)
     except OSError as exc:
-        raise NoSpaceError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        raise translate_os(exc, path) from exc
 
 
 def copy(store: Store, row: ObjectRow, file: BinaryIO) -> None:

@@ -25,10 +25,11 @@ from migrate.cli.identity import KeyFiles, Passphrase, load_keys
 from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words
+from migrate.cli.words import bytes_words, count_words, things
 from migrate.custody.record import record_if_allowed
-from migrate.errors import OK, GoneError, NoSpaceError, NotEmptyError, UsageError
+from migrate.errors import OK, GoneError, NotEmptyError, UsageError
 from migrate.store import open_place
+from migrate.store.local_errors import translate_os
 
 _LIMIT = 1000
 _STDOUT = "-"
@@ -91,7 +92,7 @@ class Got:
             console.print(Text(f"{name}  → {path}"))
         if self.files:
             console.print(
-                f"{count_words(len(self.files))} objects, {bytes_words(self.size_bytes)}, checked by SHA-256"
+                f"{things(len(self.files), 'object')}, {bytes_words(self.size_bytes)}, checked by SHA-256"
             )
         for key in self.missing:
             console.print(Text.assemble(("not in the bundle: ", "bold red"), key))
@@ -136,11 +137,16 @@ def ls_command(
         return Listed(
             reader.store.place, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
         )
+    if source is None:  # a pattern is for buckets, and often there is but one
+        buckets = [one for one in reader.sources if objects.is_bucket(reader, one)]
+        source = buckets[0] if len(buckets) == 1 else None
     name = _source(reader, source)
     if not objects.is_bucket(reader, name):
         return _list_tables(reader, name)
     wanted = Wanted(globs=tuple(rest), versions=versions)
     rows = list(islice(objects.find(reader, name, wanted), limit + 1))
+    if not rows:
+        session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
     shown = rows[:limit]
     lines = [
         f"{row.size_bytes:>14}  {str(row.modified)[:19]}  {row.name if versions else row.key}"
@@ -262,17 +268,22 @@ def _output(to: str | None, name: str) -> Iterator[IO[str]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             yield file
-    except FileExistsError:
-        raise NotEmptyError(f"{path} exists already", next_step="name another directory with --to") from None
+    except FileExistsError as exc:
+        raise NotEmptyError(
+            f"{exc.filename} exists already", next_step="name another directory with --to"
+        ) from None
     except OSError as exc:
-        raise NoSpaceError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        raise translate_os(exc, path) from exc
 
 
 def _parse_range(text: str | None) -> tuple[int, int | None]:
     match = _RANGE.fullmatch(text or ":")
     if match is None:
         raise UsageError(f"{text!r} is no range of rows", next_step="write --rows 100:200, :10 or 100:")
-    return int(match[1] or 0), int(match[2]) if match[2] else None
+    start, end = int(match[1] or 0), int(match[2]) if match[2] else None
+    if end is not None and end <= start:
+        raise UsageError(f"there are no rows from {start} to {end}", next_step="the first is 0: --rows 0:10")
+    return start, end
 
 
 def _open(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:

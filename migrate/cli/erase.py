@@ -81,7 +81,8 @@ def erase_command(
         if reasons and not override:
             raise NotAllowedError(
                 "the bundle must not be erased: " + "; ".join(reasons),
-                next_step='wait until none of this holds, or add --override "REASON": it is signed, and stays',
+                next_step="wait until none of this holds (moveout hold release, moveout receive),"
+                ' or add --override "REASON": it is signed, and stays',
             )
         if not (yes or session.confirm(f"Erase the bundle at {store.place} for good?")):
             raise UsageError("nothing was erased")

@@ -118,8 +118,9 @@ def _draw_source(console: Console, source: SourceResult) -> None:
         console.print(Text(f"  ! {reason}", style="yellow"))
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"  {gap.disposition}: {gap.item}: {gap.reason}"))
-    if len(source.gaps) > _SHOWN_GAPS:
-        console.print(f"  and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
+    more = source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)
+    if more > 0:
+        console.print(f"  and {count_words(more)} more (all in the bundle's data/gaps.parquet)")
 
 
 def run_export(

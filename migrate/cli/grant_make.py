@@ -12,12 +12,12 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from migrate.case import Endpoint, parse_deadline
+from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.hold import PlaceWord
 from migrate.cli.identity import KeyFiles, Passphrase, need_keys
 from migrate.cli.links import Linked, new_file, write_links
-from migrate.cli.options import CaseFile, known_place
+from migrate.cli.options import CaseFile, known_place, moment_to_come
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import moment_words
@@ -89,10 +89,10 @@ def create_command(
     you can read, as a profile for AWS's configuration.
     """
     grant.check_name(to)
+    until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, location = open_accounts(session, known_place(words, loaded))
-    until = parse_deadline(expires).replace(microsecond=0)
     path = file or Path(f"grant-{to}.ini")
     with _credential_file(path) as out:
         rules = grant.policy(location.bucket, _prefix(location), until)
@@ -124,10 +124,10 @@ def session_command(
     from migrate.store import sts  # noqa: PLC0415  boto3 takes half a second to import
 
     grant.check_name(to)
+    until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, location = open_accounts(session, known_place(words, loaded))
-    until = parse_deadline(expires).replace(microsecond=0)
     service = sts.TokenService(location)
     path = file or Path(f"grant-{to}.ini")
     with _credential_file(path) as out:
@@ -160,11 +160,11 @@ def links_command(
     For a server that makes no accounts: a script for curl, a list for aria2, and a page for people.
     """
     grant.check_name(to)
+    until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)
     need_s3(place)
-    until = parse_deadline(expires).replace(microsecond=0)
     return write_links(session, place, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -11,12 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Endpoint, parse_deadline
+from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.findings import draw_findings
 from migrate.cli.hold_source import Frozen, TryAs, group, source_status
 from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
-from migrate.cli.options import CaseFile, known_place
+from migrate.cli.options import CaseFile, known_place, moment_to_come
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words, moment_words
@@ -111,7 +110,7 @@ def place_command(
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_place(words, loaded))
     said = custody_of(loaded)
-    terms = Terms(_moment(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
+    terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
         "until": terms.until.isoformat(),
         "mode": terms.mode,
@@ -151,7 +150,7 @@ def extend_command(
         )
     before = held[-1].what.details
     terms = Terms(
-        _moment(until),
+        moment_to_come(until),
         "COMPLIANCE" if before.get("mode") == "COMPLIANCE" else "GOVERNANCE",
         bool(before.get("legal")),
     )
@@ -238,13 +237,3 @@ def release_command(
     workers = session.workers(default=TRANSFER_WORKERS)
     document, found = hold.release(store, vault, reason, signers, workers=workers, progress=session.progress)
     return Released(store.place, document.key, found)
-
-
-def _moment(text: str) -> datetime:
-    """Return a moment to the second: finer ones do not come back from every server."""
-    moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
-    if moment <= datetime.now(UTC):
-        raise UsageError(
-            f"{text!r} is past", next_step="hold until a moment to come: 30d, or 2027-01-31T00:00:00Z"
-        )
-    return moment

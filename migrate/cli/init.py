@@ -12,7 +12,8 @@ from rich.console import Console
 from migrate.case_template import TEMPLATE
 from migrate.cli import app
 from migrate.cli.session import Session, verb
-from migrate.errors import OK, NoSpaceError, NotEmptyError
+from migrate.errors import OK, NotEmptyError
+from migrate.store.local_errors import translate_os
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,5 +48,5 @@ def init(
             f"{path} exists already", next_step="edit it, or name another file: moveout init other.toml"
         ) from None
     except OSError as exc:
-        raise NoSpaceError(f"{path} cannot be written: {exc.strerror}") from exc
+        raise translate_os(exc, path) from exc
     return Written(path)

@@ -90,8 +90,19 @@ def init_command(
 
 @verb(group, "show", title="keys show")
 def show_command(
-    session: Session, key: KeyFiles = None, passphrase: Passphrase = None, case: CaseFile = None
+    session: Session,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE …", help="FILE.pub, or FILE that has it beside: no passphrase is needed."
+        ),
+    ] = None,
+    key: KeyFiles = None,
+    passphrase: Passphrase = None,
+    case: CaseFile = None,
 ) -> Keys:
     """Print the public half: what others need to check your signatures."""
     del session
+    if files:
+        return Keys(tuple(map(keys.load_public, map(keys.public_half, files))))
     return Keys(tuple(one.public for one in need_keys(key, passphrase, load_case(case))))

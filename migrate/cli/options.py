@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from migrate.case import Case, Endpoint
+from migrate.case import Case, Endpoint, parse_deadline
 from migrate.cli.sources import parse_pairs
 from migrate.errors import UsageError
 from migrate.secret import redact
@@ -112,3 +113,13 @@ def with_inventories(endpoints: Mapping[str, Endpoint], words: Sequence[str]) ->
             name, url = next(iter(found)), word
         found[name] = replace(found[name], inventory=url)
     return found
+
+
+def moment_to_come(text: str) -> datetime:
+    """Return a moment to the second, since finer ones do not come back from every server. Raises ``UsageError`` where
+    it is past.
+    """
+    moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
+    if moment <= datetime.now(UTC):
+        raise UsageError(f"{text!r} is past", next_step="give a moment to come: 30d, or 2027-01-31T00:00:00Z")
+    return moment

@@ -26,6 +26,7 @@ from migrate.plan.targets import TargetPlan, look
 from migrate.store import open_place
 
 _SHOWN_ITEMS = 12
+_SHOWN_WARNINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,14 @@ def _draw_source(console: Console, source: SourcePlan) -> None:
         table.add_row(f"and {len(rest)} more", count_words(rows), bytes_words(size), style="dim")
     table.add_row(Text("in all", "bold"), count_words(source.items), bytes_words(source.size_bytes))
     console.print(table)
-    for warning in source.survey.warnings:
+    warnings = source.survey.warnings
+    for warning in warnings[:_SHOWN_WARNINGS]:
         console.print(Text.assemble(("! ", "yellow"), warning))
+
+    if len(warnings) > _SHOWN_WARNINGS:
+        console.print(
+            Text.assemble(("! ", "yellow"), f"and {len(warnings) - _SHOWN_WARNINGS:,} more (all with --json)")
+        )
 
 
 def _item_row(item: SurveyItem) -> tuple[Text, str, str]:

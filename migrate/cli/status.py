@@ -105,8 +105,8 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
     console.print(Text.assemble("  ", (source.name, "bold"), f"  {done}{planned}{rate}"))
     for gap in source.gaps[:_SHOWN_GAPS]:
         console.print(Text(f"    {gap.disposition}: {gap.item}: {gap.reason}"))
-    if len(source.gaps) > _SHOWN_GAPS:
-        console.print(f"    and {len(source.gaps) - _SHOWN_GAPS} more (all with --json)")
+    if (others := source.gaps_total - min(len(source.gaps), _SHOWN_GAPS)) > 0:
+        console.print(f"    and {count_words(others)} more")
 
 
 @verb(

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.bundle import layout
+from migrate.bundle import layout, meta
 from migrate.bundle.findings import Finding
 from migrate.bundle.proofs import TableDigest
 from migrate.bundle.reader import BundleReader
@@ -117,6 +117,8 @@ class Verified:
     signed: Signed
     at: str
     """When it ended: UTC, ISO 8601."""
+    complete: bool = True
+    """Whether the bundle says of itself that it is."""
 
     @property
     def exit_code(self) -> int:
@@ -145,6 +147,7 @@ class Verified:
             "place": self.place,
             "at": self.at,
             "level": self.level.value,
+            "complete": self.complete,
             "seconds": self.seconds,
             **asdict(self.outcome),
             "findings": [finding.as_json() for finding in self.outcome.findings],
@@ -162,6 +165,10 @@ class Verified:
             console.print("→ moveout transfer --recheck from a whole copy replaces damaged files")
         else:
             console.print(f"The bundle at {self.place} is whole: {checked}")
+            if not self.complete:
+                console.print(
+                    "! It was sealed INCOMPLETE: moveout status names what it lacks", style="yellow"
+                )
         self.signed.draw(console)
         for one in self.compared:
             if one.findings:
@@ -208,7 +215,10 @@ def run_verify(
             )
             compared.append(Compared(name, endpoint.shown, findings, digests))
     signed = check_signed(store, trust, deep=level is Level.FULL and not outcome.findings)
-    done = Verified(store.place, level, outcome, compared, time.monotonic() - started, signed, now())
+    sealed = None if outcome.findings else meta.read_sealed(store)
+    complete = sealed is None or sealed.complete
+    seconds = time.monotonic() - started
+    done = Verified(store.place, level, outcome, compared, seconds, signed, now(), complete)
     if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
         session.progress.note(why)
     return done

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from migrate.words import bytes_words, count_words, duration_words, moment_words
+from migrate.words import bytes_words, count_words, duration_words, moment_words, things
 
-__all__ = ["bytes_words", "count_words", "duration_words", "moment_words"]
+__all__ = ["bytes_words", "count_words", "duration_words", "moment_words", "things"]

@@ -100,7 +100,8 @@ def erase(
         if reasons and not override:
             raise NotAllowedError(
                 "the bundle must not be erased: " + "; ".join(reasons),
-                next_step='wait until none of this holds, or add --override "REASON": it is signed, and stays',
+                next_step="wait until none of this holds (moveout hold release, moveout receive),"
+                ' or add --override "REASON": it is signed, and stays',
             )
         begun = _begin(store, vault, signer, override, reasons)
     progress.begin("erase", items=int(begun.details.get("versions", 0)), size_bytes=0)

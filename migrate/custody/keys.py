@@ -103,7 +103,7 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_new(path, data, 0o600)
-        _write_new(_beside(path), made.public.line.encode() + b"\n", 0o644)
+        _write_new(public_half(path), made.public.line.encode() + b"\n", 0o644)
     except FileExistsError as exc:
         raise UsageError(
             f"there is a file {exc.filename} already",
@@ -141,12 +141,15 @@ def _decode(path: Path, data: bytes, passphrase: Callable[[], str | None]) -> Ed
             raise UsageError(
                 f"the key {path} has a passphrase and none is given",
                 next_step="set MOVEOUT_PASSPHRASE, or name it: --passphrase file:PATH (or env:VAR, command:PROGRAM …);"
-                f" where an ssh-agent has the key, name its public half: --key {_beside(path)}",
+                f" where an ssh-agent has the key, name its public half: --key {public_half(path)}",
             ) from None
         try:
             private = _load(data, secret.encode())
         except (TypeError, ValueError) as exc:
-            raise NotAllowedError(f"the passphrase does not open the key {path}") from exc
+            raise NotAllowedError(
+                f"the passphrase does not open the key {path}",
+                next_step="look at what --passphrase, MOVEOUT_PASSPHRASE or [custody] passphrase names",
+            ) from exc
     except ValueError as exc:
         raise UsageError(f"{path} holds no private key in OpenSSH's format") from exc
     if not isinstance(private, Ed25519PrivateKey):
@@ -169,7 +172,10 @@ def load_public(path: Path) -> PublicKey:
     try:
         found = parse_line(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
-        raise UsageError(f"the key {path} cannot be read: {exc}", next_step="ssh-add -L prints keys") from exc
+        raise UsageError(
+            f"the key {path} cannot be read: {_why(exc)}",
+            next_step="ssh-keygen -y -f KEY prints the public half, ssh-add -L an agent's",
+        ) from exc
     if found is None:
         raise UsageError(
             f"{path} is the public half of no Ed25519 key", next_step="moveout keys init makes one"
@@ -201,14 +207,19 @@ def from_blob(blob: bytes, name: str = "") -> PublicKey:
 
 def _name(path: Path) -> str:
     try:
-        found = parse_line(_beside(path).read_text(encoding="utf-8"))
+        found = parse_line(public_half(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""
     return found.name if found else ""
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(path.name + ".pub")
+def _why(exc: OSError | UnicodeDecodeError) -> str:
+    return exc.strerror or str(exc) if isinstance(exc, OSError) else "it is no text"
+
+
+def public_half(path: Path) -> Path:
+    """Return the file with the public half of the key in ``path``, which may be that file itself."""
+    return path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -54,6 +54,11 @@ class SourceResult:
     gaps: Sequence[Gap]
     enumerations: Sequence[Enumeration] = ()
 
+    @property
+    def gaps_total(self) -> int:
+        """How many gaps it has, all of them."""
+        return max(len(self.gaps), sum(n for word, n in self.dispositions.items() if word != "exported"))
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOutcome:

@@ -42,6 +42,8 @@ class SourceStatus:
     items_rate: float | None
     bytes_rate: float | None
     gaps: Sequence[Gap]
+    """At most the first 1000."""
+    gaps_total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ def _lives(holder: LeaseState, age: float) -> bool:
 
 
 def _sealed_source(found: scope.SourceScope) -> SourceStatus:
+    gaps = max(len(found.gaps), sum(n for word, n in found.dispositions.items() if word != "exported"))
     return SourceStatus(
-        found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps
+        found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps, gaps
     )
 
 
@@ -122,6 +125,7 @@ def _open_source(store: Store, source: state.SourceName, executor: ThreadPoolExe
         items_rate=sample.items_rate,
         bytes_rate=sample.bytes_rate,
         gaps=sample.gaps,
+        gaps_total=sample.gaps_total,
     )
 
 
@@ -132,6 +136,7 @@ class _Sample:
     items_rate: float | None
     bytes_rate: float | None
     gaps: Sequence[Gap]
+    gaps_total: int
 
 
 def _sample(
@@ -139,7 +144,7 @@ def _sample(
 ) -> _Sample:
     """Sum the records of ``infos``, which are ordered by time, and take the rate from their end."""
     ids = [info.key[len(prefix) : -len(".json")] for info in infos]
-    items = size_bytes = recent_items = recent_bytes = 0
+    items = size_bytes = recent_items = recent_bytes = gaps_total = 0
     gaps: list[Gap] = []
     since = infos[-1].modified - WINDOW if infos else datetime.min.replace(tzinfo=UTC)
     first = next((info.modified for info in infos if info.modified >= since), since)
@@ -148,6 +153,7 @@ def _sample(
             continue
         items += record.outcome.items
         size_bytes += record.outcome.size_bytes
+        gaps_total += len(record.outcome.gaps)
         gaps.extend(islice(record.outcome.gaps, _GAPS - len(gaps)))
         # The first unit of the window only opens it: its own duration lies before.
         if info.modified > first:
@@ -155,8 +161,8 @@ def _sample(
             recent_bytes += record.outcome.size_bytes
     seconds = (infos[-1].modified - first).total_seconds() if infos else 0
     if seconds <= 0:
-        return _Sample(items, size_bytes, None, None, gaps)
-    return _Sample(items, size_bytes, recent_items / seconds, recent_bytes / seconds, gaps)
+        return _Sample(items, size_bytes, None, None, gaps, gaps_total)
+    return _Sample(items, size_bytes, recent_items / seconds, recent_bytes / seconds, gaps, gaps_total)
 
 
 def _records(

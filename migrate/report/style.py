@@ -43,7 +43,8 @@ figure { margin: 1rem 0 1.5rem; } figcaption { margin-bottom: .4rem; }
 .bar svg { width: 100%; height: .75rem; display: block; }
 .track { fill: var(--track); } .fill { fill: var(--fill); }
 .area { width: 100%; height: 7rem; display: block; background: var(--panel); }
-.axis { display: flex; justify-content: space-between; font-size: .85rem; color: var(--soft); }
+.axis { display: flex; flex-wrap: wrap; gap: 0 1rem; justify-content: space-between;
+font-size: .85rem; color: var(--soft); }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
 @media (max-width: 36rem) { body { padding: 1rem .9rem 3rem; } h1 { font-size: 1.4rem; }
   .bar { grid-template-columns: 1fr 5.5rem; gap: .1rem .75rem; padding: .3rem 0; }

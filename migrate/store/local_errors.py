@@ -17,7 +17,7 @@ from migrate.errors import (
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DENIED = {errno.EACCES, errno.EPERM}
 _GONE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 _UNUSABLE = {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.ENOTEMPTY}
 _PASSING = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
@@ -28,6 +28,8 @@ def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
     said = f"{os.fspath(path)}: {exc.strerror or exc}"
     if exc.errno in _FULL:
         return NoSpaceError(said, next_step="make room there, then run the same command again")
+    if exc.errno == errno.EROFS:
+        return NotAllowedError(said, next_step="name a place that can be written, or mount it for writing")
     if exc.errno in _DENIED:
         return NotAllowedError(said, next_step="check the owner and the permissions of the directory")
     if exc.errno in _GONE:

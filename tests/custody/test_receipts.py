@@ -105,6 +105,9 @@ def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_p
     assert call("receive", place.place, "--key", key, "--to", tmp_path / "mail").code == 0
     short = call("receive", incomplete.place, "--key", key)
     assert (short.code, short.out.startswith("RECEIPT FOR AN INCOMPLETE BUNDLE")) == (3, True), short.err
+    verified = call("verify", incomplete.place, "--level", "quick")
+    assert (verified.code, "! It was sealed INCOMPLETE" in verified.out) == (0, True), verified
+    assert "INCOMPLETE" not in call("verify", place.place, "--level", "quick").out
     bundle = Path(place.place.removeprefix("file://"))
     (bundle / "data" / "catalog.parquet").write_bytes(b"")
     damaged = call("receive", place.place, "--key", key)

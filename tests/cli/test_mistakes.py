@@ -1,0 +1,97 @@
+"""What people do wrong, and what they are told: the thing and the next step. Counts are of all, not of some."""
+
+import sqlite3
+
+import pytest
+
+from tests.cli.conftest import call
+
+TOO_MANY = 1100
+
+
+@pytest.fixture(scope="module")
+def littered(tmp_path_factory):
+    """A directory with one database and files that are none, and its bundle."""
+    folder = tmp_path_factory.mktemp("littered")
+    with sqlite3.connect(folder / "a.db") as made:
+        made.execute("CREATE TABLE t (x)")
+        made.executemany("INSERT INTO t VALUES (?)", [(number,) for number in range(20)])
+    made.close()
+    for number in range(TOO_MANY):
+        (folder / f"{number}.txt").write_text("no database")
+    place = tmp_path_factory.mktemp("bundle")
+    ended = call("export", f"a=sqlite://{folder}", "--to", place)
+    assert ended.code == 0
+    return folder, place, ended.out
+
+
+def test_gaps_that_are_not_shown_are_counted_all(littered):
+    _, place, said = littered
+    assert "  and 1,090 more (all in the bundle's data/gaps.parquet)" in said
+    assert (place / "data/gaps.parquet").exists()
+    assert "    and 1,090 more" in call("status", place).out
+
+
+def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
+    said = call("plan", f"a=sqlite://{littered[0]}").out
+    assert (said.count("it is no SQLite database"), "! and 1,080 more (all with --json)" in said) == (
+        20,
+        True,
+    )
+
+
+def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
+    (tmp_path / "file").write_text("")
+    below = call("get", littered[1], "t", "--to", tmp_path / "file" / "below")
+    assert (below.code, "→ check the path" in below.err) == (7, True), below
+    onto = call("get", littered[1], "t", "--to", tmp_path / "file")
+    assert (onto.code, f"{tmp_path}/file exists already" in onto.err) == (2, True), onto
+
+
+@pytest.mark.parametrize("rows", ["5:2", "3:3"])
+def test_a_range_without_rows_is_a_mistake(littered, rows):
+    ended = call("get", littered[1], "t", "--rows", rows)
+    assert (ended.code, ended.out) == (2, "")
+    assert "→ the first is 0" in ended.err
+
+
+@pytest.mark.parametrize("kind", ["create", "session", "links"])
+def test_a_grant_that_would_be_over_is_not_made(kind):
+    ended = call("grant", kind, "s3://bucket/place", "--to", "customer", "--expires", "2020-01-01")
+    assert (ended.code, "'2020-01-01' is past" in ended.err) == (2, True), ended
+
+
+def test_the_public_half_is_shown_without_the_passphrase(tmp_path):
+    key = tmp_path / "own"
+    assert (
+        call("keys", "init", key, "--name", "host", "--passphrase", "env:WORD", env={"WORD": "w"}).code == 0
+    )
+    shown = call("keys", "show", key, f"{key}.pub")
+    assert shown.code == 0
+    assert shown.out.count(f"host {key.with_suffix('.pub').read_text().strip()}") == 2
+    missing = call("keys", "show", tmp_path / "none")
+    assert (missing.code, "none.pub cannot be read: No such file" in missing.err) == (2, True), missing
+
+
+def test_a_wrong_passphrase_says_where_to_look(tmp_path):
+    key = tmp_path / "own"
+    call("keys", "init", key, "--passphrase", "env:WORD", env={"WORD": "right"})
+    ended = call("sign", tmp_path, "--key", key, "--passphrase", "env:WORD", env={"WORD": "wrong"})
+    assert (ended.code, "→ look at what --passphrase" in ended.err) == (4, True), ended
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("file:none", "none cannot be read: No such file or directory\n→ write the secret there"),
+        ("command:sh -c 'exit 3'", "'sh' failed: it ended with 3\n→ run it by hand"),
+        ("env:MOVEOUT_NO_SUCH", "the environment has no MOVEOUT_NO_SUCH\n→ export MOVEOUT_NO_SUCH="),
+    ],
+)
+def test_a_secret_that_is_not_to_be_had_says_what_to_do(tmp_path, reference, said):
+    case = tmp_path / "moveout.toml"
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "postgresql://me@127.0.0.1:1/x"\npassword = "{reference}"\n'
+    )
+    ended = call("plan", "-c", case)
+    assert (ended.code, said in ended.err) == (2, True), ended
