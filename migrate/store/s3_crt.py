@@ -257,12 +257,17 @@ def _provider(made: Any) -> Any:
     return auth.AwsCredentialsProvider.new_static(frozen.access_key, frozen.secret_key, frozen.token)
 
 
+_NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
+
+
 def _refused(exc: Any, operation: str, what: str) -> MoveoutError:
     """Translate an answer that is an error, through the same table as botocore's."""
     headers = {name.lower(): value for name, value in exc.headers or ()}
     code, message = _error_fields(exc.body or b"")
     if code == "" and exc.status_code == 412:
         code = "PreconditionFailed"
+    if code == "" and exc.status_code == 400 and operation == "HeadObject":
+        message = _NO_REASON
     response = {
         "Error": {"Code": code or str(exc.status_code), "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": exc.status_code, "HTTPHeaders": headers},

@@ -3,9 +3,11 @@
 import os
 import socket
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
+from exporters.bucket import ObjectSummary
 from migrate.errors import (
     GoneError,
     MoveoutError,
@@ -24,7 +26,7 @@ from migrate.store.s3_bucket import S3Bucket
 from migrate.store.s3_client import parse
 from migrate.store.s3_crt import Request
 from migrate.store.s3_objects import Job
-from tests.tools.http_proxy import HttpProxy, refusal
+from tests.tools.http_proxy import Answer, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 
 
@@ -75,6 +77,20 @@ def test_what_stops_all_requests_says_what_helps(minio, monkeypatch, tmp_path, c
         with pytest.raises(NotAllowedError) as error:
             list(client.requests.run(jobs, window_bytes=1))
         assert next_step in error.value.next_step
+
+
+def test_what_only_its_owner_can_read_is_named(minio, monkeypatch, tmp_path):
+    """An answer to HEAD has no body, and so no reason."""
+
+    class Refusing(HttpProxy):
+        def handle(self, _asked):
+            return Answer(400)
+
+    with Refusing(minio.endpoint) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        bucket = S3Bucket(parse(f"s3://bucket?profile={name}"))
+        found = bucket.head(ObjectSummary("large", 1, "", datetime.now(UTC)))
+        assert "SSE-C" in str(found.error)
 
 
 def test_a_closed_port_is_unreachable_and_given_up_soon(minio, monkeypatch, tmp_path):
