@@ -2,6 +2,7 @@
 
 import pytest
 
+from migrate.restore.postgres.schema import without_logging
 from migrate.restore.postgres.script import split_script, unquote
 from migrate.restore.postgres.selected import OwnedSequences, select_entries
 from migrate.restore.postgres.stages import is_event_trigger, stages
@@ -179,3 +180,16 @@ def test_a_tables_own_entries_are_found():
     sequences = OwnedSequences.of(script.entries)
     assert sequences.of_tables({("public", "t")}) == {("public", "t_id_seq")}
     assert sequences.of_tables({("public", "other")}) == {("public", "o")}
+
+
+def test_an_older_server_is_not_told_that_the_sequence_of_an_unlogged_table_is_logged():
+    said = (
+        "ALTER TABLE public.t ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (\n    SEQUENCE NAME public.s\n"
+        "    LOGGED\n    START WITH 1\n);"
+    )
+    script = split_script(
+        HEAD + entry("SEQUENCE", "s", said) + entry("COMMENT", "c", "COMMENT '\n    LOGGED\n';")
+    )
+    sequence, comment = map(without_logging, script.entries)
+    assert b"NAME public.s\n    START" in sequence.sql
+    assert comment == script.entries[1]

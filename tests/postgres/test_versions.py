@@ -15,6 +15,7 @@ from tests.parquet import check_parquet
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_each, script
 
 BIG = "CREATE TABLE big AS SELECT n AS id, md5(n::text) AS t, ARRAY[n, NULL] AS a FROM generate_series(1, 40000) n;\n"
+BIG += "CREATE UNLOGGED TABLE fleeting_ids (id int GENERATED ALWAYS AS IDENTITY, x int);\n"
 PRIVILEGES = """
 SELECT n.nspname, g.rolname, x.privilege_type FROM pg_namespace n
 CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS x

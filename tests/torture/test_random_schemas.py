@@ -1,7 +1,7 @@
 """Databases of random definitions and values leave, and come back as they were: every definition by pg_dump, every row
 by its text.
 
-MOVEOUT_SCHEMAS says how many (4); MOVEOUT_SEED repeats a run. MOVEOUT_POSTGRES=12,18 takes them from a server of that
+MOVEOUT_SCHEMAS says how many (4); MOVEOUT_SEED repeats a run. MOVEOUT_VERSIONS=12,18 takes them from a server of that
 version to one of that version (see ``scripts/postgres_versions.py``); a newer target is compared by rows only.
 """
 
@@ -24,7 +24,7 @@ from tests.torture.schemas.objects import ROLES
 pytestmark = pytest.mark.torture
 
 SCHEMAS = int(os.environ.get("MOVEOUT_SCHEMAS", "4"))
-_VERSIONS = os.environ.get("MOVEOUT_POSTGRES", "")
+_VERSIONS = os.environ.get("MOVEOUT_VERSIONS", "")
 _RELATIONS = """
 SELECT c.oid::regclass::text, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE (c.relkind IN ('r', 'p', 'S') OR c.relkind = 'm' AND c.relispopulated) AND n.nspname !~ '^pg_'

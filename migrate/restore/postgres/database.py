@@ -128,6 +128,7 @@ def _note_locale(job: Job) -> None:
 _NAMING = """
 SELECT lower(l.kind) || ' ' || p.oid::pg_catalog.regprocedure::text, p.prosrc
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language w ON w.oid = p.prolang AND w.lanname NOT IN ('internal', 'c')
 CROSS JOIN LATERAL (SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END) AS l(kind)
 WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass

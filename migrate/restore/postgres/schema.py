@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -18,7 +18,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
-from migrate.restore.postgres.script import Script, plain_sql, split_script
+from migrate.restore.postgres.script import Entry, Script, plain_sql, split_script
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,13 @@ nobody may, whatever version the source is of (PostgreSQL 15 release notes; getN
 """
 
 
+_LOGGED_SEQUENCES = 15
+"""From this version on a sequence may be unlogged, and pg_dump says of an older server's identity column that its
+sequence is not what its table is (dumpSequence in src/bin/pg_dump/pg_dump.c).
+"""
+_LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
+
+
 def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definitions) -> None:
     """Give schema public of a new database on an older server the privileges from which the definitions go on."""
     found = _DUMPED_BY.search(definitions.section("pre-data", portable=False))
@@ -82,7 +89,15 @@ def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definition
 def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
     """Return a section's entries, as this server takes them."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
-    return split_script(plain_sql(script, known))
+    found = split_script(plain_sql(script, known))
+    if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
+        return found
+    return replace(found, entries=tuple(map(without_logging, found.entries)))
+
+
+def without_logging(entry: Entry) -> Entry:
+    """Return an entry as servers take it whose sequences are all logged, also those of unlogged tables."""
+    return replace(entry, sql=_LOGGING.sub(b"", entry.sql)) if entry.kind == "SEQUENCE" else entry
 
 
 def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
