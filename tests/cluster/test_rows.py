@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -120,8 +121,6 @@ def test_the_lead_dies_and_threads_go_on(cluster, app, target, begin):
 
 
 def test_a_worker_without_the_leads_lock_stops():
-    import threading
-
     stop = threading.Event()
     held = [True, False]
     fence = LockFence(lambda: held.pop(0), stop, look_seconds=0.05)

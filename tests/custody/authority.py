@@ -30,10 +30,10 @@ ess_cert_id_alg = sha256
 
 
 class Authority:
-    """Its root is ``ca``; ``answers`` counts the tokens it gave."""
+    """``answers`` counts the tokens it gave."""
 
     def __init__(self, directory: Path, kind: str = "rsa:2048", digest: str = "sha256") -> None:
-        self.directory, self.ca, self.answers, self.url = directory, directory / "ca.pem", 0, ""
+        self.directory, self.answers, self.url = directory, 0, ""
         self.settings = directory / "openssl.cnf"
         self.settings.write_text(SETTINGS.format(directory=directory, digest=digest))
         key = (

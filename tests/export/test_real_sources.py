@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import secrets
 
 import psycopg
@@ -108,8 +110,6 @@ def test_values_that_were_changed_before_the_seal_are_found(place):
 
 def forge(store, files):
     """Seal ``files`` anew, as somebody would who wants no hash to be wrong."""
-    import hashlib
-    import json
 
     def sha(data):
         return hashlib.sha256(data).hexdigest()

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 import psycopg
 import pyarrow.parquet as pq
+import pymysql
 import pytest
 
 import exporters.mysql.plan as mysql_plan
@@ -61,8 +62,6 @@ class Postgres:
 
 class Mariadb:
     """Transactions by PyMySQL."""
-
-    import pymysql
 
     export = staticmethod(mysql.export_database)
     run = staticmethod(mysql.run_sql)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -193,8 +194,6 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
 
 def die_restoring(place: str, url: str, steps: int) -> None:
     """Restore until so many INSERT statements were sent."""
-    import signal
-
     from exporters.mysql.connect import Connection
     from migrate.restore.mysql import rows as mysql_rows
 

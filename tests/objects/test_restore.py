@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle.reader import BundleReader
@@ -303,8 +304,6 @@ def test_odd_keys_arrive_or_are_named(
     minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """Each under its own name, or in the ledger before anything was written: none merged, none in silence."""
-    import pyarrow.parquet as pq
-
     shop, target = make_shop(minio), make_shop(versitygw)
     keys = [
         "E\u0301", "\u00c9", "e", "E", "back\\slash", "...", "a..b", "tail ", " head", "%41", "q?x", "h#x",

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from exporters.postgres import catalog, plan
@@ -202,8 +203,6 @@ def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, m
 
 def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(big, tmp_path, small_chunks):
     """The snapshot's text does not list the subtransaction, so its row must not pass for an old one."""
-    import psycopg
-
     place = tmp_path / "bundle"
     with psycopg.connect(big) as connection:
         connection.execute("SELECT pg_current_xact_id()")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 
@@ -44,8 +46,6 @@ def times(shop):
 def record_table(move: Move):
     store = move.place()
     names = [info.key for info in store.list("index/")]
-    import io
-
     return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
 
 
@@ -59,8 +59,6 @@ def test_one_to_one_and_again(move: Move) -> None:
         assert described(move.source, key) == described(move.target, key)
     rows = {row["key"]: row for row in record_table(move)}
     assert set(rows) == set(objects)
-    import hashlib
-
     assert all(rows[key]["sha256"] == hashlib.sha256(data).hexdigest() for key, data in objects.items())
     before = times(move.target)
     again = move.run()
@@ -177,8 +175,6 @@ def test_hostile_keys_are_known_before(move: Move, versitygw, make_shop) -> None
     assert (done.exit_code, done.copied + done.failed) == (3, len(keys))
     again = move.run()
     assert (again.copied, again.failed) == (0, done.failed)
-    import io
-
     store = move.place()
     told = [
         row["item"]
@@ -324,8 +320,6 @@ def test_cutover(move: Move) -> None:
             key=lambda it: it["Key"].encode(),
         )
     )
-    import hashlib
-
     assert hashlib.sha256(listing.encode()).hexdigest() == done.proof.source_digest
 
 

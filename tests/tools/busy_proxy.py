@@ -10,7 +10,7 @@ from tests.tools.http_proxy import Answer, Asked, HttpProxy
 @dataclass(slots=True)
 class BusyProxy(HttpProxy):
     """``with BusyProxy(server.endpoint, most=4) as proxy:`` for clients of ``proxy.endpoint``. ``refused`` counts the
-    503s, with Retry-After; ``served`` the requests that went through. ``lose`` tells of which requests (method, path)
+    503s, with Retry-After. ``lose`` tells of which requests (method, path)
     the answer is lost: the server has done them, the client hears nothing; ``lost`` counts them.
     """
 
@@ -19,7 +19,6 @@ class BusyProxy(HttpProxy):
     lose: Callable[[str, str], bool] | None = None
     lost: int = 0
     refused: int = 0
-    served: int = 0
     _at_once: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -28,7 +27,6 @@ class BusyProxy(HttpProxy):
             busy = self._at_once >= self.most
             self._at_once += not busy
             self.refused += busy
-            self.served += not busy
         if busy:
             return Answer(503, (("Retry-After", "0.2"),))
         try:

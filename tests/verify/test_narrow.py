@@ -16,11 +16,9 @@ class Rows:
 
     rows: list[bytes]
     part: str = ""
-    passes: int = 0
     read: list[str] = field(default_factory=list)
 
     def each(self, take, parts=None):
-        self.passes += 1
         for start in range(0, len(self.rows), 10):
             self.part = f"part-{start // 10}"
             if parts is None or self.part in parts:
