@@ -23,7 +23,7 @@ from migrate.cli.words import bytes_words, count_words, duration_words, moment_w
 from migrate.errors import OK, DeadlineError
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
 from migrate.plan.targets import TargetPlan, look
-from migrate.store import open_place
+from migrate.store import free_bytes, open_place
 
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
@@ -38,6 +38,8 @@ class Planned:
     place_rate: float | None
     target_rate: float | None
     targets: Sequence[TargetPlan] = ()
+    place_free: int | None = None
+    """Bytes of room where the bundle is to lie, where that is a directory."""
 
     @property
     def exit_code(self) -> int:
@@ -52,6 +54,7 @@ class Planned:
                 for source in self.sources
             ],
             "write_bytes_per_second": {"bundle": self.place_rate, "target": self.target_rate},
+            "bundle_free_bytes": self.place_free,
             "forecast": asdict(self.forecast),
             "restores": [asdict(target) for target in self.targets],
         }
@@ -107,6 +110,12 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
     for name, write in (("bundle's", planned.place_rate), ("target's", planned.target_rate)):
         if write:
             console.print(f"the {name} place takes {bytes_words(write)}/s")
+    leaving = sum(source.size_bytes for source in planned.sources)
+    if planned.place_free is not None and planned.place_free < leaving:
+        said = (
+            f"the bundle's place has {bytes_words(planned.place_free)} free, and {bytes_words(leaving)} leave"
+        )
+        console.print(Text.assemble(("! ", "yellow"), f"{said}: make room, or name another place"))
     for stage in found.stages:
         console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
     ready = f"ready {moment_words(found.ready)} {'at the earliest ' if found.at_least else ''}if started now"
@@ -144,7 +153,8 @@ def run_plan(
         now=datetime.now(UTC),
         deadline=until,
     )
-    return Planned(found, verdict, bundle, target, _targets(found, case))
+    free = free_bytes(places[0].url) if places[0] else None
+    return Planned(found, verdict, bundle, target, _targets(found, case), free)
 
 
 def _targets(found: Sequence[SourcePlan], case: Case | None) -> list[TargetPlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,7 +13,7 @@ from migrate.store.local import LocalStore
 from migrate.store.retry import TOTAL_SECONDS, Note, Retrying
 from migrate.store.throttle import Throttle, Throttled
 
-__all__ = ["open_place"]
+__all__ = ["free_bytes", "open_place"]
 
 
 def open_place(
@@ -34,6 +35,15 @@ def open_place(
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
     return Retrying(store, note=note, total_seconds=patience_seconds)
+
+
+def free_bytes(url: str) -> int | None:
+    """Return how much room is left where a directory is, or is to be; None for a bucket. Raises ``UsageError``."""
+    store = _bare(url, None) if urlsplit(url).scheme != "s3" else None
+    if not isinstance(store, LocalStore):
+        return None
+    there = next(path for path in (store.root, *store.root.parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:

@@ -1,6 +1,9 @@
 """What people do wrong, and what they are told: the thing and the next step. Counts are of all, not of some."""
 
+import shutil
 import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +41,24 @@ def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
         20,
         True,
     )
+
+
+@pytest.mark.parametrize(("free", "warned"), [(5, True), (10**9, False)])
+def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch, free, warned):
+    with sqlite3.connect(tmp_path / "a.db") as made:
+        made.execute("CREATE TABLE t AS SELECT zeroblob(5000) AS x")
+    made.close()
+    case = tmp_path / "moveout.toml"
+    case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n[bundle]\nplace = "to/be"\n')
+    real = shutil.disk_usage
+
+    def usage(path):
+        return SimpleNamespace(free=free) if Path(path).is_relative_to(tmp_path) else real(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    planned = call("plan", "-c", case)
+    assert planned.code == 0, planned
+    assert ("the bundle's place has 5 B free" in planned.out) is warned
 
 
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
