@@ -21,7 +21,10 @@ from exporters.mysql.beside import losses_beside
 from exporters.mysql.catalog import PROGRESS_TABLES, Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.printed import with_comment, with_header, without_database
+from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
 from exporters.relational.account import of_a_restore
@@ -49,27 +52,8 @@ _HAS_LIBRARIES = (
     "SELECT 1 FROM information_schema.TABLES"
     " WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'LIBRARIES'"
 )
-_SECRET = re.compile(r"(\bCONNECTION='\w+://[^:@/']*):(?:[^@'\\]|\\.|'')*(@)")
-"""The password in the URL of a table's server (FEDERATED, CONNECT)."""
 _DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
 """What may end a statement for the client that reads the script: what is not in it."""
-_USING = re.compile(r"\n    USING \(.*?\)\n", re.DOTALL)
-_OF_A_ROUTINE = (
-    "SELECT ROUTINE_COMMENT FROM information_schema.ROUTINES"
-    " WHERE ROUTINE_SCHEMA = {schema} AND ROUTINE_NAME = {name} AND ROUTINE_TYPE = {kind}"
-)
-_COMMENTS = {
-    **dict.fromkeys(("function", "procedure", "package", "package body"), _OF_A_ROUTINE),
-    "library": (
-        "SELECT LIBRARY_COMMENT FROM information_schema.LIBRARIES"
-        " WHERE LIBRARY_SCHEMA = {schema} AND LIBRARY_NAME = {name}"
-    ),
-    "event": (
-        "SELECT EVENT_COMMENT FROM information_schema.EVENTS"
-        " WHERE EVENT_SCHEMA = {schema} AND EVENT_NAME = {name}"
-    ),
-}
-_NO_ESCAPES = "NO_BACKSLASH_ESCAPES"
 _EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
 _SEQUENCES = (
     "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
@@ -154,13 +138,13 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
     try:
         row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
-        found["sql"] = _with_comment(connection, found)
-        found["sql"], secrets = _SECRET.subn(r"\1\2", found["sql"])
-        if secrets and kind == "table":
-            missing.losses.append(
-                Loss(label, "password", "a bundle holds no secrets; set it in the connection")
-            )
-        found["sql"] = _without_database(found["sql"], connection.address.database)
+        found["sql"] = with_header(connection, found)
+        found["sql"] = with_comment(connection, found)
+        if kind == "table":
+            found["sql"] = with_expressions(connection, name, found["sql"])
+            found["sql"], secrets = without_secrets(found["sql"])
+            missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
+        found["sql"] = without_database(found["sql"], connection.address.database)
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
             found |= {"next": int(value[0]), "rounds": int(value[1])}
@@ -177,33 +161,6 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
     return [found]
-
-
-def _with_comment(connection: Connection, found: Definition) -> str:
-    """Return a definition whose comment is read as it was. Servers print it with backslashes before backslashes, also
-    where the object's own ``sql_mode`` takes these as they are.
-    """
-    query = _COMMENTS.get(found["kind"])
-    if query is None or _NO_ESCAPES not in found.get("sql_mode", ""):
-        return str(found["sql"])
-    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
-    comment = str(
-        connection.value(query.format(schema=schema, name=name, kind=quote_literal(found["kind"].upper())))
-        or ""
-    )
-    plain = comment.replace("'", "''")
-    printed = plain.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
-    return str(found["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
-
-
-def _without_database(sql: str, database: str) -> str:
-    """Return a definition that may be made in any database: MariaDB names that of a sequence in a default, MySQL that
-    of a library that a routine uses.
-    """
-    own = quote_name(database)
-    ansi = '"' + database.replace('"', '""') + '"'
-    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(own)}\.", r"\1", sql)
-    return _USING.sub(lambda match: match[0].replace(f"{own}.", "").replace(f"{ansi}.", ""), sql, count=1)
 
 
 def _settings(row: Mapping[str, Any]) -> Definition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pymysql
@@ -37,7 +37,19 @@ _UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
 """A view that needs another object, which may come later."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
-_CODECS = {"latin1": "cp1252", "ascii": "ascii"}
+_CODECS = {
+    "latin1": "cp1252",
+    "ascii": "ascii",
+    **{f"cp{number}": f"cp{number}" for number in (850, 852, 866, 1250, 1251, 1256, 1257)},
+    "koi8r": "koi8_r",
+    "koi8u": "koi8_u",
+    "greek": "iso8859_7",
+    "hebrew": "iso8859_8",
+    "latin2": "iso8859_2",
+    "latin5": "iso8859_9",
+    "latin7": "iso8859_13",
+}
+"""Charsets of clients of one byte a character, which we can speak as they did."""
 
 
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
@@ -79,6 +91,8 @@ class Definer:
         """Make an object; one that is there already was made by a run that could not note it. Raises
         ``pymysql.Error``.
         """
+        if one["kind"] == "trigger" and one.get("table"):
+            self._open(one["table"])
         try:
             with self._database_as(one):
                 self._settings(one)
@@ -93,6 +107,11 @@ class Definer:
             )
         if one["kind"] == "sequence":
             self._connection.rows(set_sequence(one))
+
+    def _open(self, table: str) -> None:
+        """Let the server read a table's definition before a trigger's ``sql_mode`` could make it read another one."""
+        with suppress(pymysql.Error):
+            self._connection.rows(f"SELECT 1 FROM {quote_name(table)} LIMIT 0")
 
     @contextmanager
     def _database_as(self, one: Definition) -> Iterator[None]:
@@ -149,6 +168,8 @@ class Definer:
         if client.startswith("utf8"):
             return True
         try:
+            if one["kind"] == "view":  # printed in UTF-8, but for literals of other charsets
+                one["sql"].encode()
             one["sql"].encode(_CODECS.get(client, "ascii"), "surrogateescape")
         except UnicodeEncodeError:
             self._notes.append(f"{step_of(one)}: made with client charset utf8mb4 instead of {client}")

@@ -1,0 +1,141 @@
+"""What SHOW CREATE prints otherwise than the object is: read so that it is made again as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from exporters.mysql.connect import Connection
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+_USING = re.compile(r"\n    USING \(.*?\)\n", re.DOTALL)
+_OF_A_ROUTINE = (
+    "SELECT ROUTINE_COMMENT FROM information_schema.ROUTINES"
+    " WHERE ROUTINE_SCHEMA = {schema} AND ROUTINE_NAME = {name} AND ROUTINE_TYPE = {kind}"
+)
+_COMMENTS = {
+    **dict.fromkeys(("function", "procedure", "package", "package body"), _OF_A_ROUTINE),
+    "library": (
+        "SELECT LIBRARY_COMMENT FROM information_schema.LIBRARIES"
+        " WHERE LIBRARY_SCHEMA = {schema} AND LIBRARY_NAME = {name}"
+    ),
+    "event": (
+        "SELECT EVENT_COMMENT FROM information_schema.EVENTS"
+        " WHERE EVENT_SCHEMA = {schema} AND EVENT_NAME = {name}"
+    ),
+}
+_COMMENT = "    COMMENT '"
+_NO_ESCAPES = "NO_BACKSLASH_ESCAPES"
+_TWO_CHARSETS = frozenset({"function", "procedure", "package", "package body", "event", "trigger"})
+"""Their bodies are kept in the charset of the client that made them, comments in UTF-8, and names in either."""
+_CHARACTERISTICS = re.compile(
+    r"(?:    (?:LANGUAGE \w+|NO SQL|CONTAINS SQL|READS SQL DATA|MODIFIES SQL DATA|DETERMINISTIC|SQL SECURITY INVOKER"
+    r"|COMMENT '(?:[^'\\\n]|\\.|'')*')\n)*"
+)
+_QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
+_EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
+_EVENT_HEADER = re.compile(
+    r".* ON COMPLETION (?:NOT )?PRESERVE (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
+    re.DOTALL,
+)
+
+
+def with_header(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition whose name, parameters and comment are read as they are. Servers print some of these in UTF-8
+    before a body in the client's charset, and then take all of it for the latter.
+    """
+    sql = str(found["sql"])
+    if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
+        return sql
+    connection.run("SET character_set_results = NULL")
+    try:
+        row = connection.named(f"SHOW CREATE {found['kind'].upper()} {quote_name(found['name'])}")[0]
+    finally:
+        connection.run("SET character_set_results = utf8mb4")
+    names = ("create ", "sql original statement")
+    raw = next((value for name, value in row.items() if name.startswith(names)), None) or ""
+    if isinstance(raw, bytes):
+        raw = raw.decode("utf-8", "surrogateescape")
+    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
+    theirs, ours = cuts(raw), cuts(sql)
+    if not theirs or len(theirs) != len(ours):
+        return sql
+    pieces = zip(_between(theirs), _between(ours), strict=True)
+    header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
+    return "".join(header) + sql[ours[-1] :]
+
+
+def _piece(raw: str, converted: str) -> str:
+    return converted if any("\ud800" <= char <= "\udfff" for char in raw) else raw
+
+
+def _between(cuts: Sequence[int]) -> list[tuple[int, int]]:
+    return list(pairwise([0, *cuts]))
+
+
+def _event_cuts(sql: str) -> list[int]:
+    """Return where the body of an event begins; nothing where that is not seen."""
+    words = sql.partition(" ON SCHEDULE ")
+    match = _EVENT_HEADER.match(words[2])
+    return [len(words[0]) + len(words[1]) + match.end()] if match else []
+
+
+def _trigger_cuts(sql: str) -> list[int]:
+    """Return where the body of a trigger begins; nothing where that is not seen."""
+    shown = re.sub(_QUOTED, lambda match: "x" * len(match[0]), sql, flags=re.DOTALL)
+    match = _EACH_ROW.search(shown)
+    return [match.end()] if match else []
+
+
+def _routine_cuts(sql: str) -> list[int]:
+    """Return where parameters begin and end, if there are any, and the comment and the body begin; nothing where that
+    is not seen.
+    """
+    depth, cuts = 0, list[int]()
+    for position, char in _unquoted(sql):
+        if char == "(" and depth == 0 and not cuts:
+            cuts.append(position)
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if char == ")" and depth == 0 and len(cuts) == 1:
+            cuts.append(position)
+        if depth == 0 and sql.startswith(_COMMENT, position):  # a package's stands on the first line
+            cuts.append(position)
+        if char == "\n" and depth == 0:
+            match = _CHARACTERISTICS.match(sql, position + 1)
+            return [*cuts, match.end()] if match else []
+    return []
+
+
+def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
+    for match in re.finditer(rf"{_QUOTED}|(.)", sql, re.DOTALL):
+        if match[1]:
+            yield match.start(), match[1]
+
+
+def with_comment(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition whose comment is read as it was. Servers print it with backslashes before backslashes, also
+    where the object's own ``sql_mode`` takes these as they are.
+    """
+    query = _COMMENTS.get(found["kind"])
+    if query is None or _NO_ESCAPES not in found.get("sql_mode", ""):
+        return str(found["sql"])
+    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    comment = str(
+        connection.value(query.format(schema=schema, name=name, kind=quote_literal(found["kind"].upper())))
+        or ""
+    )
+    plain = comment.replace("'", "''")
+    printed = plain.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
+    return str(found["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
+
+
+def without_database(sql: str, database: str) -> str:
+    """Return a definition that may be made in any database: MariaDB names that of a sequence in a default, MySQL that
+    of a library that a routine uses.
+    """
+    own = quote_name(database)
+    ansi = '"' + database.replace('"', '""') + '"'
+    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(own)}\.", r"\1", sql)
+    return _USING.sub(lambda match: match[0].replace(f"{own}.", "").replace(f"{ansi}.", ""), sql, count=1)

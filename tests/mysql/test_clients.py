@@ -1,0 +1,65 @@
+"""What was made by a client of another charset: servers print parts of it in that charset, and parts in UTF-8."""
+
+import pytest
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from tests.mysql.databases import export_database, fetch, open_database, read_bundle
+
+CLIENTS = {"latin1": ("cp1252", "é"), "cp1251": ("cp1251", "ж")}
+STATEMENTS = (
+    "CREATE PROCEDURE `p{w}`(a ENUM('{w}')) COMMENT 'c{w}''s \\\\' SELECT '{w}'",
+    "CREATE FUNCTION `f{w}`() RETURNS INT DETERMINISTIC COMMENT '{w}' RETURN LENGTH('{w}')",
+    "CREATE EVENT `e{w}` ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DISABLE COMMENT '{w}' DO SELECT '{w}'",
+    "CREATE TRIGGER `t{w}` BEFORE INSERT ON `t{w}` FOR EACH ROW SET @x = '{w}'",
+    "CREATE VIEW `v{w}` AS SELECT '{w}' AS a",
+)
+QUERIES = (
+    (
+        "SELECT ROUTINE_NAME, ROUTINE_COMMENT, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
+        " WHERE ROUTINE_SCHEMA = DATABASE() ORDER BY 1"
+    ),
+    (
+        "SELECT PARAMETER_NAME, DTD_IDENTIFIER FROM information_schema.PARAMETERS"
+        " WHERE SPECIFIC_SCHEMA = DATABASE() ORDER BY 1, 2"
+    ),
+    (
+        "SELECT EVENT_NAME, EVENT_COMMENT, EVENT_DEFINITION FROM information_schema.EVENTS"
+        " WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
+    ),
+    (
+        "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS"
+        " WHERE TRIGGER_SCHEMA = DATABASE()"
+    ),
+)
+
+
+def make(url: str, client: str) -> None:
+    codec, word = CLIENTS[client]
+    with open_database(url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE `t{word}` (id INT PRIMARY KEY)")
+        cursor.execute("CREATE VIEW plain AS SELECT _latin1 X'E4' AS a")
+        cursor.execute(f"SET NAMES {client}")
+        for statement in STATEMENTS:
+            cursor.execute(statement.format(w=word).encode(codec))
+
+
+def comes_back(server, other, client: str, place) -> None:
+    url, target = server.database(), other.database()
+    make(url, client)
+    assert export_database(url, place).complete
+    outcome = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", "SELECT HEX(a) FROM plain"):
+        assert fetch(target, query) == fetch(url, query)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_names_comments_and_bodies_come_back(mariadb, other_mariadb, client, tmp_path):
+    comes_back(mariadb, other_mariadb, client, tmp_path / "bundle")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("client", CLIENTS)
+def test_names_comments_and_bodies_come_back_on_mysql(mysql, other_mysql, client, tmp_path):
+    comes_back(mysql, other_mysql, client, tmp_path / "bundle")
