@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporters.mysql.types import GEOMETRIES
 from exporters.relational.long_values import LongRow, LongValue
 from exporters.relational.parquet import Part, rows_of
 from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, exact_text, sides_of
 from migrate.restore.mysql.decimals import with_decimals
+from migrate.restore.mysql.long_json import with_paths
 
 _NUMBERS = {"int", "decimal"}
 _MARK = b"\\x"
@@ -36,7 +38,7 @@ def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
 
 def values_of(
     file: Part, without: Sequence[str] = (), *, decimals: bool = False
-) -> Iterator[list[bytes] | LongValues]:
+) -> Iterator[Values | LongValues]:
     """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times
     (``without``: start and end) are not written only the rows that hold still. ``decimals``: whether the server keeps
     decimals in JSON.
@@ -46,18 +48,44 @@ def values_of(
         if without:
             ends = batch.column(without[-1])
             batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))
-        if not isinstance(some, LongRow):
-            yield _values(batch, without, decimals=decimals)
-        elif batch.num_rows:
-            yield LongValues(some, without)
+        for unset, part in _by_unset(batch):
+            if isinstance(some, LongRow):
+                yield LongValues(some, (*without, *unset), decimals)
+            else:
+                yield Values(_values(part, (*without, *unset), decimals=decimals), (*without, *unset))
+
+
+def _by_unset(batch: pa.RecordBatch) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
+    """Yield the rows by the columns that they were never given: shapes without a byte, as MariaDB has them where such a
+    column, NOT NULL, is new. No server takes that for a value.
+    """
+    found: list[tuple[tuple[str, ...], pa.RecordBatch]] = [((), batch)]
+    for field in batch.schema:
+        if field.metadata.get(TYPE, b"").decode() not in GEOMETRIES:
+            continue
+        for unset, part in found[:]:
+            empty = pc.fill_null(pc.equal(pc.binary_length(part.column(field.name)), 0), fill_value=False)
+            if pc.any(empty, min_count=0).as_py():
+                found.remove((unset, part))
+                found += [(unset, part.filter(pc.invert(empty))), ((*unset, field.name), part.filter(empty))]
+    return (one for one in found if one[1].num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Rows as ``…,…``, without these columns."""
+
+    rows: list[bytes]
+    without: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LongValues:
-    """A row with long values."""
+    """A row with long values, without these columns; ``decimals`` as above."""
 
     row: LongRow
     without: Sequence[str]
+    decimals: bool = False
 
     def pieces(self) -> Iterator[bytes]:
         """Yield it as ``…,…``."""
@@ -67,13 +95,20 @@ class LongValues:
             if side is not None and (bytes_ := self.row.long.get(side)) is not None:
                 yield from _long_bytes(field, bytes_)
             elif (value := self.row.long.get(field.name)) is not None:
-                yield b"'" if _has(field, CHARACTERS) else b"_binary'"
-                for piece in value.pieces():
-                    yield piece.replace(b"\\", b"\\\\").replace(b"'", b"''")
-                yield b"'"
+                quoted = _quoted(value, b"'" if _has(field, CHARACTERS) else b"_binary'")
+                exact = self.decimals and field.metadata[TYPE] == _JSON
+                yield from with_paths(quoted, value.pieces()) if exact else quoted
             else:
-                text = _literal(field, values, None if side is None else self.row.batch.column(side))
+                side_values = None if side is None else self.row.batch.column(side)
+                text = _literal(field, values, side_values, decimals=self.decimals)
                 yield text[0].as_py() or b"NULL"
+
+
+def _quoted(value: LongValue, begin: bytes) -> Iterator[bytes]:
+    yield begin
+    for piece in value.pieces():
+        yield piece.replace(b"\\", b"\\\\").replace(b"'", b"''")
+    yield b"'"
 
 
 def _long_bytes(field: pa.Field, value: LongValue) -> Iterator[bytes]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,7 +22,8 @@ from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.literals import LongValues, columns_of, values_of
+from migrate.restore.mysql.checks import CheckViolatedError, loosen, violated_check
+from migrate.restore.mysql.literals import LongValues, Values, columns_of, values_of
 from migrate.restore.mysql.target import DONE, make_empty, mark_done
 from migrate.restore.relational.parts import PartFile, damage, readable
 from migrate.restore.relational.workers import Workers
@@ -39,11 +41,37 @@ class RowWriter:
     def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
         self._reader = reader
         self._workers = Workers(lambda: connect(address), workers)
-        self._advance = advance
+        self._address, self._advance = address, advance
+        self._refused: list[PartFile] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
-        """Write every part; after the first error the others stop soon, and the error is raised."""
-        self._workers.run(parts, self._write)
+        """Write every part; after the first error the others stop soon, and the error is raised. What a check refuses
+        comes last, without that check.
+        """
+        self._workers.run(parts, self._write_or_wait)
+        if self._refused:
+            with closing(connect(self._address)) as connection:
+                for part in self._refused:
+                    self._write_late(connection, part)
+
+    def _write_or_wait(self, connection: Connection, part: PartFile) -> None:
+        try:
+            self._write(connection, part)
+        except CheckViolatedError:
+            self._refused.append(part)
+
+    def _write_late(self, connection: Connection, part: PartFile) -> None:
+        """Write a part whose rows violate checks, as they do at the source. Raises what ``translate`` returns."""
+        while True:
+            try:
+                self._write(connection, part)
+            except CheckViolatedError as violated:
+                try:
+                    loosen(connection, part.table.name, violated.check)
+                except DRIVER_ERRORS as exc:
+                    raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
+            else:
+                return
 
     def _write(self, connection: Connection, part: PartFile) -> None:
         try:
@@ -54,6 +82,9 @@ class RowWriter:
                 try:
                     self._transaction(connection, part)
                 except pymysql.Error as exc:
+                    if check := violated_check(exc):
+                        connection.run("ROLLBACK")
+                        raise CheckViolatedError(check) from exc
                     if number_of(exc) not in _PASSING or not left:
                         raise
                     connection.run("ROLLBACK")
@@ -88,9 +119,9 @@ class RowWriter:
             file = open_part(self._reader.open(part.key))
             without = [] if connection.takes_history else history_of(part.table)
             names = columns_of(file.schema_arrow, without)
+            head = _Head(part.table.name, names)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
-        head = f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) VALUES ".encode()
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(
             part,
@@ -130,25 +161,45 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """How an INSERT begins that leaves some columns out."""
+
+    table: str
+    names: Sequence[str]
+
+    def __call__(self, without: Sequence[str] = ()) -> bytes:
+        names = ", ".join(quote_name(name) for name in self.names if name not in without)
+        return f"INSERT INTO {quote_name(self.table)} ({names}) VALUES ".encode()
+
+
 def statements(
-    head: bytes, batches: Iterable[list[bytes] | LongValues], size_bytes: int
+    head: Callable[[Sequence[str]], bytes], batches: Iterable[Values | LongValues], size_bytes: int
 ) -> Iterator[Statement]:
-    """Join rows to statements of about ``size_bytes``; those with long values are statements of their own."""
+    """Join rows to statements of about ``size_bytes``; those with long values are statements of their own. ``head``:
+    how one begins without some columns.
+    """
     pending: list[bytes] = []
-    size = 0
+    size, begin = 0, b""
     for batch in batches:
         if isinstance(batch, LongValues):
-            size_bytes = len(head) + 2 + sum(map(len, batch.pieces()))
-            yield Statement(chain([head, b"("], batch.pieces(), [b")"]), 1, size_bytes)
+            long = head(batch.without)
+            yield Statement(
+                chain([long, b"("], batch.pieces(), [b")"]), 1, len(long) + 2 + sum(map(len, batch.pieces()))
+            )
             continue
-        for row in batch:
+        if pending and begin != head(batch.without):
+            yield _joined(begin, pending)
+            pending, size = [], 0
+        begin = head(batch.without)
+        for row in batch.rows:
             if pending and size + len(row) > size_bytes:
-                yield _joined(head, pending)
+                yield _joined(begin, pending)
                 pending, size = [], 0
             pending.append(row)
             size += len(row) + 3
     if pending:
-        yield _joined(head, pending)
+        yield _joined(begin, pending)
 
 
 def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:

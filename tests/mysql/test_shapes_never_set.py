@@ -1,0 +1,23 @@
+"""Shapes that no row was ever given: MariaDB has nothing there where a column is new, and takes no such value."""
+
+from migrate.progress import Silent
+from migrate.restore.mysql.database import restore_database
+from tests.mysql.databases import checksums, fetch
+
+SCRIPT = """
+CREATE TABLE t (id INT PRIMARY KEY, n INT); INSERT INTO t VALUES (1,1), (2,2), (3,3);
+ALTER TABLE t ADD p POINT NOT NULL, ADD g GEOMETRY NOT NULL, ADD h GEOMETRY;
+INSERT INTO t VALUES (4, 4, POINT(1,2), POINT(3,4), NULL);
+UPDATE t SET g = POINT(5,5) WHERE id = 2; UPDATE t SET p = POINT(5,5) WHERE id = 3
+"""
+
+
+def test_they_come_back_as_they_are(my_exported, other_mariadb):
+    url, reader = my_exported(SCRIPT)
+    query = "SELECT id, HEX(p), HEX(g), h FROM t ORDER BY id"
+    assert fetch(url, query)[0] == (1, "", "", None)
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert outcome.findings == ()
+    assert fetch(target, query) == fetch(url, query)
+    assert checksums(target) == checksums(url)
