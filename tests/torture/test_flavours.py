@@ -92,3 +92,60 @@ def test_mariadb_comes_to_mysql(mariadb, mysql, tmp_path):
     assert live_tables(parse_url(target)) == live_tables(parse_url(url))
     assert ("sequence `tickets`", "definition") in losses
     programs_work(target)
+
+
+def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb, mysql, tmp_path):
+    url, target = mariadb.database(), mysql.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (id INT PRIMARY KEY, a INT CHECK (a > 5), CONSTRAINT `o``dd` CHECK (id < 9));"
+        "SET check_constraint_checks = 0; INSERT INTO t VALUES (1, 1), (10, 7)",
+    )
+    reader = read_bundle(exported(url, tmp_path / "bundle"))
+    kept = open_place(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=kept)
+    assert outcome.findings == ()
+    assert [one.partition(":")[0] for one in outcome.left_out] == [
+        "check `o``dd` of `t`",
+        "check `t_chk_1` of `t`",
+    ]
+    losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert [(one["item"], one["property"]) for one in losses][:1] == [("check `o``dd` of `t`", "constraint")]
+    assert fetch(target, "SELECT * FROM t ORDER BY id") == [(1, 1), (10, 7)]
+    assert fetch(target, "SHOW CREATE TABLE t")[0][1].count("NOT ENFORCED") == 2
+
+
+def lost_values(url: str, target: str, place: Path) -> list[str]:
+    reader = read_bundle(exported(url, place / "bundle"))
+    account = open_place(str(place / "kept"))
+    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=account)
+    assert outcome.findings == ()
+    losses = pq.read_table(place / "kept/app/losses.parquet").to_pylist()
+    said = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
+    assert {one.removeprefix("values of ") for one in outcome.left_out} == said
+    return sorted(said)
+
+
+def test_a_zero_with_a_sign_is_named_where_mariadb_has_none(mysql, mariadb, tmp_path):
+    url, target = mysql.database(), mariadb.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (id INT PRIMARY KEY, d DOUBLE, f FLOAT, g DOUBLE);"
+        "INSERT INTO t VALUES (1, -0e0, -0e0, 1), (2, 0, 0, -1.5), (3, '-0', NULL, 0);"
+        "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1",
+    )
+    reason = "of -0 are 0 here: MariaDB has none"
+    assert lost_values(url, target, tmp_path) == [f"`t`.`d`: 2 {reason}", f"`t`.`f`: 1 {reason}"]
+    assert len(fetch(target, "SHOW EVENTS")) == 1
+
+
+def test_times_beyond_the_last_second_are_named_where_mysql_ends(mariadb, mysql, tmp_path):
+    url, target = mariadb.database(), mysql.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (id INT PRIMARY KEY, a TIME(6), b TIME(2)); INSERT INTO t VALUES"
+        " (1, '-838:59:59.999999', '838:59:59.99'), (2, '838:59:59', NULL), (3, '-838:59:58.5', '00:00:00')",
+    )
+    reason = "beyond 838:59:59 are that here: MySQL has none"
+    assert lost_values(url, target, tmp_path) == [f"`t`.`a`: 1 {reason}", f"`t`.`b`: 1 {reason}"]
+    assert fetch(target, "SELECT CONCAT(a) FROM t WHERE id = 1") == [("-838:59:59.000000",)]

@@ -148,3 +148,62 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
         for server in (mysql, other_mysql):
             run_sql(server.url, f"DROP USER IF EXISTS {names}; {switch('OFF')}")
             run_sql(server.url, "DROP DATABASE IF EXISTS logins_old; DROP DATABASE IF EXISTS logins_new")
+
+
+def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, tmp_path):
+    url, target = mysql.database("long_old"), other_mysql.database("long_new")
+    large = "SET GLOBAL max_allowed_packet = {}".format
+    try:
+        for server in (mysql, other_mysql):
+            run_sql(server.url, large(2**27))
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT PRIMARY KEY, j JSON, k JSON, b LONGBLOB); INSERT INTO t VALUES"
+            """ (1, JSON_OBJECT('it''s "q"', JSON_ARRAY(1.50, 2.5e0), 'long', REPEAT('a1.50,"', 2000000),"""
+            " 'end', 9.90, 'd', CAST('2024-01-01' AS DATE)), JSON_ARRAY(1.50), 'x'),"
+            " (2, JSON_ARRAY(7.70), JSON_ARRAY(1.50), REPEAT('z', 9000000))",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        assert ("`t`.`j`", "types within JSON") in {(one.item, one.property) for _, one in reader.losses()}
+        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        assert outcome.findings == ()
+        paths = ("j->'$.end'", "j->'$.*[0]'", "j->'$[0]'", "k->'$[0]'")
+        types = f"SELECT {', '.join(f'JSON_TYPE({path})' for path in paths)} FROM t"
+        assert fetch(target, types) == fetch(url, types)
+        assert [row[0] for row in fetch(target, types)] == ["DECIMAL", None]
+    finally:
+        for server, name in ((mysql, "long_old"), (other_mysql, "long_new")):
+            run_sql(server.url, f"{large('DEFAULT')}; DROP DATABASE {name}")
+
+
+EXPRESSIONS = r"""CREATE TABLE t (id INT PRIMARY KEY, a TEXT DEFAULT ('x\\y''z"😀'),
+  b VARCHAR(9) DEFAULT (_latin1 X'E4F6'),
+  c VARCHAR(99) AS (CONCAT(b, _latin1 X'E4', '日本😀?''\\')) STORED, f VARCHAR(9) DEFAULT (_cp1251 X'C4'),
+  g VARCHAR(9) DEFAULT (_utf16 X'D83DDE00'), CHECK (a <> _latin1 X'E4F6'), CONSTRAINT `ü` CHECK (b <> 'ü日😀''\\'),
+  KEY k ((CONCAT(b, '😀'))))"""
+
+
+def test_expressions_that_show_create_prints_with_question_marks_come_back(mysql, other_mysql, tmp_path):
+    url, target = mysql.database("marks_old"), other_mysql.database("marks_new")
+    try:
+        run_sql(url, EXPRESSIONS)
+        assert "????" in fetch(url, "SHOW CREATE TABLE t")[0][1]
+        assert export_database(url, tmp_path / "bundle").complete
+        outcome = restore_database(
+            read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent()
+        )
+        assert (outcome.findings, outcome.left_out) == ((), ())
+        of_this = "_SCHEMA = DATABASE() ORDER BY 1"
+        for query in (
+            "SELECT COLUMN_NAME, COLUMN_DEFAULT, GENERATION_EXPRESSION FROM information_schema.COLUMNS WHERE TABLE",
+            "SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT",
+            "SELECT INDEX_NAME, EXPRESSION FROM information_schema.STATISTICS WHERE TABLE",
+        ):
+            assert fetch(target, query + of_this) == fetch(url, query + of_this)
+        for one in (url, target):
+            run_sql(one, "INSERT INTO t (id) VALUES (1)")
+        assert fetch(target, "SELECT * FROM t") == fetch(url, "SELECT * FROM t")
+    finally:
+        run_sql(mysql.url, "DROP DATABASE marks_old")
+        run_sql(other_mysql.url, "DROP DATABASE marks_new")

@@ -25,10 +25,12 @@ from migrate.progress import Progress
 from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.checks import loosened
 from migrate.restore.mysql.ddl import in_database
 from migrate.restore.mysql.define import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
+from migrate.restore.mysql.held import as_held
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
@@ -38,7 +40,7 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.present import in_the_way, not_empty
-from migrate.restore.relational.run import Run, Written
+from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
 
 
@@ -98,6 +100,9 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if job.run.whole and not into_existing:
         job.notes.extend(_grants(job))
     findings = _differences(job) if run.selection.rows else []
+    for loss in loosened(target.connection):
+        job.losses.append(loss)
+        job.left_out.append(f"{loss.item}: {loss.reason}")
     if not findings:
         _end(job, definer, definitions)
     if run.selection.rows:
@@ -239,11 +244,31 @@ def _grants(job: Job) -> list[str]:
 
 
 def _differences(job: Job) -> list[str]:
-    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole."""
+    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole. Those of which it
+    holds some values otherwise are compared as it has them, and the values named.
+    """
     reduced = {table.name for table in job.reduced}
     run = replace(job.run, tables=[table for table in _present(job) if table.name not in reduced])
     names = {table.name for table in run.tables} if run.selection.tables else None
-    return run.compared(
+    found = run.compared(
         lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
-        lambda _, name: quote_name(name),
+        _label,
     )
+    if not found or job.adapter is None:
+        return found
+    mariadb = job.target.connection.is_mariadb
+    others = []
+    for table in run.tables:
+        if differences([table], run.found, _label):
+            held, losses = as_held(run.reader, table, mariadb=mariadb)
+            if losses and held == run.found.get(("", table.name)):
+                job.losses.extend(losses)
+                job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
+                continue
+        others.append(table)
+    return differences(others, run.found, _label)
+
+
+def _label(schema: str, name: str) -> str:
+    del schema
+    return quote_name(name)
