@@ -1,0 +1,157 @@
+"""What a server says of a database by itself, without moveout: so that two can be compared."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import pymysql
+
+from tests.mysql.databases import open_database
+from tests.torture.random_databases.words import quote
+
+_VOLATILE = re.compile(
+    r"^(table_rows|avg_row_length|data_length|max_data_length|index_length|data_free|create_time|update_time|check_time"
+    r"|checksum|cardinality|created|last_altered|last_executed|.*_schema|.*_catalog|specific_name|table_id|temporary"
+    r"|max_index_length|auto_increment|character_set_client|unique_constraint_schema|histogram|nullable_|.*db|originator)$"
+)
+_CATALOGS = {
+    "TABLES": "TABLE_SCHEMA",
+    "COLUMNS": "TABLE_SCHEMA",
+    "STATISTICS": "TABLE_SCHEMA",
+    "KEY_COLUMN_USAGE": "TABLE_SCHEMA",
+    "TABLE_CONSTRAINTS": "TABLE_SCHEMA",
+    "REFERENTIAL_CONSTRAINTS": "CONSTRAINT_SCHEMA",
+    "CHECK_CONSTRAINTS": "CONSTRAINT_SCHEMA",
+    "PARTITIONS": "TABLE_SCHEMA",
+    "VIEWS": "TABLE_SCHEMA",
+    "ROUTINES": "ROUTINE_SCHEMA",
+    "PARAMETERS": "SPECIFIC_SCHEMA",
+    "TRIGGERS": "TRIGGER_SCHEMA",
+    "EVENTS": "EVENT_SCHEMA",
+}
+
+
+class Look:
+    """One database as its server shows it; its own name is everywhere ``@``."""
+
+    def __init__(self, url: str) -> None:
+        self._name = url.rpartition("/")[2]
+        self._session = open_database(url)
+        self._session.encoding = "latin-1"  # bytes as they come
+        self._mariadb = "mariadb" in self._session.get_server_info().lower()
+        self._ask("SET sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00', sql_quote_show_create = 1")
+        if not self._mariadb:
+            self._ask(
+                "SET show_gipk_in_create_table_and_information_schema = ON, information_schema_stats_expiry = 0"
+            )
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
+        with self._session.cursor() as cursor:
+            cursor.execute(query.encode())
+            return list(cursor.fetchall())
+
+    def _named(self, query: str) -> list[dict[str, Any]]:
+        with self._session.cursor(pymysql.cursors.DictCursor) as cursor:
+            cursor.execute(query.encode())
+            return [
+                {name.lower(): self._neutral(value) for name, value in row.items()}
+                for row in cursor.fetchall()
+            ]
+
+    def _neutral(self, value: Any) -> Any:
+        if isinstance(value, bytes):
+            value = value.decode("latin-1")
+        return value.replace(f"`{self._name}`.", "@.") if isinstance(value, str) else value
+
+    def tables(self) -> list[str]:
+        query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE IN"
+        found = self._ask(f"{query} ('BASE TABLE', 'SYSTEM VERSIONED')")
+        return sorted(row[0].encode("latin-1").decode() for row in found)
+
+    def catalogs(self) -> dict[str, Any]:
+        """All that information_schema says."""
+        found: dict[str, Any] = {}
+        for name, schema in _CATALOGS.items():
+            rows = self._named(f"SELECT * FROM information_schema.{name} WHERE {schema} = DATABASE()")
+            lines = [
+                sorted((k, v) for k, v in row.items() if not _VOLATILE.match(k))
+                for row in map(_printed, rows)
+            ]
+            found[name] = sorted(map(repr, lines))
+        return found
+
+    def columns(self, table: str) -> list[tuple[str, str]]:
+        """Name and type of each."""
+        rows = self._named(f"SHOW FULL COLUMNS FROM {quote(table)}")
+        found = [(row["field"].encode("latin-1").decode(), row["type"].lower()) for row in rows]
+        made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
+        if "WITH SYSTEM VERSIONING" in made and "PERIOD FOR" not in made:
+            found += [("row_start", "timestamp(6)"), ("row_end", "timestamp(6)")]
+        return found
+
+    def rows(self, table: str, only: set[str] | None = None) -> Counter[tuple[Any, ...]]:
+        """Every row, exactly."""
+        words = [
+            _exactly(quote(name), kind) for name, kind in self.columns(table) if only is None or name in only
+        ]
+        made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
+        history = " FOR SYSTEM_TIME ALL" if "WITH SYSTEM VERSIONING" in made else ""
+        return Counter(self._ask(f"SELECT {', '.join(words)} FROM {quote(table)}{history}"))
+
+    def checksums(self) -> dict[str, Any]:
+        """The engine's own."""
+        found = {table: self._ask(f"CHECKSUM TABLE {quote(table)}")[0][1] for table in self.tables()}
+        return {table: value for table, value in found.items() if self._is_comparable(table)}
+
+    def _is_comparable(self, table: str) -> bool:
+        """Not of what hides rows; and Aria's depend on a row format that it does not show."""
+        made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
+        return "SYSTEM VERSIONING" not in made and "ENGINE=Aria" not in made
+
+    def counters(self) -> list[tuple[Any, ...]]:
+        """Where sequences stand."""
+        if not self._mariadb:
+            return []
+        query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'SEQUENCE'"
+        names = sorted(row[0].encode("latin-1").decode() for row in self._ask(query))
+        return [(name, *self._ask(f"SELECT * FROM {quote(name)}")) for name in names]
+
+
+def _printed(row: dict[str, Any]) -> dict[str, Any]:
+    """Aria knows what it was once asked for, and prints what it has."""
+    return {k: v for k, v in row.items() if k != "create_options"} if row.get("engine") == "Aria" else row
+
+
+def differences(source: Look, target: Look) -> list[str]:
+    """Everything in which two databases are not alike."""
+    ours, theirs = source.catalogs(), target.catalogs()
+    found = [f"{name} - {line}" for name in ours for line in ours[name] if line not in theirs[name]]
+    found += [f"{name} + {line}" for name in ours for line in theirs[name] if line not in ours[name]]
+    for table in set(source.tables()) & set(target.tables()):
+        rows, others = source.rows(table), target.rows(table)
+        if rows != others:
+            found.append(f"rows of {table!r}: - {list(rows - others)[:3]} + {list(others - rows)[:3]}")
+    sums, other_sums = source.checksums(), target.checksums()
+    found += [f"checksum of {name!r}" for name in sums if sums[name] != other_sums.get(name)]
+    if source.counters() != target.counters():
+        found.append(f"sequences: {source.counters()} {target.counters()}")
+    return found
+
+
+def _exactly(name: str, kind: str) -> str:
+    if kind.startswith(("float", "double")):
+        return f"CONCAT({name}*1e0)"
+    if kind.startswith(("enum", "set", "bit")):
+        return f"CONCAT({name}+0)"
+    if kind.startswith("time") and not kind.startswith("timestamp"):
+        return f"CONCAT({name})"
+    if kind == "json":
+        return f"CONCAT(JSON_TYPE({name}), HEX(CAST({name} AS CHAR)))"
+    return f"HEX({name})" if _is_bytes(kind) else f"HEX(CAST({name} AS BINARY))"
+
+
+def _is_bytes(kind: str) -> bool:
+    return "char" in kind or "text" in kind or "blob" in kind or "binary" in kind
