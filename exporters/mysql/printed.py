@@ -37,7 +37,7 @@ _CHARACTERISTICS = re.compile(
 _QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
 _EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
 _EVENT_HEADER = re.compile(
-    r".* ON COMPLETION (?:NOT )?PRESERVE (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
+    r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
     re.DOTALL,
 )
 
@@ -46,7 +46,7 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     """Return a definition whose name, parameters and comment are read as they are. Servers print some of these in UTF-8
     before a body in the client's charset, and then take all of it for the latter.
     """
-    sql = str(found["sql"])
+    sql = _parsable(found)
     if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
         return sql
     connection.run("SET character_set_results = NULL")
@@ -58,6 +58,7 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     raw = next((value for name, value in row.items() if name.startswith(names)), None) or ""
     if isinstance(raw, bytes):
         raw = raw.decode("utf-8", "surrogateescape")
+    raw = _parsable({**found, "sql": raw})
     cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
     theirs, ours = cuts(raw), cuts(sql)
     if not theirs or len(theirs) != len(ours):
@@ -65,6 +66,15 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     pieces = zip(_between(theirs), _between(ours), strict=True)
     header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
     return "".join(header) + sql[ours[-1] :]
+
+
+def _parsable(found: dict[str, Any]) -> str:
+    """Return an event without the words for what is so anyway, which servers do not read in this mode."""
+    sql = str(found["sql"])
+    if found["kind"] != "event" or "HIGH_NOT_PRECEDENCE" not in found.get("sql_mode", ""):
+        return sql
+    name, schedule, rest = sql.partition(" ON SCHEDULE ")
+    return name + schedule + rest.replace(" ON COMPLETION NOT PRESERVE ", " ", 1)
 
 
 def _piece(raw: str, converted: str) -> str:

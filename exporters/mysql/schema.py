@@ -23,6 +23,7 @@ from exporters.mysql.connect import DEFINING_MODE, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.labels import with_labels
 from exporters.mysql.printed import with_comment, with_header, without_database
 from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
@@ -142,6 +143,7 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         found["sql"] = with_comment(connection, found)
         if kind == "table":
             found["sql"] = with_expressions(connection, name, found["sql"])
+            found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
             found["sql"], secrets = without_secrets(found["sql"])
             missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
         found["sql"] = without_database(found["sql"], connection.address.database)

@@ -42,3 +42,21 @@ def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_expor
     assert column(reader, "m") == [1, 0, 2**63, 2**64 - 1, 0, 0, None, 2**62]
     assert column(reader, "o") == ["a", "", ",b", "a", "", "", None, ",b"]
     assert column(reader, "p") == ["x", "", "x,y", "y", "", "", None, "y"]
+
+
+UNPRINTED = """
+SET sql_mode = '';
+CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, c SET('😀','é','?') DEFAULT 'é', d ENUM('x','👍','👎?'),
+  e ENUM(X'FF41', 'b', X'C3') CHARACTER SET binary, s SET(X'FE', 'y', X'C3A4') CHARACTER SET binary);
+INSERT INTO t (c, d, e, s) VALUES (1, 2, 1, 1), (4, 3, 2, 5), (7, 0, 3, 7)
+"""
+
+
+def test_labels_that_the_server_prints_as_question_marks_come_back(my_exported, other_mariadb):
+    url, reader = my_exported(UNPRINTED)
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    query = f"SELECT {', '.join(f'HEX({name}), {name}+0' for name in 'cdes')} FROM t ORDER BY id"
+    assert fetch(target, query) == fetch(url, query)
+    assert fetch(target, query)[0][::2] == ("F09F9880", "F09F918D", "FF41", "FE")

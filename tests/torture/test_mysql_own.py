@@ -207,3 +207,22 @@ def test_expressions_that_show_create_prints_with_question_marks_come_back(mysql
     finally:
         run_sql(mysql.url, "DROP DATABASE marks_old")
         run_sql(other_mysql.url, "DROP DATABASE marks_new")
+
+
+def test_labels_that_no_definition_prints_are_read_from_rows_or_named(mysql, other_mysql, tmp_path):
+    url, target = mysql.database("labels_old"), other_mysql.database("labels_new")
+    try:
+        run_sql(
+            url,
+            "CREATE TABLE t (id INT PRIMARY KEY, c SET('😀','é'), d ENUM('x','👍','👎?'), f ENUM('🤷','b'));"
+            "INSERT INTO t VALUES (1, 1, 2, 2), (2, 3, 3, NULL)",
+        )
+        assert export_database(url, tmp_path / "bundle").complete
+        reader = read_bundle(tmp_path / "bundle")
+        assert [loss.item for _, loss in reader.losses() if loss.property == "labels"] == ["`t`.`f`"]
+        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        assert outcome.findings == ()
+        assert fetch(target, "SELECT * FROM t") == [(1, "😀", "👍", "b"), (2, "😀,é", "👎?", None)]
+    finally:
+        run_sql(mysql.url, "DROP DATABASE labels_old")
+        run_sql(other_mysql.url, "DROP DATABASE labels_new")

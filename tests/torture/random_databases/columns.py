@@ -268,11 +268,14 @@ def _label(dice: Dice, mariadb: bool) -> Type:
     name = dice.choice(("enum", "set"))
     labels: dict[str, str] = {}
     for _ in range(dice.choice((1, 2, 3, 8, 20, 63))):
-        word = text(dice)[:30].rstrip().replace("\0", "")
+        word = "".join(char for char in text(dice)[:30] if char != "?" and (mariadb or char < "\U00010000"))
+        word = word.rstrip().replace("\0", "")  # which labels MySQL has it tells of rows only
         word = word.replace(",", ";") if name == "set" else word
         labels.setdefault(word.casefold(), word)
     found = list(labels.values())
-    sql = f"{name}({','.join(map(literal, found))}){charset_of(dice, mariadb)}"
+    charset = charset_of(dice, mariadb)
+    charset = charset if mariadb or "binary" not in charset else ""
+    sql = f"{name}({','.join(map(literal, found))}){charset}"
     top = len(found) if name == "enum" else 2 ** len(found) - 1
     return Type(sql, name, lambda d: str(d.choice((0, 1, top, d.randint(0, top)))))
 
