@@ -8,13 +8,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from exporters.objects import oddities
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.objects import restore_bucket
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store import open_place
+from migrate.store.checksums import crc64nvme
 from migrate.store.s3 import S3Store
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_canary import probe
+from migrate.store.s3_description import Description
 from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, fill, take_out
@@ -175,10 +180,6 @@ def test_keys_that_the_target_would_change(
     versitygw: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """MinIO stores '/lead' as 'lead' and refuses 'a//b': both stay out, by name, and nothing is overwritten."""
-    from exporters.objects import oddities
-    from migrate.store.s3_bucket_write import open_target_bucket
-    from migrate.store.s3_canary import probe
-
     target = make_shop(other_minio)
     kinds = oddities.Oddities()
     keys = ["../up", "./dot", "/lead", "a", "a//b", "a/b", "dir/", "n\nl", "w" * 300, "\u0001"]
@@ -270,9 +271,6 @@ def test_metadata_that_is_no_ascii_arrives_also_with_what_goes_in_parts(
     versitygw: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """And an upload in parts has the same parts, so the same ETag; a checksum of the source's own kind stays."""
-    from migrate.store.s3_bucket_write import open_target_bucket
-    from migrate.store.s3_description import Description
-
     shop, target = make_shop(versitygw), make_shop(other_minio)
     source = open_target_bucket(shop.url)
     metadata = {"name": "J\u00fcrgen \u65e5\u672c", "plain": "a  b"}
@@ -284,8 +282,6 @@ def test_metadata_that_is_no_ascii_arrives_also_with_what_goes_in_parts(
         parts.put_part("large", upload, number, body[start : start + 6 * 2**20])
         for number, start in enumerate(range(0, len(body), 6 * 2**20), 1)
     ]
-    from migrate.store.checksums import crc64nvme
-
     parts.complete("large", upload, sent, crc64nvme=crc64nvme(body))
     shop.put("own", b"checked", ChecksumAlgorithm="SHA256")
     reader = take_out(shop.url, tmp_path / "bundle")

@@ -1,5 +1,8 @@
 """Export, then restore: the target is the source."""
 
+import shutil
+import sqlite3
+
 import pytest
 
 from migrate.progress import Silent
@@ -39,9 +42,6 @@ def test_definitions_and_settings_are_equal(torture, restored):
 
 
 def test_full_text_search_triggers_and_counters_work_in_the_target(restored, tmp_path):
-    import shutil
-    import sqlite3
-
     copy = shutil.copy(restored, tmp_path / "copy.db")
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT title FROM words WHERE words MATCH 'lazy'").fetchall() == [("two",)]
