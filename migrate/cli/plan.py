@@ -20,7 +20,7 @@ from migrate.cli.options import CaseFile
 from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
 from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
-from migrate.errors import OK, DeadlineError
+from migrate.errors import OK, DeadlineError, NoSpaceError
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
 from migrate.plan.targets import TargetPlan, look
 from migrate.store import free_bytes, open_place
@@ -144,7 +144,7 @@ def run_plan(
         found = survey(sources, workers=workers)
     throttle = session.throttle(case.bwlimit if case else None)
     places = (case.bundle, case.target) if case else (None, None)
-    bundle, target = (measure_write(open_place(p.url, secrets=p.reveal())) if p else None for p in places)
+    bundle, target = (_write_rate(p) if p else None for p in places)
     verdict = forecast(
         found,
         place_rate=bundle,
@@ -155,6 +155,16 @@ def run_plan(
     )
     free = free_bytes(places[0].url) if places[0] else None
     return Planned(found, verdict, bundle, target, _targets(found, case), free)
+
+
+def _write_rate(place: Endpoint) -> float | None:
+    """Return what the place takes a second; None for a directory so full that it could not be tried."""
+    try:
+        return measure_write(open_place(place.url, secrets=place.reveal()))
+    except NoSpaceError:
+        if free_bytes(place.url) is None:
+            raise
+        return None
 
 
 def _targets(found: Sequence[SourcePlan], case: Case | None) -> list[TargetPlan]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from migrate.errors import NoSpaceError
 from tests.cli.conftest import call
 
 TOO_MANY = 1100
@@ -59,6 +60,18 @@ def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch
     planned = call("plan", "-c", case)
     assert planned.code == 0, planned
     assert ("the bundle's place has 5 B free" in planned.out) is warned
+
+
+def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
+    def full(_store):
+        raise NoSpaceError("no space")
+
+    monkeypatch.setattr("migrate.cli.plan.measure_write", full)
+    monkeypatch.setattr("migrate.cli.plan.free_bytes", lambda _: 5)
+    case = tmp_path / "moveout.toml"
+    case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nplace = "to"\n')
+    planned = call("plan", "-c", case)
+    assert (planned.code, "the bundle's place has 5 B free" in planned.out) == (0, True), planned
 
 
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
