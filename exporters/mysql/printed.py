@@ -47,8 +47,27 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     before a body in the client's charset, and then take all of it for the latter.
     """
     sql = _parsable(found)
+    if found["kind"] == "view":
+        return (
+            _raw(connection, found) or sql
+            if "?" in sql and found.get("client", "").startswith("utf8")
+            else sql
+        )
     if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
         return sql
+    raw = _raw(connection, found)
+    raw = _parsable({**found, "sql": raw})
+    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
+    theirs, ours = cuts(raw), cuts(sql)
+    if not theirs or len(theirs) != len(ours):
+        return sql
+    pieces = zip(_between(theirs), _between(ours), strict=True)
+    header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
+    return "".join(header) + sql[ours[-1] :]
+
+
+def _raw(connection: Connection, found: dict[str, Any]) -> str:
+    """Return what SHOW CREATE prints, of no charset: bytes that are no UTF-8 as ``surrogateescape`` has them."""
     connection.run("SET character_set_results = NULL")
     try:
         row = connection.named(f"SHOW CREATE {found['kind'].upper()} {quote_name(found['name'])}")[0]
@@ -58,14 +77,7 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     raw = next((value for name, value in row.items() if name.startswith(names)), None) or ""
     if isinstance(raw, bytes):
         raw = raw.decode("utf-8", "surrogateescape")
-    raw = _parsable({**found, "sql": raw})
-    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
-    theirs, ours = cuts(raw), cuts(sql)
-    if not theirs or len(theirs) != len(ours):
-        return sql
-    pieces = zip(_between(theirs), _between(ours), strict=True)
-    header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
-    return "".join(header) + sql[ours[-1] :]
+    return str(raw)
 
 
 def _parsable(found: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ STATEMENTS = (
     "CREATE TRIGGER `t{w}` BEFORE INSERT ON `t{w}` FOR EACH ROW SET @x = '{w}'",
     "CREATE VIEW `v{w}` AS SELECT '{w}' AS a",
 )
+VIEWS = ("SELECT HEX(a) FROM plain", "SELECT HEX(a) FROM three_bytes")
 QUERIES = (
     (
         "SELECT ROUTINE_NAME, ROUTINE_COMMENT, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
@@ -39,6 +40,8 @@ def make(url: str, client: str) -> None:
     with open_database(url) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE `t{word}` (id INT PRIMARY KEY)")
         cursor.execute("CREATE VIEW plain AS SELECT _latin1 X'E4' AS a")
+        cursor.execute("SET NAMES utf8mb3")
+        cursor.execute("CREATE VIEW three_bytes AS SELECT CONCAT(_latin1 X'E4', 'é?') AS a")
         cursor.execute(f"SET NAMES {client}")
         for statement in STATEMENTS:
             cursor.execute(statement.format(w=word).encode(codec))
@@ -65,7 +68,7 @@ def comes_back(server, other, client: str, place) -> None:
     assert export_database(url, place).complete
     outcome = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", "SELECT HEX(a) FROM plain"):
+    for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", *VIEWS):
         assert fetch(target, query) == fetch(url, query)
 
 

@@ -149,3 +149,16 @@ def test_times_beyond_the_last_second_are_named_where_mysql_ends(mariadb, mysql,
     reason = "beyond 838:59:59 are that here: MySQL has none"
     assert lost_values(url, target, tmp_path) == [f"`t`.`a`: 1 {reason}", f"`t`.`b`: 1 {reason}"]
     assert fetch(target, "SELECT CONCAT(a) FROM t WHERE id = 1") == [("-838:59:59.000000",)]
+
+
+def test_a_versioned_table_without_transactions_comes_to_mysql_without_its_history(mariadb, mysql, tmp_path):
+    url, target = mariadb.database(), mysql.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=Aria WITH SYSTEM VERSIONING; INSERT INTO t VALUES (1), (2);"
+        "DELETE FROM t WHERE id = 1",
+    )
+    reader = read_bundle(exported(url, tmp_path / "bundle"))
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, len(outcome.left_out)) == ((), 1)
+    assert fetch(target, "SELECT * FROM t") == [(2,)]

@@ -230,7 +230,7 @@ def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: se
         if all(part.name in done for part in own):
             continue
         make_empty(connection, name)
-        if history_of(own[0].table):  # what is deleted there becomes history
+        if history_of(own[0].table) and connection.is_mariadb:  # what is deleted there becomes history
             connection.run(f"DELETE HISTORY FROM {quote_name(name)}")
         again |= {part.name for part in own}
     for name in again & done:
