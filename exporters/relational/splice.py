@@ -1,97 +1,110 @@
-"""Parquet files with values that are never whole in memory.
+"""Parquet files put together from column chunks, with values that are never whole in memory.
 
-Arrow writes each row group as a small file of its own, with an empty value in place of each long one; its column chunks
-are then put together here, and the long values between them. A chunk with a long value is one page, PLAIN, whose
-content is several Zstandard frames (https://parquet.apache.org/docs/file-format/; RFC 8878, 3.1).
+Arrow writes the chunks, in small files of their own, with an empty value in place of each long one; they are put
+together here, and the long values between them. A chunk with a long value is one page, PLAIN, whose content is several
+Zstandard frames (https://parquet.apache.org/docs/file-format/; RFC 8878, 3.1).
 """
 
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from exporters.relational.footer import (
+    CHUNK_OFFSET,
+    COLUMNS,
+    COMPRESSED,
+    DATA_PAGE,
+    DICTIONARY_PAGE,
+    GROUP_COMPRESSED,
+    GROUP_OFFSET,
+    GROUP_ROWS,
+    GROUP_UNCOMPRESSED,
+    GROUPS,
+    LENGTH,
+    MAGIC,
+    ROWS,
+    SIZE_STATISTICS,
+    STATISTICS,
+    UNCOMPRESSED,
+    Chunk,
+    footer_of,
+)
 from exporters.relational.long_values import CODEC, PIECE_BYTES, Spooled
-from exporters.relational.thrift import Reader, Struct, Value, dump, number
+from exporters.relational.thrift import Reader, Struct, Value, dump, number, structures
 
-_MAGIC = b"PAR1"
-_LENGTH = struct.Struct("<I")
 _HEADER_BYTES = 2**16
 """More than a page header without statistics takes."""
-
-_ROWS, _GROUPS = 3, 4
-"""Fields of FileMetaData (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift)."""
-_COLUMNS, _GROUP_UNCOMPRESSED, _GROUP_ROWS, _GROUP_OFFSET, _GROUP_COMPRESSED, _ORDINAL = 1, 2, 3, 5, 6, 7
-_CHUNK_OFFSET, _META = 2, 3
-_UNCOMPRESSED, _COMPRESSED, _DATA_PAGE, _DICTIONARY_PAGE, _STATISTICS, _SIZE_STATISTICS = 6, 7, 9, 11, 12, 16
 _PAGE_UNCOMPRESSED, _PAGE_COMPRESSED, _CRC, _DATA_HEADER = 2, 3, 4, 5
 _PAGE_STATISTICS = 5
+"""Fields of PageHeader."""
 
 
 class Sequential(Protocol):
     """What is written to."""
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:
         """Take all of it."""
         ...
 
 
-@dataclass(slots=True)
 class SplicedFile:
-    """Writes one Parquet file. Whoever calls closes the stream."""
+    """Writes one Parquet file, whose schema and labels are those of ``empty``, a file without rows. Whoever calls
+    closes the stream.
+    """
 
-    stream: Sequential
-    _at: int = 0
-    _groups: list[Struct] = field(default_factory=list)
-    _file: Struct = field(default_factory=dict)
+    def __init__(self, stream: Sequential, empty: pa.Buffer) -> None:
+        self._stream = stream
+        self._file = footer_of(empty)
+        self._groups: list[Struct] = []
+        self._at = 0
+        self._write(MAGIC)
 
-    def add(self, small: pa.Buffer, long: Mapping[int, Spooled]) -> None:
-        """Add the row groups of a Parquet file, with these values in place of the empty ones of its columns (leaves, by
-        number).
+    def add(self, rows: int, chunks: Sequence[Chunk], long: Mapping[int, Spooled] | None = None) -> None:
+        """Add a row group of these column chunks, one for each leaf of the schema, with these values in place of the
+        empty ones of its leaves, by number.
         """
-        data = memoryview(small).cast("B")
-        size = _LENGTH.unpack(data[-8:-4])[0]
-        self._file = Reader(data, len(data) - 8 - size).struct()
-        if not self._at:
-            self._write(_MAGIC)
-        for group in self._file[_GROUPS].data:
-            self._add(group, data, long)
-
-    def _add(self, group: Struct, data: memoryview, long: Mapping[int, Spooled]) -> None:
-        begin, more = self._at, 0
-        for leaf, chunk in enumerate(group[_COLUMNS].data):
-            meta: Struct = chunk[_META].data
-            start = meta[_DICTIONARY_PAGE if _DICTIONARY_PAGE in meta else _DATA_PAGE].data
-            page = data[start : start + meta[_COMPRESSED].data]
-            for offset in (_DATA_PAGE, _DICTIONARY_PAGE):
-                if offset in meta:
-                    meta[offset] = number(meta[offset].data - start + self._at)
-            if chunk[_CHUNK_OFFSET].data:
-                chunk[_CHUNK_OFFSET] = number(self._at)
+        begin, long = self._at, long or {}
+        for leaf, chunk in enumerate(chunks):
+            self._place(chunk)
             if leaf in long:
-                more += self._splice(meta, page, long[leaf])
+                self._splice(chunk.meta, chunk.pages[0], long[leaf])
             else:
-                self._write(page)
-        group[_GROUP_UNCOMPRESSED] = number(group[_GROUP_UNCOMPRESSED].data + more)
-        group[_GROUP_OFFSET] = number(begin)
-        group[_GROUP_COMPRESSED] = number(self._at - begin)
-        if _ORDINAL in group:
-            group[_ORDINAL] = Value(group[_ORDINAL].kind, len(self._groups))
-        self._groups.append(group)
+                for page in chunk.pages:
+                    self._write(page)
+        metas = [chunk.meta for chunk in chunks]
+        self._groups.append(
+            {
+                COLUMNS: structures([chunk.about for chunk in chunks]),
+                GROUP_UNCOMPRESSED: number(sum(meta[UNCOMPRESSED].data for meta in metas)),
+                GROUP_ROWS: number(rows),
+                GROUP_OFFSET: number(begin),
+                GROUP_COMPRESSED: number(self._at - begin),
+            }
+        )
 
-    def _splice(self, meta: Struct, page: memoryview, value: Spooled) -> int:
-        """Write a page with ``value`` in place of its one empty value; return how many bytes more it has."""
+    def _place(self, chunk: Chunk) -> None:
+        """Let the offsets of a chunk count from the beginning of the file, where it comes next."""
+        meta, start = chunk.meta, chunk.start
+        for offset in (DATA_PAGE, DICTIONARY_PAGE):
+            if offset in meta:
+                meta[offset] = number(meta[offset].data - start + self._at)
+        if chunk.about[CHUNK_OFFSET].data:
+            chunk.about[CHUNK_OFFSET] = number(self._at)
+
+    def _splice(self, meta: Struct, page: memoryview, value: Spooled) -> None:
+        """Write a page with ``value`` in place of its one empty value."""
         reader = Reader(page)
         header = reader.struct()
         begin = pa.Codec(CODEC).decompress(
             page[reader.position :], header[_PAGE_UNCOMPRESSED].data, asbytes=True
         )
-        begin = begin[: -_LENGTH.size] + _LENGTH.pack(value.size_bytes)
+        begin = begin[: -LENGTH.size] + LENGTH.pack(value.size_bytes)
         frame = pa.Codec(CODEC).compress(begin, asbytes=True)
         sizes = {
             _PAGE_UNCOMPRESSED: len(begin) + value.size_bytes,
@@ -106,23 +119,20 @@ class SplicedFile:
         self._write(frame)
         for piece in value.frames():
             self._write(piece)
-        for one in (_STATISTICS, _SIZE_STATISTICS):
+        for one in (STATISTICS, SIZE_STATISTICS):
             meta.pop(one, None)
-        more: int = len(head) + sizes[_PAGE_UNCOMPRESSED] - meta[_UNCOMPRESSED].data
-        meta[_UNCOMPRESSED] = number(meta[_UNCOMPRESSED].data + more)
-        meta[_COMPRESSED] = number(self._at - before)
-        return more
+        meta[UNCOMPRESSED] = number(len(head) + sizes[_PAGE_UNCOMPRESSED])
+        meta[COMPRESSED] = number(self._at - before)
 
     def finish(self) -> None:
-        """Write the footer. At least one row group was added."""
-        file = self._file
-        file[_ROWS] = number(sum(group[_GROUP_ROWS].data for group in self._groups))
-        file[_GROUPS] = Value(file[_GROUPS].kind, self._groups, file[_GROUPS].element)
-        footer = dump(file)
-        self._write(footer + _LENGTH.pack(len(footer)) + _MAGIC)
+        """Write the footer."""
+        self._file[ROWS] = number(sum(group[GROUP_ROWS].data for group in self._groups))
+        self._file[GROUPS] = structures(self._groups)
+        footer = dump(self._file)
+        self._write(footer + LENGTH.pack(len(footer)) + MAGIC)
 
     def _write(self, data: bytes | memoryview) -> None:
-        self.stream.write(bytes(data))
+        self._stream.write(data)
         self._at += len(data)
 
 
@@ -164,10 +174,10 @@ def long_value(file: BinaryIO, chunk: pq.ColumnChunkMetaData, *, least_bytes: in
         return None
     start, size = chunk.data_page_offset, chunk.total_compressed_size
     with _content(file, start, size) as content:
-        levels = content.read(_LENGTH.size)
-        content.read(_LENGTH.unpack(levels)[0])
-        found = _LENGTH.unpack(content.read(_LENGTH.size))[0]
-    skip = 2 * _LENGTH.size + _LENGTH.unpack(levels)[0]
+        levels = content.read(LENGTH.size)
+        content.read(LENGTH.unpack(levels)[0])
+        found = LENGTH.unpack(content.read(LENGTH.size))[0]
+    skip = 2 * LENGTH.size + LENGTH.unpack(levels)[0]
     return InPage(file, start, size, found, skip) if found >= least_bytes else None
 
 

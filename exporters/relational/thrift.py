@@ -36,6 +36,11 @@ def number(data: int) -> Value:
     return Value(_I64, data)
 
 
+def structures(data: list[Struct]) -> Value:
+    """Return a list of structures."""
+    return Value(_LIST, data, _STRUCT)
+
+
 class Reader:
     """Reads values from ``data``, from ``position`` on. Raises ``ValueError`` or ``IndexError`` for what is none."""
 

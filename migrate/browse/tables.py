@@ -1,4 +1,4 @@
-"""Rows of a bundle's tables, by their numbers: only the groups of rows that hold them are read."""
+"""Rows of a bundle's tables, by their numbers: of what lies before and behind them as little as can be is read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from exporters.relational.parquet import Part, open_part
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError, UsageError
 
 EXACT_OF = b"moveout.exact_of"
+_ROWS_AT_ONCE = 1000
 
 
 def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
@@ -60,32 +61,41 @@ def _rows_of_part(
 ) -> Iterator[dict[str, Any]]:
     key = layout.source_file(table.source, name)
     try:
-        with pq.ParquetFile(reader.open(key)) as parquet:
+        with open_part(reader.open(key)) as part:
             at = 0
-            for group in range(parquet.num_row_groups):
-                count = parquet.metadata.row_group(group).num_rows
+            for group in range(part.num_row_groups):
+                count = part.metadata.row_group(group).num_rows
                 if at + count > start and (end is None or at < end):
-                    first = max(0, start - at)
-                    last = count if end is None else min(count, end - at)
-                    yield from _plain_rows(parquet.read_row_group(group).slice(first, last - first))
+                    yield from _rows_of_group(
+                        part, group, max(0, start - at), count if end is None else end - at
+                    )
                 at += count
     except (pa.ArrowException, OSError) as exc:
         raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
 
 
-def _plain_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+def _rows_of_group(part: Part, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of a row group; what lies behind them is not read."""
+    at = 0
+    for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
+        if at >= end:
+            return
+        yield from _plain_rows(batch[max(0, start - at) : end - at])
+        at += batch.num_rows
+
+
+def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     sides: Mapping[str, str] = {
         (field.metadata or {}).get(EXACT_OF, b"").decode(): field.name
-        for field in table.schema
+        for field in batch.schema
         if EXACT_OF in (field.metadata or {})
     }
-    for batch in table.to_batches(max_chunksize=1000):
-        for row in batch.to_pylist(maps_as_pydicts="strict"):
-            yield {
-                name: _plain(value if row.get(sides.get(name, "")) is None else row[sides[name]])
-                for name, value in row.items()
-                if name not in sides.values()
-            }
+    for row in batch.to_pylist(maps_as_pydicts="strict"):
+        yield {
+            name: _plain(value if row.get(sides.get(name, "")) is None else row[sides[name]])
+            for name, value in row.items()
+            if name not in sides.values()
+        }
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,81 @@
+"""A Parquet file whose row groups are larger than what is held of their rows.
+
+What is taken is encoded and compressed at once, a piece at a time, and its pages wait for the end of the row group. A
+column with a dictionary has one for the whole group, so there the values wait, in the smallest form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.relational.encoding import encoded, small_type, with_few_values
+from exporters.relational.footer import Chunk, groups_of, merged, order_of
+from exporters.relational.long_values import Spooled
+from exporters.relational.parquet import leaves_of
+from exporters.relational.splice import Sequential, SplicedFile
+
+
+class GroupedFile:
+    """Writes one file. Whoever calls closes the stream, after ``finish``."""
+
+    def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
+        empty = encoded(pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema))
+        self._file = SplicedFile(stream, empty)
+        self._leaves = leaves_of(schema)
+        columns = pq.ParquetFile(pa.BufferReader(empty)).schema
+        self._orders = [order_of(columns.column(leaf)) for leaf in range(len(columns))]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows = 0
+        self._many: list[str] = []
+        self._pages: dict[int, list[Chunk]] = {}
+        self._values: dict[str, pa.ChunkedArray] = {}
+        self.held_bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        """Take rows into the row group that is open; ``held_bytes`` is what it takes of memory then."""
+        if not table.num_rows:
+            return
+        if not self._rows:
+            few = with_few_values(table)
+            self._many = [name for name in table.column_names if name not in few]
+            self._values = {name: pa.chunked_array([], small_type(table.column(name).type)) for name in few}
+        self._rows += table.num_rows
+        for leaf, chunk in self._chunks(encoded(table.select(self._many)), self._many):
+            self._pages.setdefault(leaf, []).append(chunk)
+            self.held_bytes += sum(map(len, chunk.pages))
+        for name, kept in self._values.items():
+            values = table.column(name)
+            small = values if values.type == kept.type else values.cast(kept.type)
+            self._values[name] = pa.chunked_array([*kept.chunks, *small.chunks], kept.type)
+            self.held_bytes += small.nbytes
+
+    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
+        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
+        self.end_group()
+        chunks = [chunk for _, chunk in self._chunks(encoded(row, plain=long), row.column_names)]
+        self._file.add(1, chunks, {self._leaves[name][0]: value for name, value in long.items()})
+
+    def end_group(self) -> None:
+        """Write the row group, if there are rows; then another one is open."""
+        if self._rows:
+            chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
+            few = pa.Table.from_arrays(list(self._values.values()), names=list(self._values))
+            chunks |= self._chunks(encoded(few, dictionaries=True), self._values)
+            self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
+        self._begin()
+
+    def _chunks(self, file: pa.Buffer, names: Iterable[str]) -> Iterable[tuple[int, Chunk]]:
+        """Yield the chunks of a file of one row group, each with the number of its leaf in ours."""
+        leaves = [leaf for name in names for leaf in self._leaves[name]]
+        for _, chunks in groups_of(file):
+            yield from zip(leaves, chunks, strict=True)
+
+    def finish(self) -> None:
+        """Write what is left, and the footer."""
+        self.end_group()
+        self._file.finish()
