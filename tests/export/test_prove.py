@@ -49,20 +49,20 @@ def test_what_comes_back_is_proved_in_the_catalog(source, tmp_path):
 
 def test_a_value_that_does_not_survive_makes_the_bundle_incomplete(source, tmp_path, monkeypatch):
     """Rows are right as they pass, and wrong in the file: only who reads the file can tell."""
-    real = parts.PartWriter._write_group
+    real = parts.PartWriter._write_piece
 
     def spoil(self):
-        self._group = [
+        self._piece = [
             type(one)(
                 (one.columns[0], pc.if_else(pc.equal(one.columns[0], 3000), pa.scalar("no"), one.columns[1])),
                 one.sides,
                 one.rows,
             )
-            for one in self._group
+            for one in self._piece
         ]
         real(self)
 
-    monkeypatch.setattr(parts.PartWriter, "_write_group", spoil)
+    monkeypatch.setattr(parts.PartWriter, "_write_piece", spoil)
     assert run(source, tmp_path / "unnoticed", prove=False).complete
     outcome = run(source, tmp_path / "bundle")
     assert not outcome.complete
