@@ -24,6 +24,7 @@ class GroupedFile:
     def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
         empty = encoded(pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema))
         self._file = SplicedFile(stream, empty)
+        self._schema = schema
         self._leaves = leaves_of(schema)
         columns = pq.ParquetFile(pa.BufferReader(empty)).schema
         self._orders = [order_of(columns.column(leaf)) for leaf in range(len(columns))]
@@ -64,7 +65,8 @@ class GroupedFile:
         """Write the row group, if there are rows; then another one is open."""
         if self._rows:
             chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
-            few = pa.Table.from_arrays(list(self._values.values()), names=list(self._values))
+            fields = [self._schema.field(name).with_type(kept.type) for name, kept in self._values.items()]
+            few = pa.Table.from_arrays(list(self._values.values()), schema=pa.schema(fields))
             chunks |= self._chunks(encoded(few, dictionaries=True), self._values)
             self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
         self._begin()

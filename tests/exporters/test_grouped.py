@@ -142,6 +142,18 @@ def test_columns_of_few_values_have_one_dictionary_for_all_pieces():
     assert pl.read_parquet(io.BytesIO(file)).to_arrow().cast(whole.schema).equals(whole)
 
 
+def test_a_column_that_is_never_null_is_written_as_that_with_a_dictionary_too():
+    schema = pa.schema(
+        [pa.field("flag", pa.int32(), nullable=False), pa.field("n", pa.int64(), nullable=False)]
+    )
+    tables = [
+        pa.table([pa.array([piece] * 50, pa.int32()), pa.array(range(50))], schema) for piece in range(3)
+    ]
+    file = written(tables)
+    assert pq.ParquetFile(pa.BufferReader(file)).metadata.row_group(0).column(0).has_dictionary_page
+    assert pq.read_table(pa.BufferReader(file)).equals(pa.concat_tables(tables))
+
+
 def test_other_readers_skip_by_its_statistics(tmp_path):
     tables = [pa.table({"n": pa.array(range(start, start + 1000), pa.int64())}) for start in (5000, 0, 9000)]
     path = tmp_path / "a.parquet"
