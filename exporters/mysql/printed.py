@@ -48,15 +48,11 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     """
     sql = _parsable(found)
     if found["kind"] == "view":
-        return (
-            _raw(connection, found) or sql
-            if "?" in sql and found.get("client", "").startswith("utf8")
-            else sql
-        )
+        doubtful = "?" in sql and found.get("client", "").startswith("utf8")
+        return (doubtful and _raw(connection, found)) or sql
     if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
         return sql
-    raw = _raw(connection, found)
-    raw = _parsable({**found, "sql": raw})
+    raw = _parsable({**found, "sql": _raw(connection, found)})
     cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
     theirs, ours = cuts(raw), cuts(sql)
     if not theirs or len(theirs) != len(ours):

@@ -21,6 +21,7 @@ from exporters.postgres.known_types import fetch
 from exporters.postgres.waits import Wait
 
 TRIES = 5
+LET_IT_END = "Let that session end (pg_stat_activity), then give the same command again."
 _AGAIN_SECONDS = 0.2
 
 _HELD = """
@@ -109,7 +110,7 @@ def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) ->
     deadline = time.monotonic() + seconds
     while (found := held(connection, seconds=0)).keys() - known.keys() and time.monotonic() < deadline:
         time.sleep(_AGAIN_SECONDS)
-    reasons = {**held(connection, seconds=0), **known} if found else dict(known)
+    reasons = {**found, **known}
     if not reasons:
         return []
     rows = fetch(connection, _DEPENDING, {"oids": list(reasons)})
@@ -117,7 +118,7 @@ def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) ->
     if row is not None:
         raise SourceUnreachableError(
             f"{row[0]} cannot be dumped, for it reads what is locked: {next(iter(reasons.values()))}",
-            next_step="Let that session end (pg_stat_activity), then give the same command again.",
+            next_step=LET_IT_END,
         )
     return [_kept(one, reasons) for one in rows]
 

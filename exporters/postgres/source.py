@@ -74,7 +74,7 @@ class PostgresSource:
             if not exported and session.locked:
                 raise SourceUnreachableError(
                     f"{self.url}: no table can be read: {next(iter(session.locked.values()))}",
-                    next_step="Let that session end (pg_stat_activity), then give the same command again.",
+                    next_step=locked.LET_IT_END,
                 )
             if not exported and any(table.hidden or not table.readable for table in tables):
                 raise SourceNotAllowedError(

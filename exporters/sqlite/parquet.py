@@ -11,6 +11,7 @@ import pyarrow as pa
 from exporters.relational.layout import Typed
 from exporters.relational.long_values import LongRow
 from exporters.relational.parquet import open_part, rows_of
+from exporters.relational.render import EXACT_OF, KIND, TYPE
 from exporters.sqlite.catalog import Table
 from exporters.sqlite.long_rows import LongCells, from_parquet, text_pieces
 from exporters.sqlite.rows import Batch
@@ -21,7 +22,7 @@ from exporters.tally import Tally
 READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 """What a damaged part can raise."""
 
-_KIND, _EXACT_OF, _ROWID = b"moveout.kind", b"moveout.exact_of", b"moveout.rowid"
+_ROWID = b"moveout.rowid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +41,16 @@ class Layout:
         if table.hidden_rowid:
             name = _free("$rowid", taken)
             fields.append(
-                pa.field(name, pa.int64(), nullable=False, metadata={_KIND: b"integer", _ROWID: b"true"})
+                pa.field(name, pa.int64(), nullable=False, metadata={KIND: b"integer", _ROWID: b"true"})
             )
         kinds_of_columns = kinds[len(fields) :]
         for column, kind in zip(table.columns, kinds_of_columns, strict=True):
-            metadata = {_KIND: kind.encode(), b"moveout.type": column.declared.encode()}
+            metadata = {KIND: kind.encode(), TYPE: column.declared.encode()}
             metadata |= {b"moveout.generated": b"true"} if column.generated else {}
             metadata |= {b"moveout.not_null": b"true"} if column.not_null else {}
             fields.append(pa.field(column.name, arrow_type(kind), metadata=metadata))
         sides = tuple(
-            pa.field(_free(f"{one.name}$exact", taken), pa.string(), metadata={_EXACT_OF: one.name.encode()})
+            pa.field(_free(f"{one.name}$exact", taken), pa.string(), metadata={EXACT_OF: one.name.encode()})
             for one in fields
         )
         return Layout(tuple(fields), sides, tuple(kinds))
@@ -144,9 +145,9 @@ def read_part(file: Any) -> Iterator[PartRows | PartLong]:
     """
     part = open_part(file)
     schema = part.schema_arrow
-    sides = {one.metadata[_EXACT_OF].decode(): one.name for one in schema if _EXACT_OF in _of(one)}
-    fields = [one for one in schema if _EXACT_OF not in _of(one)]
-    columns = [(one.name, sides.get(one.name), one.metadata[_KIND].decode()) for one in fields]
+    sides = {one.metadata[EXACT_OF].decode(): one.name for one in schema if EXACT_OF in _of(one)}
+    fields = [one for one in schema if EXACT_OF not in _of(one)]
+    columns = [(one.name, sides.get(one.name), one.metadata[KIND].decode()) for one in fields]
     shown = Shown(
         tuple(None if _ROWID in one.metadata else one.name for one in fields),
         tuple(b"moveout.generated" in one.metadata for one in fields),
@@ -165,7 +166,7 @@ def read_part(file: Any) -> Iterator[PartRows | PartLong]:
 def column_names(file: Any) -> list[str]:
     """Return the names of a part's columns, side columns apart."""
     schema = open_part(file).schema_arrow
-    return [one.name for one in schema if _EXACT_OF not in _of(one)]
+    return [one.name for one in schema if EXACT_OF not in _of(one)]
 
 
 def _of(one: pa.Field) -> dict[bytes, bytes]:

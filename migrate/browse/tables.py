@@ -13,12 +13,12 @@ from uuid import UUID
 import pyarrow as pa
 
 from exporters.relational.parquet import Part, open_part
+from exporters.relational.render import EXACT_OF
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, GoneError, UsageError
 
-EXACT_OF = b"moveout.exact_of"
 _ROWS_AT_ONCE = 1000
 
 

@@ -145,9 +145,8 @@ class PartsUpload:
         try:
             info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
         except MoveoutError as exc:
-            if not isinstance(exc, DamagedOnTheWayError) and not (
-                resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
-            ):
+            strange = resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
+            if not strange and not isinstance(exc, DamagedOnTheWayError):
                 raise
             patient.abort(key, upload)
             raise _RefusedError(exc, size_bytes) from exc
