@@ -7,7 +7,7 @@ import pytest
 
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.ddl import items_of
+from migrate.restore.mysql.ddl import inheriting, items_of
 from migrate.verify.database import compare_database
 from tests.mysql.databases import (
     checksums,
@@ -71,3 +71,17 @@ def test_the_script_for_people_makes_the_same(escapes, other_mariadb, tmp_path):
 def test_quotes_behind_backslashes_do_not_end_a_text():
     _, _, items = items_of(r"CREATE TABLE `t` (`a\` text DEFAULT 'x\'y, \\', KEY `k` (`a\`)) COMMENT='it''s'")
     assert items == [r"`a\` text DEFAULT 'x\'y, \\'", r"KEY `k` (`a\`)"]
+
+
+def test_a_column_that_inherits_its_collation_goes_on_doing_so():
+    """MySQL prints an inherited collation like one that was chosen, but for the charset before it."""
+    of = """CREATE TABLE `t` (
+  `a COLLATE utf8mb4_unicode_ci` varchar(9){} NOT NULL DEFAULT ' COLLATE utf8mb4_unicode_ci',
+  `chosen` text CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci,
+  `other` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+  `made` text{} GENERATED ALWAYS AS ((`chosen` collate utf8mb4_unicode_ci)) VIRTUAL
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_unicode_ci"""
+    printed = of.format(*[" COLLATE utf8mb4_unicode_ci"] * 2)
+    assert inheriting(printed) == of.format("", "")
+    without = printed.removesuffix(" COLLATE=utf8mb4_unicode_ci")
+    assert inheriting(without) == without

@@ -26,7 +26,7 @@ from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.checks import loosened
-from migrate.restore.mysql.ddl import in_database
+from migrate.restore.mysql.ddl import in_database, inheriting
 from migrate.restore.mysql.define import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
@@ -121,7 +121,9 @@ def _definitions(job: Job) -> list[Definition]:
     before, now = renamed.source_database(job.run), job.target.address.database
     if before != now:
         definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
-    return definitions if job.adapter is None else job.adapter.adapt(definitions)
+    if job.adapter is not None:
+        return job.adapter.adapt(definitions)
+    return [{**one, "sql": inheriting(one["sql"])} if one["kind"] == "table" else one for one in definitions]
 
 
 def _moved(one: Definition, before: str, now: str) -> Definition:

@@ -80,6 +80,20 @@ def without_items(sql: str, is_out: Callable[[str], bool]) -> tuple[str, list[st
     return f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", out
 
 
+_OWN_COLLATION = re.compile(r" COLLATE=(\w+)")
+_COLLATION = re.compile(r"( CHARACTER SET \w+)? COLLATE (\w+)")
+
+
+def inheriting(sql: str) -> str:
+    """Return a table's definition without its own collation where a column has that by inheritance. MySQL prints it
+    there too, if it is not its charset's usual one; read again it would be a column's choice and printed as such.
+    """
+    own = _OWN_COLLATION.search(options_of(sql))
+    if own is None:
+        return sql
+    return edited(sql, _COLLATION, lambda match: "" if match.groups() == (None, own[1]) else match[0])[0]
+
+
 _PLACES = re.compile(
     r"/\*!50100 TABLESPACE \0+(?: STORAGE \w+)? \*/ ?|\bTABLESPACE = \0+ ?|\b(?:DATA|INDEX) DIRECTORY ?= ?\0+ ?"
     r"|/\*!80016 ENCRYPTION=\0+ \*/ ?"
