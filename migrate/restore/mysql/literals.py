@@ -6,6 +6,7 @@ import datetime as dt
 from binascii import hexlify
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,43 +49,51 @@ def values_of(
         if without:
             ends = batch.column(without[-1])
             batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))
-        for unset, part in _by_unset(batch):
+        for never_set, part in _by_set(batch, some.long if isinstance(some, LongRow) else ()):
             if isinstance(some, LongRow):
-                yield LongValues(some, (*without, *unset), decimals)
+                yield LongValues(LongRow(part, some.long), without, never_set, decimals)
             else:
-                yield Values(_values(part, (*without, *unset), decimals=decimals), (*without, *unset))
+                yield Values(_values(part, without, decimals=decimals), never_set)
 
 
-def _by_unset(batch: pa.RecordBatch) -> Iterator[tuple[Sequence[str], pa.RecordBatch]]:
-    """Yield the rows by the columns that they were never given: shapes without a byte, as MariaDB has them where such a
-    column, NOT NULL, is new. No server takes that for a value.
+def _by_set(batch: pa.RecordBatch, long: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
+    """Yield the rows whose shapes were all set, and those of which some never were, with NULL for these: shapes without
+    a byte, as MariaDB has them where NULL came into a column that is NOT NULL. No server takes that for a value.
     """
-    found: list[tuple[tuple[str, ...], pa.RecordBatch]] = [((), batch)]
-    for field in batch.schema:
-        if field.metadata.get(TYPE, b"").decode() not in GEOMETRIES:
-            continue
-        for unset, part in found[:]:
-            empty = pc.fill_null(pc.equal(pc.binary_length(part.column(field.name)), 0), fill_value=False)
-            if pc.any(empty, min_count=0).as_py():
-                found.remove((unset, part))
-                found += [(unset, part.filter(pc.invert(empty))), ((*unset, field.name), part.filter(empty))]
-    return (one for one in found if one[1].num_rows)
+    empty = {
+        number: pc.fill_null(pc.equal(pc.binary_length(batch.column(number)), 0), fill_value=False)
+        for number, field in enumerate(batch.schema)
+        if field.metadata.get(TYPE, b"").decode() in GEOMETRIES
+        and not _has(field, GENERATED)
+        and field.name not in long
+    }
+    some = reduce(pc.or_, empty.values()) if empty else None
+    if some is None or not pc.any(some, min_count=0).as_py():
+        yield False, batch
+        return
+    if pc.any(pc.invert(some)).as_py():
+        yield False, batch.filter(pc.invert(some))
+    columns = list(batch.columns)
+    for number, mask in empty.items():
+        columns[number] = pc.if_else(mask, pa.scalar(None, columns[number].type), columns[number])
+    yield True, pa.RecordBatch.from_arrays(columns, schema=batch.schema).filter(some)
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Rows as ``…,…``, without these columns."""
+    """Rows as ``…,…``; of shapes that were ``never_set`` with NULL for these."""
 
     rows: list[bytes]
-    without: Sequence[str] = ()
+    never_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LongValues:
-    """A row with long values, without these columns; ``decimals`` as above."""
+    """A row with long values, without these columns; ``never_set`` and ``decimals`` as above."""
 
     row: LongRow
     without: Sequence[str]
+    never_set: bool = False
     decimals: bool = False
 
     def pieces(self) -> Iterator[bytes]:

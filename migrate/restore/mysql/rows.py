@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import pymysql
@@ -75,7 +76,7 @@ class RowWriter:
 
     def _write(self, connection: Connection, part: PartFile) -> None:
         try:
-            connection.run(f"SET SESSION unique_checks = {0 if _alone(part) else 1}")
+            connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
             if history_of(part.table) and connection.takes_history:
                 connection.run("SET SESSION system_versioning_insert_history = 1")
             for left in reversed(range(_TRIES if transactional(part) else 1)):
@@ -119,7 +120,9 @@ class RowWriter:
             file = open_part(self._reader.open(part.key))
             without = [] if connection.takes_history else history_of(part.table)
             names = columns_of(file.schema_arrow, without)
-            head = _Head(part.table.name, names)
+            head = (
+                f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) ".encode()
+            )
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
@@ -133,7 +136,7 @@ class RowWriter:
         return (_fitting(statement, part, allowed) for statement in found)
 
 
-def _alone(part: PartFile) -> bool:
+def _is_whole(part: PartFile) -> bool:
     """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks;
     it locks the table for that, so that others who write to it would wait until the end, or in a circle.
     """
@@ -161,49 +164,36 @@ def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statem
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """How an INSERT begins that leaves some columns out."""
-
-    table: str
-    names: Sequence[str]
-
-    def __call__(self, without: Sequence[str] = ()) -> bytes:
-        names = ", ".join(quote_name(name) for name in self.names if name not in without)
-        return f"INSERT INTO {quote_name(self.table)} ({names}) VALUES ".encode()
-
-
-def statements(
-    head: Callable[[Sequence[str]], bytes], batches: Iterable[Values | LongValues], size_bytes: int
-) -> Iterator[Statement]:
-    """Join rows to statements of about ``size_bytes``; those with long values are statements of their own. ``head``:
-    how one begins without some columns.
+def statements(head: bytes, batches: Iterable[Values | LongValues], size_bytes: int) -> Iterator[Statement]:
+    """Join rows to statements of about ``size_bytes``, which begin with ``head``; those with long values are statements
+    of their own, and so are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
     """
     pending: list[bytes] = []
-    size, begin = 0, b""
+    size = 0
     for batch in batches:
         if isinstance(batch, LongValues):
-            long = head(batch.without)
-            yield Statement(
-                chain([long, b"("], batch.pieces(), [b")"]), 1, len(long) + 2 + sum(map(len, batch.pieces()))
-            )
-            continue
-        if pending and begin != head(batch.without):
-            yield _joined(begin, pending)
-            pending, size = [], 0
-        begin = head(batch.without)
-        for row in batch.rows:
-            if pending and size + len(row) > size_bytes:
-                yield _joined(begin, pending)
-                pending, size = [], 0
-            pending.append(row)
-            size += len(row) + 3
+            yield _alone(head, batch.pieces, never_set=batch.never_set)
+        elif batch.never_set:
+            yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
+        else:
+            for row in batch.rows:
+                if pending and size + len(row) > size_bytes:
+                    yield _joined(head, pending)
+                    pending, size = [], 0
+                pending.append(row)
+                size += len(row) + 3
     if pending:
-        yield _joined(begin, pending)
+        yield _joined(head, pending)
+
+
+def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: bool) -> Statement:
+    """Return a statement of one row."""
+    begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
+    return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
 
 
 def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:
-    statement = b"".join([head, b"(", b"),(".join(rows), b")"])
+    statement = b"".join([head, b"VALUES (", b"),(".join(rows), b")"])
     return Statement([statement], len(rows), len(statement))
 
 

@@ -74,14 +74,44 @@ class Look:
     def catalogs(self) -> dict[str, Any]:
         """All that information_schema says."""
         found: dict[str, Any] = {}
+        views = {
+            row[0]
+            for row in self._ask(
+                "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()"
+            )
+        }
         for name, schema in _CATALOGS.items():
             rows = self._named(f"SELECT * FROM information_schema.{name} WHERE {schema} = DATABASE()")
+            if name == "REFERENTIAL_CONSTRAINTS":
+                rows = [row | {"unique_constraint_name": self._columns_of_key(row)} for row in rows]
+            if not self._mariadb:
+                rows = [_plain(name, row, views) for row in rows]
             lines = [
                 sorted((k, v) for k, v in row.items() if not _VOLATILE.match(k))
                 for row in map(_printed, rows)
             ]
             found[name] = sorted(map(repr, lines))
-        return found
+        return found | {"SHOW CREATE": [line for table in self.tables() for line in self._lines(table)]}
+
+    def _lines(self, table: str) -> list[str]:
+        """A table's definition. A charset is printed before its collation or not, as it was once written."""
+        made = re.sub(r" CHARACTER SET \w+(?= COLLATE)", "", self._created(table))
+        return [f"{quote(table)} {line}" for line in made.split("\n")]
+
+    def _created(self, table: str) -> str:
+        """A definition as the server prints it."""
+        return str(self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"])
+
+    def _columns_of_key(self, row: dict[str, Any]) -> list[Any]:
+        """What a foreign key points to: of several keys over the same columns a server takes the one that was first."""
+        table, key = (
+            row[name].encode("latin-1").decode().replace("'", "''").replace("\\", "\\\\") if row[name] else ""
+            for name in ("referenced_table_name", "unique_constraint_name")
+        )
+        return self._ask(
+            "SELECT COLUMN_NAME, SUB_PART FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE()"
+            f" AND TABLE_NAME = '{table}' AND INDEX_NAME = '{key}' AND SEQ_IN_INDEX = 1"
+        )
 
     def columns(self, table: str) -> list[tuple[str, str]]:
         """Name and type of each."""
@@ -107,9 +137,13 @@ class Look:
         return {table: value for table, value in found.items() if self._is_comparable(table)}
 
     def _is_comparable(self, table: str) -> bool:
-        """Not of what hides rows; and Aria's depend on a row format that it does not show."""
-        made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
-        return "SYSTEM VERSIONING" not in made and "ENGINE=Aria" not in made
+        """Not of what hides rows; Aria's depend on a row format that it does not show; and MariaDB adds up what happens
+        to lie in the place of virtual columns: ``ALTER TABLE … FORCE`` changes the sum. MySQL adds up hidden columns of
+        keys over expressions, see ``_plain``.
+        """
+        made = self._created(table)
+        odd = ("SYSTEM VERSIONING", "ENGINE=Aria", r"\) VIRTUAL" if self._mariadb else r"KEY `.*` \(.*\(\(")
+        return not any(re.search(words, made) for words in odd)
 
     def counters(self) -> list[tuple[Any, ...]]:
         """Where sequences stand."""
@@ -118,6 +152,36 @@ class Look:
         query = "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE = 'SEQUENCE'"
         names = sorted(row[0].encode("latin-1").decode() for row in self._ask(query))
         return [(name, *self._ask(f"SELECT * FROM {quote(name)}")) for name in names]
+
+
+def _plain(catalog: str, row: dict[str, Any], views: set[str]) -> dict[str, Any]:
+    """What MySQL knows of how something was made, and prints in no definition: whether a column of an expression was
+    NULL once (of a key that is older than a NOT NULL; of a view, that it was made in a strict mode); and in which charset
+    a literal was written. What SHOW CREATE TABLE prints of that is compared for itself.
+    """
+    if catalog == "STATISTICS" and row["expression"] is not None:
+        row = row | {"nullable": ""}
+    if catalog == "COLUMNS" and row["table_name"] in views:
+        row = row | {"is_nullable": "", "column_default": ""}
+    return {name: _unmarked(value) if name in _EXPRESSIONS else value for name, value in row.items()}
+
+
+_EXPRESSIONS = ("generation_expression", "column_default", "check_clause", "expression")
+_LITERAL = re.compile(rb"_(\w+)\\'(.*?)\\'", re.DOTALL)
+_KNOWN = {b"latin1": "cp1252", b"utf8mb4": "utf-8", b"utf8mb3": "utf-8"}
+
+
+def _unmarked(shown: Any) -> Any:
+    """An expression without the charsets of its literals, in UTF-8, as far as these are known here."""
+    if not isinstance(shown, str):
+        return shown
+    stored = shown.encode("latin-1").decode().encode("latin-1", "replace")
+
+    def read(match: re.Match[bytes]) -> bytes:
+        codec = "ascii" if match[2].isascii() and not match[1].startswith(b"u") else _KNOWN.get(match[1])
+        return b"'" + match[2].decode(codec, "replace").encode() + b"'" if codec else match[0]
+
+    return _LITERAL.sub(read, stored)
 
 
 def _printed(row: dict[str, Any]) -> dict[str, Any]:

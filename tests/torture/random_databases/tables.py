@@ -37,7 +37,8 @@ class Tables:
         self.found: list[Table] = []
 
     def make(self) -> None:
-        for _ in range(self._dice.randint(4, 9)):
+        wanted = self._dice.randint(3, 7)
+        while len(self.found) < wanted:
             self._table()
         for table in self.found:
             for statement in self._foreign(table):

@@ -1,0 +1,67 @@
+"""Of a database that came to the other flavour: what is not there has to be named."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tests.mysql.databases import fetch
+from tests.torture.random_databases.words import quote
+
+_OBJECTS = {
+    "table": "SELECT '', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
+    " AND TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED')",
+    "sequence": "SELECT '', TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE()"
+    " AND TABLE_TYPE = 'SEQUENCE'",
+    "view": "SELECT '', TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = DATABASE()",
+    "routine": "SELECT '', ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = DATABASE()",
+    "trigger": "SELECT '', TRIGGER_NAME FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = DATABASE()",
+    "event": "SELECT '', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE()",
+    "column": "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE()",
+    "key": "SELECT DISTINCT TABLE_NAME, INDEX_NAME FROM information_schema.STATISTICS"
+    " WHERE TABLE_SCHEMA = DATABASE()",
+    "foreign key": "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
+    " WHERE CONSTRAINT_SCHEMA = DATABASE()",
+    "partition": "SELECT TABLE_NAME, PARTITION_NAME FROM information_schema.PARTITIONS"
+    " WHERE TABLE_SCHEMA = DATABASE() AND PARTITION_NAME IS NOT NULL",
+}
+_CHECKS = (
+    "SELECT TABLE_NAME FROM information_schema.TABLE_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE()"
+    " AND CONSTRAINT_TYPE = 'CHECK'"
+)
+_JSON = "SELECT TABLE_NAME FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE() AND CHECK_CLAUSE"
+_OF_JSON = f"{_JSON} = CONCAT('json_valid(`', REPLACE(CONSTRAINT_NAME, '`', '``'), '`)')"
+
+
+def unnamed(source: str, target: str, named: Sequence[str]) -> list[str]:
+    """Return what only ``source`` has and no sentence of ``named`` has the name of."""
+    found = []
+    lost = set[str]()
+    for kind, query in _OBJECTS.items():
+        there = {(table, name.lower()) for table, name in fetch(target, query)}
+        for table, name in fetch(source, query):
+            if (table, name.lower()) in there or table in lost:
+                continue
+            lost |= set() if table else {name}
+            if not _is_named(table, name, kind, named):
+                found.append(f"{kind} {quote(name)} of {quote(table)}" if table else f"{kind} {quote(name)}")
+    checks = _checks(source, target, named)
+    return [*found, *(f"{count} checks of {quote(table)}" for table, count in checks if table not in lost)]
+
+
+def _is_named(table: str, name: str, kind: str, named: Sequence[str]) -> bool:
+    shown = " ".join(quote(name).split())
+    word = "PARTITION" if kind == "partition" else "PRIMARY KEY" if shown == "`PRIMARY`" else shown
+    about = " ".join(quote(table).split()) if table else ""
+    return any(word.lower() in one.lower() and about in one for one in named)
+
+
+def _checks(source: str, target: str, named: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield how many checks of a table are neither there nor named; those by which MariaDB knows JSON are not counted."""
+    ours, theirs = (Counter(row[0] for row in fetch(url, _CHECKS)) for url in (source, target))
+    for counted, url in ((ours, source), (theirs, target)):
+        if "mariadb" in fetch(url, "SELECT VERSION()")[0][0].lower():
+            counted.subtract(row[0] for row in fetch(url, _OF_JSON))
+    for table, count in (ours - theirs).items():
+        about = " ".join(quote(table).split())
+        left = count - sum("CHECK (" in one and about in one for one in named)
+        if left > 0:
+            yield table, left
