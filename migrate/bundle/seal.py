@@ -22,10 +22,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, BinaryIO, cast
 
 from exporters.base import Gap
+from migrate import software
 from migrate.bundle import canonical, catalog, layout, meta, pace, tagfiles
 from migrate.bundle.ledger import Ledger
 from migrate.bundle.meta import FORMAT
@@ -255,11 +255,6 @@ def _bag_info(state: ExportState, scopes: Sequence[SourceScope], sealed: str, ox
         said = "; ".join(scope.reasons) or "complete"
         labels[f"Moveout-Source-{scope.name}"] = f"{scope.totals.items} items, {said}"
     return tagfiles.bag_info(labels)
-
-
-def software() -> str:
-    """Name and version of this software."""
-    return f"moveout {version('moveout')}"
 
 
 def _abort_uploads(store: MultipartStore) -> None:

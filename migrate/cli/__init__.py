@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from migrate import __version__, heap
+from migrate import heap, software
 from migrate.errors import INTERRUPTED
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
@@ -81,7 +81,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"moveout {__version__}")
+        typer.echo(software())
         raise typer.Exit
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 
-from awscrt import checksums
-
 
 def crc64nvme(data: bytes | bytearray | memoryview, previous: int = 0) -> int:
     """Return the CRC64NVME of ``data``, going on from ``previous``."""
+    from awscrt import checksums  # noqa: PLC0415  0.1 s, and who only reads a directory asks for none
+
     return int(checksums.crc64nvme(data, previous))
 
 
 def combine(parts: Iterable[tuple[int, int]]) -> int:
     """Return the CRC64NVME of the whole from ``(crc64nvme, size_bytes)`` of its parts, in order."""
+    from awscrt import checksums  # noqa: PLC0415
+
     whole = 0
     for crc, size_bytes in parts:
         whole = int(checksums.combine_crc64nvme(whole, crc, size_bytes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from migrate import __version__
+from migrate import software
 from migrate.bundle.state import now
 from migrate.report.markup import Html, facts, joined, name, table, tag
 from migrate.report.plots import moment
@@ -51,7 +51,7 @@ def _body(of: SyncOutcome) -> Iterator[Html]:
             ("Removed at the target", count_words(of.deleted)),
             ("Rows of the loss ledger", count_words(of.losses)),
             ("Record", name(of.record)),
-            ("Made by", f"moveout {__version__}"),
+            ("Made by", software()),
         ]
     )
     yield from _proof(of)

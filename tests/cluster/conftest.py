@@ -7,10 +7,12 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from distributed import LocalCluster
 
 from migrate.bundle.records import record_ids
 from migrate.store import open_place
@@ -25,6 +27,63 @@ def cluster(servers, tmp_path: Path) -> Iterator[DaskCluster]:
     """A scheduler without workers; they find the servers by their own environment."""
     with DaskCluster(tmp_path / "dask", environment=servers.environment) as running:
         yield running
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cluster of two workers that others have used before, and will use."""
+
+    cluster: DaskCluster
+    said_before: tuple[int, ...]
+
+    @property
+    def address(self) -> str:
+        return self.cluster.address
+
+    def took_part(self) -> int:
+        """How many of the workers had something to do in this test: a run that ends tells each of them to stop."""
+        logs = (worker.log.read_bytes() for worker in self.cluster.workers)
+        return sum(b"'halt'" in log[before:] for log, before in zip(logs, self.said_before, strict=True))
+
+
+@pytest.fixture(scope="session")
+def two_workers(servers, tmp_path_factory) -> Iterator[DaskCluster]:
+    """To start a worker takes longer than what most tests have for it."""
+    with DaskCluster(tmp_path_factory.mktemp("dask"), environment=servers.environment) as running:
+        running.join()
+        running.join()
+        running.wait()
+        yield running
+
+
+@pytest.fixture
+def pair(two_workers: DaskCluster) -> Pair:
+    """Two workers, for tests that end neither."""
+    return Pair(two_workers, tuple(worker.log.stat().st_size for worker in two_workers.workers))
+
+
+@dataclass(frozen=True)
+class Within:
+    """A scheduler within this process."""
+
+    cluster: LocalCluster
+
+    @property
+    def address(self) -> str:
+        return self.cluster.scheduler_address
+
+
+@pytest.fixture
+def within() -> Iterator[Callable[..., Within]]:
+    """Make a scheduler with so many workers, for what they need no processes of their own."""
+    with ExitStack() as open_ones:
+
+        def make(workers: int = 0, threads: int = 1) -> Within:
+            options = {"processes": False, "dashboard_address": ":0", "protocol": "tcp", "host": "127.0.0.1"}
+            made = LocalCluster(n_workers=workers, threads_per_worker=threads, **options)
+            return Within(open_ones.enter_context(made))
+
+        yield make
 
 
 @pytest.fixture

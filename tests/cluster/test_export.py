@@ -5,8 +5,9 @@ from __future__ import annotations
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.verify import Level, verify
-from tests.cli.conftest import run
+from tests.cli.conftest import call
 from tests.cluster.conftest import fill
+from tests.cluster.test_transfer import by
 
 
 def content(place):
@@ -15,21 +16,17 @@ def content(place):
     return sorted(line for line in lines if not line.endswith("data/catalog.parquet"))
 
 
-def test_two_workers_make_the_bundle_that_threads_make(cluster, minio, bucket, make_bucket, place, tmp_path):
+def test_two_workers_make_the_bundle_that_threads_make(pair, minio, bucket, make_bucket, place, tmp_path):
     """Sealed and complete; two sources, objects in packs and by themselves."""
-    cluster.join()
-    cluster.join()
     other = make_bucket(minio)
     fill(minio, bucket, small=300, large=6)
     fill(minio, other, small=20)
     source = [
         f"{name}=s3://{one}?profile={minio.profile}" for name, one in (("media", bucket), ("more", other))
     ]
-    cluster.wait()
-    ended = run(
-        "export", *source, "--to", place, "--executor", "dask", "--scheduler", cluster.address, "--json"
-    )
+    ended = call("export", *source, "--to", place, *by(pair), "--json")
     assert ended.code == 0, ended.err
-    assert run("export", *source, "--to", tmp_path / "alone").code == 0
+    assert pair.took_part() == 2
+    assert call("export", *source, "--to", tmp_path / "alone").code == 0
     assert content(place) == content(tmp_path / "alone")
     assert verify(open_place(place), Level.FULL, workers=2, progress=Silent()).findings == []

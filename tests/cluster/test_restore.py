@@ -15,7 +15,7 @@ from migrate.restore.objects_lease import RESERVED, Folder
 from migrate.store import open_place
 from migrate.store.s3_bucket_write import open_target_bucket
 from scripts.dask_cluster import kill
-from tests.cli.conftest import run
+from tests.cli.conftest import call, run
 from tests.cluster.conftest import fill, wait_until
 from tests.cluster.test_transfer import by
 from tests.objects.histories import make_history, read_history
@@ -30,7 +30,7 @@ def bundle(minio, bucket, tmp_path):
     def make(**counts):
         fill(minio, bucket, **counts)
         place = tmp_path / "bundle"
-        assert run("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", place).code == 0
+        assert call("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", place).code == 0
         return place
 
     return make
@@ -62,39 +62,33 @@ class Target:
 
 
 def compare(place, target):
-    return run("verify", place, "--against", f"media={target.url}", "--level", "full")
+    return call("verify", place, "--against", f"media={target.url}", "--level", "full")
 
 
-def test_two_workers_fill_a_bucket_and_leave_nothing_else(cluster, bundle, target, tmp_path):
+def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, target, tmp_path):
     """Objects of all sizes; then there is nothing left to do, by threads either; the account is the same."""
-    cluster.join()
-    cluster.join()
     place = bundle(small=300, large=5)
-    cluster.wait()
     words = ("restore", place, f"media={target.url}")
-    ended = run(*words, *by(cluster), "--account", tmp_path / "there", "--json")
+    ended = call(*words, *by(pair), "--account", tmp_path / "there", "--json")
     assert ended.code == 0, ended.err
     (outcome,) = ended.json["result"]["restored"]
     assert (outcome["items"], outcome["skipped_items"], outcome["findings"]) == (305, 0, [])
     assert compare(place, target).code == 0
     assert len(target.keys()) == 305
-    assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
-    again = run(*words, "--account", tmp_path / "again", "--json")
+    assert pair.took_part() == 2
+    again = call(*words, "--account", tmp_path / "again", "--json")
     assert again.json["result"]["restored"][0]["skipped_items"] == 305
     losses = [pq.read_table(tmp_path / one / "media/losses.parquet") for one in ("there", "again")]
     assert losses[0].equals(losses[1])
 
 
-def test_histories_come_up_in_their_order(cluster, minio, other_minio, tmp_path):
+def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
     """All versions, each once; the map says which became which; no version of what the run itself kept is left."""
-    cluster.join()
-    cluster.join()
     shop, there = make_old_shop(minio), make_old_shop(other_minio)
     count = make_history(shop, keys=60, versions=6)
-    assert run("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
-    cluster.wait()
+    assert call("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
     words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--account", tmp_path / "account")
-    ended = run(*words, *by(cluster), "--json")
+    ended = call(*words, *by(pair), "--json")
     assert ended.code == 0, ended.err
     assert ended.json["result"]["restored"][0]["items"] == count
     assert read_history(minio, shop.name) == read_history(other_minio, there.name)
@@ -107,13 +101,13 @@ def test_a_run_by_threads_waits_for_the_lease_of_another(bundle, target):
     place = bundle(small=3)
     folder = Folder(open_target_bucket(target.url))
     with Lease(open_place(folder.url), "restore", alone=False, beat_seconds=1):
-        ended = run("restore", place, f"media={target.url}")
+        ended = call("restore", place, f"media={target.url}")
     assert ended.code != 0
     assert "in use: restore" in ended.err
     assert target.keys() == []
 
 
-def test_a_bucket_that_locks_all_is_filled_by_one_machine(cluster, bundle, other_minio):
+def test_a_bucket_that_locks_all_is_filled_by_one_machine(pair, bundle, other_minio):
     """A lease in it could never be removed."""
     place = bundle(small=3)
     name = f"locked-{secrets.token_hex(4)}"
@@ -123,18 +117,18 @@ def test_a_bucket_that_locks_all_is_filled_by_one_machine(cluster, bundle, other
     there.client.put_object_lock_configuration(
         Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
-    ended = run("restore", place, f"media={there.url}", *by(cluster))
+    ended = call("restore", place, f"media={there.url}", *by(pair))
     assert ended.code == 0, ended.err
     assert "one machine fills it" in ended.err
     assert len(there.keys()) == 3
 
 
-def test_a_database_is_brought_up_by_the_lead(cluster, tmp_path):
+def test_a_database_is_brought_up_by_the_lead(within, tmp_path):
     """And a note says so; no worker need be there."""
     with sqlite3.connect(tmp_path / "some.db") as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
-    assert run("export", f"file=sqlite:///{tmp_path / 'some.db'}", "--to", tmp_path / "bundle").code == 0
-    ended = run("restore", tmp_path / "bundle", f"file=sqlite:///{tmp_path / 'new.db'}", *by(cluster))
+    assert call("export", f"file=sqlite:///{tmp_path / 'some.db'}", "--to", tmp_path / "bundle").code == 0
+    ended = call("restore", tmp_path / "bundle", f"file=sqlite:///{tmp_path / 'new.db'}", *by(within()))
     assert ended.code == 0, ended.err
     assert "file can only be restored by one machine" in ended.err
 

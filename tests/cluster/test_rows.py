@@ -10,7 +10,7 @@ import pytest
 from migrate.cluster.fence import LockFence
 from migrate.errors import BusyError
 from scripts.dask_cluster import kill
-from tests.cli.conftest import run
+from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
@@ -36,7 +36,7 @@ def app(postgres, target, tmp_path):
     """A bundle of a database: what its rows come to, and the command that brings them up."""
     url = postgres.database()
     run_sql(url, made(TABLES))
-    assert run("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+    assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
     return summed(url), ("restore", tmp_path / "bundle", f"app={target}")
 
 
@@ -48,40 +48,35 @@ def done(url):
         return 0
 
 
-def test_two_workers_bring_up_a_database(cluster, app, target):
+def test_two_workers_bring_up_a_database(pair, app, target):
     """As threads do; compared by digests at the end."""
     expected, words = app
-    cluster.join()
-    cluster.join()
-    cluster.wait()
-    ended = run(*words, *by(cluster), "--json")
+    ended = call(*words, *by(pair), "--json")
     assert ended.code == 0, ended.err
     (outcome,) = ended.json["result"]["restored"]
     assert (outcome["items"], outcome["findings"]) == (expected[0], [])
     assert "by one machine" not in ended.err
     assert summed(target) == expected
-    assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
-    assert run(*words).code == 0, "there is nothing left to do"
+    assert pair.took_part() == 2
+    assert call(*words).code == 0, "there is nothing left to do"
 
 
 def test_what_a_check_refuses_until_all_rows_are_there_is_written_by_the_lead(
-    cluster, postgres, target, tmp_path
+    pair, postgres, target, tmp_path
 ):
     """No worker knows when that is."""
     url = postgres.database()
     run_sql(url, REFUSED.read_text())
-    assert run("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
-    cluster.join()
-    cluster.wait()
-    ended = run("restore", tmp_path / "bundle", f"app={target}", *by(cluster))
+    assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
+    ended = call("restore", tmp_path / "bundle", f"app={target}", *by(pair))
     assert ended.code == 0, ended.err
     assert fetch(target, "SELECT count(*) FROM asking") == [(2,)]
 
 
-def test_a_password_in_the_targets_url_does_not_travel(cluster, app, target):
+def test_a_password_in_the_targets_url_does_not_travel(pair, app, target):
     """2, before anything is made."""
     _, words = app
-    ended = run(*words[:-1], words[-1].replace("postgres@", "postgres:hush@"), *by(cluster))
+    ended = call(*words[:-1], words[-1].replace("postgres@", "postgres:hush@"), *by(pair))
     assert ended.code == 2, ended.err
     assert "holds a password" in ended.err
     assert fetch(target, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0] == 0

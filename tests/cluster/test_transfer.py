@@ -8,7 +8,7 @@ import pytest
 
 from migrate.store import open_place
 from scripts.dask_cluster import kill
-from tests.cli.conftest import run
+from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until
 from tests.transfer.bags import MIB, contents, noise, seal
 
@@ -28,17 +28,14 @@ def payload(*, large=3):
     return parts | {f"app/packs/pack-{n:06}.tar": noise(20 * MIB + n, n) for n in range(large)}
 
 
-def test_two_workers_carry_a_bundle_then_there_is_nothing_left_to_do(cluster, origin, place):
+def test_two_workers_carry_a_bundle_then_there_is_nothing_left_to_do(pair, origin, place):
     """Every file, hashed on the way; sealed last; the same command again moves nothing."""
-    cluster.join()
-    cluster.join()
     files = seal(open_place(origin), payload())
-    cluster.wait()
-    ended = run("transfer", origin, place, *by(cluster), "--json")
+    ended = call("transfer", origin, place, *by(pair), "--json")
     assert ended.code == 0, ended.err
     assert ended.json["result"]["files_moved"] == len(files)
     assert contents(open_place(place)) == files
-    again = run("transfer", origin, place, *by(cluster), "--json")
+    again = call("transfer", origin, place, *by(pair), "--json")
     assert (again.code, again.json["result"]["files_moved"]) == (0, 0)
 
 
