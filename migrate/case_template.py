@@ -8,7 +8,7 @@ name = "acme"
 # The moment at which the old host shuts the door. Without it nothing is late.
 # deadline = 2026-11-25T18:00:00Z
 
-# What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits and "-".
+# What leaves. A source's name becomes a folder of the bundle: lower-case letters, digits, "-" and "_".
 [[source]]
 name = "app"
 url = "postgresql://reader@old.example:5432/app"

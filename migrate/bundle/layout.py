@@ -34,7 +34,7 @@ SEAL_STATE = "_work/seal.json"
 TRANSFER_STATE = "_work/transfer.json"
 
 _SAFE = re.compile(r"[a-z0-9._/-]+")
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def is_payload_name(name: str) -> bool:
@@ -45,7 +45,7 @@ def is_payload_name(name: str) -> bool:
 
 
 def is_source_name(name: str) -> bool:
-    """Tell whether ``name`` may name a source: lower-case letters, digits, ``-``, at most 63."""
+    """Tell whether ``name`` may name a source: lower-case letters, digits, ``-`` and ``_``, at most 63."""
     return bool(_SOURCE.fullmatch(name))
 
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from migrate import heap, software
 from migrate.errors import INTERRUPTED
+from migrate.errors import UsageError as MoveoutUsageError
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
 """So many milliseconds Arrow's allocator keeps what is free, not 10: blocks come and go faster than that, and to get
@@ -50,8 +51,31 @@ VERBS = {
 """Each command, in the order of the help, and the module that has it."""
 
 
+_UsageError: Any = typer.BadParameter.__base__
+"""Of words that no command has; typer has no public name for it."""
+
+
 class _Verbs(TyperGroup):
-    """Imports a verb's module when the verb is asked for: half of the libraries are needed by half of the verbs."""
+    """Imports a verb's module when the verb is asked for: half of the libraries are needed by half of the verbs. Who
+    asked for JSON gets that too for words that no command has.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        words = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
+        try:
+            return super().invoke(ctx)
+        except _UsageError as exc:
+            if "--json" in words:
+                from migrate.cli.session import print_json  # noqa: PLC0415  it needs this module
+
+                where = exc.ctx.command_path if exc.ctx else "moveout"
+                error = {
+                    "code": MoveoutUsageError.code,
+                    "message": exc.format_message(),
+                    "next": f"{where} -h",
+                }
+                print_json(words[0], exc.exit_code, {"error": error})
+            raise
 
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx

@@ -131,9 +131,9 @@ def ls_command(
             for row in reader.catalog()
         ]
         names = ("source", "kind", "name", "items", "size_bytes")
-        lines = [
-            f"{one[0]}  {one[1]}  {one[2]}  {count_words(one[3])}  {bytes_words(one[4])}" for one in found
-        ]
+        lines = _aligned(
+            [(*one[:2], count_words(one[3]), bytes_words(one[4]), one[2]) for one in found], "<<>>"
+        )
         return Listed(
             reader.store.place, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
         )
@@ -156,6 +156,13 @@ def ls_command(
     return Listed(
         reader.store.place, "objects", [objects.as_json(row) for row in shown], lines, len(rows) > limit
     )
+
+
+def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Return a line for each row, in columns; ``sides``: ``<`` or ``>`` for each but the last, which is free."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths[:-1], strict=True))
+    return [f"{shape}  {{}}".format(*row) for row in rows]
 
 
 def _list_tables(reader: BundleReader, name: str) -> Listed:

@@ -188,7 +188,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.progress.end()
     if session.json:
-        _print_json(session, answer.exit_code, {"result": answer.as_json()})
+        print_json(session.command, answer.exit_code, {"result": answer.as_json()})
     else:
         answer.draw(session.out)
     return answer.exit_code
@@ -233,7 +233,8 @@ def _leave_terminal() -> None:
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
     if session.json:
-        _print_json(session, exit_code, {"error": {"code": code, "message": message, "next": next_step}})
+        error = {"code": code, "message": message, "next": next_step}
+        print_json(session.command, exit_code, {"error": error})
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:
         text.append(f"\n→ {next_step}")
@@ -241,12 +242,8 @@ def _fail(session: Session, exit_code: int, code: str, message: str, next_step: 
     return exit_code
 
 
-def _print_json(session: Session, exit_code: int, body: dict[str, Any]) -> None:
-    head = {
-        "moveout": JSON_VERSION,
-        "command": session.command,
-        "ok": exit_code == OK,
-        "exit_code": exit_code,
-    }
+def print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
+    """Print what a command has to say, or its error, as one object."""
+    head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
     sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()

@@ -39,7 +39,8 @@ def check_name(name: str) -> None:
     """Raise ``UsageError`` unless ``name`` can be a folder of the bundle."""
     if not layout.is_source_name(name):
         raise UsageError(
-            f"{name!r} cannot name a source", next_step="use lower-case letters, digits and '-', at most 63"
+            f"{name!r} cannot name a source",
+            next_step="use lower-case letters, digits, '-' and '_', at most 63",
         )
 
 

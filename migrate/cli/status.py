@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ from migrate.cli import app
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
 from migrate.errors import OK, MoveoutError
 from migrate.export import ExportStatus, SourceStatus, export_status
 from migrate.store import open_place
@@ -36,17 +37,21 @@ class PlaceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of all places that were asked for."""
+    """The state of all places that were asked for, and the case's deadline."""
 
     places: Sequence[PlaceStatus]
+    deadline: datetime | None = None
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that is known."""
-        return {"places": [asdict(place) for place in self.places]}
+        until = self.deadline.isoformat() if self.deadline else None
+        return {"deadline": until, "places": [asdict(place) for place in self.places]}
 
     def draw(self, console: Console) -> None:
-        """Print a paragraph per place."""
+        """Print the time that is left, and a paragraph per place."""
+        if self.deadline:
+            _draw_deadline(console, self.deadline)
         for place in self.places:
             console.print(Text(place.place, style="bold"))
             if place.error:
@@ -55,6 +60,14 @@ class Status:
                 _draw_transfer(console, place.transfer)
             if place.export:
                 _draw_export(console, place.export)
+
+
+def _draw_deadline(console: Console, until: datetime) -> None:
+    left = (until - datetime.now(UTC)).total_seconds()
+    words = (
+        (f"{duration_words(left)} left", "") if left > 0 else (f"{duration_words(-left)} over", "bold red")
+    )
+    console.print(Text.assemble(f"deadline {moment_words(until)}: ", words))
 
 
 def _draw_transfer(console: Console, found: TransferStatus) -> None:
@@ -126,8 +139,10 @@ def status_command(
 
     Told from the place alone: also while another process works on it, and after a crash.
     """
-    places = _places(words or [], load_case(case))
-    return Status([_look(endpoint, alone=len(places) == 1) for endpoint in places])
+    loaded = load_case(case)
+    places = _places(words or [], loaded)
+    found = [_look(endpoint, alone=len(places) == 1) for endpoint in places]
+    return Status(found, loaded.deadline if loaded else None)
 
 
 def _places(words: Sequence[str], case: Case | None) -> list[Endpoint]:

@@ -22,7 +22,7 @@ def check_names(sources: Sequence[SourceName]) -> None:
         if not layout.is_source_name(source.name):
             raise UsageError(
                 f"{source.name!r} cannot be the name of a source",
-                next_step="use lower-case letters, digits and -, at most 63",
+                next_step="use lower-case letters, digits, - and _, at most 63",
             )
     if len({source.name for source in sources}) != len(sources):
         raise UsageError("two sources have the same name", next_step="give each its own")

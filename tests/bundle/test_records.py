@@ -246,10 +246,11 @@ def test_a_workspace_keeps_whole_files(tmp_path):
     assert workspace.read("plan.json") is None
 
 
-@pytest.mark.parametrize("name", ["a", "media-1", "0" * 63])
+@pytest.mark.parametrize("name", ["a", "media-1", "app_shop", "0" * 63])
 def test_names_of_sources(name):
     assert layout.is_source_name(name)
-    assert not layout.is_source_name(name + "_")
+    assert not layout.is_source_name("_" + name)
+    assert not layout.is_source_name(name + "Ä")
 
 
 @pytest.mark.parametrize("swallow", [True, False])

@@ -1,7 +1,7 @@
 """The case file: what it gives, and how it complains."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from migrate.case import load, parse_deadline
 from migrate.case_template import TEMPLATE
 from migrate.errors import UsageError
 from migrate.secret import Secret
+from tests.cli.conftest import call
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -36,6 +37,18 @@ def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path
     assert case.sources["media"].selection.current_only
     assert (case.workers, case.bwlimit, case.limits.max_connections) == (8, "50M", 4)
     assert (case.custody.release_quorum, len(case.custody.release_keys)) == (2, 2)
+
+
+@pytest.mark.parametrize(("hours", "words"), [(30, "left"), (-2, "over")])
+def test_status_says_how_much_time_is_left(hours, words, tmp_path):
+    until = (datetime.now(UTC) + timedelta(hours=hours)).replace(microsecond=0)
+    place = tmp_path / "bundle"
+    place.mkdir()
+    path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nplace = "{place}"\n')
+    said = call("status", "-c", path).out
+    assert re.search(rf"^deadline .* UTC: .* {words}\n", said)
+    assert "nothing is there yet" in said
+    assert call("status", "-c", path, "--json").json["result"]["deadline"] == until.isoformat()
 
 
 def test_a_deadline_without_a_zone_is_local_time(tmp_path):

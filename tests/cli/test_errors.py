@@ -114,6 +114,21 @@ def test_errors_as_json_have_a_code_and_a_next_step(tmp_path):
     assert set(ended.json["error"]) == {"code", "message", "next"}
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "step"),
+    [
+        (("export", "--foo"), 2, "moveout export -h"),
+        (("exprot",), 2, "moveout -h"),
+        (("keys", "init", "--foo"), 2, "moveout keys init -h"),
+    ],
+)
+def test_words_that_no_command_has_are_told_as_json_too(words, code, step):
+    ended = call(*words, "--json")
+    assert (ended.code, ended.json["exit_code"], ended.json["command"]) == (code, code, words[0])
+    assert (ended.json["error"]["code"], ended.json["error"]["next"]) == ("usage", step)
+    assert words[-1] in ended.json["error"]["message"]
+
+
 def test_an_existing_case_file_is_not_overwritten(tmp_path):
     path = tmp_path / "my.toml"
     assert call("init", path).code == 0
