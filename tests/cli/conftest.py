@@ -62,6 +62,13 @@ def call(*words, env=None):
     return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
 
+def result(*words):
+    """What a command that has to succeed within this process comes to."""
+    ended = call(*words, "--json")
+    assert ended.code == 0, ended.err
+    return ended.json["result"]
+
+
 @pytest.fixture
 def shop(postgres):
     """The URL of a small database."""

@@ -5,7 +5,7 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.cli.conftest import KEYS, run
+from tests.cli.conftest import KEYS, call, run
 from tests.tools.clients import boto_client
 
 CASE = """
@@ -48,14 +48,14 @@ def case(tmp_path, shop, media, other_postgres, other_minio, make_bucket):
 
 
 def test_run_moves_everything_and_a_second_run_moves_nothing(case, other_minio):
-    first = run("run", "-c", case, "--json")
+    first = call("run", "-c", case, "--json")
     assert first.code == 0, first.err
     steps = {step["step"]: step["result"] for step in first.json["result"]["steps"]}
     assert list(steps) == ["plan", "export", "transfer", "verify", "restore", "compare"]
     assert steps["transfer"]["bytes_moved"] > 16 * 2**20
     assert steps["compare"]["compared"][0]["findings"] == []
 
-    second = run("run", "-c", case, "--json")
+    second = call("run", "-c", case, "--json")
     assert second.code == 0, second.err
     steps = {step["step"]: step["result"] for step in second.json["result"]["steps"]}
     assert steps["export"] is None
@@ -87,11 +87,11 @@ def test_the_verbs_one_by_one_with_places_and_pairs(
     tmp_path, shop, media, other_minio, make_bucket, other_postgres
 ):
     bundle, target = tmp_path / "bundle", f"s3://{make_bucket(other_minio)}/b?profile={other_minio.profile}"
-    planned = run("plan", f"app={shop}", f"media={media}", "--deadline", "30h", "--json")
+    planned = call("plan", f"app={shop}", f"media={media}", "--deadline", "30h", "--json")
     assert planned.json["result"]["forecast"]["verdict"] == "in time", planned.err
     assert planned.json["result"]["sources"][1]["items"] == 5
 
-    exported = run("export", f"app={shop}", f"media={media}", "--to", bundle, "--json")
+    exported = call("export", f"app={shop}", f"media={media}", "--to", bundle, "--json")
     assert exported.json["result"]["complete"], exported.err
     assert {one["name"]: one["items"] for one in exported.json["result"]["sources"]} == {
         "app": 2500,
@@ -99,21 +99,21 @@ def test_the_verbs_one_by_one_with_places_and_pairs(
     }
     subprocess.run(["sha256sum", "--quiet", "-c", "manifest-sha256.txt"], cwd=bundle, check=True)
 
-    assert run("transfer", bundle, target, "-q").code == 0
-    assert "complete" in run("status", target).out
-    assert "whole" in run("verify", target, "--level", "full").out
+    assert call("transfer", bundle, target, "-q").code == 0
+    assert "complete" in call("status", target).out
+    assert "whole" in call("verify", target, "--level", "full").out
     new = other_postgres.database()
-    restored = run("restore", target, f"app={new}", "--json")
+    restored = call("restore", target, f"app={new}", "--json")
     assert restored.json["result"]["restored"][0]["items"] == 2500, restored.err
-    assert run("verify", target, "--against", f"app={new}").code == 0
+    assert call("verify", target, "--against", f"app={new}").code == 0
 
 
 def test_a_difference_in_the_live_database_is_a_finding(tmp_path, shop):
     bundle = tmp_path / "bundle"
-    assert run("export", f"app={shop}", "--to", bundle, "-q").code == 0
+    assert call("export", f"app={shop}", "--to", bundle, "-q").code == 0
     with psycopg.connect(shop) as connection:
         connection.execute("UPDATE customers SET balance = balance + 0.01 WHERE id = 7")
-    found = run("verify", bundle, "--against", f"app={shop}", "--json")
+    found = call("verify", bundle, "--against", f"app={shop}", "--json")
     assert found.code == 6
     assert "customers" in found.json["result"]["compared"][0]["findings"][0]["key"]
 
@@ -127,11 +127,11 @@ def test_progress_without_a_terminal_is_plain_lines_on_stderr(tmp_path, shop):
 
 def test_an_export_whose_source_is_gone_by_now_is_still_known_to_be_done(tmp_path, postgres, shop):
     bundle = tmp_path / "bundle"
-    assert run("export", f"app={shop}", "--to", bundle, "-q").code == 0
+    assert call("export", f"app={shop}", "--to", bundle, "-q").code == 0
     name = shop.rpartition("/")[2]
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name}")
-    again = run("export", f"app={shop}", "--to", bundle, "--json")
+    again = call("export", f"app={shop}", "--to", bundle, "--json")
     assert (again.code, again.json["result"]["already_sealed"]) == (0, True)
 
 
@@ -146,7 +146,7 @@ def test_run_takes_what_can_be_had_and_says_what_is_missing(case, minio, postgre
         connection.execute("GRANT SELECT ON customers, customers_id_seq TO reader")
     text = case.read_text().replace("postgres@127", "reader@127", 1)
     case.write_text(text[: text.index("[[restore]]")])
-    done = run("run", "-c", case, "--json", env={"PGPASSWORD": "reader", "PGPASSFILE": "/dev/null"})
+    done = call("run", "-c", case, "--json", env={"PGPASSWORD": "reader", "PGPASSFILE": "/dev/null"})
     steps = {step["step"]: step for step in done.json["result"]["steps"]}
     assert done.code == 3, done.err
     assert not steps["export"]["result"]["complete"]

@@ -7,14 +7,14 @@ import psycopg
 from migrate.export import export
 from migrate.progress import Silent
 from migrate.store import open_place
-from tests.cli.conftest import run
+from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.tools.pages import assert_harmless, parse
 
 
 def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, other_postgres):
     bundle, file = tmp_path / "bundle", tmp_path / "page.html"
-    assert run("export", f"app={shop}", "--to", bundle, "-q").code == 0
+    assert call("export", f"app={shop}", "--to", bundle, "-q").code == 0
     sealed = parse((bundle / "REPORT.html").read_bytes())
     assert_harmless(sealed)
     assert sealed.text.count("not read yet") == 4
@@ -25,19 +25,19 @@ def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, o
         ("verify", bundle),
         ("verify", bundle, "--against", f"app={new}"),
     ):
-        ended = run(*words, "--json")
+        ended = call(*words, "--json")
         assert ended.code == 0, ended.err
         results.append(tmp_path / f"{len(results)}.json")
         results[-1].write_text(ended.out)
     options = [word for result in results for word in ("--result", result)]
-    assert run("report", bundle, *options, "--out", file).code == 0
+    assert call("report", bundle, *options, "--out", file).code == 0
     told = parse(file.read_bytes())
     assert_harmless(told)
     assert told.text.count("identical") == 4
     assert told.text.count("all well") == 4
     with psycopg.connect(new) as connection:
         connection.execute("UPDATE customers SET balance = balance + 0.01 WHERE id = 7")
-    ended = run("report", bundle, "--level", "full", "--against", f"app={new}", "--out", file, "--json")
+    ended = call("report", bundle, "--level", "full", "--against", f"app={new}", "--out", file, "--json")
     assert ended.code == 6
     told = parse(file.read_bytes())
     assert "1 finding after the seal" in told.text
@@ -47,12 +47,12 @@ def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, o
 def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_results(tmp_path):
     for place in ("one", "other"):
         export([Numbers()], open_place(str(tmp_path / place)), workers=1, progress=Silent())
-    inside = run("report", tmp_path / "one", "--out", tmp_path / "one/page.html")
+    inside = call("report", tmp_path / "one", "--out", tmp_path / "one/page.html")
     assert inside.code == 2
     assert not (tmp_path / "one/page.html").exists()
     result = tmp_path / "result.json"
-    result.write_text(run("verify", tmp_path / "other", "--json").out)
-    wrong = run("report", tmp_path / "one", "--result", result, "--out", tmp_path / "page.html")
+    result.write_text(call("verify", tmp_path / "other", "--json").out)
+    wrong = call("report", tmp_path / "one", "--result", result, "--out", tmp_path / "page.html")
     assert wrong.code == 2
     assert "is of bundle" in wrong.err
 
@@ -60,11 +60,11 @@ def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_resu
 def test_the_report_names_signers_and_who_did_what(tmp_path):
     key, bundle, file = tmp_path / "key", tmp_path / "bundle", tmp_path / "page.html"
     export([Numbers()], open_place(str(bundle)), workers=1, progress=Silent())
-    made = run("keys", "init", key, "--name", "<b>host</b>", "--json")
+    made = call("keys", "init", key, "--name", "<b>host</b>", "--json")
     assert made.code == 0, made.err
-    assert run("sign", bundle, "--key", key).code == 0
-    assert run("verify", bundle, "--key", key).code == 0
-    assert run("report", bundle, "--out", file).code == 0
+    assert call("sign", bundle, "--key", key).code == 0
+    assert call("verify", bundle, "--key", key).code == 0
+    assert call("report", bundle, "--out", file).code == 0
     told = parse(file.read_bytes())
     assert_harmless(told)
     assert "Signed bySHA256:" in told.text

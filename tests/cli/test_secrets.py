@@ -4,20 +4,21 @@ import os
 import secrets
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.cli.conftest import MOVEOUT
+from tests.cli.conftest import MOVEOUT, call
 from tests.tools.clients import boto_client
 
 LOGIN = "leaver"
 
 
 class Watch:
-    """Looks for secrets in every process's arguments while commands run, and in all that they say."""
+    """Looks for secrets in the arguments of each command and of all that it starts, and in all that they say."""
 
     def __init__(self, *words: str) -> None:
         self._secrets = [word.encode() for word in words]
@@ -38,7 +39,7 @@ class Watch:
             stderr=subprocess.PIPE,
         ) as process:
             ended = threading.Event()
-            watching = threading.Thread(target=self._watch, args=(ended,))
+            watching = threading.Thread(target=self._watch, args=(process.pid, ended))
             watching.start()
             out, err = process.communicate()
             ended.set()
@@ -48,15 +49,28 @@ class Watch:
         assert process.returncode == code, err.decode()
         assert b"Traceback" not in err
 
-    def _watch(self, ended: threading.Event) -> None:
+    def call(self, *words: object, env: dict[str, str], code: int) -> None:
+        """Run moveout within this process, for what it says."""
+        ended = call(*words, env=env)
+        self.look_at(f"stdout of {words[0]}", ended.out.encode())
+        self.look_at(f"stderr of {words[0]}", ended.err.encode())
+        assert ended.code == code, ended.err
+
+    def _watch(self, process: int, ended: threading.Event) -> None:
         while not ended.wait(0.005):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    arguments = path.read_bytes()
-                except OSError:
-                    continue
-                self.programs.add(Path(arguments.partition(b"\0")[0].decode(errors="replace")).name)
-                self.look_at("the process list", arguments)
+            for one in _with_descendants(process):
+                with suppress(OSError):
+                    arguments = Path(f"/proc/{one}/cmdline").read_bytes()
+                    self.programs.add(Path(arguments.partition(b"\0")[0].decode(errors="replace")).name)
+                    self.look_at("the process list", arguments)
+
+
+def _with_descendants(process: int) -> Iterator[int]:
+    yield process
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in children.read_text().split():
+                yield from _with_descendants(int(child))
 
 
 @pytest.fixture
@@ -87,10 +101,10 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     watch.run("verify", moved, "--against", f"app={url}", "--against", f"media={media}", env=env, code=0)
     restored = postgres.database().replace("postgres@", f"{LOGIN}@")
     watch.run("restore", place, f"app={restored}", "--json", env=env, code=0)
-    watch.run("status", place, "--json", env=env, code=0)
+    watch.call("status", place, "--json", env=env, code=0)
     for words in (("export", f"app={url}", "--to", tmp_path / "no"), ("restore", place, f"app={url}")):
         watch.run(*words, env={**env, "PGPASSWORD": wrong}, code=4)
-        watch.run(*words, "--json", env={**env, "PGPASSWORD": wrong}, code=4)
+        watch.call(*words, "--json", env={**env, "PGPASSWORD": wrong}, code=4)
     keys = {
         "AWS_ACCESS_KEY_ID": minio.access_key,
         "AWS_SECRET_ACCESS_KEY": wrong,
@@ -104,7 +118,7 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     )
     by_case = {"PGPASSFILE": os.devnull, "MY_SECRET": password}
     watch.run("run", "-c", case, env=by_case, code=0)
-    watch.run("export", "-c", case, env={**by_case, "MY_SECRET": wrong}, code=0)  # it is sealed already
+    watch.call("export", "-c", case, env={**by_case, "MY_SECRET": wrong}, code=0)  # it is sealed already
     for path in (
         path for root in (place, tmp_path / "by-case") for path in root.rglob("*") if path.is_file()
     ):

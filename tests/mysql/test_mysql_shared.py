@@ -1,13 +1,10 @@
 """Databases as people have them, by the command line: out, back, and equal as mariadb-dump and the server see them."""
 
-import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import result
 from tests.mysql.databases import checksums, client, dump, fetch, run_sql
 from tests.mysql.sakila import make_sakila
 from tests.sakila import read_sakila
@@ -15,15 +12,7 @@ from tests.samples import sample
 
 pytestmark = pytest.mark.shared
 
-ROOT = Path(__file__).parents[2]
 _NOT_HERE = re.compile(r"(?:CREATE|DROP) (?:SCHEMA|DATABASE)\b|USE ", re.IGNORECASE)
-
-
-def moveout(*words: object) -> dict:
-    command = [Path(sys.executable).parent / "moveout", *map(str, words), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["result"]
 
 
 def load_chinook(url: str) -> None:
@@ -51,10 +40,10 @@ def test_a_sample_comes_back_equal(mariadb, other_mariadb, tmp_path, name):
     url, target = mariadb.database(), other_mariadb.database()
     load(url)
     bundle = tmp_path / "bundle"
-    assert moveout("export", f"app={url}", "--to", bundle)["complete"]
-    restored = moveout("restore", bundle, f"app={target}")["restored"][0]
+    assert result("export", f"app={url}", "--to", bundle)["complete"]
+    restored = result("restore", bundle, f"app={target}")["restored"][0]
     assert (restored["findings"], restored["left_out"]) == ([], [])
-    moveout("verify", bundle, "--level", "full", "--against", f"app={target}")
+    result("verify", bundle, "--level", "full", "--against", f"app={target}")
     assert dump(target) == dump(url)
     assert checksums(target) == checksums(url)
     assert len(checksums(url)) == tables
@@ -64,8 +53,8 @@ def test_a_sample_comes_back_equal(mariadb, other_mariadb, tmp_path, name):
 def test_the_code_of_sakila_works_in_the_target(mariadb, other_mariadb, tmp_path):
     url, target = mariadb.database(), other_mariadb.database()
     load_sakila(url)
-    moveout("export", f"app={url}", "--to", tmp_path / "bundle")
-    moveout("restore", tmp_path / "bundle", f"app={target}")
+    result("export", f"app={url}", "--to", tmp_path / "bundle")
+    result("restore", tmp_path / "bundle", f"app={target}")
     for query in (
         *(
             f"SELECT * FROM {view} ORDER BY 1, 2"
@@ -85,7 +74,7 @@ def test_the_code_of_sakila_works_in_the_target(mariadb, other_mariadb, tmp_path
 def test_one_table_of_a_sample_by_the_command_line(mariadb, other_mariadb, tmp_path):
     url, target = mariadb.database(), other_mariadb.database()
     load_chinook(url)
-    moveout("export", f"app={url}", "--to", tmp_path / "bundle")
-    restored = moveout("restore", tmp_path / "bundle", f"app={target}", "--only", "Artist", "--only", "Album")
+    result("export", f"app={url}", "--to", tmp_path / "bundle")
+    restored = result("restore", tmp_path / "bundle", f"app={target}", "--only", "Artist", "--only", "Album")
     assert restored["restored"][0]["items"] == 275 + 347
     assert {row[0] for row in fetch(target, "SHOW TABLES")} == {"Artist", "Album"}

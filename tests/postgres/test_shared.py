@@ -1,17 +1,15 @@
 """Databases as people have them, by the command line: out, back, and equal."""
 
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import result
 from tests.postgres.databases import dump, fetch
 from tests.samples import sample
 
-ROOT = Path(__file__).parents[2]
 CHINOOK = sample("chinook-postgres.sql")
 
 pytestmark = [
@@ -23,13 +21,6 @@ SAMPLES = {
     "chinook": (["chinook-postgres.sql"], 11, 15607),
     "sakila": (["sakila-postgres-schema.sql", "sakila-postgres-data.sql"], 21, None),
 }
-
-
-def moveout(*words: object) -> dict:
-    command = [Path(sys.executable).parent / "moveout", *map(str, words), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["result"]
 
 
 def load(postgres, url: str, name: str, directory: Path) -> None:
@@ -51,11 +42,11 @@ def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
     url, target = postgres.database(), other_postgres.database()
     load(postgres, url, name, tmp_path)
     bundle = tmp_path / "bundle"
-    exported = moveout("export", f"app={url}", "--to", bundle)
+    exported = result("export", f"app={url}", "--to", bundle)
     assert exported["complete"]
-    restored = moveout("restore", bundle, f"app={target}")["restored"][0]
+    restored = result("restore", bundle, f"app={target}")["restored"][0]
     assert (restored["findings"], restored["left_out"]) == ([], [])
-    moveout("verify", bundle, "--level", "full", "--against", f"app={target}")
+    result("verify", bundle, "--level", "full", "--against", f"app={target}")
     assert dump(target) == dump(url)
     _, tables, rows = SAMPLES[name]
     counted = fetch(
@@ -68,8 +59,8 @@ def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
 def test_one_table_of_a_sample_by_the_command_line(postgres, other_postgres, tmp_path):
     url, target = postgres.database(), other_postgres.database()
     load(postgres, url, "chinook", tmp_path)
-    moveout("export", f"app={url}", "--to", tmp_path / "bundle", "--max-connections", 2)
-    restored = moveout("restore", tmp_path / "bundle", f"app={target}", "--only", "artist", "--only", "album")
+    result("export", f"app={url}", "--to", tmp_path / "bundle", "--max-connections", 2)
+    restored = result("restore", tmp_path / "bundle", f"app={target}", "--only", "artist", "--only", "album")
     assert restored["restored"][0]["items"] == 275 + 347
     names = fetch(
         target,

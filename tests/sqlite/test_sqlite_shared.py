@@ -1,30 +1,19 @@
 """Databases as people have them, by the command line."""
 
-import json
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tests.cli.conftest import result
 from tests.sakila import read_sakila
 from tests.samples import sample
 from tests.sqlite.databases import everything, schema_of, url_of
 from tests.sqlite.sakila import make_sakila
 
-ROOT = Path(__file__).parents[2]
-
 pytestmark = pytest.mark.shared
-
-
-def moveout(*words: object) -> dict:
-    command = [Path(sys.executable).parent / "moveout", *map(str, words), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture
@@ -48,9 +37,9 @@ def sakila(tmp_path) -> Path:
 def test_a_sample_comes_back_equal(tmp_path, request, name, tables, rows):
     source = request.getfixturevalue(name)
     bundle, target = tmp_path / "bundle", tmp_path / "new.sqlite"
-    moveout("export", f"app={url_of(source)}", "--to", bundle)
-    moveout("restore", bundle, f"app={url_of(target)}")
-    moveout("verify", bundle, "--level", "full", "--against", f"app={url_of(target)}")
+    result("export", f"app={url_of(source)}", "--to", bundle)
+    result("restore", bundle, f"app={url_of(target)}")
+    result("verify", bundle, "--level", "full", "--against", f"app={url_of(target)}")
     assert everything(target) == everything(source)
     assert schema_of(target) == schema_of(source)
     compared = differences(source, target)
@@ -87,8 +76,8 @@ def differences(one: Path, other: Path) -> dict[str, int]:
 
 def test_the_search_and_the_triggers_of_sakila_work_in_the_target(tmp_path, sakila):
     target = tmp_path / "new.sqlite"
-    moveout("export", f"app={url_of(sakila)}", "--to", tmp_path / "bundle")
-    moveout("restore", tmp_path / "bundle", f"app={url_of(target)}")
+    result("export", f"app={url_of(sakila)}", "--to", tmp_path / "bundle")
+    result("restore", tmp_path / "bundle", f"app={url_of(target)}")
     with closing(sqlite3.connect(target)) as connection:
         assert connection.execute("SELECT rowid FROM film_text WHERE film_text MATCH 'graffiti'").fetchall()
         assert connection.execute("SELECT count(*) FROM actor_info").fetchone() == (200,)
