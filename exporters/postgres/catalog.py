@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.encodings import AS_STORED, may_change
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.known_types import fetch, known_types
 from exporters.postgres.types import kind_of
@@ -58,8 +59,6 @@ ORDER BY a.attrelid, a.attnum
 
 _MEASURED = frozenset({"text", "varchar", "bpchar", "bytea"})
 """Types with an octet_length that looks at a value's header only (src/backend/utils/adt/varlena.c)."""
-_AS_STORED = frozenset({"UTF8", "SQL_ASCII"})
-"""Encodings of databases whose text leaves as the bytes that are stored."""
 
 TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
@@ -224,12 +223,14 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         column = Column(
             name=row["name"],
             sql_type=row["sql_type"],
-            kind=kind_of(sql_type, utf8=encoding != "SQL_ASCII"),
+            kind=kind_of(
+                sql_type, utf8=encoding != "SQL_ASCII", encoding=encoding if may_change(encoding) else ""
+            ),
             not_null=row["not_null"],
             generated=row["generated"],
             identity=row["identity"],
             collation=row["collation"] or "",
-            measured=encoding in _AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
+            measured=encoding in AS_STORED and sql_type.built_in and sql_type.name in _MEASURED,
         )
         found.setdefault(row["table_oid"], []).append(column)
     return found

@@ -139,7 +139,8 @@ def _shown(keywords: Mapping[str, str]) -> str:
 
 def connect(address: Address, application: str = "moveout") -> psycopg.Connection[tuple[Any, ...]]:
     """Open a control connection, autocommit, with pinned settings. Raises ``SourceError``."""
-    keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, "application_name": application}
+    ours = {"application_name": application, "client_encoding": "UTF8"}  # Python has no codec for some others
+    keywords = {"connect_timeout": str(CONNECT_SECONDS), **address.keywords, **ours}
     try:
         connection = psycopg.connect("", autocommit=True, **keywords, **address.secrets)  # type: ignore[arg-type]
     except psycopg.Error as exc:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -17,8 +19,11 @@ import psycopg
 
 from exporters.errors import SourceError
 from exporters.postgres import large_objects
+from exporters.postgres.as_stored import convert
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import UNHURRIED, Address, connect, pin_statement, row_connection_options
+from exporters.postgres.conversion import changing, conversions, is_unconvertible, read_conversions, refused
+from exporters.postgres.encodings import Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.plan import Range, canonical_select, longest_query
@@ -26,6 +31,8 @@ from exporters.postgres.session import Session
 from exporters.postgres.stream import copy_stream
 from exporters.postgres.transaction import Transaction
 from exporters.relational.blocks import OnBlock, OnLong
+from exporters.relational.digest import split_lines
+from exporters.relational.lines import csv_values
 from exporters.relational.long_values import LONG_BYTES, PIECE_BYTES
 
 if TYPE_CHECKING:
@@ -39,8 +46,8 @@ PAUSE_SECONDS = 0.001
 class Feed(Protocol):
     """A connection. One thread at a time."""
 
-    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
-        """Run ``COPY (query) TO STDOUT (FORMAT csv)``; return the number of rows that the server says it
+    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+        """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding; return the number of rows that the server says it
         sent. With ``on_long`` long rows go there, at some cost for all others.
         """
         ...
@@ -72,16 +79,15 @@ class AsyncpgFeed:
             await connection.execute(UNHURRIED)
             await connection.execute(pin_statement())
             await connection.execute(timeouts)
-            self._encoding = await connection.fetchval("SELECT getdatabaseencoding()")
         except BaseException:
             connection.terminate()
             raise
         return connection
 
-    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """See ``Feed``."""
         if on_long is not None:
-            return self._copy_long(query, on_block, on_long)
+            return self._copy_long(_statement(query, encoding), on_block, on_long)
         failed: list[Exception] = []
 
         async def take(block: bytes) -> None:
@@ -91,7 +97,6 @@ class AsyncpgFeed:
                 failed.append(exc)
                 raise
 
-        encoding = copy_encoding(self._encoding)
         task = self._connection.copy_from_query(query, output=take, format="csv", encoding=encoding)
         try:
             status = self._loop.run_until_complete(task)
@@ -103,8 +108,7 @@ class AsyncpgFeed:
             raise
         return int(status.rpartition(" ")[2])
 
-    def _copy_long(self, query: str, on_block: OnBlock, on_long: OnLong) -> int:
-        statement = _statement(query, copy_encoding(self._encoding))
+    def _copy_long(self, statement: str, on_block: OnBlock, on_long: OnLong) -> int:
         try:
             return self._loop.run_until_complete(copy_stream(self._connection, statement, on_block, on_long))
         except DRIVER_ERRORS as exc:
@@ -140,13 +144,11 @@ class PsycopgFeed:
         self._connection = connect(address, manners.application)
         self._connection.execute(manners.timeouts().encode())
 
-    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
+    def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """See ``Feed``. libpq holds a whole row all the same."""
         try:
             with self._connection.cursor() as cursor:
-                found = cursor.execute("SELECT getdatabaseencoding()").fetchone()
-                statement = _statement(query, copy_encoding(found[0] if found else "UTF8"))
-                with cursor.copy(statement.encode()) as copy:
+                with cursor.copy(_statement(query, encoding).encode()) as copy:
                     for row in copy:
                         if on_long is not None and len(row) > LONG_BYTES:
                             _in_pieces(row, on_long)
@@ -205,6 +207,8 @@ class Feeds:
 
     def __init__(self, session: Session, *, workers: int) -> None:
         self._session = session
+        self._encoding = str(session.point["encoding"])
+        self._codec = Codec(self._encoding, self._conversions)
         self._room = threading.BoundedSemaphore(session.manners.workers(workers))
         self._idle: list[tuple[Feed, Transaction]] = []
 
@@ -215,15 +219,60 @@ class Feeds:
         return [int(number) for number in b"".join(pieces).split(b",")]
 
     def rows(self, table: Table, pages: Range, on_block: OnBlock, on_long: OnLong) -> int:
-        """Read a chunk's rows; return how many the server says they are. Whether some may be long is asked first."""
+        """Read a chunk's rows; return how many the server says they are. Whether some may be long is asked first, and
+        in some encodings, whether their text comes through UTF-8 as it is.
+        """
         if table.oid == large_objects.OID:
             return self.copy(f"{large_objects.SELECT} {table.condition}", on_block)
         asked = longest_query(table, pages)
         long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
-        return self.copy(canonical_select(table, pages), on_block, on_long if long else None)
+        query = canonical_select(table, pages)
+        if not may_change(self._encoding) or not self._changes(table, pages):
+            return self.copy(query, on_block, on_long if long else None)
 
-    def copy(self, query: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
-        """Run one COPY on an idle feed; a feed that failed is not used again."""
+        def as_stored(take: OnBlock, take_long: OnLong) -> int:
+            return self.copy(query, take, take_long if long else None, encoding=self._encoding)
+
+        return convert(as_stored, self._codec, on_block, on_long)
+
+    def _changes(self, table: Table, pages: Range) -> bool:
+        """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""
+        query = changing(table, pages, self._encoding)
+        if query is None:
+            return False
+        try:
+            return self.numbers(query) != [0]
+        except SourceError as exc:
+            if not is_unconvertible(exc):
+                raise
+            return True
+
+    def _conversions(self, codes: Sequence[bytes]) -> Sequence[tuple[bytes, bool]] | bytes:
+        """See ``encodings.Ask``."""
+        pieces: list[bytes] = []
+        query = conversions(codes, self._encoding)
+        with self._lent() as (feed, transaction):
+            transaction.run(lambda: feed.execute("SAVEPOINT moveout"))
+            try:
+                feed.copy(query, "UTF8", pieces.append)
+            except SourceError as exc:
+                if not is_unconvertible(exc):
+                    raise
+                feed.execute("ROLLBACK TO SAVEPOINT moveout; RELEASE SAVEPOINT moveout")
+                return refused(exc)
+            feed.execute("RELEASE SAVEPOINT moveout")
+        return read_conversions(map(csv_values, split_lines(b"".join(pieces))))
+
+    def copy(
+        self, query: str, on_block: OnBlock, on_long: OnLong | None = None, *, encoding: str | None = None
+    ) -> int:
+        """Run one COPY on an idle feed, in UTF-8 unless it is said; a feed that failed is not used again."""
+        wanted = encoding or copy_encoding(self._encoding)
+        with self._lent() as (feed, transaction):
+            return transaction.run(lambda: feed.copy(query, wanted, on_block, on_long))
+
+    @contextmanager
+    def _lent(self) -> Iterator[tuple[Feed, Transaction]]:
         with self._room:
             try:
                 feed, transaction = self._idle.pop()
@@ -231,7 +280,7 @@ class Feeds:
                 feed = open_feed(self._session)
                 transaction = Transaction(self._session.exported, feed.execute)
             try:
-                rows = transaction.run(lambda: feed.copy(query, on_block, on_long))
+                yield feed, transaction
             except SourceError as exc:
                 feed.close()
                 raise explained(exc, self._session.watch) from exc.__cause__
@@ -239,7 +288,6 @@ class Feeds:
                 feed.close()
                 raise
             self._idle.append((feed, transaction))
-            return rows
 
     def close(self) -> None:
         """Close the idle feeds."""

@@ -15,6 +15,8 @@ from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, locked, roles, schema
 from exporters.postgres.catalog import Table
+from exporters.postgres.conversion import asking
+from exporters.postgres.encodings import Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.known_types import fetch
 from exporters.postgres.losses import losses_of
@@ -63,6 +65,9 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
         *unread,
         *(one.label for one in kept),
     }
+    encoding = session.point["encoding"]
+    as_it_is, changes = encoding == "SQL_ASCII", may_change(encoding)
+    codec = Codec(encoding, asking(session.holder, encoding))
     with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumps = [
@@ -74,13 +79,14 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
                 section,
                 portable=portable,
                 without=without,
-                encoding=None if session.point["encoding"] == "SQL_ASCII" else "UTF8",
+                encoding=None if as_it_is or changes else "UTF8",
                 lock_seconds=session.manners.limits.lock_seconds,
             )
             for section, _, portable in _SECTIONS
         ]
         for (_, name, _), dump in zip(_SECTIONS, dumps, strict=True):
-            _write(sink, name, dump.result())
+            script = dump.result()
+            _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
     globals_sql, losses = every_role.result()
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)

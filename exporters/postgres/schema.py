@@ -14,6 +14,7 @@ from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachab
 from exporters.limits import LOCK_SECONDS
 from exporters.postgres import roles
 from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.encodings import Codec
 from exporters.postgres.errors import LOCKS_STEP
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
@@ -122,6 +123,14 @@ def dump_section(
     extra.append(f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}")
     arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
     return without_cut_names(without_secrets(_run(arguments, environment)))
+
+
+def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
+    """Return a script that is in this encoding in UTF-8, if all of it comes through that as it is."""
+    if not codec.is_faithful(script):
+        return script
+    said = b"SET client_encoding = '%b';"
+    return codec.converted(script).replace(said % encoding.encode(), said % b"UTF8", 1)
 
 
 def without_cut_names(script: bytes) -> bytes:

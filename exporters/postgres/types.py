@@ -21,7 +21,7 @@ bound, element or field that its own type cannot hold makes the whole value one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -74,10 +74,15 @@ _SIMPLE: Mapping[str, Kind] = {
 }
 
 
-def kind_of(sql_type: SqlType, *, utf8: bool = True) -> Kind:
+def kind_of(sql_type: SqlType, *, utf8: bool = True, encoding: str = "") -> Kind:
     """Return the kind of a column. ``utf8`` is False for a database without an encoding, whose text is
-    bytes.
+    bytes; ``encoding`` is that of a database whose text may not come through UTF-8 as it is.
     """
+    kind = _kind_of(sql_type, utf8=utf8)
+    return replace(kind, encoding=encoding) if encoding and not kind.plain else kind
+
+
+def _kind_of(sql_type: SqlType, *, utf8: bool) -> Kind:
     if sql_type.built_in:
         if sql_type.name == "numeric":
             return _numeric(sql_type.modifier) or _TEXT

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.relational.render import CHARACTERS, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
+from exporters.relational.render import CHARACTERS, ENCODING, EXACT_OF, GENERATED, KIND, PLAIN, TYPE
 from exporters.relational.types import Kind
 
 
@@ -64,9 +64,13 @@ class Layout:
             while name in taken:
                 name += "$"
             taken.add(name)
-            as_bytes = column.kind.characters or pa.types.is_binary(column.kind.parsed)
+            kind = column.kind
+            as_bytes = kind.characters or kind.encoding or pa.types.is_binary(kind.parsed)
             text = pa.binary() if as_bytes else pa.string()
-            sides.append(pa.field(name, text, metadata={EXACT_OF: column.name.encode()}))
+            metadata = {EXACT_OF: column.name.encode()}
+            if kind.encoding:
+                metadata[ENCODING] = kind.encoding.encode()
+            sides.append(pa.field(name, text, metadata=metadata))
         return Layout(tuple(columns), tuple(_field(column) for column in columns), tuple(sides))
 
     def schema(self, with_sides: frozenset[int]) -> pa.Schema:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from binascii import hexlify, unhexlify
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import pyarrow as pa
 from xxhash import xxh3_128
@@ -23,7 +24,8 @@ from exporters.relational.long_values import (
     typed_row,
 )
 from exporters.relational.parse import parse_block
-from exporters.relational.render import KIND, columns_of, sides_of
+from exporters.relational.render import KIND, OWN, columns_of, sides_of
+from exporters.relational.types import Kind
 
 _QUOTE, _COMMA, _HEX = b'"', b",", b"\\x"
 _CLOSING = re.compile(rb'(?<!")(?:"")*"(?!")')
@@ -34,20 +36,30 @@ _KEPT = frozenset({"text", "json", _BYTES})
 """Kinds whose values are stored as they come; a long value of another kind is exact text."""
 
 
-class LineReader:
-    """Takes the text of one row, without the newline at its end. Its long values go to ``spool``."""
+class Takes(Protocol):
+    """Takes a value in pieces."""
 
-    def __init__(self, layout: Layout, spool: Spool) -> None:
-        self._layout, self._spool = layout, spool
-        self._hash, self._size = xxh3_128(), 0
-        self._values: list[_Value] = []
+    def write(self, piece: bytes, /) -> None:
+        """Take more of it."""
+        ...
+
+
+Taker = TypeVar("Taker", bound=Takes)
+
+
+class LineCutter(Generic[Taker]):
+    """Cuts the text of one row, without the newline at its end, into values. ``begin`` makes what takes one, without
+    its quotes; of its number, and whether it has quotes.
+    """
+
+    def __init__(self, begin: Callable[[int, bool], Taker]) -> None:
+        self._make = begin
+        self._values: list[Taker] = []
         self._carry = b""
         self._begun = self._inside = False
 
     def write(self, piece: bytes) -> None:
         """Take more of it."""
-        self._hash.update(piece)
-        self._size += len(piece)
         piece, self._carry = self._carry + piece, b""
         at = 0
         while at < len(piece):
@@ -64,8 +76,7 @@ class LineReader:
         return at + self._inside
 
     def _open(self, *, quoted: bool) -> None:
-        kind = self._layout.columns[len(self._values)].kind.name
-        self._values.append(_Value(kind, self._spool, quoted=quoted))
+        self._values.append(self._make(len(self._values), quoted))
         self._begun = True
 
     def _bare(self, piece: bytes, at: int) -> int:
@@ -85,25 +96,49 @@ class LineReader:
             self._inside = not found
         return end + 1
 
-    def close(self) -> TypedRow:
-        """Return what it was. Raises ``pa.ArrowInvalid`` where it is not a line of these columns."""
+    def close(self) -> list[Taker]:
+        """Return the values."""
         if not self._begun:
             self._open(quoted=False)  # NULL
-        if len(self._values) != len(self._layout.columns):
+        return self._values
+
+
+class LineReader:
+    """Takes the text of one row, without the newline at its end. Its long values go to ``spool``."""
+
+    def __init__(self, layout: Layout, spool: Spool) -> None:
+        self._layout, self._spool = layout, spool
+        self._hash, self._size = xxh3_128(), 0
+        self._cutter = LineCutter(self._value)
+
+    def _value(self, number: int, quoted: bool) -> _Value:
+        return _Value(self._layout.columns[number].kind, self._spool, quoted=quoted)
+
+    def write(self, piece: bytes) -> None:
+        """Take more of it."""
+        self._hash.update(piece)
+        self._size += len(piece)
+        self._cutter.write(piece)
+
+    def close(self) -> TypedRow:
+        """Return what it was. Raises ``pa.ArrowInvalid`` where it is not a line of these columns."""
+        values = self._cutter.close()
+        if len(values) != len(self._layout.columns):
             raise pa.ArrowInvalid("a line has too few values")
-        line = _COMMA.join(value.csv() for value in self._values) + b"\n"
+        line = _COMMA.join(value.csv() for value in values) + b"\n"
         typed = parse_block(line, self._layout)
-        values = ((one.spooled, one.kind not in _KEPT) for one in self._values)
-        return typed_row(typed, self._layout, values, self._hash.intdigest(), self._size + 1)
+        long = ((one.spooled, one.is_exact) for one in values)
+        return typed_row(typed, self._layout, long, self._hash.intdigest(), self._size + 1)
 
 
 @dataclass(slots=True)
 class _Value:
     """One value as it comes, without its quotes."""
 
-    kind: str
+    kind: Kind
     _spool: Spool
     quoted: bool
+    own: bool = False
     _start: bytearray = field(default_factory=bytearray)
     _odd: bytes = b""
     _writer: Writer | None = None
@@ -111,13 +146,14 @@ class _Value:
     def write(self, piece: bytes) -> None:
         if self._writer is None:
             self._start += piece
-            if len(self._start) <= (SHORT_BYTES if self.kind in _KEPT else LONG_BYTES):
+            if len(self._start) <= (SHORT_BYTES if self.kind.name in _KEPT else LONG_BYTES):
                 return
             self._writer = Writer(self._spool)
             piece, self._start = bytes(self._start), bytearray()
-            if self.kind == _BYTES:
+            self.own = bool(self.kind.encoding) and piece.startswith(OWN)
+            if self.kind.name == _BYTES:
                 piece = piece[len(_HEX) :]
-        if self.kind == _BYTES:
+        if self.kind.name == _BYTES:
             digits = self._odd + piece
             even = len(digits) & ~1
             self._odd, piece = digits[even:], unhexlify(digits[:even])
@@ -128,14 +164,19 @@ class _Value:
         """The value, if it is long."""
         return None if self._writer is None else self._writer.close()
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is for the side column, if it is long."""
+        return self.own or self.kind.name not in _KEPT
+
     def csv(self) -> bytes:
         """Return it as it was if it is short, else an empty one; NULL where that is for the side column."""
         if self._writer is None:
             text = bytes(self._start)
             return b'"' + text.replace(_QUOTE, b'""') + b'"' if self.quoted else text
-        if self.kind == _BYTES:
+        if self.kind.name == _BYTES:
             return _HEX
-        return b'""' if self.kind in _KEPT else b""
+        return b"" if self.is_exact else b'""'
 
 
 def line_pieces(row: LongRow, *, generated: bool = True) -> Iterator[bytes]:

@@ -61,7 +61,7 @@ def parse_exactly(block: bytes, layout: Layout) -> Typed:
     sides: dict[int, pa.Array] = {}
     parsed = _read(block, texts)
     for i, (column, text) in enumerate(zip(layout.columns, parsed, strict=True)):
-        typed, side = split(column.kind.name, column.kind.stored, text)
+        typed, side = _typed(column.kind, text, exactly=True)
         columns.append(typed)
         if side is not None:
             sides[i] = side.cast(layout.sides[i].type)
@@ -85,7 +85,8 @@ def parse_columns(values: Sequence[pa.Array], layout: Layout, *, exactly: bool =
 def _typed(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Array | None]:
     if kind.direct:
         return raw, None
-    text, bad = _characters(raw) if pa.types.is_binary(raw.type) else (raw, None)
+    as_bytes = pa.types.is_binary(raw.type) and not pa.types.is_binary(kind.parsed)
+    text, bad = _characters(raw) if as_bytes else (raw, None)
     if bad is None and not kind.compared and not exactly:
         try:
             return convert(kind.name, kind.stored, text), None
@@ -99,11 +100,15 @@ def _typed(kind: Kind, raw: pa.Array, *, exactly: bool) -> tuple[pa.Array, pa.Ar
 
 def _text_type(kind: Kind) -> pa.DataType:
     """Return what the text of a kind is parsed as, before it is typed."""
+    if kind.encoding:
+        return pa.binary()
     return kind.parsed if kind.name == "text" else pa.string()
 
 
 def _characters(data: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass), that as it is."""
+    """Return what is valid UTF-8 as text, and, if some is not (servers let lone surrogates pass; ``render.OWN``), that
+    as it is.
+    """
     if _is_ascii(data):
         return data.view(pa.string()), None
     try:

@@ -24,6 +24,10 @@ GENERATED = b"moveout.generated"
 EXACT_OF = b"moveout.exact_of"
 PLAIN = b"moveout.plain"
 CHARACTERS = b"moveout.characters"
+ENCODING = b"moveout.encoding"
+
+OWN = b"\xff"
+"""How the text of a value begins that stands in the database's own encoding: no UTF-8 has this byte."""
 
 QUOTES = Quotes(b'",\n\r', quote=b'""', backslash=b"\\")
 _QUOTES_ALONE = replace(QUOTES, word=b"\\.")

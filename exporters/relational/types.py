@@ -19,7 +19,8 @@ class Kind:
     """``expression`` makes the canonical SQL from a quoted column name. ``compared``: the text is parsed as a string
     first and every value rendered back. ``plain``: its text is ASCII and never needs quotes in CSV;
     ``characters``: it is characters, which need quotes in SQL and may come in bytes that are not UTF-8. ``direct``:
-    values that come by columns are not their text but already what is stored.
+    values that come by columns are not their text but already what is stored. ``encoding``: the database's own, where
+    values may come in that instead (``render.OWN``).
     """
 
     name: str
@@ -29,4 +30,5 @@ class Kind:
     plain: bool = True
     characters: bool = False
     direct: bool = False
+    encoding: str = ""
     expression: Callable[[str], str] = str

@@ -5,11 +5,14 @@ import subprocess
 from pathlib import Path
 
 import psycopg
+import pyarrow.parquet as pq
 
 from exporters.bucket import Bucket
 from exporters.postgres import PostgresExporter
 from exporters.postgres.connect import parse_url
 from exporters.postgres.schema import find_tools
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.progress import Silent
@@ -43,6 +46,18 @@ def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome
 
 def read_bundle(place: Path) -> BundleReader:
     return BundleReader(open_place(str(place)))
+
+
+def table(reader: BundleReader, name: str) -> CatalogRow:
+    """The catalog's row of a table."""
+    return next(row for row in reader.catalog() if row.name == name)
+
+
+def column(reader: BundleReader, table_name: str, column_name: str) -> list:
+    """The values of a column in the first part of a table."""
+    row = table(reader, table_name)
+    part = reader.open(layout.source_file("app", row.details["parts"][0]["name"]))
+    return pq.ParquetFile(part).read([column_name]).column(0).to_pylist()
 
 
 def dump(url: str, *options: str) -> str:

@@ -2,7 +2,6 @@
 
 import duckdb
 import psycopg
-import pyarrow.parquet as pq
 import pytest
 
 from exporters.postgres.live import live_tables
@@ -11,7 +10,7 @@ from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
-from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
+from tests.postgres.databases import column, dump, export_database, fetch, read_bundle, run_sql, table
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +19,6 @@ def restored(torture_bundle, other_postgres) -> str:
     outcome = restore_database(torture_bundle, "app", url, workers=2, progress=Silent())
     assert outcome.findings == ()
     return url
-
-
-def table(reader, name):
-    return next(row for row in reader.catalog() if row.name == name)
-
-
-def column(reader, table_name, column_name):
-    row = table(reader, table_name)
-    part = reader.open(layout.source_file("app", row.details["parts"][0]["name"]))
-    return pq.ParquetFile(part).read([column_name]).column(0).to_pylist()
 
 
 def test_definitions_and_rows_are_equal_as_pg_dump_sees_them(torture, restored):

@@ -23,11 +23,12 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.progress import Progress
 from migrate.restore.account import Account
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.postgres import define, large_objects
+from migrate.restore.postgres import define, large_objects, schema
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.complete import complete
 from migrate.restore.postgres.generated import computed_otherwise
 from migrate.restore.postgres.job import Job
+from migrate.restore.postgres.recoded import held_otherwise
 from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.script import Name
@@ -99,6 +100,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         findings = _settled(job, run, _differences(job, run))
     if selection.definitions:
         _note_names(job)
+        job.left_out.extend(_recoded(job, state))
     if not findings:
         last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
         settings = job.definitions().settings() if selection.is_everything else ()
@@ -152,6 +154,15 @@ def _note_names(job: Job) -> None:
     if found:
         job.losses.extend(renamed.losses(found, before=quote_name(before), now=quote_name(now)))
         job.notes.append(renamed.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+
+
+def _recoded(job: Job, state: State) -> list[str]:
+    """Return what to say of definitions with bytes for which the target has no character."""
+    sections = [
+        job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
+    ]
+    names = [name for script in sections for name in schema.held_otherwise(job.target.connection, script)]
+    return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
 def _check_ours(job: Job, state: State) -> None:
@@ -255,8 +266,10 @@ def _check_triggers(job: Job) -> None:
 
 
 def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
-    """Return the findings that are more than values which the target computes by itself; those are losses, by name."""
-    otherwise = computed_otherwise(job, run) if findings else {}
+    """Return the findings that are more than values which the target computes by itself, or has no bytes for; those are
+    losses, by name.
+    """
+    otherwise = computed_otherwise(job, run) | held_otherwise(job, run) if findings else {}
     for losses in otherwise.values():
         job.losses.extend(losses)
         job.left_out.extend(f"the values of {loss.item}: {loss.reason}" for loss in losses)

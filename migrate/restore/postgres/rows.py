@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 import psycopg
@@ -19,6 +19,7 @@ from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.restore.postgres import binary, large_objects
+from migrate.restore.postgres.own_encoding import OwnEncoding, encoding_of
 from migrate.restore.postgres.refused import (
     Check,
     first_line,
@@ -189,32 +190,35 @@ class RowWriter:
             advance(rows, 0)
             return
         columns = ", ".join(map(quote_name, names))
-        options, blocks = _blocks(connection, file, label)
-        statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
         share = _Share(part)
-        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        with ExitStack() as stack:
+            options, blocks = self._blocks(connection, file, label, stack)
+            statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
+            copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
                 view = memoryview(block)
                 for start in range(0, len(view), _PIECE_BYTES):
                     copy.write(view[start : start + _PIECE_BYTES])
                 advance(rows, share.of(rows))
 
-
-def _blocks(
-    connection: psycopg.Connection[Any], file: Part, label: str
-) -> tuple[str, Iterator[tuple[bytes, int]]]:
-    """Return COPY's options, and what to send with the number of rows in it."""
-    row = connection.execute("SELECT getdatabaseencoding()").fetchone()
-    encoding = copy_encoding(row[0] if row else "UTF8")
-    if encoding == "UTF8":
-        types = connection.execute(
-            "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-            " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-            (label,),
-        ).fetchall()
-        if (encode := binary.encoder_of(file.schema_arrow, dict(types))) is not None:
-            return "FORMAT binary", binary.blocks_of(file, encode)
-    return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=False)
+    def _blocks(
+        self, connection: psycopg.Connection[Any], file: Part, label: str, stack: ExitStack
+    ) -> tuple[str, Iterator[tuple[bytes, int]]]:
+        """Return COPY's options, and what to send with the number of rows in it."""
+        if encoding := encoding_of(file.schema_arrow):
+            own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
+            return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file)
+        row = connection.execute("SELECT getdatabaseencoding()").fetchone()
+        encoding = copy_encoding(row[0] if row else "UTF8")
+        if encoding == "UTF8":
+            types = connection.execute(
+                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
+                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+                (label,),
+            ).fetchall()
+            if (encode := binary.encoder_of(file.schema_arrow, dict(types))) is not None:
+                return "FORMAT binary", binary.blocks_of(file, encode)
+        return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=False)
 
 
 class _Share:

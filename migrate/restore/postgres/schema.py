@@ -18,6 +18,7 @@ from exporters.postgres.identifiers import quote_literal, quote_name, quote_qual
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.postgres.own_encoding import OwnEncoding
 from migrate.restore.postgres.script import Entry, Script, plain_sql, split_script
 
 
@@ -72,6 +73,7 @@ _LOGGED_SEQUENCES = 15
 """From this version on a sequence may be unlogged, and pg_dump says of an older server's identity column that its
 sequence is not what its table is (dumpSequence in src/bin/pg_dump/pg_dump.c).
 """
+_CLIENT_ENCODING = re.compile(rb"^(SET client_encoding = ')(\w+)(';)$", re.MULTILINE)
 _LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
 
 
@@ -89,10 +91,30 @@ def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definition
 def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
     """Return a section's entries, as this server takes them."""
     known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
+    if (own := _own_encoding(connection, script)) is not None:
+        # Where bytes are taken as they are, the driver need not know the encoding.
+        script = _CLIENT_ENCODING.sub(rb"\1SQL_ASCII\3" if own.kept else rb"\1UTF8\3", script, count=1)
+        script = script if own.kept else own.in_utf8(script)
     found = split_script(plain_sql(script, known))
     if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
         return found
     return replace(found, entries=tuple(map(without_logging, found.entries)))
+
+
+def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[str]:
+    """Return the names of entries with text that this server cannot hold as it is (``own_encoding``)."""
+    own = _own_encoding(connection, script)
+    return (
+        [] if own is None else [one.label for one in split_script(script).entries if not own.is_held(one.sql)]
+    )
+
+
+def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEncoding | None:
+    """Return what knows the encoding of a script that is in neither UTF-8 nor none."""
+    found = _CLIENT_ENCODING.search(script)
+    if found is None or found[2] in (b"UTF8", b"SQL_ASCII"):
+        return None
+    return OwnEncoding(connection, found[2].decode())
 
 
 def without_logging(entry: Entry) -> Entry:
