@@ -68,7 +68,7 @@ class Demo:
         self.hosts.new_db.database("plaza")
         with self.figures.timed("seed"), ThreadPoolExecutor(1) as pool:
             rows = pool.submit(seed.seed_database, self.old_url)
-            found = seed.seed_bucket(self.hosts.old_s3.profile, "plaza-media")
+            found = seed.seed_bucket(self.hosts.old_s3.profile, "plaza-media", list(seed.objects()))
             self.figures.rows, self.figures.tables = rows.result()
         self.figures.objects, self.figures.object_bytes = found
         seed.make_buckets(self.hosts.new_s3.profile, "evacuated", "plaza-media")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,13 +76,13 @@ def count_rows(connection: psycopg.Connection[Any]) -> dict[str, int]:
     return counts
 
 
-def objects() -> Iterator[SeedObject]:
-    """Yield the objects, the large ones first: they take longest."""
+def objects(small: int = SMALL_OBJECTS, large: int = LARGE_OBJECTS) -> Iterator[SeedObject]:
+    """Yield the objects, the large ones first: they take longest. ``small`` counts those of odd keys."""
     chance = random.Random(20261124)
-    for number in range(LARGE_OBJECTS):
+    for number in range(large):
         headers = {"ContentType": "video/mp4", "Metadata": {"camera": f"cam-{number}", "take": "final"}}
         yield SeedObject(f"video/clip-{number}.mp4", LARGE_BYTES, 10**6 + number, headers, {"kind": "video"})
-    for number in range(SMALL_OBJECTS - len(ODD_KEYS)):
+    for number in range(small - len(ODD_KEYS)):
         yield _photo(number, chance.randint(2**10, 2**16))
     for number, key in enumerate(ODD_KEYS):
         size_bytes = 0 if key.endswith(("/", "empty")) else 1000 + number
@@ -107,12 +107,11 @@ def _photo(number: int, size_bytes: int) -> SeedObject:
     return SeedObject(f"media/{number % 30:02}/photo-{number:05}.jpg", size_bytes, number, headers, tags)
 
 
-def seed_bucket(profile: str, bucket: str) -> tuple[int, int]:
+def seed_bucket(profile: str, bucket: str, wanted: Sequence[SeedObject]) -> tuple[int, int]:
     """Make the bucket and fill it, return objects and bytes."""
     config = Config(max_pool_connections=2 * WORKERS, request_checksum_calculation="when_required")
     client = boto3.Session(profile_name=profile).client("s3", config=config)
     client.create_bucket(Bucket=bucket)
-    wanted = list(objects())
     with ThreadPoolExecutor(WORKERS) as pool:
         for _ in pool.map(lambda one: _put(client, bucket, one), wanted):
             pass

@@ -352,7 +352,7 @@ def _seed(servers: Servers) -> None:
         for database in servers.databases:
             database.database("plaza")
         seed.seed_database(servers.databases[0].url_of("plaza"))
-        seed.seed_bucket("old-s3", "plaza-media")
+        seed.seed_bucket("old-s3", "plaza-media", list(seed.objects(small=500, large=1)))
         seed.make_buckets("new-s3", "evacuated", "plaza-media")
         done.touch()
     with (servers.directory / "env.sh").open("a") as file:

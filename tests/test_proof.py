@@ -90,6 +90,7 @@ def test_one_difference_between_buckets_is_found_and_its_key_named(twin_buckets,
         proof.compare_buckets(*twin_buckets(name, **difference))
 
 
+@pytest.mark.torture
 def test_the_seeded_database_is_the_same_every_time(postgres, other_postgres):
     urls = postgres.database(), other_postgres.database()
     with ThreadPoolExecutor(2) as pool:

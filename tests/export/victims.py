@@ -18,7 +18,7 @@ from tests.export.sources import Numbers
 
 WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["tests.export.victims"])
+SPAWN.set_forkserver_preload(["tests.export.victims", "migrate.store.s3", "migrate.transfer"])
 
 
 class Counting:

@@ -4,8 +4,6 @@ import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -24,22 +22,7 @@ from migrate.transfer.workers import run_workers
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal
-
-WORKERS = 3
-PROGRAM = f"""
-import sys
-import migrate.store.sizes
-migrate.store.sizes.PART_BYTES = {MIN_PART_BYTES}
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.throttle import Throttle
-from migrate.transfer import transfer
-limit = Throttle(float(sys.argv[3])) if len(sys.argv) > 3 else None
-try:
-    transfer(open_place(sys.argv[1]), open_place(sys.argv[2], bwlimit=limit), workers={WORKERS}, progress=Silent())
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+from tests.transfer.carriers import WORKERS, code_of, finish, start
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +31,6 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
     packs = {f"app/packs/pack-{number:06}.tar": noise(31 * MIB, number) for number in range(2)}
     small = {f"app/tables/1/part-{number:06}.parquet": noise(900, number) for number in range(20)}
     return root, seal(LocalStore(root), packs | small)
-
-
-def start(origin: Path, target_url: str, *rate: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(origin), target_url, *rate])
-
-
-def finish(origin: Path, target_url: str) -> None:
-    assert start(origin, target_url).wait(60) == 0
 
 
 def wait_for(store: MultipartStore, bytes_done: int) -> None:
@@ -74,10 +49,10 @@ def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, target_ur
     moments = random.Random(4)
     done = 0
     for _ in range(3):
-        process = start(root, target_url, str(40 * MIB))
-        time.sleep(1.2 + moments.random())
+        process = start(root, target_url, 40 * MIB)
+        time.sleep(0.2 + moments.random())
         process.kill()
-        process.wait()
+        process.join()
         arrived = contents(target)
         assert {
             key: data for key, data in arrived.items() if not key.startswith("_work/")
@@ -100,10 +75,10 @@ def test_what_was_durable_at_the_kill_is_not_sent_again(sealed, minio, make_buck
     with CountingProxy(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
         url = f"s3://{bucket}/b?profile={profile}"
-        process = start(root, url, str(30 * MIB))
+        process = start(root, url, 30 * MIB)
         wait_for(direct, 30 * MIB)
         process.kill()
-        process.wait()
+        process.join()
         time.sleep(0.5)  # for what is in the proxy's hands
         first = proxy.sent
         finish(root, url)
@@ -127,10 +102,10 @@ def test_a_finished_transfer_sends_no_payload_again(sealed, minio, make_bucket, 
 
 def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, target_url, target):
     root, files = sealed
-    process = start(root, target_url, str(20 * MIB))
+    process = start(root, target_url, 20 * MIB)
     wait_for(target, 10 * MIB)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    os.kill(process.pid, signal.SIGINT)
+    assert code_of(process, 30) == 130
     status = transfer_status(target)
     assert status is not None
     assert (status.holder, status.is_finished) == ("", False)
@@ -141,7 +116,7 @@ def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, target
 
 def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, target_url, target):
     root, files = sealed
-    process = start(root, target_url, str(20 * MIB))
+    process = start(root, target_url, 20 * MIB)
     wait_for(target, 10 * MIB)
     with pytest.raises(BusyError):
         transfer(open_place(str(root)), target, workers=2, progress=Silent())
@@ -152,16 +127,16 @@ def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, target
     status = transfer_status(target)
     assert status is not None
     assert f"process {process.pid}" in status.holder
-    assert process.wait(60) == 0
+    assert code_of(process) == 0
     assert contents(target) == files
 
 
 def test_clean_names_and_removes_what_a_dead_run_left(sealed, target_url, target):
     root, files = sealed
-    process = start(root, target_url, str(20 * MIB))
+    process = start(root, target_url, 20 * MIB)
     wait_for(target, 10 * MIB)
     process.kill()
-    process.wait()
+    process.join()
     before = contents(target)
     named = clean(target, dry_run=True)
     uploads = [leaving for leaving in named if leaving.kind == "upload"]

@@ -1,0 +1,46 @@
+"""Transfers that can be killed: each in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MIN_PART_BYTES
+from migrate.store.throttle import Throttle
+from migrate.transfer import transfer
+from tests.export.victims import run
+
+WORKERS = 3
+
+
+def carry(origin: str, target: str, rate: float | None) -> None:
+    """Transfer a bundle in S3's smallest parts; 130 where it is interrupted."""
+    limit = Throttle(rate) if rate else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("migrate.store.sizes.PART_BYTES", MIN_PART_BYTES)
+        try:
+            there = open_place(target, bwlimit=limit)
+            transfer(open_place(origin), there, workers=WORKERS, progress=Silent())
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+def start(origin: Path, target_url: str, rate: float | None = None) -> BaseProcess:
+    """Begin a transfer, of so many bytes a second at most."""
+    return run(carry, str(origin), target_url, rate)
+
+
+def code_of(process: BaseProcess, seconds: float = 60) -> int | None:
+    """Wait for the end; None where it does not come."""
+    process.join(seconds)
+    return process.exitcode
+
+
+def finish(origin: Path, target_url: str) -> None:
+    """Transfer the rest."""
+    assert code_of(start(origin, target_url)) == 0
