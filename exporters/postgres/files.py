@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
 from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, locked, roles, schema
@@ -34,10 +32,10 @@ SETTINGS = "schema/settings.json"
 LARGE_OBJECTS = "schema/large-objects.json"
 
 _SECTIONS = (
-    ("pre-data", PRE_DATA, False),
-    ("post-data", POST_DATA, False),
-    ("pre-data", PRE_DATA_PORTABLE, True),
-    ("post-data", POST_DATA_PORTABLE, True),
+    (schema.PRE, PRE_DATA, False),
+    (schema.POST, POST_DATA, False),
+    (schema.PRE, PRE_DATA_PORTABLE, True),
+    (schema.POST, POST_DATA_PORTABLE, True),
 )
 
 
@@ -68,25 +66,21 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     encoding = session.point["encoding"]
     as_it_is, changes = encoding == "SQL_ASCII", may_change(encoding)
     codec = Codec(encoding, asking(session.holder, encoding))
-    with ThreadPoolExecutor(session.manners.workers(_dumps_at_once(session.holder, tables))) as pool:
+    with ThreadPoolExecutor(session.manners.workers(2)) as pool:
         every_role = pool.submit(_globals, tools, environment)
-        dumps = [
-            pool.submit(
-                schema.dump_section,
-                tools,
-                environment,
-                session.exported,
-                section,
-                portable=portable,
-                without=without,
-                encoding=None if as_it_is or changes else "UTF8",
-                lock_seconds=session.manners.limits.lock_seconds,
-            )
-            for section, _, portable in _SECTIONS
-        ]
-        for (_, name, _), dump in zip(_SECTIONS, dumps, strict=True):
-            script = dump.result()
-            _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
+        dumping = pool.submit(
+            schema.dump_definitions,
+            tools,
+            environment,
+            session.exported,
+            without=without,
+            encoding=None if as_it_is or changes else "UTF8",
+            lock_seconds=session.manners.limits.lock_seconds,
+        )
+    definitions = dumping.result()
+    for section, name, portable in _SECTIONS:
+        script = schema.section_of(tools, environment, definitions, section, portable=portable)
+        _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
     globals_sql, losses = every_role.result()
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)
@@ -106,17 +100,6 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     gaps = [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
     gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
     return Missing(losses, gaps)
-
-
-def _dumps_at_once(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> int:
-    """Return how many pg_dump may run beside the holder: each locks every table, and the server has room for twice
-    ``max_locks_per_transaction`` for each of its connections (src/backend/storage/lmgr/lock.c), others' locks included.
-    """
-    row = holder.execute(
-        "SELECT current_setting('max_locks_per_transaction')::int8 * current_setting('max_connections')::int8"
-    ).fetchone()
-    room = 2 * (row[0] if row else 0) // max(len(tables), 1)
-    return max(1, min(len(_SECTIONS) + 1, room // 2))
 
 
 def _globals(tools: schema.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:

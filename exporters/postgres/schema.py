@@ -44,12 +44,17 @@ _SETTING = re.compile(
 _NAME = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
 _MULTIRANGE = re.compile(rb",\n    multirange_type_name = " + _NAME + rb"\." + _NAME)
 
-_COMMON = ("--no-password", "--no-tablespaces", "--no-subscriptions", f"--exclude-schema={PROGRESS_SCHEMA}")
+PRE, POST = "pre-data", "post-data"
+"""Sections, as pg_dump calls them."""
+_LEFT_OUT = ("--no-tablespaces", "--no-subscriptions")
+_NOT_OURS = f"--exclude-schema={PROGRESS_SCHEMA}"
+_NAMES_STDOUT = 12
+"""From this version on pg_restore wants to be told that it writes to stdout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """pg_dump and pg_dumpall of one installation."""
+    """pg_dump, pg_restore and pg_dumpall of one installation."""
 
     directory: Path
     major: int
@@ -60,24 +65,31 @@ class Tools:
         return str(self.directory / "pg_dump")
 
     @property
+    def pg_restore(self) -> str:
+        """The program's path."""
+        return str(self.directory / "pg_restore")
+
+    @property
     def pg_dumpall(self) -> str:
         """The program's path."""
         return str(self.directory / "pg_dumpall")
 
 
 def find_tools(server_major: int) -> Tools:
-    """Return a pg_dump that is not older than the server. Raises ``SourceUsageError`` where there is none."""
+    """Return a pg_dump that is not older than the server, and what belongs to it. Raises ``SourceUsageError`` where
+    there is none.
+    """
     found = []
     for directory in _directories():
         major = _major(directory / "pg_dump")
-        if major is not None:
+        if major is not None and (directory / "pg_restore").exists():
             found.append(major)
             if major >= server_major:
                 return Tools(directory, major)
-    have = f"only pg_dump {max(found)} was found" if found else "no pg_dump was found"
+    have = f"only pg_dump {max(found)} was found" if found else "no pg_dump with its pg_restore was found"
     raise SourceUsageError(
         f"the server is PostgreSQL {server_major}, and {have}",
-        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump on PATH.",
+        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH.",
     )
 
 
@@ -101,28 +113,45 @@ def _major(program: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def dump_section(
+def dump_definitions(
     tools: Tools,
     environment: Mapping[str, str],
     snapshot: str,
-    section: str,
     *,
-    portable: bool,
     without: Iterable[str] = (),
     encoding: str | None = None,
     lock_seconds: float = LOCK_SECONDS,
 ) -> bytes:
-    """Return the SQL of one section (``pre-data``, ``post-data``) as of ``snapshot``. ``portable`` leaves
-    owners and privileges out, for a target on which the roles cannot be made. ``without``: quoted names of
-    relations that cannot be read, because pg_dump locks all that it dumps. ``encoding`` of the script, None
-    for the database's. Raises ``SourceError``.
+    """Return all definitions as of ``snapshot``, in pg_dump's own format: so the server is asked once for what
+    ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
+    that it dumps. ``encoding`` of names and definitions, None for the database's. Raises ``SourceError``.
     """
     extra = [f"--exclude-table={name}" for name in without]
-    extra += ["--no-owner", "--no-privileges"] if portable else []
     extra += [f"--encoding={encoding}"] if encoding else []
     extra.append(f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}")
-    arguments = [tools.pg_dump, f"--section={section}", f"--snapshot={snapshot}", *_COMMON, *extra]
-    return without_cut_names(without_secrets(_run(arguments, environment)))
+    own = ["--format=custom", "--compress=0", *(f"--section={one}" for one in (PRE, POST))]
+    arguments = [
+        tools.pg_dump,
+        *own,
+        f"--snapshot={snapshot}",
+        "--no-password",
+        *_LEFT_OUT,
+        _NOT_OURS,
+        *extra,
+    ]
+    return _run(arguments, environment)
+
+
+def section_of(
+    tools: Tools, environment: Mapping[str, str], definitions: bytes, section: str, *, portable: bool
+) -> bytes:
+    """Return the SQL of one section of what ``dump_definitions`` returned, as pg_dump prints it. ``portable`` leaves
+    owners and privileges out, for a target on which the roles cannot be made. Raises ``SourceError``.
+    """
+    extra = ["--no-owner", "--no-privileges"] if portable else []
+    extra += ["--file=-"] if tools.major >= _NAMES_STDOUT else []
+    arguments = [tools.pg_restore, f"--section={section}", *_LEFT_OUT, *extra]
+    return without_cut_names(without_secrets(_run(arguments, environment, definitions)))
 
 
 def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
@@ -173,8 +202,8 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
     )
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
-    done = subprocess.run(arguments, capture_output=True, check=False, env=dict(environment))
+def _run(arguments: Sequence[str], environment: Mapping[str, str], given: bytes = b"") -> bytes:
+    done = subprocess.run(arguments, input=given, capture_output=True, check=False, env=dict(environment))
     if done.returncode == 0:
         return done.stdout
     said = " ".join(done.stderr.decode(errors="replace").split())

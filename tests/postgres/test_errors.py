@@ -70,6 +70,14 @@ def test_a_newer_server_than_any_pg_dump_is_a_usage_error():
         find_tools(99)
 
 
+def test_a_pg_dump_without_its_pg_restore_is_none(monkeypatch, postgres, tmp_path):
+    (tmp_path / "pg_dump").symlink_to(postgres.bin_dir / "pg_dump")
+    monkeypatch.setattr("exporters.postgres.schema._directories", lambda: [tmp_path])
+    with pytest.raises(SourceUsageError, match="no pg_dump with its pg_restore") as caught:
+        find_tools(12)
+    assert "pg_restore" in caught.value.next_step
+
+
 def test_rows_hidden_by_a_policy_are_never_left_out_in_silence(postgres, tmp_path, monkeypatch):
     url = login(postgres, "limited")
     run_sql(

@@ -1,5 +1,7 @@
 """Export, then restore: the target is the source."""
 
+import re
+
 import duckdb
 import psycopg
 import pytest
@@ -23,6 +25,17 @@ def restored(torture_bundle, other_postgres) -> str:
 
 def test_definitions_and_rows_are_equal_as_pg_dump_sees_them(torture, restored):
     assert dump(restored) == dump(torture)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+@pytest.mark.parametrize("section", ["pre-data", "post-data"])
+def test_definitions_are_what_pg_dump_prints(torture, torture_bundle, section, portable):
+    """It is asked once; its sections are made here of what it said."""
+    name = f"schema/{section}{'-portable' if portable else ''}.sql"
+    kept = torture_bundle.open(layout.source_file("app", name)).read().decode()
+    less = ["--no-owner", "--no-privileges"] if portable else []
+    printed = dump(torture, f"--section={section}", "--no-tablespaces", "--no-subscriptions", *less)
+    assert re.sub(r"^(\\(?:un)?restrict) \S+", r"\1 key", kept, flags=re.MULTILINE) == printed
 
 
 def test_live_digests_are_equal(torture, restored):
