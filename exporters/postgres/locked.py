@@ -49,15 +49,23 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
 JOIN pg_catalog.pg_class c ON c.oid = f.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 """
 _IN_THE_WAY = """
-SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0) FROM pg_catalog.pg_depend d
+SELECT pg_catalog.pg_describe_object(classid, objid, 0) FROM pg_catalog.pg_depend
+WHERE refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND refobjid = ANY (%(oids)s::pg_catalog.oid[])
+  AND classid = 'pg_catalog.pg_proc'::pg_catalog.regclass ORDER BY 1 LIMIT 1
+"""
+"""Whose definition pg_dump prints in any case: functions in standard SQL."""
+_LOOKING = """
+SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS kind,
+  pg_catalog.min(pg_catalog.pg_describe_object(d.classid, d.objid, 0)) AS what
+FROM pg_catalog.pg_depend d
 LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid
 LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND p.oid = d.objid
-WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY (%(oids)s::pg_catalog.oid[])
-  AND (d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-    OR r.ev_class <> ALL (%(oids)s::pg_catalog.oid[]) OR p.polrelid <> ALL (%(oids)s::pg_catalog.oid[]))
-ORDER BY 1 LIMIT 1
+JOIN pg_catalog.pg_class c ON c.oid IN (r.ev_class, p.polrelid) JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY (%(locked)s::pg_catalog.oid[])
+  AND c.oid <> ALL (%(oids)s::pg_catalog.oid[])
+GROUP BY 1, 2, 3, 4
 """
-"""Whose definition pg_dump prints in any case: functions in standard SQL, rules and policies of other tables."""
+"""Relations with a rule or a policy that looks into what is locked."""
 _KINDS = {"v": "view", "m": "materialized view", "S": "sequence"}
 
 Oids = Mapping[int, str]
@@ -105,7 +113,8 @@ def around(connection: psycopg.Connection[Any], read: Callable[[Oids], Read], *,
 
 def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) -> list[Kept]:
     """Return what pg_dump is to leave out: the ``known`` relations; what others keep locked now, after ``seconds`` of
-    waiting; views of all these. Raises ``SourceUnreachableError`` where something needs these that it cannot leave out.
+    waiting; views of all these; relations with a rule or policy that looks in. Raises ``SourceUnreachableError``
+    where something does that it cannot leave out.
     """
     deadline = time.monotonic() + seconds
     while (found := held(connection, seconds=0)).keys() - known.keys() and time.monotonic() < deadline:
@@ -114,18 +123,20 @@ def kept(connection: psycopg.Connection[Any], known: Oids, *, seconds: float) ->
     if not reasons:
         return []
     rows = fetch(connection, _DEPENDING, {"oids": list(reasons)})
-    row = connection.execute(_IN_THE_WAY, {"oids": [one["oid"] for one in rows]}).fetchone()
+    row = connection.execute(_IN_THE_WAY, {"oids": list(reasons)}).fetchone()
     if row is not None:
         raise SourceUnreachableError(
             f"{row[0]} cannot be dumped, for it reads what is locked: {next(iter(reasons.values()))}",
             next_step=LET_IT_END,
         )
-    return [_kept(one, reasons) for one in rows]
+    oids = [one["oid"] for one in rows]
+    looking = fetch(connection, _LOOKING, {"locked": list(reasons), "oids": oids})
+    return [_kept(one, reasons) for one in (*rows, *looking)]
 
 
 def _kept(row: Mapping[str, Any], reasons: Oids) -> Kept:
     label = quote_qualified(row["schema"], row["name"])
     kind = _KINDS.get(row["kind"], "")
     reason = reasons.get(row["oid"])
-    why = reason or f"it reads what is locked: {next(iter(reasons.values()))}"
+    why = reason or f"{row.get('what', 'it')} reads what is locked: {next(iter(reasons.values()))}"
     return Kept(row["oid"], label, f"{kind} {label}".lstrip(), why)

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 
 from exporters.base import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
-from exporters.errors import SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
 from exporters.postgres import locked
 from exporters.postgres.catalog import Table, read_tables
@@ -71,12 +71,8 @@ class PostgresSource:
         """Take a snapshot; the plan of an earlier one is used again where it still fits."""
         with hold(self._address, self._manners, tolerant=True) as (session, tables):
             exported = [table for table in tables if table.exported]
-            if not exported and session.locked:
-                raise SourceUnreachableError(
-                    f"{self.url}: no table can be read: {next(iter(session.locked.values()))}",
-                    next_step=locked.LET_IT_END,
-                )
-            if not exported and any(table.hidden or not table.readable for table in tables):
+            refused = any(table.hidden or not table.readable for table in tables)
+            if not exported and refused and not session.locked:
                 raise SourceNotAllowedError(
                     f"{self.url}: the role may read none of the {len(tables)} tables",
                     next_step="Use the owner, a superuser, or a member of pg_read_all_data that has BYPASSRLS where"

@@ -91,11 +91,49 @@ def test_a_function_that_cannot_be_dumped_without_it_ends_the_export(postgres, t
     assert f"session {pid}" in str(caught.value)
 
 
-def test_with_every_table_locked_nothing_leaves(postgres, tmp_path):
+def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_definition(
+    postgres, other_postgres, tmp_path
+):
+    url, place = postgres.database(), tmp_path / "bundle"
+    run_sql(
+        url,
+        AROUND + "CREATE TABLE ruled AS SELECT 1 AS n; CREATE TABLE guarded AS SELECT 2 AS n;"
+        "CREATE RULE r AS ON INSERT TO ruled DO ALSO INSERT INTO free SELECT id, 3 FROM held;"
+        "CREATE POLICY p ON guarded USING (EXISTS (SELECT FROM held WHERE id = n));"
+        "CREATE VIEW of_ruled AS SELECT n FROM ruled;"
+        "CREATE FUNCTION reads() RETURNS bigint BEGIN ATOMIC SELECT count(*) FROM looks; END",
+    )
+    host = LimitedHost(lock_seconds=0.5)
+    with locked(url, "LOCK TABLE held") as pid:
+        found = gaps(export_with(host, url, place))
+    assert found['"public"."ruled"'].startswith(
+        "its definition cannot be read: rule r on table public.ruled reads what is locked: "
+    )
+    assert f"session {pid}" in found['"public"."guarded"']
+    assert "policy p on table public.guarded reads" in found['"public"."guarded"']
+    reader = read_bundle(place)
+    assert {row.name: row.items for row in reader.catalog()}["ruled"] == 1
+    target = other_postgres.database()
+    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert {'the rows of "public"."ruled": it could not be made'} < set(restored.left_out)
+    assert fetch(target, "SELECT z FROM other") == [(2,)]
+    assert export_with(host, url, place).complete
+    target = other_postgres.database()
+    restored = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+
+
+def test_with_every_table_locked_the_rest_leaves(postgres, tmp_path):
     url = postgres.database()
-    run_sql(url, "CREATE TABLE a AS SELECT 1 AS x")
-    with locked(url, "LOCK TABLE a") as pid, pytest.raises(SourceUnreachableError, match=f"session {pid}"):
-        export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+    run_sql(
+        url, "CREATE TABLE a AS SELECT 1 AS x; CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
+    with locked(url, "LOCK TABLE a") as pid:
+        outcome = export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+    assert list(gaps(outcome)) == ['"public"."a"']
+    assert f"session {pid}" in gaps(outcome)['"public"."a"']
+    assert b"FUNCTION public.f()" in (tmp_path / "bundle/data/app/schema/pre-data.sql").read_bytes()
+    assert export_database(url, tmp_path / "bundle").complete
 
 
 def test_a_lock_that_goes_in_time_makes_no_gap(postgres, tmp_path):
