@@ -38,6 +38,8 @@ _CHARACTERS: Mapping[str, bytes] = {
 byte is one.
 """
 _LONGEST = 4
+_ODD = b"\xfe"
+"""Stands for what does not come through UTF-8: none has this byte."""
 _JOINED = frozenset("\u0300\u0301\u02e5\u02e9\u309a")
 """EUC_JIS_2004 has single codes for some letters with one of these behind; the letter and this, a code each, become the
 same (utf8_to_euc_jis_2004_combined.map).
@@ -73,41 +75,53 @@ class Codec:
         """Characters, and what stands between them."""
         self._joins = encoding == "EUC_JIS_2004"
         self._single = encoding not in _CHARACTERS
-        self._known: dict[bytes, bytes] = {}
+        self._texts: dict[bytes, bytes] = {}
+        """Of each code that is known: its text, or that it does not become the same again."""
         self._odd: dict[bytes, bytes | None] = {}
-        """What does not become the same code again, and its text, if it has one."""
+        """Of those that do not: their text, if they have one."""
         self._joined: set[bytes] = set()
 
     def is_faithful(self, text: bytes) -> bool:
         """Tell whether text of this encoding comes through UTF-8 as it is."""
-        return text.isascii() or self._learn(text).isdisjoint(self._odd)
+        return _ODD not in self.converted(text)
 
     def converted(self, text: bytes) -> bytes:
-        """Return faithful text in UTF-8."""
-        known = self._known
-        return b"".join([known.get(word, word) for word in self._words.findall(text)])
+        """Return text in UTF-8, and bytes that are in none for what does not come through it."""
+        if text.isascii():
+            return text
+        words = self._words.findall(text)
+        self._learn(set(words))
+        get = self._texts.get
+        if not self._joined:
+            return b"".join([get(word, word) for word in words])
+        self._learn({a + b for a, b in pairwise(words) if b in self._joined and not a.isascii()})
+        found = [get(word, word) for word in words[:1]]
+        for before, word in pairwise(words):
+            found.append(_ODD if word in self._joined and before + word in self._odd else get(word, word))
+        return b"".join(found)
 
     def replaced(self, text: bytes, replacement: bytes) -> bytes:
         """Return any text in UTF-8, with a replacement for characters that are unknown."""
-        self._learn(text)
-        odd = {code: known or replacement for code, known in self._odd.items()}
-        known = self._known | odd
-        return b"".join([known.get(word, word) for word in self._words.findall(text)])
+        words = self._words.findall(text)
+        self._learn(set(words))
+        texts = self._texts | {code: known or replacement for code, known in self._odd.items()}
+        return b"".join([texts.get(word, word) for word in words])
 
     def lines(self, block: bytes) -> bytes:
         """Return whole CSV lines of this encoding as the texts of rows."""
-        if self.is_faithful(block):
-            return self.converted(block)
-        return b"".join(self._line(line) + b"\n" for line in split_lines(block))
+        converted = self.converted(block)
+        if _ODD not in converted:
+            return converted
+        lines = zip(split_lines(block), split_lines(converted), strict=True)
+        return b"".join([(self._line(line) if _ODD in text else text) + b"\n" for line, text in lines])
 
     def _line(self, line: bytes) -> bytes:
-        if self.is_faithful(line):
-            return self.converted(line)
         return _VALUE.sub(lambda found: self._value(found[0]), line)
 
     def _value(self, value: bytes) -> bytes:
-        if self.is_faithful(value):
-            return self.converted(value)
+        text = self.converted(value)
+        if _ODD not in text:
+            return text
         return b'"' + OWN + value[1:] if value.startswith(b'"') else OWN + value
 
     def whole(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -135,22 +149,11 @@ class Codec:
     def _learn_is_joined(self, code: bytes) -> bool:
         if not self._joins:
             return False
-        self._learn_codes({code})
+        self._learn({code})
         return code in self._joined
 
-    def _learn(self, text: bytes) -> set[bytes]:
-        """Return the codes in a text, all of which are known then."""
-        found = set(self._character.findall(text))
-        self._learn_codes(found)
-        if self._joined:
-            joined = self._joined
-            pairs = {a + b for a, b in pairwise(self._words.findall(text)) if b in joined and not a.isascii()}
-            self._learn_codes(pairs)
-            found |= pairs
-        return found
-
-    def _learn_codes(self, codes: Collection[bytes]) -> None:
-        unknown = sorted(code for code in codes if code not in self._known and code not in self._odd)
+    def _learn(self, words: Collection[bytes]) -> None:
+        unknown = sorted(word for word in words if word not in self._texts and not word.isascii())
         for start in range(0, len(unknown), _AT_ONCE):
             self._ask_for(unknown[start : start + _AT_ONCE])
 
@@ -163,7 +166,9 @@ class Codec:
                 pending += self._without(answers, some)
                 continue
             for code, (text, same) in zip(some, answers, strict=True):
-                (self._known if same else self._odd)[code] = text
+                if not same:
+                    self._odd[code] = text
+                self._texts[code] = text if same else _ODD
                 if self._joins and text.decode()[0] in _JOINED:
                     self._joined.add(code)
 
@@ -174,4 +179,5 @@ class Codec:
             return [codes[:middle], codes[middle:]]
         odd = codes[0] if len(codes) == 1 else refused
         self._odd[odd] = None
+        self._texts[odd] = _ODD
         return [rest] if (rest := [code for code in codes if code != odd]) else []

@@ -39,6 +39,8 @@ _MEMBERS = """
 SELECT m.member::regrole::text, m.roleid::regrole::text, m.admin_option FROM pg_auth_members m
 WHERE m.member::regrole::text LIKE '"random%'
 """
+_STABLE_SINCE = "functions in index expression must be marked IMMUTABLE"
+"""What a newer server says of an index over an interval's text: once it was taken for immutable."""
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +106,11 @@ def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
     restored = restore_database(reader, "app", target, workers=2, progress=Silent())
-    assert (restored.findings, restored.left_out) == ((), ())
+    same_version = sides[0].bin_dir == sides[1].bin_dir
+    refused = [one for one in restored.left_out if same_version or not one.endswith(_STABLE_SINCE)]
+    assert (restored.findings, refused) == ((), [])
     assert rows(target) == rows(url)
     assert set(fetch(target, _MEMBERS)) <= set(fetch(url, _MEMBERS))
-    if sides[0].bin_dir == sides[1].bin_dir:
+    if same_version:
         assert entries(target) == entries(url)
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
