@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from migrate.browse import objects, tables
 from migrate.browse.objects import Wanted
+from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.case import Endpoint
 from migrate.cli import app
@@ -110,7 +112,9 @@ def ls_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PLACE [GLOB]", help="The bundle; of a bucket, keys that match: 'photos/**'."),
+        typer.Argument(
+            metavar="PLACE [GLOB]", help="The bundle; keys or tables that match: 'photos/**', 'sales.*'."
+        ),
     ] = None,
     case: CaseFile = None,
     source: Source = None,
@@ -142,7 +146,7 @@ def ls_command(
         source = buckets[0] if len(buckets) == 1 else None
     name = _source(reader, source)
     if not objects.is_bucket(reader, name):
-        return _list_tables(reader, name)
+        return _list_tables(session, reader, name, rest)
     wanted = Wanted(globs=tuple(rest), versions=versions)
     rows = list(islice(objects.find(reader, name, wanted), limit + 1))
     if not rows:
@@ -160,13 +164,22 @@ def ls_command(
 
 def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     """Return a line for each row, in columns; ``sides``: ``<`` or ``>`` for each but the last, which is free."""
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shape = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths[:-1], strict=True))
     return [f"{shape}  {{}}".format(*row) for row in rows]
 
 
-def _list_tables(reader: BundleReader, name: str) -> Listed:
-    found = [row for row in reader.catalog() if row.source == name]
+def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
+    """Tell whether a table matches, by its name with or without the schema."""
+    return any(fnmatchcase(name, one) for one in globs for name in (row.name, tables.full_name(row)))
+
+
+def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listed:
+    found = [row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))]
+    if not found:
+        session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
     shown = [{"name": tables.full_name(row), "items": row.items, "digest": row.digest} for row in found]
     lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
     return Listed(reader.store.place, "tables", shown, lines)

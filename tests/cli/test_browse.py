@@ -69,8 +69,18 @@ def test_what_is_there_is_listed(place):
     first = call("ls", place, "--source", "shop", "--limit", 1, "--json").json["result"]
     assert (len(first["objects"]), first["more"]) == (1, True)
     assert "line" in call("ls", place, "--source", "app").out
+    assert call("ls", place, "li*", "--source", "app").out == call("ls", place, "--source", "app").out
+    no_table = call("ls", place, "x*", "--source", "app")
+    assert (no_table.code, no_table.out, "app has no such table" in no_table.err) == (0, "", True)
     none = call("ls", place, "x")
     assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
+
+
+def test_a_bundle_of_nothing_is_listed(tmp_path):
+    sqlite3.connect(tmp_path / "app.db").execute("VACUUM")
+    assert call("export", f"app=sqlite://{tmp_path}/app.db", "--to", tmp_path / "bundle").code == 0
+    listed = call("ls", tmp_path / "bundle")
+    assert (listed.code, listed.out) == (0, "")
 
 
 def test_objects_are_fetched_by_their_own_bytes(place, tmp_path):
