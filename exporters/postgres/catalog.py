@@ -14,6 +14,7 @@ from exporters.postgres.encodings import AS_STORED, may_change
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.known_types import fetch, known_types
 from exporters.postgres.types import kind_of
+from exporters.postgres.unsayable import unsayable
 from exporters.relational.types import Kind
 
 _TABLES = """
@@ -43,6 +44,7 @@ LEFT JOIN LATERAL (SELECT u.oid, u.condition FROM pg_extension e
   LIMIT 1) AS config ON true
 WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> %(own)s
+  AND c.oid <> ALL (%(unsayable)s::oid[])
   AND (config.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
     AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'))
 ORDER BY n.nspname, c.relname
@@ -171,10 +173,12 @@ class Table:
 
 def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] | None = None) -> list[Table]:
     """Return all tables of the user's, ordered by schema and name; extensions' own tables are not the
-    user's. ``locked``: those that are not to be waited for, by oid, and who keeps them.
+    user's, nor are those that cannot be named. ``locked``: those that are not to be waited for, by oid, and who keeps
+    them.
     """
     locked = locked or {}
-    rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA, "locked": list(locked)})
+    without = [one.oid for one in unsayable(connection)]
+    rows = fetch(connection, _TABLES, {"own": PROGRESS_SCHEMA, "locked": list(locked), "unsayable": without})
     columns = read_columns(connection, [row["oid"] for row in rows])
     return [
         Table(

@@ -8,11 +8,9 @@ from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import Table
-from exporters.postgres.encodings import Ask, is_ambiguous
+from exporters.postgres.encodings import Ask
 from exporters.postgres.errors import sqlstate
-from exporters.postgres.identifiers import quote_literal, quote_name
-from exporters.postgres.plan import Range, rows_of
+from exporters.postgres.identifiers import quote_literal
 
 _BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
 """As report_untranslatable_char and report_invalid_encoding write them (src/backend/utils/mb/mbutils.c)."""
@@ -28,23 +26,6 @@ def refused(error: BaseException) -> bytes:
     """Return the code that the error names, whatever the server's language."""
     found = _BYTES.findall(str(error.__cause__ or error))
     return bytes(int(word, 16) for word in found[-1].split()) if found else b""
-
-
-def changing(table: Table, pages: Range, encoding: str) -> str | None:
-    """Return a query for the number of rows of a chunk that have text which becomes another one by way of UTF-8; the
-    server refuses it where some becomes nothing. None where no column holds text.
-    """
-    names = [quote_name(column.name) for column in table.columns if not column.kind.plain]
-    conditions = " OR ".join(_changes(f"{name}::pg_catalog.text", encoding) for name in names)
-    return f"SELECT count(*) FILTER (WHERE {conditions}) {rows_of(table, pages)}" if conditions else None
-
-
-def _changes(text: str, encoding: str) -> str:
-    there = f"pg_catalog.convert_to({text}, 'UTF8')"
-    if not is_ambiguous(encoding):
-        return f"pg_catalog.octet_length({there}) < 0"
-    name = quote_literal(encoding)
-    return f"pg_catalog.convert({there}, 'UTF8', {name}) <> pg_catalog.convert_to({text}, {name})"
 
 
 def conversions(codes: Sequence[bytes], encoding: str) -> str:

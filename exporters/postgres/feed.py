@@ -22,11 +22,11 @@ from exporters.postgres import large_objects
 from exporters.postgres.as_stored import convert
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import UNHURRIED, Address, connect, pin_statement, row_connection_options
-from exporters.postgres.conversion import changing, conversions, is_unconvertible, read_conversions, refused
+from exporters.postgres.conversion import conversions, is_unconvertible, read_conversions, refused
 from exporters.postgres.encodings import Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.manners import Manners, explained
-from exporters.postgres.plan import Range, canonical_select, longest_query
+from exporters.postgres.plan import Range, canonical_select, changing, longest_query
 from exporters.postgres.session import Session
 from exporters.postgres.stream import copy_stream
 from exporters.postgres.transaction import Transaction

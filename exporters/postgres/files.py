@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+import psycopg
 
 from exporters.base import Gap, Loss, Sink
 from exporters.errors import SourceError
 from exporters.postgres import large_objects, locked, roles, schema
 from exporters.postgres.catalog import Table
 from exporters.postgres.conversion import asking
-from exporters.postgres.encodings import Codec, may_change
+from exporters.postgres.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.known_types import fetch
 from exporters.postgres.losses import losses_of
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
+from exporters.postgres.unsayable import unsayable
 
 PRE_DATA = "schema/pre-data.sql"
 POST_DATA = "schema/post-data.sql"
@@ -53,19 +56,24 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.manners.application
+    encoding = session.point["encoding"]
+    changes = may_change(encoding)
+    spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
+    codec = Codec(encoding, asking(session.holder, encoding))
     try:
         kept = locked.kept(session.holder, session.locked, seconds=session.manners.limits.lock_seconds)
-        sequences, unread = read_sequences(session.holder, {one.label for one in kept})
+        nameless = unsayable(session.holder)
+        sequences, unread = read_sequences(
+            session.holder, {one.label for one in kept}, [one.oid for one in nameless]
+        )
+        labels = [
+            *(table.label for table in tables if not table.readable),
+            *unread,
+            *(one.label for one in kept),
+        ]
+        without = {*_in_encoding(session.holder, labels, spoken), *(one.quoted for one in nameless)}
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
-    without = {
-        *(table.label for table in tables if not table.readable),
-        *unread,
-        *(one.label for one in kept),
-    }
-    encoding = session.point["encoding"]
-    as_it_is, changes = encoding == "SQL_ASCII", may_change(encoding)
-    codec = Codec(encoding, asking(session.holder, encoding))
     with ThreadPoolExecutor(session.manners.workers(2)) as pool:
         every_role = pool.submit(_globals, tools, environment)
         dumping = pool.submit(
@@ -74,13 +82,16 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
             environment,
             session.exported,
             without=without,
-            encoding=None if as_it_is or changes else "UTF8",
+            encoding=spoken,
             lock_seconds=session.manners.limits.lock_seconds,
         )
     definitions = dumping.result()
     for section, name, portable in _SECTIONS:
         script = schema.section_of(tools, environment, definitions, section, portable=portable)
-        _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
+        try:
+            _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, session.address.url) from exc
     globals_sql, losses = every_role.result()
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)
@@ -99,7 +110,18 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     reason = "neither its value nor its definition can be read"
     gaps = [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
     gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
+    gaps += [one.gap for one in nameless]
     return Missing(losses, gaps)
+
+
+def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding: str) -> Iterator[bytes]:
+    """Yield names as pg_dump reads them: in the encoding of what it writes."""
+    for name in names:
+        if name.isascii() or encoding in AS_STORED:
+            yield name.encode()
+        else:
+            row = holder.execute("SELECT pg_catalog.convert_to(%s, %s)", (name, encoding)).fetchone()
+            yield bytes(row[0]) if row else b""
 
 
 def _globals(tools: schema.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exporters.postgres.catalog import Table
+from exporters.postgres.encodings import is_ambiguous
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.relational.plan import Cut, Plan, plan_tables
 
@@ -99,3 +100,20 @@ def longest_query(table: Table, pages: Range) -> str | None:
         measure, times = ("octet_length", _DIGITS) if column.measured else ("pg_column_size", _PACKED)
         sizes.append(f"coalesce(pg_catalog.{measure}({name}), 0)::pg_catalog.int8 * {times}")
     return f"SELECT coalesce(max({' + '.join(sizes)}), 0) {rows_of(table, pages)}"
+
+
+def changing(table: Table, pages: Range, encoding: str) -> str | None:
+    """Return a query for the number of rows of a chunk that have text which becomes another one by way of UTF-8; the
+    server refuses it where some becomes nothing. None where no column holds text.
+    """
+    names = [quote_name(column.name) for column in table.columns if not column.kind.plain]
+    conditions = " OR ".join(_changes(f"{name}::pg_catalog.text", encoding) for name in names)
+    return f"SELECT count(*) FILTER (WHERE {conditions}) {rows_of(table, pages)}" if conditions else None
+
+
+def _changes(text: str, encoding: str) -> str:
+    there = f"pg_catalog.convert_to({text}, 'UTF8')"
+    if not is_ambiguous(encoding):
+        return f"pg_catalog.octet_length({there}) < 0"
+    name = quote_literal(encoding)
+    return f"pg_catalog.convert({there}, 'UTF8', {name}) <> pg_catalog.convert_to({text}, {name})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -118,17 +119,16 @@ def dump_definitions(
     environment: Mapping[str, str],
     snapshot: str,
     *,
-    without: Iterable[str] = (),
-    encoding: str | None = None,
+    without: Iterable[bytes] = (),
+    encoding: str = "UTF8",
     lock_seconds: float = LOCK_SECONDS,
 ) -> bytes:
     """Return all definitions as of ``snapshot``, in pg_dump's own format: so the server is asked once for what
     ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
-    that it dumps. ``encoding`` of names and definitions, None for the database's. Raises ``SourceError``.
+    that it dumps. ``encoding`` of names and definitions. Raises ``SourceError``.
     """
-    extra = [f"--exclude-table={name}" for name in without]
-    extra += [f"--encoding={encoding}"] if encoding else []
-    extra.append(f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}")
+    unread = [b"--exclude-table=" + name for name in without]
+    extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
     own = ["--format=custom", "--compress=0", *(f"--section={one}" for one in (PRE, POST))]
     arguments = [
         tools.pg_dump,
@@ -139,7 +139,7 @@ def dump_definitions(
         _NOT_OURS,
         *extra,
     ]
-    return _run(arguments, environment)
+    return _run([*arguments, *unread], environment)
 
 
 def section_of(
@@ -202,12 +202,12 @@ def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
     )
 
 
-def _run(arguments: Sequence[str], environment: Mapping[str, str], given: bytes = b"") -> bytes:
+def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], given: bytes = b"") -> bytes:
     done = subprocess.run(arguments, input=given, capture_output=True, check=False, env=dict(environment))
     if done.returncode == 0:
         return done.stdout
     said = " ".join(done.stderr.decode(errors="replace").split())
-    program = Path(arguments[0]).name
+    program = Path(os.fsdecode(arguments[0])).name
     if "permission denied" in said:
         raise SourceNotAllowedError(
             f"{program}: {said}", next_step="Use a role that may read the whole database."

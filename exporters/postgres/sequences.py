@@ -17,6 +17,7 @@ _BATCH = 200
 _SEQUENCES = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND c.oid <> ALL (%(unsayable)s::oid[])
   AND (NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
     OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig)))
@@ -25,13 +26,14 @@ ORDER BY 1, 2
 
 
 def read_sequences(
-    holder: psycopg.Connection[Any], locked: Collection[str] = ()
+    holder: psycopg.Connection[Any], locked: Collection[str] = (), unsayable: Sequence[int] = ()
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Return schema, name, last_value and is_called of every sequence but those that are ``locked`` (quoted names), and
-    by their quoted names why others cannot be read, which pg_dump cannot do either. Raises what the driver raises where
-    it is the server's fault.
+    """Return schema, name, last_value and is_called of every sequence but those that are ``locked`` (quoted names) or
+    ``unsayable`` (oids), and by their quoted names why others cannot be read, which pg_dump cannot do either. Raises
+    what the driver raises where it is the server's fault.
     """
-    every = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES)]
+    values = {"unsayable": list(unsayable)}
+    every = [(row["nspname"], row["relname"]) for row in fetch(holder, _SEQUENCES, values)]
     names = [name for name in every if quote_qualified(*name) not in locked]
     found: list[dict[str, Any]] = []
     unread: dict[str, str] = {}

@@ -16,6 +16,7 @@ from migrate.restore.postgres.own_encoding import Apart
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import column, dump_bytes, export_database, fetch, read_bundle, run_sql
+from tests.postgres.test_kindness import LimitedHost, export_with, locked
 
 _CONVERSION = """
 CREATE FUNCTION pg_temp.comes_back(code bytea, encoding text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
@@ -183,6 +184,42 @@ def test_which_bytes_come_back_is_known(server, encoding):
     codec = Codec(encoding, asking(server, encoding))
     assert {code: codec.is_faithful(code) for code in codes} == back
     assert may_change(encoding) == (not all(back.values()))
+
+
+@pytest.mark.parametrize(("encoding", "strange"), [("WIN1252", b"\x81"), ("SQL_ASCII", b"\xe9")])
+def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
+    postgres, other_postgres, tmp_path, encoding, strange
+):
+    url, target = make_databases(encoding, postgres, other_postgres)
+    script = (
+        b'CREATE TABLE "t%s" (id serial PRIMARY KEY); CREATE TABLE plain ("c%s" text);'
+        b"CREATE VIEW v AS SELECT * FROM plain;"
+        b"CREATE TYPE pair AS (x text, y int); CREATE TABLE other (p pair); INSERT INTO other VALUES (ROW('%s', 1));"
+        b"ALTER TYPE pair RENAME TO \"p%s\"; CREATE TABLE rest (x text); INSERT INTO rest VALUES ('%s')"
+    )
+    run_bytes(url, script.replace(b"%s", strange))
+    outcome = export_database(url, tmp_path / "bundle")
+    shown = strange.decode("utf-8", "backslashreplace")
+    assert {gap.item for gap in outcome.sources[0].gaps} == {
+        f'"public"."t{shown}"',
+        f'sequence "public"."t{shown}_id_seq"',
+        '"public"."plain"',
+        'view "public"."v"',
+        '"public"."other"',
+    }
+    assert all("no character in UTF-8" in gap.reason for gap in outcome.sources[0].gaps)
+    reader = read_bundle(tmp_path / "bundle")
+    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert fetch(target, f"SELECT convert_to(x, '{encoding}') FROM rest") == [(strange,)]
+
+
+def test_a_locked_table_is_left_out_by_its_name_in_the_databases_encoding(postgres, tmp_path):
+    (url,) = make_databases("WIN1252", postgres)
+    run_sql(url, 'CREATE TABLE "Größe" (x text); CREATE TABLE rest (x text)')
+    with locked(url, 'LOCK TABLE U&"Gr\\00f6\\00dfe"'):
+        outcome = export_with(LimitedHost(lock_seconds=0.5), url, tmp_path / "bundle")
+    assert [gap.item for gap in outcome.sources[0].gaps] == ['"public"."Größe"']
 
 
 @pytest.mark.torture
