@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
+from exporters.objects import account, inventory, pack, units
 from migrate.bundle import layout
 from migrate.case import Endpoint
 from migrate.cli.sources import open_sources
@@ -26,7 +27,7 @@ UNSEALED = {layout.TAG_MANIFEST, layout.BAGIT, layout.MANIFEST, layout.BUNDLE_ME
 
 @pytest.fixture(scope="module")
 def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
-    """All files of a bundle with tables, packs, a large object (small parts make it several) and DDL."""
+    """All files of a bundle with tables, packs, an object that counts as large here, and DDL."""
     url = postgres.database()
     with psycopg.connect(url, autocommit=True) as db:
         db.execute("CREATE TABLE people (id int PRIMARY KEY, name text)")
@@ -34,13 +35,17 @@ def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
         db.execute("CREATE TABLE nobody (id int)")
     bucket = make_bucket(minio)
     client = boto_client(minio.profile)
-    for key, body in {"a": b"a", "b/c": b"bc" * 999, "big": bytes(range(250)) * 40_000}.items():
+    for key, body in {"a": b"a", "b/c": b"bc" * 999, "big": bytes(range(250)) * 1000}.items():
         client.put_object(Bucket=bucket, Key=key, Body=body)
     place = open_place(str(tmp_path_factory.mktemp("bundle")))
     sources = {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}
-    with open_sources(sources) as opened:
+    with pytest.MonkeyPatch.context() as patch, open_sources(sources) as opened:
+        for module in (inventory, units, pack, account):
+            patch.setattr(module, "SMALL_BYTES", 100_000)
         assert export(opened, place, workers=2, progress=Silent()).complete
-    return contents(place)
+    files = contents(place)
+    assert any(key.startswith("data/media/large/") for key in files)
+    return files
 
 
 @pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.torture)])

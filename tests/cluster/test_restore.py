@@ -85,7 +85,7 @@ def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, target, 
 def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
     """All versions, each once; the map says which became which; no version of what the run itself kept is left."""
     shop, there = make_old_shop(minio), make_old_shop(other_minio)
-    count = make_history(shop, keys=60, versions=6)
+    count = make_history(shop, keys=30, versions=6)
     assert call("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
     words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--account", tmp_path / "account")
     ended = call(*words, *by(pair), "--json")

@@ -62,7 +62,7 @@ def ledger(move: Move) -> list[tuple[str, str]]:
 
 def test_every_version_and_again(old: Move) -> None:
     """Bytes, headers, tags, locks, delete markers; the record maps the ids; again nothing moves."""
-    count = make_history(old.source, keys=60, versions=6)
+    count = make_history(old.source, keys=30, versions=6)
     first = old.run(history=True, cutover=True)
     assert (first.exit_code, first.listed, first.copied) == (0, count, count)
     assert history(old.target) == history(old.source)
