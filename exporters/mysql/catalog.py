@@ -217,6 +217,7 @@ def _column(row: Mapping[str, Any], *, json: bool, is_time: bool) -> Column:
         scale=int(row["scale"] or 0),
         fraction=int(row["fraction"] or 0),
         charset=row["charset"] or "",
+        collation=row["collation"] or "",
         json=json,
     )
     extra = _text(row["extra"] or "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from exporters.mysql.catalog import Table
 from exporters.mysql.connect import Address
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.plan import cut
@@ -19,12 +21,15 @@ def live_tables(
     workers: int = 2,
     advance: Advance | None = None,
     names: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table, or of those named, by ("", name). Raises ``SourceError``."""
+    """Return the tally of every table, or of those named, by ("", name); columns of the names ``without`` are left out.
+    Raises ``SourceError``.
+    """
     with hold(address, workers=max(1, workers)) as (session, tables):
         try:
             work = [
-                (table, keys)
+                (_without(table, without), keys)
                 for table in tables
                 if not table.elsewhere and (names is None or table.name in names)
                 for keys in cut(session.holder, table)
@@ -39,3 +44,7 @@ def live_tables(
             for (table, _), tally in zip(work, tallies, strict=True):
                 found["", table.name] = found.get(("", table.name), Tally()) + tally
     return found
+
+
+def _without(table: Table, names: Collection[str]) -> Table:
+    return replace(table, columns=tuple(column for column in table.columns if column.name not in names))

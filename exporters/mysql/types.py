@@ -5,9 +5,9 @@ need quotes always has them. Why the text of each kind determines the value, and
 ``connect.PINNED``):
 
 ``int`` decimal digits (ZEROFILL and BIT by adding 0); also the number of an ENUM and the bits of a SET where one of
-the labels is empty, which the text of the value does not show. ``decimal`` exactly ``s`` digits after the point.
-``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n`` digits of
-a second; zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``,
+the labels is empty or two are equal, which the text of the value does not show. ``decimal`` exactly ``s`` digits after
+the point. ``year`` four digits. ``datetime.n``, ``utc.n``, ``clock.n`` DATETIME, TIMESTAMP (in UTC) and TIME with ``n``
+digits of a second; zero and partial dates and times outside of a day fail to parse and go to the side. ``mysqlfloat``,
 ``mysqldouble`` the shortest digits that give the same double again: multiplied by 1e0, since a FLOAT alone is printed
 with six digits. ``hex`` bytes: sent as they are, hexadecimal in the line. ``text``, ``json`` the characters in UTF-8.
 ``charset`` characters of a charset that UTF-8 might not give back: compared in the server, and bytes in hexadecimal
@@ -17,6 +17,7 @@ where they would not come back.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,7 @@ class SqlType:
     fraction: int
     charset: str
     json: bool = False
+    collation: str = ""
 
     @property
     def unsigned(self) -> bool:
@@ -110,7 +112,7 @@ _BYTES = {
 GEOMETRIES = frozenset(name for name in _BYTES if not name.endswith(("binary", "blob", "vector")))
 _MICROSECONDS = pa.timestamp("us")
 _UTC = pa.timestamp("us", "UTC")
-_EMPTY_LABEL = re.compile(r"[(,]''[,)]")
+_LABEL = re.compile(r"'((?:[^']|'')*)'")
 
 
 def kind_of(sql_type: SqlType) -> Kind:
@@ -126,15 +128,34 @@ def kind_of(sql_type: SqlType) -> Kind:
         return Kind("hex", pa.string(), pa.binary(), direct=True)
     if name == "decimal":
         return _decimal(sql_type)
-    if name == "enum" and _EMPTY_LABEL.search(sql_type.full):
-        return Kind(
-            "int", pa.uint16(), pa.uint16(), expression=_plus_zero
-        )  # '' is a label, or the error value 0
-    if name == "set" and _EMPTY_LABEL.search(sql_type.full):
+    if name == "enum" and not _labels_tell(sql_type):
+        return Kind("int", pa.uint16(), pa.uint16(), expression=_plus_zero)
+    if name == "set" and not _labels_tell(sql_type):
         return Kind("int", pa.uint64(), pa.uint64(), expression="CAST({} AS UNSIGNED)".format)
     if name in _TEXTS or name == "json":
         return _text(sql_type)
     return _moment(sql_type) or _unknown()
+
+
+def _labels_tell(sql_type: SqlType) -> bool:
+    """Tell whether labels say which one of an ENUM or SET it is: not where '' is one (it is also the error value, and
+    the empty set), nor where two are equal, as a server without strict mode lets them be.
+    """
+    labels = _LABEL.findall(sql_type.full)
+    if not sql_type.collation.endswith(("_bin", "_cs", "binary")):
+        labels = list(map(_as_compared, labels))
+    labels = [label.rstrip() for label in labels]
+    return "" not in labels and len(set(labels)) == len(labels)
+
+
+def _as_compared(label: str) -> str:
+    """Return what collations look at, at the least: neither case nor marks on letters, nor characters of control; what
+    is beyond the first 65,536 characters is the same to some of them.
+    """
+    plain = unicodedata.normalize("NFKD", label.casefold())
+    return "".join(
+        "\ufffd" if char > "\uffff" else char for char in plain if unicodedata.category(char)[0] not in "MC"
+    )
 
 
 def _decimal(sql_type: SqlType) -> Kind:

@@ -162,3 +162,46 @@ def test_a_versioned_table_without_transactions_comes_to_mysql_without_its_histo
     outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
     assert fetch(target, "SELECT * FROM t") == [(2,)]
+
+
+REFUSED = """
+CREATE TABLE aside (a INT, CONSTRAINT `un``fit` FOREIGN KEY (a) REFERENCES parent (b));
+CREATE TABLE parent (a INT, b INT, KEY a (a)); INSERT INTO parent VALUES (1, 1), (2, 2);
+CREATE TABLE child (id INT PRIMARY KEY, a INT, CONSTRAINT fit FOREIGN KEY (a) REFERENCES parent (a));
+INSERT INTO child VALUES (1, 1), (2, 2); INSERT INTO aside VALUES (1);
+CREATE TABLE padded (id INT PRIMARY KEY, v VARCHAR(9) COLLATE latin1_swedish_nopad_ci, UNIQUE KEY `u,` (v));
+INSERT INTO padded VALUES (1, 'a'), (2, 'a ');
+CREATE TABLE counted (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, g INT AS (id + 1), d DECIMAL(40,35),
+  b BLOB DEFAULT 'x');
+INSERT INTO counted (d) VALUES (1.5), (-0.00000000000000000000000000000000001);
+CREATE TABLE shaped (id INT PRIMARY KEY); INSERT INTO shaped VALUES (1), (2);
+SET sql_mode = ''; ALTER TABLE shaped ADD p POINT NOT NULL; UPDATE shaped SET p = POINT(1, 2) WHERE id = 2;
+CREATE TABLE odd (id INT PRIMARY KEY, j TEXT, c VARCHAR(99) AS (JSON_EXTRACT(j, '$.a')), KEY k (c));
+INSERT INTO odd (id, j) VALUES (1, '{"a": 1}'), (2, 'no JSON')
+"""
+
+
+def test_what_mysql_refuses_of_tables_of_mariadb_is_named_and_all_rows_come(mariadb, mysql, tmp_path):
+    url, target = mariadb.database(), mysql.database()
+    run_sql(url, f"SET foreign_key_checks = 0; {REFUSED}")
+    reader = read_bundle(exported(url, tmp_path / "bundle"))
+    kept = open_place(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=kept)
+    assert outcome.findings == ()
+    losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert sorted((one["item"], one["property"]) for one in losses if "collation" not in one["property"]) == [
+        ("`shaped`.`p`", "values"),
+        ("table `aside`", "foreign key"),
+        ("table `counted`", "generated column"),
+        ("table `counted`", "type decimal"),
+        ("table `odd`", "generated column"),
+        ("table `padded`", "key"),
+        ("table `shaped`", "NOT NULL"),
+    ]
+    assert fetch(target, "SELECT id, p IS NULL FROM shaped ORDER BY id") == [(1, 1), (2, 0)]
+    query = "SELECT id, g, CONCAT(d), b FROM counted ORDER BY id"
+    assert fetch(target, query) == fetch(url, query)
+    assert fetch(target, "SELECT id, c FROM odd ORDER BY id") == [(1, "1"), (2, None)]
+    assert "KEY `k` (`c`)" in fetch(target, "SHOW CREATE TABLE odd")[0][1]
+    assert "KEY `u,` (`v`)" in fetch(target, "SHOW CREATE TABLE padded")[0][1]
+    assert "CONSTRAINT `fit`" in fetch(target, "SHOW CREATE TABLE child")[0][1]

@@ -25,12 +25,12 @@ from migrate.progress import Progress
 from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
-from migrate.restore.mysql.checks import loosened
+from migrate.restore.mysql.conceded import conceded
 from migrate.restore.mysql.ddl import in_database, inheriting
 from migrate.restore.mysql.define import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
-from migrate.restore.mysql.held import as_held
+from migrate.restore.mysql.held import held_otherwise
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.keys import add_keys, set_aside
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
@@ -100,7 +100,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if job.run.whole and not into_existing:
         job.notes.extend(_grants(job))
     findings = _differences(job) if run.selection.rows else []
-    for loss in loosened(target.connection):
+    for loss in conceded(target.connection):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     if not findings:
@@ -168,9 +168,10 @@ def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alon
     run, target = job.run, job.target
     if alone:
         definer.set_database(definitions[0])
-    definitions, later = set_aside(definitions, run.tables)
+    definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
     make_all(job, definer, definitions, BEFORE_ROWS)
     written = _rows(job) if run.selection.rows else Written(0, 0)
+    later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
         add_keys(target.address, later, mysql_target.read_done(target.connection), run.workers)
@@ -232,11 +233,8 @@ def _note_engines(job: Job) -> None:
 
 
 def _present(job: Job) -> Sequence[CatalogRow]:
-    """Return the tables that are wanted, but for those that the other flavour could not make."""
-    tables = job.run.tables
-    return (
-        tables if job.adapter is None else [table for table in tables if Tables(job.target).has(table.name)]
-    )
+    """Return the tables that are wanted, but for those that the target has refused."""
+    return [table for table in job.run.tables if table.name not in job.absent]
 
 
 def _grants(job: Job) -> list[str]:
@@ -256,18 +254,20 @@ def _differences(job: Job) -> list[str]:
         lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
         _label,
     )
-    if not found or job.adapter is None:
-        return found
-    mariadb = job.target.connection.is_mariadb
+    return _settled(job, run) if found else found
+
+
+def _settled(job: Job, run: Run) -> list[str]:
+    """Return the findings that are more than values which the target holds or computes otherwise; those are losses."""
     others = []
     for table in run.tables:
-        if differences([table], run.found, _label):
-            held, losses = as_held(run.reader, table, mariadb=mariadb)
-            if losses and held == run.found.get(("", table.name)):
-                job.losses.extend(losses)
-                job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
-                continue
-        others.append(table)
+        if not differences([table], run.found, _label):
+            continue
+        losses = held_otherwise(run, job.target, table)
+        job.losses.extend(losses)
+        job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
+        if not losses:
+            others.append(table)
     return differences(others, run.found, _label)
 
 

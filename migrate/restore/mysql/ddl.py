@@ -20,8 +20,19 @@ def options_of(sql: str) -> str:
 
 def items_of(sql: str) -> tuple[int, int, list[str]]:
     """Return where the parentheses of the table open and close, and what stands between them, split at its commas."""
+    open_, close, spans = spans_of(sql)
+    return open_, close, [sql[begin:end] for begin, end in spans]
+
+
+def spans_of(sql: str) -> tuple[int, int, list[tuple[int, int]]]:
+    """Return the same with where each item begins and ends."""
     depth = begin = open_ = 0
-    items: list[str] = []
+    spans: list[tuple[int, int]] = []
+
+    def found(end: int) -> None:
+        text = sql[begin:end]
+        spans.append((begin + len(text) - len(text.lstrip()), begin + len(text.rstrip())))
+
     for position, char in _unquoted(sql):
         if char == "(":
             depth += 1
@@ -30,12 +41,22 @@ def items_of(sql: str) -> tuple[int, int, list[str]]:
         elif char == ")":
             depth -= 1
             if depth == 0:
-                items.append(sql[begin:position].strip())
-                return open_, position, items
+                found(position)
+                return open_, position, spans
         elif char == "," and depth == 1:
-            items.append(sql[begin:position].strip())
+            found(position)
             begin = position + 1
-    return open_, len(sql), items
+    return open_, len(sql), spans
+
+
+def closing(shown: str, start: int) -> int:
+    """Return where the parenthesis that opens at ``start`` of a masked text has closed."""
+    depth = 0
+    for position in range(start, len(shown)):
+        depth += {"(": 1, ")": -1}.get(shown[position], 0)
+        if depth == 0:
+            return position + 1
+    return len(shown)
 
 
 def _unquoted(sql: str) -> Iterator[tuple[int, str]]:

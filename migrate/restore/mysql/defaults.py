@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from migrate.restore.mysql.ddl import items_of, masked
+from migrate.restore.mysql.ddl import closing, items_of, masked
 
 _DEFAULT = re.compile(r" DEFAULT (?=\S)")
 _FUNCTION = re.compile(r"(?!current_timestamp\b)\w+(?=\()", re.IGNORECASE)
 _LONG = re.compile(
     r"\0+ (?:(?:tiny|medium|long)?(?:text|blob)|json|geometry|point|\w*linestring|\w*polygon)\b"
 )
-_LITERAL = re.compile(r"\0+")
+_LITERAL = re.compile(r"\w*\0+")
 
 
 def bracketed(sql: str) -> str:
@@ -28,19 +28,9 @@ def _column(item: str) -> str:
         return item
     start = found.end()
     if (function := _FUNCTION.match(shown, start)) is not None:
-        end = _closing(shown, function.end())
+        end = closing(shown, function.end())
     elif _LONG.match(shown) and (literal := _LITERAL.match(shown, start)) is not None:
         end = literal.end()
     else:
         return item
     return f"{item[:start]}({item[start:end]}){item[end:]}"
-
-
-def _closing(shown: str, start: int) -> int:
-    """Return where the parenthesis that opens at ``start`` has closed."""
-    depth = 0
-    for position in range(start, len(shown)):
-        depth += {"(": 1, ")": -1}.get(shown[position], 0)
-        if depth == 0:
-            return position + 1
-    return len(shown)

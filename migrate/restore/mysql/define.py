@@ -10,14 +10,15 @@ import pymysql
 
 from exporters.base import Loss
 from exporters.mysql.catalog import ELSEWHERE
-from exporters.mysql.errors import is_refused, number_of, said_by
+from exporters.mysql.errors import said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql.ddl import options_of, unplaced
 from migrate.restore.mysql.job import Job
-from migrate.restore.mysql.schema import Definer, Definition, ddl_error, step_of
+from migrate.restore.mysql.reduced import make_reduced
+from migrate.restore.mysql.schema import Definer, Definition, ddl_error, needs_the_user, step_of
 from migrate.restore.mysql.target import Target, mark_done, read_done
 
 _NAMES = """
@@ -29,14 +30,13 @@ UNION SELECT 'event', EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHE
 _LIBRARIES = "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema}"
 _EVENTS = "SELECT EVENT_NAME, STATUS FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}"
 _ENABLED = re.compile(r" ON COMPLETION (?:NOT )?PRESERVE ENABLE ")
-_NO_TABLE = 1146
 _ENGINE = re.compile(r"\bENGINE=(\w+)")
 _LATE = frozenset({"view", "trigger", "event"})
 
 
 def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kinds: Sequence[str]) -> None:
-    """Make the objects of these kinds that are not noted as done. What a server of the other flavour cannot make, and
-    views and triggers that need what is not there, is left out by name. Raises ``MoveoutError``.
+    """Make the objects of these kinds that are not noted as done. What the server refuses, also for something that is
+    not there, is left out by name. Raises ``MoveoutError``.
     """
     done = read_done(job.target.connection)
     todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
@@ -47,7 +47,7 @@ def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kind
         if one["kind"] not in _LATE:
             _make(job, definer, one)
     views = [one for one in todo if one["kind"] == "view"]
-    for one, error in definer.make_views(views, partial(_made, job), tolerant=job.adapter is not None):
+    for one, error in definer.make_views(views, partial(_made, job)):
         _leave_out(job, one, error)
     for one in todo:
         if one["kind"] in _LATE and one["kind"] != "view":
@@ -58,7 +58,7 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
     try:
         _make_here(job, definer, one)
     except pymysql.Error as exc:
-        if not is_refused(exc) or (job.adapter is None and not _is_expendable(one, exc)):
+        if needs_the_user(exc):
             raise ddl_error(exc, one) from exc
         _leave_out(job, one, exc)
     else:
@@ -75,30 +75,28 @@ def _compare_system(job: Job, one: Definition) -> None:
         job.notes.append(f"{item}: {reason}")
 
 
-def _is_expendable(one: Definition, error: BaseException) -> bool:
-    """Tell whether all else may do without it: what needs something that is not here and was not the database's own."""
-    if one["kind"] == "trigger":
-        return number_of(error) == _NO_TABLE
-    if one["kind"] == "table":
-        engine = _ENGINE.search(options_of(one["sql"]))
-        return engine is not None and engine[1].upper() in ELSEWHERE
-    return bool(one["kind"] == SPATIAL)
-
-
 def _make_here(job: Job, definer: Definer, one: Definition) -> None:
-    """Make an object; a table where the server puts it by itself, if it cannot lie where it lay. Raises the driver's
-    errors, those of the first attempt if it makes no difference.
+    """Make an object; a table where the server puts it by itself, if it cannot lie where it lay, and without what the
+    server refuses of it. Raises the driver's errors, those of the first attempt if it makes no difference.
     """
     try:
         definer.make(one)
     except pymysql.Error as exc:
-        sql, words = unplaced(one["sql"]) if one["kind"] == "table" and is_refused(exc) else ("", [])
-        if not words:
+        if one["kind"] != "table" or needs_the_user(exc):
             raise
+        engine = _ENGINE.search(options_of(one["sql"]))
+        if engine is not None and engine[1].upper() in ELSEWHERE:
+            raise
+        sql, words = unplaced(one["sql"])
+        if not words:
+            if not make_reduced(job.target.connection, definer, one):
+                raise
+            return
         try:
             definer.make({**one, "sql": sql})
         except pymysql.Error:
-            raise exc from None
+            if not make_reduced(job.target.connection, definer, {**one, "sql": sql}):
+                raise exc from None
         item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
         job.losses.append(Loss(item, "place", reason))
         job.notes.append(f"{item} does not lie where it lay: {reason}")
@@ -109,6 +107,8 @@ def _made(job: Job, one: Definition) -> None:
 
 
 def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
+    if one["kind"] == "table":
+        job.absent.add(one["name"])
     job.left_out.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
 
 

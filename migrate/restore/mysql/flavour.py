@@ -65,6 +65,7 @@ _TYPE = r"(?<=\0 )"
 TO_MARIADB = Dialect(
     "MariaDB",
     rules=[
+        _rule(r"\b_utf8mb4(?=\0)"),  # MariaDB keeps such literals without their escapes
         _rule(r"/\*!80023 INVISIBLE \*/", "INVISIBLE"),
         _rule(r"/\*!80000 INVISIBLE \*/", "IGNORED"),
         _rule(_TYPE + r"geomcollection\b", "geometrycollection"),
@@ -106,6 +107,12 @@ TO_MYSQL = Dialect(
         _rule(_TYPE + r"uuid\b", "char(36) CHARACTER SET ascii", "type uuid", "its text is kept"),
         _rule(_TYPE + r"inet6\b", "varchar(39) CHARACTER SET ascii", "type inet6", "its text is kept"),
         _rule(_TYPE + r"inet4\b", "varchar(15) CHARACTER SET ascii", "type inet4", "its text is kept"),
+        _rule(
+            _TYPE + r"decimal\(\d+,3[1-8]\)(?: unsigned)?(?: zerofill)?",
+            "varchar(70) CHARACTER SET ascii",
+            "type decimal",
+            "there are no more than 30 digits behind the point; its text is kept",
+        ),
         _rule(r" DEFAULT nextval\([^)]*\)", "", "default", "there are no sequences"),
         _rule(r"\s*PARTITION BY SYSTEM_TIME.*$", "", "partitions", "tables have no history"),
         _rule(r" WITH SYSTEM VERSIONING", "", "versioning", "tables have no history"),
@@ -117,7 +124,7 @@ TO_MYSQL = Dialect(
             "there is no such engine; it is InnoDB",
         ),
         _rule(
-            r" (?:PAGE_CHECKSUM|TRANSACTIONAL|SEQUENCE|ENCRYPTED|ENCRYPTION_KEY_ID)=\w+| \0+=\0+",
+            r" ROW_FORMAT=PAGE\b| (?:PAGE_CHECKSUM|TRANSACTIONAL|SEQUENCE|ENCRYPTED|ENCRYPTION_KEY_ID)=\w+| \0+=\0+",
             "",
             "table option",
             "there is no such option",

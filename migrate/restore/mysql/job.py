@@ -15,7 +15,7 @@ from migrate.restore.relational.run import Run
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes``, ``left_out``
-    and ``losses`` are filled on the way.
+    and ``losses`` are filled on the way, and ``absent``: the tables that the target refuses altogether.
     """
 
     run: Run
@@ -24,6 +24,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    absent: set[str] = field(default_factory=set)
 
     @property
     def reduced(self) -> list[CatalogRow]:

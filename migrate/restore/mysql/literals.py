@@ -32,40 +32,43 @@ FOREVER = [
 """When a row ends that holds still: the last TIMESTAMP, before and since MariaDB 11.5."""
 
 
-def columns_of(schema: pa.Schema, without: Collection[str] = ()) -> list[str]:
-    """Return the columns that are written: neither side columns nor what the server computes."""
+def generated_of(schema: pa.Schema) -> list[str]:
+    """Return the columns that the source has computed."""
+    return [field.name for field in schema if _has(field, GENERATED)]
+
+
+def columns_of(schema: pa.Schema, without: Collection[str]) -> list[str]:
+    """Return the columns that are written: no side columns, and not ``without``."""
     return [field.name for field in schema if _is_written(field, without)]
 
 
 def values_of(
-    file: Part, without: Sequence[str] = (), *, decimals: bool = False
+    file: Part, without: Sequence[str], *, ends: Sequence[str] = (), decimals: bool = False
 ) -> Iterator[Values | LongValues]:
-    """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times
-    (``without``: start and end) are not written only the rows that hold still. ``decimals``: whether the server keeps
-    decimals in JSON.
+    """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times are
+    not written only the rows that hold still: ``ends`` is the column that says until when. ``decimals``: whether the
+    server keeps decimals in JSON.
     """
     for some in rows_of(file):
         batch = some.batch if isinstance(some, LongRow) else some
-        if without:
-            ends = batch.column(without[-1])
-            batch = batch.filter(pc.is_in(ends, value_set=pa.array(FOREVER, ends.type)))
-        for never_set, part in _by_set(batch, some.long if isinstance(some, LongRow) else ()):
+        for name in ends:
+            until = batch.column(name)
+            batch = batch.filter(pc.is_in(until, value_set=pa.array(FOREVER, until.type)))
+        for never_set, part in _by_set(batch, {*without, *(some.long if isinstance(some, LongRow) else ())}):
             if isinstance(some, LongRow):
                 yield LongValues(LongRow(part, some.long), without, never_set, decimals)
             else:
                 yield Values(_values(part, without, decimals=decimals), never_set)
 
 
-def _by_set(batch: pa.RecordBatch, long: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
+def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
     """Yield the rows whose shapes were all set, and those of which some never were, with NULL for these: shapes without
     a byte, as MariaDB has them where NULL came into a column that is NOT NULL. No server takes that for a value.
     """
     empty = {
         number: pc.fill_null(pc.equal(pc.binary_length(batch.column(number)), 0), fill_value=False)
         for number, field in enumerate(batch.schema)
-        if field.metadata.get(TYPE, b"").decode() in GEOMETRIES
-        and not _has(field, GENERATED)
-        and field.name not in long
+        if field.metadata.get(TYPE, b"").decode() in GEOMETRIES and field.name not in besides
     }
     some = reduce(pc.or_, empty.values()) if empty else None
     if some is None or not pc.any(some, min_count=0).as_py():
@@ -134,7 +137,7 @@ def _long_bytes(field: pa.Field, value: LongValue) -> Iterator[bytes]:
 
 
 def _is_written(field: pa.Field, without: Collection[str]) -> bool:
-    return not (_has(field, EXACT_OF) or _has(field, GENERATED) or field.name in without)
+    return not (_has(field, EXACT_OF) or field.name in without)
 
 
 def _written(

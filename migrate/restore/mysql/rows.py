@@ -7,33 +7,38 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Set as AbstractSet
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
+import pyarrow as pa
 import pymysql
 
 from exporters.errors import SourceUsageError
 from exporters.mysql.connect import Address, Connection, connect
-from exporters.mysql.errors import DRIVER_ERRORS, number_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.wire import send
 from exporters.relational.parquet import READ_ERRORS, open_part
 from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.checks import CheckViolatedError, loosen, violated_check
-from migrate.restore.mysql.literals import LongValues, Values, columns_of, values_of
+from migrate.restore.mysql.literals import LongValues, Values, columns_of, generated_of, values_of
+from migrate.restore.mysql.loosen import Way, loosen
+from migrate.restore.mysql.schema import needs_the_user
 from migrate.restore.mysql.target import DONE, make_empty, mark_done
-from migrate.restore.relational.parts import PartFile, damage, readable
+from migrate.restore.relational.parts import PartFile, damage, parts_of, readable
 from migrate.restore.relational.workers import Workers
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
 _TRIES = 5
-_PASSING = {1205, 1213}
-"""A lock that was waited for too long, or in a circle: the same transaction may succeed now."""
+_PASSING = {1205, 1213, 1180}
+"""A lock that was waited for too long, or in a circle: the same transaction may succeed now. What MariaDB loads in
+bulk it checks when that is committed, and cannot say what is wrong.
+"""
 
 
 class RowWriter:
@@ -46,56 +51,61 @@ class RowWriter:
         self._refused: list[PartFile] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
-        """Write every part; after the first error the others stop soon, and the error is raised. What a check refuses
-        comes last, without that check.
+        """Write every part; after the first error the others stop soon, and the error is raised. What the server
+        refuses comes last, without what of the table keeps it out.
         """
         self._workers.run(parts, self._write_or_wait)
         if self._refused:
             with closing(connect(self._address)) as connection:
-                for part in self._refused:
-                    self._write_late(connection, part)
+                for table in {part.table.name: part.table for part in self._refused}.values():
+                    self._write_late(
+                        connection, table, [p for p in self._refused if p.table.name == table.name]
+                    )
 
     def _write_or_wait(self, connection: Connection, part: PartFile) -> None:
-        try:
-            self._write(connection, part)
-        except CheckViolatedError:
-            self._refused.append(part)
-
-    def _write_late(self, connection: Connection, part: PartFile) -> None:
-        """Write a part whose rows violate checks, as they do at the source. Raises what ``translate`` returns."""
-        while True:
+        with translated(part):
             try:
                 self._write(connection, part)
-            except CheckViolatedError as violated:
+            except pymysql.Error as exc:
+                if needs_the_user(exc):
+                    raise
+                self._refused.append(part)
+
+    def _write_late(self, connection: Connection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
+        """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
+        todo = list(parts)
+        while todo:
+            with translated(todo[0]):
                 try:
-                    loosen(connection, part.table.name, violated.check)
-                except DRIVER_ERRORS as exc:
-                    raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
-            else:
-                return
+                    self._write(connection, todo[0])
+                except pymysql.Error as exc:
+                    way = Way.NONE if needs_the_user(exc) else loosen(connection, table.name, exc)
+                    if way is Way.NONE:
+                        raise
+                    if way is Way.TABLE:
+                        todo = list(parts_of([table]))
+                        unwrite(connection, table.name, {part.name for part in todo})
+                else:
+                    todo.pop(0)
 
     def _write(self, connection: Connection, part: PartFile) -> None:
-        try:
-            connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
-            if history_of(part.table) and connection.takes_history:
-                connection.run("SET SESSION system_versioning_insert_history = 1")
-            for left in reversed(range(_TRIES if transactional(part) else 1)):
-                try:
-                    self._transaction(connection, part)
-                except pymysql.Error as exc:
-                    if check := violated_check(exc):
-                        connection.run("ROLLBACK")
-                        raise CheckViolatedError(check) from exc
-                    if number_of(exc) not in _PASSING or not left:
-                        raise
-                    connection.run("ROLLBACK")
-                    time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
-                else:
-                    return
-        except InterruptedError:
-            raise
-        except DRIVER_ERRORS as exc:
-            raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
+        """Write a part, or nothing of it. Raises the driver's errors."""
+        connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
+        if history_of(part.table) and connection.takes_history:
+            connection.run("SET SESSION system_versioning_insert_history = 1")
+        for left in reversed(range(_TRIES)):
+            try:
+                self._transaction(connection, part)
+            except pymysql.Error as exc:
+                if not is_refused(exc):
+                    raise
+                connection.run("ROLLBACK")
+                if not transactional(part) or number_of(exc) not in _PASSING or not left:
+                    raise
+                connection.run("SET SESSION unique_checks = 1")
+                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
+            else:
+                return
 
     def _transaction(self, connection: Connection, part: PartFile) -> None:
         """Insert all rows of a part; what was shown of a part that fails is taken back."""
@@ -106,8 +116,9 @@ class RowWriter:
                 mark_done(connection, part.name)
             for statement in self._statements(connection, part):
                 send(connection.raw, statement.pieces)
-                self._advance(statement.rows, statement.size_bytes)
-                shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + statement.size_bytes
+                size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
+                self._advance(statement.rows, size_bytes)
+                shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
             if not transactional(part):
                 mark_done(connection, part.name)
             connection.run("COMMIT")
@@ -118,7 +129,8 @@ class RowWriter:
     def _statements(self, connection: Connection, part: PartFile) -> Iterator[Statement]:
         try:
             file = open_part(self._reader.open(part.key))
-            without = [] if connection.takes_history else history_of(part.table)
+            history = [] if connection.takes_history else history_of(part.table)
+            without = [*history, *computed_of(connection, part.table.name, file.schema_arrow)]
             names = columns_of(file.schema_arrow, without)
             head = (
                 f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) ".encode()
@@ -128,12 +140,40 @@ class RowWriter:
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         batches = readable(
             part,
-            values_of(file, without, decimals=not connection.is_mariadb),
+            values_of(file, without, ends=history[-1:], decimals=not connection.is_mariadb),
             READ_ERRORS,
             self._workers.stopped,
         )
         found = statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
         return (_fitting(statement, part, allowed) for statement in found)
+
+
+_PLAIN = (
+    "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {table}"
+    " AND COALESCE(GENERATION_EXPRESSION, '') = ''"
+)
+
+
+def computed_of(connection: Connection, table: str, schema: pa.Schema) -> list[str]:
+    """Return the columns that the source computed and this server does, too, or does without. Raises the driver's
+    errors.
+    """
+    names = generated_of(schema)
+    if not names:
+        return []
+    plain = {str(row[0]) for row in connection.rows(_PLAIN.format(table=quote_literal(table)))}
+    return [name for name in names if name not in plain]
+
+
+@contextmanager
+def translated(part: PartFile) -> Iterator[None]:
+    """Raise what ``translate`` returns for the driver's errors."""
+    try:
+        yield
+    except InterruptedError:
+        raise
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
 
 
 def _is_whole(part: PartFile) -> bool:
@@ -223,6 +263,16 @@ def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: se
         if history_of(own[0].table) and connection.is_mariadb:  # what is deleted there becomes history
             connection.run(f"DELETE HISTORY FROM {quote_name(name)}")
         again |= {part.name for part in own}
-    for name in again & done:
-        connection.run(f"DELETE FROM {DONE} WHERE name = {quote_literal(name)}")
+    _forget(connection, again & done)
     return done - again
+
+
+def unwrite(connection: Connection, table: str, parts: AbstractSet[str]) -> None:
+    """Remove the rows of a table, and the notes that these parts of it are done. Raises the driver's errors."""
+    make_empty(connection, table)
+    _forget(connection, parts)
+
+
+def _forget(connection: Connection, parts: AbstractSet[str]) -> None:
+    for name in parts:
+        connection.run(f"DELETE FROM {DONE} WHERE name = {quote_literal(name)}")

@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 
 from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
-from exporters.mysql.errors import is_refused, number_of, said_by
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import DEFINITIONS, defaults_of, set_sequence
 from exporters.mysql.spatial import KIND as SPATIAL
@@ -33,8 +33,8 @@ _STEPS = {
     1298: "Load the time zones into the target (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql, of /usr/share/zoneinfo)",
 }
 """What lets a server make an object that it has refused, by the number of its error."""
-_UNRESOLVED = {1146, 1305, 1356, 1054, 1449}
-"""A view that needs another object, which may come later."""
+_FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
+"""The server has no room, memory or threads left."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
 _CODECS = {
@@ -132,10 +132,10 @@ class Definer:
                 self._alter_database(f"COLLATE {self._collation}")
 
     def make_views(
-        self, views: Sequence[Definition], made: Callable[[Definition], None], *, tolerant: bool
+        self, views: Sequence[Definition], made: Callable[[Definition], None]
     ) -> list[tuple[Definition, pymysql.Error]]:
-        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that need what is
-        not there, as at the source; where ``tolerant`` all that cannot be made. Raises ``MoveoutError``.
+        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the target
+        refuses: they need what is not there, as at the source, or what it has not. Raises ``MoveoutError``.
         """
         left = list(views)
         while True:
@@ -144,7 +144,7 @@ class Definer:
                 try:
                     self.make(one)
                 except pymysql.Error as exc:
-                    if number_of(exc) not in _UNRESOLVED and not (tolerant and is_refused(exc)):
+                    if needs_the_user(exc):
                         raise ddl_error(exc, one) from exc
                     waiting.append((one, exc))
                 else:
@@ -201,6 +201,14 @@ class Definer:
 def without_definer(sql: str) -> str:
     """Return a statement without the account in whose name the object acts."""
     return _DEFINER.sub("", sql, count=1)
+
+
+def needs_the_user(error: BaseException) -> bool:
+    """Tell whether a statement was refused for what somebody can and should change, or not at all: then the same
+    command goes on later. Anything else concerns this object only, and the rest can do without it.
+    """
+    number = number_of(error)
+    return not is_about_the_thing(error) or number in _NEEDS_PRIVILEGE or number in _STEPS or number in _FULL
 
 
 def ddl_error(error: BaseException, one: Definition) -> MoveoutError:

@@ -1,0 +1,77 @@
+"""What the target refuses of a database costs that and nothing else, and is named."""
+
+import pyarrow.parquet as pq
+import pymysql
+import pytest
+
+from exporters.mysql.connect import parse_url
+from exporters.mysql.live import live_tables
+from migrate.progress import Silent
+from migrate.restore.mysql.conceded import conceded
+from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.loosen import Way, loosen
+from migrate.restore.mysql.target import begin_state, open_target
+from migrate.restore.relational.run import State
+from migrate.store import open_place
+from tests.mysql.databases import fetch, run_sql
+
+SCRIPT = """
+CREATE TABLE placed (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, v INT DEFAULT 5, h GEOMETRY,
+  g GEOMETRY NOT NULL, KEY (v));
+ALTER TABLE placed ADD UNIQUE KEY `u` (id, h(4), g(16));
+INSERT INTO placed (v, g) VALUES (1, POINT(1,1)), (2, POINT(2,2));
+CREATE TRIGGER t BEFORE INSERT ON placed FOR EACH ROW SET NEW.v = 9;
+"""
+
+
+def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
+    my_exported, other_mariadb, tmp_path
+):
+    url, reader = my_exported(SCRIPT)
+    target = other_mariadb.database()
+    account = open_place(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=account)
+    assert outcome.findings == ()
+    assert live_tables(parse_url(target)) == live_tables(parse_url(url))
+    losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
+    assert [(one["item"], one["property"]) for one in losses] == [("table `placed`", "key")]
+    assert outcome.left_out[0].startswith("table `placed`: UNIQUE KEY `u` (`id`,`h`,`g`(16)): AUTO_INCREMENT ")
+    made = fetch(target, "SHOW CREATE TABLE placed")[0][1]
+    assert (
+        made.replace("  KEY `v`", "  UNIQUE KEY `u` (`id`,`h`,`g`(16)),\n  KEY `v`")
+        == (fetch(url, "SHOW CREATE TABLE placed")[0][1])
+    )
+    assert fetch(target, "SHOW TRIGGERS")[0][0] == "t"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "way", "changed"),
+    [
+        (1062, "Duplicate entry 'a-1' for key 'u`,'", Way.PART, "  KEY `u``,` (`a`,`b`)"),
+        (1062, "Duplicate entry '1' for key 'PRIMARY'", Way.PART, "  KEY `id` (`id`)"),
+        (1048, "Column 'a' cannot be null", Way.PART, "  `a` varchar(9) DEFAULT NULL"),
+        (1526, "Table has no partition for value 7", Way.PART, "utf8mb4_general_ci"),
+        (1416, "Cannot get geometry object", Way.TABLE, "  `c` int(11) DEFAULT NULL COMMENT 'x'"),
+        (
+            1153,
+            "Got a packet bigger than",
+            Way.NONE,
+            "  `c` int(11) GENERATED ALWAYS AS (`b` + 1) VIRTUAL COMMENT 'x'",
+        ),
+    ],
+)
+def test_what_keeps_rows_out_gives_way_and_is_noted(mariadb, error, said, way, changed):
+    url = mariadb.database()
+    unique = "" if error == 1526 else ", UNIQUE KEY `u``,` (a, b)"
+    run_sql(
+        url,
+        f"CREATE TABLE t (id INT PRIMARY KEY, a VARCHAR(9) NOT NULL, c INT AS (b + 1) COMMENT 'x', b INT{unique})"
+        + (" PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (7))" if error == 1526 else ""),
+    )
+    with open_target(parse_url(url)) as target:
+        begin_state(target, State("bundle", "app"))
+        assert loosen(target.connection, "t", pymysql.err.OperationalError(error, said)) is way
+        noted = list(conceded(target.connection))
+    assert len(noted) == (way is not Way.NONE)
+    lines = fetch(url, "SHOW CREATE TABLE t")[0][1].splitlines()
+    assert changed in [line.rstrip(",") for line in lines] or lines[-1].endswith(changed)
