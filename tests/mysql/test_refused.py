@@ -35,7 +35,9 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
     assert live_tables(parse_url(target)) == live_tables(parse_url(url))
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [(one["item"], one["property"]) for one in losses] == [("table `placed`", "key")]
-    assert outcome.left_out[0].startswith("table `placed`: UNIQUE KEY `u` (`id`,`h`,`g`(16)): AUTO_INCREMENT ")
+    assert outcome.left_out[0].startswith(
+        "table `placed`: UNIQUE KEY `u` (`id`,`h`,`g`(16)): AUTO_INCREMENT "
+    )
     made = fetch(target, "SHOW CREATE TABLE placed")[0][1]
     assert (
         made.replace("  KEY `v`", "  UNIQUE KEY `u` (`id`,`h`,`g`(16)),\n  KEY `v`")

@@ -1,5 +1,7 @@
 """Export, then restore: the target is the source."""
 
+from collections import Counter
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,12 +16,40 @@ from tests.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
 
 
+class Stages(Silent):
+    """What each stage was to have, and has had, in bytes."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
+
+    def begin(self, what: str, *, items: int, size_bytes: int) -> None:
+        del items
+        self.total[what] = size_bytes
+
+    def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:
+        del items
+        self.done[list(self.total)[-1]] += size_bytes
+
+
 @pytest.fixture(scope="module")
-def restored(my_torture_bundle, other_mariadb) -> str:
+def stages() -> Stages:
+    return Stages()
+
+
+@pytest.fixture(scope="module")
+def restored(my_torture_bundle, other_mariadb, stages) -> str:
     url = other_mariadb.database(options="CHARACTER SET latin1")
-    outcome = restore_database(my_torture_bundle, "app", url, workers=2, progress=Silent())
+    outcome = restore_database(my_torture_bundle, "app", url, workers=2, progress=stages)
     assert outcome.findings == ()
     return url
+
+
+@pytest.mark.usefixtures("restored")
+def test_progress_ends_at_its_total(my_torture_bundle, stages):
+    parts = sum(len(row.details["parts"]) for row in my_torture_bundle.catalog())
+    for stage in ("restore app", "compare app"):
+        assert 0 <= stages.total[stage] - stages.done[stage] <= parts, stage
 
 
 def table(reader, name):
