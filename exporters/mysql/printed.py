@@ -35,6 +35,11 @@ _CHARACTERISTICS = re.compile(
     r"|COMMENT '(?:[^'\\\n]|\\.|'')*')\n)*"
 )
 _QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
+_AS_WRITTEN = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
+"""Of quotes within which a backslash is one."""
+_RETURNED = re.compile(rf" RETURNS (?:{_QUOTED}|[^\n'\"`])*", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "Z": "\x1a"}
 _EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
 _EVENT_HEADER = re.compile(
     r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
@@ -147,6 +152,25 @@ def with_comment(connection: Connection, found: dict[str, Any]) -> str:
     plain = comment.replace("'", "''")
     printed = plain.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
     return str(found["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
+
+
+def with_returned(found: dict[str, Any]) -> str:
+    """Return a function whose type is read as it was: servers print backslashes in labels of ENUM and SET as in
+    comments, but parameters as they were written.
+    """
+    sql = str(found["sql"])
+    if found["kind"] != "function" or _NO_ESCAPES not in found.get("sql_mode", ""):
+        return sql
+    depth = 0
+    for match in re.finditer(rf"{_AS_WRITTEN}|([()])", sql, re.DOTALL):
+        depth += {"(": 1, ")": -1}.get(match[1], 0)
+        if match[1] == ")" and depth == 0:
+            returned = _RETURNED.match(sql, match.end())
+            if returned is None:
+                return sql
+            plain = _ESCAPED.sub(lambda one: _ESCAPES.get(one[1], one[1]), returned[0])
+            return sql[: match.end()] + plain + sql[returned.end() :]
+    return sql
 
 
 def without_database(sql: str, database: str) -> str:

@@ -24,7 +24,7 @@ from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.labels import with_labels
-from exporters.mysql.printed import with_comment, with_header, without_database
+from exporters.mysql.printed import with_comment, with_header, with_returned, without_database
 from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
@@ -141,6 +141,7 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         found: Definition = {"kind": kind, "name": name, **_settings(row)}
         found["sql"] = with_header(connection, found)
         found["sql"] = with_comment(connection, found)
+        found["sql"] = with_returned(found)
         if kind == "table":
             found["sql"] = with_expressions(connection, name, found["sql"])
             found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
