@@ -53,7 +53,7 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     """
     sql = _parsable(found)
     if found["kind"] == "view":
-        doubtful = "?" in sql and found.get("client", "").startswith("utf8")
+        doubtful = "?" in sql and found.get("client", "").startswith(("utf8", "ascii"))
         return (doubtful and _raw(connection, found)) or sql
     if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
         return sql

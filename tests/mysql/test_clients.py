@@ -14,7 +14,7 @@ STATEMENTS = (
     "CREATE TRIGGER `t{w}` BEFORE INSERT ON `t{w}` FOR EACH ROW SET @x = '{w}'",
     "CREATE VIEW `v{w}` AS SELECT '{w}' AS a",
 )
-VIEWS = ("SELECT HEX(a) FROM plain", "SELECT HEX(a) FROM three_bytes")
+VIEWS = ("SELECT HEX(a) FROM plain", "SELECT HEX(a) FROM three_bytes", "SELECT HEX(a), b FROM seven_bits")
 QUERIES = (
     (
         "SELECT ROUTINE_NAME, ROUTINE_COMMENT, ROUTINE_DEFINITION FROM information_schema.ROUTINES"
@@ -27,6 +27,10 @@ QUERIES = (
     (
         "SELECT EVENT_NAME, EVENT_COMMENT, EVENT_DEFINITION FROM information_schema.EVENTS"
         " WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
+    ),
+    (
+        "SELECT TABLE_NAME, CHARACTER_SET_CLIENT, VIEW_DEFINITION FROM information_schema.VIEWS"
+        " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'seven_bits'"
     ),
     (
         "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE, ACTION_STATEMENT FROM information_schema.TRIGGERS"
@@ -42,6 +46,8 @@ def make(url: str, client: str) -> None:
         cursor.execute("CREATE VIEW plain AS SELECT _latin1 X'E4' AS a")
         cursor.execute("SET NAMES utf8mb3")
         cursor.execute("CREATE VIEW three_bytes AS SELECT CONCAT(_latin1 X'E4', 'é?') AS a")
+        cursor.execute("SET NAMES ascii")
+        cursor.execute("CREATE VIEW seven_bits AS SELECT _latin1 X'E4' AS a, '?' AS b")
         cursor.execute(f"SET NAMES {client}")
         for statement in STATEMENTS:
             cursor.execute(statement.format(w=word).encode(codec))

@@ -18,7 +18,7 @@ from migrate.store import open_place
 from tests.mysql.databases import export_database, fetch, read_bundle
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database
-from tests.torture.random_databases.naming import unnamed
+from tests.torture.random_databases.naming import other_rows, unnamed
 
 pytestmark = pytest.mark.torture
 
@@ -64,19 +64,18 @@ def problems(url: str, target: str, seed: int, place: Path) -> list[str]:
         return [*outcome.findings, *outcome.left_out, *is_alike(url, target)]
     named = [" ".join(f"{one['item']}: {one['reason']}".split()) for one in losses]
     left_out = [" ".join(one.split()) for one in outcome.left_out]
-    return [*outcome.findings, *unnamed(url, target, [*left_out, *named])]
+    return [*outcome.findings, *unnamed(url, target, [*left_out, *named]), *other_rows(url, target)]
 
 
-def pairs():
-    return [
-        ("mariadb", "other_mariadb"),
-        ("mysql", "other_mysql"),
-        ("mariadb", "mysql"),
-        ("mysql", "mariadb"),
-    ]
+DIRECTIONS = (
+    ("mariadb", "other_mariadb"),
+    ("mysql", "other_mysql"),
+    ("mariadb", "mysql"),
+    ("mysql", "mariadb"),
+)
 
 
-@pytest.mark.parametrize(("source", "target"), pairs())
+@pytest.mark.parametrize(("source", "target"), DIRECTIONS)
 def test_random_databases_come_whole_or_by_name(source, target, request, tmp_path):
     old, new = request.getfixturevalue(source), request.getfixturevalue(target)
     for seed in seeds():

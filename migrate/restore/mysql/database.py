@@ -214,7 +214,9 @@ def _rows(job: Job) -> Written:
     done = empty_unfinished(connection, parts, mysql_target.read_done(connection))
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance).write_all(todo)
+        ours = run.selection.definitions
+        writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance, ours=ours)
+        writer.write_all(todo)
 
     return run.rows(parts, done, write)
 

@@ -89,17 +89,21 @@ def _make_here(job: Job, definer: Definer, one: Definition) -> None:
             raise
         sql, words = unplaced(one["sql"])
         if not words:
-            if not make_reduced(job.target.connection, definer, one):
+            if not _reduced(job, definer, one):
                 raise
             return
         try:
             definer.make({**one, "sql": sql})
         except pymysql.Error:
-            if not make_reduced(job.target.connection, definer, {**one, "sql": sql}):
+            if not _reduced(job, definer, {**one, "sql": sql}):
                 raise exc from None
         item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
         job.losses.append(Loss(item, "place", reason))
         job.notes.append(f"{item} does not lie where it lay: {reason}")
+
+
+def _reduced(job: Job, definer: Definer, one: Definition) -> bool:
+    return make_reduced(job.target.connection, definer, one, {table.name for table in job.run.tables})
 
 
 def _made(job: Job, one: Definition) -> None:

@@ -26,10 +26,10 @@ Later = Mapping[str, Sequence[str]]
 LARGE_BYTES = 32 * 2**20
 """From so many bytes of rows on it pays: a smaller table costs less than another ALTER TABLE."""
 
-_THERE = {1061, 1826}
 _DUPLICATE = 1062
 _KEY = re.compile(r"KEY `")
 _UNIQUE = re.compile(r"UNIQUE KEY `")
+_NAMED = re.compile(r"(?:UNIQUE )?(?:KEY|CONSTRAINT) (?:`[^`]*`)+ ")
 _FOREIGN = re.compile(r"CONSTRAINT (?:`[^`]*`)+ FOREIGN KEY ")
 _ODD = re.compile(r"SPATIAL KEY |PERIOD |.* WITHOUT OVERLAPS", re.DOTALL)
 _PRIMARY = re.compile(r"PRIMARY KEY \((`(?:[^`]|``)*`)")
@@ -111,10 +111,10 @@ def _add_all(connection: Connection, name: str, items: Sequence[str]) -> None:
     try:
         connection.run(f"ALTER TABLE {quote_name(name)} {', '.join(f'ADD {item}' for item in items)}")
     except pymysql.Error as exc:
-        if number_of(exc) in _THERE and len(items) == 1:  # made by a run that could not note it
-            return
         if needs_the_user(exc):
             raise
+        if len(items) == 1 and _is_there(connection, name, items[0]):  # made by a run that could not note it
+            return
         if len(items) > 1:
             for item in items:
                 _add_all(connection, name, [item])
@@ -125,6 +125,12 @@ def _add_all(connection: Connection, name: str, items: Sequence[str]) -> None:
             lost = "foreign key" if _FOREIGN.match(items[0]) else "key"
             reason = f"{' '.join(items[0].split())}: {said_by(exc)}"
             note(connection, Loss(f"table {quote_name(name)}", lost, reason))
+
+
+def _is_there(connection: Connection, name: str, item: str) -> bool:
+    begin = _NAMED.match(item)
+    definition = str(connection.named(f"SHOW CREATE TABLE {quote_name(name)}")[0]["create table"])
+    return begin is not None and any(one.startswith(begin[0]) for one in items_of(definition)[2])
 
 
 def _step(name: str) -> str:

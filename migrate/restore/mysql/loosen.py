@@ -18,8 +18,9 @@ from migrate.restore.mysql.conceded import forget, note
 from migrate.restore.mysql.ddl import items_of, masked
 from migrate.restore.mysql.pieces import GENERATED, pieces_of
 
+CHECK_VIOLATED = 3819
 _SAID = {
-    3819: re.compile(r"Check constraint '(.*)' is violated", re.DOTALL),
+    CHECK_VIOLATED: re.compile(r"Check constraint '(.*)' is violated", re.DOTALL),
     1062: re.compile(r" for key '(.*)'$", re.DOTALL),
     1048: re.compile(r"Column '(.*)' cannot be null", re.DOTALL),
     3673: re.compile(r"Column '(.*)' cannot be null", re.DOTALL),
@@ -40,7 +41,7 @@ class Way(Enum):
 def loosen(connection: Connection, table: str, error: pymysql.Error) -> Way:
     """Let a table have rows that it has refused with ``error``, if there is a way. Raises the driver's errors."""
     number = number_of(error)
-    ways: dict[int, Callable[[Connection, str, str], bool]] = {3819: _unenforced, 1062: _plain_key}
+    ways: dict[int, Callable[[Connection, str, str], bool]] = {CHECK_VIOLATED: _unenforced, 1062: _plain_key}
     if number in _NO_PARTITION:
         return Way.PART if _unpartitioned(connection, table, error) else Way.NONE
     said = _SAID[number].search(str(error.args[1])) if number in _SAID else None

@@ -7,7 +7,7 @@ come about in several.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import pymysql
@@ -29,8 +29,10 @@ _FOREIGN_KEYS = (
 )
 
 
-def make_reduced(connection: Connection, definer: Definer, one: Definition) -> bool:
-    """Make a table without what the target refuses of it; return whether there is a way. Raises the driver's errors."""
+def make_reduced(connection: Connection, definer: Definer, one: Definition, ours: Collection[str]) -> bool:
+    """Make a table without what the target refuses of it; return whether there is a way. ``ours``: the tables that are
+    being restored. Raises the driver's errors.
+    """
     trial = _Trial(connection, definer, one)
     out = least(one["sql"], trial.refusal)
     if out is None:
@@ -38,8 +40,9 @@ def make_reduced(connection: Connection, definer: Definer, one: Definition) -> b
     losses = {piece: _loss(one, piece, said) for piece, said in out.items()}
     for loss in losses.values():
         note(connection, loss)
-    away = _foreign_keys_to(connection, one["name"])
-    for table, name, _ in away:
+    away = [found for found in _foreign_keys_to(connection, one["name"]) if found[0] in ours]
+    for table, name, item in away:
+        note(connection, _away(table, item))
         connection.run(f"ALTER TABLE {quote_name(table)} DROP FOREIGN KEY {quote_name(name)}")
     try:
         definer.make({**one, "sql": without(one["sql"], out)})
@@ -59,8 +62,17 @@ def make_reduced(connection: Connection, definer: Definer, one: Definition) -> b
 
 def _put_back(connection: Connection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
     for table, _, item in foreign_keys:
-        if (said := add(connection, table, f"ADD {item}")) is not None:
+        said = add(connection, table, f"ADD {item}")
+        if said is not None:
             note(connection, Loss(f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: {said}"))
+        forget(connection, _away(table, item))
+
+
+def _away(table: str, item: str) -> Loss:
+    """What is to be told if nobody gets to put it back."""
+    return Loss(
+        f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: the restore was stopped here"
+    )
 
 
 def add(connection: Connection, table: str, words: str) -> str | None:

@@ -26,7 +26,7 @@ from exporters.tally import Advance
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.literals import LongValues, Values, columns_of, generated_of, values_of
-from migrate.restore.mysql.loosen import Way, loosen
+from migrate.restore.mysql.loosen import CHECK_VIOLATED, Way, loosen
 from migrate.restore.mysql.schema import needs_the_user
 from migrate.restore.mysql.target import DONE, make_empty, mark_done
 from migrate.restore.relational.parts import PartFile, damage, parts_of, readable
@@ -42,10 +42,14 @@ bulk it checks when that is committed, and cannot say what is wrong.
 
 
 class RowWriter:
-    """Writes parts into one database, several at once."""
+    """Writes parts into one database, several at once. ``ours``: this restore has made the tables, and may change them
+    for rows that they refuse; of others only checks give way.
+    """
 
-    def __init__(self, reader: BundleReader, address: Address, *, workers: int, advance: Advance) -> None:
-        self._reader = reader
+    def __init__(
+        self, reader: BundleReader, address: Address, *, workers: int, advance: Advance, ours: bool
+    ) -> None:
+        self._reader, self._ours = reader, ours
         self._workers = Workers(lambda: connect(address), workers)
         self._address, self._advance = address, advance
         self._refused: list[PartFile] = []
@@ -79,7 +83,8 @@ class RowWriter:
                 try:
                     self._write(connection, todo[0])
                 except pymysql.Error as exc:
-                    way = Way.NONE if needs_the_user(exc) else loosen(connection, table.name, exc)
+                    may = not needs_the_user(exc) and (self._ours or number_of(exc) == CHECK_VIOLATED)
+                    way = loosen(connection, table.name, exc) if may else Way.NONE
                     if way is Way.NONE:
                         raise
                     if way is Way.TABLE:

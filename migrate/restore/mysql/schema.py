@@ -168,7 +168,7 @@ class Definer:
         if client.startswith("utf8"):
             return True
         try:
-            if one["kind"] == "view":  # printed in UTF-8, but for literals of other charsets
+            if one["kind"] == "view" and client != "ascii":  # in UTF-8, but for literals of other charsets
                 one["sql"].encode()
             one["sql"].encode(_CODECS.get(client, "ascii"), "surrogateescape")
         except UnicodeEncodeError:

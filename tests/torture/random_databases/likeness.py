@@ -94,8 +94,8 @@ class Look:
         return found | {"SHOW CREATE": [line for table in self.tables() for line in self._lines(table)]}
 
     def _lines(self, table: str) -> list[str]:
-        """A table's definition. A charset is printed before its collation or not, as it was once written."""
-        made = re.sub(r" CHARACTER SET \w+(?= COLLATE)| /\* TRANSACTIONAL=\d \*/", "", self._created(table))
+        """A table's definition."""
+        made = re.sub(r" /\* TRANSACTIONAL=\d \*/", "", self._created(table))
         return [f"{quote(table)} {line}" for line in made.split("\n")]
 
     def _created(self, table: str) -> str:
@@ -127,9 +127,12 @@ class Look:
         words = [
             _exactly(quote(name), kind) for name, kind in self.columns(table) if only is None or name in only
         ]
-        made = self._named(f"SHOW CREATE TABLE {quote(table)}")[0]["create table"]
-        history = " FOR SYSTEM_TIME ALL" if "WITH SYSTEM VERSIONING" in made else ""
+        history = " FOR SYSTEM_TIME ALL" if self.is_versioned(table) else ""
         return Counter(self._ask(f"SELECT {', '.join(words)} FROM {quote(table)}{history}"))
+
+    def is_versioned(self, table: str) -> bool:
+        """Whether it has a history."""
+        return "WITH SYSTEM VERSIONING" in self._created(table)
 
     def checksums(self) -> dict[str, Any]:
         """The engine's own."""
@@ -139,10 +142,14 @@ class Look:
     def _is_comparable(self, table: str) -> bool:
         """Not of what hides rows; Aria's depend on a row format that it does not show; and MariaDB adds up what happens
         to lie in the place of virtual columns: ``ALTER TABLE … FORCE`` changes the sum. MySQL adds up hidden columns of
-        keys over expressions, see ``_plain``.
+        keys over expressions, see ``_plain``, and whether numbers in JSON have a sign, which the bundle's ledger names.
         """
         made = self._created(table)
-        odd = ("SYSTEM VERSIONING", "ENGINE=Aria", r"\) VIRTUAL" if self._mariadb else r"KEY `.*` \(.*\(\(")
+        odd = (
+            "SYSTEM VERSIONING",
+            "ENGINE=Aria",
+            r"\) VIRTUAL" if self._mariadb else r"KEY `.*` \(.*\(\(|` json\b",
+        )
         return not any(re.search(words, made) for words in odd)
 
     def counters(self) -> list[tuple[Any, ...]]:

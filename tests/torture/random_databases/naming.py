@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tests.mysql.databases import fetch
+from tests.torture.random_databases.likeness import Look
 from tests.torture.random_databases.words import quote
 
 _OBJECTS = {
@@ -70,3 +71,36 @@ def _checks(source: str, target: str, named: Sequence[str]) -> Iterator[tuple[st
         left = count - sum("CHECK (" in one and about in one for one in named)
         if left > 0:
             yield table, left
+
+
+_COLUMNS = (
+    "SELECT TABLE_NAME, COLUMN_NAME, CONCAT_WS(' ', DATA_TYPE, CHARACTER_SET_NAME) FROM information_schema.COLUMNS"
+    " WHERE TABLE_SCHEMA = DATABASE()"
+)
+_NOT_COMPUTED = " AND COALESCE(GENERATION_EXPRESSION, '') = ''"
+_OTHERWISE = (
+    *("time", "float", "double", "geometry", "geomcollection", "geometrycollection"),
+    *("point", "linestring", "polygon", "multipoint"),
+)
+"""Types of values that a server of the other flavour may hold otherwise."""
+
+
+def other_rows(source: str, target: str) -> list[str]:
+    """Return the tables whose values in columns of equal types are not equal, as the servers themselves show them."""
+    theirs = set(fetch(target, _COLUMNS))
+    shared: dict[str, set[str]] = {}
+    for table, column, kind in fetch(source, _COLUMNS + _NOT_COMPUTED):
+        if (table, column, kind) in theirs and kind not in _OTHERWISE:
+            shared.setdefault(table, set()).add(column)
+    ours, copy = Look(source), Look(target)
+    try:
+        return [
+            f"rows of {table!r}"
+            for table, columns in shared.items()
+            if table in ours.tables()
+            and not ours.is_versioned(table)
+            and ours.rows(table, columns) != copy.rows(table, columns)
+        ]
+    finally:
+        ours.close()
+        copy.close()
