@@ -59,6 +59,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     encoding = session.point["encoding"]
     changes = may_change(encoding)
     spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
+    environment["PGCLIENTENCODING"] = spoken
     codec = Codec(encoding, asking(session.holder, encoding))
     try:
         kept = locked.kept(session.holder, session.locked, seconds=session.manners.limits.lock_seconds)

@@ -13,7 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from exporters.relational.parquet import Part, open_part
-from exporters.relational.render import EXACT_OF
+from exporters.relational.render import ENCODING, EXACT_OF, OWN
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
@@ -85,17 +85,30 @@ def _rows_of_group(part: Part, group: int, start: int, end: int) -> Iterator[dic
 
 
 def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    sides: Mapping[str, str] = {
-        (field.metadata or {}).get(EXACT_OF, b"").decode(): field.name
+    sides: Mapping[str, pa.Field] = {
+        field.metadata[EXACT_OF].decode(): field
         for field in batch.schema
         if EXACT_OF in (field.metadata or {})
     }
+    names = {field.name for field in sides.values()}
     for row in batch.to_pylist(maps_as_pydicts="strict"):
         yield {
-            name: _plain(value if row.get(sides.get(name, "")) is None else row[sides[name]])
+            name: _plain(value)
+            if name not in sides or row[sides[name].name] is None
+            else _exact(sides[name], row[sides[name].name])
             for name, value in row.items()
-            if name not in sides.values()
+            if name not in names
         }
+
+
+def _exact(side: pa.Field, value: Any) -> Any:
+    """Return a value of a side column: bytes of the database's own encoding say which that is."""
+    if ENCODING not in side.metadata:
+        return _plain(value)
+    if not value.startswith(OWN):
+        return value.decode()
+    encoding = side.metadata[ENCODING].decode()
+    return {"encoding": encoding, "base64": base64.b64encode(value.removeprefix(OWN)).decode()}
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from exporters.postgres.conversion import asking
 from exporters.postgres.encodings import AS_STORED, Codec, may_change
+from migrate.browse.tables import rows
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.restore.postgres.own_encoding import Apart
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
-from tests.postgres.databases import column, dump_bytes, export_database, fetch, read_bundle, run_sql
+from tests.postgres.databases import column, dump_bytes, export_database, fetch, read_bundle, run_sql, table
 from tests.postgres.test_kindness import LimitedHost, export_with, locked
 
 _CONVERSION = """
@@ -123,7 +124,23 @@ def test_values_that_are_not_the_same_by_way_of_utf8_come_back(
     assert fetch(elsewhere, "SELECT count(*) FROM t") == [(5,)]
 
 
-def test_a_changed_byte_is_a_difference(postgres, tmp_path):
+def test_single_rows_say_in_which_encoding_a_value_is(postgres, tmp_path):
+    (url,) = make_databases("EUC_JP", postgres)
+    run_bytes(
+        url,
+        b"CREATE TABLE t (a text, b text[]); INSERT INTO t VALUES ('\xad\xf0', '{{x},{\xa4\xa2}}'), ('x', '{}')",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert list(rows(reader, table(reader, "t"), 0, None)) == [
+        {"a": {"encoding": "EUC_JP", "base64": "rfA="}, "b": "{{x},{\u3042}}"},
+        {"a": "x", "b": []},
+    ]
+
+
+def test_a_changed_byte_is_a_difference(postgres, tmp_path, monkeypatch):
+    """Whatever other programs are told to speak."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN2")
     (url,) = make_databases("WIN1252", postgres)
     run_bytes(url, b"CREATE TABLE t (id int PRIMARY KEY, a text); INSERT INTO t VALUES (1, '\x81'), (2, 'x')")
     assert export_database(url, tmp_path / "bundle").complete
