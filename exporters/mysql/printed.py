@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -40,6 +41,11 @@ _AS_WRITTEN = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
 _RETURNED = re.compile(rf" RETURNS (?:{_QUOTED}|[^\n'\"`])*", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "Z": "\x1a"}
+_LITERAL = re.compile(r"""`(?:[^`]|``)*`|"(?:[^"]|"")*"|('(?:[^'\\]|\\.|'')*')""", re.DOTALL)
+_KEPT = (
+    "SELECT VIEW_DEFINITION AS kept FROM information_schema.VIEWS"
+    " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {name}"
+)
 _EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
 _EVENT_HEADER = re.compile(
     r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
@@ -54,7 +60,8 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     sql = _parsable(found)
     if found["kind"] == "view":
         doubtful = "?" in sql and found.get("client", "").startswith(("utf8", "ascii"))
-        return (doubtful and _raw(connection, found)) or sql
+        sql = (doubtful and _raw(connection, found)) or sql
+        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, found, sql)
     if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
         return sql
     raw = _parsable({**found, "sql": _raw(connection, found)})
@@ -65,6 +72,27 @@ def with_header(connection: Connection, found: dict[str, Any]) -> str:
     pieces = zip(_between(theirs), _between(ours), strict=True)
     header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
     return "".join(header) + sql[ours[-1] :]
+
+
+def _as_kept(connection: Connection, found: dict[str, Any], sql: str) -> str:
+    """Return a view of MySQL that is kept again as it is kept now. A literal that is put together with bytes is encoded
+    anew, each byte of its UTF-8 for a character, when a view is made, and once more when it is shown.
+    """
+    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    rows = connection.named(_KEPT.format(schema=schema, name=name))
+    kept = [one[1] for one in _LITERAL.finditer(str(rows[0]["kept"] if rows else "")) if one[1]]
+    shown = [one for one in _LITERAL.finditer(sql) if one[1]]
+    if len(kept) != len(shown):
+        return sql
+    for literal, one in reversed(list(zip(shown, kept, strict=True))):
+        if literal[1] != one and literal[1] == _bytewise(one):
+            with suppress(UnicodeError):
+                sql = sql[: literal.start()] + one.encode("latin-1").decode() + sql[literal.end() :]
+    return sql
+
+
+def _bytewise(literal: str) -> str:
+    return literal.encode(errors="surrogateescape").decode("latin-1")
 
 
 def _raw(connection: Connection, found: dict[str, Any]) -> str:

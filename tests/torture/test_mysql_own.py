@@ -226,3 +226,17 @@ def test_labels_that_no_definition_prints_are_read_from_rows_or_named(mysql, oth
     finally:
         run_sql(mysql.url, "DROP DATABASE labels_old")
         run_sql(other_mysql.url, "DROP DATABASE labels_new")
+
+
+def test_a_literal_beside_bytes_comes_back_as_a_view_has_it(mysql, other_mysql, tmp_path):
+    url, target = mysql.database(), other_mysql.database()
+    run_sql(
+        url,
+        "CREATE TABLE t (b BLOB); INSERT INTO t VALUES ('x');"
+        "CREATE VIEW `v'ü` AS SELECT CONCAT(b, 'ü…''') AS a, CONCAT('ü', 'Ã¼') AS c FROM t",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    for query in ("SELECT HEX(a), HEX(c) FROM `v'ü`", "SHOW CREATE VIEW `v'ü`"):
+        assert fetch(target, query) == fetch(url, query)

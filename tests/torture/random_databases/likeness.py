@@ -226,7 +226,7 @@ def _exactly(name: str, kind: str) -> str:
     if kind.startswith(("float", "double")):
         return f"CONCAT({name}*1e0)"
     if kind.startswith(("enum", "set", "bit")):
-        return f"CONCAT({name}+0)"
+        return f"CONCAT(CAST({name} AS UNSIGNED))"
     if kind.startswith("time") and not kind.startswith("timestamp"):
         return f"CONCAT({name})"
     if kind == "json":

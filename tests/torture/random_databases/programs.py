@@ -65,11 +65,6 @@ class Programs:
     def _word(self) -> str:
         return (alternate if self._backslashes else literal)(text(self._dice)[:120])
 
-    def _beside_bytes(self) -> str:
-        """A literal that MySQL keeps as it is: others it encodes anew each time, where it is put together with bytes."""
-        word = self._word()
-        return word if self._mariadb or word.isascii() else "'a'"
-
     def _comment(self) -> str:
         return f" COMMENT {self._word()}" if self._dice.random() < 0.5 else ""
 
@@ -131,7 +126,7 @@ class Programs:
         query = dice.choice(
             (
                 f"SELECT {one} AS {a}, {other} AS {b} FROM {quote(name)}",
-                f"SELECT CONCAT({one}, {self._beside_bytes()}) AS {a}, {other} AS {b} FROM {quote(name)} WHERE {one} IS NOT NULL",
+                f"SELECT CONCAT({one}, {self._word()}) AS {a}, {other} AS {b} FROM {quote(name)} WHERE {one} IS NOT NULL",
                 f"SELECT COUNT(*) AS {a}, {one} AS {b} FROM {quote(name)} GROUP BY {one} HAVING {a} > 0",
                 f"SELECT x.{one} AS {a}, y.{other} AS {b} FROM {quote(name)} x LEFT JOIN {quote(name)} y ON x.{one} = y.{other}",
                 f"SELECT {self._word()} AS {a}, _latin1 X'E4' AS {b}",
