@@ -142,7 +142,7 @@ def _labels_tell(sql_type: SqlType) -> bool:
     the empty set), nor where two are equal, as a server without strict mode lets them be.
     """
     labels = _LABEL.findall(sql_type.full)
-    if not sql_type.collation.endswith(("_bin", "_cs", "binary")):
+    if not sql_type.collation.endswith(("_bin", "binary")):  # others differ from flavour to flavour
         labels = list(map(_as_compared, labels))
     labels = [label.rstrip() for label in labels]
     return "" not in labels and len(set(labels)) == len(labels)

@@ -60,3 +60,19 @@ def test_labels_that_the_server_prints_as_question_marks_come_back(my_exported, 
     query = f"SELECT {', '.join(f'HEX({name}), {name}+0' for name in 'cdes')} FROM t ORDER BY id"
     assert fetch(target, query) == fetch(url, query)
     assert fetch(target, query)[0][::2] == ("F09F9880", "F09F918D", "FF41", "FE")
+
+
+def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
+    url, reader = my_exported(
+        "SET sql_mode = ''; CREATE TABLE twice (id INT PRIMARY KEY, e ENUM('a','A','é'), s SET('e','é','b'),"
+        " c ENUM('x','\u0080'), o ENUM('a','A') COLLATE utf8mb4_bin);"
+        "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,3,2,2), (3,3,7,0,0), (4,0,2,NULL,1)"
+    )
+    target = other_mariadb.database()
+    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.left_out) == ((), ())
+    query = "SELECT id, e+0, CAST(s AS UNSIGNED), c+0, o+0 FROM twice ORDER BY id"
+    assert fetch(target, query) == fetch(url, query)
+    assert fetch(url, query)[1] == (2, 2, 3, 2, 2)
+    kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
+    assert kinds == {"id": "int", "e": "int", "s": "int", "c": "int", "o": "text"}
