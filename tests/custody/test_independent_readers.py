@@ -5,19 +5,17 @@ Go's own libraries of signed notes and transparent logs.
 import json
 import random
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from migrate.bundle import layout
 from migrate.custody import tree
-from scripts.binaries import find_own_program
+from scripts.binaries import NOTES, find_own_program
 from scripts.process import ServerError
 from scripts.shelf import LONG_KEYS, ODD_KEY, shelf
 from tests.cli.conftest import call
 from tests.custody import notes
 
-PROGRAM = Path(__file__).parents[1] / "tools" / "notes"
 SIZE = 302
 
 
@@ -54,7 +52,7 @@ def by_the_text(data: bytes, keys, _tmp_path):
 def by_go(data: bytes, keys, tmp_path):
     """Read by Go's libraries; None where it is refused."""
     try:
-        program = find_own_program(PROGRAM)
+        program = find_own_program(NOTES)
     except ServerError as error:
         pytest.skip(f"NOT TESTED with Go's libraries: {error}")
     file = tmp_path / "note"
