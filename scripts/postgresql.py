@@ -25,6 +25,7 @@ _SETTINGS = [
         "fsync=off",
         "full_page_writes=off",
         "logging_collector=off",
+        "autovacuum_naptime=1h",  # for all databases: with hundreds, one is begun every other second
     )
     for word in ("-c", setting)
 ]

@@ -126,6 +126,7 @@ class Servers:
                 "MINIO_BROWSER": "off",
                 "MINIO_UPDATE": "off",
                 "MINIO_PROMETHEUS_AUTH_TYPE": "public",
+                "MINIO_SCANNER_SPEED": "slowest",  # else it looks through all buckets each minute
             }
             if encrypts:
                 env["MINIO_KMS_SECRET_KEY"] = (
