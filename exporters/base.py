@@ -178,7 +178,7 @@ class Sink(Protocol):
 
     def create(self, name: str, *, size_bytes: int = 0) -> AbstractContextManager[BinaryIO]:
         """Open a new file for writing, sequentially. It exists once the context ends without an error, whole;
-        after an error nothing of it remains. Safe to call again for the same name after a crash (it replaces).
+        after an error nothing of it remains. Safe to call again for the same name, also after a crash (it replaces).
         ``size_bytes``: how large it will be, about; needed only for files above 100 GB (it decides the size of
         the parts).
         """

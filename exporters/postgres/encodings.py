@@ -104,8 +104,8 @@ class Codec:
         """Return any text in UTF-8, with a replacement for characters that are unknown."""
         words = self._words.findall(text)
         self._learn(set(words))
-        texts = self._texts | {code: known or replacement for code, known in self._odd.items()}
-        return b"".join([texts.get(word, word) for word in words])
+        texts = {word: self._odd[word] or replacement for word in set(words) if word in self._odd}
+        return b"".join([texts.get(word) or self._texts.get(word, word) for word in words])
 
     def lines(self, block: bytes) -> bytes:
         """Return whole CSV lines of this encoding as the texts of rows."""
@@ -166,11 +166,11 @@ class Codec:
                 pending += self._without(answers, some)
                 continue
             for code, (text, same) in zip(some, answers, strict=True):
+                if self._joins and text.decode()[0] in _JOINED:
+                    self._joined.add(code)
                 if not same:
                     self._odd[code] = text
                 self._texts[code] = text if same else _ODD
-                if self._joins and text.decode()[0] in _JOINED:
-                    self._joined.add(code)
 
     def _without(self, refused: bytes, codes: list[bytes]) -> list[list[bytes]]:
         """Note what was refused; return what is still to be asked for, in two where nobody knows which one it was."""

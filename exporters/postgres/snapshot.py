@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+
+from pyarrow import ArrowInvalid
 
 from exporters.base import Account, DoneUnit, Json, Outcome, Sink, Unit
 from exporters.postgres import changes, large_objects
@@ -26,6 +28,15 @@ class _Planned:
 
     table: Table
     layout: Layout
+
+    @property
+    def lenient(self) -> Layout:
+        """The same for text with bytes that are no UTF-8, as a server may have let in."""
+        columns = [
+            column if column.kind.plain else replace(column, kind=replace(column.kind, encoding="UTF8"))
+            for column in self.table.columns
+        ]
+        return Layout.of(columns)
 
 
 class PostgresSnapshot:
@@ -70,9 +81,13 @@ class PostgresSnapshot:
         """Export one chunk."""
         planned = self._planned[unit.spec["table"]]
         first, last = unit.spec["range"]
-        copied = copy_chunk(
-            partial(self._feeds.rows, planned.table, (first, last)), planned.layout, sink, stem(unit.spec)
-        )
+        rows = partial(self._feeds.rows, planned.table, (first, last))
+        try:
+            copied = copy_chunk(rows, planned.layout, sink, stem(unit.spec))
+        except ArrowInvalid:
+            if self.point["encoding"] != "UTF8":
+                raise
+            copied = copy_chunk(rows, planned.lenient, sink, stem(unit.spec))
         facts = {
             "snapshot": self.point["snapshot"],
             "filenode": planned.table.filenode,

@@ -13,6 +13,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from exporters.relational.parquet import Part, open_part
+from exporters.relational.parse import is_utf8
 from exporters.relational.render import ENCODING, EXACT_OF, OWN
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
@@ -105,10 +106,11 @@ def _exact(side: pa.Field, value: Any) -> Any:
     """Return a value of a side column: bytes of the database's own encoding say which that is."""
     if ENCODING not in side.metadata:
         return _plain(value)
-    if not value.startswith(OWN):
+    if is_utf8(value):
         return value.decode()
     encoding = side.metadata[ENCODING].decode()
-    return {"encoding": encoding, "base64": base64.b64encode(value.removeprefix(OWN)).decode()}
+    own = value if encoding == "UTF8" else value.removeprefix(OWN)
+    return {"encoding": encoding, "base64": base64.b64encode(own).decode()}
 
 
 def _plain(value: Any) -> Any:

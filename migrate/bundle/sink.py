@@ -40,7 +40,7 @@ class StoreSink:
         self._source = source
         self.stop = stop or threading.Event()
         self._lock = threading.Lock()
-        self._files: list[FileRecord] = []
+        self._files: dict[str, FileRecord] = {}
         self.error: MoveoutError | None = None
         """What went wrong at the place, also if the exporter swallowed it."""
 
@@ -48,7 +48,7 @@ class StoreSink:
     def files(self) -> list[FileRecord]:
         """The files that were finished, ordered by key."""
         with self._lock:
-            return sorted(self._files, key=lambda file: file.key)
+            return [self._files[key] for key in sorted(self._files)]
 
     @contextmanager
     def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
@@ -78,7 +78,7 @@ class StoreSink:
             self.error = exc
             raise
         with self._lock:
-            self._files.append(FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme))
+            self._files[key] = FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme)
 
 
 class Stopped(BaseException):

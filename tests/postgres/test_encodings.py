@@ -203,6 +203,37 @@ def test_which_bytes_come_back_is_known(server, encoding):
     assert may_change(encoding) == (not all(back.values()))
 
 
+def test_bytes_that_are_no_utf8_leave_a_database_that_let_them_in(postgres, other_postgres, tmp_path):
+    """As one that was moved without a look at its rows."""
+    (url,) = make_databases("SQL_ASCII", postgres)
+    run_bytes(
+        url,
+        b"CREATE TABLE t (id int PRIMARY KEY, a text, b text[], j json);"
+        b"INSERT INTO t VALUES (1, 'caf\xc3\xa9', '{x}', '{}'), (2, 'caf\xe9', ARRAY['\xff'], '\"\xe9\"'),"
+        b" (3, NULL, '{}', NULL)",
+    )
+    name = url.rpartition("/")[2]
+    run_sql(
+        postgres.url,
+        f"UPDATE pg_database SET encoding = pg_char_to_encoding('UTF8') WHERE datname = '{name}'",
+    )
+    assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    assert check_parquet(reader, [table(reader, "t")]) == []
+    assert column(reader, "t", "a") == ["caf\xe9", None, None]
+    assert column(reader, "t", "a$exact") == [None, b"caf\xe9", None]
+    assert column(reader, "t", "b$exact") == [None, b"{\xff}", None]
+    assert next(rows(reader, table(reader, "t"), 1, 2))["a"] == {"encoding": "UTF8", "base64": "Y2Fm6Q=="}
+    assert compare_database(reader, "app", url, workers=1, progress=Silent()) == []
+    target = other_postgres.database()
+    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    assert restored.findings == ()
+    assert [word.partition(" have")[0] for word in restored.left_out] == [
+        f'the values of "public"."t"."{one}": 1' for one in ("a", "b", "j")
+    ]
+    assert fetch(target, "SELECT a, b FROM t WHERE id = 2") == [("caf\ufffd", ["\ufffd"])]
+
+
 @pytest.mark.parametrize(("encoding", "strange"), [("WIN1252", b"\x81"), ("SQL_ASCII", b"\xe9")])
 def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
     postgres, other_postgres, tmp_path, encoding, strange

@@ -6,6 +6,7 @@ The target's server converts, both ways. The text of rows comes in pieces that m
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -109,13 +110,13 @@ class OwnEncoding:
 
     @property
     def kept(self) -> bool:
-        """Whether the target holds such values as they are."""
-        return self._target == self._encoding
+        """Whether the target holds such values as they are: what is no UTF-8 no server of that takes."""
+        return self._target == ("SQL_ASCII" if self._encoding == "UTF8" else self._encoding)
 
     @property
     def copied_as(self) -> str:
         """The encoding for COPY."""
-        return self._encoding if self.kept else copy_encoding(self._target)
+        return self._target if self.kept else copy_encoding(self._target)
 
     def is_held(self, text: bytes) -> bool:
         """Tell whether the target holds a text of that encoding as it is."""
@@ -127,11 +128,22 @@ class OwnEncoding:
 
     def blocks_of(self, file: Part, *, generated: bool = False) -> Iterator[tuple[bytes, int]]:
         """Yield what COPY takes, and the number of rows in it."""
+        if self._encoding == "UTF8":
+            yield from (
+                blocks_of(file, generated=generated) if self.kept else self._valid(file, generated=generated)
+            )
+            return
         apart = Apart()
         self._value = b""
         make = self._as_bytes if self.kept else self._as_text
         for block, rows in blocks_of(file, generated=generated):
             yield b"".join(make(apart.take(block))), rows
+
+    def _valid(self, file: Part, *, generated: bool) -> Iterator[tuple[bytes, int]]:
+        """Yield rows with a replacement for bytes that are no UTF-8."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for block, rows in blocks_of(file, generated=generated):
+            yield decoder.decode(block).replace("\ufffd", self._replacement.decode()).encode(), rows
 
     def _as_bytes(self, pieces: Sequence[tuple[bytes, bool]]) -> list[bytes]:
         """Return text in the target's encoding, and values as they are."""

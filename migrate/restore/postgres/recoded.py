@@ -13,6 +13,7 @@ from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.relational.digest import tally_block
 from exporters.relational.long_values import LongRow
 from exporters.relational.parquet import READ_ERRORS, Part, open_part, rows_of
+from exporters.relational.parse import is_utf8
 from exporters.relational.render import OWN, sides_of
 from exporters.tally import Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
@@ -49,7 +50,9 @@ def _as_sent(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
             encoding = encoding_of(file.schema_arrow)
             own = OwnEncoding(job.target.connection, encoding)
             if not own.kept:
-                counts.update({(column, encoding): many for column, many in _values(file).items() if many})
+                counts.update(
+                    {(column, encoding): many for column, many in _values(file, encoding).items() if many}
+                )
             tally += _tally(own, file)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
@@ -67,7 +70,7 @@ def _reason(values: int, encoding: str) -> str:
     )
 
 
-def _values(file: Part) -> Mapping[str, int]:
+def _values(file: Part, encoding: str) -> Mapping[str, int]:
     """Return how many values of each column stand in the source's own encoding."""
     counts: Counter[str] = Counter()
     for some in rows_of(file):
@@ -75,6 +78,10 @@ def _values(file: Part) -> Mapping[str, int]:
         for column, side in sides_of(batch.schema).items():
             if isinstance(some, LongRow) and side in some.long:
                 counts[column] += next(iter(some.long[side].pieces())).startswith(OWN)
+            elif encoding == "UTF8":
+                counts[column] += sum(
+                    not is_utf8(value) for value in batch.column(side).drop_null().to_pylist()
+                )
             else:
                 counts[column] += pc.sum(pc.starts_with(batch.column(side), OWN)).as_py() or 0
     return counts
