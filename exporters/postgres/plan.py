@@ -6,9 +6,10 @@ always lie in one of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from exporters.postgres.catalog import Table
+from exporters.postgres.catalog import Column, Table
 from exporters.postgres.encodings import is_ambiguous
 from exporters.postgres.identifiers import quote_literal, quote_name
 from exporters.relational.plan import Cut, Plan, plan_tables
@@ -102,13 +103,23 @@ def longest_query(table: Table, pages: Range) -> str | None:
     return f"SELECT coalesce(max({' + '.join(sizes)}), 0) {rows_of(table, pages)}"
 
 
+_CHARACTERS = re.compile(r"text|character(?: varying)?(?:\(\d+\))?")
+
+
 def changing(table: Table, pages: Range, encoding: str) -> str | None:
     """Return a query for the number of rows of a chunk that have text which becomes another one by way of UTF-8; the
     server refuses it where some becomes nothing. None where no column holds text.
     """
-    names = [quote_name(column.name) for column in table.columns if not column.kind.plain]
-    conditions = " OR ".join(_changes(f"{name}::pg_catalog.text", encoding) for name in names)
+    columns = [column for column in table.columns if not column.kind.plain]
+    conditions = " OR ".join(_changes(_text(column), encoding) for column in columns)
     return f"SELECT count(*) FILTER (WHERE {conditions}) {rows_of(table, pages)}" if conditions else None
+
+
+def _text(column: Column) -> str:
+    """Return the text of a value as COPY writes it. To cast it would run a cast of the type's owner."""
+    name = quote_name(column.name)
+    is_text = _CHARACTERS.fullmatch(column.sql_type)
+    return f"{name}::pg_catalog.text" if is_text else f"pg_catalog.concat({name})"
 
 
 def _changes(text: str, encoding: str) -> str:

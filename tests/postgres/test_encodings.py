@@ -58,7 +58,7 @@ def run_bytes(url: str, statements: bytes) -> None:
 
 def stored(url: str, expression: str, encoding: str) -> list[bytes]:
     """The bytes of a text, row by row."""
-    query = f"SELECT convert_to(({expression})::text, '{encoding}') FROM t ORDER BY id"
+    query = f"SELECT convert_to(concat({expression}), '{encoding}') FROM t ORDER BY id"
     return [row[0] for row in fetch(url, query)]
 
 
@@ -73,6 +73,8 @@ _ROWS = b"""
 CREATE TYPE pair AS (a text, b int); CREATE TYPE word AS ENUM ('plain', 'w%b');
 CREATE TABLE t (id int PRIMARY KEY, a text DEFAULT 'd%b', b char(6), c text[], d pair, e word, j json, n numeric);
 COMMENT ON TABLE t IS 'of %b'; CREATE INDEX i ON t (a) WHERE a <> '%b';
+CREATE FUNCTION own_code(pair) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'it ran'; END $$;
+CREATE CAST (pair AS text) WITH FUNCTION own_code(pair);
 CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT '%b'::text $$;
 INSERT INTO t VALUES (1, '%b', '%b', ARRAY['%b', 'x'], ROW('%b', 1), 'w%b', '["%b"]', 1.5),
   (2, E'",%b\\n"', NULL, ARRAY[['%b'], [NULL]], NULL, 'plain', 'null', NULL),
