@@ -43,7 +43,8 @@ _QUERIES = (
         r"^  (?:UNIQUE )?KEY {name} \(.*?\(",
     ),
 )
-_LITERAL = re.compile(rb"(_\w+)?('(?:[^'\\]|\\.|'')*')", re.DOTALL)
+_LITERAL = re.compile(rb"`(?:[^`]|``)*`|(_\w+)?('(?:[^'\\]|\\.|'')*')", re.DOTALL)
+"""Or a name, in which a quote may stand."""
 _ANY_LITERAL = r"(?:_\w+)?'(?:[^'\\]|\\.|'')*'"
 _ESCAPED = re.compile(rb"\\(.)|''", re.DOTALL)
 _ESCAPES = {b"0": b"\0", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"Z": b"\x1a"}
@@ -70,6 +71,8 @@ def _read(shown: str) -> tuple[str, str]:
     text = re.sub(rb"\\(.)", rb"\1", shown.encode("latin-1", "replace"), flags=re.DOTALL)
     skeleton, expression, end = "", "", 0
     for match in _LITERAL.finditer(text):
+        if match[2] is None:
+            continue
         between = text[end : match.start()].decode(errors="replace")
         skeleton += re.escape(between) + _ANY_LITERAL
         expression += between + _literal(match[1] or b"", match[2])

@@ -180,7 +180,8 @@ def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, t
 EXPRESSIONS = r"""CREATE TABLE t (id INT PRIMARY KEY, a TEXT DEFAULT ('x\\y''z"😀'),
   b VARCHAR(9) DEFAULT (_latin1 X'E4F6'),
   c VARCHAR(99) AS (CONCAT(b, _latin1 X'E4', '日本😀?''\\')) STORED, f VARCHAR(9) DEFAULT (_cp1251 X'C4'),
-  g VARCHAR(9) DEFAULT (_utf16 X'D83DDE00'), CHECK (a <> _latin1 X'E4F6'), CONSTRAINT `ü` CHECK (b <> 'ü日😀''\\'),
+  g VARCHAR(9) DEFAULT (_utf16 X'D83DDE00'), CHECK (a <> _latin1 X'E4F6'),
+  `q'` VARCHAR(9) CHARACTER SET latin1, CHECK (`q'` <> _latin1 X'E4'), CONSTRAINT `ü` CHECK (b <> 'ü日😀''\\'),
   KEY k ((CONCAT(b, '😀'))))"""
 
 
