@@ -163,13 +163,18 @@ class Look:
 
 def _plain(catalog: str, row: dict[str, Any], views: set[str]) -> dict[str, Any]:
     """What MySQL knows of how something was made, and prints in no definition: whether a column of an expression was
-    NULL once (of a key that is older than a NOT NULL; of a view, that it was made in a strict mode); and in which charset
-    a literal was written. What SHOW CREATE TABLE prints of that is compared for itself.
+    NULL once (of a key that is older than a NOT NULL; of a view, that it was made in a strict mode); how wide a number
+    was declared, by which a view's text is long; and in which charset a literal was written. What SHOW CREATE TABLE
+    prints of that is compared for itself.
     """
     if catalog == "STATISTICS" and row["expression"] is not None:
         row = row | {"nullable": ""}
     if catalog == "COLUMNS" and row["table_name"] in views:
-        row = row | {"is_nullable": "", "column_default": ""}
+        row = row | dict.fromkeys(("is_nullable", "column_default"), "")
+        if row["data_type"] == "varchar":
+            row = row | dict.fromkeys(
+                ("column_type", "character_maximum_length", "character_octet_length"), ""
+            )
     return {name: _unmarked(value) if name in _EXPRESSIONS else value for name, value in row.items()}
 
 
