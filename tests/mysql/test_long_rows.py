@@ -8,19 +8,20 @@ from migrate.restore.mysql.database import restore_database
 from migrate.verify.database import compare_database
 from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
-from tests.tools.long_rows import long_rows
+from tests.tools.long_rows import UNIT, long_rows, short_long_rows
 
-MIB = 2**20
+__all__ = ["short_long_rows"]
+
 TABLES = f"""
 CREATE TABLE plain (id INT PRIMARY KEY, b LONGBLOB, t LONGTEXT, j JSON, n DECIMAL(9, 2)) CHARACTER SET utf8mb4;
 INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_1_to_300;
-INSERT INTO plain VALUES (400, REPEAT(X'00ff27', {3 * MIB}), REPEAT('it''s é', 20000), NULL, 2);
+INSERT INTO plain VALUES (400, REPEAT(X'00ff27', {3 * UNIT}), REPEAT('it''s é', 20000), NULL, 2);
 INSERT INTO plain SELECT seq, 'b', 'é''', '{{}}', 1.5 FROM seq_401_to_700;
-INSERT INTO plain VALUES (800, NULL, REPEAT('"it''s" é', {MIB}), CONCAT('["', REPEAT('j', {MIB}), '"]'), NULL);
+INSERT INTO plain VALUES (800, NULL, REPEAT('"it''s" é', {UNIT}), CONCAT('["', REPEAT('j', {UNIT}), '"]'), NULL);
 CREATE TABLE wide (u LONGTEXT CHARACTER SET ucs2, l LONGTEXT CHARACTER SET latin1);
-INSERT INTO wide VALUES (REPEAT('ü''', {2 * MIB}), REPEAT('ü''', {2 * MIB})), (NULL, 'x'),
-  (REPEAT(_ucs2 X'D800', {3 * MIB}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
-  (REPEAT(_ucs2 X'006E0680', {3 * MIB}), NULL);
+INSERT INTO wide VALUES (REPEAT('ü''', {2 * UNIT}), REPEAT('ü''', {2 * UNIT})), (NULL, 'x'),
+  (REPEAT(_ucs2 X'D800', {3 * UNIT}), NULL), (CONCAT(_ucs2 X'006E0680', _ucs2 X'D83D'), 'n'),
+  (REPEAT(_ucs2 X'006E0680', {3 * UNIT}), NULL);
 """
 
 
@@ -67,9 +68,9 @@ def test_they_come_back(source, bundle, other_mariadb):
 
 
 def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):
-    run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 8388608")
+    run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 2097152")
     try:
-        with pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 8,388,608") as raised:
+        with pytest.raises(SourceUsageError, match=r"`plain` .* max_allowed_packet is 2,097,152") as raised:
             restore_database(bundle, "app", other_mariadb.database(), workers=1, progress=Silent())
     finally:
         run_sql(other_mariadb.url, "SET GLOBAL max_allowed_packet = 67108864")

@@ -7,24 +7,26 @@ from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
-from tests.tools.long_rows import long_rows
+from tests.tools.long_rows import UNIT, long_rows, short_long_rows
 
-MIB = 2**20
+__all__ = ["short_long_rows"]
+
 QUOTED = 'line\\n, "quoted" \\\\ ü'
 TABLES = f"""
 CREATE TABLE plain (id int PRIMARY KEY, b bytea, t text, n text);
 INSERT INTO plain SELECT n, '\\x00ff', 'short', NULL FROM generate_series(1, 300) n;
-INSERT INTO plain VALUES (400, decode(repeat('00ff27', {3 * MIB}), 'hex'), repeat(E'{QUOTED}', 1000), 'x');
+INSERT INTO plain VALUES (400, decode(repeat('00ff27', {3 * UNIT}), 'hex'), repeat(E'{QUOTED}', 1000), 'x');
 INSERT INTO plain SELECT n, '\\x00ff', 'short', NULL FROM generate_series(401, 700) n;
-INSERT INTO plain VALUES (800, NULL, repeat(E'{QUOTED}', {MIB // 2}), repeat('no quotes', {MIB // 8}));
+INSERT INTO plain VALUES (800, NULL, repeat(E'{QUOTED}', {UNIT // 2}), repeat('no quotes', {UNIT // 8}));
 CREATE TABLE odd (list int[], j jsonb, x xml, alone char(7), d text);
 INSERT INTO odd VALUES (NULL, '{{"a": "{{"}}', NULL, 'a', ''),
-  ((SELECT array_agg(n) FROM generate_series(1000000, {5 * MIB // 2}) n), NULL, NULL, NULL, repeat('d', 70000)),
-  ('{{{{1,2}},{{3,4}}}}', to_jsonb(repeat('j"', {5 * MIB})), 'x', 'b', NULL);
+  ((SELECT array_agg(n) FROM generate_series(1000000, {1000000 + 3 * UNIT // 2}) n), NULL, NULL, NULL,
+   repeat('d', 70000)),
+  ('{{{{1,2}},{{3,4}}}}', to_jsonb(repeat('j"', {5 * UNIT})), 'x', 'b', NULL);
 CREATE TABLE one (t text);
-INSERT INTO one VALUES (repeat('\\.', {5 * MIB})), ('\\.'), (NULL), ('');
+INSERT INTO one VALUES (repeat('\\.', {5 * UNIT})), ('\\.'), (NULL), ('');
 CREATE TABLE computed (t text, u text GENERATED ALWAYS AS (t || '"') STORED);
-INSERT INTO computed VALUES (repeat('c,', {3 * MIB}));
+INSERT INTO computed VALUES (repeat('c,', {3 * UNIT}));
 """
 
 

@@ -7,27 +7,29 @@ from migrate.progress import Silent
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
 from tests.sqlite.databases import everything, export_file, read_bundle, restore_file, run_sql, url_of
+from tests.tools.long_rows import UNIT, short_long_rows
 
-MIB = 2**20
+__all__ = ["short_long_rows"]
+
 TABLES = f"""
 CREATE TABLE plain (id INTEGER PRIMARY KEY, v, n TEXT);
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
   INSERT INTO plain SELECT i, 'text', 'short' FROM n;
-INSERT INTO plain VALUES (400, zeroblob({9 * MIB}), 'beside it');
-INSERT INTO plain VALUES (401, 'text', NULL), (402, CAST(zeroblob({9 * MIB}) AS TEXT), NULL);
-INSERT INTO plain VALUES (403, CAST(replace(hex(zeroblob({2 * MIB})), '00', 'é,') || x'ff' AS TEXT), 1.5);
-INSERT INTO plain SELECT -1, replace(hex(zeroblob({2 * MIB})), '0', 'ü"'), x'00ff';
+INSERT INTO plain VALUES (400, zeroblob({9 * UNIT}), 'beside it');
+INSERT INTO plain VALUES (401, 'text', NULL), (402, CAST(zeroblob({9 * UNIT}) AS TEXT), NULL);
+INSERT INTO plain VALUES (403, CAST(replace(hex(zeroblob({2 * UNIT})), '00', 'é,') || x'ff' AS TEXT), 1.5);
+INSERT INTO plain SELECT -1, replace(hex(zeroblob({2 * UNIT})), '0', 'ü"'), x'00ff';
 CREATE TABLE hidden (a, b);
-INSERT INTO hidden VALUES (replace(hex(zeroblob({5 * MIB})), '0', 'x'), 1), ('y', zeroblob(70000)), (NULL, NULL);
-INSERT INTO hidden VALUES (zeroblob({5 * MIB}), zeroblob({5 * MIB}));
+INSERT INTO hidden VALUES (replace(hex(zeroblob({5 * UNIT})), '0', 'x'), 1), ('y', zeroblob(70000)), (NULL, NULL);
+INSERT INTO hidden VALUES (zeroblob({5 * UNIT}), zeroblob({5 * UNIT}));
 CREATE TABLE computed (a, b AS (a || 'b'), c AS (hex(a)) STORED);
-INSERT INTO computed (a) VALUES (CAST(zeroblob({3 * MIB}) AS TEXT)), ('x');
+INSERT INTO computed (a) VALUES (CAST(zeroblob({3 * UNIT}) AS TEXT)), ('x');
 CREATE TABLE keyed (k TEXT PRIMARY KEY, v, w) WITHOUT ROWID;
-INSERT INTO keyed VALUES ('a', 1, NULL), ('b', zeroblob({9 * MIB}), 'x'),
-  ('c', replace(hex(zeroblob({5 * MIB})), '0', 'ü'), 2);
+INSERT INTO keyed VALUES ('a', 1, NULL), ('b', zeroblob({9 * UNIT}), 'x'),
+  ('c', replace(hex(zeroblob({5 * UNIT})), '0', 'ü'), 2);
 CREATE TABLE once (v UNIQUE, w, x);
-INSERT INTO once VALUES (zeroblob({9 * MIB}), NULL, NULL),
-  ('short', zeroblob({9 * MIB}), replace(hex(zeroblob({5 * MIB})), '0', 'z'));
+INSERT INTO once VALUES (zeroblob({9 * UNIT}), NULL, NULL),
+  ('short', zeroblob({9 * UNIT}), replace(hex(zeroblob({5 * UNIT})), '0', 'z'));
 """
 
 

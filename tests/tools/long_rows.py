@@ -1,10 +1,27 @@
-"""Which rows an export takes in pieces."""
+"""Rows that an export takes in pieces: which ones, and shorter ones than there are otherwise."""
 
 from contextlib import contextmanager
 
 import pytest
 
-from exporters.relational import chunk
+from exporters.mysql import wire
+from exporters.postgres import feed, stream
+from exporters.relational import chunk, long_lines, long_values
+from exporters.sqlite import long_rows as sqlite_long_rows
+from exporters.sqlite import octets, rows
+
+UNIT = 2**18
+"""Four of them are a MiB. A row of more than eight counts as long (``short_long_rows``), and is of several pieces."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_long_rows():
+    """Let two MiB be long, where it is eight: what goes by in pieces is the same, and there is a quarter of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (wire, feed, stream, long_lines, long_values, sqlite_long_rows, octets, rows):
+            patch.setattr(module, "LONG_BYTES", 8 * UNIT)
+        patch.setattr(rows, "BATCH_BYTES", 8 * UNIT)
+        yield
 
 
 @contextmanager
