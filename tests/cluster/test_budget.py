@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migrate.cluster.budget import Budget, Use, divide
@@ -43,6 +43,7 @@ class Simulated:
         return sum(rate for rate, until in self.held.values() if until > self.now)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     st.lists(
         st.one_of(

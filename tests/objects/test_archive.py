@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_the_fake_archive_does_what_s3_does(minio: S3Server, make_shop: MakeShop
     shop = make_shop(minio)
     shop.put("cold", b"x", StorageClass="REDUCED_REDUNDANCY")
     shop.put("warm", b"x")
-    with ArchiveProxy(minio.endpoint, seconds=0.2, storage_class="DEEP_ARCHIVE") as proxy:
+    with ArchiveProxy(minio.endpoint, seconds=1, storage_class="DEEP_ARCHIVE") as proxy:
         s3 = boto_client(minio.profile, endpoint_url=proxy.endpoint)
         listed = {one["Key"]: one["StorageClass"] for one in s3.list_objects_v2(Bucket=shop.name)["Contents"]}
         assert listed == {"cold": "DEEP_ARCHIVE", "warm": "STANDARD"}
@@ -120,5 +121,5 @@ def test_the_fake_archive_does_what_s3_does(minio: S3Server, make_shop: MakeShop
             s3.restore_object(Bucket=shop.name, Key="cold", RestoreRequest=wish)
         assert s3.head_object(Bucket=shop.name, Key="cold")["Restore"] == 'ongoing-request="true"'
         while s3.head_object(Bucket=shop.name, Key="cold")["Restore"] == 'ongoing-request="true"':
-            pass
+            time.sleep(0.05)
         assert s3.get_object(Bucket=shop.name, Key="cold")["Body"].read() == b"x"
