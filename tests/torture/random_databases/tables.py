@@ -72,7 +72,12 @@ class Tables:
         for statement in self._keys(table, counted=counted):
             self._run(statement)
         if self._chance(0.4):
-            self._run(self._partitions(table))
+            partitions = self._partitions(table)
+            computed = any(column.generated for column in table.columns)
+            if not (
+                self._mariadb and computed and " COLUMNS " in partitions
+            ):  # its purge crashes at such a table
+                self._run(partitions)
         if self._mariadb and self._chance(0.15):
             self._run(f"ALTER TABLE {table.label} ADD SYSTEM VERSIONING")
             if self._chance(0.4):
@@ -196,8 +201,8 @@ class Tables:
             parts = ", ".join(self._part(column) for column in columns)
             kinds = ["KEY", "KEY", "KEY", "UNIQUE KEY", "UNIQUE KEY", "FULLTEXT KEY", "SPATIAL KEY"]
             kind = dice.choice(kinds)
-            if kind == "UNIQUE KEY" and self._mariadb and any(one.type.family == "shape" for one in columns):
-                continue  # one that ALTER TABLE has made is printed as another one
+            if kind != "SPATIAL KEY" and self._mariadb and any(one.type.family == "shape" for one in columns):
+                continue  # MariaDB has it by their first bytes, and prints it as if by all
             words = f"{kind} {quote(self.names())} ({parts})"
             if self._chance(0.2):
                 words += dice.choice(
@@ -265,6 +270,8 @@ class Tables:
                 if self._run(f"ALTER TABLE {table.label} ADD {new.label} {theirs.type.sql}"):
                     table.columns.append(new)
                     mine = new
+            if self._mariadb and theirs.type.family == "shape":
+                continue
             if self._chance(0.5):
                 self._run(f"ALTER TABLE {other.label} ADD UNIQUE KEY ({theirs.label})")
             name = f"CONSTRAINT {quote(self.names())} " if self._chance(0.6) else ""
