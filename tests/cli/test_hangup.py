@@ -13,6 +13,14 @@ from migrate.bundle import layout
 from tests.cli.conftest import MOVEOUT
 
 
+@pytest.fixture(autouse=True)
+def attended():
+    """A program that this one starts does not ignore SIGHUP, even if this one was told to."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def slow(tmp_path):
     """An export that will take minutes, and where to."""
