@@ -20,6 +20,7 @@ from exporters.postgres.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.known_types import fetch
 from exporters.postgres.losses import losses_of
+from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
 from exporters.postgres.unsayable import unsayable
@@ -90,6 +91,9 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     for section, name, portable in _SECTIONS:
         script = schema.section_of(tools, environment, definitions, section, portable=portable)
         try:
+            if section == schema.POST and tools.major >= DEFINITIONS_ONLY:
+                left_out = [*(one.oid for one in kept), *(one.oid for one in nameless)]
+                script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
             _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
         except DRIVER_ERRORS as exc:
             raise translate(exc, session.address.url) from exc

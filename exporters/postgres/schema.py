@@ -17,6 +17,7 @@ from exporters.postgres import roles
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.encodings import Codec
 from exporters.postgres.errors import LOCKS_STEP
+from exporters.postgres.refreshes import DEFINITIONS_ONLY
 
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _WRAPPER = "pg_wrapper"
@@ -130,6 +131,7 @@ def dump_definitions(
     unread = [b"--exclude-table=" + name for name in without]
     extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
     own = ["--format=custom", "--compress=0", *(f"--section={one}" for one in (PRE, POST))]
+    own += ["--schema-only"] if tools.major >= DEFINITIONS_ONLY else []
     arguments = [
         tools.pg_dump,
         *own,

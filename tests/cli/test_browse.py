@@ -2,6 +2,7 @@
 
 import hashlib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,7 +78,8 @@ def test_what_is_there_is_listed(place):
 
 
 def test_a_bundle_of_nothing_is_listed(tmp_path):
-    sqlite3.connect(tmp_path / "app.db").execute("VACUUM")
+    with closing(sqlite3.connect(tmp_path / "app.db")) as made:
+        made.execute("VACUUM")
     assert call("export", f"app=sqlite://{tmp_path}/app.db", "--to", tmp_path / "bundle").code == 0
     listed = call("ls", tmp_path / "bundle")
     assert (listed.code, listed.out) == (0, "")

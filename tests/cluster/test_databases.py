@@ -67,6 +67,7 @@ def test_what_one_machine_reads_is_read_by_the_lead(cluster, postgres, minio, bu
     run_sql(url, "CREATE TABLE few (id int); INSERT INTO few VALUES (1), (2)")
     with sqlite3.connect(tmp_path / "some.db") as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    connection.close()
     cluster.join()
     cluster.wait()
     sources = [

@@ -127,6 +127,7 @@ def test_a_database_is_brought_up_by_the_lead(within, tmp_path):
     """And a note says so; no worker need be there."""
     with sqlite3.connect(tmp_path / "some.db") as connection:
         connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    connection.close()
     assert call("export", f"file=sqlite:///{tmp_path / 'some.db'}", "--to", tmp_path / "bundle").code == 0
     ended = call("restore", tmp_path / "bundle", f"file=sqlite:///{tmp_path / 'new.db'}", *by(within()))
     assert ended.code == 0, ended.err

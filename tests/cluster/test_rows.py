@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -14,9 +13,8 @@ from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until
 from tests.cluster.movements import made
 from tests.cluster.test_transfer import by
-from tests.postgres.databases import fetch, run_sql
+from tests.postgres.databases import fetch, make_refused, run_sql
 
-REFUSED = Path(__file__).parents[1] / "postgres/refused.sql"
 TABLES = 8
 ALL = " UNION ALL ".join(f"SELECT id, amount FROM movements_{n}" for n in range(TABLES))
 DONE = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
@@ -66,7 +64,7 @@ def test_what_a_check_refuses_until_all_rows_are_there_is_written_by_the_lead(
 ):
     """No worker knows when that is."""
     url = postgres.database()
-    run_sql(url, REFUSED.read_text())
+    make_refused(url)
     assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
     ended = call("restore", tmp_path / "bundle", f"app={target}", *by(pair))
     assert ended.code == 0, ended.err

@@ -1,6 +1,7 @@
 """Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
 
 import re
+import shutil
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,7 @@ def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
     assert accounts() == before
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_path):
     url, store = there
     key, script = make_key.path_of("provider"), tmp_path / "fetch.sh"

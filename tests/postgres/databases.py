@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pyarrow.parquet as pq
+import pytest
 
 from exporters.bucket import Bucket
 from exporters.postgres import PostgresExporter
@@ -76,6 +77,24 @@ def dump_bytes(url: str, *options: str) -> bytes:
 def script(name: str) -> str:
     """One of the scripts beside the tests."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def make_refused(url: str) -> None:
+    """Make what a server refuses when it is made anew. PostgreSQL 17 and newer refuse it at once: they make indexes
+    with no schema in sight.
+    """
+    if int(fetch(url, "SHOW server_version_num")[0][0]) >= 170000:
+        pytest.skip("this PostgreSQL has no such databases")
+    run_sql(url, script("refused.sql"))
+
+
+def has_xml(url: str) -> bool:
+    """Tell whether this PostgreSQL is built with libxml."""
+    try:
+        fetch(url, "SELECT '<a/>'::xml")
+    except psycopg.errors.FeatureNotSupported:
+        return False
+    return True
 
 
 def run_each(url: str, statements: str) -> None:

@@ -22,15 +22,19 @@ CREATE TABLE of_extension AS SELECT 1 AS a; ALTER EXTENSION plpgsql ADD TABLE of
 """
 
 
+def _open(directory: Path) -> Path:
+    """A directory that every user can reach."""
+    directory.mkdir(mode=0o755)
+    return directory
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server that keeps prepared transactions and logical slots: its URL without the database."""
     directory = Path(tempfile.mkdtemp(prefix="moveout-losses-"))
     directory.chmod(0o755)
     password, port = secrets.token_hex(8), free_port()
-    cluster = make_cluster(
-        "losses", directory, password, lambda prefix: Path(tempfile.mkdtemp(prefix=prefix))
-    )
+    cluster = make_cluster("losses", directory, password, lambda prefix: _open(directory / prefix))
     settings = ["max_prepared_transactions=2", "wal_level=logical", "allow_in_place_tablespaces=on"]
     command = [*cluster.command(port), *(word for one in settings for word in ("-c", one))]
     child = start("losses", command, log=directory / "log", user=cluster.user)

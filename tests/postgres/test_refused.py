@@ -8,7 +8,7 @@ from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
 from migrate.verify.database import compare_database
 from tests.parquet import check_parquet
-from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, script
+from tests.postgres.databases import dump, export_database, fetch, make_refused, read_bundle, run_sql, script
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def remade(postgres, other_postgres, tmp_path):
 
     def make(name: str):
         url, target = postgres.database(), other_postgres.database()
-        run_sql(url, script(name))
+        make_refused(url) if name == "refused.sql" else run_sql(url, script(name))
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         assert check_parquet(reader, reader.catalog()) == []

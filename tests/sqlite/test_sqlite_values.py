@@ -2,6 +2,7 @@
 
 import sqlite3
 import struct
+from contextlib import closing
 
 import pyarrow as pa
 import pytest
@@ -94,7 +95,8 @@ def test_integers_beside_reals_can_be_read_as_numbers_and_are_known_for_integers
 
 def test_a_large_value_and_many_columns(tmp_path):
     """Values of 30 MB; as many columns as there can be, without room for rowids: that is told."""
-    limit = sqlite3.connect(":memory:").getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
     names = ", ".join(f"c{n}" for n in range(limit))
     path = run_sql(
         tmp_path / "a.db",
