@@ -24,7 +24,7 @@ class Pool:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection. Raises ``SourceError`` for what SQLite says meanwhile."""
+        """Lend a connection; after an error it is closed. Raises ``SourceError`` for what SQLite says meanwhile."""
         with self._lock:
             lent = self._idle.pop() if self._idle else None
         try:
@@ -33,12 +33,14 @@ class Pool:
                 lend_collations(lent)
             lent.text_factory = str
             yield lent
-        except sqlite3.Error as exc:
-            raise translate(exc, self._where) from exc
-        finally:
+        except BaseException as exc:
             if lent is not None:
-                with self._lock:
-                    self._idle.append(lent)
+                lent.close()
+            if isinstance(exc, sqlite3.Error):
+                raise translate(exc, self._where) from exc
+            raise
+        with self._lock:
+            self._idle.append(lent)
 
     def close(self) -> None:
         """Close all connections."""
