@@ -18,7 +18,7 @@ from migrate.restore.mysql.conceded import note
 from migrate.restore.mysql.ddl import items_of
 from migrate.restore.mysql.loosen import not_unique
 from migrate.restore.mysql.schema import Definition, ddl_error, needs_the_user
-from migrate.restore.mysql.target import mark_done
+from migrate.restore.mysql.target import items_there, mark_done
 
 Later = Mapping[str, Sequence[str]]
 """By table: the keys and constraints that complete it."""
@@ -129,8 +129,7 @@ def _add_all(connection: Connection, name: str, items: Sequence[str]) -> None:
 
 def _is_there(connection: Connection, name: str, item: str) -> bool:
     begin = _NAMED.match(item)
-    definition = str(connection.named(f"SHOW CREATE TABLE {quote_name(name)}")[0]["create table"])
-    return begin is not None and any(one.startswith(begin[0]) for one in items_of(definition)[2])
+    return begin is not None and any(one.startswith(begin[0]) for one in items_there(connection, name))
 
 
 def _step(name: str) -> str:

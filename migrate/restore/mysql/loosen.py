@@ -12,11 +12,12 @@ import pymysql
 
 from exporters.base import Loss
 from exporters.mysql.connect import Connection
-from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_name
 from migrate.restore.mysql.conceded import forget, note
 from migrate.restore.mysql.ddl import items_of, masked
 from migrate.restore.mysql.pieces import GENERATED, pieces_of
+from migrate.restore.mysql.target import alter, items_there
 
 CHECK_VIOLATED = 3819
 _SAID = {
@@ -67,7 +68,7 @@ def _plain_key(connection: Connection, table: str, key: str) -> bool:
         *(f"UNIQUE KEY {quote_name(name)} " for name in names),
         *(["PRIMARY KEY "] * ("PRIMARY" in names)),
     ]
-    item = next((item for item in _items(connection, table) if item.startswith(tuple(begins))), "")
+    item = next((item for item in items_there(connection, table) if item.startswith(tuple(begins))), "")
     if not item:
         return False
     plain = re.sub(r"^(?:UNIQUE|PRIMARY) |(?<=\)) USING HASH$", "", item)
@@ -81,7 +82,7 @@ def not_unique(table: str, item: str) -> Loss:
 
 def _nullable(connection: Connection, table: str, column: str) -> bool:
     begin = f"{quote_name(column)} "
-    item = next((item for item in _items(connection, table) if item.startswith(begin)), "")
+    item = next((item for item in items_there(connection, table) if item.startswith(begin)), "")
     at = masked(item).find(" NOT NULL")
     if at < 0:
         return False
@@ -137,20 +138,12 @@ def _definition(connection: Connection, table: str) -> str:
     return str(connection.named(f"SHOW CREATE TABLE {quote_name(table)}")[0]["create table"])
 
 
-def _items(connection: Connection, table: str) -> list[str]:
-    return items_of(_definition(connection, table))[2]
-
-
 def _altered(connection: Connection, table: str, words: str, losses: Sequence[Loss]) -> bool:
     """Alter a table and note what it loses by that; return whether the target has done so."""
     for loss in losses:
         note(connection, loss)
-    try:
-        connection.run(f"ALTER TABLE {quote_name(table)} {words}")
-    except pymysql.Error as exc:
-        if not is_about_the_thing(exc):
-            raise
-        for loss in losses:
-            forget(connection, loss)
-        return False
-    return True
+    if alter(connection, table, words) is None:
+        return True
+    for loss in losses:
+        forget(connection, loss)
+    return False

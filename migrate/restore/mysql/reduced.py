@@ -18,10 +18,9 @@ from exporters.mysql.connect import Connection
 from exporters.mysql.errors import is_about_the_thing, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.mysql.conceded import forget, note
-from migrate.restore.mysql.ddl import items_of
 from migrate.restore.mysql.pieces import FOREIGN, Piece, least, without
 from migrate.restore.mysql.schema import Definer, Definition
-from migrate.restore.mysql.target import AGAIN
+from migrate.restore.mysql.target import AGAIN, alter, items_there
 
 _FOREIGN_KEYS = (
     "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
@@ -55,14 +54,14 @@ def make_reduced(connection: Connection, definer: Definer, one: Definition, ours
     finally:
         _put_back(connection, away)
     for piece, loss in losses.items():
-        if piece.addition and add(connection, one["name"], piece.addition) is None:
+        if piece.addition and alter(connection, one["name"], piece.addition) is None:
             forget(connection, loss)
     return True
 
 
 def _put_back(connection: Connection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
     for table, _, item in foreign_keys:
-        said = add(connection, table, f"ADD {item}")
+        said = alter(connection, table, f"ADD {item}")
         if said is not None:
             note(connection, Loss(f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: {said}"))
         forget(connection, _away(table, item))
@@ -73,17 +72,6 @@ def _away(table: str, item: str) -> Loss:
     return Loss(
         f"table {quote_name(table)}", FOREIGN, f"{' '.join(item.split())}: the restore was stopped here"
     )
-
-
-def add(connection: Connection, table: str, words: str) -> str | None:
-    """Alter a table; return what the target says if it refuses. Raises the driver's errors."""
-    try:
-        connection.run(f"ALTER TABLE {quote_name(table)} {words}")
-    except pymysql.Error as exc:
-        if not is_about_the_thing(exc):
-            raise
-        return said_by(exc)
-    return None
 
 
 class _Trial:
@@ -124,6 +112,5 @@ def _foreign_keys_to(connection: Connection, table: str) -> list[tuple[str, str,
 
 
 def _item(connection: Connection, table: str, constraint: str) -> str:
-    _, _, items = items_of(str(connection.rows(f"SHOW CREATE TABLE {quote_name(table)}")[0][1]))
     begin = f"CONSTRAINT {quote_name(constraint)} "
-    return next((item for item in items if item.startswith(begin)), "")
+    return next((item for item in items_there(connection, table) if item.startswith(begin)), "")

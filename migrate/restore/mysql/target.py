@@ -16,9 +16,10 @@ import pymysql
 
 from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import Address, Connection, connect
-from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.errors import BusyError, UsageError
+from migrate.restore.mysql.ddl import items_of
 from migrate.restore.relational.run import State
 
 ABOUT, DONE, AGAIN = (quote_name(name) for name in PROGRESS_TABLES)
@@ -108,6 +109,22 @@ def read_done(connection: Connection) -> set[str]:
 def mark_done(connection: Connection, name: str) -> None:
     """Say, within the transaction that does it, that a part or step is done."""
     connection.run(f"INSERT INTO {DONE} VALUES ({quote_literal(name)})")
+
+
+def items_there(connection: Connection, table: str) -> list[str]:
+    """Return the columns, keys and constraints of a table of the target, as it prints them."""
+    return items_of(str(connection.rows(f"SHOW CREATE TABLE {quote_name(table)}")[0][1]))[2]
+
+
+def alter(connection: Connection, table: str, words: str) -> str | None:
+    """Alter a table; return what the target says if it refuses. Raises the driver's errors."""
+    try:
+        connection.run(f"ALTER TABLE {quote_name(table)} {words}")
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return said_by(exc)
+    return None
 
 
 def make_empty(connection: Connection, table: str) -> None:
