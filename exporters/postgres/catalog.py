@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.conversion import database_encoding
 from exporters.postgres.encodings import AS_STORED, may_change
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.known_types import fetch, known_types
@@ -218,7 +219,7 @@ def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[i
         generated="a.attgenerated <> ''" if version >= 120000 else "false",
         identity="a.attidentity" if version >= 100000 else "''",
     )
-    encoding = fetch(connection, "SELECT getdatabaseencoding() AS encoding", {})[0]["encoding"]
+    encoding = database_encoding(connection)
     found: dict[int, list[Column]] = {}
     rows = fetch(connection, query, {"oids": oids})
     types = known_types(connection, {row["type_oid"] for row in rows})

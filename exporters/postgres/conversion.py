@@ -11,10 +11,16 @@ import psycopg
 from exporters.postgres.encodings import Ask
 from exporters.postgres.errors import sqlstate
 from exporters.postgres.identifiers import quote_literal
+from exporters.postgres.known_types import fetch
 
 _BYTES = re.compile(r"0x[0-9a-f]{2}(?: 0x[0-9a-f]{2})*")
 """As report_untranslatable_char and report_invalid_encoding write them (src/backend/utils/mb/mbutils.c)."""
 _UNCONVERTIBLE = frozenset({"22021", "22P05"})
+
+
+def database_encoding(connection: psycopg.Connection[Any]) -> str:
+    """Return the encoding of the connection's database."""
+    return str(fetch(connection, "SELECT pg_catalog.getdatabaseencoding() AS encoding")[0]["encoding"])
 
 
 def is_unconvertible(error: BaseException) -> bool:

@@ -11,10 +11,9 @@ from typing import Any
 import psycopg
 
 from exporters.base import Gap
-from exporters.postgres.conversion import asking
+from exporters.postgres.conversion import asking, database_encoding
 from exporters.postgres.encodings import Codec, may_change
 from exporters.postgres.identifiers import quote_literal
-from exporters.postgres.known_types import fetch
 from exporters.relational.parse import is_utf8
 
 _NAMES = """
@@ -53,7 +52,7 @@ class Unsayable:
 
 def unsayable(connection: psycopg.Connection[Any]) -> list[Unsayable]:
     """Return the relations of the user's that cannot be named."""
-    encoding = fetch(connection, "SELECT pg_catalog.getdatabaseencoding() AS encoding")[0]["encoding"]
+    encoding = database_encoding(connection)
     if encoding != "SQL_ASCII" and not may_change(encoding):
         return []
     is_sayable = (

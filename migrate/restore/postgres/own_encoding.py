@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 
-from exporters.postgres.conversion import asking
+from exporters.postgres.conversion import asking, database_encoding
 from exporters.postgres.encodings import Codec
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_literal
@@ -31,12 +31,6 @@ def encoding_of(schema: pa.Schema) -> str:
     """Return the encoding in which values of a part may stand, "" where none do."""
     found = [field.metadata[ENCODING] for field in schema if ENCODING in (field.metadata or {})]
     return found[0].decode() if found else ""
-
-
-def target_encoding(connection: psycopg.Connection[Any]) -> str:
-    """Return the encoding of the connection's database."""
-    row = connection.execute("SELECT pg_catalog.getdatabaseencoding()").fetchone()
-    return str(row[0]) if row else "UTF8"
 
 
 class Apart:
@@ -103,7 +97,7 @@ class OwnEncoding:
     def __init__(self, connection: psycopg.Connection[Any], encoding: str) -> None:
         self._connection = connection
         self._encoding = encoding
-        self._target = target_encoding(connection)
+        self._target = database_encoding(connection)
         self._codec = Codec(encoding, asking(connection, encoding))
         self._value = b""
         self._replacement = "\ufffd".encode() if self._target == "UTF8" else b"?"

@@ -11,6 +11,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address
+from exporters.postgres.conversion import database_encoding
 from exporters.postgres.feed import copy_encoding
 from exporters.postgres.identifiers import quote_name, quote_qualified
 from exporters.postgres.large_objects import NUMBER
@@ -208,8 +209,7 @@ class RowWriter:
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file)
-        row = connection.execute("SELECT getdatabaseencoding()").fetchone()
-        encoding = copy_encoding(row[0] if row else "UTF8")
+        encoding = copy_encoding(database_encoding(connection))
         if encoding == "UTF8":
             types = connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
