@@ -66,15 +66,11 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except _UsageError as exc:
             if "--json" in words:
-                from migrate.cli.session import print_json  # noqa: PLC0415  it needs this module
+                from migrate.cli.session import print_error  # noqa: PLC0415  it needs this module
 
                 where = exc.ctx.command_path if exc.ctx else "moveout"
-                error = {
-                    "code": MoveoutUsageError.code,
-                    "message": exc.format_message(),
-                    "next": f"{where} -h",
-                }
-                print_json(words[0], exc.exit_code, {"error": error})
+                code, said = MoveoutUsageError.code, exc.format_message()
+                print_error(words[0], exc.exit_code, code, said, f"{where} -h")
             raise
 
     def list_commands(self, ctx: Any) -> list[str]:

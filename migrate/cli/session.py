@@ -188,7 +188,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
         return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
     session.progress.end()
     if session.json:
-        print_json(session.command, answer.exit_code, {"result": answer.as_json()})
+        _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
     else:
         answer.draw(session.out)
     return answer.exit_code
@@ -233,8 +233,7 @@ def _leave_terminal() -> None:
 
 def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
     if session.json:
-        error = {"code": code, "message": message, "next": next_step}
-        print_json(session.command, exit_code, {"error": error})
+        print_error(session.command, exit_code, code, message, next_step)
     text = Text.assemble(("moveout: ", "bold red"), message)
     if next_step:
         text.append(f"\n→ {next_step}")
@@ -242,8 +241,13 @@ def _fail(session: Session, exit_code: int, code: str, message: str, next_step: 
     return exit_code
 
 
-def print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
-    """Print what a command has to say, or its error, as one object."""
+def print_error(command: str, exit_code: int, code: str, message: str, next_step: str) -> None:
+    """Print an error as one object."""
+    error = {"code": code, "message": message, "next": next_step}
+    _print_json(command, exit_code, {"error": error})
+
+
+def _print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
     head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
     sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
