@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Case, parse_deadline
+from migrate.case import parse_deadline
 from migrate.cli import app
 from migrate.cli.hold import PlaceWord
 from migrate.cli.options import CaseFile, known_place
@@ -35,9 +35,8 @@ _STYLES = {"met": "green", "due": "yellow", "breached": "bold red", "unknown": "
 NO_ADVICE = "This is a clock, and no legal advice: it counts by the moments in the custody log."
 
 
-def load_rules(names: Sequence[str] | None, case: Case | None) -> list[RuleSet]:
+def load_rules(names: Sequence[str] | None) -> list[RuleSet]:
     """Return the sets of rules that are named, else the usual ones."""
-    del case
     return [rulebook.load(name) for name in names or rulebook.USUAL]
 
 
@@ -127,5 +126,5 @@ def clock_command(
             next_step="moveout custody verify says more",
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
-    sets = load_rules(rules, loaded)
+    sets = load_rules(rules)
     return Judged(place.shown, [(one, clock.judge(one, found.entries, now)) for one in sets], found.notes)

@@ -21,6 +21,8 @@ from migrate.custody import clock, erase, log
 from migrate.custody.erase import Erased
 from migrate.errors import OK, NotAllowedError, UsageError
 
+_ERASURE = ("erasing", "erased")
+
 
 @dataclass(frozen=True, slots=True)
 class Certified:
@@ -75,8 +77,9 @@ def erase_command(
     reasons: list[str] = []
     if not erase.is_begun(store):
         entries, now = log.read(store).entries, vault.now()
-        sets = load_rules(rules, loaded)
-        breaches = [one for each in sets for one in clock.would_breach(each, entries, "erasing", now)]
+        breaches = [
+            one for each in load_rules(rules) for one in clock.would_breach(each, entries, _ERASURE, now)
+        ]
         reasons = erase.check(store, vault, breaches, workers=workers)
         if reasons and not override:
             raise NotAllowedError(

@@ -5,8 +5,8 @@ number (``rulebook``), evaluated from the custody log. It is a clock, and no leg
 from __future__ import annotations
 
 import calendar
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
 
@@ -39,6 +39,23 @@ class _Seen:
 
 def judge(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> list[Verdict]:
     """Evaluate every rule at a moment. The moments of the log are its writers' clocks."""
+    return [_judge(case) for case in _cases(rules, entries, now)]
+
+
+def would_breach(
+    rules: RuleSet, entries: Sequence[Entry], events: Collection[str], now: datetime
+) -> list[Verdict]:
+    """Return the rules that one of ``events`` would breach if it happened now, whatever happened before."""
+    found = []
+    for case in _cases(rules, entries, now):
+        if not set(case.rule.event).isdisjoint(events) and case.rule.kind in {"not-before", "requires"}:
+            verdict = _judge(replace(case, events=()))
+            if verdict.state in {"due", "unknown"} and (case.starts or case.rule.kind == "requires"):
+                found.append(verdict)
+    return found
+
+
+def _cases(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> Iterator[_Case]:
     seen: dict[str, list[_Seen]] = {}
     for one in entries:
         what, moment = one.what.event, one.moment
@@ -46,25 +63,13 @@ def judge(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> list[Verdi
             what = f"noted:{one.what.details.get('what')}"
             moment = _noted(one)
         seen.setdefault(what, []).append(_Seen(moment, one.number))
-    return [_judge(rules.id, rule, seen, now) for rule in rules.rules]
 
+    def of(names: Sequence[str]) -> list[_Seen]:
+        return sorted((one for name in names for one in seen.get(name, ())), key=lambda one: one.moment)
 
-def would_breach(rules: RuleSet, entries: Sequence[Entry], event: str, now: datetime) -> list[Verdict]:
-    """Return the rules that ``event`` would breach if it happened now."""
-    found = []
-    for verdict in judge(rules, entries, now):
-        rule = verdict.rule
-        if (
-            event not in rule.event
-            or rule.kind not in {"not-before", "requires"}
-            or verdict.state == "breached"
-        ):
-            continue
-        if rule.kind == "not-before" and verdict.state == "due":
-            found.append(verdict)
-        if rule.kind == "requires" and verdict.state == "unknown":
-            found.append(verdict)
-    return found
+    for rule in rules.rules:
+        notes = [of(one.until) for one in rule.longer]
+        yield _Case(rules.id, rule, of(rule.start), of(rule.event), now, notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +100,13 @@ class _Case:
         return next((one for one in self.events if one.moment >= self.starts[0].moment), None)
 
 
-def _judge(rules: str, rule: Rule, seen: Mapping[str, Sequence[_Seen]], now: datetime) -> Verdict:
-    def of(names: Sequence[str]) -> list[_Seen]:
-        return sorted((one for name in names for one in seen.get(name, ())), key=lambda one: one.moment)
-
-    case = _Case(rules, rule, of(rule.start), of(rule.event), now, [of(one.until) for one in rule.longer])
-    if rule.kind == "requires":
+def _judge(case: _Case) -> Verdict:
+    if case.rule.kind == "requires":
         return _requires(case)
     if not case.starts:
         why = f"the log does not say when it began ({case.names})"
         return case.verdict("unknown", why, None, *case.events[:1])
-    return {"within": _within, "not-before": _not_before, "happens": _happens}[rule.kind](case)
+    return {"within": _within, "not-before": _not_before, "happens": _happens}[case.rule.kind](case)
 
 
 def _requires(case: _Case) -> Verdict:
@@ -166,7 +167,13 @@ def later(moment: datetime, period: Period) -> datetime:
     (that a last day on a weekend or holiday is put off is not counted: the clock does not know the holidays).
     Months and years go by the calendar, the last day where a month is shorter.
     """
-    number, unit = period
+    try:
+        return _later(moment, *period)
+    except (OverflowError, ValueError):  # beyond the calendar's last year
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _later(moment: datetime, number: int, unit: str) -> datetime:
     if unit in _EXACT:
         return moment + timedelta(**{f"{unit}s": number})
     day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -25,6 +25,12 @@ VERSION = 1
 NOBODY = "0" * 64
 """What the first line follows."""
 
+EVENTS = (
+    "created", "sealed", "signed", "timestamped", "transferred", "fetched", "verified", "restored", "audited", "held",
+    "released", "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased",
+)  # fmt: skip
+"""What moveout writes; readers let others be."""
+
 _TEXTS = ("prev", "time", "event", "bundle", "root", "place", "name", "key", "signature")
 
 

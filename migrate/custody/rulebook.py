@@ -3,7 +3,8 @@
 A file is TOML (``version`` 1): ``id``, ``title``, ``source``, ``applies``, ``checked`` (against which text its
 numbers were read; without it the clock says that nobody did), and rules with ``id``, ``article``, ``says``, ``kind``,
 ``start``, ``event`` and, by kind, ``period``. Events are those of the log; ``noted:<what>`` is what
-``moveout custody note`` wrote down. Fields that are not known are refused: a misspelt one must not change a date.
+``moveout custody note`` wrote down. Fields and events that are not known are refused: a misspelt one must not change
+a date.
 Kinds:
 
 - ``within``: one of ``event`` happens at most ``period`` after the first of ``start``; ``longer`` says what puts that
@@ -23,6 +24,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from migrate.custody.entry import EVENTS
 from migrate.errors import UsageError
 
 VERSION = 1
@@ -110,7 +112,7 @@ def _rule(value: Mapping[str, Any], where: str) -> Rule:
     longer = [_longer(one, where) for one in value.get("longer", ())]
     if longer and kind != "within":
         raise UsageError(f"{where}: only a rule of the kind within can be put off (longer)")
-    start, event = list(map(str, value["start"])), list(map(str, value["event"]))
+    start, event = _events(value["start"], where), _events(value["event"], where)
     identity, article, says = (str(value[field]) for field in ("id", "article", "says"))
     return Rule(identity, article, says, kind, start, event, period, longer)
 
@@ -118,7 +120,19 @@ def _rule(value: Mapping[str, Any], where: str) -> Rule:
 def _longer(value: Mapping[str, Any], where: str) -> Longer:
     _known(value, _LONGER, where)
     at_most = _period(value["at-most"], where) if "at-most" in value else None
-    return Longer(list(map(str, value["until"])), at_most)
+    return Longer(_events(value["until"], where), at_most)
+
+
+def _events(value: object, where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise UsageError(f"{where}: {value!r} is no list of events", next_step='write ["received"]')
+    for one in value:
+        if one not in EVENTS and not re.fullmatch(r"noted:\S+", one):
+            raise UsageError(
+                f"{where}: {one!r} is no event of the custody log",
+                next_step=f"there are noted:WORD, {', '.join(EVENTS)}",
+            )
+    return value
 
 
 def _period(value: object, where: str) -> Period:

@@ -61,13 +61,13 @@ def test_a_switch_by_the_data_act_from_notice_to_erasure(told):
 def test_erasure_without_a_receipt_is_a_breach_and_the_clock_says_so_beforehand(told):
     entries = told((0, "sealed"))
     rules = rulebook.load("eu-data-act")
-    assert [one.rule.id for one in clock.would_breach(rules, entries, "erasing", THEN + DAY)] == ["erasure"]
+    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + DAY)] == ["erasure"]
     assert states("eu-data-act", told((0, "sealed"), (1, "erased")), 2)["erasure"] == "breached"
     entries = told((0, "sealed"), (1, "received"))
-    assert [one.rule.id for one in clock.would_breach(rules, entries, "erasing", THEN + 2 * DAY)] == [
+    assert [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 2 * DAY)] == [
         "retrieval"
     ]
-    assert clock.would_breach(rules, entries, "erasing", THEN + 32 * DAY) == []
+    assert clock.would_breach(rules, entries, {"erasing"}, THEN + 32 * DAY) == []
 
 
 def test_the_entry_that_shows_it_is_named(told):
@@ -102,9 +102,9 @@ def test_a_longer_transition_that_was_named_puts_its_end_off_up_to_seven_months(
 def test_data_can_be_fetched_for_thirty_days_after_an_extension_that_is_still_to_come(told):
     entries = told((0, "sealed"), noted(0, "transition", 0), (5, "received"), noted(6, "extension", 100))
     rules = rulebook.load("eu-data-act")
-    breach = [one.rule.id for one in clock.would_breach(rules, entries, "erasing", THEN + 120 * DAY)]
+    breach = [one.rule.id for one in clock.would_breach(rules, entries, {"erasing"}, THEN + 120 * DAY)]
     assert breach == ["retrieval"]
-    assert clock.would_breach(rules, entries, "erasing", THEN + 131 * DAY) == []
+    assert clock.would_breach(rules, entries, {"erasing"}, THEN + 131 * DAY) == []
 
 
 def test_an_answer_to_a_request_is_due_in_one_month_or_in_three(told):
@@ -157,6 +157,8 @@ def test_every_built_in_number_has_a_source(name):
         ('version = 1\n[[rule]]\nkind = "within"', "the first two with a period"),
         ('version = 1\nperoid = "2 months"', "'peroid' is no field"),
         ("version = 1\n[[rule]]\nlongr = []", "rule 1: 'longr' is no field"),
+        ('version = 1\n[[rule]]\nkind = "happens"\nstart = "sealed"', "is no list of events"),
+        ('version = 1\n[[rule]]\nkind = "happens"\nstart = ["recieved"]', "'recieved' is no event"),
         ('version = 1\n[[rule]]\nkind = "happens"\nlonger = [{until = ["noted:x"]}]', "put off"),
     ],
 )
@@ -165,6 +167,23 @@ def test_rules_that_make_no_sense_are_refused_with_the_place(tmp_path, text, sai
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
         rulebook.load(str(file))
+
+
+def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
+    """A breach, or an erasure, of the past allows no other one. A rule may name the erasure's end alone."""
+    file = tmp_path / "rules.toml"
+    text = (Path(__file__).parents[2] / "docs" / "RULES.md").read_text(encoding="utf-8")
+    contract = text.partition("```toml\n")[2].partition("```")[0]
+    file.write_text(contract.replace('["erasing", "erased"]', '["erased"]'))
+    rules, events = rulebook.load(str(file)), {"erasing", "erased"}
+    for first in (95, 50):  # in time, and not
+        entries = told((0, "received"), (first, "erasing"), (first, "erased"), (100, "received"))
+        found = clock.would_breach(rules, entries, events, THEN + 120 * DAY)
+        assert [one.rule.id for one in found] == ["keep"]
+        assert clock.would_breach(rules, entries, events, THEN + 200 * DAY) == []
+    file.write_text(contract.replace("90 days", "9999 years"))
+    rules, entries = rulebook.load(str(file)), told((0, "received"))
+    assert [one.rule.id for one in clock.would_breach(rules, entries, events, THEN + 200 * DAY)] == ["keep"]
 
 
 def test_the_contract_in_the_docs_is_one(told, tmp_path):
