@@ -152,30 +152,13 @@ class Lease:
             if state is not None and process.is_alive(state.process):
                 raise busy(self._store, state)
             if state is None or not process.is_dead(state.process):
-                self._watch(state, info)
+                _watch(self._store, state, info, self._stale_seconds, self._progress)
             with suppress(ChangedError, GoneError):
                 etag = self._store.replace(layout.LEASE, encode(self._state), etag=info.etag).etag
                 self._progress.note(
                     f"took over from a run that ended without saying so ({state or 'unreadable lease'})"
                 )
                 return etag
-
-    def _watch(self, state: LeaseState | None, info: FileInfo) -> None:
-        """Return once the lease is stale or gone; raise ``BusyError`` as soon as it moves."""
-        self._progress.note(
-            f"the place is held by {state or 'an unreadable lease'}; waiting up to "
-            f"{self._stale_seconds:.0f} s to see whether that run still lives"
-        )
-        end = uptime() + self._stale_seconds
-        while uptime() < end:
-            time.sleep(min(1.0, self._stale_seconds / 10))
-            try:
-                now = self._store.stat(layout.LEASE)
-            except GoneError:
-                return
-            if now.etag != info.etag:
-                found = look(self._store)
-                raise busy(self._store, found[0] if found else state)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(self._beat_seconds) and self._lost is None:
@@ -213,6 +196,40 @@ class Lease:
         self._beat()
         if self._lost is None:
             self._store.delete(layout.LEASE)
+
+
+def refuse_live(
+    store: Store, *, progress: Progress | None = None, stale_seconds: float = STALE_SECONDS
+) -> None:
+    """Return once no run is at work at the place, without taking it. Raises ``BusyError``."""
+    found = look(store)
+    if found is None:
+        return
+    state, info = found
+    if state is not None and process.is_alive(state.process):
+        raise busy(store, state)
+    if state is None or not process.is_dead(state.process):
+        _watch(store, state, info, stale_seconds, progress or Silent())
+
+
+def _watch(
+    store: Store, state: LeaseState | None, info: FileInfo, stale_seconds: float, progress: Progress
+) -> None:
+    """Return once the lease is stale or gone; raise ``BusyError`` as soon as it moves."""
+    progress.note(
+        f"the place is held by {state or 'an unreadable lease'}; waiting up to "
+        f"{stale_seconds:.0f} s to see whether that run still lives"
+    )
+    end = uptime() + stale_seconds
+    while uptime() < end:
+        time.sleep(min(1.0, stale_seconds / 10))
+        try:
+            now = store.stat(layout.LEASE)
+        except GoneError:
+            return
+        if now.etag != info.etag:
+            found = look(store)
+            raise busy(store, found[0] if found else state)
 
 
 def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:

@@ -19,7 +19,7 @@ from migrate.cli.sources import load_case
 from migrate.cli.words import bytes_words, count_words
 from migrate.custody import clock, erase, log
 from migrate.custody.erase import Erased
-from migrate.errors import OK, NotAllowedError, UsageError
+from migrate.errors import OK, UsageError
 
 _ERASURE = ("erasing", "erased")
 
@@ -81,14 +81,9 @@ def erase_command(
             one for each in load_rules(rules) for one in clock.would_breach(each, entries, _ERASURE, now)
         ]
         reasons = erase.check(store, vault, breaches, workers=workers)
-        if reasons and not override:
-            raise NotAllowedError(
-                "the bundle must not be erased: " + "; ".join(reasons),
-                next_step="wait until none of this holds (moveout hold release, moveout receive),"
-                ' or add --override "REASON": it is signed, and stays',
-            )
-        if not (yes or session.confirm(f"Erase the bundle at {store.place} for good?")):
-            raise UsageError("nothing was erased")
+        erase.refuse(reasons, override)
+    if not (yes or session.confirm(f"Erase the bundle at {store.place} for good?")):
+        raise UsageError("nothing was erased")
     done = erase.erase(
         store, vault, signer, workers=workers, progress=session.progress, override=override, reasons=reasons
     )

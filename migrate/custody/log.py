@@ -49,6 +49,26 @@ class Log:
         """Return the entries of one kind, of one root where that is given."""
         return [one for one in self.entries if one.what.event == event and root in {None, one.what.root}]
 
+    def at(self, place: str, event: str) -> list[Entry]:
+        """Return the entries of one kind that were written at a place, by whichever profile that was reached. The log
+        came along with the bundle: what others had written, by a transfer's end, is of elsewhere, though a bucket there
+        may have the same name.
+        """
+        came = (
+            one
+            for one in self.find("transferred")
+            if _is_same_place(str(one.what.details.get("from")), place)
+        )
+        begin = max((one.number for one in came if _is_same_place(one.what.place, place)), default=0)
+        return [
+            one for one in self.find(event) if one.number > begin and _is_same_place(one.what.place, place)
+        ]
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    """Tell whether two URLs name one place, by whichever profile each is reached."""
+    return one.partition("?")[0] == other.partition("?")[0]
+
 
 def read(store: Store) -> Log:
     """Read and check the log at a place; where there is none it is empty."""

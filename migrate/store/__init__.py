@@ -13,7 +13,7 @@ from migrate.store.local import LocalStore
 from migrate.store.retry import TOTAL_SECONDS, Note, Retrying
 from migrate.store.throttle import Throttle, Throttled
 
-__all__ = ["free_bytes", "open_place"]
+__all__ = ["free_bytes", "open_local", "open_place"]
 
 
 def open_place(
@@ -35,6 +35,14 @@ def open_place(
     if bwlimit is not None:
         store = Throttled(store, bwlimit)
     return Retrying(store, note=note, total_seconds=patience_seconds)
+
+
+def open_local(url: str) -> LocalStore:
+    """Return the store of a directory itself: of a path or ``file:///dir``. Raises ``UsageError``."""
+    store = _bare(url, None) if urlsplit(url).scheme != "s3" else None
+    if not isinstance(store, LocalStore):
+        raise UsageError(f"{url!r} is no directory")
+    return store
 
 
 def free_bytes(url: str) -> int | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from migrate.errors import UsageError
 
-HIDDEN = ("_work/uploads/", "_work/tmp/", "_work/lock")
+LOCK = "_work/lock"
+HIDDEN = ("_work/uploads/", "_work/tmp/", LOCK)
 """A local store's own files: never listed, never to be written through the store."""
 
 

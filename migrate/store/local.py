@@ -160,6 +160,17 @@ class LocalStore:
             path.unlink(missing_ok=True)
             self._prune(self._temporary)
 
+    def erase(self, name: str) -> None:
+        """Remove a file by its name below the root, one of the store's own or a symbolic link too; directories that
+        become empty go with it.
+        """
+        path = self.root / name
+        with translated(path):
+            with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+                _sync_directory(path.parent)
+            self._prune(path.parent)
+
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
 

@@ -19,6 +19,8 @@ from migrate.store.vault import FileVersion, Lock, Mode
 T = TypeVar("T")
 _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
+_LOOKS = {"get_object_retention", "get_object_legal_hold"}
+"""To these servers answer InvalidRequest where the bucket has no Object Lock."""
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
 
@@ -152,7 +154,7 @@ class S3Vault:
             code = (
                 exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
             )
-            if code in _NO_LOCK:
+            if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
                 raise _NoLockError(str(exc)) from exc
             if code in {"InvalidRequest", "ObjectLocked"}:
                 raise NotAllowedError(f"s3://{self._bucket}/{self._prefix}{key}: {exc}") from exc

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from migrate.errors import NotAllowedError
-from migrate.store import open_place
+from migrate.store import open_local
+from migrate.store.keys import LOCK
+from migrate.store.local_errors import translated
 from migrate.store.vault import FileVersion, Lock, Mode, Vault
 
 
@@ -20,10 +24,12 @@ def open_vault(url: str, *, secrets: Mapping[str, str] | None = None) -> Vault:
 
 
 class DirectoryVault:
-    """A directory: one version of each file, and nothing that could hold it against its owner."""
+    """A directory: one version of each file, and nothing that could hold it against its owner. Files of the store's own
+    are among them, such as what a writer that died has left: they hold what any other does.
+    """
 
     def __init__(self, url: str) -> None:
-        self._store = open_place(url)
+        self._store = open_local(url)
         self.place = self._store.place
 
     def check_lock(self) -> None:
@@ -43,9 +49,23 @@ class DirectoryVault:
         return datetime.now(UTC)
 
     def versions(self) -> Iterator[FileVersion]:
-        """See ``Vault.versions``."""
-        for info in self._store.list():
-            yield FileVersion(info.key, "", info.size_bytes, is_latest=True, is_marker=False)
+        """See ``Vault.versions``. A symbolic link is a file of its own, whatever it leads to."""
+        with translated(self._store.root):
+            found = sorted(self._files(self._store.root), key=lambda one: os.fsencode(one[0]))
+        for key, size_bytes in found:
+            yield FileVersion(key, "", size_bytes, is_latest=True, is_marker=False)
+
+    def _files(self, directory: Path) -> Iterator[tuple[str, int]]:
+        try:
+            entries = list(os.scandir(directory))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            key = Path(entry.path).relative_to(self._store.root).as_posix()
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._files(Path(entry.path))
+            elif key != LOCK:
+                yield key, entry.stat(follow_symlinks=False).st_size
 
     def lock(self, version: FileVersion) -> Lock:
         """See ``Vault.lock``."""
@@ -64,4 +84,4 @@ class DirectoryVault:
 
     def remove(self, version: FileVersion) -> None:
         """See ``Vault.remove``."""
-        self._store.delete(version.key)
+        self._store.erase(version.key)

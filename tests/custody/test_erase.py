@@ -2,17 +2,18 @@
 
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from migrate.bundle import layout
+from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
 from migrate.custody import documents, erase, log, receipt
 from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
 from migrate.custody.tree import plant
-from migrate.errors import NotAllowedError, UnreachableError
+from migrate.errors import BusyError, DamageError, NotAllowedError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.vaults import open_vault
@@ -110,7 +111,7 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     store.put_part("data/large", upload, 1, b"x")
     with pytest.raises(UnreachableError):
         do(store, Broken(vault, left), provider)
-    assert erase.is_begun(store)
+    assert erase.is_begun(store) == bool(left)  # as long as nothing is gone all is asked again
     if left:
         assert not any(one.key == layout.TAG_MANIFEST for one in vault.versions())
     done = do(store, vault, provider)
@@ -121,6 +122,88 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     assert len(log.read(store).find("erased")) == 1
     store.put("data/new", b"x")
     assert not erase.is_begun(store)
+
+
+def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
+    root = Path(kept.place.removeprefix("file://"))
+    upload = kept.begin("data/large")
+    kept.put_part("data/large", upload, 1, b"rows")
+    (root / "_work" / "uploads" / upload / "meta.json").unlink()  # as of one that was dropped half-way
+    (root / "_work" / "tmp").mkdir(exist_ok=True)
+    (root / "_work" / "tmp" / "torn").write_bytes(b"rows")
+    (root / "data" / "link").symlink_to(root / "bagit.txt")
+    do(kept, open_vault(kept.place), provider)
+    left = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()]
+    assert all(name.startswith("sig/") for name in left), left
+
+
+@pytest.mark.parametrize("name", ["receipt-all-rows.parquet", "receipt-0123456789abcdef.json", "checkpoint"])
+def test_what_is_only_named_like_the_record_goes_too(kept, provider, name):
+    kept.put(f"sig/{name}", b"x" * (documents.MAX_BYTES + 1))
+    do(kept, open_vault(kept.place), provider)
+    assert f"sig/{name}" not in {info.key for info in kept.list()}
+
+
+def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_begun_here(
+    kept, provider, tmp_path
+):
+    """Nor is anything erased without a question because of it."""
+    copy = open_place(str(shutil.copytree(kept.place.removeprefix("file://"), tmp_path / "copy")))
+    with pytest.raises(UnreachableError):
+        do(kept, Broken(open_vault(kept.place), 3), provider)
+    assert erase.is_begun(kept)
+    transfer(copy, kept, workers=2, progress=Silent())
+    assert not erase.is_begun(kept)
+    with pytest.raises(NotAllowedError, match="nobody"):
+        do(kept, open_vault(kept.place), provider, reasons=["nobody has signed a receipt for it"])
+    elsewhere = open_place(str(tmp_path / "elsewhere"))
+    transfer(kept, elsewhere, workers=2, progress=Silent())
+    log.carry(kept, elsewhere)
+    elsewhere.delete(layout.TAG_MANIFEST)
+    assert log.read(elsewhere).find("erasing")
+    assert not erase.is_begun(elsewhere)
+
+
+def test_what_others_keep_below_the_place_speaks_against_it(kept, provider, customer):
+    sign_receipt(kept, provider, customer)
+    kept.put("other/bundle/bagit.txt", b"x")
+    (reason,) = erase.check(kept, open_vault(kept.place), [], workers=2)
+    assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
+
+
+def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):
+    with lease.Lease(kept, "transfer"), pytest.raises(BusyError, match="transfer"):
+        do(kept, open_vault(kept.place), provider)
+    assert log.read(kept).find("erasing") == []
+
+
+def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, provider):
+    class Writing(Broken):
+        def __getattr__(self, name):
+            self._left -= name == "remove"
+            if name == "remove" and self._left == 0:
+                kept.begin("data/more")
+            return getattr(self._inner, name)
+
+    with pytest.raises(DamageError, match="_work/uploads"):
+        do(kept, Writing(open_vault(kept.place), 3), provider)
+    assert documents.read_all(kept, "erasure")[0] == []
+    assert do(kept, open_vault(kept.place), provider).uploads == 1
+
+
+@pytest.mark.parametrize("server", ["minio", "versitygw"])
+def test_a_bucket_without_object_lock_holds_nothing_back(
+    kept, provider, customer, request, make_bucket, server
+):
+    s3 = request.getfixturevalue(server)
+    url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
+    store, vault = open_place(url), open_vault(url)
+    transfer(kept, store, workers=2, progress=Silent())
+    record_seal(store, provider, [provider])
+    sign_receipt(store, provider, customer)
+    assert erase.check(store, vault, [], workers=4) == []
+    do(store, vault, provider)
+    assert all(one.key.startswith("sig/") for one in vault.versions())
 
 
 def test_the_commands(kept, make_key, tmp_path):
