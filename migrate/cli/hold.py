@@ -19,7 +19,7 @@ from migrate.cli.options import CaseFile, known_place, moment_to_come
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words, moment_words
-from migrate.custody import hold, log
+from migrate.custody import hold
 from migrate.custody.hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.store import open_place
@@ -143,12 +143,12 @@ def extend_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_place(words, loaded))
-    held = log.read(store).find("held")
-    if not held:
+    standing = hold.standing_at(store)
+    if not standing:
         raise UsageError(
             f"no hold is in the custody log at {store.place}", next_step="moveout hold place PLACE …"
         )
-    before = held[-1].what.details
+    before = standing[-1].what.details
     terms = Terms(
         moment_to_come(until),
         "COMPLIANCE" if before.get("mode") == "COMPLIANCE" else "GOVERNANCE",

@@ -17,6 +17,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import read_manifest, read_tag_manifest
 from migrate.custody import documents, log
 from migrate.custody.documents import Document
+from migrate.custody.entry import Entry
 from migrate.custody.keys import Signer
 from migrate.custody.record import happening
 from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
@@ -66,8 +67,8 @@ def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = No
     """
     found = list(vault.versions())
     now = vault.now()
-    markers = {one.key for one in found if one.is_marker and one.is_latest}
-    mine = [one for one in found if not one.is_marker and not one.key.startswith(layout.WORK)]
+    hidden = {one.key for one in found if one.is_marker and one.is_latest and not _is_work(one.key)}
+    mine = [one for one in found if not one.is_marker and not _is_work(one.key)]
     locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))
 
     def is_protected(lock: Lock) -> bool:
@@ -88,12 +89,9 @@ def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = No
         )
         for one in open_
     ]
-    findings += [
-        Finding(key, "is hidden behind a delete marker") for key in sorted(markers) if not _is_work(key)
-    ]
-    present = {one.key for one in bound}
-    findings += _missing(store, present)
-    ends = [lock.until for one, lock in locks.items() if lock.until is not None and one in set(bound)]
+    findings += [Finding(key, "is hidden behind a delete marker") for key in sorted(hidden)]
+    findings += _missing(store, {one.key for one in bound})
+    ends = [until for one in bound if (until := locks[one].until) is not None]
     return Protection(
         versions=len(bound),
         protected=len(bound) - len(open_),
@@ -125,7 +123,7 @@ def place(
             f"{vault.place}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
-    mine = [one for one in vault.versions() if not one.is_marker and not one.key.startswith(layout.WORK)]
+    mine = [one for one in vault.versions() if not one.is_marker and not _is_work(one.key)]
     progress.begin("hold", items=len(mine), size_bytes=0)
 
     def lock(version: FileVersion) -> None:
@@ -150,23 +148,18 @@ def release(
     store: Store, vault: Vault, reason: str, signers: Sequence[Signer], *, workers: int, progress: Progress
 ) -> tuple[Document, Protection]:
     """Lift the legal hold and, where the mode lets, the retention of every version, by the word of those whom the hold
-    names; return the signed release and what is still protected.
+    names, and whom each hold names that was placed since the last release; return the signed release and what is still
+    protected.
 
     Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held.
     """
-    held = _current(log.read(store))
-    if held is None:
+    standing = standing_at(store)
+    if not standing:
         raise UsageError(
             f"no hold is in the custody log at {store.place}", next_step="moveout hold status PLACE"
         )
-    named = [str(one) for one in held.get("release_keys", [])]
-    quorum = int(held.get("release_quorum", 0) or 0)
-    there = {signer.public.fingerprint for signer in signers}
-    if len(there & set(named)) < quorum:
-        raise NotAllowedError(
-            f"the hold ends by {quorum} of these keys: {', '.join(named)}; {len(there & set(named))} of them signed",
-            next_step="name them all: --key FILE --key FILE",
-        )
+    for held in standing:
+        _need_keys(held, signers)
     document = _release_document(store, reason, signers)
     mine = [one for one in vault.versions() if not one.is_marker]
     progress.begin("release", items=len(mine), size_bytes=0)
@@ -189,7 +182,7 @@ def release(
 def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> Document:
     """Return the release of the newest hold for this reason: the one that a run before has begun, or a new one."""
     what, found = happening(store, "released"), log.read(store)
-    held = found.find("held")[-1].number
+    held = standing_at(store)[-1].number
     former = {one.what.details.get("file") for one in found.find("released") if one.number < held}
     for one in documents.read_all(store, "release")[0]:
         if one.key not in former and (one.root, one.value.get("reason")) == (what.root, reason):
@@ -202,10 +195,32 @@ def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> D
     return made
 
 
-def _current(found: log.Log) -> dict[str, Any] | None:
-    """Return the details of the newest hold, whether released by now or not: a release may have to be finished."""
-    held = found.find("held")
-    return dict(held[-1].what.details) if held else None
+def standing_at(store: Store) -> list[Entry]:
+    """Return the holds of the place, by its log, that no release has ended; where all are released the newest, for a
+    release may have to be finished.
+    """
+    found = log.read(store)
+    held = found.at(store.place, "held")
+    released = max((one.number for one in found.at(store.place, "released")), default=0)
+    return [one for one in held if one.number > released] or held[-1:]
+
+
+def _need_keys(held: Entry, signers: Sequence[Signer]) -> None:
+    """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
+    details = held.what.details
+    named, wanted = _list(details.get("release_keys")), details.get("release_quorum")
+    quorum = wanted if isinstance(wanted, int) else 0
+    there = {signer.public.fingerprint for signer in signers} & set(named)
+    if len(there) < quorum:
+        raise NotAllowedError(
+            f"the hold of entry {held.number} ends by {quorum} of these keys: {', '.join(named)}; {len(there)} of"
+            " them signed",
+            next_step="name them all: --key FILE --key FILE",
+        )
+
+
+def _list(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _missing(store: Store, present: Collection[str]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.custody import documents, hold, log
+from migrate.custody.entry import Happening
 from migrate.custody.hold import Terms
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
@@ -126,6 +127,24 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
     assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
     assert findings == []
     assert log.read(store).entries[-1].what.event == "released"
+
+
+def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, customer):
+    store, _ = there
+    terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
+    keys = [customer.public.fingerprint]
+    elsewhere = Happening(
+        "held", "b", "0" * 64, "s3://elsewhere/b", {"release_keys": ["x"], "release_quorum": 1}
+    )
+    log.append(store, provider, lambda _: [elsewhere])
+    assert put_hold(there, provider, terms, release_keys=keys, release_quorum=1).is_held
+    assert put_hold(there, provider, terms, release_keys=[], release_quorum=0).is_held
+    with pytest.raises(NotAllowedError, match="1 of these keys"):
+        hold.release(*there, "done", [provider], workers=4, progress=Silent())
+    _, found = hold.release(*there, "done", [provider, customer], workers=4, progress=Silent())
+    assert found.legal == 0
+    assert put_hold(there, provider, terms).is_held  # what was released is over
+    hold.release(*there, "again", [provider], workers=4, progress=Silent())
 
 
 def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(there, provider, ticking):
