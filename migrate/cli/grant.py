@@ -24,6 +24,7 @@ from migrate.errors import OK, DamageError, IncompleteError
 from migrate.store import open_place
 
 _SOONER = (
+    "a grant of another place: moveout grant revoke THAT PLACE",
     'sessions of a role at AWS: IAM, the role, "Revoke sessions" ends all of them (a deny by aws:TokenIssueTime)',
     "links: disable the key that signed them",
 )
@@ -44,9 +45,9 @@ class Grants:
     def draw(self, console: Console) -> None:
         """Print one a line."""
         for one in self.found:
-            console.print(
-                Text(f"{one.name:<24} {one.state:<8} {one.kind:<8} until {one.expires}  {one.access_key}")
-            )
+            where = f"  {one.place}" if one.state == "elsewhere" else ""
+            line = f"{one.name:<24} {one.state:<9} {one.kind:<8} until {one.expires}  {one.access_key}{where}"
+            console.print(Text(line))
         if not self.found:
             console.print(f"Nobody was granted {self.place}")
 
@@ -89,7 +90,8 @@ class TakenBack:
             return
         console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
         for one in self.done.still_open:
-            console.print(Text(f"  {one.expires}  {one.kind}  {one.access_key}"))
+            where = f"  at {one.place}" if one.state == "elsewhere" else ""
+            console.print(Text(f"  {one.expires}  {one.kind}  {one.access_key}{where}"))
         if self.done.why:
             console.print(Text(self.done.why))
         for line in _SOONER:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +13,7 @@ from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.hold import PlaceWord
 from migrate.cli.identity import KeyFiles, Passphrase, need_keys
-from migrate.cli.links import Linked, new_file, write_links
+from migrate.cli.links import Linked, new_files, write_links
 from migrate.cli.options import CaseFile, known_place, moment_to_come
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
@@ -94,7 +91,7 @@ def create_command(
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, location = open_accounts(session, known_place(words, loaded))
     path = file or Path(f"grant-{to}.ini")
-    with _credential_file(path) as out:
+    with new_files(path) as (out,):
         rules = grant.policy(location.bucket, _prefix(location), until)
         made = grant.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, made.access_key, made.secret_key))
@@ -130,7 +127,7 @@ def session_command(
     store, accounts, location = open_accounts(session, known_place(words, loaded))
     service = sts.TokenService(location)
     path = file or Path(f"grant-{to}.ini")
-    with _credential_file(path) as out:
+    with new_files(path) as (out,):
         rules = grant.policy(location.bucket, _prefix(location), until)
         made = grant.begin(store, service, to, rules, until, account=accounts.user, role=role, signer=signer)
         endpoint = "" if service.is_aws else accounts.endpoint
@@ -196,23 +193,12 @@ def _prefix(location: Any) -> str:
     return prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
-@contextmanager
-def _credential_file(path: Path) -> Iterator[TextIO]:
-    """Make a file that only its owner can read, before there is anything to write: gone again where nothing comes."""
-    descriptor = new_file(path)
-    try:
-        with os.fdopen(descriptor, "w") as out:
-            yield out
-    except BaseException:
-        path.unlink()
-        raise
-
-
 def _profile(
     name: str, region: str, endpoint: str, access_key: str, secret_key: str, *, token: str = ""
-) -> str:
+) -> bytes:
     lines = [f"[profile {name}]", f"region = {region}"]
     lines += [f"endpoint_url = {endpoint}"] if endpoint else []
     lines += [f"aws_access_key_id = {access_key}", f"aws_secret_access_key = {secret_key}"]
     lines += [f"aws_session_token = {token}"] if token else []
-    return "\n".join([*lines, *(["s3 =", "    addressing_style = path"] if endpoint else []), ""])
+    lines += ["s3 =", "    addressing_style = path"] if endpoint else []
+    return "".join(f"{line}\n" for line in lines).encode()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 
@@ -58,8 +59,9 @@ class Linked:
 def write_links(
     session: Session, place: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
 ) -> Linked:
-    """Write the script, and the list and the page beside it, then the grant into the custody log. Raises ``UsageError``
-    where one of the files is there already, or the end is too far away.
+    """Write the grant into the custody log, then the script, and the list and the page beside it: no link is anywhere
+    that the log does not know. Raises ``UsageError`` where one of the files is there already, or the end is too far
+    away.
     """
     from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 
@@ -77,15 +79,11 @@ def write_links(
         "".join(links.aria2(offered)).encode(),
         links_page(offer, offered),
     )
-    with ExitStack() as undo:
-        for path, data in zip(paths, texts, strict=True):
-            descriptor = new_file(path)
-            undo.callback(path.unlink)
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(data)
+    with new_files(*paths) as files:
         details = {"to": to, "links": len(offered), "expires": until.astimezone(UTC).isoformat()}
         record(store, signer, "granted", details)
-        undo.pop_all()
+        for out, data in zip(files, texts, strict=True):
+            out.write(data)
     made_script, made_list, made_page = map(str, paths)
     return Linked(store.place, to, made_script, made_list, made_page, len(offered), offer.expires)
 
@@ -96,10 +94,24 @@ def _info(store: Store) -> meta.BundleInfo:
     return info
 
 
-def new_file(path: Path) -> int:
-    """Open a file that is not there yet and that only its owner can read. Raises ``UsageError``."""
+@contextmanager
+def new_files(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
+    """Make files that only their owner can read, before there is anything to write; they are gone again where nothing
+    comes. Raises ``UsageError`` where one is there already.
+    """
+    with ExitStack() as undo:
+        with ExitStack() as opened:
+            files = []
+            for path in paths:
+                files.append(opened.enter_context(_new_file(path)))
+                undo.callback(path.unlink)
+            yield files
+        undo.pop_all()
+
+
+def _new_file(path: Path) -> BinaryIO:
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
     except OSError as exc:
         raise UsageError(
             f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"

@@ -7,9 +7,9 @@ removing it. A session or a link carries its rights in itself and ends by itself
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,10 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.custody import log
+from migrate.custody.beside import strangers
+from migrate.custody.entry import Entry, Happening
 from migrate.custody.keys import Signer
+from migrate.custody.log import Log
 from migrate.custody.record import happening
 from migrate.errors import GoneError, MoveoutError, UnreachableError, UsageError
 from migrate.progress import Progress
@@ -27,18 +30,23 @@ from migrate.store.minio_accounts import Account, Accounts
 from migrate.store.sts import SessionKey, TokenService
 
 _SHORTEST = timedelta(minutes=16)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links."""
+    """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links;
+    ``state`` open, expired, revoked, or elsewhere: it is of ``place``, where the bundle lay, and to be asked and ended
+    there.
+    """
 
     name: str
     access_key: str
     expires: str
     state: str
     kind: str = "account"
+    place: str = ""
 
 
 def check_name(name: str) -> None:
@@ -55,9 +63,10 @@ def policy(bucket: str, prefix: str, expires: datetime) -> dict[str, Any]:
 
     Raises ``UsageError`` where the prefix has a wildcard of policies in it (IAM user guide, "Resource").
     """
-    if re.search(r"[*?$]", prefix):
+    if re.search(r"[*?$]", f"{bucket}/{prefix}"):
         raise UsageError(
-            f"the place's name {prefix!r} has a wildcard in it", next_step="transfer the bundle to another"
+            f"the place's name {f'{bucket}/{prefix}'!r} has a wildcard in it",
+            next_step="transfer the bundle to another",
         )
     before = {"DateLessThan": {"aws:CurrentTime": expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
     return {
@@ -79,11 +88,25 @@ def policy(bucket: str, prefix: str, expires: datetime) -> dict[str, Any]:
     }
 
 
+def check_alone(store: Store) -> None:
+    """Raise ``UsageError`` where somebody else's files lie below the place: whoever may read the one may read the
+    others.
+    """
+    if others := strangers(store, (info.key for info in store.list())):
+        raise UsageError(
+            f"{store.place} has files that are no part of the bundle, such as {others[0]!r}",
+            next_step="transfer the bundle to a place of its own, and grant it there",
+        )
+
+
 def create(
     store: Store, accounts: Accounts, name: str, rules: dict[str, Any], expires: datetime, *, signer: Signer
 ) -> Account:
-    """Make the account and write the grant into the custody log; without that, the account is taken back."""
+    """Make the account and write the grant into the custody log; without that, the account is taken back. Raises like
+    ``check_alone``.
+    """
     check_name(name)
+    check_alone(store)
     made = accounts.add(name, rules, max(expires, datetime.now(UTC) + _SHORTEST))
     try:
         details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
@@ -100,13 +123,14 @@ def begin(
     account: str, role: str, signer: Signer,
 ) -> SessionKey:  # fmt: skip
     """Begin a session and write the grant into the custody log; ``account`` is the access key by which it is begun.
-    Where it cannot be written down nobody ever sees the credential, and it ends unused.
+    Where it cannot be written down nobody ever sees the credential, and it ends unused. Raises like ``check_alone``.
     """
     check_name(name)
-    lasts = expires - datetime.now(UTC)
-    made = service.begin(name, rules, lasts, role=role, revocation=_revocation(store, name))
+    check_alone(store)
+    lasts, what = expires - datetime.now(UTC), happening(store, "granted")
+    made = service.begin(name, rules, lasts, role=role, revocation=_revocation(what.bundle, name))
     details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
-    what = happening(store, "granted", {**details, "session": True, "by_account": account, "role": role})
+    what = replace(what, details={**details, "session": True, "by_account": account, "role": role})
     log.append(store, signer, lambda _: [what])
     return made
 
@@ -117,27 +141,47 @@ def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> 
     """
     now = now or datetime.now(UTC)
     known = log.read(store)
-    revoked = {one.what.details.get("access_key") for one in known.find("revoked")}
+    here, ended = known.at(store.place, "granted"), _ended(known)
     found = []
     for one in known.find("granted"):
-        details = one.what.details
-        kind, access = _kind(details), str(details.get("access_key", "links"))
-        over = datetime.fromisoformat(str(details.get("expires"))) <= now
-        gone = access in revoked if kind != "account" else accounts.find(access) is None
-        state = "expired" if over else "revoked" if gone else "open"
-        found.append(Granted(str(details.get("to")), access, str(details.get("expires")), state, kind))
+        grant = _granted(one)
+        if _end(grant) <= now:
+            state = "expired"
+        elif grant.kind == "account" and one in here:
+            state = "open" if _is_open(accounts, grant) else "revoked"
+        elif grant.access_key in ended:
+            state = "revoked"
+        else:
+            state = "open" if one in here else "elsewhere"
+        found.append(replace(grant, state=state))
     return found
 
 
-def _kind(details: Mapping[str, Any]) -> str:
-    if "access_key" not in details:
-        return "links"
-    return "session" if details.get("session") else "account"
+def _granted(one: Entry) -> Granted:
+    details = one.what.details
+    kind = "links" if "access_key" not in details else "session" if details.get("session") else "account"
+    access, expires = str(details.get("access_key", "links")), str(details.get("expires"))
+    return Granted(str(details.get("to")), access, expires, "open", kind, one.what.place)
+
+
+def _end(grant: Granted) -> datetime:
+    """Return when a grant ends by itself; what cannot be read says that it never does."""
+    try:
+        end = datetime.fromisoformat(grant.expires)
+    except ValueError:
+        return _NEVER
+    return end if end.tzinfo else end.replace(tzinfo=UTC)
+
+
+def _ended(known: Log) -> set[str]:
+    return {str(one.what.details.get("access_key")) for one in known.find("revoked")}
 
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Access keys that are good for nothing any more, and grants that nobody can take back, each with the reason."""
+    """Access keys that are good for nothing any more, and grants that nobody can take back here, each with the
+    reason.
+    """
 
     keys: Sequence[str]
     still_open: Sequence[Granted]
@@ -151,43 +195,60 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
     """
     now = datetime.now(UTC)
     known = log.read(store)
-    entries = [one.what.details for one in known.find("granted") if one.what.details.get("to") == name]
-    ended = {one.what.details.get("access_key") for one in known.find("revoked")}
+    entries = [one for one in known.find("granted") if one.what.details.get("to") == name]
     if not entries:
         raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
-    why = _end_sessions(store, accounts, name, [one for one in entries if _kind(one) == "session"])
+    here, ended = known.at(store.place, "granted"), _ended(known)
+    sessions = [one for one in entries if one in here and _granted(one).kind == "session"]
+    why = _end_sessions(accounts, name, sessions)
     keys: list[str] = []
     still_open: list[Granted] = []
     for one in entries:
-        kind, access, expires = _kind(one), str(one.get("access_key", "links")), str(one.get("expires"))
-        if kind == "account":
-            accounts.remove(access)
-        elif kind == "links" or why:
-            if datetime.fromisoformat(expires) > now and access not in ended:
-                still_open.append(Granted(name, access, expires, "open", kind))
+        grant = _granted(one)
+        if one not in here or grant.kind == "links" or (grant.kind == "session" and why):
+            if _end(grant) > now and grant.access_key not in ended:
+                still_open.append(grant if one in here else replace(grant, state="elsewhere"))
             continue
-        what = happening(store, "revoked", {"to": name, "access_key": access})
+        if grant.kind == "account" and not _remove(accounts, grant):
+            still_open.append(grant)
+            continue
+        details = {"to": name, "access_key": grant.access_key}
+        what = Happening("revoked", one.what.bundle, one.what.root, store.place, details)
         log.append(store, signer, log.once(what))
-        keys.append(access)
+        keys.append(grant.access_key)
     return Revoked(keys, still_open, why)
 
 
-def _revocation(store: Store, name: str) -> str:
+def _remove(accounts: Accounts, grant: Granted) -> bool:
+    """Remove a grant's account; tell whether there is none any more. A log may come from anywhere, and name any: an
+    account of another name is no grant's, and stays.
+    """
+    if _is_open(accounts, grant):
+        accounts.remove(grant.access_key)
+        return True
+    return accounts.find(grant.access_key) is None
+
+
+def _is_open(accounts: Accounts, grant: Granted) -> bool:
+    found = accounts.find(grant.access_key)
+    return found is not None and found.name == grant.name
+
+
+def _revocation(bundle: str, name: str) -> str:
     """Return what MinIO knows the sessions of a grant by."""
-    return f"moveout-{happening(store, 'granted').bundle}-{name}"
+    return f"moveout-{bundle}-{name}"
 
 
-def _end_sessions(store: Store, accounts: Accounts, name: str, sessions: Sequence[Mapping[str, Any]]) -> str:
+def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> str:
     """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
     that began them.
     """
-    if not sessions:
-        return ""
-    others = {str(one.get("by_account")) for one in sessions} - {accounts.user}
+    others = {str(one.what.details.get("by_account")) for one in sessions} - {accounts.user}
     if others:
         return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
     try:
-        accounts.end_sessions(_revocation(store, name))
+        for bundle in sorted({one.what.bundle for one in sessions}):
+            accounts.end_sessions(_revocation(bundle, name))
     except UnreachableError:
         raise
     except MoveoutError as exc:

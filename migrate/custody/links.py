@@ -12,8 +12,10 @@ from migrate.store.base import Store
 
 
 def files_of(store: Store) -> list[tuple[str, int, str]]:
-    """Return (key, size, SHA-256 or '') of every file of a sealed bundle, what is read first at the beginning. Raises
-    like ``BundleReader``.
+    """Return (key, size, SHA-256 or '') of every file of a sealed bundle, what is read first at the beginning. What is
+    named like no file of a bundle is left out, for names become paths where it is fetched.
+
+    Raises like ``BundleReader``.
     """
     reader = BundleReader(store)
     tags = [
@@ -24,7 +26,8 @@ def files_of(store: Store) -> list[tuple[str, int, str]]:
         )
     ]
     payload = [(file.key, file.size_bytes, file.sha256) for file in reader.files()]
-    signatures = [(info.key, info.size_bytes, "") for info in store.list(layout.SIGNATURES)]
+    beside = [info for info in store.list(layout.SIGNATURES) if layout.is_tag_name(info.key)]
+    signatures = [(info.key, info.size_bytes, "") for info in beside]
     return [*tags, *payload, *signatures]
 
 

@@ -4,19 +4,23 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from migrate.custody import grant, log
+from migrate.custody import erase, grant, links, log
+from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
-from migrate.errors import GoneError, UsageError
+from migrate.errors import GoneError, UnreachableError, UsageError
 from migrate.progress import Silent
 from migrate.store import attempts, open_place, presigned, s3_client
 from migrate.store.minio_accounts import Accounts
+from migrate.store.sts import TokenService
+from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
@@ -70,6 +74,94 @@ def test_a_revocation_is_written_once_and_states_are_told(there, provider):
     assert len(log.read(there[1]).find("revoked")) == 1
     with pytest.raises(GoneError):
         grant.revoke(there[1], accounts, "nobody", provider)
+
+
+def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there, provider):
+    url, store = there
+    accounts = Accounts(s3_client.parse(url))
+    day = datetime.now(UTC) + timedelta(days=1)
+    own = accounts.add("backup", grant.policy("bucket", "x/", day), day)
+    details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
+    for place in (store.place, "s3://elsewhere/bundle?profile=old"):
+        what = Happening("granted", "b", "0" * 64, place, details)
+        log.append(store, provider, lambda _, what=what: [what])
+    assert [one.state for one in grant.listed(store, accounts)] == ["revoked", "elsewhere"]
+    done = grant.revoke(store, accounts, "acme", provider)
+    assert (done.keys, [one.state for one in done.still_open]) == ([], ["open", "elsewhere"])
+    assert accounts.find(own.access_key) is not None
+    assert log.read(store).find("revoked") == []
+    accounts.remove(own.access_key)
+
+
+def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of_here(there, provider):
+    """Though both buckets and prefixes have the same name: the log came along."""
+    url, store = there
+    details = {
+        "to": "acme",
+        "access_key": "mo00",
+        "expires": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+    }
+    old = store.place.partition("?")[0] + "?profile=old"
+    came = [
+        Happening("granted", "b", "0" * 64, old, details),
+        Happening("transferred", "b", "0" * 64, store.place, {"from": old}),
+    ]
+    log.append(store, provider, lambda _: came)
+    accounts = Accounts(s3_client.parse(url))
+    assert [one.state for one in grant.listed(store, accounts)] == ["elsewhere"]
+    granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
+    assert [one.state for one in grant.listed(store, accounts)] == ["elsewhere", "open"]
+
+
+def test_an_erased_bundle_keeps_no_grant_open(there, provider):
+    url, store = there
+    for _ in range(2):
+        granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
+    erase.erase(store, open_vault(url), provider, workers=4, progress=Silent())
+    done = grant.revoke(store, Accounts(s3_client.parse(url)), "acme", provider)
+    assert (len(done.keys), done.still_open) == (2, [])
+
+
+def test_what_others_keep_below_the_place_is_not_granted_along(there, provider):
+    url, store = there
+    store.put("other/bundle/bagit.txt", b"x")
+    with pytest.raises(UsageError, match=r"'other/bundle/bagit\.txt'"):
+        granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
+    assert log.read(store).find("granted") == []
+
+
+def test_no_link_is_in_a_file_before_the_log_knows_of_it(there, make_key, tmp_path, monkeypatch):
+    url, key, out = there[0], make_key.path_of("provider"), tmp_path / "out"
+    out.mkdir()
+
+    def died(*_):
+        assert [one.stat().st_size for one in out.iterdir()] == [0, 0, 0]
+        raise UnreachableError("died")
+
+    monkeypatch.setattr("migrate.cli.links.record", died)
+    words = ("--to", "acme", "--expires", "1d", "--file", out / "fetch.sh", "--key", key)
+    assert (call("grant", "links", url, *words).code, list(out.iterdir())) == (5, [])
+
+
+def test_links_that_would_end_with_a_session_are_not_made(there):
+    """They say that they last until their own end."""
+    location = s3_client.parse(there[0])
+    made = TokenService(location).begin(
+        "acme", grant.policy("b", "x/", datetime.now(UTC)), timedelta(hours=1)
+    )
+    secrets = {
+        "access_key_id": made.access_key, "secret_access_key": made.secret_key, "session_token": made.token,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="the credential is a session's"):
+        list(presigned.links(replace(location, secrets=secrets), ["bagit.txt"], timedelta(minutes=1)))
+
+
+def test_a_name_that_is_none_of_a_bundle_gets_no_link(place):
+    """It becomes a path, and a word of a script, with whoever fetches."""
+    (Path(place.place.removeprefix("file://")) / "sig").mkdir()
+    for name in ("a b", "x\n  out=.bashrc", "custody.jsonl"):
+        place.put(f"sig/{name}", b"x")
+    assert [key for key, _, _ in links.files_of(place) if key.startswith("sig/")] == ["sig/custody.jsonl"]
 
 
 @pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])
