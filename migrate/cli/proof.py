@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -100,13 +101,14 @@ def prove_command(
     endpoint = known_place([place], load_case(case))
     store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
     _make_directory(to)
-    if everything:
-        return _disclose(store, set(redact or ()), to)
-    if bool(keys) == bool(table) or (row and not table) or redact:
+    chosen = bool(keys) + bool(table) + everything
+    if chosen != 1 or (row and not table) or (redact and not everything) or (source and everything):
         raise UsageError(
             "name the objects, or --table with perhaps --row, or --all with perhaps --redact",
             next_step="moveout prove PLACE photos/1.jpg",
         )
+    if everything:
+        return _disclose(store, set(redact or ()), to)
     wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
     needle = leaf.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
@@ -127,8 +129,7 @@ def _of_keys(keys: set[str], source: str | None) -> Callable[[Item], bool]:
 
 def _of_table(store: Store, table: str, row: str | None, source: str | None) -> Callable[[Item], bool]:
     def named(item: Item) -> bool:
-        names = {item.get("table"), f"{item.get('schema')}.{item.get('table')}"}
-        return item["kind"] == "part" and table in names and source in {None, item["source"]}
+        return item["kind"] == "part" and table in _names_of(item) and source in {None, item["source"]}
 
     if row is None:
         return named
@@ -139,12 +140,38 @@ def _of_table(store: Store, table: str, row: str | None, source: str | None) -> 
 
 
 def _disclose(store: Store, withheld: set[str], to: Path) -> Shown:
+    """Write the disclosure, once it is whole. Raises ``GoneError`` where the bundle lists nothing by a name that is to
+    be withheld: what was meant would be shown.
+    """
+    found: set[str] = set()
+
     def withhold(item: Item) -> bool:
-        return bool({item.get("key"), item.get("table"), item.get("file")} & withheld)
+        names = withheld & _names_of(item)
+        found.update(names)
+        return bool(names)
 
     file = to / "disclosure.jsonl"
-    with file.open("wb") as out:
-        return Shown(str(file), disclosure.disclose(store, withhold, out))
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as out:
+            done = disclosure.disclose(store, withhold, out)
+        if missing := sorted(withheld - found):
+            raise GoneError(
+                f"the bundle at {store.place} does not list {missing[0]!r}, which was to be withheld: nothing was"
+                " written",
+                next_step="check the name: an object's key, TABLE or SCHEMA.TABLE",
+            )
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return Shown(str(file), done)
+
+
+def _names_of(item: Item) -> set[object]:
+    """Return by which names an item is meant."""
+    if item["kind"] == "part":
+        return {item["table"], f"{item['schema']}.{item['table']}", item["file"]}
+    return {item["key"]}
 
 
 def _make_directory(path: Path) -> None:

@@ -39,7 +39,10 @@ def salted(item: str, salt: str) -> bytes:
 
 def item_of(leaf: bytes) -> dict[str, Any]:
     """Return the item that a leaf shows. Raises ``ValueError``."""
-    value = json.loads(leaf)
+    try:
+        value = json.loads(leaf)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
     return _plain(value.get("item") if isinstance(value, dict) else None)
 
 

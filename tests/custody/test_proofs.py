@@ -223,6 +223,22 @@ def test_withheld_items_do_not_break_the_root(signed, provider, tmp_path):
             assert not disclosure.check(shown).holds
 
 
+def test_what_is_to_be_withheld_and_is_not_there_is_said_before_anything_is_shown(tmp_path, make_key):
+    """A misspelt name would show what it was to hide."""
+    bundle, to = tmp_path / "bundle", tmp_path / "to"
+    shelf(str(bundle), 40)
+    call("sign", bundle, "--key", make_key.path_of("provider"))
+    wrong = call("prove", bundle, "--all", "--redact", ODD_KEY, "--redact", "photos/000003.jpg", "--to", to)
+    assert (wrong.code, "photos/000003.jpg" in wrong.err) == (7, True), wrong.err
+    assert list(to.iterdir()) == []
+    for name in ("people", "public.people"):
+        shown = call("prove", bundle, "--all", "--redact", name, "--to", to, "--json")
+        assert (shown.code, shown.json["result"]["withheld"]) == (0, 2), shown.err
+    assert b"people" not in (to / "disclosure.jsonl").read_bytes()
+    for words in ((ODD_KEY,), ("--table", "people"), ("--source", "shelf")):
+        assert call("prove", bundle, "--all", *words, "--to", to).code == 2
+
+
 def test_the_commands(tmp_path, make_key):
     bundle, key = tmp_path / "bundle", make_key.path_of("provider")
     shelf(str(bundle), 40)
