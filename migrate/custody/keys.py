@@ -93,7 +93,13 @@ class KeyFile:
 
 
 def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
-    """Make a key and write it to ``path`` (0600) and ``path.pub``. Raises ``UsageError`` where a file is there."""
+    """Make a key and write it to ``path`` (0600) and ``path.pub``, or nothing. Raises ``UsageError`` where a file is
+    there.
+    """
+    if path.suffix == ".pub":
+        raise UsageError(
+            f"{path} is named like a public half", next_step="name the private one: its .pub lies beside"
+        )
     private = Ed25519PrivateKey.generate()
     seal: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:
@@ -103,7 +109,11 @@ def create(path: Path, name: str, passphrase: str | None) -> KeyFile:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write_new(path, data, 0o600)
-        _write_new(public_half(path), made.public.line.encode() + b"\n", 0o644)
+        try:
+            _write_new(public_half(path), made.public.line.encode() + b"\n", 0o644)
+        except OSError:
+            path.unlink()
+            raise
     except FileExistsError as exc:
         raise UsageError(
             f"there is a file {exc.filename} already",

@@ -24,6 +24,8 @@ DOCUMENT = "moveout-document"
 ENTRY = "moveout-custody"
 """Of lines of the custody log."""
 
+NAMESPACES = (BUNDLE, DOCUMENT, ENTRY)
+
 _MAGIC = b"SSHSIG"
 _BEGIN, _END = b"-----BEGIN SSH SIGNATURE-----\n", b"-----END SSH SIGNATURE-----\n"
 _WIDTH = 70

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import keys, sshsig
+from migrate.custody import keys, sshsig, trust
 from migrate.custody.signing import sign_bundle, signatures
 from migrate.errors import NotAllowedError, UsageError
 from tests.cli.conftest import call
@@ -102,6 +102,42 @@ def test_what_is_no_key_is_said_so(tmp_path, data):
     path.chmod(0o600)
     with pytest.raises(UsageError, match="no private key"):
         keys.load(path, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "counts"),
+    [
+        ("", True),
+        ('namespaces="moveout-*,git"', True),
+        ('namespaces="file,git"', False),
+        ('valid-after="20200101",valid-before="20990101"', True),
+        ('valid-before="20200101"', False),
+        ('valid-after="209901010000Z",namespaces="moveout-*"', False),
+    ],
+)
+def test_a_signer_counts_as_for_ssh_keygen(place, provider, tmp_path, options, counts):
+    signed = sign_bundle(place, provider)
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {options} {provider.public.line}\n".replace("  ", " "))
+    manifest, signature = place.read(layout.TAG_MANIFEST), place.read(signed.key)
+    assert ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest) == counts
+    assert (trust.load(allowed).name(provider.public) == "acme") == counts
+
+
+@pytest.mark.parametrize("options", ["cert-authority", 'namespaces="moveout-bundle"', 'valid-before="soon"'])
+def test_an_option_of_a_signer_that_cannot_be_kept_is_refused(provider, tmp_path, options):
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"acme {options} {provider.public.line}\n")
+    with pytest.raises(UsageError, match="line 1"):
+        trust.load(allowed)
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.pub"])
+def test_a_key_that_cannot_be_made_whole_leaves_nothing(tmp_path, name):
+    (tmp_path / "mine.pub").write_text("somebody's")
+    with pytest.raises(UsageError):
+        keys.create(tmp_path / name, "me", None)
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.pub"]
 
 
 def test_the_commands(place, tmp_path):
