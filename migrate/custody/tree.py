@@ -6,6 +6,7 @@ that a proof needs no more than the leaves beside its own; ``sig/checkpoint`` is
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from migrate.custody.checkpoint import Checkpoint
 from migrate.custody.keys import PublicKey, Signer
 from migrate.custody.proof import Proof
 from migrate.custody.signing import root_of
-from migrate.errors import DamageError, GoneError, UsageError
+from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UsageError
 from migrate.store.base import Store
 
 VERSION = 1
+_ROOT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,42 @@ def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
 
     Raises ``DamageError`` where index or catalog cannot be read.
     """
-    tree = _kept(store)
-    if tree is None or tree.root != root_of(store):
-        tree = grow(store)
-        store.put(layout.TREE_NODES, tree.nodes)
-        store.put(layout.TREE, _encode(tree))
-    signed = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
-    found = _checkpoint(store)
-    if found is not None and found.body == signed.body:
-        signed = found
-    for signer in signers:
-        signed = signed.signed(signer)
-    if found != signed:
-        store.put(layout.CHECKPOINT, signed.encode())
-    return signed
+    tree = _planted(store)
+    plain = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
+    while True:
+        etag, found = _checkpoint(store)
+        signed = found if found is not None and found.body == plain.body else plain
+        for signer in signers:
+            signed = signed.signed(signer)
+        try:
+            if etag is None:
+                store.create(layout.CHECKPOINT, signed.encode())
+            elif found != signed:
+                store.replace(layout.CHECKPOINT, signed.encode(), etag=etag)
+        except (AlreadyExistsError, ChangedError):  # somebody else has signed meanwhile
+            continue
+        return signed
+
+
+def _planted(store: Store) -> Tree:
+    """Return the bundle's tree, made where there is none. Of two runs that make one at once the first one's salts hold,
+    and the nodes, which either may have written, are made again where they are of others.
+    """
+    root = root_of(store)
+    while True:
+        there = _kept(store)
+        mine = there if there is not None and there.root == root else None
+        if mine is not None and merkle.top(mine.nodes) == mine.hash:
+            return mine
+        made = grow(store, mine.seed if mine else b"")
+        store.put(layout.TREE_NODES, made.nodes)
+        try:
+            if there is None:
+                store.create(layout.TREE, _encode(made))
+            else:
+                store.put(layout.TREE, _encode(made))
+        except AlreadyExistsError:
+            continue
 
 
 def grow(store: Store, seed: bytes = b"") -> Tree:
@@ -75,7 +99,7 @@ def grow(store: Store, seed: bytes = b"") -> Tree:
 
 def read(store: Store) -> tuple[Tree, Checkpoint]:
     """Return the tree that is kept and its checkpoint. Raises ``UsageError`` where there is none, ``DamageError``."""
-    tree, signed = _kept(store), _checkpoint(store)
+    tree, signed = _kept(store), _checkpoint(store)[1]
     if tree is None or signed is None:
         raise UsageError(
             f"the bundle at {store.place} has no tree for proofs", next_step="moveout sign makes one"
@@ -124,7 +148,7 @@ def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Findi
     where there is none.
     """
     try:
-        tree, signed = _kept(store), _checkpoint(store)
+        tree, signed = _kept(store), _checkpoint(store)[1]
     except DamageError as exc:
         return [Finding(exc.key, "cannot be read", exc.expected, exc.found)]
     if tree is None or signed is None:
@@ -187,7 +211,7 @@ def _kept(store: Store) -> Tree | None:
         raise DamageError(
             layout.TREE_NODES, expected=f"nodes of {tree.size} leaves", found=f"{len(nodes)} bytes"
         )
-    if _encode(tree) != data:
+    if _encode(tree) != data or not _ROOT.fullmatch(tree.root):
         raise DamageError(key, expected="a tree as it is written", found="something else")
     return tree
 
@@ -204,10 +228,12 @@ def _encode(tree: Tree) -> bytes:
     return canonical.encode(value) + b"\n"
 
 
-def _checkpoint(store: Store) -> Checkpoint | None:
+def _checkpoint(store: Store) -> tuple[str | None, Checkpoint | None]:
+    """Return the checkpoint that lies there, and its file's etag."""
     try:
-        return checkpoint.decode(store.read(layout.CHECKPOINT))
+        etag = store.stat(layout.CHECKPOINT).etag
+        return etag, checkpoint.decode(store.read(layout.CHECKPOINT))
     except GoneError:
-        return None
+        return None, None
     except ValueError as exc:
         raise DamageError(layout.CHECKPOINT, expected="a signed checkpoint", found=str(exc)) from exc

@@ -2,6 +2,7 @@
 puts everything back.
 """
 
+import contextlib
 import json
 import secrets
 import sqlite3
@@ -13,7 +14,8 @@ import pytest
 
 from migrate.custody.sources import hold, undo
 from migrate.custody.sources.postgres import PostgresHold
-from migrate.errors import DamageError, UsageError
+from migrate.custody.sources.sqlite import SqliteHold
+from migrate.errors import BusyError, DamageError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
 
@@ -143,6 +145,7 @@ def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket,
     )
     change["setting"] = "x'; DROP DATABASE app; --"
     for url in (mariadb.database(), f"s3://{bucket}/?profile={minio.profile}"):
+        path.unlink(missing_ok=True)
         undo.write(path, undo.new("asked"))
         value = json.loads(path.read_text())
         value["sources"] = {"app": {"url": url, "since": None, "changes": [change]}}
@@ -167,6 +170,26 @@ def test_an_undo_file_that_was_changed_is_not_followed(tmp_path, spoil):
     with pytest.raises(DamageError):
         undo.read(path)
     assert call("hold", "undo", path, "--yes").code == 6
+
+
+def test_of_two_runs_at_once_neither_forgets_how_the_other_found_it(tmp_path):
+    """The second one has looked when the first had changed all; what it would write says nothing of how it was."""
+    path, holds = tmp_path / "undo.json", {}
+    for name in ("one", "other"):
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.execute("CREATE TABLE t (a)")
+        holds[name] = SqliteHold(f"sqlite://{tmp_path / name}")
+    stale = undo.new("asked")  # read before there was a file
+    assert all(one.is_held for one in place(path, {"one": holds["one"]}))
+    with pytest.raises(BusyError, match="how one was"):
+        hold.place(path, holds, hold.planned(holds, stale))
+    assert not hold.survey({"other": holds["other"]}, None)[0].is_held
+    early = undo.read(path)
+    assert all(one.is_held for one in place(path, holds))
+    with pytest.raises(BusyError, match="how other was"):
+        hold.take_back(path, {"one": holds["one"]}, early, force=False)
+    take_back(path, holds)
+    assert not path.exists()
 
 
 def test_without_an_undo_file_nothing_is_changed(database, tmp_path):

@@ -169,6 +169,31 @@ def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provi
     assert "does not hold, or is by a key" in str(tree.check(place, [provider.public], deep=False)[0])
 
 
+class Rival:
+    """A store before whose n-th writing somebody else signs as well."""
+
+    def __init__(self, inner, left: int, rival) -> None:
+        self._inner, self._left, self._rival = inner, left, rival
+
+    def __getattr__(self, name):
+        if name in {"put", "create", "replace"}:
+            self._left -= 1
+            if self._left < 0 and self._rival:
+                rival, self._rival = self._rival, None
+                tree.plant(self._inner, [rival])
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("left", range(3))
+def test_two_who_sign_the_root_at_once_both_have(tmp_path, provider, customer, left):
+    place = shelf(str(tmp_path / "b"), 5)
+    both = [provider.public, customer.public]
+    found = tree.plant(Rival(place, left, customer), [provider])
+    assert set(found.signers(both)) == set(both)
+    assert tree.read(place)[1] == found
+    assert tree.check(place, both, deep=True) == []
+
+
 def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
     draw, there = random.Random(5), in_memory(signed)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):

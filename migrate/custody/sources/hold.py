@@ -152,9 +152,9 @@ def take_back(path: Path, holds: Holds, known: UndoFile, *, force: bool) -> None
         _bring(name, holds[name], change, change.back)
     left = {name: one for name, one in known.sources.items() if name not in holds}
     if left:
-        undo.write(path, replace(known, sources=left))
+        undo.write(path, replace(known, sources=left), undone=list(holds))
     else:
-        undo.remove(path)
+        undo.remove(path, known)
 
 
 def _is_back(hold: SourceHold, change: Change, value: object) -> bool:

@@ -6,10 +6,11 @@ So a run that died anywhere is finished by the same command, or undone. It holds
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from migrate.bundle import canonical
 from migrate.custody.sources.contract import Change
-from migrate.errors import DamageError, UsageError
+from migrate.errors import BusyError, DamageError, UsageError
 from migrate.store.durable import sync_directory
 
 VERSION = 1
@@ -75,30 +76,27 @@ def _recorded(value: Mapping[str, Any]) -> Recorded:
     return Recorded(str(value["url"]), tuple(Change(**one) for one in value["changes"]), since)
 
 
-def write(path: Path, said: UndoFile) -> None:
-    """Write or replace the file: whole, durable, readable by its owner alone. Raises ``UsageError``."""
-    sources = {
-        name: {
-            "url": one.url,
-            "since": one.since,
-            "changes": [asdict(change) for change in one.changes],
-        }
-        for name, one in said.sources.items()
-    }
+def write(path: Path, said: UndoFile, *, undone: Collection[str] = ()) -> None:
+    """Write or replace the file: whole, durable, readable by its owner alone. Nothing that it says goes but the sources
+    that are ``undone``. Raises ``UsageError``, ``BusyError`` where another run has written there meanwhile.
+    """
+    sources = {name: _plain(one) for name, one in said.sources.items()}
     value = {
         "kind": KIND, "version": VERSION, "reason": said.reason, "made": said.made, "sources": sources,
     }  # fmt: skip
     data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-        sync_directory(path.parent)
+        with _alone(path.parent):
+            _check_kept(path, said, undone)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+            sync_directory(path.parent)
     except OSError as exc:
         with suppress(OSError):
             temporary.unlink()
@@ -108,7 +106,37 @@ def write(path: Path, said: UndoFile) -> None:
         ) from exc
 
 
-def remove(path: Path) -> None:
-    """Remove the file: all of it is undone."""
-    path.unlink(missing_ok=True)
-    sync_directory(path.parent)
+def _plain(one: Recorded) -> Any:
+    value = {"url": one.url, "since": one.since, "changes": [asdict(change) for change in one.changes]}
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other runs from looking and writing between our look and our writing."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # file systems of other machines may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_kept(path: Path, said: UndoFile, undone: Collection[str]) -> None:
+    there = read(path)
+    for name, one in there.sources.items() if there else ():
+        kept = _plain(said.sources.get(name, Recorded("")))["changes"]
+        if name not in undone and any(change not in kept for change in _plain(one)["changes"]):
+            raise BusyError(
+                f"another run has written how {name} was into {path} meanwhile",
+                next_step="wait for its end, then run the same command again",
+            )
+
+
+def remove(path: Path, undone: UndoFile) -> None:
+    """Remove the file: all of what it said is undone. Raises ``BusyError`` where it says more by now."""
+    with _alone(path.parent):
+        _check_kept(path, undone, ())
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
