@@ -11,6 +11,7 @@ from migrate.custody import documents, log
 from migrate.custody.documents import Document
 from migrate.custody.entry import Happening
 from migrate.custody.keys import PublicKey, Signer
+from migrate.custody.record import happening
 from migrate.custody.signing import root_of
 from migrate.errors import DamageError, UsageError
 from migrate.store.base import Store
@@ -123,6 +124,12 @@ def acknowledge(
         raise UsageError(
             f"the receipt is for the root {document.root}; the bundle at {store.place} has {root}",
             next_step="check the place, and ask the customer what was received",
+        )
+    bundle = happening(store, "acknowledged").bundle
+    if document.value.get("bundle") != bundle:
+        raise UsageError(
+            f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",
+            next_step="it was not written by moveout; ask for another",
         )
     by = [documents.signed_by(document, armored) for armored in signatures.values()]
     by = [one for one in by if one != signer.public]

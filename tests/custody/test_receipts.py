@@ -92,6 +92,9 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
         receipt.acknowledge(place, document, signature(document, provider), provider)
     with pytest.raises(UsageError, match="is for the root"):
         receipt.acknowledge(incomplete, document, signature(document, customer), provider)
+    forged = documents.make("receipt", "all well", {**document.value, "bundle": "another"})
+    with pytest.raises(UsageError, match="names the bundle another"):
+        receipt.acknowledge(place, forged, signature(forged, customer), provider)
     other = receipt.write(place, receipt.Checked("quick", 3, 100, []))
     with pytest.raises(DamageError, match="a signature that holds"):
         receipt.acknowledge(place, document, signature(other, customer), provider)
