@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from migrate.bundle.process import uptime
 from migrate.bundle.sink import Stopped
 from migrate.cluster.fence import LOOK_SECONDS, SILENCE_SECONDS
-from migrate.errors import AlreadyExistsError, GoneError
+from migrate.errors import AlreadyExistsError, ChangedError, GoneError
 from migrate.store.base import Store
 
 FOLDER = "claims/"
@@ -41,14 +41,25 @@ class Claim:
             self.store.create(self.key, self._token)
         except AlreadyExistsError:
             self.contested = True
-            over = self.store.read(self.key) == _OVER
-            self.store.put(self.key, self._token)
-            if not over and self.stop.wait(wait_seconds):
+            if not self._take_over() and self.stop.wait(wait_seconds):
                 raise Stopped from None
             self._looked = uptime() - self.look_seconds
             self.check()
         else:
             self._looked = uptime()
+
+    def _take_over(self) -> bool:
+        """Replace the claim that lies there; tell whether whose it was has ended. Of two that come at once the second
+        finds the first one's.
+        """
+        while True:
+            etag = self.store.stat(self.key).etag
+            is_over = self.store.read(self.key) == _OVER
+            try:
+                self.store.replace(self.key, self._token, etag=etag)
+            except ChangedError:
+                continue
+            return is_over
 
     def check(self) -> None:
         """Raise ``Stopped`` where the work must end: the job's does, or another worker has taken the batch over, for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,26 @@ def test_nobody_waits_for_who_has_ended(claims):
     began = time.monotonic()
     assert claims.on("1").contested
     assert time.monotonic() - began < 0.5
+
+
+def test_of_two_that_come_at_once_when_one_has_ended_only_one_goes_on(claims):
+    """The other finds the claim changed between its look and its writing, and then waits for whoever changed it."""
+    claims.on("1").leave()
+    rivals = []
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(claims.store, name)
+
+        def replace(self, key, data, *, etag):
+            if not rivals:
+                rivals.append(claims.on("1"))
+            return claims.store.replace(key, data, etag=etag)
+
+    second = replace(claims, store=Slow()).on("1")
+    with pytest.raises(Stopped):
+        rivals[0].check()
+    second.check()
 
 
 def test_who_has_lost_a_batch_does_not_end_it_for_the_other(claims):
