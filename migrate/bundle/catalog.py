@@ -132,7 +132,10 @@ def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
 
 
 def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
-    return CatalogRow(**{**row, "point": json.loads(row["point"]), "details": json.loads(row["details"])})
+    said = {name: json.loads(row[name]) for name in ("point", "details")}
+    if not all(isinstance(value, dict) for value in said.values()):
+        raise ValueError("point and details are no JSON objects")
+    return CatalogRow(**{**row, **said})
 
 
 def _write(file: BinaryIO, schema: pa.Schema, rows: Iterable[tuple[Any, ...]]) -> int:
@@ -154,7 +157,7 @@ def _read(file: Any, key: str, schema: pa.Schema, convert: Callable[[dict[str, A
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(_BATCH, columns=schema.names):
                 yield from map(convert, batch.cast(schema).to_pylist())
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as exc:
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as exc:
         raise DamageError(
             key, expected="a Parquet file of the bundle's own", found=f"something else ({exc})"
         ) from exc

@@ -56,7 +56,8 @@ def decode(value: Mapping[str, Any] | None) -> Pace | None:
     try:
         sizes = [int(one) for one in value["size_bytes"]]
         found = Pace(str(value["start"]), int(value["step_seconds"]), sizes)
-        sound = found.step_seconds > 0 and bool(found.end)
+        sound = found.step_seconds > 0 and bool(found.end) and len(sizes) <= MOST_STEPS
+        sound = sound and all(0 <= one < 2**63 for one in sizes)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return found if sound else None

@@ -144,24 +144,46 @@ def decode(data: bytes) -> list[SourceScope]:
     value = canonical.decode(data, layout.SCOPE)
     canonical.check_version(value, layout.SCOPE, VERSION)
     try:
-        return [_source_scope(item) for item in value["sources"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as exc:
+        found = [_source_scope(item) for item in value["sources"]]
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise DamageError(
             layout.SCOPE, expected="a closure account", found=f"a malformed one ({exc!r})"
         ) from exc
+    for one in found:
+        if not layout.is_source_name(one.name):
+            raise DamageError(layout.SCOPE, expected="names of sources", found=repr(one.name))
+    return found
 
 
 def _source_scope(value: Mapping[str, Any]) -> SourceScope:
-    counts = [Enumeration(item["what"], item["how"], int(item["count"])) for item in value["enumerations"]]
-    gaps = [Gap(item["item"], item["disposition"], item["reason"]) for item in value["gaps"]]
+    counts = [
+        Enumeration(str(item["what"]), str(item["how"]), _count(item["count"]))
+        for item in value["enumerations"]
+    ]
+    gaps = [_gap(item) for item in value["gaps"]]
     return SourceScope(
         name=str(value["name"]),
         url=str(value["url"]),
         account=Account(
             [], counts, gaps, points=[dict(p) for p in value["points"]], server=str(value["server"])
         ),
-        totals=Totals(int(value["units"]), int(value["items"]), int(value["size_bytes"])),
-        dispositions={str(name): int(count) for name, count in value["dispositions"].items()},
+        totals=Totals(_count(value["units"]), _count(value["items"]), _count(value["size_bytes"])),
+        dispositions={str(name): _count(count) for name, count in value["dispositions"].items()},
         gaps=gaps,
         reasons=[str(reason) for reason in value["reasons"]],
     )
+
+
+def _gap(value: Mapping[str, Any]) -> Gap:
+    disposition = value["disposition"]
+    if disposition not in {"excluded", "failed"}:
+        raise ValueError(f"{disposition!r} is no disposition of a gap")
+    return Gap(str(value["item"]), disposition, str(value["reason"]))
+
+
+def _count(value: Any) -> int:
+    """Return a count that may be one. Raises ``ValueError``."""
+    found = int(value)
+    if not 0 <= found < 2**63:
+        raise ValueError(f"{str(value)[:40]} is no count")
+    return found

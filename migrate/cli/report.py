@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -14,7 +15,6 @@ from rich.console import Console
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.state import now
-from migrate.case import Endpoint
 from migrate.cli import app
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import Session, verb
@@ -84,7 +84,7 @@ def report_command(
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
-    _check_outside(place, out)
+    _check_outside(store, out)
     reader = BundleReader(store)
     later = _custody(store)
     for command, found in _results(result or []):
@@ -121,12 +121,10 @@ def _custody(store: Store) -> Later:
     )
 
 
-def _check_outside(place: Endpoint, out: Path) -> None:
+def _check_outside(store: Store, out: Path) -> None:
     """Raise ``UsageError`` where the page would lie in a bundle's directory: a sealed bundle does not change."""
-    if place.url.startswith("s3:"):
-        return
-    root = Path(place.url.removeprefix("file://")).resolve()
-    if out.resolve().is_relative_to(root):
+    place = urlsplit(store.place)
+    if place.scheme == "file" and out.resolve().is_relative_to(Path(unquote(place.path)).resolve()):
         raise UsageError(
             f"{out} lies in the bundle, which is sealed", next_step="add --out FILE, outside of it"
         )

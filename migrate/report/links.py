@@ -60,7 +60,7 @@ def _body(of: Offer, files: Sequence[Link], title: str) -> Iterator[Html]:
     sources = ", ".join(source.name for source in of.info.sources)
     yield facts(
         [
-            ("Bundle", tag("span", of.info.id, class_="digest")),
+            ("Bundle", tag("span", name(of.info.id), class_="digest")),
             ("Of", name(sources)),
             ("Sealed as", whole),
             ("Files", count_words(len(files))),

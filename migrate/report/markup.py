@@ -70,6 +70,6 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Se
     return tag("div", tag("table", tag("thead", head), tag("tbody", body)), class_="wide", tabindex="0")
 
 
-def facts(pairs: Iterable[tuple[str, object]]) -> Html:
+def facts(pairs: Iterable[tuple[object, object]]) -> Html:
     """Return a list of names and values."""
     return tag("dl", joined(tag("div", tag("dt", what), tag("dd", value)) for what, value in pairs))

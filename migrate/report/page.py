@@ -35,11 +35,11 @@ def _body(of: Facts, title: str) -> Iterator[Html]:
         [
             ("Sealed", moment(info.sealed)),
             ("Begun", moment(info.created)),
-            ("Bundle", tag("span", info.id, class_="digest")),
+            ("Bundle", tag("span", name(info.id), class_="digest")),
             ("Files", count_words(of.payload[1])),
             ("Size", f"{bytes_words(of.payload[0])} ({count_words(of.payload[0])} bytes)"),
-            ("Made by", info.software),
-            *((("Continues", ", ".join(info.continues)),) if info.continues else ()),
+            ("Made by", name(info.software)),
+            *((("Continues", name(", ".join(info.continues))),) if info.continues else ()),
         ]
     )
     if len(of.sources) > 1:
@@ -99,7 +99,7 @@ def _source(source: SourceFacts, later: Later) -> Iterator[Html]:
                 f"{count_words(scope.totals.items)} items, {bytes_words(scope.totals.size_bytes)} read",
             ),
             *(
-                (what.capitalize(), f"{count_words(count)} {'item' if count == 1 else 'items'}")
+                (name(what.capitalize()), f"{count_words(count)} {'item' if count == 1 else 'items'}")
                 for what, count in gone.items()
             ),
         ]
@@ -127,7 +127,7 @@ def _counted(source: SourceFacts) -> Iterator[Html]:
         by_what.setdefault(one.what, set()).add(one.count)
     rows = [
         (
-            one.what,
+            name(one.what),
             name(one.how),
             count_words(one.count),
             tag("span", "agrees", class_="good")
@@ -154,7 +154,7 @@ def _points(source: SourceFacts) -> Iterator[Html]:
         )
     for point in points:
         said = ((key, value) for key, value in sorted(point.items()) if value not in ("", None, [], {}))
-        yield facts((key.replace("_", " "), name(_plain(value))) for key, value in said)
+        yield facts((name(key.replace("_", " ")), name(_plain(value))) for key, value in said)
 
 
 def _plain(value: object) -> str:
@@ -228,7 +228,7 @@ def _missing(source: SourceFacts) -> Iterator[Html]:
         return
     total = max(total, len(source.gaps))
     yield tag("h3", f"{count_words(total)} not in the bundle")
-    rows = [(name(gap.item), gap.disposition, name(gap.reason)) for gap in source.gaps]
+    rows = [(name(gap.item), name(gap.disposition), name(gap.reason)) for gap in source.gaps]
     yield table(["What", "", "Why"], rows)
     if total > len(source.gaps):
         yield tag("p", "All of them are in ", tag("code", layout.GAPS), ".")
@@ -315,7 +315,9 @@ def _how(of: Facts) -> Iterator[Html]:
         tag("code", layout.SIGNATURES),
         " and sign that file.",
     )
-    yield tag("footer", f"Written by {of.info.software}. The format is described in its docs/FORMAT.md.")
+    yield tag(
+        "footer", "Written by ", name(of.info.software), ". The format is described in its docs/FORMAT.md."
+    )
 
 
 def _commands(sources: Sequence[SourceFacts]) -> Iterator[str]:

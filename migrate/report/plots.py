@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from migrate.bundle.pace import Pace
@@ -9,6 +10,7 @@ from migrate.report.markup import Html, joined, name, tag, text
 from migrate.words import bytes_words
 
 _WIDTH, _HEIGHT = 600, 120
+_MOMENT = re.compile(r"[0-9T:.Z+-]+")
 
 
 def bars(title: str, rows: Sequence[tuple[Html | str, int]]) -> Html:
@@ -59,4 +61,5 @@ def rate(pace: Pace) -> Html:
 def moment(at: str) -> Html:
     """Return ``2026-01-31T12:00:00Z`` as people read it."""
     shown = at.replace("T", " ").removesuffix("Z")
-    return tag("time", f"{shown} UTC" if at.endswith("Z") else shown, datetime=at)
+    said = {"datetime": at} if _MOMENT.fullmatch(at) else {}
+    return tag("time", name(f"{shown} UTC" if at.endswith("Z") else shown), **said)

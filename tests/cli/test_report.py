@@ -49,6 +49,10 @@ def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_resu
         export([Numbers()], open_place(str(tmp_path / place)), workers=1, progress=Silent())
     inside = call("report", tmp_path / "one", "--out", tmp_path / "one/page.html")
     assert inside.code == 2
+    (tmp_path / "one").rename(tmp_path / "on e")
+    inside = call("report", (tmp_path / "on e").as_uri(), "--out", tmp_path / "on e/page.html")
+    assert inside.code == 2
+    (tmp_path / "on e").rename(tmp_path / "one")
     assert not (tmp_path / "one/page.html").exists()
     result = tmp_path / "result.json"
     result.write_text(call("verify", tmp_path / "other", "--json").out)

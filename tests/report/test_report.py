@@ -3,12 +3,16 @@
 import datetime as dt
 import json
 import re
+from hashlib import sha256
 
 import pytest
 
 from exporters.base import Account, CatalogEntry, Gap, Loss
+from migrate.bundle import layout
 from migrate.bundle.pace import MOST_STEPS, decode, pace
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, read_tag_manifest
+from migrate.bundle.tagfiles import manifest_line
+from migrate.errors import DamageError
 from migrate.export import export
 from migrate.progress import Silent
 from migrate.report import gather, page
@@ -69,6 +73,61 @@ def test_hostile_names_are_text_and_what_is_hidden_is_shown(tmp_path):
     assert "adminU+202Etxt.exe" in found.text
     assert "aU+0000bU+001B[31mcU+000AdU+0009e" in found.text
     assert "U+200BzeroU+FEFF" in found.text
+    assert not re.search(
+        r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]", data.decode()
+    )
+
+
+def stranger(tmp_path, change):
+    """Read a bundle that somebody has made who means no good: whole by all of its sums."""
+    export([Numbers()], open_place(str(tmp_path)), workers=1, progress=Silent())
+    store = open_place(str(tmp_path))
+    for key in (layout.BUNDLE_META, layout.SCOPE):
+        value = json.loads(store.read(key))
+        change(key, value)
+        store.put(key, json.dumps(value).encode())
+    tags = {key: sha256(store.read(key)).hexdigest() for key in read_tag_manifest(store)}
+    store.put(layout.TAG_MANIFEST, b"".join(manifest_line(*one) for one in sorted(tags.items())))
+    return BundleReader(store)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "x' ; rm -rf ~ #"},
+        {"size_bytes": 10**400},
+        {"items": float("inf")},
+        {"dispositions": {"exported": -1}},
+        {"enumerations": [{"what": "rows", "how": "x", "count": 2**63}]},
+    ],
+)
+def test_an_account_that_makes_no_sense_is_damage_and_no_defect(tmp_path, wrong):
+    """A source's name stands in the commands of the page, for people to copy."""
+
+    def change(key, value):
+        if key == layout.SCOPE:
+            value["sources"][0] |= wrong
+
+    with pytest.raises(DamageError, match=r"meta/scope\.json"):
+        gather(stranger(tmp_path, change))
+
+
+def test_what_a_strangers_bundle_says_of_itself_is_text_too(tmp_path):
+    def change(key, value):
+        if key == layout.BUNDLE_META:
+            value |= dict.fromkeys(("id", "software", "sealed", "created"), EVIL[4]) | {
+                "continues": [EVIL[5]]
+            }
+            value["pace"] = {"start": "2026-01-01T00:00:00Z", "step_seconds": 1, "size_bytes": [10**400] * 3}
+        else:
+            source = value["sources"][0]
+            source["dispositions"][EVIL[4]] = 3
+            source["enumerations"] += [{"what": EVIL[4], "how": 7, "count": 3}]
+            source["points"] = [{EVIL[4]: EVIL[4]}]
+            source["server"] = 7
+
+    data = page(gather(stranger(tmp_path, change)))
+    assert_harmless(parse(data))
     assert not re.search(
         r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]", data.decode()
     )
