@@ -7,35 +7,31 @@ is written into the log first, so that the same command finishes what a dead run
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from migrate.bundle import layout, lease
-from migrate.custody import checkpoint, documents, log, sshsig
+from migrate.custody import documents, log, remains
 from migrate.custody.beside import strangers
 from migrate.custody.clock import Verdict
 from migrate.custody.documents import Document
 from migrate.custody.entry import Happening
 from migrate.custody.keys import Signer
 from migrate.custody.record import happening
+from migrate.custody.remains import Remains, is_kept
 from migrate.errors import DamageError, GoneError, NotAllowedError
 from migrate.progress import Progress
-from migrate.store.base import FileInfo, MultipartStore
+from migrate.store.base import MultipartStore
 from migrate.store.vault import FileVersion, Vault
 from migrate.words import things
 
-_LOG = (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)
-_DOCUMENT = re.compile(
-    rf"sig/({'|'.join(documents.KINDS)})-[0-9a-f]{{16}}\.json(?P<signature>\.[0-9a-f]{{16}}\.sig)?"
-)
-"""The signatures of the tag manifest go with it: that it was signed, and by whom, the log says."""
 UNVERIFIABLE = (
     "Copies that others made while they could read the place, and bundles that were transferred from it.",
     "Backups, snapshots and replicas of the storage system below the place; ask its operator for their retention.",
     "Whether the storage system has overwritten the freed blocks on its media.",
+    "Unfinished uploads of files that the bundle does not name: servers may list old ones by their whole names only.",
     "The databases and buckets from which the bundle was exported: this certificate is about the bundle alone.",
 )
 
@@ -62,7 +58,7 @@ def check(
     is another's would go with it.
     """
     reasons = []
-    mine = [one for one in vault.versions() if not one.is_marker and not _is_kept(one)]
+    mine = [one for one in vault.versions() if not one.is_marker and not is_kept(one)]
     now = vault.now()
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
         locks = list(pool.map(vault.lock, mine))
@@ -121,37 +117,27 @@ def erase(
         refuse(reasons, override)
         begun = _begin(store, vault, signer, override, reasons)
     progress.begin("erase", items=int(begun.details.get("versions", 0)), size_bytes=0)
-    markers, uploads = _remove(store, vault, workers, progress)
+    names = remains.names(store)
+    found = remains.look(store, vault, names, workers=workers)
+    _remove(store, vault, found, workers, progress)
     progress.end()
-    _check_gone(store, vault)
-    document = _certificate(store, signer, begun, markers, uploads)
-    details = {"file": document.key, "sha256": document.sha256, **_counts(begun)}
-    what = Happening("erased", begun.bundle, begun.root, store.place, details)
-    log.append(store, signer, log.once(what, undone_by="erasing"))
-    return Erased(
-        document,
-        int(begun.details.get("versions", 0)),
-        markers,
-        uploads,
-        int(begun.details.get("size_bytes", 0)),
-    )
-
-
-def _check_gone(store: MultipartStore, vault: Vault) -> None:
-    """List the place again. Raises ``DamageError`` where anything but the record is named."""
-    left = [f"{one.key} (version {one.id or 'only'})" for one in vault.versions() if not _is_kept(one)]
-    left += [f"an unfinished upload of {one.key}" for one in store.uploads()]
-    if left:
+    if left := list(remains.look(store, vault, names, workers=workers).said()):
         raise DamageError(
             store.place, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",
         )  # fmt: skip
+    document = _certificate(store, signer, begun, found)
+    details = {"file": document.key, "sha256": document.sha256, **_counts(begun)}
+    what = Happening("erased", begun.bundle, begun.root, store.place, details)
+    log.append(store, signer, log.once(what, undone_by="erasing"))
+    said = document.value
+    return Erased(document, said["versions"], said["delete_markers"], said["uploads"], said["size_bytes"])
 
 
 def _begin(
     store: MultipartStore, vault: Vault, signer: Signer, override: str, reasons: Sequence[str]
 ) -> Happening:
-    there = [one for one in vault.versions() if not _is_kept(one)]
+    there = [one for one in vault.versions() if not is_kept(one)]
     details: dict[str, Any] = {
         "versions": sum(not one.is_marker for one in there),
         "markers": sum(one.is_marker for one in there),
@@ -177,7 +163,7 @@ def _begun(store: MultipartStore) -> Happening | None:
     if not begun or _is_there(store, layout.TAG_MANIFEST):
         return None
     ended = any(one.number > begun[-1].number for one in found.find("erased"))
-    if ended and not all(map(_is_kept, store.list())):
+    if ended and not all(map(is_kept, store.list())):
         return None
     return begun[-1].what
 
@@ -190,32 +176,28 @@ def _is_there(store: MultipartStore, key: str) -> bool:
     return True
 
 
-def _remove(store: MultipartStore, vault: Vault, workers: int, progress: Progress) -> tuple[int, int]:
-    """Remove all but the record, the tag manifest first: without it nobody takes what is left for a bundle. Delete
-    markers go last: nothing that they hide is seen again. Return how many markers and unfinished uploads there were.
+def _remove(store: MultipartStore, vault: Vault, found: Remains, workers: int, progress: Progress) -> None:
+    """Remove it, the tag manifest first: without it nobody takes what is left for a bundle. The manifest, which names
+    all, goes late, and delete markers last: nothing that they hide is seen again.
     """
-    found = [one for one in vault.versions() if not _is_kept(one)]
-    manifest = [one for one in found if one.key == layout.TAG_MANIFEST and not one.is_marker]
-    others = [one for one in found if one.key != layout.TAG_MANIFEST and not one.is_marker]
-    markers = [one for one in found if one.is_marker]
 
     def remove(version: FileVersion) -> None:
         vault.remove(version)
         progress.advance(items=not version.is_marker)
 
+    order = {layout.TAG_MANIFEST: 0, layout.MANIFEST: 2}
+    groups: list[list[FileVersion]] = [[], [], []]
+    for one in found.files:
+        groups[order.get(one.key, 1)].append(one)
     with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
-        list(pool.map(remove, manifest))
-        uploads = list(store.uploads())
-        for upload in uploads:
+        list(pool.map(remove, groups[0]))
+        for upload in found.uploads:
             store.abort(upload.key, upload.id)
-        list(pool.map(remove, others))
-        list(pool.map(remove, markers))
-    return len(markers), len(uploads)
+        for group in (*groups[1:], found.markers):
+            list(pool.map(remove, group))
 
 
-def _certificate(
-    store: MultipartStore, signer: Signer, begun: Happening, markers: int, uploads: int
-) -> Document:
+def _certificate(store: MultipartStore, signer: Signer, begun: Happening, there: Remains) -> Document:
     found = log.read(store)
     last = found.find("erasing")[-1].number
     former = {one.what.details.get("file") for one in found.find("erased") if one.number < last}
@@ -231,8 +213,8 @@ def _certificate(
         "root": begun.root,
         "place": store.place,
         **_counts(begun),
-        "delete_markers": max(markers, int(begun.details.get("markers", 0))),
-        "uploads": max(uploads, int(begun.details.get("uploads", 0))),
+        "delete_markers": max(len(there.markers), int(begun.details.get("markers", 0))),
+        "uploads": max(len(there.uploads), int(begun.details.get("uploads", 0))),
         "override": begun.details.get("override", ""),
         "against": begun.details.get("against", []),
         "not_verified": list(UNVERIFIABLE),
@@ -245,15 +227,3 @@ def _certificate(
 
 def _counts(begun: Happening) -> dict[str, Any]:
     return {name: begun.details.get(name, 0) for name in ("versions", "size_bytes")}
-
-
-def _is_kept(one: FileVersion | FileInfo) -> bool:
-    """Tell whether it is of the record: also by its size, for a document's name holds nothing else together."""
-    if one.key in _LOG:
-        return True
-    if one.key == layout.CHECKPOINT:
-        return one.size_bytes <= checkpoint.MAX_BYTES
-    match = _DOCUMENT.fullmatch(one.key)
-    if match is None:
-        return False
-    return one.size_bytes <= (sshsig.MAX_BYTES if match["signature"] else documents.MAX_BYTES)

@@ -84,6 +84,12 @@ def policy(bucket: str, prefix: str, expires: datetime) -> dict[str, Any]:
                 "Resource": [f"arn:aws:s3:::{bucket}"],
                 "Condition": {**before, "StringLike": {"s3:prefix": [f"{prefix}*"]}},
             },
+            {  # MinIO takes the right to read for one to read older versions, and what was deleted, too
+                "Effect": "Deny",
+                "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+                "Resource": [f"arn:aws:s3:::{bucket}/*"],
+                "Condition": {"StringLike": {"s3:versionid": "?*"}},
+            },
         ],
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -115,9 +115,11 @@ def place(
     """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
     weakened: one that lasts longer stays.
 
-    Raises ``NotAllowedError`` where the place has no Object Lock, or lets anybody lift such a retention.
+    Raises ``NotAllowedError`` where the place has no Object Lock, or lets anybody lift such a retention, ``UsageError``
+    where it holds no sealed bundle.
     """
     vault.check_lock()
+    what = happening(store, "held", details)
     if not terms.legal and not vault.is_firm(terms.mode):
         raise NotAllowedError(
             f"{vault.place}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
@@ -130,7 +132,8 @@ def place(
         found = vault.lock(version)
         if found.until is None or found.until < terms.until or (found.mode != terms.mode == "COMPLIANCE"):
             mode = found.mode if found.mode == "COMPLIANCE" else terms.mode
-            vault.retain(version, max(terms.until, found.until or terms.until), mode)
+            firmer = found.mode is not None and found.mode != mode
+            vault.retain(version, max(terms.until, found.until or terms.until), mode, firmer=firmer)
         if terms.legal and not found.legal:
             vault.set_legal(version, on=True)
         progress.advance(items=1)
@@ -139,7 +142,7 @@ def place(
     progress.end()
     done = survey(store, vault, workers=workers, terms=terms)
     if done.is_held:
-        what = happening(store, "held", {**details, "versions": done.versions})
+        what = replace(what, details={**details, "versions": done.versions})
         log.append(store, signer, log.once(what, undone_by="released"))
     return done
 

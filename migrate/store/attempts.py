@@ -20,6 +20,8 @@ from migrate.store.retry import patiently
 _REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "InvalidTokenId", "ExpiredToken", "InvalidToken",
             "SignatureDoesNotMatch", "AllAccessDisabled", "MethodNotAllowed"}  # fmt: skip
 _BUSY_SECONDS = 60.0
+NO_VERSION = "00000000-0000-4000-8000-000000000000"
+"""The id of a version that no file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ class _Calls:
         yield (
             "delete a version",
             "delete_object",
-            {**here, "VersionId": "00000000-0000-4000-8000-000000000000"},
+            {**here, "VersionId": NO_VERSION},
         )
         yield "delete several files", "delete_objects", {
             "Bucket": self.bucket, "Delete": {"Objects": [{"Key": here["Key"]}]},
         }  # fmt: skip
+        yield "read a version by its id", "get_object", {**there, "VersionId": NO_VERSION}
         yield "set tags", "put_object_tagging", {**here, "Tagging": {"TagSet": []}}
         # MinIO looks for the object before it looks at who asks, so this concerns one that exists; without the right
         # to bypass, which is not asked for, no lock can be shortened by it.

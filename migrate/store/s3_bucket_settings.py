@@ -12,10 +12,8 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import MoveoutError, UnreachableError, UsageError
 from migrate.store import s3_client, s3_configuration
-from migrate.store.attempts import judged
+from migrate.store.attempts import NO_VERSION, judged
 from migrate.store.retry import patiently
-
-_NO_VERSION = "00000000-0000-4000-8000-000000000000"
 
 
 class BucketSettings:
@@ -52,7 +50,7 @@ class BucketSettings:
         """
         key = f"{self.prefix}moveout-hold-test-{secrets.token_hex(8)}"
         try:
-            self._call("delete_object", Bucket=self.bucket, Key=key, VersionId=_NO_VERSION)
+            self._call("delete_object", Bucket=self.bucket, Key=key, VersionId=NO_VERSION)
         except UnreachableError:
             raise
         except MoveoutError as exc:

@@ -21,6 +21,7 @@ _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
 _LOOKS = {"get_object_retention", "get_object_legal_hold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
+_HELD = "moveout hold status PLACE says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
 
@@ -55,6 +56,9 @@ class S3Vault:
 
     def check_lock(self) -> None:
         """See ``Vault.check_lock``."""
+        self._call(
+            "", "head_bucket", Bucket=self._bucket
+        )  # of a bucket that is not there MinIO says that it has no lock
         try:
             answer = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
         except _NoLockError:
@@ -111,12 +115,16 @@ class S3Vault:
             return False
         return bool(found.get("LegalHold", {}).get("Status") == "ON")
 
-    def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
+    def retain(
+        self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
+    ) -> None:
         """See ``Vault.retain``."""
         if until is None:
             self._lift(version)
-        else:
-            self._of(version, "put_object_retention", Retention={"Mode": mode, "RetainUntilDate": until})
+            return
+        bypass = {"BypassGovernanceRetention": True} if firmer else {}
+        wanted = {"Mode": mode, "RetainUntilDate": until}
+        self._of(version, "put_object_retention", Retention=wanted, **bypass)
 
     def _lift(self, version: FileVersion) -> None:
         """Take the retention away; versitygw knows no such thing, so there it is made to end at once."""
@@ -157,7 +165,8 @@ class S3Vault:
             if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
                 raise _NoLockError(str(exc)) from exc
             if code in {"InvalidRequest", "ObjectLocked"}:
-                raise NotAllowedError(f"s3://{self._bucket}/{self._prefix}{key}: {exc}") from exc
+                said = s3_client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
+                raise NotAllowedError(str(said), next_step=_HELD) from exc
             raise s3_client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         self._server = headers.get("server", "")

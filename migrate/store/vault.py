@@ -61,8 +61,12 @@ class Vault(Protocol):
         """Read what protects a version."""
         ...
 
-    def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
-        """Set the retention; None takes one of mode GOVERNANCE away. Raises ``NotAllowedError``."""
+    def retain(
+        self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
+    ) -> None:
+        """Set the retention; None takes one of mode GOVERNANCE away. ``firmer``: it replaces one of that mode by
+        another mode, for which a server wants the right to end the former. Raises ``NotAllowedError``.
+        """
         ...
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:

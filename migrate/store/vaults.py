@@ -72,9 +72,11 @@ class DirectoryVault:
         del version
         return Lock(None, None, legal=False)
 
-    def retain(self, version: FileVersion, until: datetime | None, mode: Mode) -> None:
+    def retain(
+        self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
+    ) -> None:
         """See ``Vault.retain``."""
-        del version, until, mode
+        del version, until, mode, firmer
         self.check_lock()
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:

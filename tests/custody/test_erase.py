@@ -1,7 +1,9 @@
 """Erasure: only when nothing speaks against it, finished by the same command, and certified."""
 
 import shutil
+import urllib.request
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,14 @@ from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
 from migrate.custody.tree import plant
-from migrate.errors import BusyError, DamageError, NotAllowedError, UnreachableError
+from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.vaults import open_vault
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked
+from tests.tools.clients import boto_client
 
 __all__ = ["locked"]
 
@@ -39,6 +42,13 @@ def sign_receipt(place, provider, customer, findings=()):
     return document, receipt.acknowledge(
         place, document, dict([documents.signature_of(document, customer)]), provider
     )
+
+
+def answers(url) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == HTTPStatus.OK
+    except OSError:
+        return False
 
 
 def do(store, vault, signer, **more):
@@ -189,6 +199,21 @@ def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, pr
         do(kept, Writing(open_vault(kept.place), 3), provider)
     assert documents.read_all(kept, "erasure")[0] == []
     assert do(kept, open_vault(kept.place), provider).uploads == 1
+
+
+def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, servers):
+    """A MinIO that was started again lists those from before by their whole names only."""
+    minio = servers.minio("forgetful")
+    boto_client(minio.profile).create_bucket(Bucket="forgetful")
+    url = f"s3://forgetful/b?profile={minio.profile}"
+    store = open_place(url)
+    transfer(kept, store, workers=2, progress=Silent())
+    store.put_part(layout.CATALOG, upload := store.begin(layout.CATALOG), 1, b"rows")
+    minio.child.start_again(lambda: answers(f"{minio.endpoint}/minio/health/cluster"))
+    assert list(store.uploads()) == []
+    assert do(store, open_vault(url), provider).document.value["uploads"] == 1
+    with pytest.raises(GoneError):
+        store.parts(layout.CATALOG, upload)
 
 
 @pytest.mark.parametrize("server", ["minio", "versitygw"])

@@ -113,6 +113,23 @@ def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, k
 
 
 @pytest.mark.parametrize("kind", ["account", "session"])
+def test_what_was_deleted_or_written_over_is_not_granted_along(kept, kind):
+    """On MinIO who may read a key may read each version of it that he knows, and list them."""
+    client, there = kept.client, {"Bucket": kept.bucket, "Key": "acme/bundle/data/former"}
+    former = client.put_object(**there, Body=b"another's rows")["VersionId"]
+    client.delete_object(**there)
+    try:
+        credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
+        narrow = s3_client.client(s3_client.parse(kept.url, secrets=credential))
+        with pytest.raises(botocore.exceptions.ClientError, match=r"AccessDenied|403"):
+            narrow.get_object(**there, VersionId=former)
+        assert b"BagIt" in narrow.get_object(Bucket=kept.bucket, Key="acme/bundle/bagit.txt")["Body"].read()
+    finally:
+        for one in kept.client.list_object_versions(Bucket=kept.bucket, Prefix=there["Key"])["Versions"]:
+            client.delete_object(**there, VersionId=one["VersionId"])
+
+
+@pytest.mark.parametrize("kind", ["account", "session"])
 def test_after_its_end_everything_is_refused(kept, kind):
     expires = datetime.now(UTC) + timedelta(seconds=2)
     credential = getattr(kept, kind)(expires)

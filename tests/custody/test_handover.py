@@ -28,7 +28,7 @@ def test_a_host_keeps_its_promise_and_each_side_can_show_it(tmp_path, servers, m
     story.tell()
     said = capfd.readouterr()
     for sentence in (
-        "HELD:", "23 other operations", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:",
+        "HELD:", "24 other operations", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:",
         'Good "moveout-document" signature for host',
     ):  # fmt: skip
         assert sentence in said.out, sentence

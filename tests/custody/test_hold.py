@@ -178,6 +178,26 @@ def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provide
     vault.remove(first)
 
 
+def test_a_hold_becomes_firmer_and_none_weaker(there, provider):
+    store, vault = there
+    until = soon(minutes=3)
+    assert put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True)).is_held
+    found = put_hold(there, provider, Terms(soon(minutes=1), "COMPLIANCE", legal=False))
+    assert (found.is_held, found.until) == (True, until)
+    assert {vault.lock(one).mode for one in vault.versions() if one.key.startswith("data/")} == {"COMPLIANCE"}
+    put_hold(there, provider, Terms(soon(minutes=2), "GOVERNANCE", legal=True))
+    assert hold.survey(store, vault, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)).is_held
+
+
+def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key):
+    key = make_key.path_of("provider")
+    for url in (f"s3://no-such-bucket/b?profile={minio.profile}", locked[2]):
+        words = ("--until", "1d", "--legal", "--reason", "x", "--key", key)
+        ended = call("hold", "place", url, *words)
+        assert ended.code == (2 if url == locked[2] else 7), ended.err
+        assert "no Object Lock" not in ended.err
+
+
 def test_compliance_ends_for_nobody_before_its_time(there, provider):
     store, vault = there
     until = soon(minutes=2)
