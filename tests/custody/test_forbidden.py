@@ -125,7 +125,8 @@ def test_what_was_deleted_or_written_over_is_not_granted_along(kept, kind):
             narrow.get_object(**there, VersionId=former)
         assert b"BagIt" in narrow.get_object(Bucket=kept.bucket, Key="acme/bundle/bagit.txt")["Body"].read()
     finally:
-        for one in kept.client.list_object_versions(Bucket=kept.bucket, Prefix=there["Key"])["Versions"]:
+        found = client.list_object_versions(Bucket=kept.bucket, Prefix=there["Key"])
+        for one in (*found["Versions"], *found["DeleteMarkers"]):
             client.delete_object(**there, VersionId=one["VersionId"])
 
 
