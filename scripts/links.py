@@ -1,6 +1,8 @@
-"""Machines of their own, as far as the network goes: namespaces behind links of a set rate. Linux, root, iproute2.
+"""Machines of their own, as far as the network goes: namespaces behind links of a set rate, delay and loss. Linux,
+root, iproute2.
 
 ip-netns(8), veth(4), tc-tbf(8). A link is shaped in both directions, each at its own rate, as links to customers are.
+Where packets are to be late, or to be lost, they take a detour (see ``scripts.detour``).
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,18 @@ from scripts.process import ServerError
 HERE = "10.213.255.1"
 """Under which all namespaces reach this machine."""
 _LOOPBACK = "lo"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a link is like. ``down`` is towards the namespace, ``delay`` there and back, ``loss`` of packets in each
+    direction.
+    """
+
+    down_mbit: float
+    up_mbit: float
+    delay_ms: float = 0
+    loss: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +46,54 @@ class Link:
 
     def sent(self) -> int:
         """Return the bytes that have come from the namespace."""
-        return int(Path(f"/sys/class/net/{self.device}/statistics/rx_bytes").read_text())
+        return self._count("rx_bytes")
+
+    def received(self) -> int:
+        """Return the bytes that have gone to the namespace."""
+        return self._count("tx_bytes")
+
+    def _count(self, what: str) -> int:
+        return int(Path(f"/sys/class/net/{self.device}/statistics/{what}").read_text())
 
 
 @contextmanager
-def links(count: int, *, down_mbit: float, up_mbit: float) -> Iterator[list[Link]]:
-    """Make so many namespaces, each behind a link of its own; take them away at the end. ``down`` is towards the
-    namespace. Raises ``ServerError``.
-    """
+def links(count: int, shape: Shape) -> Iterator[list[Link]]:
+    """Make so many namespaces, each behind a link of its own; take them away at the end. Raises ``ServerError``."""
     program = shutil.which("ip")
     if os.geteuid() != 0 or program is None or shutil.which("tc") is None:
         raise ServerError("shaped links need Linux, root, and iproute2 (ip, tc)")
     made: list[Link] = []
-    try:
-        _ip("addr", "add", f"{HERE}/32", "dev", _LOOPBACK)
-        for number in range(count):
-            link = Link(
-                f"moveout-{os.getpid()}-{number}",
-                f"10.213.{number}.2",
-                f"mvo{os.getpid() % 10**6}h{number}",
-                (program, "netns", "exec", f"moveout-{os.getpid()}-{number}"),
-            )
-            made.append(link)
-            _make(link, f"10.213.{number}.1", down_mbit, up_mbit)
-        yield made
-    finally:
-        for link in made:
+    with ExitStack() as detours:
+        try:
+            _ip("addr", "add", f"{HERE}/32", "dev", _LOOPBACK)
+            for number in range(count):
+                link = Link(
+                    f"moveout-{os.getpid()}-{number}",
+                    f"10.213.{number}.2",
+                    f"mvo{os.getpid() % 10**6}h{number}",
+                    (program, "netns", "exec", f"moveout-{os.getpid()}-{number}"),
+                )
+                made.append(link)
+                _make(link, f"10.213.{number}.1", shape, detours)
+            yield made
+        finally:
+            for link in made:
+                with suppress(ServerError):
+                    _ip("netns", "del", link.name)
+                with suppress(ServerError):
+                    _ip("link", "del", link.device)
             with suppress(ServerError):
-                _ip("netns", "del", link.name)
-            with suppress(ServerError):
-                _ip("link", "del", link.device)
-        with suppress(ServerError):
-            _ip("addr", "del", f"{HERE}/32", "dev", _LOOPBACK)
+                _ip("addr", "del", f"{HERE}/32", "dev", _LOOPBACK)
 
 
-def _make(link: Link, gateway: str, down_mbit: float, up_mbit: float) -> None:
+def _make(link: Link, gateway: str, shape: Shape, detours: ExitStack) -> None:
     inner = link.device.replace("h", "w")
     _ip("netns", "add", link.name)
-    _ip("link", "add", link.device, "type", "veth", "peer", "name", inner, "netns", link.name)
+    if shape.delay_ms or shape.loss:
+        detours.enter_context(_detour(link.device, inner, shape))
+        _ip("link", "set", inner, "netns", link.name)
+    else:
+        _ip("link", "add", link.device, "type", "veth", "peer", "name", inner, "netns", link.name)
     _ip("addr", "add", f"{gateway}/30", "dev", link.device)
     _ip("link", "set", link.device, "up")
     for words in (
@@ -78,12 +103,28 @@ def _make(link: Link, gateway: str, down_mbit: float, up_mbit: float) -> None:
         ("route", "add", "default", "via", gateway),
     ):
         _ip("-n", link.name, *words)
-    _run("tc", "qdisc", "add", "dev", link.device, *_shape(down_mbit))
-    _run("tc", "-n", link.name, "qdisc", "add", "dev", inner, *_shape(up_mbit))
+    _run("tc", "qdisc", "add", "dev", link.device, *_queue(shape.down_mbit))
+    _run("tc", "-n", link.name, "qdisc", "add", "dev", inner, *_queue(shape.up_mbit))
 
 
-def _shape(rate_mbit: float) -> Sequence[str]:
-    return ("root", "tbf", "rate", f"{rate_mbit}mbit", "burst", "256kb", "latency", "100ms")
+@contextmanager
+def _detour(outer: str, inner: str, shape: Shape) -> Iterator[None]:
+    words = ["--late-ms", str(shape.delay_ms / 2), "--loss", str(shape.loss)]
+    command = [sys.executable, "-m", "scripts.detour", outer, inner, *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise ServerError("packets cannot be led a longer way: is there a /dev/net/tun?")
+        yield
+        process.stdin.close()
+
+
+def _queue(rate_mbit: float) -> Sequence[str]:
+    """Return the words for a queue of 100 ms, and of 30 packets at least; what is more is lost."""
+    burst = max(4096, min(256 * 1024, round(rate_mbit * 1e6 / 8 / 50)))
+    room = max(round(rate_mbit * 1e6 / 8 / 10), 45_000)
+    return ("root", "tbf", "rate", f"{rate_mbit}mbit", "burst", str(burst), "limit", str(room + burst))
 
 
 def _ip(*words: str) -> None:

@@ -38,6 +38,7 @@ from scripts.binaries import (
     find_programs,
     find_rclone,
 )
+from scripts.links import Link
 from scripts.mariadb import MariadbServer, Store, make_store
 from scripts.mysql import make_store as make_mysql_store
 from scripts.postgresql import PostgresServer, make_cluster
@@ -115,9 +116,12 @@ class Servers:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]
         (self.directory / "env.sh").write_text("".join(lines))
 
-    def minio(self, name: str, *, encrypts: bool = False) -> S3Server:
-        """Start a MinIO. ``encrypts``: it has a key (``KMS_KEY``), and its buckets can be told to encrypt by it."""
+    def minio(self, name: str, *, encrypts: bool = False, link: Link | None = None) -> S3Server:
+        """Start a MinIO. ``encrypts``: it has a key (``KMS_KEY``), and its buckets can be told to encrypt by it.
+        ``link``: it lives in that namespace.
+        """
         program = find_program(MINIO)
+        host = link.address if link else self.host
 
         def launch(port: int, access: str, secret: str, data: Path) -> Child:
             env = {
@@ -132,10 +136,10 @@ class Servers:
                 env["MINIO_KMS_SECRET_KEY"] = (
                     f"{KMS_KEY}:{base64.b64encode(secrets.token_bytes(32)).decode()}"
                 )
-            argv: Argv = [program, "server", "--quiet", "--address", f"{self.host}:{port}", data]
-            return self._launch(name, argv, env=env)
+            words: Argv = [program, "server", "--quiet", "--address", f"{host}:{port}", data]
+            return self._launch(name, [*(link.prefix if link else ()), *words], env=env)
 
-        return self._s3_server(name, launch, ready_path="/minio/health/cluster")
+        return self._s3_server(name, launch, ready_path="/minio/health/cluster", host=host)
 
     def versitygw(self, name: str) -> S3Server:
         """Start a versitygw over a directory, with versioning, and accounts of its own."""
@@ -164,7 +168,7 @@ class Servers:
         return self._s3_server(name, launch, ready_path="/")
 
     def _s3_server(
-        self, name: str, launch: Callable[[int, str, str, Path], Child], *, ready_path: str
+        self, name: str, launch: Callable[[int, str, str, Path], Child], *, ready_path: str, host: str = ""
     ) -> S3Server:
         data = self.directory / name / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,7 @@ class Servers:
 
         def attempt() -> S3Server:
             port = free_port()
-            endpoint = f"http://{self.host}:{port}"
+            endpoint = f"http://{host or self.host}:{port}"
             child = launch(port, name, secret, data)
             child.wait_until(lambda: _answers(endpoint + ready_path), seconds=READY_SECONDS)
             return S3Server(name, endpoint, name, secret, data, child)

@@ -14,7 +14,7 @@ from migrate.bundle.records import FileRecord
 from migrate.errors import MoveoutError, UsageError
 from migrate.store.base import PART_BYTES, MultipartStore
 from migrate.store.sizes import part_bytes_for
-from migrate.store.writer import FileWriter
+from migrate.store.writer import FileWriter, OnPart
 
 RESUMED_BYTES = 4 * PART_BYTES
 """Files from this size on are gone on with where an earlier run was interrupted; of smaller ones no more is sent twice
@@ -26,7 +26,7 @@ class StoreSink:
     """A ``Sink`` (see ``exporters.base``) over a store. ``files`` fills up as files are finished.
 
     ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
-    half file.
+    half file. ``on_part`` is told the size of each part of a file that has arrived.
     """
 
     def __init__(
@@ -35,10 +35,12 @@ class StoreSink:
         source: str,
         *,
         stop: threading.Event | None = None,
+        on_part: OnPart | None = None,
     ) -> None:
         self._store = store
         self._source = source
         self.stop = stop or threading.Event()
+        self._on_part = on_part
         self._lock = threading.Lock()
         self._files: dict[str, FileRecord] = {}
         self.error: MoveoutError | None = None
@@ -69,6 +71,7 @@ class StoreSink:
                 key,
                 part_bytes=part_bytes,
                 resume=size_bytes >= RESUMED_BYTES,
+                on_part=self._on_part,
             ) as writer:
                 file = StoppableFile(writer, self)
                 yield cast("BinaryIO", file)

@@ -6,17 +6,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from migrate.cli.words import bytes_words, count_words, duration_words
+from migrate.store.flow import gone_bytes
 
 LINE_SECONDS = 10.0
 """How often a run without a terminal says where it is."""
 _RATE_WINDOW_SECONDS = 20.0
+_LEAST_MOVES = 6
+"""So many changes a rate is made of at least, however long they take: a part may take minutes."""
 
 
 @dataclass(slots=True)
@@ -45,17 +48,22 @@ class Stage:
 class Meter:
     """Counts what worker threads report; says it as one line. Drawing is up to the subclasses."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, under_way: Callable[[], int] = gone_bytes
+    ) -> None:
         self._lock = threading.Lock()
         self._clock = clock
+        self._under_way = under_way
         self._stage: Stage | None = None
-        self._samples: deque[tuple[float, int, int]] = deque()
+        self._moves: deque[tuple[float, int, int]] = deque()
+        """When something was first seen to have moved, and how far everything was by then."""
 
     def begin(self, what: str, *, items: int, size_bytes: int) -> None:
         """Start a stage with its totals."""
         with self._lock:
             self._stage = Stage(what, self._clock(), items, size_bytes)
-            self._samples.clear()
+            self._moves.clear()
+            self._moves.append((self._stage.started, 0, 0))
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
         """Raise the totals."""
@@ -83,17 +91,27 @@ class Meter:
         with self._lock:
             if self._stage is None:
                 return ""
-            return _line(self._stage, *self._rates(self._stage), self._clock(), width)
+            seen = self._seen(self._stage)
+            return _line(seen, *self._rates(seen), self._clock(), width)
+
+    def _seen(self, stage: Stage) -> Stage:
+        """Return the stage with what has left for the place but is not answered yet: where parts take minutes, it is
+        what tells that there is any progress.
+        """
+        left = max(0, stage.total_bytes - stage.size_bytes - stage.skipped_bytes)
+        return replace(stage, size_bytes=stage.size_bytes + min(left, self._under_way()))
 
     def _rates(self, stage: Stage) -> tuple[float, float]:
-        now = self._clock()
-        self._samples.append((now, stage.items, stage.size_bytes))
-        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_WINDOW_SECONDS:
-            self._samples.popleft()
-        then, items, size_bytes = self._samples[0]
-        if now - then < 0.5:
-            then, items, size_bytes = stage.started, 0, 0
-        seconds = max(now - then, 0.001)
+        now, moves = self._clock(), self._moves
+        if (stage.items, stage.size_bytes) != moves[-1][1:]:
+            moves.append((now, stage.items, stage.size_bytes))
+        while len(moves) > _LEAST_MOVES and now - moves[1][0] > _RATE_WINDOW_SECONDS:
+            moves.popleft()
+        then, items, size_bytes = moves[0]
+        last = moves[-1][0]
+        usual = (last - then) / max(1, len(moves) - 1)
+        # Until the next move is overdue, that nothing moves says nothing.
+        seconds = max(last - then + max(0.0, now - last - usual), 0.001)
         return (stage.items - items) / seconds, (stage.size_bytes - size_bytes) / seconds
 
 

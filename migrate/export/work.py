@@ -44,18 +44,20 @@ class UnitWork:
         if recorded and (record := self._earlier(unit)) is not None:
             self.progress.skip(items=unit.items, size_bytes=unit.size_bytes)
             return record
+        told = _Told(self.progress, unit.size_bytes)
         for attempt in range(self.attempts):
             if self.stop.is_set():
                 raise Stopped
+            told.begin()
             try:
-                record = self._export(unit)
+                record = self._export(unit, told)
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
                     raise
                 self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
                 self.stop.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
             else:
-                self.progress.advance(items=unit.items, size_bytes=unit.size_bytes)
+                told.end(unit.items)
                 return record
         raise Stopped
 
@@ -76,8 +78,8 @@ class UnitWork:
         self.store.delete(layout.commit_record(self.source, unit.id))
         return None
 
-    def _export(self, unit: Unit) -> CommitRecord:
-        sink = StoreSink(self.store, self.source, stop=self.stop)
+    def _export(self, unit: Unit, told: _Told) -> CommitRecord:
+        sink = StoreSink(self.store, self.source, stop=self.stop, on_part=told.arrived)
         try:
             outcome = self.snapshot.export(unit, sink)
         except Exception:
@@ -98,6 +100,35 @@ class UnitWork:
             self.lease.check()
         write_record(self.store, record)
         return record
+
+
+class _Told:
+    """What progress is told of a unit: so much as has arrived of its files, and at the end the rest. Bytes of files are
+    not those of the source, so it is never told more than the unit has, nor anything twice.
+    """
+
+    def __init__(self, progress: Progress, size_bytes: int) -> None:
+        self._progress, self._size_bytes = progress, size_bytes
+        self._lock = threading.Lock()
+        self._told = self._here = 0
+
+    def begin(self) -> None:
+        """Say that the unit is begun, perhaps anew."""
+        with self._lock:
+            self._here = 0
+
+    def arrived(self, size_bytes: int) -> None:
+        """Say that a part of a file has arrived."""
+        with self._lock:
+            self._here += size_bytes
+            more = min(self._here, self._size_bytes) - self._told
+            self._told += max(0, more)
+        if more > 0:
+            self._progress.advance(size_bytes=more)
+
+    def end(self, items: int) -> None:
+        """Say that the unit is done."""
+        self._progress.advance(items=items, size_bytes=self._size_bytes - self._told)
 
 
 def same_point(one: Json, other: Json) -> bool:

@@ -80,6 +80,10 @@ class Retrying:
         cancelled.
         """
         self._stopped.set()
+        store: object = self.inner
+        while store is not None:
+            getattr(store, "stop", _nothing)()
+            store = getattr(store, "inner", None)
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
@@ -251,6 +255,10 @@ def _is_hopeless(state: tenacity.RetryCallState) -> bool:
 
 def _ignore(_: str) -> None:
     """Tell nobody."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) -> T:

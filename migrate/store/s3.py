@@ -8,8 +8,9 @@ knows none of this is noted in ``S3Store.checksums``; what it does not check is 
 from __future__ import annotations
 
 import http.client
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import unquote_plus
@@ -74,6 +75,11 @@ class S3Store:
         self._bucket = self.location.bucket
         self._wire = Wire(self._client, self._bucket)
         self._page_size = 1000
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Begin to send nothing more that still waits for its turn."""
+        self._stopped.set()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata."""
@@ -81,7 +87,7 @@ class S3Store:
         headers = {_CHECKSUM: crc}
         if sha256:
             headers[f"x-amz-meta-{SHA256_METADATA}"] = sha256
-        with self._translated(key):
+        with self._sending(data), self._translated(key):
             answer = self._wire.put(self._whole(key), {}, headers, data)
             if answer is None:
                 long = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **_metadata(sha256))
@@ -209,7 +215,7 @@ class S3Store:
         crc = crc64(data)
         headers = {_CHECKSUM: to_header(crc)} if self.checksums == "crc64nvme" else {}
         query = {"partNumber": str(number), "uploadId": upload}
-        with self._translated(key):
+        with self._sending(data), self._translated(key):
             answer = self._wire.put(self._whole(key), query, headers, data)
             if answer is None:
                 sent = {"ChecksumCRC64NVME": headers[_CHECKSUM]} if headers else {}
@@ -359,6 +365,13 @@ class S3Store:
 
     def _named(self, key: str) -> str:
         return f"s3://{self._bucket}/{self.location.prefix}{key}"
+
+    def _sending(self, data: bytes) -> AbstractContextManager[None]:
+        return self._wire.flow.sending(len(data), go_on=self._go_on)
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise UnreachableError("the run is being stopped")
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:

@@ -187,7 +187,8 @@ class TargetBucket:
                 return found
             sent = True
             try:
-                return self._wire.once(request.method, it.key, request.query, headers, body or b"")
+                with self._wire.flow.sending(len(body or b"")):
+                    return self._wire.once(request.method, it.key, request.query, headers, body or b"")
             except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
                 error = s3_client.translate(exc, it.key)
                 if isinstance(error, UnreachableError):

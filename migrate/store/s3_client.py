@@ -32,8 +32,10 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
+from migrate.store.s3_connection import SILENT_SECONDS, be_patient
 
 MAX_CONNECTIONS = 64
+CONNECT_SECONDS = 10.0
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 
@@ -110,8 +112,8 @@ def client(location: S3Location, *, signature: str | None = None, made: Any = No
         signature_version=signature,
         retries={"total_max_attempts": 1},
         max_pool_connections=MAX_CONNECTIONS,
-        connect_timeout=10,
-        read_timeout=60,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=SILENT_SECONDS,
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},
@@ -123,9 +125,11 @@ def client(location: S3Location, *, signature: str | None = None, made: Any = No
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     try:
-        return made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
+        found = made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
     except (ValueError, boto_errors.BotoCoreError) as exc:
         raise UsageError(f"the settings for {location.url} cannot be used: {exc}") from exc
+    be_patient(found)
+    return found
 
 
 _ARCHIVED = "InvalidObjectState"

@@ -25,12 +25,15 @@ from awscrt import auth, exceptions, http, s3
 from awscrt import io as crt_io
 
 from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.flow import flow_to
 from migrate.store.s3_client import S3Location, translate
 
 CONNECTIONS = 32
 """Open at once to one endpoint."""
 QUIET_SECONDS = 90.0
-"""A request that hears nothing for so long is given up."""
+"""A request that hears nothing for so long is given up, once its body can be there."""
+_SLOWEST = 8192
+"""Bytes a second. The client tells of no body how far it has left; on what is silent it gives up itself."""
 CONNECT_MILLISECONDS = 10_000
 _GIGABITS = 4.0
 _CLIENT_MEMORY = 2**30
@@ -113,15 +116,16 @@ class Pending:
     def _wait(self) -> Response:
         what = self._request.key or self._place
         future = self._handle.finished_future
+        patience = QUIET_SECONDS + len(self._request.body) / _SLOWEST
         while True:
             try:
                 future.result(timeout=QUIET_SECONDS / 6)
                 break
             except NotYetError:
-                if time.monotonic() - self._heard > QUIET_SECONDS:
+                if time.monotonic() - self._heard > patience:
                     self._handle.cancel()
                     raise UnreachableError(
-                        f"{what}: no answer for {QUIET_SECONDS:.0f} s", next_step="check the network"
+                        f"{what}: no answer for {patience:.0f} s", next_step="check the network"
                     ) from None
             except s3.S3ResponseError as exc:
                 raise _refused(exc, self._request.operation, what) from exc
@@ -163,6 +167,7 @@ class CrtClient:
 
     def __init__(self, client: Any, location: S3Location, made: Any) -> None:
         self.bucket = location.bucket
+        self.flow = flow_to(str(client.meta.endpoint_url))
         url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
         self._host = url.netloc
         self._root = url.path.rstrip("/") + "/"

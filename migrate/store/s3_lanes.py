@@ -19,12 +19,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from botocore.utils import get_environ_proxies
 
 from migrate.errors import MoveoutError
+from migrate.store.flow import Body
 from migrate.store.s3_client import S3Location, retry_after, session
 from migrate.store.s3_crt import (
     CONNECT_MILLISECONDS,
@@ -68,16 +69,18 @@ class Lanes:
 
     def run(self, jobs: Iterable[Job[Item]], *, also: Also[Item]) -> Iterator[Answer[Item]]:
         """Yield answers in the order of ``jobs``, like ``Stream.run``; one body is in memory at a time."""
-        source = iter(jobs)
+        source = _Jobs(iter(jobs))
         pace = self._stream.pace
         free: list[_Lane] = []
-        sent: deque[tuple[Job[Item], _Lane]] = deque()
+        sent: deque[tuple[Job[Item], _Lane, Body | None]] = deque()
         ready: deque[tuple[Job[Item], Response | None, Pending | None]] = deque()
         try:
             self._send_all(source, free, sent)
             while sent:
-                job, lane = sent[0]
+                job, lane, body = sent[0]
                 response = lane.receive()
+                if body is not None:
+                    self._stream.flow.end(body, arrived=response is not None)
                 if response is not None:
                     pace.done()
                 elif lane.struggles:
@@ -93,8 +96,10 @@ class Lanes:
             while ready:
                 yield self._answer(*ready.popleft(), also)
         finally:
-            for _, lane in sent:  # abandoned with answers on the way
+            for _, lane, body in sent:  # abandoned with answers on the way
                 lane.close()
+                if body is not None:
+                    self._stream.flow.end(body, arrived=False)
             self._idle.extend((time.monotonic(), lane) for lane in free)
 
     def _lane(self) -> _Lane:
@@ -107,17 +112,21 @@ class Lanes:
         return _Lane(self._address, self._tls)
 
     def _send_all(
-        self, source: Iterator[Job[Item]], free: list[_Lane], sent: deque[tuple[Job[Item], _Lane]]
+        self, source: _Jobs[Item], free: list[_Lane], sent: deque[tuple[Job[Item], _Lane, Body | None]]
     ) -> None:
         """Send on as many connections as may be busy now; a free one that was used last is used first."""
         most = self._stream.pace.of(LANES)
         while len(sent) < most:
-            job = next(source, None)
+            job = source.take()
             if job is None:
+                return
+            has_room, body = self._stream.room_for(job, alone=not sent)
+            if not has_room:
+                source.put_back(job)
                 return
             lane = free.pop() if free else self._lane()
             lane.send(self._message(job.request))
-            sent.append((job, lane))
+            sent.append((job, lane, body))
 
     def _message(self, request: Request) -> bytes:
         """Return the bytes of a request; none where only the careful client can send it."""
@@ -139,6 +148,23 @@ class Lanes:
             with suppress(MoveoutError):
                 return Answer(job.item, response, second.wait())
         return self._stream.one(job, also)
+
+
+class _Jobs(Generic[Item]):
+    """Jobs, of which the next may have to wait."""
+
+    def __init__(self, jobs: Iterator[Job[Item]]) -> None:
+        self._jobs = jobs
+        self._waits: Job[Item] | None = None
+
+    def take(self) -> Job[Item] | None:
+        """Return the next one, None where there is none."""
+        job, self._waits = self._waits or next(self._jobs, None), None
+        return job
+
+    def put_back(self, job: Job[Item]) -> None:
+        """Have it be the next one again."""
+        self._waits = job
 
 
 def _close_all(idle: deque[tuple[float, _Lane]]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from migrate.errors import MoveoutError, UnreachableError
+from migrate.store.flow import Body
 from migrate.store.pace import Pace
 from migrate.store.retry import patiently
 from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response, concerns_bucket
@@ -50,6 +51,7 @@ class Stream:
 
     def __init__(self, client: CrtClient) -> None:
         self._client = client
+        self.flow = client.flow
         self.pace = Pace()
         self._patience = PATIENCE_SECONDS
 
@@ -63,7 +65,7 @@ class Stream:
         """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the
         credentials have expired) is raised; what concerns one object is its answer.
         """
-        waiting: deque[tuple[Job[Item], Pending]] = deque()
+        waiting: deque[tuple[Job[Item], Pending, Body | None]] = deque()
         ahead = 0
         source = iter(jobs)
         following = next(source, None)
@@ -76,20 +78,38 @@ class Stream:
                         and len(waiting) < self.pace.of(IN_FLIGHT)
                     )
                 ):
-                    waiting.append((following, self._send(following, also)))
+                    has_room, body = self.room_for(following, alone=not waiting)
+                    if not has_room:
+                        break
+                    waiting.append((following, self._send(following, also), body))
                     ahead += following.size_bytes
                     following = next(source, None)
-                job, pending = waiting.popleft()
+                job, pending, body = waiting.popleft()
                 answer = self._settle(job, pending, also)
                 ahead -= job.size_bytes
+                if body is not None:
+                    self.flow.end(body, arrived=answer.response is not None)
                 yield answer
         finally:
-            for _, pending in waiting:
+            for _, pending, body in waiting:
                 pending.cancel()
+                if body is not None:
+                    self.flow.end(body, arrived=False)
+
+    def room_for(self, job: Job[Item], *, alone: bool) -> tuple[bool, Body | None]:
+        """Tell whether a job may go out now; take room for its body, if it has one. Where the caller has nothing under
+        way (``alone``) there is always some in the end. Raises ``UnreachableError`` where the run is being stopped.
+        """
+        size_bytes = len(job.request.body)
+        if not size_bytes:
+            return True, None
+        body = self.flow.begin_patiently(size_bytes) if alone else self.flow.begin(size_bytes)
+        return body is not None, body
 
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
-        return patiently(lambda: self._client.call(request), total_seconds=self._patience)
+        with self.flow.sending(len(request.body)):
+            return patiently(lambda: self._client.call(request), total_seconds=self._patience)
 
     def send(self, request: Request) -> Pending:
         """Send one request; do not wait."""

@@ -16,6 +16,8 @@ from urllib.parse import quote, urlencode
 import botocore.exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
+from migrate.store.flow import flow_to
+
 _NOTHING: Mapping[str, str] = {}
 _REFUSED = 400
 _LONG_WAY = {400, 401, 403}
@@ -32,6 +34,7 @@ class Wire:
         self._usable = str(client.meta.config.signature_version) == "s3v4"
         url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
         self._base = url.partition("?")[0].removesuffix("k")
+        self.flow = flow_to(str(client.meta.endpoint_url))
 
     def get(
         self, key: str, headers: Mapping[str, str], query: Mapping[str, str] = _NOTHING

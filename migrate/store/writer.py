@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -25,6 +25,9 @@ a writer.
 """
 
 
+OnPart = Callable[[int], None]
+
+
 class FileWriter(io.RawIOBase):
     """A binary file for sequential writing. Up to ``part_bytes`` go by one ``put``; more go in parts,
     uploaded in the background.
@@ -36,7 +39,7 @@ class FileWriter(io.RawIOBase):
     several threads at once. Raises the store's errors.
 
     ``resume``: an upload of the file that was interrupted is gone on with, its parts are compared and only others sent;
-    and after an error the upload remains, for the next writer.
+    and after an error the upload remains, for the next writer. ``on_part`` is told the size of each part that is there.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class FileWriter(io.RawIOBase):
         executor: Executor | None = None,
         sha256: str | None = None,
         resume: bool = False,
+        on_part: OnPart | None = None,
     ) -> None:
         super().__init__()
         self.key = key
@@ -56,6 +60,7 @@ class FileWriter(io.RawIOBase):
         self.info: FileInfo | None = None
         self._store, self._part_bytes, self._promised = store, part_bytes, sha256
         self._resume = resume
+        self._on_part = on_part
         self._executor = executor
         self._own_executor: ThreadPoolExecutor | None = None
         self._hash = hashlib.sha256()
@@ -198,7 +203,9 @@ class FileWriter(io.RawIOBase):
             self._collect()
         data = self._take()
         if self._executor is None:
-            self._executor = self._own_executor = ThreadPoolExecutor(1, thread_name_prefix="moveout-write")
+            self._executor = self._own_executor = ThreadPoolExecutor(
+                IN_FLIGHT, thread_name_prefix="moveout-write"
+            )
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
 
     def _begin(self) -> str:
@@ -218,6 +225,8 @@ class FileWriter(io.RawIOBase):
         part = self._there.get(number)
         if part is None or not unfinished.is_part(part, data):
             part = self._store.put_part(self.key, upload, number, data)
+        if self._on_part is not None:
+            self._on_part(len(data))
         return Part(part.number, part.size_bytes, part.etag, crc64nvme(data))
 
     def _collect(self) -> None:

@@ -28,7 +28,7 @@ import boto3
 
 from scripts.bench.turns import beside
 from scripts.dask_cluster import DaskCluster
-from scripts.links import HERE, Link, links
+from scripts.links import HERE, Link, Shape, links
 from scripts.process import ServerError
 from scripts.servers import Servers
 
@@ -56,7 +56,7 @@ def main() -> int:
     options = _options()
     try:
         with (
-            links(max(options.workers), down_mbit=options.down_mbit, up_mbit=options.up_mbit) as found,
+            links(max(options.workers), Shape(options.down_mbit, options.up_mbit)) as found,
             tempfile.TemporaryDirectory(prefix="moveout-bench-", dir=options.dir) as directory,
             Servers(Path(directory), HERE) as servers,
         ):

@@ -55,6 +55,38 @@ def test_what_an_earlier_run_did_counts_as_done_but_not_in_the_rate():
     assert meter.line() == "transfer   60%  60 MB of 100 MB  1 MB/s  40 s left"
 
 
+def test_what_has_left_of_parts_that_take_minutes_is_seen_to_move():
+    clock, way = Clock(), {"bytes": 0}
+    meter = Meter(clock=clock, under_way=lambda: way["bytes"])
+    meter.begin("transfer", items=2, size_bytes=40_000_000)
+    lines = []
+    for second in range(1, 61):
+        clock.now, way["bytes"] = float(second), second * 125_000
+        lines.append(meter.line())
+    assert lines[9] == "transfer    3%  0 of 2  1.25 MB of 40 MB  125 kB/s  5 min 10 s left"
+    assert lines[59] == "transfer   19%  0 of 2  7.5 MB of 40 MB  125 kB/s  4 min 20 s left"
+    meter.advance(size_bytes=7_500_000)
+    way["bytes"] = 0
+    assert meter.line() == lines[59]
+
+
+def test_the_time_left_holds_where_something_is_done_only_every_few_minutes():
+    """Sixteen parts of 16 MB, one every 128 s: what is told between two of them is what is told at them."""
+    clock = Clock()
+    meter = Meter(clock=clock, under_way=lambda: 0)
+    meter.begin("export app", items=0, size_bytes=256_000_000)
+    told = set()
+    for second in range(1, 8 * 128):
+        clock.now = float(second)
+        if second % 128 == 0:
+            meter.advance(size_bytes=16_000_000)
+        if second >= 128:
+            told.add(meter.line().split("  ")[-2])
+    assert told == {"125 kB/s"}
+    clock.now += 1000
+    assert "48.8 kB/s" in meter.line()  # it has come to a stop
+
+
 def test_without_a_terminal_the_last_state_is_a_plain_line():
     written = io.StringIO()
     progress = LineProgress(Console(file=written, highlight=False))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import duckdb
 
+from exporters.base import Outcome, Unit
+from exporters.errors import SourceUnreachableError
 from migrate.export import export, export_status
+from migrate.export.work import UnitWork
 from migrate.progress import Silent
 from migrate.store import open_place
+from migrate.store.base import PART_BYTES
 from tests.export.sources import Numbers
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
@@ -70,3 +76,38 @@ def test_progress_adds_up_to_the_totals(tmp_path):
     sums = Sums()
     export([Numbers()], open_place(str(tmp_path)), workers=1, progress=sums)
     assert sums.planned == sums.done == 95
+
+
+def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, monkeypatch):
+    """A unit may take hours on a slow link. This one fails at first, and writes more than it had said."""
+    monkeypatch.setattr("migrate.export.work.RETRY_WAITS", (0.0,))
+    told: list[tuple[int, int]] = []
+
+    class Told(Silent):
+        def advance(self, *, items=0, size_bytes=0):
+            told.append((items, size_bytes))
+
+    class Once:
+        point: ClassVar[dict[str, object]] = {}
+        failed = False
+
+        def export(self, unit, sink):
+            with sink.create("large") as file:
+                for _ in range(3):
+                    file.write(bytes(PART_BYTES))
+                if not self.failed:
+                    self.failed = True
+                    raise SourceUnreachableError("for once")
+            return Outcome(unit.items, unit.size_bytes)
+
+    class Free:
+        def check(self):
+            pass
+
+    size_bytes = 3 * PART_BYTES - 1000
+    store = open_place(str(tmp_path))
+    work = UnitWork(store, Free(), threading.Event(), Told(), "app", Once(), attempts=2)
+    work.do(Unit("one", 7, size_bytes, {}), recorded=False)
+    assert sum(size for _, size in told) == size_bytes
+    assert [items for items, _ in told if items] == [7]
+    assert told[0] == (0, PART_BYTES)

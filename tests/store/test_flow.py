@@ -1,0 +1,165 @@
+"""As much under way as the link carries in some seconds, whatever callers would like to send at once."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from migrate.errors import UnreachableError
+from migrate.store import flow as flows
+from migrate.store import patience
+from migrate.store.flow import LEAST_BODIES, SECONDS_UNDER_WAY, Body, Flow, leaving
+
+PART = 16 * 2**20
+SLOW, FAST = 125_000, 100_000_000
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def known(rate: int) -> Flow:
+    """A flow over a link of which the rate has been seen, with its clock standing still."""
+    clock = Clock()
+    flow = Flow(clock=clock)
+    body = flow.begin_patiently(rate)
+    clock.now += 1
+    flow.end(body, arrived=True)
+    assert flow.rate == pytest.approx(rate)
+    return flow
+
+
+@contextmanager
+def senders(flow: Flow, count: int, end: threading.Event) -> Iterator[list[Body]]:
+    """So many threads that each want to send a part; those that may are in the list, until ``end``."""
+    sending: list[Body] = []
+
+    def send() -> None:
+        with flow.sending(PART):
+            body = leaving()
+            assert body is not None
+            sending.append(body)
+            end.wait()
+
+    threads = [threading.Thread(target=send) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield sending
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("rate", "at_once"),
+    [(SLOW, LEAST_BODIES), (8_000_000, 3), (FAST, 8)],
+    ids=["1 Mbit/s", "64 Mbit/s", "fast"],
+)
+def test_so_many_parts_are_under_way_as_the_link_carries_in_some_seconds(rate, at_once):
+    flow, end = known(rate), threading.Event()
+    with senders(flow, 8, end) as sending:
+        until(lambda: len(sending) >= at_once)
+        assert len(sending) == at_once == min(8, max(LEAST_BODIES, int(rate * SECONDS_UNDER_WAY / PART)))
+        end.set()
+        until(lambda: len(sending) == 8)
+
+
+def test_small_bodies_have_room_for_some_seconds_as_well():
+    flow = known(SLOW)
+    assert [flow.begin(200_000) is not None for _ in range(6)] == [True] * 5 + [False]  # a MiB at least
+    fast = known(FAST)
+    assert all(fast.begin(200_000) for _ in range(1000))
+
+
+def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(monkeypatch):
+    """Far away, with losses: two parts do not fill the link, and eight bring four times as much."""
+    monkeypatch.setattr(flows, "_LOOK_SECONDS", 0.01)
+    clock = Clock()
+    flow, end = Flow(clock=clock), threading.Event()
+    with senders(flow, 8, end) as sending:
+        until(lambda: len(sending) == 2)
+        for _ in range(60):
+            for body in list(sending):
+                body.left(body.gone_bytes + SLOW)
+            clock.now += 1
+            time.sleep(0.02)
+        until(lambda: len(sending) == 8)
+
+
+def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
+    monkeypatch.setattr(flows, "_LOOK_SECONDS", 0.01)
+    clock = Clock()
+    flow, end = Flow(clock=clock), threading.Event()
+    with senders(flow, 8, end) as sending:
+        until(lambda: len(sending) == 2)
+        for _ in range(25):  # seconds, less than until the next trial
+            for body in list(sending):
+                body.left(body.gone_bytes + 2 * SLOW // len(sending))
+            clock.now += 1
+            time.sleep(0.02)
+        assert len(sending) == 4  # these had been begun
+        assert flow._more == 0
+
+
+def test_what_is_sent_anew_counts_anew():
+    flow = Flow()
+    with flow.sending(PART):
+        body = leaving()
+        assert body is not None
+        for _ in range(2):
+            body.begin()
+            assert flow.gone_bytes() == 0
+            body.left(300_000)
+            body.left(500_000)
+            assert flow.gone_bytes() == 500_000
+    assert (flow.gone_bytes(), leaving()) == (0, None)
+
+
+def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise UnreachableError("told to stop")
+
+    def send(flow: Flow) -> None:
+        try:
+            with flow.sending(PART, go_on=go_on):
+                pass
+        except UnreachableError as exc:
+            errors.append(str(exc))
+
+    for ended, said in ((stop.set, "told to stop"), (patience.halt, "the run is being stopped")):
+        flow, end = known(SLOW), threading.Event()
+        with senders(flow, 2, end):
+            until(lambda flow=flow: len(flow._bodies) == 2)
+            waiting = threading.Thread(target=send, args=(flow,))
+            waiting.start()
+            until(lambda flow=flow: len(flow._waiting) == 1)
+            try:
+                ended()
+                waiting.join()
+            finally:
+                patience.resume()
+                stop.clear()
+        assert errors.pop() == said
+        assert not flow._waiting

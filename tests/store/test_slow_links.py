@@ -1,0 +1,97 @@
+"""Slowness is no fault: what takes long is neither given up nor sent again."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from migrate.errors import UnreachableError
+from migrate.store import flow, s3_client, s3_connection
+from migrate.store.base import MIN_PART_BYTES
+from migrate.store.s3 import S3Store
+from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_client import parse
+from migrate.store.s3_description import Description
+from scripts import metrics
+from tests.tools.profiles import extra_profile
+
+MB = 1_000_000
+
+
+@pytest.fixture
+def proxy(minio, toxiproxy):
+    """What stands before the MinIO."""
+    return toxiproxy.proxy(minio.endpoint)
+
+
+@pytest.fixture
+def url(proxy, minio, make_bucket, monkeypatch, tmp_path) -> str:
+    """A place behind the proxy."""
+    name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+    return f"s3://{make_bucket(minio)}/place?profile={name}"
+
+
+def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, monkeypatch):
+    monkeypatch.setattr(s3_client, "CONNECT_SECONDS", 1.0)
+    proxy.add("bandwidth", stream="upstream", rate=8_000)  # kB/s
+    store = S3Store(parse(url))
+    upload, data = store.begin("big"), os.urandom(24 * MB)
+    before = metrics.received_bytes(minio.endpoint)
+    part = store.put_part("big", upload, 1, data)
+    assert metrics.received_bytes(minio.endpoint) - before == len(data)
+    assert store.parts("big", upload) == [part]
+
+
+def test_silence_is_still_a_fault(proxy, url, monkeypatch):
+    monkeypatch.setattr(s3_connection, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(s3_client, "SILENT_SECONDS", 0.5)
+    store = S3Store(parse(url))
+    upload = store.begin("big")
+    proxy.add("timeout", stream="upstream", timeout=0)  # takes nothing more, and does not close
+    with pytest.raises(UnreachableError):
+        store.put_part("big", upload, 1, os.urandom(24 * MB))
+
+
+def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, url, monkeypatch):
+    monkeypatch.setattr(flow, "SMALL_BYTES", 0)
+    store, end = S3Store(parse(url)), threading.Event()
+    upload, flowing = store.begin("big"), store._wire.flow
+
+    def hold() -> None:
+        with flowing.sending(MIN_PART_BYTES):
+            end.wait()
+
+    with ThreadPoolExecutor(3) as pool:
+        holders = [pool.submit(hold) for _ in range(flow.LEAST_BODIES)]
+        part = pool.submit(store.put_part, "big", upload, 1, os.urandom(MIN_PART_BYTES))
+        before = metrics.requests(minio.endpoint)["PutObjectPart"]
+        store.stop()
+        with pytest.raises(UnreachableError, match="stopped"):
+            part.result()
+        end.set()
+        for holder in holders:
+            holder.result()
+    assert metrics.requests(minio.endpoint)["PutObjectPart"] == before
+
+
+@pytest.mark.parametrize("put", ["put_tiny", "put_all"])
+def test_small_objects_keep_to_what_the_link_carries(url, put):
+    """However many may be under way at once: a MiB of them, where nothing faster was seen."""
+    target = open_target_bucket(url)
+    flowing = target.source.requests.flow
+    most = 0
+    begin = flowing.begin
+
+    def watched(size_bytes):
+        nonlocal most
+        body = begin(size_bytes)
+        most = max(most, flowing._bytes)
+        flowing._rate = 1000.0
+        return body
+
+    flowing.begin = watched
+    objects = [(Description(f"{number:03}"), os.urandom(100_000)) for number in range(40)]
+    written = list(getattr(target, put)(objects, window_bytes=64 * MB))
+    assert [(one.key, one.error) for one in written] == [(it.key, None) for it, _ in objects]
+    assert 500_000 < most <= flow.LEAST_BYTES
