@@ -23,11 +23,13 @@ from migrate.custody.grant import Granted, Revoked, Tested
 from migrate.errors import OK, DamageError, IncompleteError
 from migrate.store import open_place
 
-_SOONER = (
-    "a grant of another place: moveout grant revoke THAT PLACE",
-    'sessions of a role at AWS: IAM, the role, "Revoke sessions" ends all of them (a deny by aws:TokenIssueTime)',
-    "links: disable the key that signed them",
-)
+_SOONER = {
+    "elsewhere": "a grant of another place: moveout grant revoke THAT PLACE",
+    "session": 'sessions of a role at AWS: IAM, the role, "Revoke sessions" ends all of them (a deny by'
+    " aws:TokenIssueTime)",
+    "links": "links: disable the key that signed them",
+}
+"""How what is still open ends sooner, by its state or kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,10 @@ class TakenBack:
             console.print(Text(f"  {one.expires}  {one.kind}  {one.access_key}{where}"))
         if self.done.why:
             console.print(Text(self.done.why))
-        for line in _SOONER:
-            console.print(Text(f"→ {line}"))
+        there = {word for one in self.done.still_open for word in (one.state, one.kind)}
+        for word, line in _SOONER.items():
+            if word in there:
+                console.print(Text(f"→ {line}"))
 
 
 @verb(group, "revoke", title="grant revoke")

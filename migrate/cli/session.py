@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Protocol, get_type_hints
 
 import typer
@@ -249,5 +250,10 @@ def print_error(command: str, exit_code: int, code: str, message: str, next_step
 
 def _print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
     head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
-    sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=_plain) + "\n")
     sys.stdout.flush()
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no word for: moments in ISO 8601, all else as it is printed."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)

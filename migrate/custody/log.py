@@ -202,18 +202,22 @@ def against_bundle(found: Log, store: Store) -> list[Finding]:
     """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
     what lies at the place.
     """
-    erased = [*found.find("erasing"), *found.find("erased")]
-    if erased and erased[-1].number > max((one.number for one in found.find("sealed")), default=0):
-        root = erased[-1].what.root
-        return [
-            *_named_documents(found, store, root),
-            *_document_signers(found, signing.signatures(store), root),
-        ]
     try:
         root = signing.root_of(store)
     except GoneError:
-        return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
+        return _against_erased(found, store)
     return [*_seal(found, root), *_signers(found, store, root), *_named_files(found, store, root)]
+
+
+def _against_erased(found: Log, store: Store) -> list[Finding]:
+    erased = [*found.find("erasing"), *found.find("erased")]
+    if not erased or erased[-1].number < max((one.number for one in found.find("sealed")), default=0):
+        return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
+    root = erased[-1].what.root
+    return [
+        *_named_documents(found, store, root),
+        *_document_signers(found, signing.signatures(store), root),
+    ]
 
 
 def _seal(found: Log, root: str) -> Iterator[Finding]:

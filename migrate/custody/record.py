@@ -49,8 +49,11 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     wanted += [happening(store, "signed", {"by": one.public.fingerprint}) for one in signers]
 
     def choose(found: log.Log) -> Sequence[Happening]:
+        """Choose what the log does not say: of another place, too, from which it came along with the bundle."""
         return [
-            what for what in wanted if not any(one.what == what for one in found.find(what.event, what.root))
+            what
+            for what in wanted
+            if not any(one.what.details == what.details for one in found.find(what.event, what.root))
         ]
 
     return log.append(store, signer, choose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -69,9 +70,9 @@ def _body(of: Offer, files: Sequence[Link], title: str) -> Iterator[Html]:
     )
     yield tag("h2", "All of it")
     yield tag("p", "With curl, which goes on where it stopped and checks every byte at the end:")
-    yield tag("pre", f"sh {of.script} DIRECTORY")
+    yield tag("pre", f"sh {shlex.quote(of.script)} DIRECTORY")
     yield tag("p", "Or with aria2, several files at once:")
-    yield tag("pre", f"aria2c -j 8 -d DIRECTORY -i {of.list}\ncd DIRECTORY && {of.check}")
+    yield tag("pre", f"aria2c -j 8 -d DIRECTORY -i {shlex.quote(of.list)}\ncd DIRECTORY && {of.check}")
     yield tag("h2", "File by file")
     if len(files) > SHOWN:
         yield tag(

@@ -34,7 +34,7 @@ code, pre, .digest { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas,
 .digest { overflow-wrap: anywhere; } @media (min-width: 56rem) { .digest.whole { white-space: nowrap; } }
 pre { background: var(--panel); padding: .75rem 1rem; overflow-x: auto; border-radius: 4px; }
 .code { font-family: ui-monospace, monospace; font-size: .75em; padding: 0 .2em; border: 1px solid var(--line);
-  border-radius: 3px; color: var(--soft); }
+  border-radius: 3px; color: var(--soft); white-space: nowrap; }
 figure { margin: 1rem 0 1.5rem; } figcaption { margin-bottom: .4rem; }
 .bar { display: grid; grid-template-columns: minmax(6rem, 16rem) 1fr 5.5rem; gap: .75rem; align-items: center;
   padding: .12rem 0; font-size: .9rem; break-inside: avoid; }

@@ -13,7 +13,7 @@ from migrate.bundle.findings import Finding
 from migrate.custody import documents, erase, log, receipt
 from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle
+from migrate.custody.signing import sign_bundle, signature_key
 from migrate.custody.tree import plant
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.progress import Silent
@@ -87,6 +87,9 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     assert len(set(certificates)) == 2
     assert len(log.read(kept).find("erased")) == 2
     assert documents.read_all(kept)[1] == log.read(kept).findings == []
+    assert log.against_bundle(log.read(kept), kept) == []
+    kept.delete(signature_key(layout.TAG_MANIFEST, provider.public))
+    assert "lacks the signature" in str(log.against_bundle(log.read(kept), kept))  # it is a bundle again
 
 
 def test_what_is_left_is_the_record(kept, provider, customer):

@@ -239,7 +239,8 @@ def test_the_commands(place, locked, make_key):
         key,
     )
     assert (held.code, held.out[:5]) == (0, "HELD:"), held.err
-    assert call("hold", "status", locked[2], "--json").json["result"]["held"]
+    said = call("hold", "status", locked[2], "--json").json["result"]
+    assert (said["held"], said["until"][10]) == (True, "T")  # a moment as ISO 8601 has it
     extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
     assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
     assert call("hold", "place", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2

@@ -210,6 +210,18 @@ def test_the_log_travels_and_then_each_place_has_its_own(kept, provider, custome
     assert (findings, notes) == ([], ["the logs part after entry 5: each place has its own from there"])
 
 
+def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, customer, tmp_path):
+    other = open_place(str(tmp_path / "other"))
+    transfer(kept, other, workers=2, progress=Silent())
+    log.carry(kept, other)
+    sign_bundle(other, customer)
+    record_seal(other, customer, [provider, customer])
+    added = log.read(other).entries[5:]
+    assert [(one.what.event, one.what.details["by"]) for one in added] == [
+        ("signed", customer.public.fingerprint)
+    ]
+
+
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
     said = log.against_bundle(log.read(kept), kept)
