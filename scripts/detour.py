@@ -18,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 _TUNSETIFF = 0x400454CA
@@ -53,7 +54,8 @@ class Lane:
             left = self._under_way[0][0] - time.monotonic()
             if left > 0:
                 return left
-            os.write(self.target, self._under_way.popleft()[1])
+            with suppress(OSError):  # that end is not up yet
+                os.write(self.target, self._under_way.popleft()[1])
         return None
 
 

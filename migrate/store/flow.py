@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from migrate.errors import UnreachableError
-from migrate.store.patience import is_halted
+from migrate.store.patience import is_halted, is_overdue
 
 SECONDS_UNDER_WAY = 8.0
 """So long what is under way takes at most, where it is more than two bodies."""
@@ -48,10 +48,11 @@ def _yes() -> None:
 class Body:
     """One body on its way. ``gone_bytes`` have left, as far as that is known before it is answered."""
 
-    __slots__ = ("_flow", "among_bytes", "begun", "gone_bytes", "size_bytes")
+    __slots__ = ("_flow", "_go_on", "among_bytes", "begun", "gone_bytes", "size_bytes")
 
-    def __init__(self, flow: Flow, size_bytes: int) -> None:
+    def __init__(self, flow: Flow, size_bytes: int, go_on: GoOn) -> None:
         self._flow = flow
+        self._go_on = go_on
         self.size_bytes = size_bytes
         self.gone_bytes = 0
         self.begun = 0.0
@@ -63,7 +64,10 @@ class Body:
         self.gone_bytes = 0
 
     def left(self, size_bytes: int) -> None:
-        """Say that so many bytes of it have left by now."""
+        """Say that so many bytes of it have left by now. Raises where no more should."""
+        self._go_on()
+        if is_overdue():
+            raise UnreachableError("the run is being stopped")
         more = size_bytes - self.gone_bytes
         if more > 0:
             self.gone_bytes = size_bytes
@@ -74,6 +78,16 @@ def leaving() -> Body | None:
     """Return the body that this thread is sending, None where it is small, or no body."""
     body: Body | None = getattr(_here, "body", None)
     return body
+
+
+@contextmanager
+def carrying(body: Body) -> Iterator[None]:
+    """Have this thread send a body while the context lasts."""
+    before, _here.body = leaving(), body
+    try:
+        yield
+    finally:
+        _here.body = before
 
 
 class Flow:
@@ -108,25 +122,25 @@ class Flow:
     @contextmanager
     def sending(self, size_bytes: int, *, go_on: GoOn = _yes) -> Iterator[None]:
         """Wait for room, in turn, and have it while the context lasts, for one body, sent by this thread. ``go_on``
-        raises where it must not be sent any more; an interruption is an ``UnreachableError``.
+        raises where it must not be sent any more, and is asked while it leaves, too; an interruption is an
+        ``UnreachableError``.
         """
         if size_bytes <= SMALL_BYTES:
             yield
             return
         body = self.begin_patiently(size_bytes, go_on=go_on)
-        before, _here.body = leaving(), body
         arrived = False
         try:
-            yield
+            with carrying(body):
+                yield
             arrived = True
         finally:
-            _here.body = before
             self.end(body, arrived=arrived)
 
     def begin(self, size_bytes: int) -> Body | None:
         """Take room for a body if there is some, without waiting. ``end`` gives it back."""
         with self._changed:
-            return self._begun(size_bytes) if self._fits(size_bytes) else None
+            return self._begun(size_bytes, _yes) if self._fits(size_bytes) else None
 
     def begin_patiently(self, size_bytes: int, *, go_on: GoOn = _yes) -> Body:
         """Take room for a body, wait for it in turn. See ``sending``."""
@@ -143,7 +157,7 @@ class Flow:
             finally:
                 self._waiting.remove(turn)
                 self._changed.notify_all()
-            return self._begun(size_bytes)
+            return self._begun(size_bytes, go_on)
 
     def end(self, body: Body, *, arrived: bool) -> None:
         """Say that a body was answered, or given up; once is enough."""
@@ -165,8 +179,8 @@ class Flow:
             self._step_count += size_bytes
             self._look()
 
-    def _begun(self, size_bytes: int) -> Body:
-        body = Body(self, size_bytes)
+    def _begun(self, size_bytes: int, go_on: GoOn) -> Body:
+        body = Body(self, size_bytes, go_on)
         self._bodies.add(body)
         self._bytes += size_bytes
         body.begun, body.among_bytes = self._clock(), self._bytes

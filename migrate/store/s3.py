@@ -8,7 +8,7 @@ knows none of this is noted in ``S3Store.checksums``; what it does not check is 
 from __future__ import annotations
 
 import http.client
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -31,7 +31,9 @@ from migrate.store import s3_client
 from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.checksums import from_header, to_header
+from migrate.store.flow import leaving
 from migrate.store.keys import checked
+from migrate.store.patience import GRACE_SECONDS
 from migrate.store.s3_answers import (
     as_listed,
     as_utc,
@@ -75,11 +77,11 @@ class S3Store:
         self._bucket = self.location.bucket
         self._wire = Wire(self._client, self._bucket)
         self._page_size = 1000
-        self._stopped = threading.Event()
+        self._stopped_at: float | None = None
 
     def stop(self) -> None:
-        """Begin to send nothing more that still waits for its turn."""
-        self._stopped.set()
+        """Begin to send nothing more that still waits for its turn; what is on its way has ``GRACE_SECONDS``."""
+        self._stopped_at = self._stopped_at or time.monotonic()
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``. ``sha256`` is kept as user metadata."""
@@ -370,7 +372,9 @@ class S3Store:
         return self._wire.flow.sending(len(data), go_on=self._go_on)
 
     def _go_on(self) -> None:
-        if self._stopped.is_set():
+        if self._stopped_at is not None and (
+            leaving() is None or time.monotonic() - self._stopped_at > GRACE_SECONDS
+        ):
             raise UnreachableError("the run is being stopped")
 
     @contextmanager

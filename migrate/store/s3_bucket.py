@@ -38,6 +38,7 @@ from migrate.store.s3_crt import (
     error_code,
     was_answered,
 )
+from migrate.store.s3_heavy import Heavy
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
@@ -56,6 +57,7 @@ from migrate.store.s3_reading import (
     whole,
 )
 from migrate.store.s3_source_errors import as_source_errors, source_error
+from migrate.store.s3_wire import Wire
 from migrate.store.sizes import part_sizes
 
 Item = TypeVar("Item")
@@ -76,10 +78,11 @@ class S3Bucket:
         made = s3_client.session(location)  # 25 ms each
         self.boto = s3_client.client(location, made=made)
         self.client = CrtClient(self.boto, location, made)
-        self.requests = Stream(self.client)
+        wire = Wire(self.boto, self.name)
+        self.requests = Stream(self.client, Heavy(wire, self.client))
         self.listing = Pages(self.requests, self.url)
         self._lanes = Lanes(self.boto, location, self.requests, made)
-        self._ranges = Ranges(self.boto, self.name, self.requests)
+        self._ranges = Ranges(wire, self.requests)
         self.server = ""
         self._no_tags = self._counts_tags = False
         self._acls: bool | None = None

@@ -20,7 +20,7 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 
-from migrate.store.flow import leaving
+from migrate.store.flow import Body, leaving
 
 SILENT_SECONDS = 60.0
 """So long nothing may leave, and nothing come."""
@@ -31,6 +31,7 @@ class _InPieces:
     """For a connection of botocore's."""
 
     sock: Any
+    _left = 0
 
     def connect(self) -> None:
         """Connect; from here on the time is that of silence."""
@@ -39,21 +40,28 @@ class _InPieces:
 
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request."""
+        self._left = 0
         if (body := leaving()) is not None:
             body.begin()
         return super().request(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
         """Send bytes, those of a body in pieces."""
+        body = leaving()
         if not isinstance(data, bytes) or len(data) <= _PIECE_BYTES or self.sock is None:
             super().send(data)  # type: ignore[misc]
+            self._tell(body, len(data) if isinstance(data, bytes) else 0)
             return
-        view, body = memoryview(data), leaving()
-        done = 0
+        view, done = memoryview(data), 0
         while done < len(data):
-            done += self.sock.send(view[done : done + _PIECE_BYTES])
-            if body is not None:
-                body.left(done - _queued(self.sock))
+            sent = self.sock.send(view[done : done + _PIECE_BYTES])
+            done += sent
+            self._tell(body, sent)
+
+    def _tell(self, body: Body | None, sent: int) -> None:
+        if body is not None:
+            self._left += sent
+            body.left(self._left - _queued(self.sock))
 
 
 def _queued(connection: Any) -> int:

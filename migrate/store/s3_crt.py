@@ -318,12 +318,14 @@ def error_code(error: MoveoutError) -> str:
     cause = error.__cause__
     if isinstance(cause, s3.S3ResponseError):
         return _error_fields(cause.body or b"")[0]
+    if isinstance(cause, boto_errors.ClientError):
+        return str(cause.response.get("Error", {}).get("Code", ""))
     return _SKEWED if getattr(cause, "name", "") == _SKEWED_NAME else ""
 
 
 def was_answered(error: MoveoutError) -> bool:
     """Tell whether the server gave an error of ``Pending.wait`` itself, rather than the way to it."""
-    return isinstance(error.__cause__, s3.S3ResponseError)
+    return isinstance(error.__cause__, s3.S3ResponseError | boto_errors.ClientError)
 
 
 def plain(elements: Iterable[Any]) -> dict[str, str]:

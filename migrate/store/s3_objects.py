@@ -14,6 +14,7 @@ from migrate.store.flow import Body
 from migrate.store.pace import Pace
 from migrate.store.retry import patiently
 from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response, concerns_bucket
+from migrate.store.s3_heavy import Heavy, HeavyPending, is_heavy
 
 Item = TypeVar("Item")
 
@@ -49,8 +50,9 @@ class Stream:
     patience.
     """
 
-    def __init__(self, client: CrtClient) -> None:
+    def __init__(self, client: CrtClient, heavy: Heavy) -> None:
         self._client = client
+        self._heavy = heavy
         self.flow = client.flow
         self.pace = Pace()
         self._patience = PATIENCE_SECONDS
@@ -65,7 +67,7 @@ class Stream:
         """Yield the answers in the order of ``jobs``. What concerns the whole bucket (it is gone, the
         credentials have expired) is raised; what concerns one object is its answer.
         """
-        waiting: deque[tuple[Job[Item], Pending, Body | None]] = deque()
+        waiting: deque[tuple[Job[Item], Pending | HeavyPending, Body | None]] = deque()
         ahead = 0
         source = iter(jobs)
         following = next(source, None)
@@ -81,11 +83,12 @@ class Stream:
                     has_room, body = self.room_for(following, alone=not waiting)
                     if not has_room:
                         break
-                    waiting.append((following, self._send(following, also), body))
+                    waiting.append((following, self._send(following, also, body), body))
                     ahead += following.size_bytes
                     following = next(source, None)
-                job, pending, body = waiting.popleft()
-                answer = self._settle(job, pending, also)
+                job, pending, body = waiting[0]
+                answer = self._settle(job, pending, also, body)
+                waiting.popleft()
                 ahead -= job.size_bytes
                 if body is not None:
                     self.flow.end(body, arrived=answer.response is not None)
@@ -119,7 +122,14 @@ class Stream:
         """Do one job, trying again. Raises like ``run``."""
         return self._settle(job, self._send(job, also), also)
 
-    def _send(self, job: Job[Item], also: Callable[[Item, Headers], Request | None] | None) -> Pending:
+    def _send(
+        self,
+        job: Job[Item],
+        also: Callable[[Item, Headers], Request | None] | None,
+        body: Body | None = None,
+    ) -> Pending | HeavyPending:
+        if is_heavy(job.request):
+            return self._heavy.send(job.request, body)
         if also is None:
             return self._client.send(job.request)
 
@@ -132,14 +142,15 @@ class Stream:
     def _settle(
         self,
         job: Job[Item],
-        pending: Pending,
+        pending: Pending | HeavyPending,
         also: Callable[[Item, Headers], Request | None] | None,
+        body: Body | None = None,
     ) -> Answer[Item]:
-        first: Pending | None = pending
+        first: Pending | HeavyPending | None = pending
 
         def attempt() -> Answer[Item]:
             nonlocal first
-            current, first = first or self._send(job, also), None
+            current, first = first or self._send(job, also, body), None
             response = current.wait()
             second = current.also.wait() if current.also else None
             return Answer(job.item, response, second)

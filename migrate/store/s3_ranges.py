@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
 
 import botocore.exceptions as boto_errors
 import urllib3.exceptions as http_errors
@@ -30,8 +29,8 @@ _FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTP
 class Ranges:
     """Ranges of one bucket's objects. Thread-safe. What is not a plain success goes the way of ``careful``."""
 
-    def __init__(self, client: Any, bucket: str, careful: Stream) -> None:
-        self._wire = Wire(client, bucket)
+    def __init__(self, wire: Wire, careful: Stream) -> None:
+        self._wire = wire
         self._careful = careful
 
     def read(self, request: Request, sizes: Sequence[int], *, window_bytes: int) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ import botocore.exceptions as boto_errors
 from botocore.awsrequest import AWSRequest
 
 from migrate.store.flow import flow_to
+from migrate.store.patience import is_halted
 
 _NOTHING: Mapping[str, str] = {}
 _REFUSED = 400
@@ -59,6 +60,8 @@ class Wire:
         try:
             answer = self._send("PUT", key, query, headers, data)
         except boto_errors.HTTPClientError:
+            if is_halted():
+                raise
             return None  # maybe refused before the body was sent: botocore asks first (Expect)
         if answer is None or "etag" not in answer.headers:
             return None

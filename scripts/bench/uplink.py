@@ -38,6 +38,8 @@ KIB = 2**10
 TASKS = ("transfer", "export", "restore", "verify", "small", "large", "rows")
 _PUTS = ("PutObject", "PutObjectPart")
 _TELLS = "select i, md5(i::text) || md5((i * 7)::text) as text from generate_series(1, {rows}) i"
+_PATIENCE = 3
+"""A command is given up after so many times what the link needs."""
 _ROW_BYTES = 40
 """About what a row of that takes in Parquet."""
 
@@ -151,7 +153,7 @@ def _congestion(name: str) -> Iterator[None]:
 def _run(world: World, task: Task, command: Sequence[str]) -> str:
     puts = _puts(world.new)
     before, started = (world.link.received(), world.link.sent()), time.monotonic()
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    code = _exit_code(command, seconds=30 + _PATIENCE * task.size_bytes * 8 / world.mbit / 1e6)
     seconds = time.monotonic() - started
     up, down = world.link.received() - before[0], world.link.sent() - before[1]
     puts = _puts(world.new) - puts
@@ -159,8 +161,17 @@ def _run(world: World, task: Task, command: Sequence[str]) -> str:
     return (
         f"{task.size_bytes / 1e6:7.1f} MB in {seconds:6.1f} s, link {used:4.0%} used,"
         f" {up / task.size_bytes:5.3f} up, {down / task.size_bytes:5.3f} down for 1, {puts} PUTs,"
-        f" exit {done.returncode}"
+        f" {code}"
     )
+
+
+def _exit_code(command: Sequence[str], seconds: float) -> str:
+    """Run a command, for so long at most; return how it ended, in words."""
+    try:
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "given up"
+    return f"exit {done.returncode}"
 
 
 def _puts(server: S3Server) -> int:

@@ -1,19 +1,22 @@
 """Slowness is no fault: what takes long is neither given up nor sent again."""
 
+import hashlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from email.header import decode_header
 
 import pytest
 
-from migrate.errors import UnreachableError
-from migrate.store import flow, s3_client, s3_connection
+from migrate.errors import GoneError, UnreachableError
+from migrate.store import flow, patience, s3_client, s3_connection
 from migrate.store.base import MIN_PART_BYTES
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_client import parse
 from migrate.store.s3_description import Description
 from scripts import metrics
+from tests.tools.clients import boto_client
 from tests.tools.profiles import extra_profile
 
 MB = 1_000_000
@@ -95,3 +98,50 @@ def test_small_objects_keep_to_what_the_link_carries(url, put):
     written = list(getattr(target, put)(objects, window_bytes=64 * MB))
     assert [(one.key, one.error) for one in written] == [(it.key, None) for it, _ in objects]
     assert 500_000 < most <= flow.LEAST_BYTES
+
+
+def test_of_whole_objects_too_it_is_seen_how_far_they_have_left(minio, proxy, url):
+    proxy.add("bandwidth", stream="upstream", rate=8_000)
+    target, body = open_target_bucket(url), os.urandom(24 * MB)
+    before = metrics.received_bytes(minio.endpoint)
+    seen: set[int] = set()
+    with ThreadPoolExecutor(1) as pool:
+        described = Description("large", metadata={"name": "Größe"}, tags={"a": "b"})
+        written = pool.submit(lambda: list(target.put_all([(described, body)], window_bytes=1)))
+        while not written.done():
+            seen.add(flow.gone_bytes())
+    [one] = written.result()
+    assert (one.error, one.md5) == (None, hashlib.md5(body).hexdigest())
+    assert len([size for size in seen if 0 < size < len(body)]) > 5
+    assert metrics.received_bytes(minio.endpoint) - before == len(body)
+    found = boto_client(minio.profile).head_object(Bucket=target.name, Key="large")
+    assert decode_header(found["Metadata"]["name"])[0][0] == "Größe".encode()
+    assert target.tags("large") == {"a": "b"}
+
+
+def test_what_concerns_all_objects_is_raised_for_large_ones_too(minio, make_bucket):
+    bucket = make_bucket(minio)
+    target = open_target_bucket(f"s3://{bucket}?profile={minio.profile}")
+    boto_client(minio.profile).delete_bucket(Bucket=bucket)
+    with pytest.raises(GoneError):
+        list(target.put_all([(Description("large"), bytes(3 * MB))], window_bytes=1))
+
+
+def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeypatch):
+    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.0)
+    proxy.add("bandwidth", stream="upstream", rate=1_000)
+    store = S3Store(parse(url))
+    upload, size_bytes = store.begin("big"), 64 * MB
+    before = metrics.received_bytes(minio.endpoint)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            part = pool.submit(store.put_part, "big", upload, 1, os.urandom(size_bytes))
+            while not flow.gone_bytes():
+                assert not part.done()
+            patience.halt()
+            with pytest.raises(UnreachableError):
+                part.result()
+    finally:
+        patience.resume()
+    assert metrics.received_bytes(minio.endpoint) - before < size_bytes
+    assert flow.gone_bytes() == 0
