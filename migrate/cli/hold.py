@@ -78,9 +78,9 @@ class Held:
 
 def open_both(session: Session, place: Endpoint) -> tuple[MultipartStore, Vault]:
     """Return the store and the vault of a place."""
-    secrets = place.reveal()
-    return open_place(place.url, secrets=secrets, note=session.progress.note), open_vault(
-        place.url, secrets=secrets
+    secrets, note = place.reveal(), session.progress.note
+    return open_place(place.url, secrets=secrets, note=note), open_vault(
+        place.url, secrets=secrets, note=note
     )
 
 

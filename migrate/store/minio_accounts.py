@@ -22,7 +22,7 @@ from minio.error import MinioAdminException, MinioException
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.store import s3_client
-from migrate.store.retry import patiently
+from migrate.store.retry import Contact
 
 T = TypeVar("T")
 _SECONDS = 30.0
@@ -55,6 +55,7 @@ class Accounts:
         self.region = str(boto.meta.region_name)
         address = urlsplit(self.endpoint)
         self.user = str(found.access_key)
+        self._contact = Contact()
         self.admin = MinioAdmin(
             endpoint=address.netloc,
             credentials=StaticProvider(found.access_key, found.secret_key, found.token),
@@ -110,7 +111,7 @@ class Accounts:
             with _translated(self.endpoint):
                 return call()
 
-        return patiently(once)
+        return self._contact.ask(once)
 
 
 def _account(access_key: str, value: Mapping[str, Any]) -> Account:

@@ -261,9 +261,9 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) -> T:
+def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS, note: Note | None = None) -> T:
     """Call, and again after passing faults, with the waits of ``Retrying``: for requests that go to no
-    store.
+    store. ``note`` is told when that takes long.
     """
     jitter = tenacity.wait_random_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
 
@@ -276,6 +276,33 @@ def patiently(call: Callable[[], T], *, total_seconds: float = TOTAL_SECONDS) ->
         passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
         return is_halted() or passed > total_seconds or _is_hopeless(state)
 
+    def tell(state: tenacity.RetryCallState) -> None:
+        passed = (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        if note is not None and passed >= NOTE_AFTER_SECONDS and state.outcome:
+            note(f"{state.outcome.exception()}; trying again (attempt {state.attempt_number + 1})")
+
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_passes), wait=wait, stop=stop, sleep=pause, reraise=True
+        retry=tenacity.retry_if_exception(_passes),
+        wait=wait,
+        stop=stop,
+        sleep=pause,
+        before_sleep=tell,
+        reraise=True,
     )(call)
+
+
+class Contact:
+    """Requests to one server that go to no store: ``patiently``, but not for long before it has answered once, for one
+    that never did is more likely misspelt than down.
+    """
+
+    def __init__(self, note: Note | None = None) -> None:
+        self._note = note
+        self._answered = False
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what the call returns."""
+        seconds = TOTAL_SECONDS if self._answered else FIRST_CONTACT_SECONDS
+        found = patiently(call, total_seconds=seconds, note=self._note)
+        self._answered = True
+        return found

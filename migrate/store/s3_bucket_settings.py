@@ -13,7 +13,7 @@ import botocore.exceptions as boto_errors
 from migrate.errors import MoveoutError, UnreachableError, UsageError
 from migrate.store import s3_client, s3_configuration
 from migrate.store.attempts import NO_VERSION, judged
-from migrate.store.retry import patiently
+from migrate.store.retry import Contact
 
 
 class BucketSettings:
@@ -25,6 +25,7 @@ class BucketSettings:
         prefix = self.location.prefix
         self.prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
         self._client = s3_client.client(self.location)
+        self._contact = Contact()
 
     def server(self) -> str:
         """Return what the server calls itself, "" where it does not. Raises ``GoneError`` where there is no bucket."""
@@ -65,7 +66,7 @@ class BucketSettings:
             except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
                 raise s3_client.translate(exc, self.url) from exc
 
-        return patiently(once)
+        return self._contact.ask(once)
 
 
 def _plain(value: object) -> str:

@@ -13,7 +13,7 @@ import botocore.exceptions as boto_errors
 
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_client
-from migrate.store.retry import patiently
+from migrate.store.retry import Contact, Note
 from migrate.store.vault import FileVersion, Lock, Mode
 
 T = TypeVar("T")
@@ -28,12 +28,13 @@ _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE
 class S3Vault:
     """See ``Vault``."""
 
-    def __init__(self, location: s3_client.S3Location) -> None:
+    def __init__(self, location: s3_client.S3Location, note: Note | None = None) -> None:
         prefix = location.prefix
         self._prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
         self._bucket = location.bucket
         self._client = s3_client.client(location)
         self.place = location.url
+        self._contact = Contact(note)
         self._ahead: timedelta | None = None
         self._server = ""
 
@@ -153,7 +154,7 @@ class S3Vault:
         return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **more)
 
     def _call(self, key: str, operation: str, **request: Any) -> Any:
-        return patiently(lambda: self._once(key, operation, **request))
+        return self._contact.ask(lambda: self._once(key, operation, **request))
 
     def _once(self, key: str, operation: str, **request: Any) -> Any:
         try:

@@ -11,15 +11,16 @@ from migrate.errors import NotAllowedError
 from migrate.store import open_local
 from migrate.store.keys import LOCK
 from migrate.store.local_errors import translated
+from migrate.store.retry import Note
 from migrate.store.vault import FileVersion, Lock, Mode, Vault
 
 
-def open_vault(url: str, *, secrets: Mapping[str, str] | None = None) -> Vault:
+def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
     """Return the vault of a place; takes what ``open_place`` takes."""
     if url.startswith("s3://"):
         from migrate.store import s3_client, s3_vault  # noqa: PLC0415  boto3 takes half a second to import
 
-        return s3_vault.S3Vault(s3_client.parse(url, secrets=secrets))
+        return s3_vault.S3Vault(s3_client.parse(url, secrets=secrets), note)
     return DirectoryVault(url)
 
 

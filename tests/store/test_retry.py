@@ -1,5 +1,6 @@
 """What is tried again, how long, and what an attempt that only seemed to fail comes to."""
 
+import contextlib
 import itertools
 
 import pytest
@@ -17,7 +18,14 @@ from migrate.errors import (
 from migrate.store.checksums import crc64nvme
 from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from migrate.store.local import LocalStore
-from migrate.store.retry import DAMAGED_ATTEMPTS, Retrying
+from migrate.store.retry import (
+    DAMAGED_ATTEMPTS,
+    FIRST_CONTACT_SECONDS,
+    TOTAL_SECONDS,
+    Contact,
+    Retrying,
+    patiently,
+)
 
 GONE_AWAY = UnreachableError("gone away")
 
@@ -214,3 +222,36 @@ def test_bytes_that_arrive_damaged_are_sent_again_a_few_times(local):
     with pytest.raises(DamageError):
         store.put("b", b"3")
     assert len(waits) == DAMAGED_ATTEMPTS - 1
+
+
+def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(monkeypatch):
+    patience = []
+
+    def noted(call, *, total_seconds, note):
+        patience.append(total_seconds)
+        return patiently(call, total_seconds=0, note=note)
+
+    def away():
+        raise GONE_AWAY
+
+    monkeypatch.setattr("migrate.store.retry.patiently", noted)
+    contact = Contact()
+    for call in (away, away, lambda: 1, away):
+        with contextlib.suppress(UnreachableError):
+            contact.ask(call)
+    assert patience == [FIRST_CONTACT_SECONDS] * 3 + [TOTAL_SECONDS]
+
+
+def test_who_waits_long_for_a_server_is_told(monkeypatch):
+    said, answers = [], iter([GONE_AWAY, 1])
+
+    def call():
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("migrate.store.retry.pause", lambda _: None)
+    monkeypatch.setattr("migrate.store.retry.NOTE_AFTER_SECONDS", 0)
+    assert patiently(call, note=said.append) == 1
+    assert said == ["gone away; trying again (attempt 2)"]
