@@ -321,13 +321,13 @@ def parse_deadline(text: str, *, relative: bool = True) -> datetime:
     ``relative`` also ``30h``, ``90m``, ``2d`` from now.
     """
     text = text.strip()
-    if relative and text[-1:] in _UNITS and text[:-1].isdigit():
-        return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
     try:
+        if relative and text[-1:] in _UNITS and text[:-1].isdecimal():
+            return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment if moment.tzinfo else moment.astimezone()
+    except (ValueError, OverflowError):
         raise UsageError(
             f"deadline {text!r} is no moment in time",
             next_step="write 2026-11-25T18:00:00Z, or with --deadline also 30h, 90m, 2d",
         ) from None
-    return moment if moment.tzinfo else moment.astimezone()

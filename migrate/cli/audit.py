@@ -39,7 +39,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Return the document."""
-        return {"place": self.place, "audit": self.done.document.key, **self.done.document.value}
+        return {**self.done.document.value, "place": self.place, "audit": self.done.document.key}
 
     def draw(self, console: Console) -> None:
         """Say what the samples show."""

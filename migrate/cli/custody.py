@@ -208,6 +208,10 @@ def note_command(
 
     A notice, the end of a contract: the clock's rules count from it.
     """
+    if not what or any(one.isspace() or not one.isprintable() for one in what):
+        raise UsageError(
+            f"{what!r} is no word that a rule could name", next_step="write it as one: transition-end"
+        )
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     endpoint = known_place([place], loaded)

@@ -34,7 +34,7 @@ class Certified:
 
     def as_json(self) -> dict[str, Any]:
         """Return the certificate."""
-        return {"place": self.place, "certificate": self.done.document.key, **self.done.document.value}
+        return {**self.done.document.value, "place": self.place, "certificate": self.done.document.key}
 
     def draw(self, console: Console) -> None:
         """Say what is gone, and what nobody can know."""

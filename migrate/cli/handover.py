@@ -50,7 +50,7 @@ class Received:
 
     def as_json(self) -> dict[str, Any]:
         """Return the receipt."""
-        return {"receipt": self.document.key, "files": list(self.files), **self.document.value}
+        return {**self.document.value, "receipt": self.document.key, "written": list(self.files)}
 
     def draw(self, console: Console) -> None:
         """Say what it says, the first line first."""
@@ -122,10 +122,10 @@ class Acknowledged:
     def as_json(self) -> dict[str, Any]:
         """Return the receipt and who signed."""
         return {
+            **self.document.value,
             "receipt": self.document.key,
             "signed_by": list(self.by),
-            "files": list(self.files),
-            **self.document.value,
+            "written": list(self.files),
         }
 
     def draw(self, console: Console) -> None:

@@ -119,7 +119,13 @@ def moment_to_come(text: str) -> datetime:
     """Return a moment to the second, since finer ones do not come back from every server. Raises ``UsageError`` where
     it is past.
     """
-    moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
+    try:
+        moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
+    except UsageError as exc:
+        raise UsageError(
+            f"{text!r} is no moment in time",
+            next_step="write 2027-01-31T00:00:00Z, or from now on: 30h, 90m, 2d",
+        ) from exc
     if moment <= datetime.now(UTC):
         raise UsageError(f"{text!r} is past", next_step="give a moment to come: 30d, or 2027-01-31T00:00:00Z")
     return moment

@@ -108,6 +108,12 @@ def test_a_secret_that_cannot_be_had_is_a_usage_error(reference):
         Secret(reference).reveal()
 
 
+@pytest.mark.parametrize("text", ["99999999999d", "²d", "d", "-3d", "9999-12-31T23:59:59-23:59x", ""])
+def test_what_is_no_moment_is_said_so(text):
+    with pytest.raises(UsageError, match="no moment in time"):
+        parse_deadline(text)
+
+
 def test_a_deadline_may_be_relative_on_the_command_line():
     left = (parse_deadline("30h") - datetime.now(UTC)).total_seconds()
     assert 30 * 3600 - 5 < left <= 30 * 3600

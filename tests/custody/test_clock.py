@@ -204,4 +204,5 @@ def test_the_command_counts_from_what_was_noted(place, make_key):
     assert (found.code, "no legal advice" in found.out) == (0, True)
     assert "due" in found.out
     assert call("clock", bundle, "--at", "2026-04-01").code == 9
+    assert call("custody", "note", bundle, "no tice", "--key", key).code == 2
     assert call("clock", bundle, "--rules", "no-such").code == 2

@@ -105,7 +105,9 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
 
 def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_path):
     key = make_key.path_of("customer")
-    assert call("receive", place.place, "--key", key, "--to", tmp_path / "mail").code == 0
+    whole = call("receive", place.place, "--key", key, "--to", tmp_path / "mail", "--json")
+    assert whole.code == 0, whole.err
+    assert sorted(whole.json["result"]["written"]) == sorted(map(str, (tmp_path / "mail").iterdir()))
     short = call("receive", incomplete.place, "--key", key)
     assert (short.code, short.out.startswith("RECEIPT FOR AN INCOMPLETE BUNDLE")) == (3, True), short.err
     verified = call("verify", incomplete.place, "--level", "quick")
