@@ -24,7 +24,7 @@ from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.terminal import plain
 from migrate.cli.words import count_words
-from migrate.custody import documents, log, signing
+from migrate.custody import documents, log, review, signing
 from migrate.custody.documents import Document
 from migrate.custody.entry import Entry
 from migrate.custody.record import record
@@ -152,10 +152,12 @@ def verify_command(
     found = log.read(store)
     trust = load_trust(signers, loaded)
     there, wrong = documents.read_all(store)
-    findings = [*found.findings, *wrong, *log.against_bundle(found, store)]
-    notes = list(found.notes)
+    receipts = [one for one in there if one.kind == "receipt"]
+    contradicted, said = review.against_receipts(found, store.place, receipts)
+    findings = [*found.findings, *wrong, *review.against_bundle(found, store), *contradicted]
+    notes = [*found.notes, *said]
     for one in map(Endpoint, other or []):
-        more, said = log.compare(found, log.read(open_place(one.url)), one.shown)
+        more, said = review.compare(found, log.read(open_place(one.url)), one.shown)
         findings += more
         notes += said
     if trust is not None:

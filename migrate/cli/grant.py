@@ -18,8 +18,9 @@ from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.words import count_words
-from migrate.custody import grant
-from migrate.custody.grant import Granted, Revoked, Tested
+from migrate.custody import grant, grants
+from migrate.custody.grant import Tested
+from migrate.custody.grants import Granted, Revoked
 from migrate.errors import OK, DamageError, IncompleteError
 from migrate.store import open_place
 
@@ -58,7 +59,7 @@ class Grants:
 def list_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Grants:
     """Print whom the bundle was granted to, and what is open."""
     store, accounts, _ = open_accounts(session, known_place(words, load_case(case)))
-    return Grants(store.place, grant.listed(store, accounts))
+    return Grants(store.place, grants.listed(store, accounts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def revoke_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, _ = open_accounts(session, known_place(words, loaded))
-    return TakenBack(to, grant.revoke(store, accounts, to, signer))
+    return TakenBack(to, grants.revoke(store, accounts, to, signer))
 
 
 @dataclass(frozen=True, slots=True)

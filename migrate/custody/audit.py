@@ -22,7 +22,7 @@ from migrate.bundle import layout
 from migrate.bundle.findings import Finding
 from migrate.bundle.lines import CHUNK_BYTES
 from migrate.bundle.reader import BundleReader
-from migrate.custody import documents, log, signing, tree
+from migrate.custody import documents, leaves, log, signing, tree
 from migrate.custody.documents import Document
 from migrate.custody.entry import Happening
 from migrate.custody.keys import Signer
@@ -107,41 +107,19 @@ def audit(
     signed that. Raises ``UsageError`` where there is no tree.
     """
     kept, signed = tree.read(store)
-    names = signing.signatures(store)
-    signers = names.of(layout.TAG_MANIFEST)
-    findings = [
-        *names.findings,
-        *tree.check(store, list(dict.fromkeys([*(trust.names if trust else ()), *signers])), deep=True),
-        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
-    ]
+    findings = _of_the_list(store, trust)
     drawn = draw(seed.value, kept.root, kept.size, question.samples)
     wanted = sorted(set(drawn))
-    reader = BundleReader(store)
-    progress.begin("audit", items=len(wanted), size_bytes=0)
-    located: list[_Located | None] = []
-    try:
-        located += _locate(reader, wanted)
-    except DamageError as exc:
-        findings.append(Finding(exc.key, "cannot be read", exc.expected, exc.found))
-    there = [one for one in located if one is not None]
-
-    def look(one: _Located) -> Finding | None:
-        found = _check(store, one)
-        progress.advance(items=1)
-        return found
-
-    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-audit") as pool:
-        findings += [one for one in pool.map(look, there) if one is not None]
-    progress.end()
+    located, wrong = _examine(store, wanted, workers, progress)
+    findings += wrong
     if len(located) != len(wanted) and not findings:
-        findings.append(
-            Finding(layout.TREE, "has other items than the bundle", str(len(wanted)), str(len(located)))
-        )
+        what = "has other items than the bundle"
+        findings.append(Finding(layout.TREE, what, str(len(wanted)), str(len(located))))
     counts = {
         "items": kept.size,
         "samples": len(drawn),
         "distinct": len(wanted),
-        "known": len(located) - len(there),
+        "known": located.count(None),
     }
     value = {
         "bundle": kept.bundle,
@@ -158,14 +136,45 @@ def audit(
     }
     document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
     documents.keep(store, document, [signer])
-    details = {
-        "file": document.key,
-        "sha256": document.sha256,
-        "samples": len(drawn),
-        "findings": len(findings),
-    }
+    said = {"file": document.key, "sha256": document.sha256}
+    details = {**said, "samples": len(drawn), "findings": len(findings)}
     log.append(store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.place, details)])
     return Audited(document, kept.size, len(drawn), counts["known"], findings)
+
+
+def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
+    """Check who signed the root, and the list of items against that."""
+    names = signing.signatures(store)
+    signers = names.of(layout.TAG_MANIFEST)
+    return [
+        *names.findings,
+        *tree.check(store, list(dict.fromkeys([*(trust.names if trust else ()), *signers])), deep=True),
+        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+    ]
+
+
+def _examine(
+    store: Store, wanted: Sequence[int], workers: int, progress: Progress
+) -> tuple[list[_Located | None], list[Finding]]:
+    """Find the wanted items and hash each; return them, None for what the bundle says it has not, and what is wrong."""
+    progress.begin("audit", items=len(wanted), size_bytes=0)
+    located: list[_Located | None] = []
+    findings: list[Finding] = []
+    try:
+        located += _locate(BundleReader(store), wanted)
+    except DamageError as exc:
+        findings.append(Finding(exc.key, "cannot be read", exc.expected, exc.found))
+
+    def look(one: _Located) -> Finding | None:
+        found = _check(store, one)
+        progress.advance(items=1)
+        return found
+
+    there = [one for one in located if one is not None]
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-audit") as pool:
+        findings += [one for one in pool.map(look, there) if one is not None]
+    progress.end()
+    return located, findings
 
 
 def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Finding], *, named: bool) -> str:
@@ -199,9 +208,9 @@ def _locate(reader: BundleReader, wanted: Sequence[int]) -> Iterator[_Located | 
                 first += batch.num_rows
         for row in catalog:
             if row.source == source.name and row.kind == "table":
-                parts = row.details.get("parts", [])
+                parts = leaves.parts(row)
                 for at in _between(wanted, first, len(parts)):
-                    key = layout.source_file(source.name, str(parts[at]["name"]))
+                    key = parts[at].key
                     yield _Located(key, key, 0, None, files.get(key, ""))
                 first += len(parts)
 

@@ -18,11 +18,9 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.custody import log
 from migrate.custody.beside import strangers
-from migrate.custody.entry import Entry, Happening
 from migrate.custody.keys import Signer
-from migrate.custody.log import Log
 from migrate.custody.record import happening
-from migrate.errors import GoneError, MoveoutError, UnreachableError, UsageError
+from migrate.errors import MoveoutError, UsageError
 from migrate.progress import Progress
 from migrate.store.attempts import Attempt
 from migrate.store.base import Store
@@ -30,23 +28,7 @@ from migrate.store.minio_accounts import Account, Accounts
 from migrate.store.sts import SessionKey, TokenService
 
 _SHORTEST = timedelta(minutes=16)
-_NEVER = datetime.max.replace(tzinfo=UTC)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links;
-    ``state`` open, expired, revoked, or elsewhere: it is of ``place``, where the bundle lay, and to be asked and ended
-    there.
-    """
-
-    name: str
-    access_key: str
-    expires: str
-    state: str
-    kind: str = "account"
-    place: str = ""
 
 
 def check_name(name: str) -> None:
@@ -134,132 +116,16 @@ def begin(
     check_name(name)
     check_alone(store)
     lasts, what = expires - datetime.now(UTC), happening(store, "granted")
-    made = service.begin(name, rules, lasts, role=role, revocation=_revocation(what.bundle, name))
+    made = service.begin(name, rules, lasts, role=role, revocation=revocation(what.bundle, name))
     details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
     what = replace(what, details={**details, "session": True, "by_account": account, "role": role})
     log.append(store, signer, lambda _: [what])
     return made
 
 
-def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> list[Granted]:
-    """Return every grant that the log knows, with what the server says of it now; of sessions and links servers say
-    nothing.
-    """
-    now = now or datetime.now(UTC)
-    known = log.read(store)
-    here, ended = known.at(store.place, "granted"), _ended(known)
-    found = []
-    for one in known.find("granted"):
-        grant = _granted(one)
-        if _end(grant) <= now:
-            state = "expired"
-        elif grant.kind == "account" and one in here:
-            state = "open" if _is_open(accounts, grant) else "revoked"
-        elif grant.access_key in ended:
-            state = "revoked"
-        else:
-            state = "open" if one in here else "elsewhere"
-        found.append(replace(grant, state=state))
-    return found
-
-
-def _granted(one: Entry) -> Granted:
-    details = one.what.details
-    kind = "links" if "access_key" not in details else "session" if details.get("session") else "account"
-    access, expires = str(details.get("access_key", "links")), str(details.get("expires"))
-    return Granted(str(details.get("to")), access, expires, "open", kind, one.what.place)
-
-
-def _end(grant: Granted) -> datetime:
-    """Return when a grant ends by itself; what cannot be read says that it never does."""
-    try:
-        end = datetime.fromisoformat(grant.expires)
-    except ValueError:
-        return _NEVER
-    return end if end.tzinfo else end.replace(tzinfo=UTC)
-
-
-def _ended(known: Log) -> set[str]:
-    return {str(one.what.details.get("access_key")) for one in known.find("revoked")}
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """Access keys that are good for nothing any more, and grants that nobody can take back here, each with the
-    reason.
-    """
-
-    keys: Sequence[str]
-    still_open: Sequence[Granted]
-    why: str = ""
-
-
-def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revoked:
-    """Take back every grant of that name as far as the server can, and write it into the log.
-
-    Raises ``GoneError`` where no grant has this name.
-    """
-    now = datetime.now(UTC)
-    known = log.read(store)
-    entries = [one for one in known.find("granted") if one.what.details.get("to") == name]
-    if not entries:
-        raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
-    here, ended = known.at(store.place, "granted"), _ended(known)
-    sessions = [one for one in entries if one in here and _granted(one).kind == "session"]
-    why = _end_sessions(accounts, name, sessions)
-    keys: list[str] = []
-    still_open: list[Granted] = []
-    for one in entries:
-        grant = _granted(one)
-        if one not in here or grant.kind == "links" or (grant.kind == "session" and why):
-            if _end(grant) > now and grant.access_key not in ended:
-                still_open.append(grant if one in here else replace(grant, state="elsewhere"))
-            continue
-        if grant.kind == "account" and not _remove(accounts, grant):
-            still_open.append(grant)
-            continue
-        details = {"to": name, "access_key": grant.access_key}
-        what = Happening("revoked", one.what.bundle, one.what.root, store.place, details)
-        log.append(store, signer, log.once(what))
-        keys.append(grant.access_key)
-    return Revoked(keys, still_open, why)
-
-
-def _remove(accounts: Accounts, grant: Granted) -> bool:
-    """Remove a grant's account; tell whether there is none any more. A log may come from anywhere, and name any: an
-    account of another name is no grant's, and stays.
-    """
-    if _is_open(accounts, grant):
-        accounts.remove(grant.access_key)
-        return True
-    return accounts.find(grant.access_key) is None
-
-
-def _is_open(accounts: Accounts, grant: Granted) -> bool:
-    found = accounts.find(grant.access_key)
-    return found is not None and found.name == grant.name
-
-
-def _revocation(bundle: str, name: str) -> str:
+def revocation(bundle: str, name: str) -> str:
     """Return what MinIO knows the sessions of a grant by."""
     return f"moveout-{bundle}-{name}"
-
-
-def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> str:
-    """End the sessions of a grant; return why that is not possible, if it is not. Only MinIO can, and only the account
-    that began them.
-    """
-    others = {str(one.what.details.get("by_account")) for one in sessions} - {accounts.user}
-    if others:
-        return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
-    try:
-        for bundle in sorted({one.what.bundle for one in sessions}):
-            accounts.end_sessions(_revocation(bundle, name))
-    except UnreachableError:
-        raise
-    except MoveoutError as exc:
-        return f"this server ends no single session: {exc}"
-    return ""
 
 
 @dataclass(frozen=True, slots=True)

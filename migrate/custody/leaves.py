@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
         if tables and hashes is None:
             hashes = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
         for row in tables:
-            yield [_part(row, part, hashes or {}) for part in row.details.get("parts", [])]
+            yield [_item(row, part, hashes or {}) for part in parts(row)]
 
 
 def objects(batch: pa.RecordBatch, source: str) -> list[str]:
@@ -91,20 +92,36 @@ def _column(name: str, column: pa.Array) -> list[Any]:
     return ["null" if value is None else value for value in column.to_pylist()]
 
 
-def _part(row: CatalogRow, part: Any, hashes: dict[str, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a table, and how many rows it has."""
+
+    key: str
+    rows: int
+
+
+def parts(row: CatalogRow) -> list[Part]:
+    """Return the parts of a table by the catalog. Raises ``DamageError``."""
+    said = row.details.get("parts", [])
     try:
-        key = layout.source_file(row.source, str(part["name"]))
-        item = {
-            "file": key,
+        return [Part(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise DamageError(layout.CATALOG, expected=f"parts of {row.name}", found=repr(said)[:200]) from exc
+
+
+def _item(row: CatalogRow, part: Part, hashes: dict[str, str]) -> str:
+    if part.key not in hashes:
+        raise DamageError(
+            layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=part.key
+        )
+    return leaf.encode(
+        {
+            "file": part.key,
             "kind": "part",
-            "rows": int(part["rows"]),
+            "rows": part.rows,
             "schema": row.schema,
-            "sha256": hashes[key],
+            "sha256": hashes[part.key],
             "source": row.source,
             "table": row.name,
         }
-    except (KeyError, TypeError, ValueError) as exc:
-        raise DamageError(
-            layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=repr(part)
-        ) from exc
-    return leaf.encode(item)
+    )

@@ -13,7 +13,7 @@ from migrate.custody.entry import Happening
 from migrate.custody.keys import PublicKey, Signer
 from migrate.custody.record import happening
 from migrate.custody.signing import root_of
-from migrate.errors import DamageError, UsageError
+from migrate.errors import UsageError
 from migrate.store.base import Store
 
 _SHOWN = 100
@@ -83,7 +83,7 @@ def write(
 def _is_same(one: Document, made: Document, found: log.Log) -> bool:
     """Tell whether a receipt says what ``made`` says, save for its time and how far the log had come by then."""
     grown = {"time": None, "custody": None}
-    return {**one.value, **grown} == {**made.value, **grown} and not _contradiction(one, found)
+    return {**one.value, **grown} == {**made.value, **grown} and not contradiction(one, found)
 
 
 def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
@@ -152,18 +152,7 @@ def acknowledge(
     return by
 
 
-def check(store: Store, document: Document) -> None:
-    """Raise ``DamageError`` where the custody entry that a receipt names is not in the log it was read from."""
-    if document.value.get("place") != store.place:
-        return
-    there = _contradiction(document, log.read(store))
-    if there:
-        said = document.value["custody"]
-        expected = f"entry {said['entries']} with hash {said.get('hash')}, as {document.key} says"
-        raise DamageError(layout.CUSTODY_LOG, expected=expected, found=there)
-
-
-def _contradiction(document: Document, found: log.Log) -> str:
+def contradiction(document: Document, found: log.Log) -> str:
     """Return what the log has instead of the entry that a receipt names, "" where it has that."""
     said = document.value.get("custody")
     if not isinstance(said, dict):

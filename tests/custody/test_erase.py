@@ -10,7 +10,7 @@ import pytest
 
 from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
-from migrate.custody import documents, erase, log, receipt
+from migrate.custody import documents, erase, log, receipt, review
 from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle, signature_key
@@ -87,9 +87,9 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
     assert len(set(certificates)) == 2
     assert len(log.read(kept).find("erased")) == 2
     assert documents.read_all(kept)[1] == log.read(kept).findings == []
-    assert log.against_bundle(log.read(kept), kept) == []
+    assert review.against_bundle(log.read(kept), kept) == []
     kept.delete(signature_key(layout.TAG_MANIFEST, provider.public))
-    assert "lacks the signature" in str(log.against_bundle(log.read(kept), kept))  # it is a bundle again
+    assert "lacks the signature" in str(review.against_bundle(log.read(kept), kept))  # it is a bundle again
 
 
 def test_what_is_left_is_the_record(kept, provider, customer):
@@ -104,9 +104,9 @@ def test_what_is_left_is_the_record(kept, provider, customer):
     found, findings = documents.read_all(kept)
     assert [(one.kind, len(one.signers)) for one in found] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
-    assert log.against_bundle(log.read(kept), kept) == []
+    assert review.against_bundle(log.read(kept), kept) == []
     kept.delete(done.document.key)
-    assert "is missing" in str(log.against_bundle(log.read(kept), kept))
+    assert "is missing" in str(review.against_bundle(log.read(kept), kept))
 
 
 @pytest.mark.parametrize("left", [0, 1, pytest.param(4, marks=pytest.mark.torture), 11])

@@ -14,7 +14,7 @@ import botocore.exceptions
 import pytest
 import urllib3
 
-from migrate.custody import grant, hold, log
+from migrate.custody import grant, grants, hold, log
 from migrate.custody.hold import Terms
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
@@ -145,7 +145,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
     assert open_place(kept.url, secrets=credential).read("bagit.txt")
-    done = grant.revoke(kept.store, kept.accounts, kind, kept.signer)
+    done = grants.revoke(kept.store, kept.accounts, kind, kept.signer)
     assert credential["access_key_id"] in done.keys
     assert (done.still_open, done.why) == ([], "")
     assert len(kept.refused(credential)) >= 20
@@ -153,7 +153,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
         open_place(kept.url, secrets=credential).read("bagit.txt")
     if other:  # one grant was taken back, not all of them
         assert open_place(kept.url, secrets=other).read("bagit.txt")
-    states = {one.access_key: one.state for one in grant.listed(kept.store, kept.accounts)}
+    states = {one.access_key: one.state for one in grants.listed(kept.store, kept.accounts)}
     assert states[credential["access_key_id"]] in {"revoked", "expired"}
 
 
@@ -161,7 +161,7 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     credential = kept.session(datetime.now(UTC) + timedelta(hours=1))
     accounts = kept.accounts
     accounts.user = "somebody-else"
-    done = grant.revoke(kept.store, accounts, "session", kept.signer)
+    done = grants.revoke(kept.store, accounts, "session", kept.signer)
     assert credential["access_key_id"] in {one.access_key for one in done.still_open}
     assert "ended by the account that began them" in done.why
     assert open_place(kept.url, secrets=credential).read("bagit.txt")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from migrate.custody import erase, grant, links, log
+from migrate.custody import erase, grant, grants, links, log
 from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
@@ -66,14 +66,14 @@ def test_a_revocation_is_written_once_and_states_are_told(there, provider):
     url, _ = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
     accounts = Accounts(s3_client.parse(url))
     later = datetime.now(UTC) + timedelta(days=2)
-    assert [one.state for one in grant.listed(there[1], accounts)] == ["open"]
-    assert [one.state for one in grant.listed(there[1], accounts, now=later)] == ["expired"]
+    assert [one.state for one in grants.listed(there[1], accounts)] == ["open"]
+    assert [one.state for one in grants.listed(there[1], accounts, now=later)] == ["expired"]
     for _ in range(2):  # again: nothing more is written
-        assert len(grant.revoke(there[1], accounts, "acme", provider).keys) == 1
-    assert [one.state for one in grant.listed(there[1], accounts)] == ["revoked"]
+        assert len(grants.revoke(there[1], accounts, "acme", provider).keys) == 1
+    assert [one.state for one in grants.listed(there[1], accounts)] == ["revoked"]
     assert len(log.read(there[1]).find("revoked")) == 1
     with pytest.raises(GoneError):
-        grant.revoke(there[1], accounts, "nobody", provider)
+        grants.revoke(there[1], accounts, "nobody", provider)
 
 
 def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there, provider):
@@ -85,8 +85,8 @@ def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there,
     for place in (store.place, "s3://elsewhere/bundle?profile=old"):
         what = Happening("granted", "b", "0" * 64, place, details)
         log.append(store, provider, lambda _, what=what: [what])
-    assert [one.state for one in grant.listed(store, accounts)] == ["revoked", "elsewhere"]
-    done = grant.revoke(store, accounts, "acme", provider)
+    assert [one.state for one in grants.listed(store, accounts)] == ["revoked", "elsewhere"]
+    done = grants.revoke(store, accounts, "acme", provider)
     assert (done.keys, [one.state for one in done.still_open]) == ([], ["open", "elsewhere"])
     assert accounts.find(own.access_key) is not None
     assert log.read(store).find("revoked") == []
@@ -108,9 +108,9 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     ]
     log.append(store, provider, lambda _: came)
     accounts = Accounts(s3_client.parse(url))
-    assert [one.state for one in grant.listed(store, accounts)] == ["elsewhere"]
+    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
-    assert [one.state for one in grant.listed(store, accounts)] == ["elsewhere", "open"]
+    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
 def test_an_erased_bundle_keeps_no_grant_open(there, provider):
@@ -118,7 +118,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     for _ in range(2):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     erase.erase(store, open_vault(url), provider, workers=4, progress=Silent())
-    done = grant.revoke(store, Accounts(s3_client.parse(url)), "acme", provider)
+    done = grants.revoke(store, Accounts(s3_client.parse(url)), "acme", provider)
     assert (len(done.keys), done.still_open) == (2, [])
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import entry, log
+from migrate.custody import entry, log, review
 from migrate.custody.entry import Happening
 from migrate.custody.record import record, record_seal, record_transfer
 from migrate.custody.signing import sign_bundle
@@ -101,10 +101,10 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "custody-head.json: is missing" in named(kept)
     copy = open_place(str(tmp_path / "copy"))
     copy.put(layout.CUSTODY_LOG, b"".join(rows))
-    findings, _ = log.compare(log.read(kept), log.read(copy), "the copy")
+    findings, _ = review.compare(log.read(kept), log.read(copy), "the copy")
     assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
     kept.put(layout.CUSTODY_LOG, b"".join(rows[:2]))
-    findings, _ = log.compare(log.read(kept), log.read(copy), "the copy")
+    findings, _ = review.compare(log.read(kept), log.read(copy), "the copy")
     assert "has 2 entries; the copy knows 5: it was cut short" in str(findings[0])
 
 
@@ -206,7 +206,7 @@ def test_the_log_travels_and_then_each_place_has_its_own(kept, provider, custome
     assert move().files_moved == 0
     assert not record_transfer(kept, target, customer, {})
     assert target.read(layout.CUSTODY_LOG) == before
-    findings, notes = log.compare(log.read(kept), log.read(target), "target")
+    findings, notes = review.compare(log.read(kept), log.read(target), "target")
     assert (findings, notes) == ([], ["the logs part after entry 5: each place has its own from there"])
 
 
@@ -224,13 +224,13 @@ def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, cust
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    said = log.against_bundle(log.read(kept), kept)
+    said = review.against_bundle(log.read(kept), kept)
     assert "not the one that entry 2 of the custody log sealed" in str(said[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):
     kept.delete(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig")
-    assert "lacks the signature by SHA256:" in str(log.against_bundle(log.read(kept), kept)[0])
+    assert "lacks the signature by SHA256:" in str(review.against_bundle(log.read(kept), kept)[0])
 
 
 def test_the_commands(place, make_key, tmp_path):

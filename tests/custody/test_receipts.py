@@ -3,15 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from exporters.base import Gap
+from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.custody import documents, log, receipt
-from migrate.custody.record import record_seal
+from migrate.custody import documents, log, receipt, review
+from migrate.custody.record import record, record_seal
 from migrate.custody.signing import sign_bundle
 from migrate.custody.tree import plant
 from migrate.errors import DamageError, UsageError
@@ -101,6 +103,25 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
     with pytest.raises(DamageError, match="it was changed"):
         documents.parse(document.data.replace(b"full", b"fool"), document.key)
     assert log.read(place).entries == []
+
+
+def test_a_log_that_was_put_back_contradicts_a_receipt(place, provider, make_key):
+    """With its head, so that only what somebody else has can tell."""
+    sign_bundle(place, provider)
+    record_seal(place, provider, [provider])
+    kept = {key: place.read(key) for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)}
+    record(place, provider, "verified", {"level": "full"})
+    assert call("receive", place.place, "--key", make_key.path_of("customer")).code == 0
+    assert call("custody", "verify", place.place).code == 0
+    for key, data in kept.items():
+        place.put(key, data)
+    assert log.read(place).findings == []
+    found = call("custody", "verify", place.place)
+    assert (found.code, "is not the one that sig/receipt-" in found.out) == (6, True), found.out
+    (document,) = documents.read_all(place, "receipt")[0]
+    other = replace(document, value={**document.value, "place": f"{place.place}?profile=x"})
+    findings, notes = review.against_receipts(log.read(place), place.place, [other])
+    assert (findings, len(notes)) == ([], 1)
 
 
 def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_path):

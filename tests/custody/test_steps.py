@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import documents, erase, hold, log, receipt
+from migrate.custody import documents, erase, hold, log, receipt, review
 from migrate.custody.hold import Terms
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
@@ -150,7 +150,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     assert len(log.read(store).find("erased")) == 1
     (certificate,), findings = documents.read_all(store, "erasure")
     assert (certificate.value["versions"] > 10, findings) == (True, [])
-    assert log.against_bundle(log.read(store), store) == []
+    assert review.against_bundle(log.read(store), store) == []
 
 
 @pytest.mark.parametrize("late", [False, True])

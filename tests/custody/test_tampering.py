@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import audit, documents, log, proof, receipt, signing, timestamp, tree
+from migrate.custody import audit, documents, log, proof, receipt, review, signing, timestamp, tree
 from migrate.custody.audit import Question, Seed
 from migrate.custody.entry import Happening
 from migrate.custody.record import record, record_seal, record_stamp
@@ -61,7 +61,7 @@ def findings(where: str, files: Files, known) -> str:
         lambda: timestamp.stamps(store)[1],
         lambda: tree.check(store, known, deep=True),
         lambda: log.read(store).findings,
-        lambda: log.against_bundle(log.read(store), store),
+        lambda: review.against_bundle(log.read(store), store),
     )
     for look in looks:
         try:

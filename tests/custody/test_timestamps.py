@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import log, timestamp
+from migrate.custody import log, review, timestamp
 from migrate.custody.record import record_stamp
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
 from tests.cli.conftest import call
@@ -55,10 +55,10 @@ def test_changed_tokens_are_found_by_the_signature_or_by_the_log(place, authorit
         at = draw.randrange(len(data))
         there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
         alone += bool(timestamp.stamps(there)[1])
-        assert key in str(log.against_bundle(log.read(there), there)), at
+        assert key in str(review.against_bundle(log.read(there), there)), at
     assert alone > 50
     del there.files[key]
-    assert "is missing" in str(log.against_bundle(log.read(there), there))
+    assert "is missing" in str(review.against_bundle(log.read(there), there))
 
 
 def test_what_is_no_authority_is_said_so(place, authority):
