@@ -20,7 +20,6 @@ from migrate.cli.sources import load_case
 from migrate.custody import audit
 from migrate.custody.audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError
-from migrate.store import open_place
 
 _SEED_BYTES = 32
 
@@ -80,7 +79,7 @@ def audit_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     done = audit.audit(
         store,
         Question(confidence, loss),

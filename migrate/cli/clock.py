@@ -21,7 +21,6 @@ from migrate.custody import clock, log, rulebook
 from migrate.custody.clock import Verdict
 from migrate.custody.rulebook import RuleSet
 from migrate.errors import OK, DamageError, DeadlineError
-from migrate.store import open_place
 
 Rules = Annotated[
     list[str] | None,
@@ -116,7 +115,7 @@ def clock_command(
     """
     loaded = load_case(case)
     place = known_place(words, loaded)
-    found = log.read(open_place(place.url, secrets=place.reveal(), note=session.progress.note))
+    found = log.read(session.store(place))
     if found.findings:
         first = found.findings[0]
         raise DamageError(

@@ -122,7 +122,7 @@ def show_command(
     """Print the custody log of a bundle."""
     loaded = load_case(case)
     place = known_place(words, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     found = log.read(store)
     there, wrong = documents.read_all(store)
     findings = [*found.findings, *wrong]
@@ -148,7 +148,7 @@ def verify_command(
     """
     loaded = load_case(case)
     place = known_place(words, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     found = log.read(store)
     trust = load_trust(signers, loaded)
     there, wrong = documents.read_all(store)
@@ -217,7 +217,7 @@ def note_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     endpoint = known_place([place], loaded)
-    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    store = session.store(endpoint)
     moment = (parse_deadline(at) if at else datetime.now(UTC)).astimezone(UTC)
     record(store, signer, "noted", {"what": what, "at": moment.isoformat(timespec="seconds"), "text": text})
     return Added(store.place, f"a note: {what} at {moment.isoformat(timespec='seconds')}")
@@ -236,7 +236,7 @@ def add_command(
     With its signatures, beside the bundle; both are checked first.
     """
     endpoint = known_place([place], load_case(case))
-    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    store = session.store(endpoint)
     document, signatures = read_files(file)
     if not signatures:
         raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")

@@ -22,7 +22,6 @@ from migrate.custody import grant, grants
 from migrate.custody.grant import Tested
 from migrate.custody.grants import Granted, Revoked
 from migrate.errors import OK, DamageError, IncompleteError
-from migrate.store import open_place
 
 _SOONER = {
     "elsewhere": "a grant of another place: moveout grant revoke THAT PLACE",
@@ -168,7 +167,7 @@ def probe_command(
     from migrate.store import attempts, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 
     place = known_place(words, load_case(case))
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     tried = attempts.forbidden(s3_client.parse(need_s3(place), secrets=place.reveal()), known=beside)
     workers = session.workers(default=TRANSFER_WORKERS)
     return Probed(store.place, grant.probe(store, tried, workers=workers, progress=session.progress))

@@ -20,7 +20,6 @@ from migrate.cli.sources import load_case
 from migrate.cli.words import moment_words
 from migrate.custody import grant
 from migrate.errors import OK, UsageError
-from migrate.store import open_place
 from migrate.store.base import MultipartStore
 
 group = typer.Typer(help="Read access to one bundle, for a time.", no_args_is_help=True)
@@ -92,7 +91,7 @@ def create_command(
     store, accounts, location = open_accounts(session, known_place(words, loaded))
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(location.bucket, _prefix(location), until)
+        rules = grant.policy(location.bucket, location.folder, until)
         made = grant.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, made.access_key, made.secret_key))
     return Created(store.place, to, made.access_key, moment_words(until), str(path))
@@ -128,7 +127,7 @@ def session_command(
     service = sts.TokenService(location)
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(location.bucket, _prefix(location), until)
+        rules = grant.policy(location.bucket, location.folder, until)
         made = grant.begin(store, service, to, rules, until, account=accounts.user, role=role, signer=signer)
         endpoint = "" if service.is_aws else accounts.endpoint
         out.write(_profile(to, accounts.region, endpoint, made.access_key, made.secret_key, token=made.token))
@@ -169,13 +168,8 @@ def open_accounts(session: Session, place: Endpoint) -> tuple[MultipartStore, An
     """Return the store, the accounts of its server, and the place as a location. Raises ``UsageError``."""
     from migrate.store import minio_accounts, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 
-    secrets = place.reveal()
-    location = s3_client.parse(need_s3(place), secrets=secrets)
-    return (
-        open_place(place.url, secrets=secrets, note=session.progress.note),
-        minio_accounts.Accounts(location),
-        location,
-    )
+    location = s3_client.parse(need_s3(place), secrets=place.reveal())
+    return session.store(place), minio_accounts.Accounts(location), location
 
 
 def need_s3(place: Endpoint) -> str:
@@ -186,11 +180,6 @@ def need_s3(place: Endpoint) -> str:
             next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",
         )
     return place.url
-
-
-def _prefix(location: Any) -> str:
-    prefix = str(location.prefix)
-    return prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
 def _profile(

@@ -25,7 +25,6 @@ from migrate.cli.verify import check_signed
 from migrate.custody import documents, receipt
 from migrate.custody.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
-from migrate.store import open_place
 from migrate.verify import Level, verify
 
 _To = Annotated[
@@ -92,7 +91,7 @@ def receive_command(
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)
     place = known_place(words, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )
@@ -164,7 +163,7 @@ def acknowledge_command(
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)[0]
     endpoint = known_place([place], loaded)
-    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    store = session.store(endpoint)
     document, signatures = read_files(file)
     trust = load_trust(signers, loaded)
     if trust is not None:

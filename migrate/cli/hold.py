@@ -22,7 +22,6 @@ from migrate.cli.words import count_words, moment_words
 from migrate.custody import hold
 from migrate.custody.hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.store import open_place
 from migrate.store.base import MultipartStore
 from migrate.store.vault import Vault
 from migrate.store.vaults import open_vault
@@ -78,10 +77,7 @@ class Held:
 
 def open_both(session: Session, place: Endpoint) -> tuple[MultipartStore, Vault]:
     """Return the store and the vault of a place."""
-    secrets, note = place.reveal(), session.progress.note
-    return open_place(place.url, secrets=secrets, note=note), open_vault(
-        place.url, secrets=secrets, note=note
-    )
+    return session.store(place), open_vault(place.url, secrets=place.reveal(), note=session.progress.note)
 
 
 @verb(group, "place", title="hold place")

@@ -21,7 +21,6 @@ from migrate.custody.keys import Signer
 from migrate.custody.record import record
 from migrate.errors import OK, UsageError
 from migrate.report import Link, Offer, links_page
-from migrate.store import open_place
 from migrate.store.base import Store
 
 
@@ -65,7 +64,7 @@ def write_links(
     """
     from migrate.store import presigned, s3_client  # noqa: PLC0415  boto3 takes half a second to import
 
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     location = s3_client.parse(place.url, secrets=place.reveal())
     listed = links.files_of(store)
     made = presigned.links(location, [key for key, _, _ in listed], until - datetime.now(UTC))

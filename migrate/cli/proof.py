@@ -26,7 +26,6 @@ from migrate.custody.keys import PublicKey
 from migrate.custody.rows import part_with
 from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError, GoneError, UsageError
-from migrate.store import open_place
 from migrate.store.base import Store
 
 Item = dict[str, object]
@@ -99,7 +98,7 @@ def prove_command(
     without the bundle by anyone who has the signer's public key.
     """
     endpoint = known_place([place], load_case(case))
-    store = open_place(endpoint.url, secrets=endpoint.reveal(), note=session.progress.note)
+    store = session.store(endpoint)
     _make_directory(to)
     chosen = bool(keys) + bool(table) + everything
     if chosen != 1 or (row and not table) or (redact and not everything) or (source and everything):

@@ -24,7 +24,6 @@ from migrate.custody import log
 from migrate.custody.signing import root_of, signatures
 from migrate.errors import OK, NotAllowedError, UsageError
 from migrate.report import Checked, Event, Later, gather, learn, page
-from migrate.store import open_place
 from migrate.store.base import Store
 from migrate.verify import Level
 
@@ -83,7 +82,7 @@ def report_command(
     sorted_words = sort_words(words or [])
     place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     _check_outside(store, out)
     reader = BundleReader(store)
     later = _custody(store)

@@ -15,7 +15,6 @@ from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import sealed_by
 from migrate.cli.sources import load_case
 from migrate.export import seal_unasked
-from migrate.store import open_place
 
 
 @verb(app, "seal")
@@ -37,7 +36,7 @@ def seal_command(
     loaded = load_case(case)
     place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
     signers = load_keys(key, passphrase, loaded)
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     started = time.monotonic()
     workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
     done = seal_unasked(store, workers=workers, progress=session.progress)

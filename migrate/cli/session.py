@@ -21,12 +21,14 @@ from rich.console import Console
 from rich.text import Text
 
 from exporters.errors import SourceError
+from migrate.case import Endpoint
 from migrate.cli.progress import LineProgress, LiveProgress, Quiet
 from migrate.cli.terminal import make_console
 from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
 from migrate.progress import Progress
 from migrate.rates import Timetable, parse_limit
-from migrate.store import patience
+from migrate.store import open_place, patience
+from migrate.store.base import MultipartStore
 from migrate.store.throttle import Throttle
 
 JSON_VERSION = 1
@@ -77,6 +79,10 @@ class Session:
         """Return what keeps to the bandwidth limit, or None."""
         rates = self.rates(case)
         return Throttle(rates) if rates else None
+
+    def store(self, place: Endpoint) -> MultipartStore:
+        """Return the store of a place; who waits for it is told."""
+        return open_place(place.url, secrets=place.reveal(), note=self.progress.note)
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""

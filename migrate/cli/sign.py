@@ -20,7 +20,6 @@ from migrate.custody.record import record_seal, record_stamp
 from migrate.custody.signing import Signed, root_of, sign_bundle
 from migrate.custody.tree import plant
 from migrate.errors import OK
-from migrate.store import open_place
 from migrate.store.base import Store
 
 
@@ -67,7 +66,7 @@ def run_sign(
     session: Session, place: Endpoint, signers: Sequence[Signer], timestamp: str | None
 ) -> SignedBundle:
     """Sign the bundle at a place with every key, and let the authority say when."""
-    store = open_place(place.url, secrets=place.reveal(), note=session.progress.note)
+    store = session.store(place)
     return SignedBundle(store.place, root_of(store), sealed_by(store, signers, timestamp))
 
 

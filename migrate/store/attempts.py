@@ -39,10 +39,7 @@ def forbidden(location: s3_client.S3Location, *, known: str = "") -> list[Attemp
     in the bucket, to be read.
     """
     client = s3_client.client(location)
-    prefix = (
-        location.prefix if not location.prefix or location.prefix.endswith("/") else location.prefix + "/"
-    )
-    calls = _Calls(location.bucket, prefix, f"moveout-grant-test-{secrets.token_hex(8)}", known)
+    calls = _Calls(location.bucket, location.folder, f"moveout-grant-test-{secrets.token_hex(8)}", known)
     return [
         Attempt(what, lambda call=call, request=request: _run(client, call, request))  # type: ignore[misc]
         for what, call, request in calls.all()

@@ -27,9 +27,6 @@ def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta)
         )
     made = s3_client.session(location)
     _check_credential(made, datetime.now(UTC) + lasts)
-    prefix = (
-        location.prefix if not location.prefix or location.prefix.endswith("/") else location.prefix + "/"
-    )
     client = s3_client.client(
         location, signature="s3v4", made=made
     )  # botocore would make links of version 2 for most servers
@@ -37,7 +34,7 @@ def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta)
         try:
             link = client.generate_presigned_url(
                 "get_object",
-                Params={"Bucket": location.bucket, "Key": prefix + key},
+                Params={"Bucket": location.bucket, "Key": location.folder + key},
                 ExpiresIn=int(lasts.total_seconds()),
             )
         except (boto_errors.BotoCoreError, ValueError) as exc:

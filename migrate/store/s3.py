@@ -67,10 +67,7 @@ class S3Store:
     keeps_sha256 = True
 
     def __init__(self, location: s3_client.S3Location) -> None:
-        prefix = location.prefix
-        self.location = replace(
-            location, prefix=prefix if not prefix or prefix.endswith("/") else prefix + "/"
-        )
+        self.location = replace(location, prefix=location.folder)
         self.place = self.location.url
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
         self._client = s3_client.client(self.location)

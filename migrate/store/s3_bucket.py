@@ -73,7 +73,7 @@ class S3Bucket:
     def __init__(self, location: s3_client.S3Location) -> None:
         self.location = location
         self.name = location.bucket
-        self.prefix = location.prefix + "/" * (bool(location.prefix) and not location.prefix.endswith("/"))
+        self.prefix = location.folder
         self.url = location.url
         made = s3_client.session(location)  # 25 ms each
         self.boto = s3_client.client(location, made=made)

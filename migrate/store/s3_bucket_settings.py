@@ -22,8 +22,7 @@ class BucketSettings:
     def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None) -> None:
         self.location = s3_client.parse(url, secrets=secrets)
         self.bucket, self.url = self.location.bucket, self.location.url
-        prefix = self.location.prefix
-        self.prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
+        self.prefix = self.location.folder
         self._client = s3_client.client(self.location)
         self._contact = Contact()
 

@@ -49,6 +49,11 @@ class S3Location:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def folder(self) -> str:
+        """The prefix of what lies below: empty, or with a slash at its end."""
+        return self.prefix + "/" * (bool(self.prefix) and not self.prefix.endswith("/"))
+
+    @property
     def url(self) -> str:
         """The URL again; it never holds secrets."""
         query = f"?profile={self.profile}" if self.profile else ""

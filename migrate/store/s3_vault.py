@@ -29,8 +29,7 @@ class S3Vault:
     """See ``Vault``."""
 
     def __init__(self, location: s3_client.S3Location, note: Note | None = None) -> None:
-        prefix = location.prefix
-        self._prefix = prefix if not prefix or prefix.endswith("/") else prefix + "/"
+        self._prefix = location.folder
         self._bucket = location.bucket
         self._client = s3_client.client(location)
         self.place = location.url
