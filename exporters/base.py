@@ -210,6 +210,17 @@ class Snapshot(Protocol):
 
 
 @runtime_checkable
+class Mendable(Protocol):
+    """A snapshot that can add to a finished unit what failed in it, without reading the rest again."""
+
+    def mend(self, done: DoneUnit, sink: Sink) -> Outcome:
+        """Try again what failed in ``done``, which still holds. Return the outcome of the whole unit: of the files that
+        it has, of which none is replaced, and those that are written here.
+        """
+        ...
+
+
+@runtime_checkable
 class Foresighted(Protocol):
     """A snapshot that can begin what ``finish`` needs beside the last units."""
 

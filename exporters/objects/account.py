@@ -21,7 +21,7 @@ from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import revisit, rows, units
 from exporters.objects.inventory import SMALL_BYTES, Inventory, Totals
 from exporters.objects.losses import BENEATH, lists_no_keys_beneath
-from exporters.objects.pack import rows_name
+from exporters.objects.pack import rows_file
 from exporters.objects.relisting import Begun, Relisting
 from exporters.objects.reported import Reported
 
@@ -40,7 +40,7 @@ class Finished:
     """Which units are done, and the index rows of the large ones. On disk once they are many."""
 
     def __init__(self, done: Iterable[DoneUnit]) -> None:
-        self._packs: set[str] = set()
+        self._packs: dict[str, str] = {}
         self._large = sqlite3.connect("")  # a private file that SQLite removes
         self._large.execute("CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)")
         for one in done:
@@ -48,11 +48,11 @@ class Finished:
                 pair = (one.unit.id, json.dumps(one.outcome.facts["row"]))
                 self._large.execute("INSERT OR REPLACE INTO large VALUES (?, ?)", pair)
             else:
-                self._packs.add(one.unit.id)
+                self._packs[one.unit.id] = rows_file(one)
 
-    def has_pack(self, unit_id: str) -> bool:
-        """Tell whether a pack is done."""
-        return unit_id in self._packs
+    def pack(self, unit_id: str) -> str | None:
+        """Return the name of the workspace file with a pack's index rows, or None where its unit is not done."""
+        return self._packs.get(unit_id)
 
     def large(self, unit_id: str) -> dict[str, Any] | None:
         """Return the work row of a large object, or None where its unit is not done."""
@@ -141,8 +141,8 @@ class Closing:
         if "excluded" in spec:
             return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
         if "number" in spec:
-            if finished.has_pack(unit.id):
-                data = self.workspace.read(rows_name(unit.id))
+            if (name := finished.pack(unit.id)) is not None:
+                data = self.workspace.read(name)
                 if data is not None:
                     return pq.read_table(io.BytesIO(data))
         elif (row := finished.large(unit.id)) is not None:

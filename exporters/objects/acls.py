@@ -7,18 +7,20 @@ from typing import Any
 
 from exporters.base import Loss
 from exporters.bucket import Bucket
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceGoneError
+from exporters.objects.outage import Outage
 
 
-def fill(bucket: Bucket, rows: Iterable[dict[str, Any]]) -> Iterator[Loss]:
-    """Put the ACLs into work rows, and yield those that cannot be had. Raises ``SourceUnreachableError``."""
+def fill(bucket: Bucket, rows: Iterable[dict[str, Any]], outage: Outage) -> Iterator[Loss]:
+    """Put the ACLs into work rows, and yield those that cannot be had. Raises ``SourceUnreachableError`` when the
+    source does not answer.
+    """
     wanted = [row for row in rows if row["disposition"] == "exported" and not row["is_delete_marker"]]
     if not wanted or not bucket.has_acls:
         return
     asked = ((row["key"], row["version_id"] or "") for row in wanted)
     for row, (acl, error) in zip(wanted, bucket.acls(asked), strict=True):
         row["acl"] = acl
-        if isinstance(error, SourceUnreachableError):
-            raise error
+        outage.note(error)
         if error is not None and not isinstance(error, SourceGoneError):
             yield Loss(row["key"], "ACL", f"it could not be read: {error}")

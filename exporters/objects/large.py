@@ -20,6 +20,7 @@ from exporters.errors import (
 from exporters.objects import acls, revisit, rows
 from exporters.objects.inventory import Inventory
 from exporters.objects.losses import losses
+from exporters.objects.outage import Outage
 from exporters.objects.proof import READS, Proof
 from exporters.selection import EVERYTHING, Selection
 
@@ -31,14 +32,14 @@ parts.
 """
 
 
-def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outcome:
+def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage: Outage) -> Outcome:
     """Write a large object's file: the version that was listed, else the one that is there now. An object
-    that is gone is a gap. Raises ``SourceUnreachableError`` when the source does not answer.
+    that is gone or cannot be read is a gap. Raises ``SourceUnreachableError`` when the source does not answer.
     """
     shard, row = unit.spec["shard"], unit.spec["start"]
     listed = next(inventory.objects(shard, row, 1))
     facts: dict[str, Any] = {"inventory": inventory.totals.id, "shard": shard}
-    read = write(bucket, listed, unit.id, sink, inventory.selection)
+    read = write(bucket, listed, unit.id, sink, outage, selection=inventory.selection)
     if read.unwanted:
         gap = Gap(listed.name, "excluded", read.unwanted)
         facts |= {"row": rows.to_json(rows.missing(bucket.name, row, listed, gap))}
@@ -46,7 +47,7 @@ def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink) -> Outc
     if read.error is None:
         found, content = read.found, read.content
         made = rows.exported(bucket.name, row, found, content)
-        lost = [*losses(found), *read.doubts(), *acls.fill(bucket, [made])]
+        lost = [*losses(found), *read.doubts(), *acls.fill(bucket, [made], outage)]
         facts |= {"row": rows.to_json(made)}
         facts |= {"reread": 1} if found.summary.etag != listed.etag else {}
         return Outcome(1, found.summary.size_bytes, losses=lost, facts=facts)
@@ -77,9 +78,15 @@ _NOTHING = rows.Content("", "", 0)
 
 
 def write(
-    bucket: Bucket, summary: ObjectSummary, name: str, sink: Sink, selection: Selection = EVERYTHING
+    bucket: Bucket,
+    summary: ObjectSummary,
+    name: str,
+    sink: Sink,
+    outage: Outage,
+    *,
+    selection: Selection = EVERYTHING,
 ) -> Read:
-    """Write one object as a file of its own. Raises ``SourceUnreachableError``."""
+    """Write one object as a file of its own. Raises ``SourceUnreachableError`` when the source does not answer."""
     found = bucket.head(summary)
     error: SourceError | None = None
     before = ""
@@ -90,7 +97,7 @@ def write(
                 return Read(found, _NOTHING, unwanted=reason)
             try:
                 content, proof = _copy(bucket, found, name, sink)
-            except SourceItemError as exc:
+            except (SourceItemError, SourceUnreachableError) as exc:
                 error = exc
             else:
                 fault = proof.fault() or ""
@@ -105,8 +112,7 @@ def write(
         if isinstance(found.error, SourceGoneError):
             error = found.error
             break
-    if isinstance(error, SourceUnreachableError):
-        raise error
+    outage.note(error)
     return Read(found, _NOTHING, error)
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from exporters.base import Gap, Loss, Outcome, Sink, Unit, Workspace
+from exporters.base import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.bucket import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceError
-from exporters.objects import acls, large, outage, revisit, rows, tar
+from exporters.objects import acls, large, revisit, rows, tar
 from exporters.objects.inventory import SMALL_BYTES, Inventory
 from exporters.objects.losses import losses
+from exporters.objects.outage import Outage
 from exporters.objects.proof import READS, promises_md5
 from exporters.objects.rows import Content
 from exporters.objects.units import large_id
@@ -31,40 +36,81 @@ def pack_name(unit: Unit) -> str:
     return f"packs/pack-{unit.spec['number']:06d}.tar"
 
 
-def rows_name(unit_id: str) -> str:
+def rows_file(done: DoneUnit) -> str:
     """Return the name of the workspace file that holds the index rows of a pack."""
-    return f"rows/{unit_id}.parquet"
+    return str(done.outcome.facts.get("rows", f"rows/{done.unit.id}.parquet"))
 
 
-def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, workspace: Workspace) -> Outcome:
-    """Write a pack, and its index rows to the workspace. Raises ``SourceError`` for what is not one
-    object's fault.
-    """
-    spec = unit.spec
-    listed = list(inventory.wanted(spec["shard"], spec["start"], spec["rows"]))
-    small = [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
-    markers = [pair for pair in small if pair[1].is_delete_marker] if inventory.totals.versions else []
-    if markers:
-        small = [pair for pair in small if not pair[1].is_delete_marker]
-    fetched = bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
-    name = pack_name(unit)
-    with sink.create(name, size_bytes=unit.size_bytes) as file:
-        pack = _Pack(bucket, name, file, inventory.selection)
-        for (row, _), found in zip(small, outage.unless(bucket, fetched), strict=True):
-            pack.add(row, found)
-        pack.end()
-    for row, summary in markers:
-        pack.add_marker(row, summary)
-    pack.add_grown(sink)
-    pack.name_lost(ordered=inventory.totals.ordered)
-    workspace.write(rows_name(unit.id), rows.to_bytes(pack.table()))
-    return Outcome(
-        items=pack.exported,
-        size_bytes=pack.size_bytes,
-        losses=pack.losses,
-        gaps=pack.gaps,
-        facts={"inventory": inventory.totals.id} | ({"reread": pack.reread} if pack.reread else {}),
-    )
+Listed = tuple[int, ObjectSummary]
+"""A row of a shard of the inventory, and the object in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """What packs are made of and with. Raises ``SourceError`` for what is not one object's fault."""
+
+    bucket: Bucket
+    inventory: Inventory
+    sink: Sink
+    workspace: Workspace
+    outage: Outage
+
+    def export(self, unit: Unit) -> Outcome:
+        """Write a pack, and its index rows to the workspace."""
+        pack = self._write(self._wanted(unit), pack_name(unit))
+        return self._outcome(unit, pack, pack.table(), Outcome(0, 0))
+
+    def mend(self, done: DoneUnit) -> Outcome:
+        """Write another pack with what failed in one, and the index rows of both."""
+        data = self.workspace.read(rows_file(done))
+        if data is None:
+            raise SourceError(f"the index rows of {done.unit.id} are not there any more")
+        before = pq.read_table(io.BytesIO(data))
+        has_failed = pc.equal(before["disposition"], "failed")
+        due = set(before.filter(has_failed)["position"].to_pylist())
+        stem = pack_name(done.unit).removesuffix(".tar")
+        listed = [pair for pair in self._wanted(done.unit) if pair[0] in due]
+        pack = self._write(listed, f"{stem}-{len(done.files)}.tar")
+        table = pa.concat_tables([before.filter(pc.invert(has_failed)), pack.table()])
+        there = replace(done.outcome, gaps=[gap for gap in done.outcome.gaps if gap.disposition != "failed"])
+        return self._outcome(done.unit, pack, table, there)
+
+    def _wanted(self, unit: Unit) -> list[Listed]:
+        spec = unit.spec
+        listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        return [(row, summary) for row, summary in listed if summary.size_bytes <= SMALL_BYTES]
+
+    def _write(self, listed: Sequence[Listed], name: str) -> _Pack:
+        ordered, versions = self.inventory.totals.ordered, self.inventory.totals.versions
+        markers = [pair for pair in listed if pair[1].is_delete_marker] if versions else []
+        small = [pair for pair in listed if not pair[1].is_delete_marker] if markers else listed
+        fetched = self.bucket.fetch((summary for _, summary in small), window_bytes=WINDOW_BYTES)
+        with self.sink.create(name, size_bytes=sum(summary.size_bytes for _, summary in small)) as file:
+            pack = _Pack(self.bucket, name, file, self.inventory.selection, self.outage)
+            for (row, _), found in zip(small, self.outage.unless(fetched), strict=True):
+                pack.add(row, found)
+            pack.end()
+        for row, summary in markers:
+            pack.add_marker(row, summary)
+        pack.add_grown(self.sink)
+        pack.name_lost(ordered=ordered)
+        return pack
+
+    def _outcome(self, unit: Unit, pack: _Pack, table: pa.Table, there: Outcome) -> Outcome:
+        """Return what a unit comes to with what is there of it already."""
+        index_rows = rows.to_bytes(table)
+        # Named by its content: rows that are made once more do not replace those that may have to stay.
+        name = f"rows/{unit.id}.{hashlib.sha256(index_rows).hexdigest()[:16]}.parquet"
+        self.workspace.write(name, index_rows)
+        reread = int(there.facts.get("reread", 0)) + pack.reread
+        return Outcome(
+            items=there.items + pack.exported,
+            size_bytes=there.size_bytes + pack.size_bytes,
+            losses=[*there.losses, *pack.losses],
+            gaps=[*there.gaps, *pack.gaps],
+            facts={"inventory": self.inventory.totals.id, "rows": name}
+            | ({"reread": reread} if reread else {}),
+        )
 
 
 def _again(bucket: Bucket, found: Fetched) -> Fetched:
@@ -99,6 +145,7 @@ class _Pack:
     name: str
     file: BinaryIO
     selection: Selection
+    outage: Outage
     rows: list[dict[str, Any]] = field(default_factory=list)
     tables: list[pa.Table] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
@@ -164,7 +211,7 @@ class _Pack:
         """Write what was small when it was listed and is not any more, each as a file of its own."""
         for row, summary in self.grown:
             name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
-            read = large.write(self.bucket, summary, name, sink)
+            read = large.write(self.bucket, summary, name, sink, self.outage)
             if read.error is None:
                 self._note(row, read.found, read.content)
                 self.losses.extend(read.doubts())
@@ -199,7 +246,7 @@ class _Pack:
 
     def _pack_rows(self) -> None:
         """Turn rows into columns, which take a tenth of the memory."""
-        self.losses.extend(acls.fill(self.bucket, self.rows))
+        self.losses.extend(acls.fill(self.bucket, self.rows, self.outage))
         self.tables.append(rows.to_table(self.rows))
         self.rows = []
 

@@ -26,6 +26,7 @@ from exporters.objects import census, inventory, large, pack, units
 from exporters.objects.account import Closing, ReadReport
 from exporters.objects.archive import ARCHIVED, Thaw
 from exporters.objects.estimate import Census, estimate
+from exporters.objects.outage import Outage
 from exporters.objects.relisting import Begun
 from exporters.objects.report import Files
 from exporters.objects.reported import Reported, manifest_of
@@ -128,6 +129,7 @@ class ObjectSnapshot:
         self._report = report
         self._workspace = workspace
         self._inventory = taken
+        self._outage = Outage(bucket)
         self._again: Begun | None = None
         totals = taken.totals
         self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
@@ -158,8 +160,17 @@ class ObjectSnapshot:
         if cold := self._archived(unit):
             self._thaw.wait(cold)
         if "number" in unit.spec:
-            return pack.export(unit, self._bucket, self._inventory, sink, self._workspace)
-        return large.export(unit, self._bucket, self._inventory, sink)
+            return self._packing(sink).export(unit)
+        return large.export(unit, self._bucket, self._inventory, sink, self._outage)
+
+    def mend(self, done: DoneUnit, sink: Sink) -> Outcome:
+        """See ``exporters.base.Mendable``: what failed of a pack goes into one more."""
+        if "number" in done.unit.spec:
+            return self._packing(sink).mend(done)
+        return self.export(done.unit, sink)
+
+    def _packing(self, sink: Sink) -> pack.Packing:
+        return pack.Packing(self._bucket, self._inventory, sink, self._workspace, self._outage)
 
     def still_holds(self, done: DoneUnit) -> bool:
         """See ``Snapshot.still_holds``: whether it was made by the same inventory."""

@@ -1,8 +1,8 @@
 """Commit records: what is done is what has one.
 
 A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``. The record is one ``put``,
-so it is there whole or not at all. Before a unit is done *again* (its snapshot no longer holds) the record is
-removed first: a record never describes files that are being replaced.
+so it is there whole or not at all. Where a unit is done *again* (its snapshot no longer holds, or something failed in
+it) the record is removed before the first file is replaced: a record never describes files that are being replaced.
 
 A source that is finished has one more record, ``_work/<source>/final.json``: its account and the files that
 belong to the whole source. From then on the seal needs the source no more.

@@ -26,7 +26,8 @@ class StoreSink:
     """A ``Sink`` (see ``exporters.base``) over a store. ``files`` fills up as files are finished.
 
     ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
-    half file. ``on_part`` is told the size of each part of a file that has arrived.
+    half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies at the place
+    is replaced by ``publish`` only, and stays as it is after ``drop``.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class StoreSink:
         *,
         stop: threading.Event | None = None,
         on_part: OnPart | None = None,
+        held: bool = False,
     ) -> None:
         self._store = store
         self._source = source
@@ -43,6 +45,7 @@ class StoreSink:
         self._on_part = on_part
         self._lock = threading.Lock()
         self._files: dict[str, FileRecord] = {}
+        self._waiting: dict[str, FileWriter] | None = {} if held else None
         self.error: MoveoutError | None = None
         """What went wrong at the place, also if the exporter swallowed it."""
 
@@ -63,6 +66,7 @@ class StoreSink:
                 next_step="this is a defect of the exporter: names match [a-z0-9._/-]+",
             )
         key = layout.source_file(self._source, name)
+        self._forget(key)
         # An object may grow between the listing and the reading: a tenth of room.
         part_bytes = part_bytes_for(size_bytes + size_bytes // 10)
         try:
@@ -72,6 +76,7 @@ class StoreSink:
                 part_bytes=part_bytes,
                 resume=size_bytes >= RESUMED_BYTES,
                 on_part=self._on_part,
+                held=self._waiting is not None,
             ) as writer:
                 file = StoppableFile(writer, self)
                 yield cast("BinaryIO", file)
@@ -82,6 +87,26 @@ class StoreSink:
             raise
         with self._lock:
             self._files[key] = FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme)
+            if self._waiting is not None:
+                self._waiting[key] = writer
+
+    def publish(self) -> None:
+        """Replace what lies at the place by what was held. Raises the store's errors."""
+        while self._waiting:
+            _, writer = self._waiting.popitem()
+            writer.make()
+
+    def drop(self) -> None:
+        """Give up what was held."""
+        for key in list(self._waiting or ()):
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        """Give up a file that is held, of which another one is begun."""
+        with self._lock:
+            writer = self._waiting.pop(key, None) if self._waiting else None
+        if writer is not None:
+            writer.abort()
 
 
 class Stopped(BaseException):

@@ -58,6 +58,7 @@ class Others:
             attempts=work.attempts,
             prove=self.prove,
             strict=work.strict,
+            sealed_before=work.sealed_before,
         )
         roster, dispatch = begin(self.machines, job, work.progress.note)
         return Workers(work, lease, executor, roster, dispatch)

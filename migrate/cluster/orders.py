@@ -20,7 +20,7 @@ from migrate.restore.objects_batch import History
 from migrate.restore.objects_terms import Terms
 from migrate.secret import Secret, redact
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class ExportJob:
     attempts: int
     prove: bool
     strict: bool
+    sealed_before: str
     kind: Literal["export"] = "export"
 
 

@@ -121,6 +121,7 @@ class ExportSession(Session):
             job.attempts,
             engine_of(source.url) if job.prove else None,
             job.strict,
+            job.sealed_before,
         )
 
 

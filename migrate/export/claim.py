@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from migrate.bundle import layout, meta, state
-from migrate.bundle.records import read_records, record_ids
 from migrate.bundle.seal import clean_work, unseal
 from migrate.bundle.state import ExportState, PlaceKind, SourceName
 from migrate.errors import NotEmptyError, UsageError
@@ -82,19 +81,10 @@ def claim(
         clean_work(store, executor)
         return sealed
     progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
-    for source in wanted:
-        _void_failed(store, source.name, executor)
     mine = state.new_state(mine.sources, mine)
     state.write_state(store, mine)
     unseal(store)
     return mine
-
-
-def _void_failed(store: MultipartStore, source: str, executor: Executor) -> None:
-    """Remove the records of units in which items failed: they are to be done again."""
-    for record in read_records(store, source, record_ids(store, source), executor):
-        if any(gap.disposition == "failed" for gap in record.outcome.gaps):
-            store.delete(layout.commit_record(source, record.unit.id))
 
 
 def _names(info: meta.BundleInfo) -> list[SourceName]:

@@ -148,20 +148,23 @@ def _raise_if_open(scopes: Sequence[SourceScope], broken: Sequence[tuple[str, So
 
 def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
     """Export one source; return its account, and the error if it broke off."""
-    final = _finished_before(run, source)
-    if final is not None:
-        return final, None
+    before = _finished_before(run, source)
+    if before is not None and (before.complete or not run.options.ask):
+        return before, None
     run.progress.begin(f"export {source.name}", items=0, size_bytes=0)
     error: SourceError | None = None
     account: Account | None = None
     units: UnitRun | None = None
     try:
         with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
+            if before is not None:
+                run.ledger.forget(source.name)
+                run.store.delete(layout.final_record(source.name))
             work = _work(run, source, snapshot)
             units = UnitRun(work, run.ledger, _crew(run, source, work))
             error = units.run()
-            if error is not None:
-                _load_records(run, source.name)
+            if error is not None or units.failed:
+                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
                 account = _finish(run, source, snapshot, whole=error is None and not units.failed)
     except SourceError as exc:
@@ -170,6 +173,8 @@ def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
     failures = list(units.failed) if units else []
     if error is not None:
         failures.insert(0, f"{source.name} broke off: {error}")
+    if units is None and before is not None:
+        return _scope(run.ledger, source.name, source.url, before.account, failures), error
     if account is None:
         # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
@@ -190,6 +195,7 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
         run.options.attempts,
         engine_of(source.url) if run.options.prove else None,
         run.options.strict_snapshot,
+        run.state.created if run.state.continues else "",
     )
 
 
@@ -227,9 +233,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Acc
 
 
 def _finished_before(run: Run, source: Source) -> SourceScope | None:
-    """Return the account of a source that an earlier run finished with nothing amiss; then it is not even
-    read again.
-    """
+    """Return the account of a source that an earlier run finished; with nothing amiss it is not even read again."""
     try:
         final = read_final(run.store, source.name)
     except GoneError:
@@ -239,12 +243,7 @@ def _finished_before(run: Run, source: Source) -> SourceScope | None:
     found = _scope(run.ledger, source.name, source.url, final.account)
     if found.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
-        return found
-    if not run.options.ask:
-        return found
-    run.ledger.forget(source.name)
-    run.store.delete(layout.final_record(source.name))
-    return None
+    return found
 
 
 def _load_records(run: Run, source: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from exporters.base import Json, Snapshot, Unit
+from exporters.base import DoneUnit, Json, Mendable, Outcome, Snapshot, Unit
 from exporters.engine import Engine
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical, layout
 from migrate.bundle.lease import Fence
-from migrate.bundle.records import CommitRecord, read_record, write_record
+from migrate.bundle.records import CommitRecord, FileRecord, read_record, write_record
 from migrate.bundle.sink import Stopped, StoreSink
 from migrate.bundle.state import now
 from migrate.errors import DamageError, GoneError
@@ -36,21 +38,26 @@ class UnitWork:
     """Reads rows back from what was written; None: they are not read back."""
     strict: bool = False
     """Whether units of other snapshots are done again, come what may."""
+    sealed_before: str = ""
+    """When (UTC, ISO 8601) a bundle that had been sealed incomplete was taken up again: in units that were finished
+    until then, what failed is tried again.
+    """
 
     def do(self, unit: Unit, *, recorded: bool) -> CommitRecord:
-        """Return the unit's commit record: the earlier one where it still holds, else after exporting the
-        unit.
+        """Return the unit's commit record: the earlier one where it still holds and nothing in it is to be tried again,
+        else after exporting the unit. What an earlier run has stays at the place until something better is there.
         """
-        if recorded and (record := self._earlier(unit)) is not None:
+        earlier = self._earlier(unit) if recorded else None
+        if earlier is not None and earlier.holds and not self._is_due(earlier.record):
             self.progress.skip(items=unit.items, size_bytes=unit.size_bytes)
-            return record
+            return earlier.record
         told = _Told(self.progress, unit.size_bytes)
         for attempt in range(self.attempts):
             if self.stop.is_set():
                 raise Stopped
             told.begin()
             try:
-                record = self._export(unit, told)
+                record = self._export(unit, earlier, told)
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
                     raise
@@ -61,27 +68,87 @@ class UnitWork:
                 return record
         raise Stopped
 
-    def _earlier(self, unit: Unit) -> CommitRecord | None:
+    def _earlier(self, unit: Unit) -> _Earlier | None:
+        """Return what an earlier run has of a unit; None, and nothing is left of it, where that is of no use."""
         try:
             record = read_record(self.store, self.source, unit.id)
         except DamageError as exc:
-            self.progress.note(f"{exc}; the unit is exported again")
-        else:
-            same = not self.strict or same_point(record.point, self.snapshot.point)
-            if same and record.unit.id == unit.id and self.snapshot.still_holds(record.done()):
-                try:
-                    return record if self.engine is None or is_proved(record) else self._commit(record)
-                except (SourceError, DamageError, GoneError) as exc:
-                    self.progress.note(f"{exc}; the unit is exported again")
-        # First the record, then the files: a record never describes files that are being replaced.
+            self._void(unit, exc)
+            return None
+        same = not self.strict or same_point(record.point, self.snapshot.point)
+        if not (same and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
+            return _Earlier(record, holds=False)
+        try:
+            return _Earlier(
+                record if self.engine is None or is_proved(record) else self._commit(record), holds=True
+            )
+        except (SourceError, DamageError, GoneError) as exc:
+            self._void(unit, exc)
+            return None
+
+    def _void(self, unit: Unit, why: Exception) -> None:
+        self.progress.note(f"{why}; the unit is exported again")
+        self._forget(unit)
+
+    def _forget(self, unit: Unit) -> None:
+        """Remove a unit's record: a record never describes files that are being replaced."""
         self.lease.check()
         self.store.delete(layout.commit_record(self.source, unit.id))
-        return None
 
-    def _export(self, unit: Unit, told: _Told) -> CommitRecord:
-        sink = StoreSink(self.store, self.source, stop=self.stop, on_part=told.arrived)
+    def _is_due(self, record: CommitRecord) -> bool:
+        """Tell whether something failed in a unit that is to be tried again: at once where that alone is read, else
+        once the bundle was sealed without it.
+        """
+        may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
+        return may_be and _failed(record.outcome) > 0
+
+    def _export(self, unit: Unit, earlier: _Earlier | None, told: _Told) -> CommitRecord:
+        if earlier is not None and earlier.holds:
+            try:
+                return self._mend(earlier.record, told)
+            except SourceUnreachableError:
+                raise
+            except SourceError:
+                return earlier.record
+        sink = self._sink(told, held=earlier is not None)
         try:
-            outcome = self.snapshot.export(unit, sink)
+            outcome = self._read(unit, sink)
+            if earlier is not None:
+                self._forget(unit)
+            sink.publish()
+        finally:
+            sink.drop()
+        return self._finish(unit, outcome, sink.files)
+
+    def _mend(self, before: CommitRecord, told: _Told) -> CommitRecord:
+        """Try again what failed in a unit; where no more comes of it, it stays as it is."""
+        unit, snapshot, sink = before.unit, self.snapshot, self._sink(told, held=True)
+        adds = isinstance(snapshot, Mendable)
+        try:
+            outcome = self._read(unit, sink, before.done() if adds else None)
+            if not _is_better(outcome, before.outcome):
+                return before
+            if not adds:
+                self._forget(unit)
+            sink.publish()
+        finally:
+            sink.drop()
+        return self._finish(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
+
+    def _sink(self, told: _Told, *, held: bool) -> StoreSink:
+        return StoreSink(self.store, self.source, stop=self.stop, on_part=told.arrived, held=held)
+
+    def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
+        self.lease.check()
+        return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.point, now()))
+
+    def _read(self, unit: Unit, sink: StoreSink, done: DoneUnit | None = None) -> Outcome:
+        """Read a unit; of one that is ``done`` only what failed in it."""
+        try:
+            if done is None:
+                outcome = self.snapshot.export(unit, sink)
+            else:
+                outcome = cast("Mendable", self.snapshot).mend(done, sink)
         except Exception:
             if sink.error is not None:
                 raise sink.error from None
@@ -90,8 +157,7 @@ class UnitWork:
             raise sink.error
         if self.stop.is_set():
             raise Stopped
-        self.lease.check()
-        return self._commit(CommitRecord(self.source, unit, outcome, sink.files, self.snapshot.point, now()))
+        return outcome
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
         """Write the record, after reading the rows back where that is wanted."""
@@ -129,6 +195,26 @@ class _Told:
     def end(self, items: int) -> None:
         """Say that the unit is done."""
         self._progress.advance(items=items, size_bytes=self._size_bytes - self._told)
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What an earlier run has of a unit; ``holds``: it is what this run would read."""
+
+    record: CommitRecord
+    holds: bool
+
+
+def _failed(outcome: Outcome) -> int:
+    return sum(gap.disposition == "failed" for gap in outcome.gaps)
+
+
+def _is_better(new: Outcome, old: Outcome) -> bool:
+    """Tell whether a second reading has what the first one lacked, and lacks nothing that the first one has: by then a
+    source may refuse, or have deleted, what it gave before.
+    """
+    lacked = {gap.item for gap in old.gaps}
+    return _failed(new) < _failed(old) and all(gap.item in lacked for gap in new.gaps)
 
 
 def same_point(one: Json, other: Json) -> bool:

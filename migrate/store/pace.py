@@ -35,6 +35,8 @@ class Pace:
         """Of the usual number of requests, so many may be under way."""
         self.slowed = 0
         """How often it was halved."""
+        self.answered = 0
+        """How many requests were answered."""
         self._since = clock()
         self._count = 0
         self._best_rate = 0.0
@@ -67,6 +69,7 @@ class Pace:
 
     def done(self) -> None:
         """Say that a request was answered."""
+        self.answered += 1
         self._count += 1
         if self._count % _COUNTED_AT_ONCE == 0 or self.share < 1.0:
             self._reconsider()

@@ -331,10 +331,8 @@ class S3Bucket:
                     self.requests.call(tags_request(summary))
                 except NotAllowedError:
                     return False
-                except GoneError:
+                except (GoneError, UnreachableError):  # of this object alone, or reading it tells
                     continue
-                except UnreachableError:
-                    raise
                 except MoveoutError:  # the server knows no tags
                     self._no_tags = True
                     return True

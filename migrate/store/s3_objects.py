@@ -17,6 +17,7 @@ from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response,
 from migrate.store.s3_heavy import Heavy, HeavyPending, is_heavy
 
 Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 IN_FLIGHT = 48
 """Requests of one stream that are under way at once."""
@@ -24,6 +25,8 @@ PATIENCE_SECONDS = 120.0
 """How long one request is tried again. Once that was in vain, the next ones get one more attempt each, until
 one succeeds: an outage is noticed once, not once an object.
 """
+LEAST_PATIENCE_SECONDS = 15.0
+"""The same where the server answered others meanwhile, again and again: such faults are the objects' own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Stream:
         self._heavy = heavy
         self.flow = client.flow
         self.pace = Pace()
-        self._patience = PATIENCE_SECONDS
+        self._patience = self._usual_patience = PATIENCE_SECONDS
 
     def run(
         self,
@@ -112,7 +115,20 @@ class Stream:
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
         with self.flow.sending(len(request.body)):
-            return patiently(lambda: self._client.call(request), total_seconds=self._patience)
+            return self.patiently(lambda: self._client.call(request))
+
+    def patiently(self, attempt: Callable[[], Value]) -> Value:
+        """Call, and again after passing faults. Raises ``MoveoutError``."""
+        before = self.pace.answered
+        try:
+            value = patiently(attempt, total_seconds=self._patience)
+        except UnreachableError:
+            if self.pace.answered > before and self._usual_patience > LEAST_PATIENCE_SECONDS:
+                self._usual_patience /= 2
+            self._patience = 1.0
+            raise
+        self._patience = self._usual_patience
+        return value
 
     def send(self, request: Request) -> Pending:
         """Send one request; do not wait."""
@@ -163,12 +179,11 @@ class Stream:
                     raise
                 if isinstance(exc, UnreachableError):
                     self.pace.slower()
-                answer = patiently(attempt, total_seconds=self._patience)
+                answer = self.patiently(attempt)
         except MoveoutError as exc:
             if concerns_bucket(exc):
                 raise
-            self._patience = 1.0 if isinstance(exc, UnreachableError) else self._patience
             return Answer(job.item, None, error=exc)
-        self._patience = PATIENCE_SECONDS
+        self._patience = self._usual_patience
         self.pace.done()
         return answer

@@ -14,10 +14,9 @@ import botocore.exceptions as boto_errors
 import urllib3.exceptions as http_errors
 
 from migrate.errors import UnreachableError
-from migrate.store.retry import patiently
 from migrate.store.s3_client import translate
 from migrate.store.s3_crt import Request
-from migrate.store.s3_objects import PATIENCE_SECONDS, Stream
+from migrate.store.s3_objects import Stream
 from migrate.store.s3_wire import Wire
 
 AT_ONCE = 6
@@ -59,7 +58,7 @@ class Ranges:
     def _read(self, request: Request) -> bytes:
         key = request.key
         if not _DOTS & set(key.split("/")):  # urllib3 takes such segments out of a path
-            body = patiently(lambda: self._attempt(request), total_seconds=PATIENCE_SECONDS)
+            body = self._careful.patiently(lambda: self._attempt(request))
             if body is not None:
                 self._careful.pace.done()
                 return body

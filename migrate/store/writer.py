@@ -40,6 +40,9 @@ class FileWriter(io.RawIOBase):
 
     ``resume``: an upload of the file that was interrupted is gone on with, its parts are compared and only others sent;
     and after an error the upload remains, for the next writer. ``on_part`` is told the size of each part that is there.
+
+    ``held``: the context ends with all bytes sent (or, of a file that goes by one ``put``, in memory), but what lies
+    at the key stays as it is until ``make``, or for good with ``abort``.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class FileWriter(io.RawIOBase):
         sha256: str | None = None,
         resume: bool = False,
         on_part: OnPart | None = None,
+        held: bool = False,
     ) -> None:
         super().__init__()
         self.key = key
@@ -61,6 +65,7 @@ class FileWriter(io.RawIOBase):
         self._store, self._part_bytes, self._promised = store, part_bytes, sha256
         self._resume = resume
         self._on_part = on_part
+        self._held_back = held
         self._executor = executor
         self._own_executor: ThreadPoolExecutor | None = None
         self._hash = hashlib.sha256()
@@ -130,10 +135,11 @@ class FileWriter(io.RawIOBase):
             return
         self._ended = True
         if not self._in_context and not self._failed:
-            self._make()
+            self.make()
 
-    def abort(self, *, keep: bool = False) -> None:
-        """Drop what was written; ``keep``: save for the parts that have arrived."""
+    def abort(self, *, keep: bool | None = None) -> None:
+        """Drop what was written; ``keep``: save for the parts that have arrived (default: with ``resume``)."""
+        keep = self._resume if keep is None else keep
         self._ended = True
         self._failed = True
         for future in self._pending:
@@ -160,37 +166,48 @@ class FileWriter(io.RawIOBase):
         self._in_context = False
         self._ended = True
         if exc is not None:
-            self.abort(keep=self._resume)
+            self.abort()
         elif not self._failed:
-            self._make()
+            self._settle(self._send_rest if self._held_back else self._complete)
 
     def __del__(self) -> None:
         """Never make a file that nobody closed (``io.IOBase`` would close)."""
         self._ended = True
         self._release()
 
-    def _make(self) -> None:
+    def make(self) -> None:
+        """Make the file of what was written."""
+        self._settle(self._complete)
+
+    def _settle(self, end: Callable[[], None]) -> None:
         try:
-            self.info = self._complete()
+            end()
         except BaseException as exc:
             self.abort(keep=self._resume and not isinstance(exc, DamageError))
             raise
         finally:
             self._release()
 
-    def _complete(self) -> FileInfo:
+    def _complete(self) -> None:
+        self._send_rest()
+        if self._upload is None:
+            self.info = self._store.put(self.key, self._take(), sha256=self._promised or self.sha256)
+            return
+        self.info = self._store.complete(self.key, self._upload, self._parts, crc64nvme=self.crc64nvme)
+        self._upload = None
+
+    def _send_rest(self) -> None:
+        """Wait until all that goes in parts has arrived; what goes by one ``put`` stays here."""
         if self._upload is None:
             data = self._take()
             self.crc64nvme = crc64nvme(data)
-            return self._store.put(self.key, data, sha256=self._promised or self.sha256)
+            self._pieces, self._held = [data], len(data)
+            return
         if self._held:
             self._send()
         while self._pending:
             self._collect()
         self.crc64nvme = combine((part.crc64nvme or 0, part.size_bytes) for part in self._parts)
-        info = self._store.complete(self.key, self._upload, self._parts, crc64nvme=self.crc64nvme)
-        self._upload = None
-        return info
 
     def _send(self) -> None:
         """Hand what is held over to be uploaded; waits while too many parts are under way."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 from itertools import islice
 
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceUnreachableError
 from exporters.selection import Selection
 from migrate.sync.compare import Do, Step
 
@@ -52,8 +51,7 @@ def by_tags(
     heads: Callable[[Iterable[ObjectSummary]], Iterator[Fetched]],
 ) -> Iterator[tuple[str, Sequence[Judged]]]:
     """Judge by tags, too, which no listing shows: ``heads`` is asked for those of every version that is wanted so far,
-    many at once. A version that cannot be asked is taken for wanted: copying it says what is wrong. Raises
-    ``SourceUnreachableError``.
+    many at once. A version that cannot be asked is taken for wanted: copying it says what is wrong.
     """
     for batch in _batches(histories):
         due = (one for _, versions in batch for one, why in versions if not (why or one.is_delete_marker))
@@ -87,8 +85,6 @@ def _by_its_tags(one: ObjectSummary, why: str, selection: Selection, answers: It
     if why or one.is_delete_marker:
         return one, "" if why == ALONE else why
     found = next(answers)
-    if isinstance(found.error, SourceUnreachableError):
-        raise found.error
     return one, "" if found.error is not None else selection.excludes_tags(found.tags) or ""
 
 

@@ -14,8 +14,9 @@ from itertools import repeat
 
 from exporters.base import Gap, Loss
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
-from exporters.objects import outage, revisit
+from exporters.errors import SourceError, SourceGoneError
+from exporters.objects import revisit
+from exporters.objects.outage import Outage
 from exporters.objects.proof import promises_md5
 from exporters.objects.rows import Content
 from exporters.selection import Selection
@@ -48,7 +49,17 @@ class Way:
     terms: Terms
     selection: Selection
     progress: Progress
+    outages: tuple[Outage, Outage]
+    """What is known of the source's answers, and of the target's."""
     throttle: Throttle | None = None
+
+    def note(self, ours: Fetched, theirs: Fetched | None = None) -> None:
+        """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
+        be it for the object or at all.
+        """
+        for outage, found in zip(self.outages, (ours, theirs), strict=True):
+            if found is not None:
+                outage.note(found.error)
 
     def name(self, step: Step) -> str:
         """Return the whole key at the target."""
@@ -128,8 +139,8 @@ class SmallCopy:
         """Read; yield what is to be written, of which ``sent`` is told. What cannot be is noted."""
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
-        found_acls = acls(way.source, map(source_of, steps))
-        for step, first, acl in zip(steps, outage.unless(way.source, fetched), found_acls, strict=False):
+        found_acls = acls(way, map(source_of, steps))
+        for step, first, acl in zip(steps, way.outages[0].unless(fetched), found_acls, strict=False):
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first
@@ -210,14 +221,14 @@ def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> lis
     ]
 
 
-def acls(source: S3Bucket, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
+def acls(way: Way, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
     """Yield the ACLs of objects, in order and without end where the source has none: then nobody is asked."""
+    source, outage = way.source, way.outages[0]
     if not source.has_acls:
         yield from repeat((None, ()))
     asked = list(wanted)
     for one, (acl, error) in zip(asked, source.acls((it.key, it.version_id) for it in asked), strict=True):
-        if isinstance(error, SourceUnreachableError):
-            raise error
+        outage.note(error)
         if error is None or isinstance(error, SourceGoneError):
             yield acl, ()
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from exporters.base import Loss
+from exporters.objects.outage import Outage
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.lease import Lease
 from migrate.bundle.state import now
@@ -240,7 +241,9 @@ class _Sync:
 
     def _way(self, terms: Terms) -> Way:
         sides = self.sides
-        return Way(sides.source, sides.target, terms, self.options.selection, self.progress, self.throttle)
+        outages = Outage(sides.source), Outage(sides.target.source)
+        selection = self.options.selection
+        return Way(sides.source, sides.target, terms, selection, self.progress, outages, self.throttle)
 
     def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
         """Remove what only the target has; what was removed is said, also where not all could be."""

@@ -13,7 +13,6 @@ from operator import attrgetter
 
 from exporters.base import Gap, Loss
 from exporters.bucket import Fetched
-from exporters.errors import SourceUnreachableError
 from exporters.objects import rows
 from exporters.objects.proof import promises_md5
 from migrate.store.s3_bucket_write import Written
@@ -105,10 +104,8 @@ class HistoryCopy:
             return True
         ours = self.way.source.head(source_of(step))
         theirs = self.way.target.source.head(step.target)
-        for found in (ours, theirs):
-            if isinstance(found.error, SourceUnreachableError):
-                raise found.error
-        acl = next(acls(self.way.source, [source_of(step)]))
+        self.way.note(ours, theirs)
+        acl = next(acls(self.way, [source_of(step)]))
         same = None
         if ours.error is None and theirs.error is None:
             same = Look(self.way, self.done, overwrite=False).same(

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceUnreachableError
 from exporters.objects.rows import Content
 from migrate.errors import MoveoutError, NoSpaceError, UnreachableError
 from migrate.store.s3_amend import acl_change, hold_change, retention_change, tags_change
@@ -126,11 +125,9 @@ class HistoryLook:
         way = self.way
         here = way.source.heads(map(source_of, steps))
         there = way.target.source.heads(map(target_of, steps))
-        found_acls = acls(way.source, map(source_of, steps))
+        found_acls = acls(way, map(source_of, steps))
         for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False):
-            for found in (ours, theirs):
-                if isinstance(found.error, SourceUnreachableError):
-                    raise found.error
+            way.note(ours, theirs)
             if ours.error is not None or theirs.error is not None:
                 self.done.gaps.append(self._lost(step, ours, theirs))
                 continue

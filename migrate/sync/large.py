@@ -67,13 +67,12 @@ class LargeCopy:
             except SourceChangedError as exc:
                 self.uploads.forget(step.key)
                 error = exc
-            except SourceItemError as exc:
+            except (SourceItemError, SourceUnreachableError) as exc:
                 error = exc
                 break
             else:
                 return
-        if isinstance(error, SourceUnreachableError):
-            raise error
+        self.way.outages[0].note(error)
         if error is not None:
             self.done.gaps += lost_gaps(self.way.source, [(step, error)])
 
@@ -83,7 +82,7 @@ class LargeCopy:
             self.done.gaps.append(Gap(step.name, "excluded", reason))
             return
         parts = way.source.part_sizes(found.summary) if "-" in found.summary.etag else ()
-        acl = next(acls(way.source, [found.summary]))
+        acl = next(acls(way, [found.summary]))
         made = item(way.source.name, step, found, Content("", None, 0, part_sizes=parts), acl)
         try:
             if in_parts(made.row):

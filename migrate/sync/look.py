@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceError, SourceGoneError
 from exporters.objects.rows import Content
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_described import has_headers, has_tags, kept_crc64nvme
@@ -35,7 +35,7 @@ class Look:
         way = self.way
         here = way.source.heads(map(source_of, steps))
         there = way.target.source.heads(map(target_of, steps))
-        found_acls = acls(way.source, map(source_of, steps))
+        found_acls = acls(way, map(source_of, steps))
         return [
             step
             for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False)
@@ -43,9 +43,7 @@ class Look:
         ]
 
     def _is_due(self, step: Step, ours: Fetched, theirs: Fetched, acl: Acl) -> bool:
-        for found in (ours, theirs):
-            if isinstance(found.error, SourceUnreachableError):
-                raise found.error
+        self.way.note(ours, theirs)
         if ours.error is not None or isinstance(theirs.error, SourceGoneError):
             return True  # copying finds out what has become of it
         if (

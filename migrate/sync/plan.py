@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 
-from exporters.bucket import ObjectSummary, Page
+from exporters.bucket import Fetched, ObjectSummary, Page
 from exporters.objects.oddities import Oddities
+from exporters.objects.outage import Outage
 from exporters.selection import Selection
 from migrate.progress import Progress
 from migrate.restore.objects_history import Markers
@@ -120,7 +121,7 @@ class Sides:
         listed = histories.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
         wanted = judged(listed, self.excludes)
         if self.selection.tags:
-            wanted = by_tags(wanted, self.selection, self.source.heads)
+            wanted = by_tags(wanted, self.selection, self._heads)
         return comparison.steps(
             wanted,
             histories.in_order(theirs, its_skip)
@@ -139,7 +140,10 @@ class Sides:
             in_order(theirs) if "target" in unordered else theirs,
             known,
         )
-        return steps_by_tags(steps, self.selection, self.source.heads) if self.selection.tags else steps
+        return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
+
+    def _heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
+        return Outage(self.source).unless(self.source.heads(wanted))
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
         """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""

@@ -8,7 +8,7 @@ from itertools import islice
 
 from exporters.base import Gap
 from exporters.bucket import Fetched, ObjectSummary
-from exporters.errors import SourceGoneError, SourceUnreachableError
+from exporters.errors import SourceGoneError
 from migrate.errors import NotAllowedError, UnreachableError
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way, source_of
@@ -43,8 +43,7 @@ class Removal:
         gone: list[ObjectSummary] = []
         for step, found in zip(batch, way.source.heads(asked), strict=True):
             assert step.target is not None
-            if isinstance(found.error, SourceUnreachableError):
-                raise found.error
+            way.note(found)
             if step.why == ANOTHER or _is_gone(way, step, found):
                 gone.append(step.target)
             else:

@@ -49,6 +49,30 @@ def test_the_old_file_stays_after_an_error(store):
     assert store.read("file") == b"old"
 
 
+@pytest.mark.parametrize("size", [10, 2 * MIN_PART_BYTES + 1])
+def test_what_is_held_is_there_once_it_is_made(store, size):
+    store.put("file", b"old")
+    data = os.urandom(size)
+    with FileWriter(store, "file", part_bytes=MIN_PART_BYTES, held=True) as writer:
+        writer.write(data)
+    assert (writer.size_bytes, writer.sha256) == (size, hashlib.sha256(data).hexdigest())
+    assert writer.crc64nvme == crc64nvme(data)
+    assert store.read("file") == b"old"
+    writer.make()
+    assert store.read("file") == data
+    assert list(store.uploads()) == []
+
+
+@pytest.mark.parametrize("size", [10, 2 * MIN_PART_BYTES + 1])
+def test_what_is_held_may_be_given_up(store, size):
+    store.put("file", b"old")
+    with FileWriter(store, "file", part_bytes=MIN_PART_BYTES, held=True) as writer:
+        writer.write(os.urandom(size))
+    writer.abort()
+    assert store.read("file") == b"old"
+    assert list(store.uploads()) == []
+
+
 def test_an_error_of_the_store_is_raised_and_nothing_remains(store):
     plan = FaultPlan(Fault("put_part", fail(NotAllowedError("no longer")), nth=2))
     with (  # noqa: PT012

@@ -1,0 +1,134 @@
+"""A bundle that was sealed incomplete is taken up again: what failed is tried, and what is there is never given up
+for less, whatever the source answers by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from exporters.base import Gap, Unit
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.export import ExportOptions, ExportOutcome, export, work
+from migrate.export.unasked import seal_unasked
+from migrate.progress import Silent
+from migrate.store import open_place
+from migrate.store.base import MultipartStore
+from migrate.verify import Level, verify
+from tests.export.sources import Numbers
+
+FAILED = Gap("13", "failed", "it could not be read")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MultipartStore:
+    """A place where a bundle lies that was sealed without one number."""
+    store = open_place(str(tmp_path / "place"))
+    assert go(store, Numbers(gaps={13: FAILED})).exit_code == 3
+    return store
+
+
+def go(store: MultipartStore, source: Numbers) -> ExportOutcome:
+    return export([source], store, workers=2, progress=Silent(), options=ExportOptions())
+
+
+def numbers(store: MultipartStore) -> list[int]:
+    """What the files of the bundle hold."""
+    keys = [info.key for info in store.list("data/app/numbers/")]
+    return [int(line) for key in keys for line in store.read(key).split()]
+
+
+def check_as_before(store: MultipartStore) -> None:
+    """All but one are there, that one is named, and the bundle is whole by its own account."""
+    assert numbers(store) == [number for number in range(95) if number != 13]
+    assert list(BundleReader(store).gaps()) == [("app", FAILED)]
+    assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
+
+
+def raising(error: BaseException) -> Callable[[Unit], None]:
+    def on_export(_: Unit) -> None:
+        raise error
+
+    return on_export
+
+
+@dataclass
+class Shut(Numbers):
+    """A source that does not even let itself be opened any more."""
+
+    error: SourceError = field(default_factory=lambda: SourceNotAllowedError("shut out"))
+
+    @contextmanager
+    def snapshot(self, workspace, *, workers):
+        raise self.error
+        yield
+
+
+@pytest.mark.parametrize("error", [SourceNotAllowedError("shut out"), SourceGoneError("gone")])
+def test_a_source_that_is_shut_takes_nothing_away(store: MultipartStore, error: SourceError) -> None:
+    outcome = go(store, Shut(error=error))
+    assert outcome.exit_code == error.exit_code
+    check_as_before(store)
+    assert go(store, Numbers()).complete
+    assert numbers(store) == list(range(95))
+
+
+def test_a_source_that_cannot_be_reached_takes_nothing_away(store: MultipartStore) -> None:
+    """The bundle is open then, and a seal that asks nobody says as much as the one before."""
+    with pytest.raises(SourceUnreachableError):
+        go(store, Shut(error=SourceUnreachableError("no route")))
+    assert seal_unasked(store, workers=1, progress=Silent()).exit_code == 3
+    check_as_before(store)
+
+
+@pytest.mark.parametrize("error", [SourceNotAllowedError("shut out"), SourceError("the unit cannot be read")])
+def test_a_unit_that_fails_the_second_time_stays_as_it_was(store: MultipartStore, error: SourceError) -> None:
+    assert go(store, Numbers(on_export=raising(error), gaps={13: FAILED})).exit_code == 3
+    check_as_before(store)
+
+
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        {number: Gap(str(number), "failed", "shut out") for number in range(10, 20)},
+        {14: Gap("14", "excluded", "deleted since")},
+        {13: FAILED},
+    ],
+    ids=["nothing can be read", "another one was deleted", "no better"],
+)
+def test_a_second_reading_that_has_less_is_dropped(store: MultipartStore, gaps: dict[int, Gap]) -> None:
+    source = Numbers(gaps=dict(gaps))
+    assert go(store, source).exit_code == 3
+    assert source.exported == ["chunk/00000010"]
+    assert numbers(store) == [number for number in range(95) if number != 13]
+
+
+def test_a_unit_whose_rows_have_changed_stays_until_it_was_read_again(store: MultipartStore) -> None:
+    """Its snapshot does not hold any more, and then the source fails: better what was so before than nothing."""
+    source = Numbers(holds=False, on_export=raising(SourceError("it cannot be read")), gaps={13: FAILED})
+    outcome = go(store, source)
+    assert outcome.exit_code == 3
+    assert "unit chunk/00000000 (10 items) failed: it cannot be read" in outcome.sources[0].reasons
+    assert numbers(store) == [number for number in range(95) if number != 13]
+
+
+def test_a_kill_in_the_second_reading_takes_nothing_away(
+    store: MultipartStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "_is_better", die)
+    with pytest.raises(KeyboardInterrupt):
+        go(store, Numbers())
+    monkeypatch.undo()
+    record = layout.commit_record("app", "chunk/00000010")
+    assert store.stat(record)
+    assert numbers(store) == [number for number in range(95) if number != 13]
+    assert go(store, Numbers()).complete
