@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -145,8 +147,14 @@ def extend_command(
             f"no hold is in the custody log at {store.place}", next_step="moveout hold place PLACE …"
         )
     before = standing[-1].what.details
+    moment = moment_to_come(until)
+    if (end := _end(before)) is not None and moment < end:
+        raise UsageError(
+            f"{until!r} is sooner than {moment_words(end)}, until when it lasts",
+            next_step="no hold is shortened",
+        )
     terms = Terms(
-        moment_to_come(until),
+        moment,
         "COMPLIANCE" if before.get("mode") == "COMPLIANCE" else "GOVERNANCE",
         bool(before.get("legal")),
     )
@@ -162,6 +170,15 @@ def extend_command(
         signer=signer,
     )
     return Held(store.place, found)
+
+
+def _end(details: Mapping[str, Any]) -> datetime | None:
+    """Return until when the log says that a hold lasts, None where it makes no sense."""
+    try:
+        end = datetime.fromisoformat(str(details.get("until")))
+    except ValueError:
+        return None
+    return end if end.tzinfo else end.replace(tzinfo=UTC)
 
 
 @verb(group, "status", title="hold status")

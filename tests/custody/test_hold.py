@@ -243,6 +243,7 @@ def test_the_commands(place, locked, make_key):
     assert (said["held"], said["until"][10]) == (True, "T")  # a moment as ISO 8601 has it
     extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
     assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
+    assert call("hold", "extend", locked[2], "--until", "2d", "--key", key).code == 2  # sooner
     assert call("hold", "place", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
     assert call("hold", "release", locked[2], "--reason", "received", "--key", key).code == 0
     assert call("hold", "status", locked[2]).code == 3

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
 from migrate.custody import checkpoint, disclosure, leaf, leaves, merkle, proof, tree
 from migrate.errors import DamageError, UsageError
 from scripts.shelf import LONG_KEYS, ODD_KEY, index_table, shelf
@@ -106,6 +107,13 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
 def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
     with pytest.raises(ValueError):  # noqa: PT011 - of any kind
         leaf.item_of(wrong.encode())
+
+
+@pytest.mark.parametrize("said", [5, [5], [{"name": "x"}], [{"name": "x", "rows": float("inf")}]])
+def test_parts_that_a_catalog_makes_no_sense_of_are_damage(said):
+    row = CatalogRow("app", "table", 1, "public", "t", 0, 0, "", {}, {"parts": said})
+    with pytest.raises(DamageError, match="parts of t"):
+        leaves.parts(row)
 
 
 def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
