@@ -218,7 +218,8 @@ def _certificate(store: MultipartStore, signer: Signer, begun: Happening, there:
         "override": begun.details.get("override", ""),
         "against": begun.details.get("against", []),
         "not_verified": list(UNVERIFIABLE),
-        "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/",
+        "kept": "the custody log, the checkpoint of the tree, documents and their signatures, under sig/: they may name"
+        " sources and objects, and hold nothing of their content",
     }
     made = documents.resumed(store, documents.make("erasure", about, value))
     documents.keep(store, made, [signer])

@@ -49,17 +49,17 @@ class Log:
         return [one for one in self.entries if one.what.event == event and root in {None, one.what.root}]
 
     def at(self, place: str, event: str) -> list[Entry]:
-        """Return the entries of one kind that were written at a place, by whichever profile that was reached. The log
-        came along with the bundle: what others had written, by a transfer's end, is of elsewhere, though a bucket there
-        may have the same name.
+        """Return the entries of one kind that were written at a place, by whichever profile that was reached. What came
+        along with the bundle from another server, where the place has the same name, is of there.
         """
-        came = (
-            one for one in self.find("transferred") if is_same_place(str(one.what.details.get("from")), place)
-        )
-        begin = max((one.number for one in came if is_same_place(one.what.place, place)), default=0)
-        return [
-            one for one in self.find(event) if one.number > begin and is_same_place(one.what.place, place)
-        ]
+        here = [one for one in self.find(event) if is_same_place(one.what.place, place)]
+        came = [one for one in self.find("transferred") if is_same_place(one.what.place, place)]
+        return [one for one in here if not any(one.number < by.number and _is_of(one, by) for by in came)]
+
+
+def _is_of(one: Entry, transfer: Entry) -> bool:
+    """Tell whether an entry is of the place that a transfer came from."""
+    return one.what.place == transfer.what.details.get("from")
 
 
 def is_same_place(one: str, other: str) -> bool:

@@ -110,6 +110,8 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     accounts = Accounts(s3_client.parse(url))
     assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
+    back = Happening("transferred", "b", "0" * 64, store.place, {"from": store.place.partition("?")[0]})
+    log.append(store, provider, lambda _: [back])  # a damaged file came from a third place of the name
     assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
