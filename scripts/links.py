@@ -18,8 +18,10 @@ from pathlib import Path
 
 from scripts.process import ServerError
 
-HERE = "10.213.255.1"
-"""Under which all namespaces reach this machine."""
+_NET = f"10.{100 + os.getpid() % 100}"
+"""Others may measure at the same time."""
+HERE = f"{_NET}.255.1"
+"""Under which all namespaces of this process reach this machine."""
 _LOOPBACK = "lo"
 
 
@@ -63,18 +65,18 @@ def links(count: int, shape: Shape) -> Iterator[list[Link]]:
     if os.geteuid() != 0 or program is None or shutil.which("tc") is None:
         raise ServerError("shaped links need Linux, root, and iproute2 (ip, tc)")
     made: list[Link] = []
+    _ip("addr", "add", f"{HERE}/32", "dev", _LOOPBACK)
     with ExitStack() as detours:
         try:
-            _ip("addr", "add", f"{HERE}/32", "dev", _LOOPBACK)
             for number in range(count):
                 link = Link(
                     f"moveout-{os.getpid()}-{number}",
-                    f"10.213.{number}.2",
+                    f"{_NET}.{number}.2",
                     f"mvo{os.getpid() % 10**6}h{number}",
                     (program, "netns", "exec", f"moveout-{os.getpid()}-{number}"),
                 )
                 made.append(link)
-                _make(link, f"10.213.{number}.1", shape, detours)
+                _make(link, f"{_NET}.{number}.1", shape, detours)
             yield made
         finally:
             for link in made:

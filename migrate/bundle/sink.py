@@ -13,7 +13,6 @@ from migrate.bundle import layout
 from migrate.bundle.records import FileRecord
 from migrate.errors import MoveoutError, UsageError
 from migrate.store.base import PART_BYTES, MultipartStore
-from migrate.store.sizes import part_bytes_for
 from migrate.store.writer import FileWriter, OnPart
 
 RESUMED_BYTES = 4 * PART_BYTES
@@ -68,7 +67,7 @@ class StoreSink:
         key = layout.source_file(self._source, name)
         self._forget(key)
         # An object may grow between the listing and the reading: a tenth of room.
-        part_bytes = part_bytes_for(size_bytes + size_bytes // 10)
+        part_bytes = self._store.part_bytes(size_bytes + size_bytes // 10)
         try:
             with FileWriter(
                 self._store,

@@ -29,7 +29,7 @@ from migrate.store.patience import is_halted
 from migrate.store.s3_bucket_write import TargetBucket, Written
 from migrate.store.s3_description import Description
 from migrate.store.s3_upload import PartsUpload
-from migrate.store.sizes import part_bytes_for, part_sizes
+from migrate.store.sizes import part_sizes
 
 BATCH_BYTES = 16 * 2**20
 READ_BYTES = 4 * 2**20
@@ -108,7 +108,7 @@ class Writer:
     def upload(self, job: Job) -> Done:
         """Write one object in parts. Raises what stops the whole restore."""
         described = self.terms.describe(job.key, job.row)
-        upload = PartsUpload(self.target, described, self.progress, before_end=self.go_on)
+        upload = PartsUpload(self.target, described, job.row.size_bytes, self.progress, before_end=self.go_on)
         try:
             with _LARGE_AT_ONCE:
                 upload.run(partial(self._pieces, job), sha256=job.row.sha256)
@@ -121,12 +121,9 @@ class Writer:
         self.progress.advance(items=1)
         return Done(1, job.row.size_bytes, ())
 
-    def _pieces(self, job: Job) -> Iterator[bytes]:
+    def _pieces(self, job: Job, cut: int) -> Iterator[bytes]:
         row, start = job.row, 0
-        own = has_own_parts(row)
-        for size_bytes in (
-            row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
-        ):
+        for size_bytes in row.part_sizes if has_own_parts(row) else part_sizes(row.size_bytes, cut):
             self.go_on()
             yield self.store.read(row.file, row.offset + start, size_bytes)
             start += size_bytes

@@ -103,6 +103,10 @@ class Store(Protocol):
 class MultipartStore(Store, Protocol):
     """Large files in parts, resumable by anyone who can list them."""
 
+    def part_bytes(self, size_bytes: int) -> int:
+        """Return the size of a part for a file of this size that is begun now: less where the way there is slow."""
+        ...
+
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
         """Begin an upload, return its id. ``sha256`` is kept with the file where the store can. Every part
         but the last has exactly ``part_bytes``, so that a store can put each where it belongs in the file at

@@ -22,6 +22,7 @@ from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.durable import sync_directory
 from migrate.store.keys import HIDDEN, checked
 from migrate.store.local_errors import translated
+from migrate.store.sizes import part_bytes_for
 
 _TRIES = 20
 
@@ -103,6 +104,10 @@ class LocalStore:
                 path.unlink()
                 _sync_directory(path.parent)
             self._prune(path.parent)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return part_bytes_for(size_bytes)
 
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
         """See ``MultipartStore.begin``."""

@@ -126,6 +126,10 @@ class Retrying:
         """See ``Store.delete``."""
         self._try(lambda: self.inner.delete(key))
 
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return self.inner.part_bytes(size_bytes)
+
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
         """See ``MultipartStore.begin``. A lost answer leaves an empty upload behind, which the transfer's end
         removes.

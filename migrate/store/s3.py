@@ -28,7 +28,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.store import s3_client
-from migrate.store.base import PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.store.base import MIN_PART_BYTES, PART_BYTES, FileInfo, Part, Parts, Upload
 from migrate.store.checksums import crc64nvme as crc64
 from migrate.store.checksums import from_header, to_header
 from migrate.store.flow import leaving
@@ -47,8 +47,11 @@ from migrate.store.s3_answers import (
     read_body,
 )
 from migrate.store.s3_wire import Wire
+from migrate.store.sizes import HALF_PART_BYTES, part_bytes_for
 
 SHA256_METADATA = "moveout-sha256"
+_FAST = 8_000_000
+"""Bytes a second, from which on parts are as large as usual."""
 _CHECKSUM = "x-amz-checksum-crc64nvme"
 _FOREIGN = (
     boto_errors.BotoCoreError,
@@ -170,6 +173,13 @@ class S3Store:
         with self._translated(key):
             if not self._wire.delete(self._whole(key)):
                 self._call("delete_object", key)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``: a part takes a few seconds, where it can."""
+        rate = self._wire.flow.rate
+        if not rate:
+            return part_bytes_for(size_bytes, HALF_PART_BYTES)
+        return part_bytes_for(size_bytes, PART_BYTES if rate >= _FAST else MIN_PART_BYTES)
 
     def begin(
         self,

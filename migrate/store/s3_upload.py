@@ -25,6 +25,7 @@ from migrate.store.retry import Retrying
 from migrate.store.s3_bucket_write import TargetBucket
 from migrate.store.s3_described import has_headers, has_locks, has_tags
 from migrate.store.s3_description import Description
+from migrate.store.sizes import cut_of
 from migrate.store.unfinished import is_part
 
 PARTS_AHEAD = 6
@@ -65,14 +66,16 @@ class PartsUpload:
 
     target: TargetBucket
     described: Description
+    size_bytes: int
     progress: Progress
     named: str = ""
     newest: bool = True
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[], None] = lambda: None
 
-    def run(self, pieces: Callable[[], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
-        """Send the pieces, each a part. Where the target refuses them, or what it makes of them, or where it makes an
+    def run(self, pieces: Callable[[int], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
+        """Send the pieces, each a part; those of an object that may be cut at will are to have the size that is given,
+        but the last. Where the target refuses them, or what it makes of them, or where it makes an
         object that is described otherwise, they are sent once more, by another upload.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
@@ -80,15 +83,16 @@ class PartsUpload:
         """
         patient = Retrying(self.target.parts())
         upload, there = self._find(patient)
+        cut = cut_of(there.values()) or patient.part_bytes(self.size_bytes)
         try:
-            made = self._send(patient, upload, there, pieces(), sha256)
+            made = self._send(patient, upload, there, pieces(cut), sha256)
             if not upload or self.named or self._drop_another(made.info):
                 return made
             self._tell(ANOTHERS, made.info.size_bytes)
         except _RefusedError as exc:
             self._tell(str(exc.reason), exc.size_bytes)
         try:
-            return self._send(patient, "", {}, pieces(), sha256)
+            return self._send(patient, "", {}, pieces(cut), sha256)
         except _RefusedError as exc:
             raise exc.reason from exc
 

@@ -122,6 +122,10 @@ class Throttled:
         """See ``Store.delete``."""
         self.inner.delete(key)
 
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return self.inner.part_bytes(size_bytes)
+
     def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
         """See ``MultipartStore.begin``."""
         return self.inner.begin(key, sha256=sha256, part_bytes=part_bytes)

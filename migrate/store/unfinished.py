@@ -8,31 +8,27 @@ from collections.abc import Mapping, Sequence
 from migrate.errors import GoneError
 from migrate.store.base import MultipartStore, Part
 from migrate.store.checksums import crc64nvme
+from migrate.store.sizes import cut_of
 
 
-def find(store: MultipartStore, key: str, part_bytes: int) -> tuple[str, Mapping[int, Part]] | None:
-    """Return the upload of a file that has most parts of this size, with its parts by number; None where there is none.
-    The file's other uploads are dropped.
+def find(store: MultipartStore, key: str, part_bytes: int) -> tuple[str, int, Mapping[int, Part]] | None:
+    """Return the upload of a file that has most bytes, the size of its parts (``part_bytes`` where it does not tell),
+    and these by number; None where there is none that can be gone on with. The file's other uploads are dropped.
     """
-    found: list[tuple[str, Sequence[Part]]] = []
+    found: list[tuple[str, int, Sequence[Part]]] = []
     for upload in store.uploads(key):
         if upload.key == key:
             try:
-                found.append((upload.id, store.parts(key, upload.id)))
+                parts = store.parts(key, upload.id)
             except GoneError:
                 continue
-    able = [one for one in found if _is_cut(one[1], part_bytes)]
-    best = max(able, key=lambda one: len(one[1]), default=None)
+            found.append((upload.id, cut_of(parts) or part_bytes, parts))
+    able = [one for one in found if one[2]]
+    best = max(able, key=lambda one: sum(part.size_bytes for part in one[2]), default=None)
     for one in found:
         if one is not best:
             store.abort(key, one[0])
-    return best and (best[0], {part.number: part for part in best[1]})
-
-
-def _is_cut(parts: Sequence[Part], part_bytes: int) -> bool:
-    """Tell whether these are parts of that size; the last one may be smaller."""
-    sizes = [part.size_bytes for part in parts]
-    return bool(sizes) and sizes[-1] <= part_bytes and all(size == part_bytes for size in sizes[:-1])
+    return best and (best[0], best[1], {part.number: part for part in best[2]})
 
 
 def is_part(part: Part | None, body: bytes) -> bool:

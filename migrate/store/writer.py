@@ -72,6 +72,7 @@ class FileWriter(io.RawIOBase):
         self._pieces: list[bytes | memoryview] = []
         self._held = 0
         self._upload: str | None = None
+        self._found = not resume
         self._there: Mapping[int, Part] = {}
         self._parts: Parts = []
         self._pending: deque[Future[Part]] = deque()
@@ -115,6 +116,8 @@ class FileWriter(io.RawIOBase):
         # What is immutable is kept as it is: each copy of all bytes would hold up all other threads.
         view = memoryview(data if isinstance(data, bytes) else bytes(memoryview(data).cast("B")))
         self._hash.update(view)
+        if not self._found:
+            self._find()
         done, size = 0, view.nbytes
         while done < size:
             if self._held == self._part_bytes:
@@ -225,12 +228,15 @@ class FileWriter(io.RawIOBase):
             )
         self._pending.append(self._executor.submit(self._put_part, self._upload, number, data))
 
+    def _find(self) -> None:
+        """Look for an interrupted upload of the file; go on as it is cut."""
+        self._found = True
+        found = unfinished.find(self._store, self.key, self._part_bytes)
+        if found is not None:
+            self._upload, self._part_bytes, self._there = found
+
     def _begin(self) -> str:
-        found = unfinished.find(self._store, self.key, self._part_bytes) if self._resume else None
-        if found is None:
-            return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
-        upload, self._there = found
-        return upload
+        return self._store.begin(self.key, sha256=self._promised, part_bytes=self._part_bytes)
 
     def _take(self) -> bytes:
         """Return what is held and hold nothing."""

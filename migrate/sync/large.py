@@ -10,7 +10,6 @@ import hashlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from exporters.base import Gap
 from exporters.bucket import Fetched
@@ -22,7 +21,7 @@ from migrate.restore.objects_terms import has_own_parts, in_parts
 from migrate.store.patience import is_halted
 from migrate.store.s3_bucket_write import Written
 from migrate.store.s3_upload import PartsUpload, Uploaded
-from migrate.store.sizes import part_bytes_for, part_sizes
+from migrate.store.sizes import part_sizes
 from migrate.sync.columns import microseconds
 from migrate.sync.compare import Step
 from migrate.sync.copy import Way, acls, arrived, as_read, lost_gaps, refusal, source_of
@@ -111,17 +110,21 @@ class LargeCopy:
     def _send(self, made: Item) -> None:
         way, step, row = self.way, made.step, made.row
         own = has_own_parts(row)
-        sizes = row.part_sizes if own else part_sizes(row.size_bytes, part_bytes_for(row.size_bytes))
+
+        def pieces(cut: int) -> Iterator[bytes]:
+            return self._pieces(made, row.part_sizes if own else part_sizes(row.size_bytes, cut))
+
         which = f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
         upload = PartsUpload(
             way.target,
             made.described(way.name(step), way.terms),
+            row.size_bytes,
             way.progress,
             named=self.uploads.find(step.key, which),
             newest=False,
             on_begun=lambda begun: self.uploads.note(step.key, which, begun),
         )
-        sent: Uploaded = upload.run(partial(self._pieces, made, sizes))
+        sent: Uploaded = upload.run(pieces)
         self.uploads.end(step.key)
         version = way.target.newest_version(way.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)

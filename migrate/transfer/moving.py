@@ -13,7 +13,8 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.lease import Fence
 from migrate.bundle.sink import Stopped
 from migrate.errors import GoneError
-from migrate.store.base import PART_BYTES, MultipartStore, Part, Store, Upload
+from migrate.store.base import PART_BYTES, MultipartStore, Store, Upload
+from migrate.store.sizes import cut_of
 from migrate.transfer.lanes import Lanes, Piece
 from migrate.transfer.large import LargeFile
 from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
@@ -79,7 +80,7 @@ class Mover:
 
     def move(self, files: Sequence[WantedFile]) -> None:
         """Move files. Raises whatever a store raises for good, ``Stopped``."""
-        jobs = [plan_file(file) for file in files]
+        jobs = [plan_file(file, self._target.part_bytes(file.size_bytes)) for file in files]
         small = (_piece(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
         openers = (self._opener(job) for job in jobs if not job.is_small)
         self._run(Lanes(small, openers, workers=self._way.workers, most=self._most))
@@ -130,12 +131,12 @@ class Mover:
 
     def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[Piece]]:
         def open_file() -> Iterator[Piece]:
-            upload, kept = self._upload(job)
-            planned = plan_file(job.file, upload, kept)
+            planned = self._planned(job.file)
+            assert planned.upload is not None
             count = self._tally.skip_bytes if attempt == 1 else self._tally.pass_bytes
             large = LargeFile(
                 planned,
-                upload,
+                planned.upload,
                 origin=self._origin,
                 target=self._target,
                 on_sent=partial(self._tally.move_bytes, job.file),
@@ -169,27 +170,31 @@ class Mover:
             else:
                 self.gone(file)
 
-    def _upload(self, job: FileJob) -> tuple[str, list[Part]]:
-        """Return the upload to go on with and its durable parts: the one that has most, else a new one."""
-        key = job.file.key
-        found = self._uploads.pop(key, [])
+    def _planned(self, file: WantedFile) -> FileJob:
+        """Return how the file is moved: by the upload to go on with, as that is cut: the one that has most, else by a
+        new one.
+        """
+        found = self._uploads.pop(file.key, [])
         if not found and self._look:
-            found = [upload for upload in self._target.uploads(key) if upload.key == key]
-        best: tuple[int, str, list[Part]] | None = None
+            found = [upload for upload in self._target.uploads(file.key) if upload.key == file.key]
+        part_bytes = self._target.part_bytes(file.size_bytes)
+        best: tuple[int, FileJob] | None = None
         for upload in found:
             try:
-                parts = self._target.parts(key, upload.id)
+                parts = self._target.parts(file.key, upload.id)
             except GoneError:
                 continue
-            kept = sum(p.kept.size_bytes for p in plan_file(job.file, upload.id, parts).parts if p.kept)
+            job = plan_file(file, cut_of(parts) or part_bytes, upload.id, parts)
+            kept = sum(part.kept.size_bytes for part in job.parts if part.kept)
             if best is None or kept > best[0]:
-                best = (kept, upload.id, parts)
+                best = kept, job
         for upload in found:
-            if best is not None and upload.id != best[1]:
-                self._target.abort(key, upload.id)
+            if best is None or upload.id != best[1].upload:
+                self._target.abort(file.key, upload.id)
         if best is not None:
-            return best[1], best[2]
-        return self._target.begin(key, sha256=job.file.sha256, part_bytes=job.part_bytes), []
+            return best[1]
+        upload_id = self._target.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
+        return plan_file(file, part_bytes, upload_id)
 
 
 def _piece(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> Piece:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from migrate.bundle import layout
 from migrate.store.base import Part
-from migrate.store.sizes import part_bytes_for, part_sizes
+from migrate.store.sizes import part_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,10 @@ def phases(files: Iterable[WantedFile]) -> Phases:
     return Phases(payload, tags, [seals[key] for key in SEALS if key in seals])
 
 
-def plan_file(file: WantedFile, upload: str | None = None, kept: Iterable[Part] = ()) -> FileJob:
+def plan_file(
+    file: WantedFile, part_bytes: int, upload: str | None = None, kept: Iterable[Part] = ()
+) -> FileJob:
     """Cut a file into parts; a part that lies at the target with the right size is offered to be kept."""
-    part_bytes = part_bytes_for(file.size_bytes)
     there = {part.number: part for part in kept}
     jobs: list[PartJob] = []
     for index, size_bytes in enumerate(part_sizes(file.size_bytes, part_bytes)):

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
@@ -23,6 +24,9 @@ from migrate.store.s3_signer import Signer
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop
 from tests.tools.busy_proxy import BusyProxy
+from tests.tools.clients import boto_client
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
+from tests.tools.profiles import extra_profile
 
 
 @pytest.mark.parametrize("token", [None, "a/session+token=="])
@@ -188,3 +192,43 @@ def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
         assert [one.body[0] for one in found] == list(range(200))
         assert bucket.requests.pace.slowed >= 1
         assert 0 < proxy.refused < 150
+
+
+@dataclass(slots=True)
+class LateFirst(HttpProxy):
+    """Answers for ``first`` only when ``last`` was asked for; ``waited_for_ever`` where that does not happen."""
+
+    first: str = ""
+    last: str = ""
+    waited_for_ever: bool = False
+    came: threading.Event = field(default_factory=threading.Event)
+
+    def handle(self, asked: Asked) -> Answer | None:
+        key = asked.path.rpartition("/")[2]
+        if key == self.last:
+            self.came.set()
+        if key == self.first and not self.came.wait(20):
+            self.waited_for_ever = True
+        return self.forward(asked)
+
+
+@pytest.mark.parametrize("what", ["write", "read"])
+def test_an_answer_that_is_late_keeps_no_other_connection_waiting(
+    minio: S3Server, make_bucket, monkeypatch, tmp_path, what: str
+) -> None:
+    """As where a packet was lost. So many more requests go out meanwhile as there are connections."""
+    keys = [f"{number:03}" for number in range(s3_lanes.LANES + 10)]
+    bucket = make_bucket(minio)
+    if what == "read":
+        for key in keys:
+            boto_client(minio.profile).put_object(Bucket=bucket, Key=key, Body=key.encode())
+    with LateFirst(minio.endpoint, first=keys[0], last=keys[-1]) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        target = open_target_bucket(f"s3://{bucket}?profile={name}")
+        if what == "read":
+            found = [one.summary.key for one in target.source.fetch(target.list(), window_bytes=1)]
+        else:
+            objects = [(Description(key), key.encode()) for key in keys]
+            found = [one.key for one in target.put_tiny(objects, window_bytes=1)]
+        assert found == keys
+        assert not proxy.waited_for_ever

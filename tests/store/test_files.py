@@ -110,12 +110,14 @@ def written(store, bodies):
     return writer
 
 
-def test_an_upload_that_was_cut_otherwise_is_not_gone_on_with(store):
+def test_an_upload_that_was_cut_otherwise_is_gone_on_with_as_it_is_cut(store):
+    """The link was another one then, so parts were of another size."""
     upload = store.begin("f", part_bytes=2 * MIN_PART_BYTES)
+    bodies = [os.urandom(MIN_PART_BYTES) for _ in range(5)]
     for number in (1, 2):
-        store.put_part("f", upload, number, bytes(2 * MIN_PART_BYTES))
-    bodies = [os.urandom(MIN_PART_BYTES) for _ in range(3)]
-    written(store, bodies)
+        store.put_part("f", upload, number, b"".join(bodies[2 * number - 2 : 2 * number]))
+    seen = FaultPlan(Fault("put_part", fail(NotAllowedError("more than is needed")), nth=2))
+    written(Faulty(store, seen), bodies)
     assert store.read("f") == b"".join(bodies)
     assert list(store.uploads()) == []
 

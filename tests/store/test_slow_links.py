@@ -9,12 +9,13 @@ from email.header import decode_header
 import pytest
 
 from migrate.errors import GoneError, UnreachableError
-from migrate.store import flow, patience, s3_client, s3_connection
-from migrate.store.base import MIN_PART_BYTES
+from migrate.store import flow, open_place, patience, s3_client, s3_connection
+from migrate.store.base import MIN_PART_BYTES, PART_BYTES, Part
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_client import parse
 from migrate.store.s3_description import Description
+from migrate.store.sizes import HALF_PART_BYTES, cut_of
 from scripts import metrics
 from tests.tools.clients import boto_client
 from tests.tools.profiles import extra_profile
@@ -145,3 +146,18 @@ def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeyp
         patience.resume()
     assert metrics.received_bytes(minio.endpoint) - before < size_bytes
     assert flow.gone_bytes() == 0
+
+
+def test_parts_are_small_where_the_link_is_slow(url):
+    store = open_place(url)
+    flowing = store.inner._wire.flow
+    large = 100 * 2**30
+    assert store.part_bytes(2**30) == HALF_PART_BYTES
+    flowing._rate = 125_000.0
+    assert (store.part_bytes(2**30), store.part_bytes(large)) == (MIN_PART_BYTES, 4 * MIN_PART_BYTES)
+    flowing._rate = 1e8
+    assert (store.part_bytes(2**30), store.part_bytes(large)) == (PART_BYTES, PART_BYTES)
+    assert all(
+        cut_of([Part(1, cut, "", None)]) == cut for cut in (MIN_PART_BYTES, 4 * MIN_PART_BYTES, PART_BYTES)
+    )
+    assert cut_of([Part(3, 1_000_000, "", None)]) is None  # the last one of a file tells nothing
