@@ -115,7 +115,7 @@ class MultipartStore(Store, Protocol):
         ...
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """Yield unfinished uploads whose key begins with ``prefix``."""
+        """Yield unfinished uploads whose key begins with ``prefix``: a folder with its slash, or a whole key."""
         ...
 
     def parts(self, key: str, upload: str) -> list[Part]:

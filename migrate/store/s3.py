@@ -198,12 +198,12 @@ class S3Store:
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
 
-        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where nothing is found,
-        all of the bucket's uploads are asked for.
+        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where a folder is asked for and
+        nothing is found, all of the bucket's uploads are asked for.
         """
         whole = self.location.prefix + prefix
         found = list(self._uploads(whole))
-        if not found and whole:
+        if not found and whole.endswith("/"):
             found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
         yield from sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
 
