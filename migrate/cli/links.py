@@ -22,6 +22,7 @@ from migrate.custody.record import record
 from migrate.errors import OK, UsageError
 from migrate.report import Link, Offer, links_page
 from migrate.store.base import Store
+from migrate.store.local_errors import translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def _info(store: Store) -> meta.BundleInfo:
 @contextmanager
 def new_files(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
     """Make files that only their owner can read, before there is anything to write; they are gone again where nothing
-    comes. Raises ``UsageError`` where one is there already.
+    comes. Raises ``UsageError`` where one is there already, ``NoSpaceError``.
     """
-    with ExitStack() as undo:
+    with translated(paths[0]), ExitStack() as undo:
         with ExitStack() as opened:
             files = []
             for path in paths:

@@ -133,7 +133,7 @@ class S3Vault:
         except (NotAllowedError, GoneError, UnreachableError):
             raise
         except MoveoutError:
-            soon = {"Mode": "GOVERNANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(seconds=2)}
+            soon = {"Mode": "GOVERNANCE", "RetainUntilDate": self.now() + timedelta(seconds=2)}
             self._of(version, "put_object_retention", Retention=soon, BypassGovernanceRetention=True)
 
     def set_legal(self, version: FileVersion, *, on: bool) -> None:

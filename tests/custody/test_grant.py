@@ -1,5 +1,6 @@
 """Grants on a real MinIO: the customer reads his bundle and nothing else, until the grant ends."""
 
+import errno
 import re
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from migrate.cli.links import new_files
 from migrate.custody import erase, grant, grants, links, log
 from migrate.custody.entry import Happening
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
-from migrate.errors import GoneError, UnreachableError, UsageError
+from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
 from migrate.progress import Silent
 from migrate.store import attempts, open_place, presigned, s3_client
 from migrate.store.minio_accounts import Accounts
@@ -143,6 +145,12 @@ def test_no_link_is_in_a_file_before_the_log_knows_of_it(there, make_key, tmp_pa
     monkeypatch.setattr("migrate.cli.links.record", died)
     words = ("--to", "acme", "--expires", "1d", "--file", out / "fetch.sh", "--key", key)
     assert (call("grant", "links", url, *words).code, list(out.iterdir())) == (5, [])
+
+
+def test_a_full_disk_leaves_no_empty_credential_and_is_said_so(tmp_path):
+    with pytest.raises(NoSpaceError), new_files(tmp_path / "grant.ini"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_links_that_would_end_with_a_session_are_not_made(there):
