@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,8 @@ from migrate.store.s3_description import Description
 LONGEST_KEY_BYTES = 1024
 """S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
 _BODY = b"canary"
+_AT_ONCE = 8
+"""A trial is a dozen requests, one after the other."""
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
     oddities.LEADING: ("/{name}",),
     oddities.EMPTY: ("{name}//x",),
@@ -87,21 +90,33 @@ def probe(
     if lock and lock.get("Rule"):
         why = "the bucket locks everything that is written to it; what is tried out would stay"
         return Capabilities(**{**found.as_json(), "probed": False, "why": why})
-    refused = {kind: fault for kind in sorted({*keys, *ALWAYS}) if (fault := _try_keys(target, kind))}
-    refused_classes = {name: fault for name in sorted(classes) if (fault := _try_class(target, name))}
-    refused_tags = _try_tags(target, {"t\u00f6": "\u65e5"}) if tags else ""
-    lost_tags = _try_tags(target, {"moveout": "canary"}) if any_tags else ""
-    refused_acls = {name: fault for name in sorted(acls) if (fault := _try_acl(target, name))}
-    return Capabilities(
-        **{
-            **found.as_json(),
-            "refused_keys": refused,
-            "refused_classes": refused_classes,
-            "refused_tags": refused_tags,
-            "lost_tags": lost_tags,
-            "refused_acls": refused_acls,
-        }
-    )
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
+
+        def tried(trial: Callable[[TargetBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
+            return {kind: threads.submit(trial, target, kind) for kind in sorted(kinds)}
+
+        refused_keys = tried(_try_keys, {*keys, *ALWAYS})
+        refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
+        refused_tags = threads.submit(_try_tags, target, {"t\u00f6": "\u65e5"}) if tags else None
+        lost_tags = threads.submit(_try_tags, target, {"moveout": "canary"}) if any_tags else None
+        return Capabilities(
+            **{
+                **found.as_json(),
+                "refused_keys": _faults(refused_keys),
+                "refused_classes": _faults(refused_classes),
+                "refused_tags": refused_tags.result() if refused_tags else "",
+                "lost_tags": lost_tags.result() if lost_tags else "",
+                "refused_acls": _faults(refused_acls),
+            }
+        )
+
+
+_Trials = dict[str, Future[str | None]]
+
+
+def _faults(trials: _Trials) -> dict[str, str]:
+    """Return what is wrong, by what was tried."""
+    return {kind: fault for kind, trial in trials.items() if (fault := trial.result())}
 
 
 FIRST_MARKER = "before any version"

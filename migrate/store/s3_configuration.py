@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import botocore.exceptions as boto_errors
@@ -37,6 +38,8 @@ READERS = {
     "intelligent-tiering": "list_bucket_intelligent_tiering_configurations",
 }
 """Names in the bundle, and the calls that read them."""
+_AT_ONCE = 8
+"""Each takes as long as the way there and back."""
 _WRITE_SECONDS = 5.0
 _FAILING_SECONDS = 2.0
 _BESIDE = ("TransitionDefaultMinimumObjectSize",)
@@ -93,19 +96,23 @@ def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     denied, failing = [], []
-    for name in READERS:
-        try:
-            value = read_setting(client, bucket, name)
-        except NotAllowedError:
-            denied.append(name)
-            continue
-        except UnreachableError:
-            raise
-        except MoveoutError:
-            failing.append(name)
-            continue
-        if value:
-            found[name] = value
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-settings") as threads:
+        asked = {name: threads.submit(read_setting, client, bucket, name) for name in READERS}
+        for name, answer in asked.items():
+            try:
+                value = answer.result()
+            except NotAllowedError:
+                denied.append(name)
+                continue
+            except UnreachableError:
+                for other in asked.values():
+                    other.cancel()
+                raise
+            except MoveoutError:
+                failing.append(name)
+                continue
+            if value:
+                found[name] = value
     return found | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
 
 

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from email.header import decode_header
 
 import pytest
@@ -13,11 +15,13 @@ from migrate.store import flow, open_place, patience, s3_client, s3_connection
 from migrate.store.base import MIN_PART_BYTES, PART_BYTES, Part
 from migrate.store.s3 import S3Store
 from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.store.s3_canary import probe
 from migrate.store.s3_client import parse
 from migrate.store.s3_description import Description
 from migrate.store.sizes import HALF_PART_BYTES, cut_of
 from scripts import metrics
 from tests.tools.clients import boto_client
+from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
 
 MB = 1_000_000
@@ -161,3 +165,40 @@ def test_parts_are_small_where_the_link_is_slow(url):
         cut_of([Part(1, cut, "", None)]) == cut for cut in (MIN_PART_BYTES, 4 * MIN_PART_BYTES, PART_BYTES)
     )
     assert cut_of([Part(3, 1_000_000, "", None)]) is None  # the last one of a file tells nothing
+
+
+@dataclass(slots=True)
+class Together(HttpProxy):
+    """Answers requests that are ``meant`` only two by two; ``alone`` where one has waited in vain."""
+
+    meant: Callable[[Asked], bool] = lambda _: False
+    alone: bool = False
+    both: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=20))
+
+    def handle(self, asked: Asked) -> Answer | None:
+        if self.meant(asked):
+            try:
+                self.both.wait()
+            except threading.BrokenBarrierError:
+                self.alone = True
+        return self.forward(asked)
+
+
+@pytest.mark.parametrize("what", ["settings", "canaries"])
+def test_what_is_asked_of_a_bucket_far_away_is_asked_side_by_side(
+    minio, make_bucket, monkeypatch, tmp_path, what
+):
+    """One after the other, each would take as long as the way there and back."""
+    meant = {
+        "settings": lambda asked: {"policy", "cors"} & asked.query.keys(),
+        "canaries": lambda asked: asked.method == "PUT" and asked.path.endswith(("/A", "/e%CC%81")),
+    }
+    bucket = make_bucket(minio)
+    with Together(minio.endpoint, meant=meant[what]) as proxy:
+        name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        target = open_target_bucket(f"s3://{bucket}?profile={name}")
+        if what == "settings":
+            assert "denied" not in target.configuration()
+        else:
+            assert probe(target, keys=()).refused_keys == {}
+        assert not proxy.alone
