@@ -163,7 +163,7 @@ def release(
         )
     for held in standing:
         _need_keys(held, signers)
-    document = _release_document(store, reason, signers)
+    document = _release_document(store, reason, signers, standing[-1])
     mine = [one for one in vault.versions() if not one.is_marker]
     progress.begin("release", items=len(mine), size_bytes=0)
 
@@ -182,11 +182,10 @@ def release(
     return document, survey(store, vault, workers=workers)
 
 
-def _release_document(store: Store, reason: str, signers: Sequence[Signer]) -> Document:
-    """Return the release of the newest hold for this reason: the one that a run before has begun, or a new one."""
+def _release_document(store: Store, reason: str, signers: Sequence[Signer], held: Entry) -> Document:
+    """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
     what, found = happening(store, "released"), log.read(store)
-    held = standing_at(store)[-1].number
-    former = {one.what.details.get("file") for one in found.find("released") if one.number < held}
+    former = {one.what.details.get("file") for one in found.find("released") if one.number < held.number}
     for one in documents.read_all(store, "release")[0]:
         if one.key not in former and (one.root, one.value.get("reason")) == (what.root, reason):
             documents.keep(store, one, signers)

@@ -42,9 +42,11 @@ from migrate.store.s3_answers import (
     http_date,
     is_invalid_part,
     kept_of_body,
+    needed,
     opened,
     part_of,
     read_body,
+    spoken,
 )
 from migrate.store.s3_wire import Wire
 from migrate.store.sizes import HALF_PART_BYTES, part_bytes_for
@@ -160,6 +162,7 @@ class S3Store:
         while True:
             with self._translated(""):
                 page = self._client.list_objects_v2(**request, MaxKeys=self._page_size)
+            spoken(page, self._named(""))
             for row in page.get("Contents", ()):
                 key = row["Key"][len(self.location.prefix) :]
                 if key and key > start_after:
@@ -193,7 +196,7 @@ class S3Store:
             answer = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
         if answer.get("ChecksumAlgorithm") != "CRC64NVME":
             self.checksums = "none"
-        return str(answer["UploadId"])
+        return str(needed(answer, "UploadId", self._named(key)))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """See ``MultipartStore.uploads``.
@@ -214,6 +217,7 @@ class S3Store:
         while True:
             with self._translated(key):
                 page = self._call("list_parts", key, **request)
+            spoken(page, self._named(key))
             found.extend(part_of(row) for row in page.get("Parts", ()))
             if not page.get("IsTruncated"):
                 return sorted(found, key=lambda part: part.number)
@@ -230,7 +234,7 @@ class S3Store:
                 sent = {"ChecksumCRC64NVME": headers[_CHECKSUM]} if headers else {}
                 long = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **sent)
                 answer = long["ResponseMetadata"]["HTTPHeaders"]
-        return Part(number, len(data), answer["etag"].strip('"'), crc)
+        return Part(number, len(data), needed(answer, "etag", self._named(key)).strip('"'), crc)
 
     def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
         """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
@@ -298,7 +302,8 @@ class S3Store:
     def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
         if headers.get(_CHECKSUM) != crc:
             self.checksums = "none"
-        return FileInfo(key, size_bytes, headers["etag"].strip('"'), http_date(headers.get("date", "")))
+        etag = needed(headers, "etag", self._named(key)).strip('"')
+        return FileInfo(key, size_bytes, etag, http_date(headers.get("date", "")))
 
     def _open(self, key: str, start: int, length: int | None) -> tuple[int, Any]:
         """Return (announced size, body) of a file or a range of it."""
@@ -317,7 +322,7 @@ class S3Store:
         info = FileInfo(
             key=key,
             size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
-            etag=answer["ETag"].strip('"'),
+            etag=needed(answer, "ETag", self._named(key)).strip('"'),
             modified=as_utc(answer["LastModified"]),
             sha256=answer.get("Metadata", {}).get(SHA256_METADATA),
         )
@@ -345,6 +350,7 @@ class S3Store:
         while True:
             with self._translated(""):
                 page = self._client.list_multipart_uploads(**request)
+            spoken(page, self._named(""))
             decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
             for row in page.get("Uploads", ()):
                 key = decode(row["Key"])

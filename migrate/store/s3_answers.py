@@ -18,6 +18,27 @@ from migrate.store.s3_described import kept_crc64nvme
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 
 
+_INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
+
+
+def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
+    """Return what every S3 server says. Raises ``UnreachableError`` where it is not there: something on the way has
+    answered instead.
+    """
+    if name not in answer:
+        raise UnreachableError(f"{what}: the answer has no {name}, so it is not S3's", next_step=_INSTEAD)
+    return answer[name]
+
+
+def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Return an answer that says anything: an empty one would pass for an empty list, or for no lock. Raises
+    ``UnreachableError``.
+    """
+    if not answer.keys() - {"ResponseMetadata"}:
+        raise UnreachableError(f"{what}: the answer is empty, so it is not S3's", next_step=_INSTEAD)
+    return answer
+
+
 def asked_range(start: int, length: int | None) -> dict[str, str]:
     """Return the header that asks for a range; none for all."""
     if length is None:

@@ -14,6 +14,7 @@ import botocore.exceptions as boto_errors
 from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
 from migrate.store import s3_client
 from migrate.store.retry import Contact, Note
+from migrate.store.s3_answers import spoken
 from migrate.store.vault import FileVersion, Lock, Mode
 
 T = TypeVar("T")
@@ -21,6 +22,7 @@ _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
 _LOOKS = {"get_object_retention", "get_object_legal_hold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
+_TELLING = {*_LOOKS, "list_object_versions"}
 _HELD = "moveout hold status PLACE says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
@@ -168,6 +170,8 @@ class S3Vault:
                 said = s3_client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
                 raise NotAllowedError(str(said), next_step=_HELD) from exc
             raise s3_client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
+        if operation in _TELLING:
+            spoken(answer, f"s3://{self._bucket}/{self._prefix}{key}")
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         self._server = headers.get("server", "")
         self._look_at_clock(headers.get("date"))

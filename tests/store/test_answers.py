@@ -1,5 +1,6 @@
 """A place behind a proxy that damages answers, or sends bodies in chunks and does not say how long they are."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import DamageError, GoneError, UnreachableError
+from migrate.store import open_place
 from migrate.store.base import MIN_PART_BYTES
 from migrate.store.checksums import crc64nvme
 from migrate.store.s3 import S3Store
 from migrate.store.s3_client import parse
+from migrate.store.vaults import open_vault
 from scripts.servers import S3Server
+from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import FaultProxy, Planned
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
 from tests.tools.profiles import extra_profile
@@ -77,3 +81,47 @@ def test_an_etag_of_a_part_that_was_damaged_on_the_way(
         store.put_part("other", upload, 1, b"of somebody else")
         with pytest.raises(DamageError):
             store.complete("other", upload, ours, crc64nvme=crc64nvme(body))
+
+
+@dataclass(slots=True)
+class Mute(HttpProxy):
+    """Answers once with 200 and nothing at all to what is asked next."""
+
+    mute: bool = False
+
+    def handle(self, asked: Asked) -> Answer:
+        if self.mute:
+            self.mute = False
+            return Answer(200, (), b"")
+        return self.forward(asked)
+
+
+def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
+    minio: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It is asked again: an erasure, say, believes what is listed at its end."""
+    bucket = f"mute-{secrets.token_hex(5)}"
+    boto_client(minio.profile).create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    with Mute(minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
+        url = f"s3://{bucket}/place?profile={profile}"
+        store, vault = open_place(url), open_vault(url)
+        store.put("file", b"x")
+        upload = store.begin("large")
+        (version,) = vault.versions()
+        vault.set_legal(version, on=True)
+        asked: list[tuple[Callable[[], object], object]] = [
+            (lambda: [one.key for one in store.list()], ["file"]),
+            (lambda: [one.id for one in store.uploads()], [upload]),
+            (lambda: [one.key for one in vault.versions()], ["file"]),
+            (lambda: vault.lock(version).legal, True),
+            (lambda: store.stat("file").size_bytes, 1),
+            (lambda: store.put("other", b"y").size_bytes, 1),
+            (lambda: bool(store.begin("more")), True),
+        ]
+        for ask, answer in asked:
+            proxy.mute = True
+            assert ask() == answer
+            assert not proxy.mute
