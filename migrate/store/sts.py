@@ -97,7 +97,10 @@ class TokenService:
     def _once(self, request: Mapping[str, Any]) -> Any:
         try:
             return self._client.assume_role(**request)
-        except (botocore.parsers.ResponseParserError, KeyError) as exc:  # botocore misses a word that it expects
+        except (
+            botocore.parsers.ResponseParserError,
+            KeyError,
+        ) as exc:  # botocore misses a word that it expects
             raise UsageError(
                 f"{self.endpoint} is no token service", next_step="moveout grant create, or links"
             ) from exc
