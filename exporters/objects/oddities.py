@@ -47,18 +47,19 @@ class Oddities:
         self._above = above + [key for key in keys if last.startswith(key)]
 
     def of(self, key: str, size_bytes: int) -> frozenset[str]:
-        """Return the oddities of the next key; asked once for each key."""
+        """Return the oddities of the next key; asked once for each key, also of one that was just passed by."""
         while self._above and not key.startswith(self._above[-1]):
             self._above.pop()
         segments = key.split("/")
         found = _of_segments(segments, size_bytes)
         if any(key.startswith(above + "/") for above in self._above):
-            found.add(DIRECTORY_BESIDE if key.removesuffix("/") in self._above else BESIDE)
+            found.add(DIRECTORY_BESIDE if key[-1] == "/" and key[:-1] in self._above else BESIDE)
         self._above.append(key)
         if len(key) > LONG_KEY_BYTES or len(key.encode()) > LONG_KEY_BYTES:
             found.add(WHOLE)
-        if not key.isprintable():
-            found |= {f"{CHARACTER}U+{ord(char):04X}" for char in key if not char.isprintable()}
+        if "\\" in key or not key.isprintable():
+            odd = {char for char in key if char == "\\" or not char.isprintable()}
+            found |= {f"{CHARACTER}U+{ord(char):04X}" for char in odd}
         for kind, twins in self._twins.items():
             if twins.seen(key.casefold() if kind == CASE else unicodedata.normalize("NFC", key)):
                 found.add(kind)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from xml.etree import ElementTree as ET
 
 from exporters.bucket import Bound, Fetched, ObjectSummary, Page, Position
 from exporters.errors import (
@@ -42,7 +41,7 @@ from migrate.store.s3_heavy import Heavy
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
 from migrate.store.s3_pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
-from migrate.store.s3_parse import NULL, parse_objects, parse_versions
+from migrate.store.s3_parse import NULL, parse_objects, parse_versions, parsed
 from migrate.store.s3_ranges import Ranges
 from migrate.store.s3_reading import (
     acl_query,
@@ -288,7 +287,7 @@ class S3Bucket:
             response = self.requests.call(versions_request(self.prefix, ("", ""), PAGE_KEYS))
         except NotAllowedError:
             return None
-        page = parse_versions(ET.fromstring(response.body))  # noqa: S314 - see s3_pages
+        page = parse_versions(parsed(response.body))
         return any(version != NULL for version in page.versions)
 
     def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:

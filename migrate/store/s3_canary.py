@@ -7,10 +7,11 @@ answer 200. Each kind of oddity that occurs is tried once, and so is what a targ
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from exporters.bucket import ObjectSummary
@@ -25,6 +26,7 @@ LONGEST_KEY_BYTES = 1024
 _BODY = b"canary"
 _AT_ONCE = 8
 """A trial is a dozen requests, one after the other."""
+_HEADERS, _METADATA = {"content-type": "text/x-canary"}, {"canary": "yes"}
 _SAMPLES: Mapping[str, tuple[str, ...]] = {
     oddities.LEADING: ("/{name}",),
     oddities.EMPTY: ("{name}//x",),
@@ -95,7 +97,7 @@ def probe(
         def tried(trial: Callable[[TargetBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
             return {kind: threads.submit(trial, target, kind) for kind in sorted(kinds)}
 
-        refused_keys = tried(_try_keys, {*keys, *ALWAYS})
+        refused_keys = tried(partial(_try_keys, versions=bool(found.versioning)), {*keys, *ALWAYS})
         refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
         refused_tags = threads.submit(_try_tags, target, {"t\u00f6": "\u65e5"}) if tags else None
         lost_tags = threads.submit(_try_tags, target, {"moveout": "canary"}) if any_tags else None
@@ -143,18 +145,27 @@ def refused_markers(target: TargetBucket) -> frozenset[str]:
     return frozenset(kind for kind, is_refused in refused.items() if is_refused)
 
 
-def _try_keys(target: TargetBucket, kind: str) -> str | None:
+def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
+    """Return what the target does with such keys, None where it keeps them. ``versions``: these are listed, too."""
     name = f"moveout-canary-{secrets.token_hex(6)}"
     wanted = _sample(target, kind, name)
     if any(len(key.encode()) > LONGEST_KEY_BYTES for key in wanted):
         return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
     try:
-        for number, key in enumerate(wanted):
-            body = b"" if kind == oddities.DIRECTORY else _BODY + b"!" * number
-            error = target.attempt(Description(key), body)
+        bodies = {
+            key: b"" if kind == oddities.DIRECTORY else _BODY + b"!" * number
+            for number, key in enumerate(wanted)
+        }
+        for key, body in bodies.items():
+            error = target.attempt(Description(key, _HEADERS, _METADATA), body)
             if error is not None:
                 return f"refuses it ({error})"
-        return _differently({one.key for one in _stored(target, name)}, set(wanted))
+        stored = _stored(target, name)
+        return (
+            _differently({one.key for one in stored}, set(wanted))
+            or (_differently({one.key for one in _versions(target, name)}, set(wanted)) if versions else None)
+            or _changed(target, stored, bodies)
+        )
     finally:
         _clear(target, name, wanted)
 
@@ -199,6 +210,23 @@ def _differently(stored: set[str], wanted: set[str]) -> str | None:
     return "does not list it afterwards" if other is None else f"stores it as {other!r}"
 
 
+def _changed(
+    target: TargetBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
+) -> str | None:
+    """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
+    kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
+    for one in stored:
+        found = target.source.head(one)
+        if found.error is not None:
+            return f"lists it and cannot read it ({found.error})"
+        size_bytes = int(found.headers.get("content-length", one.size_bytes))
+        if {one.size_bytes, size_bytes} != {len(bodies[one.key])}:
+            return f"makes {size_bytes} bytes of {len(bodies[one.key])}"
+        if any(found.headers.get(name) != value for name, value in kept.items()):
+            return "does not keep its headers and metadata"
+    return None
+
+
 def _sample(target: TargetBucket, kind: str, name: str) -> list[str]:
     if kind.startswith(oddities.CHARACTER):
         char = chr(int(kind.removeprefix(oddities.CHARACTER + "U+"), 16))
@@ -218,6 +246,10 @@ def _stored(target: TargetBucket, name: str) -> list[ObjectSummary]:
     return _everywhere(target, name, lambda prefix: target.list(prefix=prefix))
 
 
+def _versions(target: TargetBucket, name: str) -> list[ObjectSummary]:
+    return _everywhere(target, name, lambda prefix: target.list_versions(prefix=prefix))
+
+
 def _everywhere(
     target: TargetBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
 ) -> list[ObjectSummary]:
@@ -233,12 +265,14 @@ def _everywhere(
     return found
 
 
-def _clear(target: TargetBucket, name: str, wanted: Iterable[str]) -> None:
+def _clear(target: TargetBucket, name: str, wanted: Sequence[str]) -> None:
     """Remove the canaries, all versions of them."""
     for key in {*(one.key for one in _stored(target, name)), *wanted}:
         _quietly(target, key, "")
-    for left in _everywhere(target, name, lambda prefix: target.list_versions(prefix=prefix)):
-        _quietly(target, left.key, left.version_id)
+    for left in _versions(target, name):
+        # SeaweedFS 4.53 lists versions, and only them, with U+FFFD for characters that XML cannot carry.
+        for key in [left.key] if left.key in wanted else [left.key, *wanted]:
+            _quietly(target, key, left.version_id)
 
 
 def _quietly(target: TargetBucket, key: str, version_id: str) -> None:

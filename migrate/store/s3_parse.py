@@ -24,6 +24,11 @@ _FIELDS = (b"Key", b"Size", b"ETag", b"LastModified", b"StorageClass")
 _NEEDED = frozenset({b"Key", b"Size", b"LastModified"})
 _ENTITIES = (b"&#34;", b"&quot;", b"&amp;", b"&lt;", b"&gt;", b"&#39;", b"&apos;")
 _QUOTES = ("&#34;", "&quot;")
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_STAND_IN = re.compile(rb"\xf3\xb0\x80[\x80-\x9f]")
+_PRIVATE = 0xF0000
+"""Here characters begin that mean nothing: the first 32 stand for the forbidden ones while XML is parsed."""
+_MEANT = {_PRIVATE + number: number for number in range(32)}
 _CONTROLS = bytes({*range(32)} - {9, 10})
 
 
@@ -33,7 +38,27 @@ def parse_objects(body: bytes) -> Page:
     pages raise.
     """
     page = _by_pattern(body)
-    return _objects(ET.fromstring(body)) if page is None else page  # noqa: S314 - expat expands no external entities
+    return _objects(parsed(body)) if page is None else page
+
+
+def parsed(body: bytes) -> Any:
+    """Return the root of an answer. Control characters that XML cannot carry, and that some servers send all the same,
+    are kept. Raises ``ET.ParseError``.
+    """
+    try:
+        return ET.fromstring(body)  # noqa: S314 - expat expands no external entities
+    except ET.ParseError:
+        if not _FORBIDDEN.search(body) or _STAND_IN.search(body):
+            raise
+    root = ET.fromstring(_FORBIDDEN.sub(_stand_in, body))  # noqa: S314 - as above
+    for element in root.iter():
+        if element.text:
+            element.text = element.text.translate(_MEANT)
+    return root
+
+
+def _stand_in(found: re.Match[bytes]) -> bytes:
+    return chr(_PRIVATE + found[0][0]).encode()
 
 
 def last_key(body: bytes) -> str | None:

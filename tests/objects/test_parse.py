@@ -57,3 +57,13 @@ def test_what_is_unusual_is_left_to_the_parser(more: str) -> None:
 def test_control_characters_are_no_business_of_the_pattern() -> None:
     assert s3_parse._by_pattern(page(["a\rb"], encoded=False)) is None
     assert s3_parse._by_pattern(page(["a\x01b"], encoded=False)) is None
+
+
+def test_control_characters_that_xml_cannot_carry_are_kept() -> None:
+    """Some servers send them as they are."""
+    body = b"<ListBucketResult><Contents><Key>a\x01b\x1fc</Key></Contents></ListBucketResult>"
+    assert s3_parse.parsed(body).findtext("Contents/Key") == "a\x01b\x1fc"
+    assert s3_parse.parsed(body.replace(b"\x01", "\U000f0020".encode())).findtext("Contents/Key")
+    for ambiguous in (body.replace(b"</Key>", "\U000f0001</Key>".encode()), body.replace(b"</Key>", b"")):
+        with pytest.raises(ET.ParseError):
+            s3_parse.parsed(ambiguous)

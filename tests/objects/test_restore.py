@@ -24,6 +24,8 @@ from migrate.verify.bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
+from tests.tools.profiles import extra_profile
+from tests.tools.renaming_proxy import RenamingProxy
 
 
 def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:
@@ -193,6 +195,29 @@ def test_keys_that_the_target_would_change(
     refused = probe(open_target_bucket(strict.url), keys=seen).refused_keys
     assert {oddities.BESIDE, oddities.DOTDOT, oddities.DOT} <= set(refused)
     assert strict.keys() == []
+
+
+def test_keys_that_the_target_would_change_in_silence(
+    other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers 200: only its listings show other names, only a look that nothing is kept of what was said."""
+    target = make_shop(other_minio)
+    kinds = oddities.Oddities()
+    seen = set().union(*(kinds.of(key, 1) for key in sorted(["a\\b", "c\u0001d", "dir/", "plain"])))
+    with RenamingProxy(other_minio.endpoint) as proxy:
+        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
+        url = f"s3://{target.name}?profile={profile}"
+        backslash, control = f"{oddities.CHARACTER}U+005C", f"{oddities.CHARACTER}U+0001"
+        refused = probe(open_target_bucket(url), keys=seen).refused_keys
+        assert refused.keys() == {backslash, oddities.DIRECTORY_WITH_BYTES}
+        assert refused[backslash].startswith("stores it as")
+        assert refused[oddities.DIRECTORY_WITH_BYTES] == "does not keep its headers and metadata"
+        target.boto.put_bucket_versioning(Bucket=target.name, VersioningConfiguration={"Status": "Enabled"})
+        refused = probe(open_target_bucket(url), keys=seen).refused_keys
+        assert refused.keys() == {backslash, control, oddities.DIRECTORY_WITH_BYTES}
+    left = target.boto.list_object_versions(Bucket=target.name)
+    assert "Versions" not in left
+    assert "DeleteMarkers" not in left
 
 
 def test_another_prefix(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:

@@ -210,4 +210,5 @@ def test_keys_that_pass_by_leave_what_is_above_the_next_one(keys, cut):
         one_by_one.of(key, 1)
     for start in range(0, len(passing), cut):
         together.see_all(passing[start : start + cut])
+    together.see_all([asked])  # a comparison shows all keys, and asks about some
     assert together.of(asked, 1) == one_by_one.of(asked, 1)
