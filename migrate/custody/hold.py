@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from migrate.bundle import layout
@@ -24,6 +24,9 @@ from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
 from migrate.progress import Progress
 from migrate.store.base import Store
 from migrate.store.vault import FileVersion, Lock, Mode, Vault
+
+_SOON = timedelta(seconds=10)
+"""A server that knows no end of a retention has it end in a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,8 @@ def release(
     names, and whom each hold names that was placed since the last release; return the signed release and what is still
     protected.
 
-    Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held.
+    Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held,
+    ``DamageError`` where the server holds on to what was released.
     """
     standing = standing_at(store)
     if not standing:
@@ -173,6 +177,8 @@ def release(
             vault.set_legal(version, on=False)
         if found.mode == "GOVERNANCE":
             vault.retain(version, None, "GOVERNANCE")
+        if found.legal or found.mode == "GOVERNANCE":
+            _check_unlocked(vault, version)
         progress.advance(items=1)
 
     _each(unlock, mine, workers)
@@ -180,6 +186,18 @@ def release(
     details = {"file": document.key, "sha256": document.sha256, "reason": reason}
     log.append(store, signers[0], log.once(happening(store, "released", details), undone_by="held"))
     return document, survey(store, vault, workers=workers)
+
+
+def _check_unlocked(vault: Vault, version: FileVersion) -> None:
+    """Read back what was lifted. Raises ``DamageError`` where it is still there."""
+    found = vault.lock(version)
+    lasts = found.mode == "GOVERNANCE" and found.until is not None and found.until > vault.now() + _SOON
+    if found.legal or lasts:
+        said = "a legal hold" if found.legal else f"a retention until {found.until}"
+        raise DamageError(
+            f"{vault.place}/{version.key}", expected="no hold any more", found=said,
+            next_step="the server took the release and does not have it; run the same command again",
+        )  # fmt: skip
 
 
 def _release_document(store: Store, reason: str, signers: Sequence[Signer], held: Entry) -> Document:

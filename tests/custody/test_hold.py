@@ -13,7 +13,7 @@ from migrate.custody.entry import Happening
 from migrate.custody.hold import Terms
 from migrate.custody.record import record_seal
 from migrate.custody.signing import sign_bundle
-from migrate.errors import NotAllowedError, UnreachableError
+from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.vaults import open_vault
@@ -127,6 +127,22 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
     assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
     assert findings == []
     assert log.read(store).entries[-1].what.event == "released"
+
+
+def test_what_a_server_says_it_released_is_read_back(there, provider):
+    store, vault = there
+    assert put_hold(there, provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
+
+    class Deaf(Broken):
+        def __getattr__(self, name):
+            return (lambda *_, **__: None) if name == self._left else getattr(self._inner, name)
+
+    for deaf in ("set_legal", "retain"):
+        with pytest.raises(DamageError, match=r"a legal hold|a retention until"):
+            hold.release(store, Deaf(vault, deaf), "done", [provider], workers=1, progress=Silent())
+        assert log.read(store).find("released") == []
+    _, found = hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
+    assert (found.protected, found.legal) == (0, 0)
 
 
 def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, customer):
