@@ -65,8 +65,10 @@ class DirectoryVault:
             key = Path(entry.path).relative_to(self._store.root).as_posix()
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(Path(entry.path))
-            elif key != LOCK:
-                yield key, entry.stat(follow_symlinks=False).st_size
+                continue
+            size_bytes = entry.stat(follow_symlinks=False).st_size
+            if key != LOCK or size_bytes:  # the store's own is empty, and comes and goes
+                yield key, size_bytes
 
     def lock(self, version: FileVersion) -> Lock:
         """See ``Vault.lock``."""
