@@ -157,7 +157,7 @@ def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
             for number, key in enumerate(wanted)
         }
         for key, body in bodies.items():
-            error = target.attempt(Description(key, _HEADERS, _METADATA), body)
+            error = _attempt(target, Description(key, _HEADERS, _METADATA), body, plain=target.prefix + name)
             if error is not None:
                 return f"refuses it ({error})"
         stored = _stored(target, name)
@@ -167,7 +167,20 @@ def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
             or _changed(target, stored, bodies)
         )
     finally:
-        _clear(target, name, wanted)
+        _clear(target, name, [*wanted, target.prefix + name])
+
+
+def _attempt(target: TargetBucket, described: Description, body: bytes, *, plain: str) -> MoveoutError | None:
+    """Write one object; return why not. Some servers say of keys that they cannot hold that access is denied: so it is
+    only where that is said of a plain one, too. Raises ``NotAllowedError``.
+    """
+    try:
+        return target.attempt(described, body)
+    except NotAllowedError as exc:
+        if described.key != plain:
+            target.attempt(Description(plain), body)
+            return exc
+        raise
 
 
 def _try_one(target: TargetBucket, kept: Callable[[str], str | None], **described: Any) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 
 from exporters.objects import oddities
 from migrate.bundle.reader import BundleReader
-from migrate.errors import GoneError, NotEmptyError
+from migrate.errors import GoneError, NotAllowedError, NotEmptyError
 from migrate.progress import Silent
 from migrate.restore.objects import restore_bucket
 from migrate.restore.outcome import RestoreOutcome
@@ -26,6 +26,7 @@ from tests.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
 from tests.tools.profiles import extra_profile
 from tests.tools.renaming_proxy import RenamingProxy
+from tests.tools.rotten_proxy import RottenProxy
 
 
 def restore(reader: BundleReader, url: str, *, merge: bool = False) -> RestoreOutcome:
@@ -218,6 +219,25 @@ def test_keys_that_the_target_would_change_in_silence(
     left = target.boto.list_object_versions(Bucket=target.name)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
+
+
+def test_keys_of_which_the_target_says_that_access_is_denied(
+    other_minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As MinIO did on single drives (2022-05) of keys that end in a slash; but if nothing is allowed, nothing is."""
+    target = make_shop(other_minio)
+    kinds = frozenset({oddities.DIRECTORY_WITH_BYTES})
+    with RottenProxy(other_minio.endpoint, status=403) as proxy:
+        proxy.rotten = lambda asked: asked.method == "PUT" and asked.path.endswith("/")
+        profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
+        url = f"s3://{target.name}?profile={profile}"
+        refused = probe(open_target_bucket(url), keys=kinds).refused_keys
+        assert refused.keys() == kinds
+        assert "AccessDenied" in refused[oddities.DIRECTORY_WITH_BYTES]
+        assert target.keys() == []
+        proxy.rotten = lambda asked: asked.method == "PUT"
+        with pytest.raises(NotAllowedError):
+            probe(open_target_bucket(url), keys=kinds)
 
 
 def test_another_prefix(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
