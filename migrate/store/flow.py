@@ -1,8 +1,8 @@
-"""How much of bodies is on its way to one server at once: as much as its link carries in some seconds, two bodies at
-least.
+"""How much of bodies is on its way to one server at once: as much as its link carries in some seconds, at least one
+body, and the next one as soon as the rest of it leaves.
 
 More would only wait in queues: each body would take longer, a kill would cost more, and what is late looks like what
-is lost. How fast the link is shows while bodies leave. Where two of them cannot fill it (far away, with losses, each
+is lost. How fast the link is shows while bodies leave. Where one cannot fill it (far away, with losses, each
 connection has a rate of its own), more are tried, and kept as long as the rate grows with them.
 """
 
@@ -18,22 +18,23 @@ from migrate.errors import UnreachableError
 from migrate.store.patience import is_halted, is_overdue
 
 SECONDS_UNDER_WAY = 8.0
-"""So long what is under way takes at most, where it is more than two bodies."""
-LEAST_BODIES = 2
-"""While one is being answered the other one uses the link."""
+"""So long what is under way takes at most, where it is more than one body."""
+_REST_SECONDS, _REST_BYTES = 1.0, 256 * 2**10
+"""What the link carries in so long, or so much of it, is the rest of a body: the next one may begin."""
 LEAST_BYTES = 2**20
 FIRST_BYTES = 4 * 2**20
 """Of small bodies, before anything is known of the link."""
 SMALL_BYTES = 256 * 2**10
 """A body up to this size goes at once."""
-_WINDOW_SECONDS = 0.25
+_FIRST_WINDOW_SECONDS, _WINDOW_SECONDS = 0.05, 0.25
 _STEP_SECONDS, _LONGEST_STEP_SECONDS = 2.0, 6.0
 _STEP_BYTES = 2 * 2**20
 """A step is measured by so many bytes, unless they take too long."""
-_MORE = 2
+_MORE = 1.5
 _WORTH = 0.4
 """More bodies are kept where the rate grows by this part of what they are more."""
-_TRY_AGAIN_SECONDS = 30.0
+_TRY_AGAIN_SECONDS, _LONGEST_TRY_AGAIN_SECONDS = 30.0, 600.0
+"""Longer each time that it brought nothing."""
 _FORGET = 0.1
 _LOOK_SECONDS = 0.25
 
@@ -108,6 +109,7 @@ class Flow:
         """How many these were, and the rate, before more were tried."""
         self._settling = False
         self._next_try = 0.0
+        self._in_vain = _TRY_AGAIN_SECONDS
 
     @property
     def rate(self) -> float:
@@ -187,7 +189,12 @@ class Flow:
         return body
 
     def _admits(self, size_bytes: int) -> bool:
-        return len(self._bodies) < LEAST_BODIES + self._more or self._fits(size_bytes)
+        return self._leaving() < 1 + self._more or self._fits(size_bytes)
+
+    def _leaving(self) -> int:
+        """Return how many bodies have more to go than a rest."""
+        rest = max(_REST_BYTES, self._rate * _REST_SECONDS)
+        return sum(body.size_bytes - body.gone_bytes > rest for body in self._bodies)
 
     def _fits(self, size_bytes: int) -> bool:
         room = max(LEAST_BYTES, self._rate * SECONDS_UNDER_WAY) if self._rate else FIRST_BYTES
@@ -198,7 +205,7 @@ class Flow:
 
     def _look(self) -> None:
         now = self._clock()
-        if (seconds := now - self._since) >= _WINDOW_SECONDS:
+        if (seconds := now - self._since) >= (_WINDOW_SECONDS if self._rate else _FIRST_WINDOW_SECONDS):
             if self._waiting or self._count / seconds > self._rate:  # else nobody had more to send
                 self._learn(self._count / seconds)
             self._since, self._count = now, 0
@@ -220,17 +227,18 @@ class Flow:
                 self._try(rate)
         else:
             less, rate_before = self._before
-            grown = (LEAST_BODIES + self._more) / (LEAST_BODIES + less) - 1
-            if rate >= rate_before * (1 + _WORTH * grown):
+            if rate >= rate_before * (1 + _WORTH * ((1 + self._more) / (1 + less) - 1)):
+                self._in_vain = _TRY_AGAIN_SECONDS
                 self._try(rate)
             else:
                 self._more, self._before = less, None
-                self._next_try = now + _TRY_AGAIN_SECONDS
+                self._next_try = now + self._in_vain
+                self._in_vain = min(2 * self._in_vain, _LONGEST_TRY_AGAIN_SECONDS)
 
     def _try(self, rate: float) -> None:
-        there = max(len(self._bodies), LEAST_BODIES)
-        self._before = (there - LEAST_BODIES, rate)
-        self._more = there * _MORE - LEAST_BODIES
+        there = max(self._leaving(), 1)
+        self._before = (there - 1, rate)
+        self._more = max(there + 1, int(there * _MORE)) - 1
         self._settling = True
         self._changed.notify_all()
 

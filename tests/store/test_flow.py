@@ -10,7 +10,7 @@ import pytest
 from migrate.errors import UnreachableError
 from migrate.store import flow as flows
 from migrate.store import patience
-from migrate.store.flow import LEAST_BODIES, SECONDS_UNDER_WAY, Body, Flow, leaving
+from migrate.store.flow import SECONDS_UNDER_WAY, Body, Flow, leaving
 
 PART = 16 * 2**20
 SLOW, FAST = 125_000, 100_000_000
@@ -70,16 +70,30 @@ def until(holds: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "at_once"),
-    [(SLOW, LEAST_BODIES), (8_000_000, 3), (FAST, 8)],
+    [(SLOW, 1), (8_000_000, 3), (FAST, 8)],
     ids=["1 Mbit/s", "64 Mbit/s", "fast"],
 )
 def test_so_many_parts_are_under_way_as_the_link_carries_in_some_seconds(rate, at_once):
     flow, end = known(rate), threading.Event()
     with senders(flow, 8, end) as sending:
         until(lambda: len(sending) >= at_once)
-        assert len(sending) == at_once == min(8, max(LEAST_BODIES, int(rate * SECONDS_UNDER_WAY / PART)))
+        assert len(sending) == at_once == min(8, max(1, int(rate * SECONDS_UNDER_WAY / PART)))
         end.set()
         until(lambda: len(sending) == 8)
+
+
+def test_the_next_part_begins_when_the_rest_of_one_leaves():
+    """So the link is never idle, and parts are there one after the other, not all of them late."""
+    flow, end = known(SLOW), threading.Event()
+    with senders(flow, 3, end) as sending:
+        until(lambda: len(sending) == 1)
+        sending[0].left(PART - 2**20)
+        time.sleep(0.6)
+        assert len(sending) == 1
+        sending[0].left(PART - 100_000)
+        until(lambda: len(sending) == 2)
+        time.sleep(0.6)
+        assert len(sending) == 2
 
 
 def test_small_bodies_have_room_for_some_seconds_as_well():
@@ -90,13 +104,13 @@ def test_small_bodies_have_room_for_some_seconds_as_well():
 
 
 def test_where_each_connection_has_a_rate_of_its_own_more_are_tried_and_kept(monkeypatch):
-    """Far away, with losses: two parts do not fill the link, and eight bring four times as much."""
+    """Far away, with losses: one part does not fill the link, and eight bring eight times as much."""
     monkeypatch.setattr(flows, "_LOOK_SECONDS", 0.01)
     clock = Clock()
     flow, end = Flow(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
-        until(lambda: len(sending) == 2)
-        for _ in range(60):
+        until(lambda: len(sending) == 1)
+        for _ in range(90):
             for body in list(sending):
                 body.left(body.gone_bytes + SLOW)
             clock.now += 1
@@ -109,13 +123,13 @@ def test_where_more_parts_bring_nothing_they_are_given_up_again(monkeypatch):
     clock = Clock()
     flow, end = Flow(clock=clock), threading.Event()
     with senders(flow, 8, end) as sending:
-        until(lambda: len(sending) == 2)
+        until(lambda: len(sending) == 1)
         for _ in range(25):  # seconds, less than until the next trial
             for body in list(sending):
-                body.left(body.gone_bytes + 2 * SLOW // len(sending))
+                body.left(body.gone_bytes + SLOW // len(sending))
             clock.now += 1
             time.sleep(0.02)
-        assert len(sending) == 4  # these had been begun
+        assert len(sending) == 2  # this one had been begun
         assert flow._more == 0
 
 
@@ -150,8 +164,8 @@ def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
 
     for ended, said in ((stop.set, "told to stop"), (patience.halt, "the run is being stopped")):
         flow, end = known(SLOW), threading.Event()
-        with senders(flow, 2, end):
-            until(lambda flow=flow: len(flow._bodies) == 2)
+        with senders(flow, 1, end):
+            until(lambda flow=flow: len(flow._bodies) == 1)
             waiting = threading.Thread(target=send, args=(flow,))
             waiting.start()
             until(lambda flow=flow: len(flow._waiting) == 1)

@@ -63,23 +63,24 @@ def test_silence_is_still_a_fault(proxy, url, monkeypatch):
 
 def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, url, monkeypatch):
     monkeypatch.setattr(flow, "SMALL_BYTES", 0)
-    store, end = S3Store(parse(url)), threading.Event()
+    store, begun, end = S3Store(parse(url)), threading.Event(), threading.Event()
     upload, flowing = store.begin("big"), store._wire.flow
 
     def hold() -> None:
         with flowing.sending(MIN_PART_BYTES):
+            begun.set()
             end.wait()
 
     with ThreadPoolExecutor(3) as pool:
-        holders = [pool.submit(hold) for _ in range(flow.LEAST_BODIES)]
+        holder = pool.submit(hold)
+        begun.wait()
         part = pool.submit(store.put_part, "big", upload, 1, os.urandom(MIN_PART_BYTES))
         before = metrics.requests(minio.endpoint)["PutObjectPart"]
         store.stop()
         with pytest.raises(UnreachableError, match="stopped"):
             part.result()
         end.set()
-        for holder in holders:
-            holder.result()
+        holder.result()
     assert metrics.requests(minio.endpoint)["PutObjectPart"] == before
 
 
