@@ -22,6 +22,7 @@ _AGREES = timedelta(seconds=2)
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
 _LOOKS = {"get_object_retention", "get_object_legal_hold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
+_NO_FILE = "moveout-no-such-file"
 _TELLING = {*_LOOKS, "list_object_versions"}
 _HELD = "moveout hold status PLACE says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
@@ -38,6 +39,7 @@ class S3Vault:
         self._contact = Contact(note)
         self._ahead: timedelta | None = None
         self._server = ""
+        self._minio: bool | None = None
 
     def now(self) -> datetime:
         """See ``Vault.now``: the date that the server gave with its last answer, and what has passed since."""
@@ -48,8 +50,26 @@ class S3Vault:
         """See ``Vault.is_firm``. MinIO (2026-02-12) lets every account take a GOVERNANCE retention away: it asks for no
         right where a request to bypass it brings an empty retention.
         """
-        self._meet()
-        return mode == "COMPLIANCE" or self._server != "MinIO"
+        if mode == "COMPLIANCE":
+            return True
+        if self._minio is None:
+            self._meet()
+            self._minio = self._server == "MinIO" or self._contact.ask(self._errs_as_minio)
+        return not self._minio
+
+    def _errs_as_minio(self) -> bool:
+        """Tell whether the server words its errors as MinIO does: a proxy on the way may give it another name."""
+        try:
+            self._client.head_object(Bucket=self._bucket, Key=f"{self._prefix}{_NO_FILE}")
+        except boto_errors.ClientError as exc:
+            found = s3_client.translate(exc, self.place)
+            if found.retryable:
+                raise found from exc
+            headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            return any(str(name).lower().startswith("x-minio-") for name in headers)
+        except (boto_errors.BotoCoreError, OSError) as exc:
+            raise s3_client.translate(exc, self.place) from exc
+        return False
 
     def _meet(self) -> None:
         """See that the server has answered once: its answers say whose they are, and what its clock says."""

@@ -125,3 +125,20 @@ def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
             proxy.mute = True
             assert ask() == answer
             assert not proxy.mute
+
+
+def test_a_minio_behind_a_proxy_of_another_name_holds_no_firmer(
+    minio: S3Server,
+    versitygw: S3Server,
+    make_bucket: Callable[[S3Server], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """It lets every account lift a retention of mode GOVERNANCE."""
+    for server in (minio, versitygw):
+        bucket = make_bucket(server)
+        with HttpProxy(server.endpoint, name="nginx") as proxy:
+            profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
+            vault = open_vault(f"s3://{bucket}/place?profile={profile}")
+            assert vault.is_firm("GOVERNANCE") == (server is versitygw)
+            assert vault.is_firm("COMPLIANCE")
