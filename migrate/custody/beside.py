@@ -10,7 +10,8 @@ from migrate.errors import DamageError
 from migrate.store.base import Store
 
 _FOLDERS = (layout.DATA, "meta/", layout.SIGNATURES, layout.WORK)
-_FILES = {layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
+_FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
+"""Some programs make an object of the place itself, with an empty name below it."""
 
 
 def strangers(store: Store, keys: Iterable[str]) -> list[str]:
