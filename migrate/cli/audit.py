@@ -79,7 +79,7 @@ def audit_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)
-    store = session.store(place)
+    store = session.store(place, loaded.bwlimit if loaded else None)
     done = audit.audit(
         store,
         Question(confidence, loss),

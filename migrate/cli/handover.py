@@ -91,7 +91,7 @@ def receive_command(
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)
     place = known_place(words, loaded)
-    store = session.store(place)
+    store = session.store(place, loaded.bwlimit if loaded else None)
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )

@@ -80,9 +80,10 @@ class Session:
         rates = self.rates(case)
         return Throttle(rates) if rates else None
 
-    def store(self, place: Endpoint) -> MultipartStore:
-        """Return the store of a place; who waits for it is told."""
-        return open_place(place.url, secrets=place.reveal(), note=self.progress.note)
+    def store(self, place: Endpoint, case: str | None = None) -> MultipartStore:
+        """Return the store of a place, within the bandwidth limit (``case``: the case's); who waits for it is told."""
+        throttle = self.throttle(case)
+        return open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=self.progress.note)
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""

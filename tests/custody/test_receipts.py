@@ -124,6 +124,21 @@ def test_a_log_that_was_put_back_contradicts_a_receipt(place, provider, make_key
     assert (findings, len(notes)) == ([], 1)
 
 
+@pytest.mark.parametrize("words", [("receive",), ("audit",)])
+def test_whoever_reads_every_byte_keeps_to_the_limit(place, make_key, monkeypatch, words):
+    key, limits = make_key.path_of("customer"), []
+    assert call("sign", place.place, "--key", key).code == 0
+
+    def opened(url, *, bwlimit, **more):
+        limits.append(bwlimit)
+        return open_place(url, bwlimit=bwlimit, **more)
+
+    monkeypatch.setattr("migrate.cli.session.open_place", opened)
+    assert call(*words, place.place, "--key", key, "--bwlimit", "100M").code == 0
+    (limit,) = limits
+    assert limit is not None
+
+
 def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_path):
     key = make_key.path_of("customer")
     whole = call("receive", place.place, "--key", key, "--to", tmp_path / "mail", "--json")
