@@ -23,6 +23,8 @@ from migrate.custody.keys import Signer
 from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
 from migrate.store.base import Store
 
+MAX_BYTES = 64 * 2**20
+_MAX_HEAD_BYTES = 4096
 _TRIES = 50
 _NEXT = "moveout custody verify says more; a copy of the log from another place may help to mend it"
 
@@ -73,13 +75,15 @@ def read(store: Store) -> Log:
         store
     )  # first: a writer that comes in between puts the log ahead of it, which is in order
     try:
-        etag = store.stat(layout.CUSTODY_LOG).etag
+        info = store.stat(layout.CUSTODY_LOG)
+        if info.size_bytes > MAX_BYTES:
+            return Log([], [Finding(layout.CUSTODY_LOG, "is too long for a log")], [], etag=info.etag)
         data = store.read(layout.CUSTODY_LOG)
     except GoneError:
         return Log([], _behind_head([], head) if head is not None else [], [])
     entries, findings = parse(data)
     findings += _behind_head(entries, head)
-    return Log(entries, findings, list(_notes(entries)), data, etag)
+    return Log(entries, findings, list(_notes(entries)), data, info.etag)
 
 
 def parse(data: bytes) -> tuple[list[Entry], list[Finding]]:
@@ -198,7 +202,7 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[Entry]) -> None:
     for _ in range(_TRIES):
         try:
             etag = store.stat(layout.CUSTODY_HEAD).etag
-            said = _head(store.read(layout.CUSTODY_HEAD))
+            said = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
             if isinstance(said, Finding) or said[0] >= size:
                 return
         except GoneError:
@@ -212,7 +216,7 @@ def _write_head(store: Store, signer: Signer, entries: Sequence[Entry]) -> None:
 
 def _read_head(store: Store) -> bytes | None:
     try:
-        return store.read(layout.CUSTODY_HEAD)
+        return store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES)
     except GoneError:
         return None
 

@@ -101,7 +101,7 @@ def _signers(found: Log, store: Store, root: str) -> Iterator[Finding]:
 def _tree_signers(store: Store, known: Sequence[PublicKey]) -> set[str] | None:
     """Return the fingerprints of those who signed the tree's root; None where there is none to be read."""
     try:
-        signed = checkpoint.decode(store.read(layout.CHECKPOINT))
+        signed = checkpoint.decode(store.read(layout.CHECKPOINT, 0, checkpoint.MAX_BYTES + 1))
     except (GoneError, ValueError):
         return None
     return {public.fingerprint for public in signed.signers(known)}

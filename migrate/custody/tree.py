@@ -23,6 +23,7 @@ from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneEr
 from migrate.store.base import Store
 
 VERSION = 1
+_MAX_BYTES = 4096
 _ROOT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -192,25 +193,25 @@ def _differences(
 def _kept(store: Store) -> Tree | None:
     key = layout.TREE
     try:
-        data = store.read(key)
+        data = store.read(key, 0, _MAX_BYTES)
     except GoneError:
         return None
     try:
         value = canonical.decode(data, key)
         canonical.check_version(value, key, VERSION)
-        nodes = store.read(layout.TREE_NODES)
+        size, found = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
+        length = -(-size // merkle.GROUP) * merkle.SIZE
+        nodes = store.read(layout.TREE_NODES) if found == length else b""
         tree = Tree(
-            str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), int(value["size"]),
+            str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), size,
             bytes.fromhex(value["hash"]), nodes,
         )  # fmt: skip
     except GoneError as exc:
         raise DamageError(layout.TREE_NODES, expected="a file", found="none") from exc
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
         raise DamageError(key, expected="a tree", found=repr(exc)) from exc
-    if len(tree.nodes) != -(-tree.size // merkle.GROUP) * merkle.SIZE:
-        raise DamageError(
-            layout.TREE_NODES, expected=f"nodes of {tree.size} leaves", found=f"{len(nodes)} bytes"
-        )
+    if len(nodes) != length:
+        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{found} bytes")
     if _encode(tree) != data or not _ROOT.fullmatch(tree.root):
         raise DamageError(key, expected="a tree as it is written", found="something else")
     return tree
@@ -232,7 +233,7 @@ def _checkpoint(store: Store) -> tuple[str | None, Checkpoint | None]:
     """Return the checkpoint that lies there, and its file's etag."""
     try:
         etag = store.stat(layout.CHECKPOINT).etag
-        return etag, checkpoint.decode(store.read(layout.CHECKPOINT))
+        return etag, checkpoint.decode(store.read(layout.CHECKPOINT, 0, checkpoint.MAX_BYTES + 1))
     except GoneError:
         return None, None
     except ValueError as exc:

@@ -210,6 +210,14 @@ def test_the_log_travels_and_then_each_place_has_its_own(kept, provider, custome
     assert (findings, notes) == ([], ["the logs part after entry 5: each place has its own from there"])
 
 
+def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):
+    """It may come from anywhere."""
+    monkeypatch.setattr(log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)) - 1)
+    assert "is too long" in str(log.read(kept).findings[0])
+    monkeypatch.setattr(log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)))
+    assert log.read(kept).findings == []
+
+
 def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, customer, tmp_path):
     other = open_place(str(tmp_path / "other"))
     transfer(kept, other, workers=2, progress=Silent())
