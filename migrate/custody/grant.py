@@ -6,6 +6,7 @@ removing it. A session or a link carries its rights in itself and ends by itself
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,10 +96,13 @@ def create(
     """
     check_name(name)
     check_alone(store)
-    made = accounts.add(name, rules, max(expires, datetime.now(UTC) + _SHORTEST))
+    what = happening(store, "granted")
+    made = accounts.add(
+        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.place, what.bundle, name)
+    )
     try:
         details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
-        what = happening(store, "granted", details)
+        what = replace(what, details=details)
         log.append(store, signer, lambda _: [what])
     except BaseException:
         accounts.remove(made.access_key)
@@ -121,6 +125,12 @@ def begin(
     what = replace(what, details={**details, "session": True, "by_account": account, "role": role})
     log.append(store, signer, lambda _: [what])
     return made
+
+
+def purpose(place: str, bundle: str, name: str) -> str:
+    """Return what the accounts of a grant are for, as their server keeps it: the same bundle may lie there twice."""
+    mark = hashlib.sha256(place.partition("?")[0].encode()).hexdigest()[:16]
+    return f"moveout grant {name} of {bundle} at {mark}"
 
 
 def revocation(bundle: str, name: str) -> str:

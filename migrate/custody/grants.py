@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from migrate.custody import grant, log
 from migrate.custody.entry import Entry, Happening
 from migrate.custody.keys import Signer
 from migrate.custody.log import Log
-from migrate.errors import GoneError, MoveoutError, UnreachableError
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
 from migrate.store.base import Store
 from migrate.store.minio_accounts import Accounts
 
@@ -86,14 +87,16 @@ class Revoked:
 
 
 def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revoked:
-    """Take back every grant of that name as far as the server can, and write it into the log.
+    """Take back every grant of that name as far as the server can, and write it into the log. An account that a run
+    made that died before it could write it down goes too: nobody has its secret.
 
     Raises ``GoneError`` where no grant has this name.
     """
     now = datetime.now(UTC)
     known = log.read(store)
     entries = [one for one in known.find("granted") if one.what.details.get("to") == name]
-    if not entries:
+    lost = _unwritten(accounts, known, store.place, name)
+    if not entries and not lost:
         raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
     here, ended = known.at(store.place, "granted"), _ended(known)
     sessions = [one for one in entries if one in here and _granted(one).kind == "session"]
@@ -113,7 +116,19 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
         what = Happening("revoked", one.what.bundle, one.what.root, store.place, details)
         log.append(store, signer, log.once(what))
         keys.append(this.access_key)
-    return Revoked(keys, still_open, why)
+    for access_key in lost:
+        accounts.remove(access_key)
+    return Revoked([*keys, *lost], still_open, why)
+
+
+def _unwritten(accounts: Accounts, known: Log, place: str, name: str) -> list[str]:
+    """Return the access keys of accounts for this grant that the log does not know, as far as the server tells."""
+    written = {str(one.what.details.get("access_key")) for one in known.find("granted")}
+    found: list[str] = []
+    with suppress(NotAllowedError, UsageError, GoneError):
+        for bundle in sorted({one.what.bundle for one in known.entries}):
+            found += accounts.of(grant.purpose(place, bundle, name))
+    return [one for one in found if one not in written]
 
 
 def _remove(accounts: Accounts, this: Granted) -> bool:

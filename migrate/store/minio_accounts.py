@@ -64,8 +64,8 @@ class Accounts:
             http_client=urllib3.PoolManager(timeout=_SECONDS, retries=False),
         )
 
-    def add(self, name: str, policy: Mapping[str, Any], expires: datetime) -> Account:
-        """Make an account that may do what the policy says, until it expires."""
+    def add(self, name: str, policy: Mapping[str, Any], expires: datetime, purpose: str = "") -> Account:
+        """Make an account that may do what the policy says, until it expires. It is found by its purpose again."""
         access, secret = f"mo{secrets.token_hex(9)}", secrets.token_urlsafe(30)
         until = expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with _translated(self.endpoint):
@@ -73,7 +73,7 @@ class Accounts:
                 access_key=access,
                 secret_key=secret,
                 name=name[:32],
-                description=f"moveout grant {name}"[:256],
+                description=purpose[:256],
                 policy=dict(policy),
                 expiration=until,
             )
@@ -86,6 +86,11 @@ class Accounts:
         except GoneError:
             return None
         return _account(access_key, json.loads(answer))
+
+    def of(self, purpose: str) -> list[str]:
+        """Return the access keys of accounts with this purpose."""
+        found = json.loads(self.ask(lambda: self.admin.list_service_account(self.user))).get("accounts") or ()
+        return [str(one.get("accessKey")) for one in found if one.get("description") == purpose]
 
     def remove(self, access_key: str) -> None:
         """Remove an account; nothing happens where there is none."""

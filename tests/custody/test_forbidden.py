@@ -264,7 +264,7 @@ def test_a_hold_by_compliance_is_as_it_was_whatever_the_customer_does(kept):
     retention = {"Mode": "COMPLIANCE", "RetainUntilDate": until}
     kept.client.put_object_retention(**here, VersionId=version, Retention=retention)
     rules = grant.policy(bucket, "acme/bundle/", until)
-    made = kept.accounts.add("firm", rules, until)
+    made = kept.accounts.add("firm", rules, until, "a test")
     secret = {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
     client = s3_client.client(s3_client.parse(kept.url, secrets=secret))
     for operation, request in forbidden_to_shorten(bucket, version):

@@ -82,7 +82,7 @@ def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there,
     url, store = there
     accounts = Accounts(s3_client.parse(url))
     day = datetime.now(UTC) + timedelta(days=1)
-    own = accounts.add("backup", grant.policy("bucket", "x/", day), day)
+    own = accounts.add("backup", grant.policy("bucket", "x/", day), day, "backups")
     details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
     for place in (store.place, "s3://elsewhere/bundle?profile=old"):
         what = Happening("granted", "b", "0" * 64, place, details)
@@ -115,6 +115,21 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
     back = Happening("transferred", "b", "0" * 64, store.place, {"from": store.place.partition("?")[0]})
     log.append(store, provider, lambda _: [back])  # a damaged file came from a third place of the name
     assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
+
+
+def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(there, provider):
+    url, store = there
+    accounts, day = Accounts(s3_client.parse(url)), datetime.now(UTC) + timedelta(days=1)
+    bundle = log.read(store).last.what.bundle
+    rules = grant.policy("bucket", "x/", day)
+    lost = accounts.add("acme", rules, day, grant.purpose(store.place, bundle, "acme"))
+    other = accounts.add("acme", rules, day, grant.purpose(f"s3://another/{bundle}", bundle, "acme"))
+    assert grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
+    assert accounts.find(lost.access_key) is None
+    assert accounts.find(other.access_key) is not None
+    accounts.remove(other.access_key)
+    with pytest.raises(GoneError):
+        grants.revoke(store, accounts, "acme", provider)
 
 
 def test_an_erased_bundle_keeps_no_grant_open(there, provider):
