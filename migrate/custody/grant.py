@@ -120,22 +120,29 @@ def begin(
     check_name(name)
     check_alone(store)
     lasts, what = expires - datetime.now(UTC), happening(store, "granted")
-    made = service.begin(name, rules, lasts, role=role, revocation=revocation(what.bundle, name))
-    details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
-    what = replace(what, details={**details, "session": True, "by_account": account, "role": role})
+    known_by = revocation(store.place, what.bundle, name)
+    made = service.begin(name, rules, lasts, role=role, revocation=known_by)
+    details: dict[str, Any] = {"to": name, "access_key": made.access_key}
+    details |= {"expires": expires.astimezone(UTC).isoformat()}
+    details |= {"session": True, "by_account": account, "role": role, "revocation": known_by}
+    what = replace(what, details=details)
     log.append(store, signer, lambda _: [what])
     return made
 
 
 def purpose(place: str, bundle: str, name: str) -> str:
-    """Return what the accounts of a grant are for, as their server keeps it: the same bundle may lie there twice."""
-    mark = hashlib.sha256(place.partition("?")[0].encode()).hexdigest()[:16]
-    return f"moveout grant {name} of {bundle} at {mark}"
+    """Return what the accounts of a grant are for, as their server keeps it."""
+    return f"moveout grant {name} of {bundle} at {_mark(place)}"
 
 
-def revocation(bundle: str, name: str) -> str:
+def revocation(place: str, bundle: str, name: str) -> str:
     """Return what MinIO knows the sessions of a grant by."""
-    return f"moveout-{bundle}-{name}"
+    return f"moveout-{bundle}-{name}-{_mark(place)}"
+
+
+def _mark(place: str) -> str:
+    """Tell places apart: the same bundle may lie on a server twice."""
+    return hashlib.sha256(place.partition("?")[0].encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

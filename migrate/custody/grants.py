@@ -154,10 +154,15 @@ def _end_sessions(accounts: Accounts, name: str, sessions: Sequence[Entry]) -> s
     if others:
         return f"sessions are ended by the account that began them ({', '.join(sorted(others))})"
     try:
-        for bundle in sorted({one.what.bundle for one in sessions}):
-            accounts.end_sessions(grant.revocation(bundle, name))
+        for known_by in sorted({_known_by(one, name) for one in sessions}):
+            accounts.end_sessions(known_by)
     except UnreachableError:
         raise
     except MoveoutError as exc:
         return f"this server ends no single session: {exc}"
     return ""
+
+
+def _known_by(session: Entry, name: str) -> str:
+    """Return what MinIO knows a session by; those of the first days had a shorter name."""
+    return str(session.what.details.get("revocation") or f"moveout-{session.what.bundle}-{name}")
