@@ -167,7 +167,7 @@ def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
             or _changed(target, stored, bodies)
         )
     finally:
-        _clear(target, name, [*wanted, target.prefix + name])
+        _clear(target, name, wanted)
 
 
 def _attempt(target: TargetBucket, described: Description, body: bytes, *, plain: str) -> MoveoutError | None:
