@@ -217,6 +217,8 @@ def _try_class(target: TargetBucket, storage_class: str) -> str | None:
 
 
 def _differently(stored: set[str], wanted: set[str]) -> str | None:
+    # MinIO of 2020 lists a prefix with a slash before it as if it had none, and puts the slash before each key.
+    stored = stored - {f"/{key}" for key in wanted & stored}
     if stored == wanted:
         return None
     other = min(stored - wanted, default=None)
@@ -228,7 +230,7 @@ def _changed(
 ) -> str | None:
     """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
     kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
-    for one in stored:
+    for one in (one for one in stored if one.key in bodies):
         found = target.source.head(one)
         if found.error is not None:
             return f"lists it and cannot read it ({found.error})"
