@@ -174,10 +174,11 @@ class _Restore:
             done.items + run.skipped,
             done.size_bytes,
             run.skipped,
-            (*plan.findings, *run.findings(), *done.findings),
+            (*plan.findings, *done.findings),
             tuple(self._notes),
             self._account.losses,
             self._account.place,
+            left_out=tuple(run.left_out()),
         )
         settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
         kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
@@ -319,16 +320,16 @@ class _Run:
             return hands.write(self._writing, wanted, lease, self._progress)
         return by_threads(self._writing, wanted, workers, self._progress)
 
-    def findings(self) -> Iterator[str]:
+    def left_out(self) -> Iterator[str]:
         """Yield what the target does not take, the first keys of each kind by name."""
         for key in self._reserved:
-            yield f"{key!r} lies where restores keep what they need themselves ({RESERVED}); not restored"
+            yield f"{key!r} lies where restores keep what they need themselves ({RESERVED})"
         for oddity, keys in self._refused_keys.items():
             what = f"the target {self._terms.refused_keys[oddity]}"
             for key in keys:
-                yield f"{key!r} has {oddity}: {what}; not restored"
+                yield f"{key!r} has {oddity}: {what}"
             if self._refused_count[oddity] > _NAMED:
-                yield f"{self._refused_count[oddity] - _NAMED} more keys have {oddity}; not restored"
+                yield f"{self._refused_count[oddity] - _NAMED} more keys have {oddity}"
 
     def _refuse(self, oddity: str, key: str) -> None:
         self._refused_count[oddity] += 1

@@ -14,7 +14,8 @@ class RestoreOutcome:
     from an earlier run; ``size_bytes`` of payload written now. ``findings`` are sentences about what is not
     as in the bundle (none: it is equal); ``notes`` what the user should know. ``losses``: rows of the
     restore's own loss ledger, which lies with its account at ``account``. ``left_out``: what could not be
-    made because the bundle, incomplete as it is, lacks what it needs. ``tables``: what was read back from
+    made because the target refuses it, or the bundle, incomplete as it is, lacks what it needs. ``tables``: what was
+    read back from
     the target at the end.
     """
 

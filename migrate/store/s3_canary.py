@@ -177,10 +177,11 @@ def _attempt(target: TargetBucket, described: Description, body: bytes, *, plain
     try:
         return target.attempt(described, body)
     except NotAllowedError as exc:
-        if described.key != plain:
-            target.attempt(Description(plain), body)
-            return exc
-        raise
+        if described.key == plain:
+            raise
+        target.attempt(Description(plain), body)
+        _quietly(target, plain, "")
+        return exc
 
 
 def _try_one(target: TargetBucket, kept: Callable[[str], str | None], **described: Any) -> str | None:

@@ -325,7 +325,10 @@ def error_code(error: MoveoutError) -> str:
 
 def was_answered(error: MoveoutError) -> bool:
     """Tell whether the server gave an error of ``Pending.wait`` itself, rather than the way to it."""
-    return isinstance(error.__cause__, s3.S3ResponseError | boto_errors.ClientError)
+    cause = error.__cause__
+    if isinstance(cause, s3.S3ResponseError | boto_errors.ClientError):
+        return True
+    return getattr(cause, "name", "") == "AWS_ERROR_S3_INTERNAL_ERROR"  # what the C client makes of 500
 
 
 def plain(elements: Iterable[Any]) -> dict[str, str]:

@@ -68,9 +68,9 @@ def test_into_versitygw(minio: S3Server, versitygw: S3Server, make_shop: MakeSho
     objects = fill(shop)
     reader = take_out(shop.url, tmp_path / "bundle")
     outcome = restore(reader, target.url)
-    assert outcome.items + len(outcome.findings) == len(objects)
+    assert outcome.items + len(outcome.left_out) == len(objects)
     missing = set(objects) - set(target.keys())
-    assert len(missing) == len(outcome.findings)
+    assert len(missing) == len(outcome.left_out)
     assert all("is not in the bucket" in one for one in compare(reader, target.url))
 
 
@@ -365,6 +365,6 @@ def test_odd_keys_arrive_or_are_named(
     }
     assert set(target.keys()) == set(keys) - lost
     assert {"ctl\u0001x", "ctl\u000bx", "\ufffe", "name/"} <= lost
-    assert len(outcome.findings) == len(lost)
+    assert len(outcome.left_out) == len(lost)
     for key in set(keys) - lost:
         assert target.boto.get_object(Bucket=target.name, Key=key)["Body"].read() == key.encode()

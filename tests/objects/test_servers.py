@@ -46,12 +46,13 @@ def fill(shop: Shop) -> dict[str, bytes]:
 
 
 def restored(reader: BundleReader, target: Shop, account: Path) -> tuple[set[str], list[str]]:
-    """Restore; return the keys of which the ledger says beforehand that they will not be there, and the findings."""
+    """Restore; return the keys of which the ledger says beforehand that they will not be there, and what was left out.
+    """
     outcome = restore_bucket(
         reader, "shop", target.url, workers=2, progress=Silent(), account=open_place(str(account))
     )
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
-    return {row["item"] for row in rows if row["property"] == "object"}, list(outcome.findings)
+    return {row["item"] for row in rows if row["property"] == "object"}, list(outcome.left_out)
 
 
 def content(shop: Shop) -> dict[str, bytes]:
