@@ -25,7 +25,7 @@ class Ended:
     seconds: float
 
 
-def moveout(*words: str, kill_after: float | None = None) -> Ended:
+def moveout(*words: object, kill_after: float | None = None) -> Ended:
     """Run ``moveout``; SIGKILL it after so many seconds where given."""
     started = time.monotonic()
     with subprocess.Popen(
@@ -43,7 +43,7 @@ def moveout(*words: str, kill_after: float | None = None) -> Ended:
     return Ended(process.returncode, said, time.monotonic() - started)
 
 
-def must(*words: str) -> Ended:
+def must(*words: object) -> Ended:
     """Run ``moveout``, which has to succeed."""
     ended = moveout(*words)
     assert ended.code == 0, f"moveout {' '.join(map(str, words))} ended with {ended.code}:\n{ended.said}"
@@ -55,7 +55,7 @@ def measured(*words: object) -> Cost:
     return cost_of([MOVEOUT, *map(str, words), "--quiet"])
 
 
-def killed_when(reached: Callable[[], bool], *words: str) -> None:
+def killed_when(reached: Callable[[], bool], *words: object) -> None:
     """Run ``moveout``, and SIGKILL it once ``reached()`` holds; it must not have ended before."""
     with subprocess.Popen(
         [MOVEOUT, *map(str, words)],

@@ -39,7 +39,7 @@ class Bundle:
 def old_host(postgres, minio) -> OldHost:
     url = postgres.database()
     seed.seed_database(url)
-    seed.seed_bucket(minio.profile, "torture-media")
+    seed.seed_bucket(minio.profile, "torture-media", list(seed.objects()))
     return OldHost(url, "torture-media", minio.profile)
 
 

@@ -18,7 +18,10 @@ _TORTURE = Path(__file__).parents[1]
 class Database(Protocol):
     """A source, targets for it, and the engine's own comparison."""
 
-    source: str
+    @property
+    def source(self) -> str:
+        """The URL of what leaves."""
+        ...
 
     def target(self) -> str:
         """The URL of a new, empty target."""

@@ -169,7 +169,7 @@ def read_bundle(place):
 @pytest.mark.parametrize("verb", VERBS)
 def test_one_fault_at_any_request(verb, scene, minio, make_bucket, tmp_path, monkeypatch):
     seed = os.environ.get("MOVEOUT_SEED") or str(random.SystemRandom().randrange(10**9))
-    score, fired, wrong = Counter(), Counter(), []
+    score, fired, wrong = Counter[str](), Counter[str](), list[str]()
     with FaultProxy(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
         assert Stage(verb, scene, profile, minio, make_bucket, tmp_path / "calm").run().code == 0

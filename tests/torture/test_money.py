@@ -90,6 +90,7 @@ def test_every_export_is_of_one_moment(bank, tmp_path, monkeypatch):
             ]
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
             stack.callback(process.kill)
+            assert process.stdout is not None
             for _ in range(share):
                 assert process.stdout.readline() == b"ready\n"
         seen = [check(bank, tmp_path / f"bundle-{number}") for number in range(RUNS)]
