@@ -46,7 +46,7 @@ def fill(shop: Shop) -> dict[str, bytes]:
 
 
 def restored(reader: BundleReader, target: Shop, account: Path) -> tuple[set[str], list[str]]:
-    """Restore; return the keys of which the ledger says beforehand that they will not be there, and what was left out."""
+    """Restore; return the keys that the ledger says beforehand will not be there, and what was left out."""
     outcome = restore_bucket(
         reader, "shop", target.url, workers=2, progress=Silent(), account=open_place(str(account))
     )
