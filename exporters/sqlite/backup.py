@@ -146,15 +146,22 @@ def copied(address: Address) -> Iterator[Copy]:
 
 
 @contextmanager
-def copies(addresses: Mapping[str, Address]) -> Iterator[dict[str, Copy]]:
-    """Copy several databases, one after the other, to one temporary directory. Raises ``SourceError``."""
-    for address in addresses.values():
-        check_file(address)
+def copies(
+    addresses: Mapping[str, Address], *, lost: dict[str, SourceError] | None = None
+) -> Iterator[dict[str, Copy]]:
+    """Copy several databases, one after the other, to one temporary directory. ``lost`` takes what is wrong with single
+    files, by name; else, and where a file is locked, it is raised. Raises ``SourceError``.
+    """
     with scratch_directory() as directory:
         made = {}
         for number, (name, address) in enumerate(addresses.items()):
             check_room(address, directory)
-            made[name] = _copied_to(directory / f"copy-{number}.db", address)
+            try:
+                made[name] = _copied_to(directory / f"copy-{number}.db", address)
+            except SourceError as exc:
+                if lost is None or isinstance(exc, SourceUnreachableError):
+                    raise
+                lost[name] = exc
         yield made
 
 

@@ -31,7 +31,7 @@ from exporters.base import (
     Unit,
     Workspace,
 )
-from exporters.errors import SourceError
+from exporters.errors import SourceError, SourceUnreachableError
 from exporters.relational.points import remember
 from exporters.sampling import try_out
 from exporters.sqlite.address import Address
@@ -51,6 +51,11 @@ class Found:
 
     databases: Sequence[str]
     gaps: Sequence[Gap]
+
+    def without(self, lost: Mapping[str, SourceError]) -> Found:
+        """Return the same, with files that cannot be read among what is left out."""
+        gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in lost.items())]
+        return Found([name for name in self.databases if name not in lost], gaps)
 
 
 def find(root: Path) -> Found:
@@ -99,7 +104,13 @@ class DirectorySource:
         items: list[SurveyItem] = []
         warnings = [f"{gap.item}: {gap.reason}" for gap in found.gaps]
         for name in found.databases:
-            more = survey_file(self._address.below(name))
+            try:
+                more = survey_file(self._address.below(name))
+            except SourceUnreachableError:
+                raise
+            except SourceError as exc:
+                warnings.append(f"{name}: {exc}")
+                continue
             items += [replace(item, name=f"{name}: {item.name}") for item in more.items]
             warnings += [f"{name}: {warning}" for warning in more.warnings]
         return Survey(items, server(), warnings)
@@ -118,15 +129,19 @@ class DirectorySource:
         with ExitStack() as stack:
             members = []
             addresses = {name: self._address.below(name) for name in found.databases}
-            for name, copy in stack.enter_context(copies(addresses)).items():
+            lost: dict[str, SourceError] = {}
+            for name, copy in stack.enter_context(copies(addresses, lost=lost)).items():
                 folder = f"files/{numbers[name]:06d}"
-                header = check_file(addresses[name])
                 own = _Below(workspace, folder)
-                view = SqliteSnapshot(copy, header, addresses[name].url, own)
+                try:
+                    view = SqliteSnapshot(copy, check_file(addresses[name]), addresses[name].url, own)
+                except SourceError as exc:
+                    lost[name] = exc
+                    continue
                 stack.callback(view.close)
                 view.release()
                 members.append(_Member(name, folder, view))
-            yield DirectorySnapshot(members, found, workspace)
+            yield DirectorySnapshot(members, found.without(lost), workspace)
 
     def close(self) -> None:
         """Nothing is kept open between calls."""

@@ -21,6 +21,11 @@ def code_of(error: BaseException) -> str:
     return str(getattr(error, "sqlite_errorname", None) or "")
 
 
+def is_damage(error: BaseException) -> bool:
+    """Tell whether pages of the file make no sense."""
+    return code_of(error).startswith("SQLITE_CORRUPT")
+
+
 def needs_recovery(error: BaseException) -> bool:
     """Tell whether the file cannot be read before it is written to."""
     return code_of(error).startswith(_NEEDS_RECOVERY)
@@ -40,7 +45,7 @@ def translate(error: sqlite3.Error, where: str) -> SourceError:
             f"{where} is no SQLite database, or an encrypted one: {error}",
             next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
         )
-    if code.startswith("SQLITE_CORRUPT"):
+    if is_damage(error):
         return SourceError(
             f"{where} is damaged: {error}",
             next_step="Save what can be saved with: sqlite3 FILE .recover | sqlite3 NEW-FILE; then move NEW-FILE.",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from exporters.relational.plan import Cut, Plan, plan_tables
 from exporters.sqlite.catalog import Table
+from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.typed import affinity_of, dominating
 
@@ -43,15 +44,58 @@ def make_plan(
     )
 
 
-def measure(connection: sqlite3.Connection, tables: Sequence[Table]) -> dict[str, Size]:
-    """Return the size of every table: rows are counted, pages too where the library has dbstat."""
+def plan_readable(
+    connection: sqlite3.Connection, tables: Sequence[Table], former: Plan | None
+) -> tuple[Plan, dict[str, Size], dict[str, str]]:
+    """Return the plan, the size of each table in it, and why a table is not: its pages are damaged. Raises
+    ``sqlite3.Error``.
+    """
+    damaged: dict[str, str] = {}
+    sizes = measure(connection, tables, damaged)
+
+    def left() -> list[Table]:
+        return [table for table in tables if table.name not in damaged]
+
+    try:
+        return make_plan(connection, left(), sizes, former), sizes, damaged
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc):
+            raise
+    for table in left():  # some damage shows only where rows are looked at
+        try:
+            cut(connection, table, sizes[table.name])
+            kinds_of(connection, table)
+        except sqlite3.DatabaseError as exc:
+            _note(damaged, table, exc)
+    return make_plan(connection, left(), sizes, former), sizes, damaged
+
+
+def _note(damaged: dict[str, str], table: Table, error: sqlite3.DatabaseError) -> None:
+    if not is_damage(error):
+        raise error
+    damaged[table.name] = f"it cannot be read: {error}"
+
+
+def measure(
+    connection: sqlite3.Connection, tables: Sequence[Table], damaged: dict[str, str] | None = None
+) -> dict[str, Size]:
+    """Return the size of every table: rows are counted, pages too where the library has dbstat. ``damaged`` takes those
+    that cannot be read, with the reason; else that is raised.
+    """
+    rows: dict[str, int] = {}
+    for table in tables:
+        try:
+            rows[table.name] = _count(connection, table)
+        except sqlite3.DatabaseError as exc:
+            if damaged is None:
+                raise
+            _note(damaged, table, exc)
     pages: dict[str, tuple[int, int]] = {}
     try:
         query = "SELECT name, sum(pgsize), max(mx_payload) FROM dbstat GROUP BY name"
         pages = {name: (size, largest) for name, size, largest in connection.execute(query)}
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:  # no such table, or damaged pages
         pages = {}
-    rows = {table.name: _count(connection, table) for table in tables}
     file_bytes = _value(connection, "PRAGMA page_count") * _value(connection, "PRAGMA page_size")
     total = max(sum(rows.values()), 1)
     return {

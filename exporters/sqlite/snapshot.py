@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from exporters.base import Account, DoneUnit, Loss, Outcome, Sink, Unit, Workspace
+from exporters.base import Account, DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.errors import SourceError
 from exporters.relational import plan as plans
 from exporters.relational import points
@@ -21,11 +21,12 @@ from exporters.relational.parts import PartWriter
 from exporters.relational.plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sqlite.backup import Copy, Header
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
+from exporters.sqlite.errors import is_damage
 from exporters.sqlite.identifiers import SCHEMA
 from exporters.sqlite.long_rows import LongCells, from_parquet, to_parquet
 from exporters.sqlite.octets import Octets, count_octets
 from exporters.sqlite.parquet import Layout
-from exporters.sqlite.plan import Size, make_plan, measure
+from exporters.sqlite.plan import plan_readable
 from exporters.sqlite.pool import Pool
 from exporters.sqlite.rows import Batch, read_batches, tally_table
 from exporters.sqlite.schema import write_schema
@@ -47,9 +48,8 @@ class SqliteSnapshot:
         self._header = header
         with self._pool.connection() as connection:
             self._catalog: Catalog = read_catalog(connection)
-            self._sizes: Mapping[str, Size] = measure(connection, self._catalog.tables)
             former = Plan.load(workspace.read(plans.NAME))
-            self._plan = make_plan(connection, self._catalog.tables, self._sizes, former)
+            self._plan, self._sizes, self._damaged = plan_readable(connection, self._catalog.tables, former)
         if self._plan != former:
             workspace.write(plans.NAME, self._plan.dump())
         by_name = {table.name: table for table in self._catalog.tables}
@@ -129,16 +129,17 @@ class SqliteSnapshot:
         ours = (one for one in done if one.unit.spec.get("table") in self._tables)
         entries, gaps = entries_of(exported, ours)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
+        unread = [Gap(f"{SCHEMA}.{name}", "failed", why) for name, why in self._damaged.items()]
         return Account(
             entries,
             enumerations(
                 exported,
                 entries,
-                listed=("sqlite_schema, virtual tables apart", listed),
+                listed=("sqlite_schema, virtual tables apart", listed - len(unread)),
                 counted="count(*) in the copy",
                 measured="sum(length()) in the copy",
             ),
-            gaps=gaps,
+            gaps=[*unread, *gaps],
             losses=[*self._catalog.losses, *self._header_losses()],
             points=self._points,
             server=server(),
@@ -172,25 +173,34 @@ class SqliteSnapshot:
 
     def _octets(self) -> dict[int, dict[str, int]]:
         """Let SQLite add up the bytes of every table's texts and blobs, by several threads; where text is not kept as
-        UTF-8 nothing can be said.
+        UTF-8, or rows cannot be read, nothing can be said.
         """
         chunks = [
             (number, bounds) for number, (planned, _) in self._tables.items() for bounds in planned.ranges
         ]
         sums: dict[int, Counter[str]] = {number: Counter() for number in self._tables}
+        unreadable: set[int] = set()
         with ThreadPoolExecutor(_THREADS) as pool:
             for (number, _), found in zip(
                 chunks, pool.map(lambda chunk: self._counted(*chunk), chunks), strict=True
             ):
-                sums[number].update(found)
-        return {number: dict(found) for number, found in sums.items()}
+                if found is None:
+                    unreadable.add(number)
+                else:
+                    sums[number].update(found)
+        return {number: {} if number in unreadable else dict(found) for number, found in sums.items()}
 
-    def _counted(self, number: int, bounds: Range) -> dict[str, int]:
+    def _counted(self, number: int, bounds: Range) -> dict[str, int] | None:
         planned, table = self._tables[number]
         names = [one.name for one in Layout.of(table, planned.kinds).fields]
         largest = self._sizes[table.name].largest_bytes
         with self._pool.connection() as connection:
-            return count_octets(connection, table, names, bounds, largest_bytes=largest)
+            try:
+                return count_octets(connection, table, names, bounds, largest_bytes=largest)
+            except sqlite3.DatabaseError as exc:
+                if is_damage(exc):  # its export has failed, too
+                    return None
+                raise
 
     def release(self) -> None:
         """Close the connections that are idle; they are opened again where they are needed."""

@@ -6,7 +6,7 @@ from exporters.base import Survey, SurveyItem
 from exporters.sqlite.address import Address
 from exporters.sqlite.backup import connected
 from exporters.sqlite.catalog import read_catalog
-from exporters.sqlite.identifiers import quote_name
+from exporters.sqlite.plan import measure
 from exporters.sqlite.snapshot import server
 
 
@@ -16,12 +16,9 @@ def survey_file(address: Address) -> Survey:
     """
     with connected(address) as connection:
         catalog = read_catalog(connection)
-        counts = {
-            table.name: int(
-                connection.execute(f"SELECT count(*) FROM {quote_name(table.name)} NOT INDEXED").fetchone()[0]
-            )
-            for table in catalog.tables
-        }
+        damaged: dict[str, str] = {}
+        sizes = measure(connection, catalog.tables, damaged)
+    counts = {name: size.rows for name, size in sizes.items()}
     total = max(sum(counts.values()), 1)
     size_bytes = address.path.stat().st_size
     items = [
@@ -29,4 +26,5 @@ def survey_file(address: Address) -> Survey:
         for name, count in counts.items()
     ]
     warnings = [f"{loss.item}: {loss.property} will not survive: {loss.reason}" for loss in catalog.losses]
+    warnings += [f"{name}: {why}" for name, why in damaged.items()]
     return Survey(items, server(), warnings)

@@ -1,0 +1,97 @@
+"""Files with damaged pages: what can be read leaves, what cannot is a gap by name."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.conftest import call
+
+PAGE_BYTES = 4096
+ROWS = 3000
+
+
+def database(path: Path) -> dict[str, list[int]]:
+    """Make one with two tables; return the pages of each, its root first."""
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    for table in ("good", "bad"):
+        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, x TEXT)")
+        rows = ((f"{table} {number} " + "v" * 90,) for number in range(ROWS))
+        connection.executemany(f"INSERT INTO {table} (x) VALUES (?)", rows)
+    connection.commit()
+    roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_schema"))
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.close()
+    data = path.read_bytes()
+    leaves: dict[str, list[int]] = {table: [root] for table, root in roots.items()}
+    for number in range(2, pages + 1):
+        page = data[(number - 1) * PAGE_BYTES : number * PAGE_BYTES]
+        for table, found in leaves.items():
+            if number not in roots.values() and f"{table} ".encode() in page:
+                found.append(number)
+    return leaves
+
+
+def overwrite(path: Path, page: int, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek((page - 1) * PAGE_BYTES + offset)
+        file.write(data)
+
+
+def gaps(place: Path) -> dict[str, str]:
+    return {row["item"]: row["reason"] for row in pq.read_table(place / "data/gaps.parquet").to_pylist()}
+
+
+def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
+    path, place = tmp_path / "app.db", tmp_path / "bundle"
+    pages = database(path)
+    overwrite(path, pages["bad"][0], 0, b"\xff" * PAGE_BYTES)
+    planned = call("plan", f"app=sqlite://{path}")
+    assert "bad: it cannot be read" in planned.out + planned.err
+    assert call("export", f"app=sqlite://{path}", "--to", place).code == 3
+    assert gaps(place) == {"main.bad": "it cannot be read: database disk image is malformed"}
+    assert call("verify", place, "--level", "full").code == 0
+    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db").code == 0
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("offset", "data"),
+    [(3, b"\xff\xff"), (0, b"\x07"), (PAGE_BYTES // 2, b"\xff" * 400)],
+    ids=["a leaf's number of cells", "its kind", "the cells themselves"],
+)
+def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, data: bytes) -> None:
+    """Some of it shows when rows are counted, some when they are read."""
+    path, place = tmp_path / "app.db", tmp_path / "bundle"
+    pages = database(path)
+    overwrite(path, pages["bad"][len(pages["bad"]) // 2], offset, data)
+    ended = call("export", f"app=sqlite://{path}", "--to", place)
+    assert ended.code == 3, ended.err
+    assert any("bad" in item for item in gaps(place))
+    assert not any("good" in item for item in gaps(place))
+    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db", "--only", "good").code == 0
+    with sqlite3.connect(tmp_path / "new.db") as connection:
+        assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
+    connection.close()
+
+
+def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
+    folder, place = tmp_path / "files", tmp_path / "bundle"
+    folder.mkdir()
+    database(folder / "whole.db")
+    (folder / "junk.db").write_bytes(b"SQLite format 3\0" + b"junk" * 2000)
+    database(folder / "torn.db")
+    overwrite(folder / "torn.db", 1, 100, b"\xff" * (PAGE_BYTES - 100))
+    planned = call("plan", f"app=sqlite://{folder}")
+    assert planned.code == 0
+    assert "junk.db" in planned.out + planned.err
+    assert call("export", f"app=sqlite://{folder}", "--to", place).code == 3
+    assert gaps(place).keys() == {"junk.db", "torn.db"}
+    assert call("restore", place, f"app=sqlite://{tmp_path}/new").code == 0
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["whole.db"]
