@@ -275,11 +275,14 @@ class Shareable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long reading the whole source will take, from a measured sample. Rates are per second."""
+    """How long reading the whole source will take, from a measured sample. Rates are per second; ``faults`` are
+    sentences about what could not be read of it.
+    """
 
     seconds: float
     items_rate: float
     bytes_rate: float
+    faults: Sequence[str] = ()
 
 
 class Measurable(Protocol):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from exporters.base import Estimate, Outcome, Snapshot, Source, Unit
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError
 
 
 class MemoryWorkspace:
@@ -79,6 +80,7 @@ def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, worker
     left = iter(sorted(units, key=lambda unit: -unit.size_bytes))
     started = time.monotonic()
     done: list[tuple[Unit, Outcome]] = []
+    faults: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         running: dict[Future[Outcome], Unit] = {}
         while True:
@@ -89,11 +91,19 @@ def measure(snapshot: Snapshot, units: Sequence[Unit], *, seconds: float, worker
             if not running:
                 break
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            done.extend((running.pop(future), future.result()) for future in finished)
+            for future in finished:
+                unit = running.pop(future)
+                try:
+                    done.append((unit, future.result()))
+                except (SourceUnreachableError, SourceNotAllowedError):
+                    raise
+                except SourceError as exc:
+                    faults.append(f"unit {unit.id} ({unit.items} items) cannot be read: {exc}")
     elapsed = max(time.monotonic() - started, 1e-6)
     seen_bytes = sum(unit.size_bytes for unit, _ in done)
     return Estimate(
         seconds=elapsed * total_bytes / seen_bytes if seen_bytes else 0.0,
         items_rate=sum(outcome.items for _, outcome in done) / elapsed,
         bytes_rate=seen_bytes / elapsed,
+        faults=faults,
     )

@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exporters.base import Estimate, Source, Survey
 from migrate.bundle import layout
@@ -47,6 +47,8 @@ def _survey_one(source: Source, workers: int) -> SourcePlan:
     found = source.survey()
     measure = getattr(source, "estimate", None)
     estimate = measure(found, seconds=SAMPLE_SECONDS, workers=workers) if measure else None
+    if estimate is not None and estimate.faults:
+        found = replace(found, warnings=[*found.warnings, *estimate.faults])
     return SourcePlan(source.name, source.url, found, estimate)
 
 

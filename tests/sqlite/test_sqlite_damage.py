@@ -71,6 +71,9 @@ def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, dat
     path, place = tmp_path / "app.db", tmp_path / "bundle"
     pages = database(path)
     overwrite(path, pages["bad"][len(pages["bad"]) // 2], offset, data)
+    planned = call("plan", f"app=sqlite://{path}")
+    assert planned.code == 0
+    assert "cannot be read" in planned.out
     ended = call("export", f"app=sqlite://{path}", "--to", place)
     assert ended.code == 3, ended.err
     assert any("bad" in item for item in gaps(place))
