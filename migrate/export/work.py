@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from exporters.base import DoneUnit, Json, Mendable, Outcome, Snapshot, Unit
+from exporters.base import Json, Mendable, Outcome, Snapshot, Unit
 from exporters.engine import Engine
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical, layout
@@ -112,7 +111,7 @@ class UnitWork:
                 return earlier.record
         sink = self._sink(told, held=earlier is not None)
         try:
-            outcome = self._read(unit, sink)
+            outcome = self._read(lambda: self.snapshot.export(unit, sink), sink)
             if earlier is not None:
                 self._forget(unit)
             sink.publish()
@@ -124,8 +123,14 @@ class UnitWork:
         """Try again what failed in a unit; where no more comes of it, it stays as it is."""
         unit, snapshot, sink = before.unit, self.snapshot, self._sink(told, held=True)
         adds = isinstance(snapshot, Mendable)
+
+        def read() -> Outcome:
+            if isinstance(snapshot, Mendable):
+                return snapshot.mend(before.done(), sink)
+            return snapshot.export(unit, sink)
+
         try:
-            outcome = self._read(unit, sink, before.done() if adds else None)
+            outcome = self._read(read, sink)
             if not _is_better(outcome, before.outcome):
                 return before
             if not adds:
@@ -142,13 +147,10 @@ class UnitWork:
         self.lease.check()
         return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.point, now()))
 
-    def _read(self, unit: Unit, sink: StoreSink, done: DoneUnit | None = None) -> Outcome:
-        """Read a unit; of one that is ``done`` only what failed in it."""
+    def _read(self, read: Callable[[], Outcome], sink: StoreSink) -> Outcome:
+        """Have a unit read into the sink, whose own error comes first."""
         try:
-            if done is None:
-                outcome = self.snapshot.export(unit, sink)
-            else:
-                outcome = cast("Mendable", self.snapshot).mend(done, sink)
+            outcome = read()
         except Exception:
             if sink.error is not None:
                 raise sink.error from None

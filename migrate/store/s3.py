@@ -16,7 +16,6 @@ from typing import Any, Literal
 from urllib.parse import unquote_plus
 
 import botocore.exceptions as boto_errors
-import urllib3.exceptions as http_errors
 
 from migrate.errors import (
     AlreadyExistsError,
@@ -48,20 +47,14 @@ from migrate.store.s3_answers import (
     read_body,
     spoken,
 )
-from migrate.store.s3_wire import Wire
+from migrate.store.s3_wire import FOREIGN, Wire
 from migrate.store.sizes import HALF_PART_BYTES, part_bytes_for
 
 SHA256_METADATA = "moveout-sha256"
 _FAST = 8_000_000
 """Bytes a second, from which on parts are as large as usual."""
 _CHECKSUM = "x-amz-checksum-crc64nvme"
-_FOREIGN = (
-    boto_errors.BotoCoreError,
-    boto_errors.ClientError,
-    http_errors.HTTPError,
-    http.client.HTTPException,
-    OSError,
-)
+_FOREIGN = (*FOREIGN, http.client.HTTPException)
 
 
 class S3Store:

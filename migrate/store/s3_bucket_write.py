@@ -43,7 +43,7 @@ from migrate.store.s3_description import (
 )
 from migrate.store.s3_objects import PATIENCE_SECONDS, Answer, Job, Stream
 from migrate.store.s3_reading import acl_query, parse_tags
-from migrate.store.s3_wire import Wire
+from migrate.store.s3_wire import Wire, is_kept
 from migrate.store.sizes import part_sizes
 
 _ATTEMPT_SECONDS = 5.0
@@ -51,7 +51,6 @@ TINY_BYTES = 256 * 2**10
 """Objects up to this size fit into what the kernel takes at once."""
 _READ_BYTES = 8 * 2**20
 _VERSIONS_AT_ONCE = 8
-_DOTS = frozenset({".", ".."})
 _VERSION = "x-amz-version-id"
 
 
@@ -175,7 +174,7 @@ class TargetBucket:
 
     def _put_version(self, it: Description, body: bytes | None) -> Written:
         request = Request("DeleteObject", "DELETE", it.key) if body is None else put_request(it, body)
-        if _DOTS & set(it.key.split("/")):  # urllib3 takes such segments out of a path; the C client does not
+        if not is_kept(it.key):
             job = Job(it.key, request, len(body or b""))
             return _written(next(self._requests.run([job], window_bytes=1)))
         headers = {name: ascii_only(value) for name, value in request.headers.items()}

@@ -9,29 +9,20 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 
-import botocore.exceptions as boto_errors
-import urllib3.exceptions as http_errors
-
 from migrate.store.flow import Body, carrying
 from migrate.store.s3_client import translate
 from migrate.store.s3_crt import CrtClient, Request, Response
 from migrate.store.s3_description import ascii_only
-from migrate.store.s3_wire import Wire
+from migrate.store.s3_wire import FOREIGN, Wire, is_kept
 
 HEAVY_BYTES = 2**20
 AT_ONCE = 16
 """At most: each has its body in memory, which its caller's window bounds."""
-_DOTS = frozenset({".", ".."})
-_FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
 
 
 def is_heavy(request: Request) -> bool:
-    """Tell whether a request goes this way. urllib3 takes segments of dots out of a path, so those keys do not."""
-    return (
-        request.method == "PUT"
-        and len(request.body) > HEAVY_BYTES
-        and not _DOTS & set(request.key.split("/"))
-    )
+    """Tell whether a request goes this way."""
+    return request.method == "PUT" and len(request.body) > HEAVY_BYTES and is_kept(request.key)
 
 
 class HeavyPending:
@@ -67,6 +58,6 @@ class Heavy:
         try:
             with carrying(body) if body is not None else nullcontext():
                 found = self._wire.put(request.key, request.query, headers, bytes(request.body))
-        except _FOREIGN as exc:
+        except FOREIGN as exc:
             raise translate(exc, request.key) from exc
         return self._careful.call(request) if found is None else Response(200, found, b"")

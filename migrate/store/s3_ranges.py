@@ -10,19 +10,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 
-import botocore.exceptions as boto_errors
-import urllib3.exceptions as http_errors
-
 from migrate.errors import UnreachableError
 from migrate.store.s3_client import translate
 from migrate.store.s3_crt import Request
 from migrate.store.s3_objects import Stream
-from migrate.store.s3_wire import Wire
+from migrate.store.s3_wire import FOREIGN, Wire, is_kept
 
 AT_ONCE = 6
 """At most, where the window has room for them."""
-_DOTS = frozenset({".", ".."})
-_FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
 
 
 class Ranges:
@@ -57,7 +52,7 @@ class Ranges:
 
     def _read(self, request: Request) -> bytes:
         key = request.key
-        if not _DOTS & set(key.split("/")):  # urllib3 takes such segments out of a path
+        if is_kept(key):
             body = self._careful.patiently(lambda: self._attempt(request))
             if body is not None:
                 self._careful.pace.done()
@@ -75,7 +70,7 @@ class Ranges:
                 body: bytes = raw.read(announced) if announced else b""
             finally:
                 raw.close()
-        except _FOREIGN as exc:
+        except FOREIGN as exc:
             error = translate(exc, key)
             if isinstance(error, UnreachableError):
                 self._careful.pace.slower()

@@ -14,17 +14,26 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import botocore.exceptions as boto_errors
+import urllib3.exceptions as http_errors
 from botocore.awsrequest import AWSRequest
 
 from migrate.store.flow import flow_to
 from migrate.store.patience import is_halted
 
+FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
+"""What goes wrong on this way."""
+_DOTS = frozenset({".", ".."})
 _NOTHING: Mapping[str, str] = {}
 _REFUSED = 400
 _LONG_WAY = {400, 401, 403}
 """Statuses after which botocore may know what to do: another region, a clock that is off."""
 _CODE = re.compile(rb"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
+
+
+def is_kept(key: str) -> bool:
+    """Tell whether a key arrives as it is: urllib3 takes segments of dots out of a path. The C client does not."""
+    return not _DOTS & set(key.split("/"))
 
 
 class Wire:

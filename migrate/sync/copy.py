@@ -49,17 +49,18 @@ class Way:
     terms: Terms
     selection: Selection
     progress: Progress
-    outages: tuple[Outage, Outage]
-    """What is known of the source's answers, and of the target's."""
+    outage: Outage
+    """Of the source."""
+    target_outage: Outage
     throttle: Throttle | None = None
 
     def note(self, ours: Fetched, theirs: Fetched | None = None) -> None:
         """Take in what a look at either side came to. Raises ``SourceUnreachableError`` when that side does not answer,
         be it for the object or at all.
         """
-        for outage, found in zip(self.outages, (ours, theirs), strict=True):
-            if found is not None:
-                outage.note(found.error)
+        self.outage.note(ours.error)
+        if theirs is not None:
+            self.target_outage.note(theirs.error)
 
     def name(self, step: Step) -> str:
         """Return the whole key at the target."""
@@ -140,7 +141,7 @@ class SmallCopy:
         way = self.way
         fetched = way.source.fetch(map(source_of, steps), window_bytes=WINDOW_BYTES)
         found_acls = acls(way, map(source_of, steps))
-        for step, first, acl in zip(steps, way.outages[0].unless(fetched), found_acls, strict=False):
+        for step, first, acl in zip(steps, way.outage.unless(fetched), found_acls, strict=False):
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first
@@ -223,12 +224,12 @@ def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> lis
 
 def acls(way: Way, wanted: Iterable[ObjectSummary]) -> Iterator[Acl]:
     """Yield the ACLs of objects, in order and without end where the source has none: then nobody is asked."""
-    source, outage = way.source, way.outages[0]
+    source = way.source
     if not source.has_acls:
         yield from repeat((None, ()))
     asked = list(wanted)
     for one, (acl, error) in zip(asked, source.acls((it.key, it.version_id) for it in asked), strict=True):
-        outage.note(error)
+        way.outage.note(error)
         if error is None or isinstance(error, SourceGoneError):
             yield acl, ()
         else:

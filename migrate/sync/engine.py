@@ -241,9 +241,16 @@ class _Sync:
 
     def _way(self, terms: Terms) -> Way:
         sides = self.sides
-        outages = Outage(sides.source), Outage(sides.target.source)
-        selection = self.options.selection
-        return Way(sides.source, sides.target, terms, selection, self.progress, outages, self.throttle)
+        return Way(
+            sides.source,
+            sides.target,
+            terms,
+            self.options.selection,
+            self.progress,
+            Outage(sides.source),
+            Outage(sides.target.source),
+            self.throttle,
+        )
 
     def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
         """Remove what only the target has; what was removed is said, also where not all could be."""

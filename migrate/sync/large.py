@@ -71,7 +71,7 @@ class LargeCopy:
                 break
             else:
                 return
-        self.way.outages[0].note(error)
+        self.way.outage.note(error)
         if error is not None:
             self.done.gaps += lost_gaps(self.way.source, [(step, error)])
 

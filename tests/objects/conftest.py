@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
 import pytest
 
 from exporters.bucket import Bucket
@@ -55,6 +56,17 @@ class Shop:
 
 
 MakeShop = Callable[[S3Server], Shop]
+
+
+def bodies_of(place: Path) -> dict[str, bytes]:
+    """What a bundle of one shop holds, by its index."""
+    found = {}
+    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
+        if row["disposition"] == "exported":
+            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()
+            start = row["offset"] or 0
+            found[row["key"]] = body[start : start + row["length"]]
+    return found
 
 
 class BucketHost:

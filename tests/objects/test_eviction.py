@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +17,7 @@ from migrate.store.minio_accounts import Accounts
 from migrate.store.s3_client import parse
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.objects.conftest import Shop
+from tests.objects.conftest import Shop, bodies_of
 from tests.tools.clients import boto_client
 from tests.tools.shut_proxy import ShutProxy
 
@@ -58,17 +57,6 @@ def export(shop: Shop, place: Path, proxy: ShutProxy, account: tuple[str, str]) 
     ended = call(*words, env=environment)
     assert ended.code in {0, 3, 4}, ended.err
     return ended.code
-
-
-def bodies_of(place: Path) -> dict[str, bytes]:
-    """What the bundle holds, by its index."""
-    found = {}
-    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
-        if row["disposition"] == "exported":
-            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()
-            start = row["offset"] or 0
-            found[row["key"]] = body[start : start + row["length"]]
-    return found
 
 
 def evict(evicted: tuple[Shop, dict[str, bytes]], second: tuple[str, str], share: float, place: Path) -> int:

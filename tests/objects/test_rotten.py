@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -21,7 +20,7 @@ from migrate.store import open_place, s3_objects
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from tests.cli.conftest import call
-from tests.objects.conftest import MakeShop, Shop
+from tests.objects.conftest import MakeShop, Shop, bodies_of
 from tests.sync.conftest import Move
 from tests.tools.http_proxy import Asked
 from tests.tools.profiles import extra_profile
@@ -67,19 +66,8 @@ def export(shop: Shop, proxy: RottenProxy, place: Path) -> int:
     return call(*words, env={"AWS_ENDPOINT_URL": proxy.endpoint, **account}).code
 
 
-def there(place: Path) -> dict[str, bytes]:
-    """What the bundle holds, by its index."""
-    found = {}
-    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
-        if row["disposition"] == "exported":
-            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()
-            start = row["offset"] or 0
-            found[row["key"]] = body[start : start + row["length"]]
-    return found
-
-
 def check(place: Path, gaps: frozenset[str]) -> None:
-    assert there(place) == {key: body for key, body in bodies().items() if key not in gaps}
+    assert bodies_of(place) == {key: body for key, body in bodies().items() if key not in gaps}
     named = pq.read_table(place / "data/gaps.parquet").to_pylist() if gaps else []
     assert {row["item"] for row in named if row["disposition"] == "failed"} == gaps
     assert json.loads((place / "meta/bundle.json").read_text())["complete"] is not bool(gaps)
