@@ -15,7 +15,7 @@ MOVEOUT := $(VENV)/bin/moveout
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help setup demo handover test check bench torture servers evacuate plan export transfer verify restore status clean
+.PHONY: help setup demo handover test check bench torture outsiders servers evacuate plan export transfer verify restore status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test: $(VENV)/.ready ## run the tests against real servers (built once, cached)
 torture: $(VENV)/.ready ## long tests: kills at random moments, faults on the wire
 	@$(PY) -m scripts.servers get > /dev/null
 	@$(PY) -m pytest -m torture --timeout=0 $(ARGS)
+
+outsiders: $(VENV)/.ready ## run test suites that others wrote against moveout (fetched where they can be had)
+	@$(PY) -m scripts.outsiders $(ARGS)
 
 check: $(VENV)/.ready ## lint, format, types, layers
 	@$(VENV)/bin/ruff check .

@@ -1,0 +1,109 @@
+"""``make outsiders``: run test suites that other people wrote against moveout, and print a scoreboard.
+
+``make outsiders ARGS="postgresql-regress --seconds 120"`` runs one suite for two minutes. The exit code is 1 where a
+suite shows a defect: a difference that moveout did not report, a failed command or a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.outsiders.scoreboard import print_row, print_summary, print_title
+from scripts.outsiders.suite import Context, Row, Skipped, Suite
+from scripts.process import ServerError
+from scripts.servers import Servers
+
+SUITES = ("postgresql_regress",)
+"""The modules with suites, in the order in which they run."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the suites named, or all; return 1 if one of them shows a defect."""
+    options = _parse(argv)
+    suites = [_load(name) for name in options.names or SUITES]
+    print(f"outsiders: --seed {options.seed}", flush=True)
+    started = time.monotonic()
+    results: dict[str, list[Row]] = {}
+    for number, suite in enumerate(suites):
+        # Each suite may use its share of what is left; what one does not need is left to the others.
+        now = time.monotonic()
+        left = options.seconds - (now - started) if options.seconds else None
+        ends_at = now + left / (len(suites) - number) if left is not None else None
+        try:
+            results[suite.name] = _run(suite, options, ends_at)
+        except KeyboardInterrupt:
+            return 130
+    print_summary(results)
+    return 1 if any(row.failed for rows in results.values() for row in rows) else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    names = [module.replace("_", "-") for module in SUITES]
+    parser = argparse.ArgumentParser(prog="make outsiders", description="Run suites of others on moveout.")
+    parser.add_argument("names", nargs="*", metavar="SUITE", help=f"of {', '.join(names)} (default: all)")
+    parser.add_argument("--slice", metavar="N/M", default="1/1", help="run the N-th of M parts of each suite")
+    parser.add_argument("--seconds", type=float, metavar="BUDGET", help="begin nothing new after that time")
+    parser.add_argument("--seed", type=int, default=None, help="repeat a run's choices (default: random)")
+    options = parser.parse_args(argv)
+    unknown = sorted(set(options.names) - set(names))
+    if unknown:
+        parser.error(f"unknown suite {unknown[0]}; known are {', '.join(names)}")
+    options.names = [name.replace("-", "_") for name in options.names]
+    part = re.fullmatch(r"(\d+)/(\d+)", options.slice)
+    if not part or not 1 <= int(part[1]) <= int(part[2]):
+        parser.error(f"--slice {options.slice}: expected N/M with N from 1 to M, such as 2/8")
+    options.slice_index, options.slice_count = int(part[1]) - 1, int(part[2])
+    if options.seed is None:
+        options.seed = secrets.randbelow(10**6)
+    return options
+
+
+def _load(module: str) -> Suite:
+    suite: Suite = importlib.import_module(f"scripts.outsiders.{module}").SUITE
+    return suite
+
+
+def _run(suite: Suite, options: argparse.Namespace, ends_at: float | None) -> list[Row]:
+    """Run one suite; a suite that breaks off is a row with an error."""
+    print_title(suite)
+    rows: list[Row] = []
+    try:
+        material = suite.obtain()
+        if isinstance(material, Skipped):
+            rows.append(Row("all", skipped=material.reason))
+            print_row(rows[-1])
+            return rows
+        with (
+            tempfile.TemporaryDirectory(prefix="moveout-outsiders-") as directory,
+            Servers(Path(directory) / "servers") as servers,
+        ):
+            context = Context(
+                material=material,
+                servers=servers,
+                scratch=Path(directory),
+                seed=options.seed,
+                slice_index=options.slice_index,
+                slice_count=options.slice_count,
+                ends_at=ends_at,
+            )
+            for row in suite.run(context):
+                rows.append(row)
+                print_row(row)
+    except ServerError as error:
+        rows.append(Row("setup", errors=[str(error)]))
+        print_row(rows[-1])
+    return rows
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""moveout's command line, run as users run it, and killed as machines kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.servers import Servers, environment_for
+
+MOVEOUT = Path(sys.executable).with_name("moveout")
+COMPLETE, INCOMPLETE = 0, 3
+HANGS_AFTER_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command ended. ``report`` is what it printed with --json."""
+
+    words: Sequence[str]
+    exit_code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """True where it did its work: completely, or with named gaps and losses."""
+        return self.exit_code in {COMPLETE, INCOMPLETE} and not self.traceback
+
+    @property
+    def traceback(self) -> bool:
+        """True where it ended by an error that nobody caught."""
+        return "Traceback (most recent call last)" in self.stderr + self.stdout
+
+    @property
+    def failure(self) -> str:
+        """Return in one line how it failed; empty where it finished."""
+        if self.finished:
+            return ""
+        lines = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
+        how = "traceback" if self.traceback else f"exit code {self.exit_code}"
+        return f"moveout {self.words[0]}: {how}: {' | '.join(lines[-6:])[-1500:]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """moveout, started in a directory with the variables that reach the servers."""
+
+    directory: Path
+    environment: Mapping[str, str]
+
+    @classmethod
+    def for_servers(cls, servers: Servers, directory: Path, **variables: str) -> Program:
+        """Return the program in a directory, with more variables than the servers'."""
+        directory.mkdir(parents=True, exist_ok=True)
+        return cls(directory, environment_for(servers) | variables)
+
+    def run(self, *words: str) -> Outcome:
+        """Run a command with --json to its end."""
+        started = time.monotonic()
+        try:
+            done = subprocess.run(
+                self._argv(words),
+                cwd=self.directory,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                errors="backslashreplace",
+                check=False,
+                stdin=subprocess.DEVNULL,
+                timeout=HANGS_AFTER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return Outcome(words, -1, "", "it hangs", time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Outcome(words, done.returncode, done.stdout, done.stderr, seconds, _report(done.stdout))
+
+    def run_killed(
+        self, *words: str, kills: int, within: float, chance: random.Random
+    ) -> tuple[Outcome, int]:
+        """Run a command that is killed at random moments, up to ``kills`` times, each within so many seconds of its
+        start; then run it to its end. Return how it ended and how many kills met it alive.
+        """
+        met = 0
+        for _ in range(kills):
+            child = subprocess.Popen(
+                self._argv(words),
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                child.wait(chance.uniform(0, within))
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                met += 1
+        return self.run(*words), met
+
+    @staticmethod
+    def _argv(words: Sequence[str]) -> list[str]:
+        verb, *others = words
+        return [str(MOVEOUT), verb, "--json", "--quiet", "--no-input", *others]
+
+
+def _report(stdout: str) -> Mapping[str, Any]:
+    try:
+        report: Mapping[str, Any] = json.loads(stdout)
+    except ValueError:
+        return {}
+    return report
