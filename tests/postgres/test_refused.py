@@ -75,7 +75,10 @@ def test_what_asks_a_server_that_is_not_reached_is_left_out_by_name(postgres, ot
         f"CREATE SERVER s FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({where});"
         f"CREATE USER MAPPING FOR PUBLIC SERVER s OPTIONS (user 'postgres', password '{postgres.password}');"
         "CREATE FOREIGN TABLE far (a int) SERVER s OPTIONS (schema_name 'public', table_name 't');"
-        "CREATE MATERIALIZED VIEW stored AS SELECT * FROM far; CREATE UNIQUE INDEX ON stored (a)",
+        "CREATE MATERIALIZED VIEW stored AS SELECT * FROM far; CREATE UNIQUE INDEX ON stored (a);"
+        "CREATE TABLE ranged (a int) PARTITION BY RANGE (a); CREATE TABLE near PARTITION OF ranged DEFAULT;"
+        "CREATE FOREIGN TABLE away PARTITION OF ranged FOR VALUES FROM (5) TO (9) SERVER s;"
+        "INSERT INTO near VALUES (1)",
     )
     assert export_database(url, tmp_path / "bundle").complete
     outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=2, progress=Silent())
@@ -85,6 +88,11 @@ def test_what_asks_a_server_that_is_not_reached_is_left_out_by_name(postgres, ot
         (False, True)
     ]
     assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 't'") == [(1,)]
+    assert sum("public.ranged (" in note for note in outcome.notes) == 1
+    assert fetch(target, "SELECT tablename FROM pg_stats WHERE schemaname = 'public' ORDER BY 1") == [
+        ("near",),
+        ("t",),
+    ]
 
 
 RAISING = """

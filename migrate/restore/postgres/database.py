@@ -33,6 +33,7 @@ from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.script import Name
 from migrate.restore.postgres.stages import is_event_trigger
+from migrate.restore.postgres.statistics import analyze
 from migrate.restore.postgres.target import State
 from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
@@ -95,7 +96,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     findings: list[str] = []
     if selection.rows:
         run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
-        sql_target.analyze(target.connection)
+        job.notes.extend(analyze(target.connection))
         run.progress.end()
         findings = _settled(job, run, _differences(job, run))
     if selection.definitions:

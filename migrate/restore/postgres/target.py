@@ -18,7 +18,6 @@ from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address, connect
 from exporters.postgres.identifiers import quote_qualified
 from migrate.errors import BusyError, UsageError
-from migrate.restore.postgres.refused import REFUSALS
 
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
@@ -158,12 +157,6 @@ def mark_done(connection: psycopg.Connection[Any], name: str) -> None:
     transaction that may yet commit said so too, and then raises.
     """
     connection.execute(f"INSERT INTO {PROGRESS_SCHEMA}.done VALUES (%s)".encode(), (name,))
-
-
-def analyze(connection: psycopg.Connection[Any]) -> None:
-    """Let the server count, as far as it can: an index may call what works for the application only."""
-    with contextlib.suppress(*REFUSALS):
-        connection.execute("ANALYZE")
 
 
 def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:
