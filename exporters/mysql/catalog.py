@@ -11,13 +11,11 @@ from typing import Any
 import pymysql
 
 from exporters.mysql.connect import Connection
+from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.types import SqlType, kind_of
 from exporters.relational.types import Kind
-
-PROGRESS_TABLES = ("moveout_restore", "moveout_restore_done", "moveout_restore_again")
-"""Where a restore keeps its place in the target; never a part of the data."""
 
 ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})
 """Engines whose rows lie in other tables or on other servers."""
@@ -140,6 +138,7 @@ def read_tables(connection: Connection) -> list[Table]:
     schema = quote_literal(connection.address.database)
     columns: dict[str, list[Mapping[str, Any]]] = {}
     json_columns = _json_columns(connection, schema)
+    control, _ = find_control_tables(connection)
     for row in connection.named(_COLUMNS.format(schema=schema)):
         columns.setdefault(row["table_name"], []).append(row)
     keys: dict[str, list[str]] = {}
@@ -148,7 +147,7 @@ def read_tables(connection: Connection) -> list[Table]:
     found = [
         _table(row, columns.get(row["name"], []), keys.get(row["name"], []), json_columns)
         for row in _list(connection, schema)
-        if row["name"] not in PROGRESS_TABLES
+        if row["name"] not in control
     ]
     return sorted(found, key=lambda table: table.name)
 

@@ -18,8 +18,9 @@ import pymysql
 from exporters.base import Gap, Loss, Sink
 from exporters.mysql.accounts import read_grants
 from exporters.mysql.beside import losses_beside
-from exporters.mysql.catalog import PROGRESS_TABLES, Table
+from exporters.mysql.catalog import Table
 from exporters.mysql.connect import DEFINING_MODE, Connection
+from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -34,9 +35,6 @@ DEFINITIONS = "schema/definitions.json"
 SCRIPT = "schema/schema.sql"
 GRANTS = "schema/grants.sql"
 
-_OF_A_RESTORE = (
-    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME IN ({own})"
-)
 _VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
 _ROUTINES = (
     "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}"
@@ -78,9 +76,8 @@ class Missing:
 
 def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> Missing:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
-    own = ", ".join(map(quote_literal, PROGRESS_TABLES))
-    query = _OF_A_RESTORE.format(schema=quote_literal(connection.address.database), own=own)
-    missing = Missing([of_a_restore(quote_name(str(name))) for (name,) in connection.rows(query)])
+    control, _ = find_control_tables(connection)
+    missing = Missing([of_a_restore(quote_name(name)) for name in sorted(control)])
     missing.losses.extend(losses_beside(connection))
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)

@@ -3,7 +3,6 @@
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Silent
 from migrate.restore.postgres.database import restore_database
-from tests.mysql import databases as of_mariadb
 from tests.postgres import databases as of_postgres
 from tests.sqlite import databases as of_sqlite
 
@@ -24,13 +23,6 @@ def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
     reader = of_postgres.read_bundle(tmp_path / "bundle")
     check(reader, "schema moveout_restore")
     assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-
-
-def test_a_table_of_mariadb(mariadb, tmp_path):
-    url = mariadb.database()
-    of_mariadb.run_sql(url, SCRIPT.format(""))
-    assert of_mariadb.export_database(url, tmp_path / "bundle").complete
-    check(of_mariadb.read_bundle(tmp_path / "bundle"), "`moveout_restore`")
 
 
 def test_a_table_of_sqlite(tmp_path):

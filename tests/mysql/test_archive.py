@@ -1,12 +1,11 @@
 """Tables from which no row can be deleted come back, and are emptied where a run was interrupted."""
 
-from contextlib import closing
-
 import pytest
 
+from exporters.mysql.connect import parse_url
 from migrate.progress import Silent
 from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.target import make_empty
+from migrate.restore.mysql.target import make_empty, open_target
 from tests.mysql.databases import (
     checksums,
     definitions,
@@ -14,7 +13,6 @@ from tests.mysql.databases import (
     fetch,
     read_bundle,
     run_sql,
-    session,
 )
 
 
@@ -42,7 +40,7 @@ def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, t
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
     assert definitions(target) == definitions(archived)
     assert checksums(target) == checksums(archived)
-    with closing(session(target)) as connection:
-        make_empty(connection, "kept")
+    with open_target(parse_url(target)) as opened:
+        make_empty(opened.connection, "kept")
     assert fetch(target, "SELECT * FROM kept") == []
     assert fetch(target, "SHOW TABLES") == [("kept",), ("later",)]

@@ -11,18 +11,19 @@ from collections.abc import Set as AbstractSet
 
 import pymysql
 
-from exporters.mysql.connect import Connection
 from exporters.mysql.errors import said_by
 from exporters.mysql.schema import GRANTS
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.grants import Beyond, Grants, is_role
-from migrate.restore.mysql.target import mark_done, read_done
+from migrate.restore.mysql.target import TargetConnection, mark_done, read_done
 
 _EVERYBODY = "PUBLIC"
 
 
-def restore_accounts(reader: BundleReader, source: str, database: str, connection: Connection) -> list[str]:
+def restore_accounts(
+    reader: BundleReader, source: str, database: str, connection: TargetConnection
+) -> list[str]:
     """Grant on the target what accounts may on the source's ``database``; return sentences for the user."""
     key = layout.source_file(source, GRANTS)
     file = next((one for one in reader.source_files(source, "schema/") if one.key == key), None)
@@ -37,7 +38,7 @@ def restore_accounts(reader: BundleReader, source: str, database: str, connectio
 class _Maker:
     """Makes accounts and grants; ``made`` and ``refused`` say what came of it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: TargetConnection) -> None:
         self._connection = connection
         self._done = read_done(connection)
         self.made: list[str] = []

@@ -8,27 +8,26 @@ import json
 from collections.abc import Iterator
 
 from exporters.base import Loss
-from exporters.mysql.connect import Connection
 from exporters.mysql.identifiers import quote_literal
-from migrate.restore.mysql.target import DONE, mark_done, read_done
+from migrate.restore.mysql.target import TargetConnection, mark_done, read_done
 
 _STEP = "without "
 _REASON_CHARACTERS = 400
 """A note has room for 700 characters."""
 
 
-def note(connection: Connection, loss: Loss) -> None:
+def note(connection: TargetConnection, loss: Loss) -> None:
     """Note what is to be left out. Raises the driver's errors."""
     if _step(loss) not in read_done(connection):
         mark_done(connection, _step(loss))
 
 
-def forget(connection: Connection, loss: Loss) -> None:
+def forget(connection: TargetConnection, loss: Loss) -> None:
     """It is there nevertheless. Raises the driver's errors."""
-    connection.run(f"DELETE FROM {DONE} WHERE name = {quote_literal(_step(loss))}")
+    connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(_step(loss))}")
 
 
-def conceded(connection: Connection) -> Iterator[Loss]:
+def conceded(connection: TargetConnection) -> Iterator[Loss]:
     """Yield all that is noted."""
     for step in sorted(read_done(connection)):
         if step.startswith(_STEP):

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from exporters.base import Loss
-from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import parse_url
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -64,7 +63,8 @@ def restore_database(
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     address = parse_url(target_url, password=password)
     try:
-        with mysql_target.open_target(address) as target:
+        names = [one["name"] for one in read_definitions(reader, source)]
+        with mysql_target.open_target(address, names) as target:
             adapter = adapter_for(_server(run), target.connection)
             job = Job(run, target, adapter)
             outcome = _restore(job, into_existing=into_existing)
@@ -89,7 +89,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
             raise there
         state = run.state
         mysql_target.begin_state(target, state)
-    how = f"drop the database (the state is in table {PROGRESS_TABLES[0]})"
+    how = f"drop the database (the state is in table {target.connection.control.about})"
     run.ours(state, where=target.address.url, how=how)
     definer = Definer(target.connection, job.notes)
     if run.selection.definitions:
@@ -174,7 +174,7 @@ def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alon
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
-        add_keys(target.address, later, mysql_target.read_done(target.connection), run.workers)
+        add_keys(target.connection, later, mysql_target.read_done(target.connection), run.workers)
     make_all(job, definer, definitions, AFTER_ROWS)
     return written
 
@@ -215,7 +215,7 @@ def _rows(job: Job) -> Written:
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         ours = run.selection.definitions
-        writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance, ours=ours)
+        writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
         writer.write_all(todo)
 
     return run.rows(parts, done, write)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pymysql
 
-from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import set_sequence
 from migrate.restore.mysql.ddl import options_of
@@ -37,7 +36,7 @@ class Tables:
         """See ``Present.has``."""
         schema = quote_literal(self.target.address.database)
         query = f"SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = "
-        return name not in PROGRESS_TABLES and bool(self.target.connection.value(query + quote_literal(name)))
+        return bool(self.target.connection.value(query + quote_literal(name)))
 
     def has_rows(self, name: str) -> bool:
         """See ``Present.has_rows``."""

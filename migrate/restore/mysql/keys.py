@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pymysql
 
 from exporters.base import Loss
-from exporters.mysql.connect import Address, Connection, connect
 from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_name
 from migrate.bundle.catalog import CatalogRow
@@ -18,7 +17,7 @@ from migrate.restore.mysql.conceded import note
 from migrate.restore.mysql.ddl import items_of
 from migrate.restore.mysql.loosen import not_unique
 from migrate.restore.mysql.schema import Definition, ddl_error, needs_the_user
-from migrate.restore.mysql.target import items_there, mark_done
+from migrate.restore.mysql.target import TargetConnection, items_there, mark_done
 
 Later = Mapping[str, Sequence[str]]
 """By table: the keys and constraints that complete it."""
@@ -86,16 +85,16 @@ def set_aside(
     return kept, later
 
 
-def add_keys(address: Address, later: Later, done: set[str], workers: int) -> None:
+def add_keys(target: TargetConnection, later: Later, done: set[str], workers: int) -> None:
     """Complete the tables that are not noted as such, several at once. Raises ``MoveoutError``."""
     todo = [name for name in later if _step(name) not in done]
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-keys") as pool:
-        for future in [pool.submit(_add, address, name, later[name]) for name in todo]:
+        for future in [pool.submit(_add, target, name, later[name]) for name in todo]:
             future.result()
 
 
-def _add(address: Address, name: str, items: Sequence[str]) -> None:
-    connection = connect(address)
+def _add(target: TargetConnection, name: str, items: Sequence[str]) -> None:
+    connection = target.another()
     try:
         try:
             _add_all(connection, name, items)
@@ -106,7 +105,7 @@ def _add(address: Address, name: str, items: Sequence[str]) -> None:
         connection.close()
 
 
-def _add_all(connection: Connection, name: str, items: Sequence[str]) -> None:
+def _add_all(connection: TargetConnection, name: str, items: Sequence[str]) -> None:
     """Add all at once, or what the target takes of it; what it refuses is noted. Raises the driver's errors."""
     try:
         connection.run(f"ALTER TABLE {quote_name(name)} {', '.join(f'ADD {item}' for item in items)}")
@@ -127,7 +126,7 @@ def _add_all(connection: Connection, name: str, items: Sequence[str]) -> None:
             note(connection, Loss(f"table {quote_name(name)}", lost, reason))
 
 
-def _is_there(connection: Connection, name: str, item: str) -> bool:
+def _is_there(connection: TargetConnection, name: str, item: str) -> bool:
     begin = _NAMED.match(item)
     return begin is not None and any(one.startswith(begin[0]) for one in items_there(connection, name))
 

@@ -13,14 +13,12 @@ from contextlib import suppress
 import pymysql
 
 from exporters.base import Loss
-from exporters.mysql.catalog import PROGRESS_TABLES
-from exporters.mysql.connect import Connection
 from exporters.mysql.errors import is_about_the_thing, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.mysql.conceded import forget, note
 from migrate.restore.mysql.pieces import FOREIGN, Piece, least, without
 from migrate.restore.mysql.schema import Definer, Definition
-from migrate.restore.mysql.target import AGAIN, alter, items_there
+from migrate.restore.mysql.target import TargetConnection, alter, items_there
 
 _FOREIGN_KEYS = (
     "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
@@ -28,7 +26,9 @@ _FOREIGN_KEYS = (
 )
 
 
-def make_reduced(connection: Connection, definer: Definer, one: Definition, ours: Collection[str]) -> bool:
+def make_reduced(
+    connection: TargetConnection, definer: Definer, one: Definition, ours: Collection[str]
+) -> bool:
     """Make a table without what the target refuses of it; return whether there is a way. ``ours``: the tables that are
     being restored. Raises the driver's errors.
     """
@@ -59,7 +59,7 @@ def make_reduced(connection: Connection, definer: Definer, one: Definition, ours
     return True
 
 
-def _put_back(connection: Connection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
+def _put_back(connection: TargetConnection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
     for table, _, item in foreign_keys:
         said = alter(connection, table, f"ADD {item}")
         if said is not None:
@@ -77,24 +77,24 @@ def _away(table: str, item: str) -> Loss:
 class _Trial:
     """Tries definitions of a table on the target."""
 
-    def __init__(self, connection: Connection, definer: Definer, one: Definition) -> None:
+    def __init__(self, connection: TargetConnection, definer: Definer, one: Definition) -> None:
         self._connection, self._definer, self._one = connection, definer, one
         self._head = len(f"CREATE TABLE {quote_name(one['name'])}")
 
     def refusal(self, sql: str) -> str:
         """Return what the target says, nothing if it makes the table. Raises the driver's errors."""
-        self._connection.run(f"DROP TABLE IF EXISTS {AGAIN}")
+        again = self._connection.again
+        self._connection.run(f"DROP TABLE IF EXISTS {again}")
         try:
-            self._definer.make(
-                {**self._one, "name": PROGRESS_TABLES[2], "sql": f"CREATE TABLE {AGAIN}{sql[self._head :]}"}
-            )
+            name = self._connection.control.again
+            self._definer.make({**self._one, "name": name, "sql": f"CREATE TABLE {again}{sql[self._head :]}"})
         except pymysql.Error as exc:
             if not is_about_the_thing(exc):
                 raise
             return said_by(exc)
         finally:
             with suppress(pymysql.Error):
-                self._connection.run(f"DROP TABLE IF EXISTS {AGAIN}")
+                self._connection.run(f"DROP TABLE IF EXISTS {again}")
         return ""
 
 
@@ -102,7 +102,7 @@ def _loss(one: Definition, piece: Piece, said: str) -> Loss:
     return Loss(f"table {quote_name(one['name'])}", piece.lost, f"{piece.shown}: {said}")
 
 
-def _foreign_keys_to(connection: Connection, table: str) -> list[tuple[str, str, str]]:
+def _foreign_keys_to(connection: TargetConnection, table: str) -> list[tuple[str, str, str]]:
     """Return the tables that are there already and point to this one, with their foreign keys' names and definitions:
     the target would refuse a table that does not fit to these.
     """
@@ -111,6 +111,6 @@ def _foreign_keys_to(connection: Connection, table: str) -> list[tuple[str, str,
     return [(str(child), str(name), _item(connection, str(child), str(name))) for child, name in rows]
 
 
-def _item(connection: Connection, table: str, constraint: str) -> str:
+def _item(connection: TargetConnection, table: str, constraint: str) -> str:
     begin = f"CONSTRAINT {quote_name(constraint)} "
     return next((item for item in items_there(connection, table) if item.startswith(begin)), "")

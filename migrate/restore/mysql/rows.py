@@ -17,7 +17,7 @@ import pyarrow as pa
 import pymysql
 
 from exporters.errors import SourceUsageError
-from exporters.mysql.connect import Address, Connection, connect
+from exporters.mysql.connect import Connection
 from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.wire import send
@@ -28,7 +28,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.literals import LongValues, Values, columns_of, generated_of, values_of
 from migrate.restore.mysql.loosen import CHECK_VIOLATED, Way, loosen
 from migrate.restore.mysql.schema import needs_the_user
-from migrate.restore.mysql.target import DONE, make_empty, mark_done
+from migrate.restore.mysql.target import TargetConnection, make_empty, mark_done
 from migrate.restore.relational.parts import PartFile, damage, parts_of, readable
 from migrate.restore.relational.workers import Workers
 
@@ -47,11 +47,11 @@ class RowWriter:
     """
 
     def __init__(
-        self, reader: BundleReader, address: Address, *, workers: int, advance: Advance, ours: bool
+        self, reader: BundleReader, target: TargetConnection, *, workers: int, advance: Advance, ours: bool
     ) -> None:
         self._reader, self._ours = reader, ours
-        self._workers = Workers(lambda: connect(address), workers)
-        self._address, self._advance = address, advance
+        self._workers = Workers(target.another, workers)
+        self._target, self._advance = target, advance
         self._refused: list[PartFile] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
@@ -60,13 +60,13 @@ class RowWriter:
         """
         self._workers.run(parts, self._write_or_wait)
         if self._refused:
-            with closing(connect(self._address)) as connection:
+            with closing(self._target.another()) as connection:
                 for table in {part.table.name: part.table for part in self._refused}.values():
                     self._write_late(
                         connection, table, [p for p in self._refused if p.table.name == table.name]
                     )
 
-    def _write_or_wait(self, connection: Connection, part: PartFile) -> None:
+    def _write_or_wait(self, connection: TargetConnection, part: PartFile) -> None:
         with translated(part):
             try:
                 self._write(connection, part)
@@ -75,7 +75,7 @@ class RowWriter:
                     raise
                 self._refused.append(part)
 
-    def _write_late(self, connection: Connection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
+    def _write_late(self, connection: TargetConnection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
         """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
         todo = list(parts)
         while todo:
@@ -93,7 +93,7 @@ class RowWriter:
                 else:
                     todo.pop(0)
 
-    def _write(self, connection: Connection, part: PartFile) -> None:
+    def _write(self, connection: TargetConnection, part: PartFile) -> None:
         """Write a part, or nothing of it. Raises the driver's errors."""
         connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
         if history_of(part.table) and connection.takes_history:
@@ -112,7 +112,7 @@ class RowWriter:
             else:
                 return
 
-    def _transaction(self, connection: Connection, part: PartFile) -> None:
+    def _transaction(self, connection: TargetConnection, part: PartFile) -> None:
         """Insert all rows of a part; what was shown of a part that fails is taken back."""
         shown_rows = shown_bytes = 0
         try:
@@ -131,7 +131,7 @@ class RowWriter:
             self._advance(-shown_rows, -shown_bytes)
             raise
 
-    def _statements(self, connection: Connection, part: PartFile) -> Iterator[Statement]:
+    def _statements(self, connection: TargetConnection, part: PartFile) -> Iterator[Statement]:
         try:
             file = open_part(self._reader.open(part.key))
             history = [] if connection.takes_history else history_of(part.table)
@@ -252,7 +252,7 @@ def transactional(part: PartFile) -> bool:
     return str(part.table.details.get("engine", "")).upper() == "INNODB"
 
 
-def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: set[str]) -> set[str]:
+def empty_unfinished(connection: TargetConnection, parts: Sequence[PartFile], done: set[str]) -> set[str]:
     """Return what of ``done`` still counts. Tables without transactions may hold a half of a part that is not done:
     they are emptied, and all of their parts are written again. Raises the driver's errors.
     """
@@ -272,12 +272,12 @@ def empty_unfinished(connection: Connection, parts: Sequence[PartFile], done: se
     return done - again
 
 
-def unwrite(connection: Connection, table: str, parts: AbstractSet[str]) -> None:
+def unwrite(connection: TargetConnection, table: str, parts: AbstractSet[str]) -> None:
     """Remove the rows of a table, and the notes that these parts of it are done. Raises the driver's errors."""
     make_empty(connection, table)
     _forget(connection, parts)
 
 
-def _forget(connection: Connection, parts: AbstractSet[str]) -> None:
+def _forget(connection: TargetConnection, parts: AbstractSet[str]) -> None:
     for name in parts:
-        connection.run(f"DELETE FROM {DONE} WHERE name = {quote_literal(name)}")
+        connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(name)}")

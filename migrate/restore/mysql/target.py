@@ -1,30 +1,28 @@
 """The target database: may it be restored into, and how far an earlier run came.
 
-Two tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction, so
-a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
+Control tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction,
+so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
 was made but not noted is recognised by its being there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pymysql
 
-from exporters.mysql.catalog import PROGRESS_TABLES
 from exporters.mysql.connect import Address, Connection, connect
+from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
-from migrate.errors import BusyError, UsageError
+from migrate.errors import BusyError
 from migrate.restore.mysql.ddl import items_of
 from migrate.restore.relational.run import State
 
-ABOUT, DONE, AGAIN = (quote_name(name) for name in PROGRESS_TABLES)
-_AWAY = "`moveout_restore_away`"
-"""For the time of one statement."""
 _NO_DELETE = 1031
 _LOCK_SECONDS = 20
 
@@ -39,17 +37,32 @@ SELECT what FROM (
 """
 
 
+class TargetConnection(Connection):
+    """A session on the target. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
+
+    def __init__(self, address: Address, raw: Any, control: ControlTables) -> None:
+        super().__init__(address, raw)
+        self.control = control
+        self.about, self.done, self.again, self.away = map(quote_name, control.names)
+
+    def another(self) -> TargetConnection:
+        """Open a further session. Raises ``SourceError``."""
+        return TargetConnection(self.address, connect(self.address).raw, self.control)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """The database and the session on which everything but rows is done; it holds the lock."""
 
     address: Address
-    connection: Connection
+    connection: TargetConnection
 
 
 @contextmanager
-def open_target(address: Address) -> Iterator[Target]:
-    """Connect and lock out other restores. Raises ``BusyError``, ``SourceError``."""
+def open_target(address: Address, names: Collection[str] = ()) -> Iterator[Target]:
+    """Connect and lock out other restores. The control tables have none of the ``names`` that the restore makes, and
+    none of what is there. Raises ``BusyError``, ``SourceError``.
+    """
     connection = connect(address)
     try:
         name = quote_literal(f"moveout {address.database}"[:64])
@@ -60,31 +73,27 @@ def open_target(address: Address) -> Iterator[Target]:
                     f"another restore works on {address.url}",
                     next_step="Wait for it, or end its session (SHOW PROCESSLIST).",
                 )
-        yield Target(address, connection)
+        _, others = find_control_tables(connection)
+        control = ControlTables.beside({*names, *others})
+        yield Target(address, TargetConnection(address, connection.raw, control))
     finally:
         connection.close()
 
 
 def content(target: Target) -> str:
     """Return the name of something in the database, or ""."""
-    own = ", ".join(map(quote_literal, PROGRESS_TABLES))
+    own = ", ".join(map(quote_literal, target.connection.control.names))
     schema = quote_literal(target.address.database)
     return str(target.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
 
 
 def read_state(target: Target) -> State | None:
-    """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
-    schema = quote_literal(target.address.database)
-    query = f"SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = "
-    if not target.connection.value(query + quote_literal(PROGRESS_TABLES[0])):
+    """Return what an earlier restore left, None where there was none."""
+    connection = target.connection
+    control, _ = find_control_tables(connection)
+    if connection.control.about not in control:
         return None
-    try:
-        rows = target.connection.rows(f"SELECT bundle, source, only_ FROM {ABOUT}")
-    except pymysql.Error as exc:
-        raise UsageError(
-            f"{target.address.url} has a table {ABOUT} that is not a restore's: {said_by(exc)}",
-            next_step="Restore into a fresh, empty database.",
-        ) from exc
+    rows = connection.rows(f"SELECT bundle, source, only_ FROM {connection.about}")
     return State(*rows[0]) if rows else None
 
 
@@ -92,23 +101,24 @@ def begin_state(target: Target, state: State) -> None:
     """Make the tables; the row that says whose they are comes last."""
     connection = target.connection
     kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
-    connection.run(f"CREATE TABLE IF NOT EXISTS {DONE} (name VARCHAR(700) PRIMARY KEY) {kind}")
-    connection.run(f"DELETE FROM {DONE}")
+    connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
+    connection.run(f"DELETE FROM {connection.done}")
     connection.run(
-        f"CREATE TABLE IF NOT EXISTS {ABOUT} (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {kind}"
+        f"CREATE TABLE IF NOT EXISTS {connection.about}"
+        f" (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {kind}"
     )
     values = ", ".join(map(quote_literal, (state.bundle, state.source, state.only)))
-    connection.run(f"INSERT INTO {ABOUT} VALUES ({values})")
+    connection.run(f"INSERT INTO {connection.about} VALUES ({values})")
 
 
-def read_done(connection: Connection) -> set[str]:
+def read_done(connection: TargetConnection) -> set[str]:
     """Return the names of the parts and steps that are done."""
-    return {str(row[0]) for row in connection.rows(f"SELECT name FROM {DONE}")}
+    return {str(row[0]) for row in connection.rows(f"SELECT name FROM {connection.done}")}
 
 
-def mark_done(connection: Connection, name: str) -> None:
+def mark_done(connection: TargetConnection, name: str) -> None:
     """Say, within the transaction that does it, that a part or step is done."""
-    connection.run(f"INSERT INTO {DONE} VALUES ({quote_literal(name)})")
+    connection.run(f"INSERT INTO {connection.done} VALUES ({quote_literal(name)})")
 
 
 def items_there(connection: Connection, table: str) -> list[str]:
@@ -127,7 +137,7 @@ def alter(connection: Connection, table: str, words: str) -> str | None:
     return None
 
 
-def make_empty(connection: Connection, table: str) -> None:
+def make_empty(connection: TargetConnection, table: str) -> None:
     """Remove the rows of a table without transactions; one that no row can be deleted from is made again."""
     name = quote_name(table)
     if connection.value(f"SELECT 1 FROM {name} LIMIT 1") is None:
@@ -137,12 +147,14 @@ def make_empty(connection: Connection, table: str) -> None:
     except pymysql.Error as exc:
         if number_of(exc) != _NO_DELETE:
             raise
-        connection.run(f"DROP TABLE IF EXISTS {AGAIN}")
-        connection.run(f"CREATE TABLE {AGAIN} LIKE {name}")
-        connection.run(f"RENAME TABLE {name} TO {_AWAY}, {AGAIN} TO {name}, {_AWAY} TO {AGAIN}")
-        connection.run(f"DROP TABLE {AGAIN}")
+        again, away = connection.again, connection.away
+        connection.run(f"DROP TABLE IF EXISTS {again}")
+        connection.run(f"CREATE TABLE {again} LIKE {name}")
+        connection.run(f"RENAME TABLE {name} TO {away}, {again} TO {name}, {away} TO {again}")
+        connection.run(f"DROP TABLE {again}")
 
 
 def drop_state(target: Target) -> None:
     """Remove the tables: the restore is over."""
-    target.connection.run(f"DROP TABLE IF EXISTS {ABOUT}, {DONE}, {AGAIN}")
+    connection = target.connection
+    connection.run(f"DROP TABLE IF EXISTS {connection.about}, {connection.done}, {connection.again}")

@@ -1,0 +1,71 @@
+"""The control tables in which a restore keeps its progress, and how they differ from a customer's tables of such names.
+
+A table is a control table if it has both the name and the columns of one. The prefix is ``moveout_restore``. Where a
+customer has tables of these names, a restore takes ``moveout_restore2``, and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import count
+
+from exporters.mysql.connect import Connection
+from exporters.mysql.identifiers import quote_literal
+
+_PREFIX = "moveout_restore"
+_COLUMNS = (
+    "SELECT TABLE_NAME, CONCAT(COLUMN_NAME, ' ', COLUMN_TYPE) FROM information_schema.COLUMNS"
+    " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME LIKE 'moveout\\_restore%' ORDER BY TABLE_NAME, ORDINAL_POSITION"
+)
+_ABOUT = ["bundle varchar(200)", "source varchar(200)", "only_ longtext"]
+_DONE = ["name varchar(700)"]
+
+
+@dataclass(frozen=True, slots=True)
+class ControlTables:
+    """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done; ``again``
+    and ``away`` are for tables that are made a second time.
+    """
+
+    about: str
+    done: str
+    again: str
+    away: str
+
+    @staticmethod
+    def of(prefix: str) -> ControlTables:
+        """Return those whose names begin with ``prefix``."""
+        return ControlTables(prefix, f"{prefix}_done", f"{prefix}_again", f"{prefix}_away")
+
+    @staticmethod
+    def beside(names: Collection[str]) -> ControlTables:
+        """Return the first ones that have none of these names, which are a customer's."""
+        taken = {name.lower() for name in names}
+        numbered = (ControlTables.of(_PREFIX if number == 1 else f"{_PREFIX}{number}") for number in count(1))
+        return next(tables for tables in numbered if taken.isdisjoint(tables.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.about, self.done, self.again, self.away
+
+
+def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the control tables of the session's database, and the other tables whose names begin alike. Raises the
+    driver's errors.
+    """
+    columns: dict[str, list[str]] = {}
+    for name, column in connection.rows(_COLUMNS.format(schema=quote_literal(connection.address.database))):
+        columns.setdefault(str(name), []).append(str(column))
+    control = set[str]()
+    for name in columns:
+        tables = ControlTables.of(name.removesuffix("_done"))
+        if re.fullmatch(rf"{_PREFIX}\d*", tables.about):
+            control |= {tables.done} if columns.get(tables.done) == _DONE else set()
+            control |= (
+                {tables.about, tables.again, tables.away} if columns.get(tables.about) == _ABOUT else set()
+            )
+    control &= columns.keys()
+    return frozenset(control), frozenset(columns.keys() - control)
