@@ -23,6 +23,7 @@ from exporters.postgres.losses import losses_of
 from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
+from exporters.postgres.triggers import constraint_triggers
 from exporters.postgres.unsayable import unsayable
 
 PRE_DATA = "schema/pre-data.sql"
@@ -34,6 +35,7 @@ SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
 SETTINGS = "schema/settings.json"
 LARGE_OBJECTS = "schema/large-objects.json"
+CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
 _SECTIONS = (
     (schema.PRE, PRE_DATA, False),
@@ -108,6 +110,8 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
             losses += secret
         if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
             _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
+        if triggers := constraint_triggers(session.holder, every=False):
+            _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
         losses += losses_of(session.holder, tables)
         losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
     except DRIVER_ERRORS as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -22,9 +23,11 @@ from migrate.restore.postgres.selected import OwnedSequences, select_entries
 from migrate.restore.postgres.stages import Stage, stages
 from migrate.restore.postgres.steps import StepRunner
 from migrate.restore.postgres.target import State
+from migrate.restore.postgres.triggers import Trigger, names_constraint_trigger, set_constraint_triggers
 
 _SEQUENCES = "sequences"
 _LARGE_OBJECTS = "large-objects"
+_TRIGGERS = "constraint-triggers"
 _ROW_KINDS = frozenset({"MATERIALIZED VIEW DATA"})
 """Entries of post-data that fill something."""
 
@@ -34,6 +37,10 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
     connection, progress = job.target.connection, job.run.progress
     definitions = job.definitions()
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
+    triggers = definitions.constraint_triggers()
+    if triggers:
+        kept = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
+        script = replace(script, entries=kept)
     planned = _stages(job, script)
     steps = sum(len(stage.steps) for stage in planned)
     if steps:
@@ -56,6 +63,8 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
                 describe_large_objects(connection, definitions.large_objects(), portable=state.portable)
         except psycopg.Error as exc:
             raise ddl_error(exc, "large-objects.json") from exc
+    if job.selection.definitions and _TRIGGERS not in done:
+        _set_triggers(job, triggers)
     if job.selection.rows and _SEQUENCES not in done:
         try:
             with connection.transaction():
@@ -64,6 +73,21 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
         except psycopg.Error as exc:
             raise ddl_error(exc, "sequences.json") from exc
     return script
+
+
+def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
+    """Let triggers of constraints fire as at the source."""
+    if job.selection.tables:
+        triggers = [one for one in triggers if (one["schema"], one["table"]) in job.names]
+    if not triggers:
+        return
+    connection = job.target.connection
+    try:
+        with connection.transaction():
+            sql_target.mark_done(connection, _TRIGGERS)
+            job.left_out.extend(set_constraint_triggers(connection, triggers))
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "constraint-triggers.json") from exc
 
 
 def _stages(job: Job, script: Script) -> list[Stage]:
