@@ -9,7 +9,6 @@ import psycopg
 
 from exporters.base import Loss
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
-from exporters.postgres.identifiers import quote_literal
 from exporters.postgres.roles import TELLTALE
 from exporters.relational.account import of_a_restore
 
@@ -49,6 +48,11 @@ UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this serve
 UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit || '; the target database has its own'
   FROM pg_database WHERE datname = current_database() AND datconnlimit <> -1
 """
+_OF_A_RESTORE = """
+SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'finished')
+  AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'about')
+FROM pg_namespace n WHERE nspname = %(own)s
+"""
 _OF_PARAMETERS = """
 SELECT 'role ' || x.grantee::regrole, 'privilege on a parameter',
   x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the target'
@@ -60,8 +64,8 @@ _PARAMETERS_VERSION = 150000
 
 def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Loss]:
     """Return the losses that the catalogs tell. Raises what the driver raises."""
-    query = f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {quote_literal(PROGRESS_SCHEMA)}"
-    losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}") for _ in holder.execute(query.encode())]
+    rows = holder.execute(_OF_A_RESTORE, {"own": PROGRESS_SCHEMA}).fetchall()
+    losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
     losses += [Loss(*row) for row in holder.execute(_LOSSES, {"secret": f"^(?:{TELLTALE})$"})]
     if holder.info.server_version >= _PARAMETERS_VERSION:
         losses += [Loss(*row) for row in holder.execute(_OF_PARAMETERS)]

@@ -12,11 +12,14 @@ from exporters.relational.layout import Column
 from exporters.tally import MODULUS, to_hex
 
 
-def of_a_restore(item: str) -> Loss:
-    """Return the loss of what has the name of the place where a restore keeps its own state."""
-    return Loss(
-        item, "all of it", "a restore that is not finished keeps its place there; it is no part of the data"
-    )
+def of_a_restore(item: str, *, finished: bool = False) -> Loss:
+    """Return the loss of what has the name of the place where a restore keeps its own state. ``finished``: there is
+    only the record of what it left out.
+    """
+    reason = "a restore that is not finished keeps its place there; it is no part of the data"
+    if finished:
+        reason = "the record of what a restore left out here; it is no part of the data"
+    return Loss(item, "all of it", reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class ByCluster:
 
     def copy(
         self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
-    ) -> tuple[list[PartFile], list[str]]:
+    ) -> list[PartFile]:
         """See ``Copiers.copy``."""
         job = RowsJob(
             id=orders.new_id(),
@@ -53,17 +53,15 @@ class ByCluster:
             target=self.target,
         )
         held, by_name = Lock(), {part.name: part for part in parts}
-        notes: dict[str, None] = {}
         refused: list[PartFile] = []
         with at_work(self.machines, job, held, progress.note) as dispatch:
             for piece, answer in dispatch.all_of(_batches(parts), held):
                 part = by_name[piece["id"]]
-                notes |= dict.fromkeys(answer["notes"])
                 if answer["written"]:
                     advance(part.rows, part.size_bytes)
                 else:
                     refused.append(part)
-        return refused, list(notes)
+        return refused
 
 
 def _batches(parts: Sequence[PartFile]) -> Iterator[list[Json]]:

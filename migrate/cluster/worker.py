@@ -148,7 +148,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
         except (MoveoutError, SourceError) as exc:
             yield piece["id"], failures.tell(exc)
         else:
-            yield piece["id"], {"written": written, "notes": list(writer.notes)}
+            yield piece["id"], {"written": written}
 
 
 def _is_recorded(store: Store, source: str, unit: Unit) -> bool:

@@ -141,4 +141,5 @@ def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, t
         "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'",
     )
     again = restore_database(reader, "app", target, workers=2, progress=Silent())
-    assert (again.findings, again.left_out) == ((), ())
+    assert again.findings == ()
+    assert set(again.left_out) == {one for one in outcome.left_out if "doubled" not in one}

@@ -178,7 +178,7 @@ def _tables_only(connection, wanted):
         connection.execute("CREATE TABLE public.t (a int)")
         sql_define.sql_target.begin_state(connection, wanted.state)
         sql_define.sql_target.mark_done(connection, "pre-data")
-    return sql_define.Defined(wanted.state)
+    return wanted.state
 
 
 def test_more_tables_than_can_be_locked_are_made_in_several_transactions(shop, other_postgres, monkeypatch):

@@ -110,7 +110,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
             f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
             for table in job.reduced
         )
-    return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
+    return run.outcome(written, findings, job.notes, job.left_out)
 
 
 def _definitions(job: Job) -> list[Definition]:

@@ -54,7 +54,6 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
         progress.skip(items=runner.count_done(planned, done))
         runner.run(planned, done)
         job.left_out.extend(runner.left_out)
-        job.notes.extend(runner.notes)
         progress.end()
     if job.selection.is_everything and _LARGE_OBJECTS not in done:
         try:

@@ -22,8 +22,10 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.progress import Progress
 from migrate.restore.account import Account
+from migrate.restore.finished import FinishedRestore, unique
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.postgres import define, large_objects, schema
+from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.complete import complete
 from migrate.restore.postgres.generated import computed_otherwise
@@ -31,7 +33,7 @@ from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.recoded import held_otherwise
 from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
-from migrate.restore.postgres.script import Name
+from migrate.restore.postgres.script import Name, Script
 from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.postgres.target import State
@@ -85,10 +87,12 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
             return found
         _note_locale(job)
         state = _begin(job, alone=not into_existing)
+    else:
+        _note_locale(job)
     _check_ours(job, state)
     done = sql_target.read_done(target)
     if selection.definitions:
-        job.left_out.extend(define.go_on(target.connection, _wanted(job, state), done))
+        define.go_on(target.connection, _wanted(job, state), done)
     absent = _absent(job)
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in absent])
     written = _rows(job, run, done) if selection.rows else Written(0, 0)
@@ -102,17 +106,29 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
-    if not findings:
-        last = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
-        settings = job.definitions().settings() if selection.is_everything else ()
-        if settings and into_existing:
-            job.notes.append("what the source had set for its database is not set here: others use this one")
-            settings = ()
-        job.left_out.extend(define.drop_state(target.connection, script, last, settings))
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
-    return replace(run.outcome(written, findings, job.notes), left_out=tuple(job.left_out))
+    left_out, notes = sql_left_out.read(target.connection)
+    job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
+    if not findings:
+        _finish(job, state, script, into_existing=into_existing)
+    return run.outcome(written, findings, job.notes, job.left_out)
+
+
+def _finish(job: Job, state: State, script: Script, *, into_existing: bool) -> None:
+    """All is there and equal: do what comes last, and forget the state, but for what was left out."""
+    selection = job.selection
+    entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
+    settings = job.definitions().settings() if selection.is_everything else ()
+    if settings and into_existing:
+        job.notes.append("what the source had set for its database is not set here: others use this one")
+        settings = ()
+    record = job.run.record(job.left_out, job.notes, job.losses)
+    last = define.Last(script, entries, settings)
+    job.left_out.extend(define.finish(job.target.connection, last, state, record))
+    if job.left_out:
+        job.notes.append(sql_left_out.HOW_TO_FORGET)
 
 
 def _note_locale(job: Job) -> None:
@@ -177,17 +193,29 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come.
     """
+    connection, run = job.target.connection, job.run
+    names = [(table.schema, table.name) for table in job.tables]
     whole = job.selection.definitions and not job.selection.tables
     if whole:
         found = "" if into_existing else sql_target.content(job.target)
     else:
-        names = [(table.schema, table.name) for table in job.tables]
-        found = sql_target.table_with_rows(job.target.connection, names)
-    found = found or large_objects.in_the_way(job.target.connection, job.run, filled=not whole)
+        found = sql_target.table_with_rows(connection, names)
+    found = found or large_objects.in_the_way(connection, run, filled=not whole)
+    records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
+    same = any(record.only == job.selection.words() for record in records)
+    if same and not found and job.selection.definitions:
+        found = next(
+            (f"table {'.'.join(name)}" for name in names if sql_target.has_table(connection, name)), ""
+        )
     if not found:
         return None
-    if job.selection.rows and job.run.tables and not _differences(job, job.run):
-        return job.run.already("database")
+    if same and not job.selection.rows:
+        return _already(job, records)
+    if job.selection.rows and run.tables:
+        _differences(job, run)
+        findings = differences(run.differing(records), run.found, quote_qualified)
+        if same or not findings:
+            return _already(job, records, findings)
     raise NotEmptyError(
         f"{job.target.address.url} is not empty: it has the {found}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
@@ -196,15 +224,21 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     )
 
 
+def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[str] = ()) -> RestoreOutcome:
+    """Return that nothing was to be done, with what earlier restores have left out."""
+    job.losses.extend(loss for record in records for loss in record.losses)
+    outcome = job.run.already("database", records, findings)
+    return replace(outcome, notes=(*outcome.notes, *[sql_left_out.HOW_TO_FORGET] * bool(records)))
+
+
 def _begin(job: Job, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
     connection = job.target.connection
+    alone = alone and job.run.whole
+    sql_left_out.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
-        defined = define.define(connection, replace(_wanted(job, job.state), alone=alone and job.run.whole))
-        job.notes.extend(defined.notes)
-        job.left_out.extend(defined.left_out)
-        return defined.state
+        return define.define(connection, replace(_wanted(job, job.state), alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
     missing = [quote_qualified(*name) for name in names if not sql_target.has_table(connection, name)]
     if missing:
@@ -239,11 +273,9 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
         left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
         if job.copiers is not None:
             lead = job.target.connection.info.backend_pid
-            left, notes = job.copiers.copy(run.source, left, lead, run.progress, advance)
-            job.notes.extend(notes)
+            left = job.copiers.copy(run.source, left, lead, run.progress, advance)
         writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
         writer.write_all(left)
-        job.notes.extend(writer.notes)
         job.left_out.extend(writer.left_out)
 
     return run.rows(parts_of(run.tables), done, write)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
 
-from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.identifiers import quote_name
+from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
-from migrate.restore.postgres.refused import Aid, first_line
+from migrate.restore.postgres.refused import Aid, first_line, is_refusal
 from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.roles import make_roles, missing_roles, set_for_database
 from migrate.restore.postgres.schema import (
@@ -58,6 +59,7 @@ _FORBIDDEN = (
 _OF_ROWS = frozenset({"SCHEMA", "SEQUENCE", "TABLE", "TABLE ATTACH"})
 """Without these there is no place for rows: where one needs what the server does not take, nothing is made."""
 _PRE_DATA = "pre-data"
+_ROLES = "roles"
 _BATCH = 200
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
@@ -76,77 +78,66 @@ class Wanted:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Defined:
-    """The state that was begun; ``notes`` for the user; ``left_out``: entries that need what the bundle has
-    not.
-    """
-
-    state: State
-    notes: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-
-
-def define(connection: psycopg.Connection[Any], wanted: Wanted) -> Defined:
+def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
     """Make it all in one transaction: first with owners and privileges, then, where the target does not
     permit that, without. A database whose server cannot lock so many tables in one transaction is made in
-    several.
+    several. What is left out is recorded in the target (``left_out``). Returns the state that was begun.
     """
     try:
         return _define(connection, wanted, portable=False)
     except _REFUSED as exc:
         refused = " ".join(str(exc).split())
+    note = f"owners and privileges were left out, because the target refused them: {refused}"
     try:
-        defined = _define(connection, wanted, portable=True)
+        return _define(connection, wanted, portable=True, notes=[note])
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
-    note = f"owners and privileges were left out, because the target refused them: {refused}"
-    return Defined(defined.state, (*defined.notes, note), defined.left_out)
 
 
-def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> list[str]:
-    """Make what an earlier run in several transactions has not made; return what is left out of it. Raises
-    ``MoveoutError``.
-    """
+def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
+    """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
     portable = wanted.state.portable
     try:
-        return _make_in_batches(
-            connection, _script(connection, wanted, portable=portable), done, portable=portable
-        )
+        _make_in_batches(connection, _script(connection, wanted, portable=portable), done, portable=portable)
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
 
 
-def _define(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Defined:
+def _define(
+    connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool, notes: Sequence[str] = ()
+) -> State:
     state = wanted.state.made(portable=portable)
-    made: list[str] = []
-    left_out: list[str] = []
     try:
         script = _script(connection, wanted, portable=portable)
-        roles = [] if portable else wanted.definitions.roles()
         try:
             with connection.transaction():
-                made = missing_roles(connection, roles)
-                refused = make_roles(connection, roles, made)
-                if wanted.alone and not portable:
-                    begin_as_dumped(connection, wanted.definitions)
-                sql_target.begin_state(connection, state)
+                _begin(connection, wanted, state, notes)
                 sql_target.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make(connection, script.entries, tolerant=wanted.tolerant, portable=portable)
+                sql_left_out.add(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with connection.transaction():
-                refused = make_roles(connection, roles, made)
-                if wanted.alone and not portable:
-                    begin_as_dumped(connection, wanted.definitions)
-                sql_target.begin_state(connection, state)
-            left_out = _make_in_batches(connection, script, set(), portable=portable)
+                _begin(connection, wanted, state, notes)
+            _make_in_batches(connection, script, set(), portable=portable)
     except _REFUSED:
         raise
     except psycopg.Error as exc:
         raise ddl_error(exc, "pre-data.sql") from exc
-    notes = (f"these roles were made and have no password yet: {', '.join(made)}",) if made else ()
-    return Defined(state, notes, (*refused, *left_out))
+    return state
+
+
+def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, notes: Sequence[str]) -> None:
+    """Make roles and the state, within the caller's transaction."""
+    sql_target.begin_state(connection, state)
+    roles = [] if state.portable else wanted.definitions.roles()
+    made = missing_roles(connection, roles)
+    refused = make_roles(connection, roles, made)
+    if wanted.alone and not state.portable:
+        begin_as_dumped(connection, wanted.definitions)
+    if made:
+        notes = [f"these roles were made and have no password yet: {', '.join(made)}", *notes]
+    sql_left_out.add(connection, _ROLES, refused, notes)
 
 
 def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
@@ -250,10 +241,9 @@ def _refused(connection: psycopg.Connection[Any], entry: Entry, refusals: _Refus
 
 def _make_in_batches(
     connection: psycopg.Connection[Any], script: Script, done: AbstractSet[str], *, portable: bool
-) -> list[str]:
-    left_out: list[str] = []
+) -> None:
     if _PRE_DATA in done:
-        return left_out
+        return
     for start in range(0, len(script.entries), _BATCH):
         name = f"{_PRE_DATA}/{start:06d}"
         if name in done:
@@ -262,29 +252,52 @@ def _make_in_batches(
             sql_target.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
-                left_out += _make(connection, batch, tolerant=False, portable=portable)
+                left_out = _make(connection, batch, tolerant=False, portable=portable)
+            sql_left_out.add(connection, name, left_out)
     with connection.transaction():
         sql_target.mark_done(connection, _PRE_DATA)
-    return left_out
 
 
-def drop_state(
-    connection: psycopg.Connection[Any],
-    script: Script,
-    last: Sequence[Entry],
-    settings: Sequence[Mapping[str, Any]],
-) -> list[str]:
-    """End the restore: forget the state, set ``settings`` for the database, and make ``last`` of post-data (event
-    triggers, which from then on may forbid anything), in one transaction. Returns what was not permitted.
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
+    triggers, which from then on may forbid anything).
     """
-    with connection.transaction():
-        connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
-        left_out = set_for_database(connection, settings)
-        with under_settings(connection, script):
-            for entry in last:
-                try:
-                    with connection.transaction():
-                        connection.execute(entry.sql)
-                except psycopg.errors.InsufficientPrivilege as exc:
-                    left_out.append(f"{entry.label}: {first_line(exc)}")
-    return left_out
+
+    script: Script
+    entries: Sequence[Entry]
+    settings: Sequence[Mapping[str, Any]]
+
+
+def finish(
+    connection: psycopg.Connection[Any], last: Last, state: State, record: FinishedRestore
+) -> list[str]:
+    """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
+    before or now, ``record`` stays in the target with all of it.
+    """
+    keep = bool(record.left_out)
+    while True:
+        with connection.transaction() as transaction:
+            sql_left_out.end(connection, keep=keep)
+            left_out = set_for_database(connection, last.settings)
+            with under_settings(connection, last.script):
+                left_out += [word for entry in last.entries if (word := _make_last(connection, entry))]
+            if left_out and not keep:
+                keep = True
+                raise psycopg.Rollback(transaction)
+            if keep:
+                whole = replace(record, left_out=unique(record.left_out, left_out))
+                sql_left_out.write_finished(connection, state, whole)
+            return left_out
+
+
+def _make_last(connection: psycopg.Connection[Any], entry: Entry) -> str:
+    """Make an entry; return what to say where the server refuses it, else ""."""
+    try:
+        with connection.transaction():
+            connection.execute(entry.sql)
+    except psycopg.Error as exc:
+        if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
+            raise
+        return f"{entry.label}: {first_line(exc)}"
+    return ""

@@ -20,6 +20,7 @@ from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.restore.postgres import binary, large_objects
+from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.own_encoding import OwnEncoding, encoding_of
 from migrate.restore.postgres.refused import (
     Check,
@@ -42,15 +43,17 @@ class Copiers(Protocol):
 
     def copy(
         self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
-    ) -> tuple[list[PartFile], list[str]]:
+    ) -> list[PartFile]:
         """Copy parts, as ``RowWriter.write`` does, as long as the session of the server's process ``lead`` holds the
-        lock; return those that were refused, and notes. Raises what stops the restore.
+        lock; return those that were refused. Raises what stops the restore.
         """
         ...
 
 
 class RowWriter:
-    """Copies parts into one database, several at once. ``stop`` ends what is at work."""
+    """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
+    the target refuses: their parts are not marked as done, so a later run tries them again.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,6 @@ class RowWriter:
         self._advance = advance
         self._by_root: dict[str, str] = {}
         self._refused: list[PartFile] = []
-        self.notes: list[str] = []
         self.left_out: list[str] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
@@ -110,11 +112,9 @@ class RowWriter:
         """
         label = quote_qualified(part.table.schema, part.table.name)
         loose: list[Check] = []
-        untrue: list[Check] = []
         while True:
             try:
-                untrue = self._copy_once(connection, part, self._by_root.get(label, label), loose)
-                break
+                self._copy_once(connection, part, self._by_root.get(label, label), loose)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise target_error(exc, f"{label} ({part.name})") from exc
@@ -123,9 +123,8 @@ class RowWriter:
                     self.left_out.append(f"rows of {label} ({part.name}): {first_line(exc)}")
                     return
                 loose += found
-        for check in untrue:
-            word = f"{check.name} for rows that are there: some violate it"
-            self.left_out.extend([word] if word not in self.left_out else [])
+            else:
+                return
 
     def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
         """Return the partitioned table into which the rows of a partition go that belong into another one
@@ -139,11 +138,8 @@ class RowWriter:
         ).fetchone()
         if row is None or error.diag.constraint_name:
             raise error
-        root = str(row[0])
-        if self._by_root.setdefault(label, root) == root:
-            note = f"rows of {label} were divided among the partitions of {root} anew: they belong elsewhere here"
-            self.notes.extend([note] if note not in self.notes else [])
-        return root
+        self._by_root[label] = str(row[0])
+        return str(row[0])
 
     def _copy_once(
         self,
@@ -151,9 +147,9 @@ class RowWriter:
         part: PartFile,
         label: str,
         loose: Sequence[Check] | None = None,
-    ) -> list[Check]:
-        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait; return
-        those that do not hold any more.
+    ) -> None:
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait; those
+        that do not hold any more are recorded as left out.
         """
         written = _Written(self._advance)
         try:
@@ -163,14 +159,14 @@ class RowWriter:
                 mark_done(connection, part.name)
                 with without_checks(connection, loose or ()) as untrue:
                     self._copy(connection, part, label, written.add)
+                names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
+                sql_left_out.add(connection, part.name, names, _divided(part, label))
         except psycopg.Error as exc:
             written.take_back()
             if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:
                 raise
             # A worker that was taken for dead, or whose lead is, has done it meanwhile.
             self._advance(part.rows, part.size_bytes)
-            return []
-        return untrue
 
     def _copy(
         self, connection: psycopg.Connection[Any], part: PartFile, label: str, advance: Advance
@@ -232,6 +228,14 @@ class _Share:
         before, self._rows = self._rows, self._rows + rows
         size, whole = self._part.size_bytes, max(self._part.rows, 1)
         return size * self._rows // whole - size * before // whole
+
+
+def _divided(part: PartFile, label: str) -> list[str]:
+    """Return what to note where the rows of a partition go into the table above it."""
+    own = quote_qualified(part.table.schema, part.table.name)
+    if label == own:
+        return []
+    return [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
 
 
 def _connect(address: Address) -> psycopg.Connection[Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.connect import Address
+from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.refused import Aid, first_line, is_refusal
 from migrate.restore.postgres.schema import ddl_error
 from migrate.restore.postgres.script import Entry
@@ -25,7 +26,8 @@ _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAv
 
 class StepRunner:
     """Makes entries in the target. ``head``: the settings under which the script is run. An entry that the server
-    refuses is tried again when all others are there; what it refuses even then is named in ``left_out``.
+    refuses is tried again when all others are there; what it refuses even then is named in ``left_out``, and not
+    marked as done: a later run tries it again.
     """
 
     def __init__(self, address: Address, head: bytes, *, workers: int, advance: Callable[[], None]) -> None:
@@ -38,7 +40,6 @@ class StepRunner:
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
         self.left_out: list[str] = []
-        self.notes: list[str] = []
 
     @staticmethod
     def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
@@ -77,12 +78,10 @@ class StepRunner:
             late = step.for_new_rows() if isinstance(error, psycopg.errors.ForeignKeyViolation) else None
             known = len(self._refused)
             if late is not None:
-                self._make(late)
+                said = f"{step.entry.label} for rows that are there: {first_line(error)}"
+                self._make(late, left_out=[said])
             if late is None or len(self._refused) > known:
                 self._refused[known:] = [(step, error)]
-            else:
-                said = f"{step.entry.label} for rows that are there: {first_line(error)}"
-                self.left_out.append(said)
 
     def _retry(self, aid: Aid) -> bool:
         waiting, self._refused = self._refused, []
@@ -128,8 +127,10 @@ class StepRunner:
             return False
         return True
 
-    def _make(self, step: Step, aid: Aid = Aid.NONE) -> None:
+    def _make(self, step: Step, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
+        """Make an entry, marked as done together with what is ``left_out`` of it."""
         entry = step.entry
+        notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
         connection = self._idle.pop() if self._idle else self._connect()
         self._busy.add(connection)
         try:
@@ -137,6 +138,7 @@ class StepRunner:
                 mark_done(connection, mark_of(entry))
                 with aid.given(connection, entry):
                     connection.execute(entry.sql)
+                sql_left_out.add(connection, mark_of(entry), left_out, notes)
         except _IN_EACH_OTHERS_WAY:
             self._idle.append(connection)
             raise
@@ -152,8 +154,6 @@ class StepRunner:
             raise
         finally:
             self._busy.discard(connection)
-        if aid.value:
-            self.notes.append(f"{entry.label} needs {aid.value}")
         self._idle.append(connection)
         self._advance()
 

@@ -34,11 +34,11 @@ SELECT what FROM (
   FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
   UNION ALL SELECT 4, 'large object ' || oid, oid, 'pg_largeobject'::regclass, '' FROM pg_largeobject_metadata
 ) AS found
-WHERE nspname <> 'information_schema' AND nspname !~ '^pg_'
+WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' AND nspname <> '{own}'
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = found.class AND d.objid = found.oid
     AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
 ORDER BY rank, what LIMIT 1
-"""
+""".replace("{own}", PROGRESS_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +117,14 @@ def content(target: Target) -> str:
 
 
 def read_state(target: Target) -> State | None:
-    """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be
-    read.
-    """
+    """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
     if not _value(target.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
     try:
+        if _value(
+            target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL"
+        ) and not _value(target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NOT NULL"):
+            return None
         row = target.connection.execute(
             f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()
         ).fetchone()
@@ -136,11 +138,15 @@ def read_state(target: Target) -> State | None:
 
 def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
     """Make the schema. Called within the transaction that makes the objects."""
-    connection.execute(f"CREATE SCHEMA {PROGRESS_SCHEMA}".encode())
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
     connection.execute(
         f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text)".encode()
     )
     connection.execute(f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY)".encode())
+    connection.execute(
+        f"CREATE TABLE {PROGRESS_SCHEMA}.left_out"
+        " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, step text, entry text)".encode()
+    )
     connection.execute(
         f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s, %s)".encode(),
         (state.bundle, state.source, state.portable, state.only),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from exporters.base import Loss
 from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.partitions import moved_within
@@ -13,12 +14,13 @@ from migrate.bundle.proofs import digests_of
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
+from migrate.restore.finished import FinishedRestore, unique
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile
 from migrate.restore.selection import Selection
 
-_SHOWN_GAPS = 20
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
+_AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
 
 Label = Callable[[str, str], str]
 """Makes a table's name for people of its schema and name."""
@@ -121,32 +123,59 @@ class Run:
             f"{where} holds an unfinished restore of {what}", next_step=f"Finish that one, or {how}."
         )
 
-    def already(self, where: str) -> RestoreOutcome:
-        """Return that nothing was to be done; ``where``: database or file."""
-        return self.outcome(Written(self.items, 0), (), (_ALREADY.format(where=where),))
+    def already(
+        self, where: str, records: Sequence[FinishedRestore] = (), findings: Sequence[str] = ()
+    ) -> RestoreOutcome:
+        """Return that nothing was to be done; ``where``: database or file. ``records``: what finished restores have
+        left out of it.
+        """
+        left_out = unique(*(record.left_out for record in records))
+        note = (_AS_LEFT if records else _ALREADY).format(where=where)
+        notes = unique([note] if not findings else [], *(record.notes for record in records))
+        return self.outcome(Written(self.items, 0), findings, notes, left_out)
 
-    def outcome(self, rows: Written, findings: Sequence[str], notes: Sequence[str]) -> RestoreOutcome:
-        """Return what it came to."""
+    def outcome(
+        self, rows: Written, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
+    ) -> RestoreOutcome:
+        """Return what it came to. What the bundle lacks is left out, too."""
         return RestoreOutcome(
             self.source,
             self.items if self.selection.rows else 0,
             rows.size_bytes,
             rows.skipped_items,
             tuple(findings),
-            (*notes, *self._lacking()),
+            tuple(notes),
+            left_out=tuple(unique(left_out, self._lacking())),
             tables=digests_of(self.source, self.found),
         )
 
     def _lacking(self) -> list[str]:
-        """Return a sentence for what the bundle itself lacks, where all of it is wanted."""
+        """Return a sentence for each item that the bundle itself lacks, where all of it is wanted."""
         if self.selection.tables:
             return []
-        gaps = [
-            gap for owner, gap in self.reader.gaps() if owner == self.source and gap.disposition == "failed"
+        gaps = (gap for owner, gap in self.reader.gaps() if owner == self.source)
+        return [
+            f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in gaps if gap.disposition == "failed"
         ]
-        found = [f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in gaps[:_SHOWN_GAPS]]
-        more = len(gaps) - len(found)
-        return [*found, f"the bundle lacks {more} more items: see REPORT.html"] if more else found
+
+    def differing(self, records: Sequence[FinishedRestore]) -> list[CatalogRow]:
+        """Return the tables to be compared: all but those that are still as a finished restore has left them."""
+        return [table for table in self.tables if not self._accepted(table, records)]
+
+    def _accepted(self, table: CatalogRow, records: Sequence[FinishedRestore]) -> bool:
+        name = table.schema, table.name
+        return any(record.accepts(name, self.found.get(name)) for record in records)
+
+    def record(
+        self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
+    ) -> FinishedRestore:
+        """Return the record of this restore, with the tables whose rows ``compared`` has found to be others."""
+        tables = {}
+        for table in self.tables if self.selection.rows else ():
+            tally = self.found.get((table.schema, table.name))
+            if tally is None or (tally.rows, to_hex(tally.digest)) != (table.items, table.digest):
+                tables[table.schema, table.name] = tally
+        return FinishedRestore(self.selection.words(), left_out, notes, losses, tables)
 
     def rows(
         self,

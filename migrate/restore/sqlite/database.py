@@ -88,6 +88,7 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
         skipped_items=sum(one.skipped_items for one in outcomes),
         findings=tuple(finding for one in outcomes for finding in one.findings),
         notes=tuple(note for one in outcomes for note in one.notes),
+        left_out=tuple(dict.fromkeys(entry for one in outcomes for entry in one.left_out)),
         tables=tuple(table for one in outcomes for table in one.tables),
     )
 

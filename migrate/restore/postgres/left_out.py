@@ -1,0 +1,96 @@
+"""What a restore left out, kept in the target: while it runs beside the record of finished steps, written in the same
+transactions as that; once it is finished, in a record that stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.postgres.target import State
+
+_TABLE = f"{PROGRESS_SCHEMA}.left_out"
+_FINISHED = f"{PROGRESS_SCHEMA}.finished"
+HOW_TO_FORGET = (
+    f"the target keeps this list in schema {PROGRESS_SCHEMA}, so that the same command and verify --against name it"
+    f" again; to forget it: DROP SCHEMA {PROGRESS_SCHEMA} CASCADE"
+)
+
+
+def add(
+    connection: psycopg.Connection[Any], step: str, left_out: Sequence[str] = (), notes: Sequence[str] = ()
+) -> None:
+    """Record what a step left out, and what is to be noted of it, within the transaction that marks it as done."""
+    if left_out or notes:
+        entry = json.dumps({"left_out": [*left_out], "notes": [*notes]})
+        connection.execute(f"INSERT INTO {_TABLE} (step, entry) VALUES (%s, %s)".encode(), (step, entry))
+
+
+def read(connection: psycopg.Connection[Any]) -> tuple[list[str], list[str]]:
+    """Return what finished steps left out, and their notes, each sentence once."""
+    rows = connection.execute(f"SELECT entry FROM {_TABLE} ORDER BY id".encode()).fetchall()
+    entries = [json.loads(entry) for (entry,) in rows]
+    return unique(*(one["left_out"] for one in entries)), unique(*(one["notes"] for one in entries))
+
+
+def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:
+    """Return the records of the finished restores of a source, of all or of parts of it."""
+    if not _exists(connection, "finished"):
+        return []
+    rows = connection.execute(
+        f"SELECT only_, entry FROM {_FINISHED} WHERE (bundle, source) = (%s, %s) ORDER BY finished_at".encode(),
+        (bundle, source),
+    ).fetchall()
+    return [FinishedRestore.decode(*row) for row in rows]
+
+
+def forget_finished(connection: psycopg.Connection[Any], state: State, *, every: bool) -> None:
+    """Remove the record of this very restore before it is made anew; with ``every`` those of all others, too: the
+    database is empty.
+    """
+    if every:
+        connection.execute(f"DROP SCHEMA IF EXISTS {PROGRESS_SCHEMA} CASCADE".encode())
+    elif _exists(connection, "finished"):
+        connection.execute(
+            f"DELETE FROM {_FINISHED} WHERE (bundle, source, only_) = (%s, %s, %s)".encode(),
+            (state.bundle, state.source, state.only),
+        )
+
+
+def end(connection: psycopg.Connection[Any], *, keep: bool) -> None:
+    """Remove the state of a restore, within the transaction that ends it. ``keep``: it has left something out, so
+    ``write_finished`` follows.
+    """
+    if keep:
+        connection.execute(
+            f"CREATE TABLE IF NOT EXISTS {_FINISHED} (bundle text, source text, only_ text,"
+            " finished_at timestamptz DEFAULT pg_catalog.now(), entry text,"
+            " PRIMARY KEY (bundle, source, only_))".encode()
+        )
+    if keep or _exists(connection, "finished"):
+        tables = ", ".join(f"{PROGRESS_SCHEMA}.{name}" for name in ("about", "done", "left_out"))
+        connection.execute(f"DROP TABLE {tables}".encode())
+    else:
+        connection.execute(f"DROP SCHEMA {PROGRESS_SCHEMA} CASCADE".encode())
+
+
+def write_finished(connection: psycopg.Connection[Any], state: State, record: FinishedRestore) -> None:
+    """Write the record that stays, within the transaction that ends the restore."""
+    connection.execute(
+        f"INSERT INTO {_FINISHED} (bundle, source, only_, entry) VALUES (%s, %s, %s, %s)".encode(),
+        (state.bundle, state.source, state.only, record.encode()),
+    )
+
+
+def _exists(connection: psycopg.Connection[Any], table: str) -> bool:
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = %s)",
+        (PROGRESS_SCHEMA, table),
+    ).fetchone()
+    return bool(row and row[0])
