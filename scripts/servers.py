@@ -17,6 +17,8 @@ import secrets
 import shlex
 import shutil
 import signal
+import ssl
+import subprocess
 import sys
 import tempfile
 import urllib.error
@@ -61,6 +63,8 @@ class S3Server:
     secret_key: str
     directory: Path
     child: Child
+    ca_bundle: Path | None = None
+    """The certificate to trust, of a server that speaks TLS."""
 
 
 @dataclass(slots=True)
@@ -116,12 +120,16 @@ class Servers:
         lines = [f"export {key}={shlex.quote(value)}\n" for key, value in self.environment.items()]
         (self.directory / "env.sh").write_text("".join(lines))
 
-    def minio(self, name: str, *, encrypts: bool = False, link: Link | None = None) -> S3Server:
+    def minio(
+        self, name: str, *, encrypts: bool = False, tls: bool = False, link: Link | None = None
+    ) -> S3Server:
         """Start a MinIO. ``encrypts``: it has a key (``KMS_KEY``), and its buckets can be told to encrypt by it.
+        ``tls``: it speaks TLS with a certificate of its own, without which MinIO takes no keys of customers (SSE-C).
         ``link``: it lives in that namespace.
         """
         program = find_program(MINIO)
         host = link.address if link else self.host
+        certificates = make_certificate(self.directory / name / "certificates", host) if tls else None
 
         def launch(port: int, access: str, secret: str, data: Path) -> Child:
             env = {
@@ -136,10 +144,14 @@ class Servers:
                 env["MINIO_KMS_SECRET_KEY"] = (
                     f"{KMS_KEY}:{base64.b64encode(secrets.token_bytes(32)).decode()}"
                 )
-            words: Argv = [program, "server", "--quiet", "--address", f"{host}:{port}", data]
-            return self._launch(name, [*(link.prefix if link else ()), *words], env=env)
+            words: list[str | Path] = [program, "server", "--quiet", "--address", f"{host}:{port}"]
+            if certificates is not None:
+                words += ["--certs-dir", certificates.parent]
+            return self._launch(name, [*(link.prefix if link else ()), *words, data], env=env)
 
-        return self._s3_server(name, launch, ready_path="/minio/health/cluster", host=host)
+        return self._s3_server(
+            name, launch, ready_path="/minio/health/cluster", host=host, ca_bundle=certificates
+        )
 
     def versitygw(self, name: str) -> S3Server:
         """Start a versitygw over a directory, with versioning, and accounts of its own."""
@@ -168,7 +180,13 @@ class Servers:
         return self._s3_server(name, launch, ready_path="/")
 
     def _s3_server(
-        self, name: str, launch: Callable[[int, str, str, Path], Child], *, ready_path: str, host: str = ""
+        self,
+        name: str,
+        launch: Callable[[int, str, str, Path], Child],
+        *,
+        ready_path: str,
+        host: str = "",
+        ca_bundle: Path | None = None,
     ) -> S3Server:
         data = self.directory / name / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -176,10 +194,10 @@ class Servers:
 
         def attempt() -> S3Server:
             port = free_port()
-            endpoint = f"http://{host or self.host}:{port}"
+            endpoint = f"{'https' if ca_bundle else 'http'}://{host or self.host}:{port}"
             child = launch(port, name, secret, data)
-            child.wait_until(lambda: _answers(endpoint + ready_path), seconds=READY_SECONDS)
-            return S3Server(name, endpoint, name, secret, data, child)
+            child.wait_until(lambda: _answers(endpoint + ready_path, ca_bundle), seconds=READY_SECONDS)
+            return S3Server(name, endpoint, name, secret, data, child, ca_bundle)
 
         server = _retried(attempt)
         self.s3.append(server)
@@ -273,7 +291,8 @@ class Servers:
     def _write_access_files(self) -> None:
         profiles = "".join(
             f"[profile {one.profile}]\nregion = us-east-1\nendpoint_url = {one.endpoint}\n"
-            "s3 =\n    addressing_style = path\n\n"
+            + (f"ca_bundle = {one.ca_bundle}\n" if one.ca_bundle else "")
+            + "s3 =\n    addressing_style = path\n\n"
             for one in self.s3
         )
         keys = "".join(
@@ -320,9 +339,23 @@ def _retried(attempt: Callable[[], _Started]) -> _Started:
     return attempt()
 
 
-def _answers(url: str) -> bool:
+def make_certificate(directory: Path, host: str) -> Path:
+    """Make a certificate for a host and its key in a directory, as MinIO wants them (``public.crt``, ``private.key``).
+    Return the certificate, which is its own authority.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    certificate = directory / "public.crt"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", f"/CN={host}"]
+    words += ["-addext", f"subjectAltName=IP:{host}"]
+    words += ["-keyout", str(directory / "private.key"), "-out", str(certificate)]
+    subprocess.run(words, check=True, capture_output=True)
+    return certificate
+
+
+def _answers(url: str, ca_bundle: Path | None = None) -> bool:
+    context = ssl.create_default_context(cafile=ca_bundle) if ca_bundle else None
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=2, context=context):
             return True
     except urllib.error.HTTPError as error:
         return error.code < HTTPStatus.INTERNAL_SERVER_ERROR  # it answers, though not to strangers

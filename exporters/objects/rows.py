@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from exporters.base import Gap
 from exporters.bucket import STANDARD_HEADERS, Fetched, ObjectSummary
+from exporters.header_bytes import is_utf_8, latin_1_text, text_of
 
 _TEXTS = pa.map_(pa.string(), pa.string())
 INDEX = pa.schema(
@@ -60,6 +61,8 @@ _MAPS = tuple(one.name for one in INDEX if one.type == _TEXTS)
 _VALUES = itemgetter(*WORK.names)
 _NOTHING: Mapping[str, Any] = dict.fromkeys(WORK.names)
 
+LATIN_1 = "moveout-latin-1"
+"""Among ``other``: the headers, separated by commas, of whose values each character stands for one byte."""
 _METADATA = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"
 _LOCK_MODE, _LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
@@ -183,6 +186,8 @@ _Pairs = list[tuple[str, str]]
 def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pairs]:
     """Return the headers that belong to the object: checksums, standard ones, user metadata, others."""
     found: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
+    if not all(map(str.isascii, headers.values())):
+        headers = _as_utf_8(headers, found[_OTHER])
     for place, value in zip(_places(tuple(headers)), headers.values(), strict=True):
         if place is not None:
             kind, name = place
@@ -191,6 +196,27 @@ def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pa
 
 
 _CHECKSUMS, _STANDARD, _USER, _OTHER = range(4)
+
+
+def _as_utf_8(headers: Mapping[str, str], other: _Pairs) -> Mapping[str, str]:
+    """Return headers as the index can hold them: what is not UTF-8 as Latin-1, and ``other`` says of which."""
+    odd = [name for name, value in headers.items() if not is_utf_8(value)]
+    if odd:
+        other.append((LATIN_1, ",".join(odd)))
+    return {**headers, **{name: latin_1_text(headers[name]) for name in odd}}
+
+
+def as_came(row: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """Return the ``headers`` or the ``metadata`` of a row of the index as they came, see ``header_bytes``."""
+    found, odd = dict(row[kind] or ()), dict(row["other"] or ()).get(LATIN_1)
+    if odd is None:
+        return found
+    prefix = _METADATA if kind == "metadata" else ""
+    for name in odd.split(","):
+        short = name.removeprefix(prefix)
+        if name.startswith(prefix) and short in found:
+            found[short] = text_of(found[short].encode("latin-1"))
+    return found
 
 
 @lru_cache(maxsize=4096)

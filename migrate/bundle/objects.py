@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporters.base import Json
+from exporters.objects.rows import as_came
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
@@ -136,8 +137,8 @@ def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:
         modified=row["last_modified"],
         file="" if row["is_delete_marker"] else layout.source_file(source, row["pack"] or row["large"]),
         offset=row["offset"] or 0,
-        headers=dict(row["headers"] or ()),
-        metadata=dict(row["metadata"] or ()),
+        headers=as_came(row, "headers"),
+        metadata=as_came(row, "metadata"),
         tags=dict(row["tags"] or ()),
         checksums=dict(row["checksums"] or ()),
         etag=row["etag"] or "",

@@ -122,11 +122,7 @@ class S3Bucket:
         """See ``Bucket.fetch``."""
         jobs = (Job(summary, get_request(summary), summary.size_bytes) for summary in wanted)
         with as_source_errors(self.url):
-            if self._lanes.usable:
-                answers = self._lanes.run(jobs, also=self._ask_tags)
-            else:
-                answers = self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
-            for answer in answers:
+            for answer in self._answers(jobs, window_bytes=window_bytes):
                 yield self._fetched(answer)
 
     def write(self, jobs: Iterable[Job[Item]], *, window_bytes: int) -> Iterator[Answer[Item]]:
@@ -137,18 +133,21 @@ class S3Bucket:
 
     def head(self, summary: ObjectSummary) -> Fetched:
         """See ``Bucket.head``."""
-        answers = self.requests.run(
-            [Job(summary, head_request(summary), 0)], window_bytes=0, also=self._ask_tags
-        )
-        with as_source_errors(self.url):
-            return self._fetched(next(answers), body=False)
+        return next(iter(self.heads([summary])))
 
     def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
         jobs = (Job(it, head_request(it), 0) for it in wanted)
         with as_source_errors(self.url):
-            for answer in self.requests.run(jobs, window_bytes=0, also=self._ask_tags):
+            for answer in self._answers(jobs, window_bytes=0):
                 yield self._fetched(answer, body=False)
+
+    def _answers(
+        self, jobs: Iterable[Job[ObjectSummary]], *, window_bytes: int
+    ) -> Iterator[Answer[ObjectSummary]]:
+        if self._lanes.usable:
+            return self._lanes.run(jobs, also=self._ask_tags)
+        return self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
 
     @property
     def has_acls(self) -> bool:

@@ -36,7 +36,6 @@ from migrate.store.s3_crt import Headers, Request, was_answered
 from migrate.store.s3_described import kept_crc64nvme
 from migrate.store.s3_description import (
     Description,
-    ascii_only,
     described_headers,
     is_md5,
     put_request,
@@ -177,7 +176,6 @@ class TargetBucket:
         if not is_kept(it.key):
             job = Job(it.key, request, len(body or b""))
             return _written(next(self._requests.run([job], window_bytes=1)))
-        headers = {name: ascii_only(value) for name, value in request.headers.items()}
         sent = False
 
         def attempt() -> Headers:
@@ -187,7 +185,9 @@ class TargetBucket:
             sent = True
             try:
                 with self._wire.flow.sending(len(body or b"")):
-                    return self._wire.once(request.method, it.key, request.query, headers, body or b"")
+                    return self._wire.once(
+                        request.method, it.key, request.query, request.headers, body or b""
+                    ).headers
             except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
                 error = s3_client.translate(exc, it.key)
                 if isinstance(error, UnreachableError):

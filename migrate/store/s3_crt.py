@@ -41,6 +41,10 @@ _CLIENT_MEMORY = 2**30
 Headers = Mapping[str, str]
 
 
+class HeaderBytesError(MoveoutError):
+    """The answer has headers that are not UTF-8, which the C client cannot hand over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. ``operation`` is S3's name of it; ``query`` values are not encoded yet."""
@@ -130,6 +134,8 @@ class Pending:
             except s3.S3ResponseError as exc:
                 raise _refused(exc, self._request.operation, what) from exc
             except exceptions.AwsCrtError as exc:
+                if exc.name == _CALLBACK_NAME:
+                    raise HeaderBytesError(f"{what}: the answer has headers that are not UTF-8") from exc
                 if exc.name == _SKEWED_NAME:
                     raise _denied(_SKEWED, self._request.operation, what) from exc
                 raise UnreachableError(
@@ -196,12 +202,17 @@ class CrtClient:
         lines = [("Host", self._host), *request.headers.items()]
         if request.body or request.method in {"PUT", "POST"}:
             lines.append(("Content-Length", str(len(request.body))))
-        message = http.HttpRequest(
-            request.method,
-            self._root + quote(request.key, safe="/") + _query(request.query),
-            http.HttpHeaders(lines),
-            io.BytesIO(request.body) if request.body else None,
-        )
+        try:
+            message = http.HttpRequest(
+                request.method,
+                self._root + quote(request.key, safe="/") + _query(request.query),
+                http.HttpHeaders(lines),
+                io.BytesIO(request.body) if request.body else None,
+            )
+        except UnicodeEncodeError as exc:
+            raise MoveoutError(
+                f"{request.key}: a header that is not UTF-8 cannot be sent for this key"
+            ) from exc
         pending = Pending(request, f"s3://{self.bucket}", on_headers)
         pending.start(self._client, message)
         return pending
@@ -262,7 +273,7 @@ def _provider(made: Any) -> Any:
     return auth.AwsCredentialsProvider.new_static(frozen.access_key, frozen.secret_key, frozen.token)
 
 
-_NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
+NO_REASON = "no reason is given; so is answered what is encrypted by a key that its owner has (SSE-C)"
 
 
 def _refused(exc: Any, operation: str, what: str) -> MoveoutError:
@@ -272,7 +283,7 @@ def _refused(exc: Any, operation: str, what: str) -> MoveoutError:
     if code == "" and exc.status_code == 412:
         code = "PreconditionFailed"
     if code == "" and exc.status_code == 400 and operation == "HeadObject":
-        message = _NO_REASON
+        message = NO_REASON
     response = {
         "Error": {"Code": code or str(exc.status_code), "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": exc.status_code, "HTTPHeaders": headers},
@@ -295,6 +306,7 @@ def _error_fields(body: bytes) -> tuple[str, str]:
 
 
 _SKEWED, _SKEWED_NAME = "RequestTimeTooSkewed", "AWS_ERROR_S3_REQUEST_TIME_TOO_SKEWED"
+_CALLBACK_NAME = "AWS_ERROR_CRT_CALLBACK_EXCEPTION"
 _EVERYTHING = {
     "NoSuchBucket",
     "InvalidAccessKeyId",

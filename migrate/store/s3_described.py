@@ -8,6 +8,7 @@ from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 
 from exporters.bucket import Fetched
+from exporters.header_bytes import latin_1_text
 from migrate.store.checksums import from_header
 from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description, sendable
 
@@ -59,7 +60,7 @@ def user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
 def as_text(text: str | None) -> str | None:
     """Return a text in one form: some servers send what is not ASCII encoded (RFC 2047), some as it is."""
     if text is None or "=?" not in text:
-        return text
+        return text and latin_1_text(text)
     try:
         return str(make_header(decode_header(text)))
     except (ValueError, LookupError, HeaderParseError):

@@ -11,6 +11,7 @@ from email.header import Header
 from urllib.parse import quote
 
 from exporters.bucket import STANDARD_HEADERS
+from exporters.header_bytes import latin_1_text
 from migrate.store.checksums import crc64nvme, to_header
 from migrate.store.s3_crt import Request
 
@@ -21,6 +22,7 @@ LEGAL_HOLD = "x-amz-object-lock-legal-hold"
 _META = "x-amz-meta-"
 _OWN_CHECKSUMS = ("sha256", "sha1", "crc32c", "crc32")
 """Kinds of checksums that are kept in the source's own form, the strongest first."""
+_CHUNKED = "aws-chunked"
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -60,7 +62,8 @@ def put_request(it: Description, body: bytes) -> Request:
 
 def described_headers(it: Description) -> dict[str, str]:
     """Return the headers that describe an object, without its checksum."""
-    headers = {**sendable(it.headers), **{_META + name: value for name, value in it.metadata.items()}}
+    metadata = {_META + name: _metadata_value(value) for name, value in it.metadata.items()}
+    headers = {**sendable(it.headers), **metadata}
     if it.tags:
         headers["x-amz-tagging"] = _tagging(it.tags)
     if it.storage_class:
@@ -72,6 +75,16 @@ def described_headers(it: Description) -> dict[str, str]:
     if it.acl:
         headers["x-amz-acl"] = it.acl
     return headers
+
+
+def _metadata_value(value: str) -> str:
+    """Return a value of user metadata as it is sent: encoded (RFC 2047, as S3 keeps it) where it has spaces of other
+    scripts or is not UTF-8: all of it is signed, and servers do not agree on how. No other header may be encoded.
+    """
+    if value.isprintable():
+        return value
+    text = latin_1_text(value)
+    return Header(text, "utf-8" if text == value else "iso-8859-1", maxlinelen=10_000).encode()
 
 
 def _checksum(it: Description, body: bytes) -> dict[str, str]:
@@ -98,19 +111,18 @@ def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
     return not others or (not in_parts and _own_checksum(checksums) is not None)
 
 
-def ascii_only(value: str) -> str:
-    """Return a header's value as RFC 2047 has it where it is no ASCII: so do servers send it."""
-    return value if value.isascii() else Header(value, "utf-8", maxlinelen=10_000).encode()
-
-
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
     object; some servers keep it.
     """
     found = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}
-    encodings = [it.strip() for it in found.pop("content-encoding", "").split(",")]
-    kept = [it for it in encodings if it and it != "aws-chunked"]
-    return found | ({"content-encoding": ",".join(kept)} if kept else {})
+    encoding = found.get("content-encoding")
+    if encoding is not None and (not encoding or _CHUNKED in encoding):
+        kept = ",".join(it for it in encoding.split(",") if it.strip() not in {"", _CHUNKED}).strip()
+        found |= {"content-encoding": kept} if kept else {}
+        if not kept:
+            del found["content-encoding"]
+    return found
 
 
 def _tagging(tags: Mapping[str, str]) -> str:

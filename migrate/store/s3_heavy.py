@@ -1,7 +1,9 @@
-"""Whole objects of more than a MiB, put by threads through boto3's connections.
+"""Requests sent by threads through boto3's connections, because the C client is no good for them.
 
-The C client does not tell how far a body has left, sends it again by itself, and has a slow start of its own where a
-server is far away. For so many bytes a thread costs nothing.
+- Whole objects of more than a MiB. The C client does not tell how far a body has left, sends it again by itself, and
+  has a slow start of its own where a server is far away. For so many bytes a thread costs nothing.
+- Headers that are not printable, and HEAD, whose answer may have such. The C client can neither send nor receive bytes
+  that are not UTF-8, and signs spaces of other scripts as they are, where servers take each for a plain one.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from contextlib import nullcontext
 from migrate.store.flow import Body, carrying
 from migrate.store.s3_client import translate
 from migrate.store.s3_crt import CrtClient, Request, Response
-from migrate.store.s3_description import ascii_only
 from migrate.store.s3_wire import FOREIGN, Wire, is_kept
 
 HEAVY_BYTES = 2**20
@@ -22,7 +23,12 @@ AT_ONCE = 16
 
 def is_heavy(request: Request) -> bool:
     """Tell whether a request goes this way."""
-    return request.method == "PUT" and len(request.body) > HEAVY_BYTES and is_kept(request.key)
+    large = request.method == "PUT" and len(request.body) > HEAVY_BYTES
+    return (large or not _is_for_the_c_client(request)) and is_kept(request.key)
+
+
+def _is_for_the_c_client(request: Request) -> bool:
+    return request.method != "HEAD" and all(map(str.isprintable, request.headers.values()))
 
 
 class HeavyPending:
@@ -51,13 +57,23 @@ class Heavy:
 
     def send(self, request: Request, body: Body | None) -> HeavyPending:
         """Send a request; do not wait."""
-        return HeavyPending(self._threads.submit(self._put, request, body))
+        return HeavyPending(self._threads.submit(self.call, request, body))
 
-    def _put(self, request: Request, body: Body | None) -> Response:
-        headers = {name: ascii_only(value) for name, value in request.headers.items()}
+    def call(self, request: Request, body: Body | None = None) -> Response:
+        """Send a request and wait. Raises ``MoveoutError``."""
+        key, query, headers, data = request.key, request.query, request.headers, bytes(request.body)
         try:
             with carrying(body) if body is not None else nullcontext():
-                found = self._wire.put(request.key, request.query, headers, bytes(request.body))
+                if not _is_for_the_c_client(request):
+                    return self._wire.once(request.method, key, query, headers, data)
+                found = self._wire.put(key, query, headers, data)
+        except FOREIGN as exc:
+            raise translate(exc, key) from exc
+        return self._careful.call(request) if found is None else Response(200, found, b"")
+
+    def read(self, request: Request) -> Response:
+        """Send a request whose answer has headers that the C client cannot read. Raises ``MoveoutError``."""
+        try:
+            return self._wire.once(request.method, request.key, request.query, request.headers, b"")
         except FOREIGN as exc:
             raise translate(exc, request.key) from exc
-        return self._careful.call(request) if found is None else Response(200, found, b"")

@@ -26,6 +26,7 @@ from urllib.parse import quote, urlsplit
 
 from botocore.utils import get_environ_proxies
 
+from exporters.header_bytes import text_of
 from migrate.errors import MoveoutError
 from migrate.store.flow import Body
 from migrate.store.s3_client import S3Location, retry_after, session
@@ -50,6 +51,8 @@ _STRUGGLES = {429, 500, 502, 503, 504}
 IDLE_SECONDS = 4.0
 """So long an unused connection is kept for the next stream: less than servers keep it."""
 _HEAD_BYTES = 64 * 1024
+_SPACES = " \t"
+"""What may stand around a header's value (RFC 9110, section 5.5); spaces of other scripts belong to it."""
 _TAGS_AHEAD = 32
 _HELD_BYTES = 8 * 2**20
 """Of answers that came before their turn."""
@@ -121,16 +124,15 @@ class Lanes:
                 way.put_back(job)
                 return
             lane = way.free.pop() if way.free else self._lane()
-            lane.send(self._message(job.request))
+            lane.send(self._message(job.request), has_body=job.request.method != "HEAD")
             way.begin(job, lane, body)
 
     def _message(self, request: Request) -> bytes:
         """Return the bytes of a request; none where only the careful client can send it."""
         path = self._root + quote(request.key, safe="/")
-        if request.method == "GET":
-            return self._signer.get(
-                path, request.headers, encoded_query(request.query) if request.query else ""
-            )
+        if request.method in {"GET", "HEAD"}:
+            query = encoded_query(request.query) if request.query else ""
+            return self._signer.get(path, request.headers, query, request.method)
         if request.query or not is_plain(request.headers):
             return b""
         return self._signer.put(path, request.headers, len(request.body)) + request.body
@@ -252,12 +254,15 @@ class _Lane:
         """Whether the last answer was that the server cannot, or none."""
         self.wait_seconds: float | None = None
         self._idle = False
+        self._has_body = True
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
 
-    def send(self, request: bytes) -> None:
-        """Send a request; a connection that has gone stale is opened again. Nothing, where there is nothing to send."""
-        self._idle = not request
+    def send(self, request: bytes, *, has_body: bool = True) -> None:
+        """Send a request; a connection that has gone stale is opened again. Nothing, where there is nothing to send.
+        ``has_body``: whether its answer has one.
+        """
+        self._idle, self._has_body = not request, has_body
         for _ in range(0 if self._idle else 2):
             fresh = self._socket is None
             try:
@@ -319,7 +324,7 @@ class _Lane:
         if status != 200 or "content-length" not in headers:
             self.close()
             return None
-        size_bytes = int(headers["content-length"])
+        size_bytes = int(headers["content-length"]) if self._has_body else 0
         here = min(filled - end, size_bytes)
         if here == size_bytes:
             body = bytes(self._view[end : end + size_bytes])
@@ -344,18 +349,17 @@ class _Lane:
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """Return status and headers (names in lower case) of an answer. Raises ``ValueError``."""
-    try:
-        lines = head.decode().split("\r\n")
-    except UnicodeDecodeError:
-        lines = head.decode("latin-1").split("\r\n")
+    """Return status and headers (names in lower case, values as in ``header_bytes``) of an answer. Raises
+    ``ValueError``.
+    """
+    lines = text_of(head).split("\r\n")
     version, status, *_ = lines[0].split(" ", 2)
     if not version.startswith("HTTP/1."):
         raise ValueError(f"no HTTP answer: {lines[0]!r}")
     headers = {}
     for line in lines[1:]:
         name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
+        headers[name.lower()] = value.strip(_SPACES)
     return int(status), headers
 
 

@@ -13,7 +13,15 @@ from migrate.errors import MoveoutError, UnreachableError
 from migrate.store.flow import Body
 from migrate.store.pace import Pace
 from migrate.store.retry import patiently
-from migrate.store.s3_crt import CrtClient, Headers, Pending, Request, Response, concerns_bucket
+from migrate.store.s3_crt import (
+    CrtClient,
+    HeaderBytesError,
+    Headers,
+    Pending,
+    Request,
+    Response,
+    concerns_bucket,
+)
 from migrate.store.s3_heavy import Heavy, HeavyPending, is_heavy
 
 Item = TypeVar("Item")
@@ -115,7 +123,15 @@ class Stream:
     def call(self, request: Request) -> Response:
         """Send one request and wait, trying again. Raises ``MoveoutError``."""
         with self.flow.sending(len(request.body)):
-            return self.patiently(lambda: self._client.call(request))
+            return self.patiently(lambda: self._call(request))
+
+    def _call(self, request: Request) -> Response:
+        if is_heavy(request):
+            return self._heavy.call(request)
+        try:
+            return self._client.call(request)
+        except HeaderBytesError:
+            return self._heavy.read(request)
 
     def patiently(self, attempt: Callable[[], Value]) -> Value:
         """Call, and again after passing faults. Raises ``MoveoutError``."""
@@ -167,7 +183,12 @@ class Stream:
         def attempt() -> Answer[Item]:
             nonlocal first
             current, first = first or self._send(job, also, body), None
-            response = current.wait()
+            try:
+                response = current.wait()
+            except HeaderBytesError:
+                response = self._heavy.read(job.request)
+                more = also and also(job.item, response.headers)
+                return Answer(job.item, response, self._client.call(more) if more else None)
             second = current.also.wait() if current.also else None
             return Answer(job.item, response, second)
 

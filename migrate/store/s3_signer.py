@@ -22,8 +22,8 @@ def is_plain(headers: Headers) -> bool:
 
 
 class Signer:
-    """Signs GETs, and PUTs of objects: AWS Signature Version 4 (S3 API reference, "Authenticating requests: using the
-    Authorization header"), the body unsigned: there is none, or checksums go along with it.
+    """Signs GETs and HEADs, and PUTs of objects: AWS Signature Version 4 (S3 API reference, "Authenticating requests:
+    using the Authorization header"), the body unsigned: there is none, or checksums go along with it.
     """
 
     def __init__(self, credentials: Any, region: str, host: str) -> None:
@@ -31,8 +31,8 @@ class Signer:
         self._second = 0
         self._known: dict[tuple[tuple[str, str], ...], _Constant] = {}
 
-    def get(self, path: str, headers: Headers, query: str = "") -> bytes:
-        """Return the bytes of a GET. ``path`` and ``query`` are encoded already, ``query`` in order."""
+    def get(self, path: str, headers: Headers, query: str = "", method: str = "GET") -> bytes:
+        """Return the bytes of a GET or HEAD. ``path`` and ``query`` are encoded already, ``query`` in order."""
         amz, others = [], ""
         for name, value in headers.items():
             if name.startswith("x-amz-"):
@@ -40,10 +40,10 @@ class Signer:
             else:
                 others += f"{name}: {value}\r\n"
         constant = self._constant(tuple(amz))
-        digest = hashlib.sha256(f"GET\n{path}\n{query}\n{constant.canonical}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{method}\n{path}\n{query}\n{constant.canonical}".encode()).hexdigest()
         signature = hmac.digest(constant.key, (constant.to_sign + digest).encode(), "sha256").hex()
         target = f"{path}?{query}" if query else path
-        return f"GET {target} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
+        return f"{method} {target} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
 
     def put(self, path: str, headers: Headers, size_bytes: int) -> bytes:
         """Return the bytes of a PUT up to its body. ``path`` is encoded already, ``headers`` are plain."""

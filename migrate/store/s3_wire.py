@@ -17,8 +17,10 @@ import botocore.exceptions as boto_errors
 import urllib3.exceptions as http_errors
 from botocore.awsrequest import AWSRequest
 
+from exporters.header_bytes import bytes_of, from_latin_1
 from migrate.store.flow import flow_to
 from migrate.store.patience import is_halted
+from migrate.store.s3_crt import NO_REASON, Response
 
 FOREIGN = (boto_errors.BotoCoreError, boto_errors.ClientError, http_errors.HTTPError, OSError)
 """What goes wrong on this way."""
@@ -74,7 +76,7 @@ class Wire:
             return None  # maybe refused before the body was sent: botocore asks first (Expect)
         if answer is None or "etag" not in answer.headers:
             return None
-        return {name.lower(): value for name, value in answer.headers.items()}
+        return _headers_of(answer)
 
     def delete(self, key: str) -> bool:
         """Delete an object; errors as for ``get``. False where the long way must be taken."""
@@ -85,14 +87,14 @@ class Wire:
 
     def once(
         self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], data: bytes
-    ) -> Mapping[str, str]:
-        """Send a request exactly once; return the headers of a success. For what comes to more when it is sent twice:
+    ) -> Response:
+        """Send a request exactly once; return the answer of a success. For what comes to more when it is sent twice:
         the C client sends again by itself. Raises ``ClientError`` and ``HTTPClientError``.
         """
         answer = self._exchange(method, key, query, headers, data)
         body = answer.content
         if answer.status_code < 300:
-            return {name.lower(): value for name, value in answer.headers.items()}
+            return Response(answer.status_code, _headers_of(answer), body)
         raise self._error(answer, body, method)
 
     def _exchange(
@@ -101,12 +103,20 @@ class Wire:
         url = self._base + quote(key, safe="/~")
         if query:
             url += "?" + urlencode(query, quote_via=quote)
-        request = AWSRequest(method, url, headers=dict(headers), data=data, stream_output=method == "GET")
+        # A server may see other spaces than ours in what is to be signed. Only x-amz-* has to be.
+        unsigned = {name: value for name, value in headers.items() if _is_left_unsigned(name, value)}
+        signed = {name: value for name, value in headers.items() if name not in unsigned}
+        request = AWSRequest(method, url, headers=signed, data=data, stream_output=method == "GET")
         request.context["client_config"] = self._client.meta.config
         signer = self._client._request_signer  # noqa: SLF001
         signer.get_auth_instance("s3", self._client.meta.region_name, "s3v4").add_auth(request)
-        session = self._client._endpoint.http_session  # noqa: SLF001
-        return session.send(request.prepare())
+        prepared = request.prepare()
+        sent = {**dict(prepared.headers), **unsigned}
+        # Python's client would send a text as Latin-1.
+        prepared.headers = {
+            name: value if value.isascii() else bytes_of(value) for name, value in sent.items()
+        }
+        return self._client._endpoint.http_session.send(prepared)  # noqa: SLF001
 
     def _send(
         self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], data: bytes
@@ -128,12 +138,22 @@ class Wire:
             found[1].decode(errors="replace") if (found := pattern.search(body)) else default
             for pattern, default in ((_CODE, str(answer.status_code)), (_MESSAGE, ""))
         )
+        if answer.status_code == 400 and method == "HEAD":
+            message = NO_REASON
         response = {
             "Error": {"Code": code, "Message": message},
             "ResponseMetadata": {
                 "HTTPStatusCode": answer.status_code,
-                "HTTPHeaders": {name.lower(): value for name, value in answer.headers.items()},
+                "HTTPHeaders": _headers_of(answer),
             },
         }
         made: Exception = self._client.exceptions.from_code(code)(response, method)
         return made
+
+
+def _is_left_unsigned(name: str, value: str) -> bool:
+    return not value.isprintable() and not name.lower().startswith("x-amz-")
+
+
+def _headers_of(answer: Any) -> dict[str, str]:
+    return {name.lower(): from_latin_1(value) for name, value in answer.headers.items()}

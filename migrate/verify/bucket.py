@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
+from exporters.header_bytes import printable
 from migrate.bundle.findings import Finding
 from migrate.bundle.objects import ObjectRow, has_history, histories, object_rows
 from migrate.bundle.reader import BundleReader
@@ -177,7 +178,7 @@ def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
     for name, value in sendable(row.headers).items():
         found = fetched.headers.get(name, "")
         if found != value:
-            yield Finding(key, f"has another {name}", value, found)
+            yield Finding(key, f"has another {name}", printable(value), printable(found))
     yield from _maps(key, "metadata", row.metadata, user_metadata(fetched.headers))
     yield from _maps(key, "tags", row.tags, fetched.tags)
     yield from _locks(key, row, fetched.headers)
@@ -204,5 +205,5 @@ def _on(value: bool) -> str:
 def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Finding]:
     for name in sorted({*expected, *found}):
         if as_text(expected.get(name)) != as_text(found.get(name)):
-            both = (expected.get(name, "nothing"), found.get(name, "nothing"))
+            both = (printable(expected.get(name, "nothing")), printable(found.get(name, "nothing")))
             yield Finding(key, f"has other {what}: {name}", *both)
