@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
+from exporters.mysql.charsets import codec_of
 from exporters.mysql.connect import Connection
 from exporters.mysql.identifiers import quote_literal, quote_name
 
@@ -53,30 +54,35 @@ _EVENT_HEADER = re.compile(
 )
 
 
-def with_header(connection: Connection, found: dict[str, Any]) -> str:
-    """Return a definition whose name, parameters and comment are read as they are. Servers print some of these in UTF-8
-    before a body in the client's charset, and then take all of it for the latter.
+def with_bytes(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition of which every byte is read as it is. The server prints views, and the bodies of routines,
+    triggers and events, in the charset of the client that made them, and literals with introducers hold bytes that are
+    no characters of it. ``codec_of`` gives the bytes again.
     """
     sql = _parsable(found)
-    if found["kind"] == "view":
-        doubtful = "?" in sql and found.get("client", "").startswith(("utf8", "ascii"))
-        sql = (doubtful and _raw(connection, found)) or sql
-        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, found, sql)
-    if found["kind"] not in _TWO_CHARSETS or sql.isascii() or found.get("client", "utf8").startswith("utf8"):
+    if found["kind"] != "view" and found["kind"] not in _TWO_CHARSETS:
         return sql
     raw = _parsable({**found, "sql": _raw(connection, found)})
-    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)
-    theirs, ours = cuts(raw), cuts(sql)
-    if not theirs or len(theirs) != len(ours):
+    codec = codec_of(str(found.get("client", "utf8mb4")))
+    if found["kind"] == "view":
+        sql = _decoded(raw, codec) or sql
+        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, found, sql, codec)
+    if raw.isascii() or codec == "utf-8":
+        return raw or sql
+    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)(raw)
+    if not cuts:
         return sql
-    pieces = zip(_between(theirs), _between(ours), strict=True)
-    header = [_piece(raw[slice(*one)], sql[slice(*other)]) for one, other in pieces]
-    return "".join(header) + sql[ours[-1] :]
+    header = (_converted(connection, raw[begin:end], found["client"]) for begin, end in pairwise([0, *cuts]))
+    return "".join(header) + _decoded(raw[cuts[-1] :], codec)
 
 
-def _as_kept(connection: Connection, found: dict[str, Any], sql: str) -> str:
+def _decoded(raw: str, codec: str) -> str:
+    return raw.encode(errors="surrogateescape").decode(codec, "surrogateescape")
+
+
+def _as_kept(connection: Connection, found: dict[str, Any], sql: str, codec: str) -> str:
     """Return a view of MySQL that is kept again as it is kept now. A literal that is put together with bytes is encoded
-    anew, each byte of its UTF-8 for a character, when a view is made, and once more when it is shown.
+    anew, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
     """
     schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
     rows = connection.named(_KEPT.format(schema=schema, name=name))
@@ -85,9 +91,10 @@ def _as_kept(connection: Connection, found: dict[str, Any], sql: str) -> str:
     if len(kept) != len(shown):
         return sql
     for literal, one in reversed(list(zip(shown, kept, strict=True))):
-        if literal[1] != one and literal[1] == _bytewise(one):
+        if literal[1] != one and (literal[1] == _bytewise(one) or "?" in literal[1]):
             with suppress(UnicodeError):
-                sql = sql[: literal.start()] + one.encode("latin-1").decode() + sql[literal.end() :]
+                made = one.encode("latin-1").decode(codec, "surrogateescape")
+                sql = sql[: literal.start()] + made + sql[literal.end() :]
     return sql
 
 
@@ -96,7 +103,7 @@ def _bytewise(literal: str) -> str:
 
 
 def _raw(connection: Connection, found: dict[str, Any]) -> str:
-    """Return what SHOW CREATE prints, of no charset: bytes that are no UTF-8 as ``surrogateescape`` has them."""
+    """Return what SHOW CREATE prints, unconverted: bytes that are no UTF-8 as ``surrogateescape`` has them."""
     connection.run("SET character_set_results = NULL")
     try:
         row = connection.named(f"SHOW CREATE {found['kind'].upper()} {quote_name(found['name'])}")[0]
@@ -118,12 +125,12 @@ def _parsable(found: dict[str, Any]) -> str:
     return name + schedule + rest.replace(" ON COMPLETION NOT PRESERVE ", " ", 1)
 
 
-def _piece(raw: str, converted: str) -> str:
-    return converted if any("\ud800" <= char <= "\udfff" for char in raw) else raw
-
-
-def _between(cuts: Sequence[int]) -> list[tuple[int, int]]:
-    return list(pairwise([0, *cuts]))
+def _converted(connection: Connection, raw: str, charset: str) -> str:
+    """Return a part of a header, which is in UTF-8 or in the client's charset."""
+    if not any("\udc80" <= char <= "\udcff" for char in raw):
+        return raw
+    digits = raw.encode(errors="surrogateescape").hex()
+    return str(connection.value(f"SELECT CONVERT(_{charset} X'{digits}' USING utf8mb4)"))
 
 
 def _event_cuts(sql: str) -> list[int]:

@@ -25,7 +25,7 @@ from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.labels import with_labels
-from exporters.mysql.printed import with_comment, with_header, with_returned, without_database
+from exporters.mysql.printed import with_bytes, with_comment, with_returned, without_database
 from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
@@ -134,17 +134,12 @@ def _hidden_routines(connection: Connection) -> list[Loss]:
 def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
     label = quote_name(name)
     try:
-        row = connection.named(f"SHOW CREATE {kind.upper()} {label}")[0]
-        found: Definition = {"kind": kind, "name": name, **_settings(row)}
-        found["sql"] = with_header(connection, found)
-        found["sql"] = with_comment(connection, found)
-        found["sql"] = with_returned(found)
+        found = read_definition(connection, kind, name)
         if kind == "table":
             found["sql"] = with_expressions(connection, name, found["sql"])
             found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
             found["sql"], secrets = without_secrets(found["sql"])
             missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
-        found["sql"] = without_database(found["sql"], connection.address.database)
         if kind == "sequence":
             value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
             found |= {"next": int(value[0]), "rounds": int(value[1])}
@@ -161,6 +156,17 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
     return [found]
+
+
+def read_definition(connection: Connection, kind: str, name: str) -> Definition:
+    """Return the definition of an object as SHOW CREATE prints it. Raises the driver's errors."""
+    row = connection.named(f"SHOW CREATE {kind.upper()} {quote_name(name)}")[0]
+    found: Definition = {"kind": kind, "name": name, **_settings(row)}
+    found["sql"] = with_bytes(connection, found)
+    found["sql"] = with_comment(connection, found)
+    found["sql"] = with_returned(found)
+    found["sql"] = without_database(found["sql"], connection.address.database)
+    return found
 
 
 def _settings(row: Mapping[str, Any]) -> Definition:

@@ -91,7 +91,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         mysql_target.begin_state(target, state)
     how = f"drop the database (the state is in table {target.connection.control.about})"
     run.ours(state, where=target.address.url, how=how)
-    definer = Definer(target.connection, job.notes)
+    definer = Definer(target.connection, job.notes, job.left_out)
     if run.selection.definitions:
         _note_names(job, definitions)
         written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)

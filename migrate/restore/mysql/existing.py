@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pymysql
 
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.schema import set_sequence
+from exporters.mysql.schema import read_definition, set_sequence
 from migrate.restore.mysql.ddl import options_of
 from migrate.restore.mysql.schema import Definition, step_of, without_definer
 from migrate.restore.mysql.target import Target, mark_done
@@ -84,7 +84,7 @@ def _aside(one: Definition) -> str:
 
 def _is_same(target: Target, one: Definition) -> bool:
     try:
-        (row,) = target.connection.named(f"SHOW CREATE TRIGGER {quote_name(one['name'])}")
+        there = read_definition(target.connection, "trigger", one["name"])
     except pymysql.Error:
         return False
-    return bool(without_definer(str(row["sql original statement"])) == without_definer(one["sql"]))
+    return without_definer(there["sql"]) == without_definer(one["sql"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 
+from exporters.mysql.charsets import codec_of
 from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
@@ -37,19 +38,11 @@ _FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
 """The server has no room, memory or threads left."""
 _NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
 _DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
-_CODECS = {
-    "latin1": "cp1252",
-    "ascii": "ascii",
-    **{f"cp{number}": f"cp{number}" for number in (850, 852, 866, 1250, 1251, 1256, 1257)},
-    "koi8r": "koi8_r",
-    "koi8u": "koi8_u",
-    "greek": "iso8859_7",
-    "hebrew": "iso8859_8",
-    "latin2": "iso8859_2",
-    "latin5": "iso8859_9",
-    "latin7": "iso8859_13",
-}
-"""Charsets of clients of one byte a character, which we can speak as they did."""
+_RUNS = re.compile(r"[\x00-\x7f]+|[\udc80-\udcff]+|[^\x00-\x7f\udc80-\udcff]+")
+"""Of ASCII, of bytes as ``surrogateescape`` has them, of other characters."""
+_BYTES = re.compile(r"[\udc80-\udcff]")
+_CONVERT = "CONVERT(_utf8mb4 X'{text}' USING {charset})"
+_CONVERTED = f"SELECT HEX({_CONVERT}), HEX(CONVERT({_CONVERT} USING utf8mb4))"
 
 
 def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
@@ -67,11 +60,11 @@ def step_of(one: Definition) -> str:
 
 
 class Definer:
-    """Makes objects in one database. ``notes`` collects what the user should know."""
+    """Makes objects in one database. ``notes`` collects what the user should know, ``left_out`` what is lost."""
 
-    def __init__(self, connection: Connection, notes: list[str]) -> None:
+    def __init__(self, connection: Connection, notes: list[str], left_out: list[str]) -> None:
         self._connection = connection
-        self._notes = notes
+        self._notes, self._left_out = notes, left_out
         self._without_definers = False
         self._collation = str(connection.value("SELECT @@collation_database"))
         self._ours = False
@@ -95,8 +88,9 @@ class Definer:
             self._open(one["table"])
         try:
             with self._database_as(one):
-                self._settings(one)
-                self._run(one)
+                charset = self._charset(one)
+                self._settings(one, charset)
+                self._run(one, charset)
         except pymysql.Error as exc:
             if number_of(exc) not in _EXISTS:
                 raise
@@ -153,31 +147,29 @@ class Definer:
                 return waiting
             left = [one for one, _ in waiting]
 
-    def _settings(self, one: Definition) -> None:
+    def _settings(self, one: Definition, charset: str) -> None:
         """Set what the object was made under. The statement itself is sent in the client's charset."""
         words = [f"sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))}"]
         if "time_zone" in one:
             words.append(f"time_zone = {quote_literal(one['time_zone'])}")
         if "client" in one:
-            words.append(f"character_set_client = {one['client'] if self._speaks(one) else 'utf8mb4'}")
+            words.append(f"character_set_client = {charset}")
             words.append(f"collation_connection = {one['connection']}")
         self._connection.run("SET SESSION " + ", ".join(words))
 
-    def _speaks(self, one: Definition) -> bool:
-        client = str(one["client"])
-        if client.startswith("utf8"):
-            return True
+    def _charset(self, one: Definition) -> str:
+        """Return the charset of the client that made an object, or utf8mb4 where that has not all of its characters."""
+        client = str(one.get("client", "utf8mb4"))
         try:
-            if one["kind"] == "view" and client != "ascii":  # in UTF-8, but for literals of other charsets
-                one["sql"].encode()
-            one["sql"].encode(_CODECS.get(client, "ascii"), "surrogateescape")
+            self._encoded(one["sql"], client)
         except UnicodeEncodeError:
-            self._notes.append(f"{step_of(one)}: made with client charset utf8mb4 instead of {client}")
-            return False
-        return True
+            words = f"{step_of(one)}: made with client charset utf8mb4 instead of {client}"
+            (self._left_out if _BYTES.search(one["sql"]) else self._notes).append(words)
+            return "utf8mb4"
+        return client
 
-    def _run(self, one: Definition) -> None:
-        sql = self._encoded(one, one["sql"])
+    def _run(self, one: Definition, charset: str) -> None:
+        sql = self._encoded(one["sql"], charset)
         if not self._without_definers:
             try:
                 self._connection.raw.query(sql)
@@ -188,14 +180,27 @@ class Definer:
                 self._notes.append(f"definers were left out, because the target refused them: {said_by(exc)}")
             else:
                 return
-        self._connection.raw.query(self._encoded(one, without_definer(one["sql"])))
+        self._connection.raw.query(self._encoded(without_definer(one["sql"]), charset))
 
-    def _encoded(self, one: Definition, sql: str) -> bytes:
-        client = str(one.get("client", "utf8mb4"))
-        codec = (
-            "utf-8" if client.startswith("utf8") or not self._speaks(one) else _CODECS.get(client, "ascii")
-        )
-        return sql.encode(codec, "surrogateescape")
+    def _encoded(self, sql: str, charset: str) -> bytes:
+        """Return a statement as a client of this charset sends it. Raises ``UnicodeEncodeError``."""
+        try:
+            return sql.encode(codec_of(charset), "surrogateescape")
+        except UnicodeEncodeError:
+            return b"".join(self._converted(run[0], charset) for run in _RUNS.finditer(sql))
+
+    def _converted(self, text: str, charset: str) -> bytes:
+        """Let the server convert characters. Raises ``UnicodeEncodeError`` for those that the charset has not."""
+        plain = text.encode(errors="surrogateescape")
+        if text.isascii() or _BYTES.match(text):
+            return plain
+        query = _CONVERTED.format(text=plain.hex(), charset=charset)
+        converted, back = (bytes.fromhex(str(value)) for value in self._connection.rows(query)[0])
+        if back != plain:
+            raise UnicodeEncodeError(
+                charset, text, 0, len(text), "the charset has not all of these characters"
+            )
+        return converted
 
 
 def without_definer(sql: str) -> str:
