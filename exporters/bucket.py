@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from exporters.errors import SourceError
 
@@ -41,6 +41,13 @@ class ObjectSummary:
     def name(self) -> str:
         """The key, and which version where that is known: for people, and unique within a listing."""
         return f"{self.key} (version {self.version_id})" if self.version_id else self.key
+
+
+class ObjectPart(NamedTuple):
+    """A part of an object that was uploaded in parts. Numbers ascend; there may be gaps."""
+
+    number: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +181,9 @@ class Bucket(Protocol):
         """
         ...
 
-    def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:
-        """Return the sizes of the parts that an object was uploaded in; none where it was uploaded whole, or
-        where the server does not tell. Asks only for objects whose ETag is that of an upload in parts.
+    def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
+        """Return the parts that an object was uploaded in, in order; none where it was uploaded whole, or where the
+        server does not tell. Asks only for objects whose ETag is that of an upload in parts.
         """
         ...
 

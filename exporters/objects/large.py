@@ -118,12 +118,12 @@ def write(
 
 def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[rows.Content, Proof]:
     summary = found.summary
-    parts = bucket.part_sizes(summary) if "-" in summary.etag else ()
-    sha256, proof = hashlib.sha256(), Proof(bucket, found, parts)
+    parts = bucket.parts(summary) if "-" in summary.etag else ()
+    sha256, proof = hashlib.sha256(), Proof(bucket, found, [part.size_bytes for part in parts])
     with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
         for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
             sha256.update(body)
             proof.update(body)
             file.write(body)
-    content = rows.Content(sha256.hexdigest(), proof.md5, proof.crc64nvme, large=name, part_sizes=parts)
+    content = rows.Content(sha256.hexdigest(), proof.md5, proof.crc64nvme, large=name, parts=parts)
     return content, proof

@@ -197,7 +197,7 @@ class _Pack:
             crc64nvme=self.bucket.crc64nvme(body) if crc is None else crc,
             pack=self.name,
             offset=self._offset + len(header),
-            part_sizes=self.bucket.part_sizes(summary) if "-" in summary.etag else (),
+            parts=self.bucket.parts(summary) if "-" in summary.etag else (),
         )
         self._write(header, body, tar.padding(len(body)))
         self._note(row, found, content)

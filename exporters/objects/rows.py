@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.base import Gap
-from exporters.bucket import STANDARD_HEADERS, Fetched, ObjectSummary
+from exporters.bucket import STANDARD_HEADERS, Fetched, ObjectPart, ObjectSummary
 from exporters.header_bytes import is_utf_8, latin_1_text, text_of
 
 _TEXTS = pa.map_(pa.string(), pa.string())
@@ -63,6 +63,8 @@ _NOTHING: Mapping[str, Any] = dict.fromkeys(WORK.names)
 
 LATIN_1 = "moveout-latin-1"
 """Among ``other``: the headers, separated by commas, of whose values each character stands for one byte."""
+PART_NUMBERS = "moveout-part-numbers"
+"""Among ``other``: the numbers of the parts, separated by commas, where they are not 1, 2, 3 …"""
 _METADATA = "x-amz-meta-"
 _CHECKSUM = "x-amz-checksum-"
 _LOCK_MODE, _LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
@@ -93,13 +95,15 @@ class Content:
     pack: str | None = None
     offset: int | None = None
     large: str | None = None
-    part_sizes: Sequence[int] = field(default_factory=list)
+    parts: Sequence[ObjectPart] = field(default_factory=list)
 
 
 def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> dict[str, Any]:
     """Return the work row of an object that is in the bundle."""
     summary, headers = fetched.summary, fetched.headers
     checksums, own, metadata, other = _sorted_out(headers)
+    if any(part.number != number for number, part in enumerate(content.parts, 1)):
+        other.append((PART_NUMBERS, ",".join(str(part.number) for part in content.parts)))
     row = _row(bucket, position, summary)
     row |= {
         "version_id": summary.version_id or _version(headers),
@@ -114,7 +118,7 @@ def exported(bucket: str, position: int, fetched: Fetched, content: Content) -> 
         "lock_mode": headers.get(_LOCK_MODE),
         "lock_until": headers.get(_LOCK_UNTIL),
         "legal_hold": headers.get(_LEGAL_HOLD),
-        "part_sizes": content.part_sizes,
+        "part_sizes": [part.size_bytes for part in content.parts],
         "pack": content.pack,
         "offset": content.offset,
         "length": summary.size_bytes,

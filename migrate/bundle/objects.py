@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporters.base import Json
-from exporters.objects.rows import as_came
+from exporters.objects.rows import PART_NUMBERS, as_came
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
@@ -52,6 +52,8 @@ class ObjectRow:
     acl: str = ""
     encryption: str = ""
     part_sizes: tuple[int, ...] = ()
+    part_numbers: tuple[int, ...] = ()
+    """Of the parts, where they are not 1, 2, 3 …"""
 
     @property
     def name(self) -> str:
@@ -128,6 +130,7 @@ def failed_keys(reader: BundleReader, source: str) -> Iterator[str]:
 
 
 def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:
+    other = dict(row["other"] or ())
     return ObjectRow(
         key=row["key"].removeprefix(prefix),
         size_bytes=row["size"],
@@ -150,6 +153,7 @@ def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:
         lock_until=row["lock_until"] or "",
         legal_hold=row["legal_hold"] == "ON",
         acl=row["acl"] or "",
-        encryption=dict(row["other"] or ()).get("x-amz-server-side-encryption", ""),
+        encryption=other.get("x-amz-server-side-encryption", ""),
         part_sizes=tuple(row["part_sizes"] or ()),
+        part_numbers=tuple(map(int, other[PART_NUMBERS].split(","))) if PART_NUMBERS in other else (),
     )

@@ -227,7 +227,7 @@ def _row(row: ObjectRow) -> Json:
 
 
 def _row_of(value: Json) -> ObjectRow:
-    parts = {"part_sizes": tuple(value["part_sizes"])} if "part_sizes" in value else {}
+    parts = {name: tuple(value[name]) for name in ("part_sizes", "part_numbers") if name in value}
     return ObjectRow(**{**value, **parts, "modified": _moment(value["modified"])})
 
 

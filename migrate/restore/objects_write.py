@@ -108,7 +108,14 @@ class Writer:
     def upload(self, job: Job) -> Done:
         """Write one object in parts. Raises what stops the whole restore."""
         described = self.terms.describe(job.key, job.row)
-        upload = PartsUpload(self.target, described, job.row.size_bytes, self.progress, before_end=self.go_on)
+        upload = PartsUpload(
+            self.target,
+            described,
+            job.row.size_bytes,
+            self.progress,
+            numbers=job.row.part_numbers if has_own_parts(job.row) else (),
+            before_end=self.go_on,
+        )
         try:
             with _LARGE_AT_ONCE:
                 upload.run(partial(self._pieces, job), sha256=job.row.sha256)

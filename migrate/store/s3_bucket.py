@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from exporters.bucket import Bound, Fetched, ObjectSummary, Page, Position
+from exporters.bucket import Bound, Fetched, ObjectPart, ObjectSummary, Page, Position
 from exporters.errors import (
     SourceChangedError,
     SourceError,
@@ -49,7 +49,9 @@ from migrate.store.s3_reading import (
     get_request,
     head_request,
     of_length,
+    parse_parts,
     parse_tags,
+    parts_request,
     pinned,
     tags_request,
     which,
@@ -84,6 +86,7 @@ class S3Bucket:
         self._ranges = Ranges(wire, self.requests)
         self.server = ""
         self._no_tags = self._counts_tags = False
+        self._lists_parts: bool | None = None
         self._acls: bool | None = None
         self._first_key = ""
 
@@ -289,33 +292,65 @@ class S3Bucket:
         page = parse_versions(parsed(response.body))
         return any(version != NULL for version in page.versions)
 
-    def part_sizes(self, summary: ObjectSummary) -> Sequence[int]:
-        """See ``Bucket.part_sizes``. Parts are taken to be equal but for the last where that gives the size
-        and the number of parts that the ETag tells; else each is asked for, if they are not very many.
-        """
+    def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
+        """See ``Bucket.parts``. Where the server does not list them, each is asked for by its number."""
         count = int(summary.etag.rpartition("-")[2]) if _OF_PARTS.fullmatch(summary.etag) else 0
         if count < 2:
-            return [summary.size_bytes] * count
-        first = self._part_size(summary, 1)
-        if first and (count - 1) * first < summary.size_bytes <= count * first:
-            return [first] * (count - 1) + [summary.size_bytes - (count - 1) * first]
-        if not first or count > _PARTS_ASKED:
-            return ()
-        found = [first] + [self._part_size(summary, number) for number in range(2, count + 1)]
-        return found if sum(found) == summary.size_bytes else ()
-
-    def _part_size(self, summary: ObjectSummary, number: int) -> int:
-        """Return the size of a part; 0 where the server does not tell."""
-        query = which(summary) | {"partNumber": str(number)}
+            return [ObjectPart(1, summary.size_bytes)] * count
         with as_source_errors(self.url):
+            listed = self._listed_parts(summary)
+            if len(listed) != count or sum(part.size_bytes for part in listed) != summary.size_bytes:
+                listed = list(map(ObjectPart, range(1, count + 1), self._asked_sizes(summary, count)))
+        return listed
+
+    def _listed_parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
+        """Return the parts as GetObjectAttributes lists them; many servers do so only for uploads with checksums."""
+        found: list[ObjectPart] = []
+        if self._lists_parts is None:
+            self._lists_parts = self._knows(parts_request(summary, 0))
+        while self._lists_parts:
+            after = found[-1].number if found else 0
             try:
-                headers = self.requests.call(Request("HeadObject", "HEAD", summary.key, query=query)).headers
+                page = parse_parts(self.requests.call(parts_request(summary, after)))
             except UnreachableError:
                 raise
-            except MoveoutError:
-                return 0
-        size_bytes = int(headers.get("content-length", "0"))
-        return size_bytes if size_bytes < summary.size_bytes else 0
+            except MoveoutError as exc:
+                self._lists_parts = isinstance(exc, GoneError)
+                return ()
+            more = [part for part in page if part.number > after]
+            if not more:
+                break
+            found += more
+        self._lists_parts = bool(found)
+        return found
+
+    def _asked_sizes(self, summary: ObjectSummary, count: int) -> Sequence[int]:
+        """Ask for each part, of very many only for the first and the last; none where the answers do not add up."""
+        first = next(self._part_sizes(summary, [1]))
+        if first is None:
+            return ()
+        if count > _PARTS_ASKED:
+            last = summary.size_bytes - (count - 1) * first
+            is_so = 0 <= last <= first and next(self._part_sizes(summary, [count])) in {None, last}
+            return [first] * (count - 1) + [last] if is_so else ()
+        asked = [first, *self._part_sizes(summary, range(2, count + 1))]
+        sizes = [size for size in asked if size is not None]
+        if asked[-1] is None:  # some servers do not answer for an empty one
+            sizes.append(0)
+        return sizes if len(sizes) == count and sum(sizes) == summary.size_bytes else ()
+
+    def _part_sizes(self, summary: ObjectSummary, numbers: Iterable[int]) -> Iterator[int | None]:
+        """Yield the sizes of parts; None where the server does not tell."""
+        query = which(summary)
+        requests = (
+            Request("HeadObject", "HEAD", summary.key, query | {"partNumber": str(number)})
+            for number in numbers
+        )
+        for answer in self.requests.run((Job(None, one, 0) for one in requests), window_bytes=0):
+            if isinstance(answer.error, UnreachableError):
+                raise answer.error
+            length = -1 if answer.response is None else int(answer.response.headers.get("content-length", -1))
+            yield length if 0 <= length <= summary.size_bytes else None
 
     def crc64nvme(self, data: bytes, previous: int = 0) -> int:
         """See ``Bucket.crc64nvme``."""

@@ -41,8 +41,7 @@ class Ranges:
                     ):
                         held.popleft()
                         yield under_way.popleft().result()
-                    ranged = {**request.headers, "Range": f"bytes={start}-{start + length - 1}"}
-                    under_way.append(executor.submit(self._read, replace(request, headers=ranged)))
+                    under_way.append(executor.submit(self._read, request, start, length))
                     held.append(length)
                 while under_way:
                     yield under_way.popleft().result()
@@ -50,8 +49,13 @@ class Ranges:
                 for future in under_way:
                     future.cancel()
 
-    def _read(self, request: Request) -> bytes:
+    def _read(self, request: Request, start: int, length: int) -> bytes:
         key = request.key
+        if not length:  # no range means nothing
+            return b""
+        request = replace(
+            request, headers={**request.headers, "Range": f"bytes={start}-{start + length - 1}"}
+        )
         if is_kept(key):
             body = self._careful.patiently(lambda: self._attempt(request))
             if body is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket import ObjectPart, ObjectSummary
 from migrate.errors import ChangedError, DamageError, MoveoutError
 from migrate.store.checksums import crc64nvme, from_header, to_header
 from migrate.store.s3_crt import Request, Response
@@ -44,6 +44,21 @@ def which(summary: ObjectSummary) -> dict[str, str]:
 def tags_request(summary: ObjectSummary) -> Request:
     """Return the request for an object's tags."""
     return Request("GetObjectTagging", "GET", summary.key, query={"tagging": ""} | which(summary))
+
+
+def parts_request(summary: ObjectSummary, after: int) -> Request:
+    """Return the request for the list of an object's parts, behind the one with this number."""
+    headers = {"x-amz-object-attributes": "ObjectParts", "x-amz-part-number-marker": str(after)}
+    return Request("GetObjectAttributes", "GET", summary.key, {"attributes": ""} | which(summary), headers)
+
+
+def parse_parts(response: Response) -> list[ObjectPart]:
+    """Return the parts of an answer to GetObjectAttributes, in order; none where it has none."""
+    return [
+        ObjectPart(int(part.findtext("{*}PartNumber") or 0), int(part.findtext("{*}Size") or 0))
+        for part in ET.fromstring(response.body).iter()  # noqa: S314 - see s3_pages
+        if part.tag.rpartition("}")[2] == "Part"
+    ]
 
 
 def parse_tags(response: Response | None, key: str) -> dict[str, str]:

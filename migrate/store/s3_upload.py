@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 from exporters.bucket import Fetched, ObjectSummary
 from migrate.errors import (
@@ -70,6 +71,8 @@ class PartsUpload:
     progress: Progress
     named: str = ""
     newest: bool = True
+    numbers: Sequence[int] = ()
+    """Of the parts, where they are not to be 1, 2, 3 …; a target that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[], None] = lambda: None
 
@@ -85,14 +88,16 @@ class PartsUpload:
         upload, there = self._find(patient)
         cut = cut_of(there.values()) or patient.part_bytes(self.size_bytes)
         try:
-            made = self._send(patient, upload, there, pieces(cut), sha256)
+            made = self._send(
+                patient, upload, there, zip(self.numbers or count(1), pieces(cut), strict=False), sha256
+            )
             if not upload or self.named or self._drop_another(made.info):
                 return made
             self._tell(ANOTHERS, made.info.size_bytes)
         except _RefusedError as exc:
             self._tell(str(exc.reason), exc.size_bytes)
         try:
-            return self._send(patient, "", {}, pieces(cut), sha256)
+            return self._send(patient, "", {}, enumerate(pieces(cut), 1), sha256)
         except _RefusedError as exc:
             raise exc.reason from exc
 
@@ -119,9 +124,14 @@ class PartsUpload:
         return False
 
     def _send(
-        self, patient: Retrying, upload: str, there: Mapping[int, Part], pieces: Iterable[bytes], sha256: str
+        self,
+        patient: Retrying,
+        upload: str,
+        there: Mapping[int, Part],
+        pieces: Iterable[tuple[int, bytes]],
+        sha256: str,
     ) -> Uploaded:
-        key, resumed = self.described.key, bool(upload)
+        key, resumed = self.described.key, bool(upload or self.numbers)
         if not upload:
             upload = self.target.parts().begin_described(self.described)
             self.on_begun(upload)
@@ -129,7 +139,7 @@ class PartsUpload:
         sent: list[Part] = []
         with ThreadPoolExecutor(PARTS_AHEAD) as executor:
             under_way: deque[Future[Part]] = deque()
-            for number, body in enumerate(pieces, 1):
+            for number, body in pieces:
                 whole.update(body)
                 crc = crc64nvme(body, crc)
                 size_bytes += len(body)

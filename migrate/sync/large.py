@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from exporters.base import Gap
+from exporters.base import Gap, Loss
 from exporters.bucket import Fetched
 from exporters.errors import SourceChangedError, SourceError, SourceItemError, SourceUnreachableError
 from exporters.objects import revisit
@@ -29,6 +29,7 @@ from migrate.sync.items import Done, Item, item
 from migrate.sync.null_version import is_null
 from migrate.sync.uploads import Uploads
 
+OTHER_PARTS = "the source does not say where its parts begin, so the target has others"
 WINDOW_BYTES = 48 * 2**20
 _READ_BYTES = 8 * 2**20
 _AT_ONCE = threading.BoundedSemaphore(2)
@@ -80,9 +81,9 @@ class LargeCopy:
         if way.selection.tags and (reason := way.selection.excludes_tags(found.tags)) is not None:
             self.done.gaps.append(Gap(step.name, "excluded", reason))
             return
-        parts = way.source.part_sizes(found.summary) if "-" in found.summary.etag else ()
+        parts = way.source.parts(found.summary) if "-" in found.summary.etag else ()
         acl = next(acls(way, [found.summary]))
-        made = item(way.source.name, step, found, Content("", None, 0, part_sizes=parts), acl)
+        made = item(way.source.name, step, found, Content("", None, 0, parts=parts), acl)
         try:
             if in_parts(made.row):
                 self._send(made)
@@ -122,10 +123,13 @@ class LargeCopy:
             way.progress,
             named=self.uploads.find(step.key, which),
             newest=False,
+            numbers=row.part_numbers if own else (),
             on_begun=lambda begun: self.uploads.note(step.key, which, begun),
         )
         sent: Uploaded = upload.run(pieces)
         self.uploads.end(step.key)
+        if own and sent.info.etag != row.etag and not way.terms.encrypts:
+            made = replace(made, lost=(*made.lost, Loss(step.name, "ETag", OTHER_PARTS)))
         version = way.target.newest_version(way.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)
         self._arrived(made, written, sent.sha256, sent.crc64nvme, told=True)

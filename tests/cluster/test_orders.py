@@ -59,7 +59,7 @@ def test_objects_and_terms_arrive_as_they_were():
     plain = ObjectRow("a", 3, "s", "m", "c", None, "data/x", 512)
     odd = ObjectRow(
         "a\udcff", 3, "s", "m", "c", datetime(2026, 11, 25, tzinfo=UTC), "data/y", 0, tags={"t": "ö"},
-        version_id="v", is_latest=False, is_delete_marker=True, part_sizes=(5, 6), legal_hold=True,
+        version_id="v", is_latest=False, is_delete_marker=True, part_sizes=(5, 6), part_numbers=(1, 7), legal_hold=True,
     )  # fmt: skip
     batch = [History("p/a", [plain], 0), History("p/b", [plain, odd], 2)]
     told = orders.batch_json(batch)
