@@ -22,6 +22,7 @@ from exporters.selection import Selection
 
 Json = Mapping[str, Any]
 Disposition = Literal["exported", "excluded", "failed"]
+ItemKind = Literal["table", "materialized view", "bucket"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class SurveyItem:
     """One table or bucket as ``plan`` shows it. Counts may be estimates; ``exact`` says which."""
 
     name: str
-    kind: Literal["table", "bucket"]
+    kind: ItemKind
     items: int
     size_bytes: int
     exact: bool
@@ -110,13 +111,13 @@ class DoneUnit:
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One row of ``data/catalog.parquet``: a table or a bucket.
+    """One row of ``data/catalog.parquet``: a table, a materialized view or a bucket.
 
     ``number`` is what stands in the path ``tables/<number>/`` (0 for a bucket). ``digest`` as 32 hex digits, or "".
     ``details`` is JSON of the source's own making: for tables the columns with their types.
     """
 
-    kind: Literal["table", "bucket"]
+    kind: ItemKind
     number: int
     schema: str
     name: str

@@ -7,7 +7,7 @@ of ``migrate.cli.destinations``. Schemes that are aliases of one another name th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -44,10 +44,16 @@ class Engine(Protocol):
     """What ``tally_part`` raises where a Parquet part is damaged."""
 
     def live_tables(
-        self, url: str, *, password: str | None, workers: int, advance: Advance
+        self,
+        url: str,
+        *,
+        password: str | None,
+        workers: int,
+        advance: Advance,
+        views: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], Tally]:
-        """Return the tally of every table of a live database by (schema, name), as of one moment. Raises
-        ``SourceError``.
+        """Return the tally of every table of a live database by (schema, name), as of one moment, and of those
+        materialized views that ``views`` names and that hold rows. Raises ``SourceError``.
         """
         ...
 

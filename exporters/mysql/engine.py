@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,9 +23,16 @@ class MysqlEngine:
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
     def live_tables(
-        self, url: str, *, password: str | None, workers: int, advance: Advance
+        self,
+        url: str,
+        *,
+        password: str | None,
+        workers: int,
+        advance: Advance,
+        views: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table under one snapshot, in parallel."""
+        del views
         return live_tables(parse_url(url, password=password), workers=workers, advance=advance)
 
     def tally_part(self, file: Any, rows: int) -> Tally:

@@ -44,8 +44,8 @@ def account(finished: Finished) -> Account:
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
-    unreadable = [Gap(table.label, "failed", table.gap) for table in finished.all_tables if table.gap]
-    labels = {number: table.label for number, table in finished.tables.items()}
+    unreadable = [Gap(table.item, "failed", table.gap) for table in finished.all_tables if table.gap]
+    labels = {number: table.item for number, table in finished.tables.items()}
     return Account(
         entries,
         enumerations(
@@ -68,4 +68,6 @@ def _exported(number: int, table: Table, counted: Counted) -> Exported:
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
     ancestors = [list(name) for name in table.ancestors]
     details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
-    return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)
+    return Exported(
+        number, table.schema, table.name, table.item, counted.rows, details, counted.octets, table.kind
+    )

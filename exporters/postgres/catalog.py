@@ -1,4 +1,4 @@
-"""What is in a database: its tables with their columns, read under the caller's transaction."""
+"""What is in a database: what holds rows, with its columns, read under the caller's transaction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from exporters.base import ItemKind
 from exporters.postgres.conversion import database_encoding
 from exporters.postgres.encodings import AS_STORED, may_change
 from exporters.postgres.identifiers import quote_name, quote_qualified
@@ -43,7 +44,7 @@ LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN pg_tablespace t ON t.oid = c.re
 LEFT JOIN LATERAL (SELECT u.oid, u.condition FROM pg_extension e
   CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) AS u(oid, condition) WHERE u.oid = c.oid
   LIMIT 1) AS config ON true
-WHERE c.relkind IN ('r', 'f') AND c.relpersistence <> 't'
+WHERE (c.relkind IN ('r', 'f') OR c.relkind = 'm' AND c.relispopulated) AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> %(own)s
   AND c.oid <> ALL (%(unsayable)s::oid[])
   AND (config.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
@@ -101,8 +102,8 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that holds rows of its own (leaf partitions and inheritance parents included) or a foreign
-    one.
+    """A table that holds rows of its own (leaf partitions, inheritance parents and populated materialized views
+    included) or a foreign one.
     """
 
     oid: int
@@ -140,6 +141,14 @@ class Table:
     condition: str = ""
     """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
 
+    view: bool = False
+    """Whether it is a materialized view: its rows are those of the last REFRESH, and nobody can write them."""
+
+    @property
+    def kind(self) -> ItemKind:
+        """Its kind in the catalog of a bundle."""
+        return "materialized view" if self.view else "table"
+
     @property
     def exported(self) -> bool:
         """Whether its rows can be read here."""
@@ -162,6 +171,11 @@ class Table:
     def label(self) -> str:
         """``"schema"."name"``, for SQL and for people."""
         return quote_qualified(self.schema, self.name)
+
+    @property
+    def item(self) -> str:
+        """Its name as an item of the account."""
+        return f"{self.kind} {self.label}" if self.view else self.label
 
     @property
     def fingerprint(self) -> str:
@@ -196,7 +210,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
             toast_bytes=row["toast_bytes"] or 0,
             readable=row["readable"],
             tablespace=row["tablespace"],
-            moved=row["relkind"] == "r"
+            moved=row["relkind"] != "f"
             and row["filenode"] != row["filenode_now"]
             and row["oid"] not in locked,
             columns=tuple(columns.get(row["oid"], ())),
@@ -206,6 +220,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
             tid_ranges=connection.info.server_version >= TID_RANGE_VERSION,
             locked=locked.get(row["oid"], ""),
             condition=row["condition"],
+            view=row["relkind"] == "m",
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )
         for row in rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,10 +22,17 @@ class PostgresEngine:
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
     def live_tables(
-        self, url: str, *, password: str | None, workers: int, advance: Advance
+        self,
+        url: str,
+        *,
+        password: str | None,
+        workers: int,
+        advance: Advance,
+        views: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table under one snapshot, in parallel."""
-        return live_tables(parse_url(url, password=password), workers=workers, advance=advance)
+        address = parse_url(url, password=password)
+        return live_tables(address, workers=workers, advance=advance, views=views)
 
     def tally_part(self, file: Any, rows: int) -> Tally:
         """Render the part back to the server's text."""

@@ -71,7 +71,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
             session.holder, {one.label for one in kept}, [one.oid for one in nameless]
         )
         labels = [
-            *(table.label for table in tables if not table.readable),
+            *(table.label for table in tables if not table.readable and not table.view),
             *unread,
             *(one.label for one in kept),
         ]

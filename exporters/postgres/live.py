@@ -25,8 +25,10 @@ def live_tables(
     names: Collection[tuple[str, str]] | None = None,
     numbers: Collection[int] | None = None,
     generated: bool = True,
+    views: Collection[tuple[str, str]] = (),
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by (schema, name), or of those in ``names``. Large objects count as
+    """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views only those in
+    ``views``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
     the server computes are left out. Raises ``SourceError``.
     """
@@ -36,9 +38,7 @@ def live_tables(
         work = [
             (table if generated else without_generated(table), pages)
             for table in tables
-            if not table.foreign
-            and not table.out_of_reach
-            and (names is None or (table.schema, table.name) in names)
+            if not table.foreign and not table.out_of_reach and _is_wanted(table, names, views)
             for pages in cut(table)
         ]
         if session.large_objects and names is None:
@@ -55,6 +55,13 @@ def live_tables(
         finally:
             feeds.close()
     return found
+
+
+def _is_wanted(
+    table: Table, names: Collection[tuple[str, str]] | None, views: Collection[tuple[str, str]]
+) -> bool:
+    name = table.schema, table.name
+    return name in views if table.view else names is None or name in names
 
 
 def without_generated(table: Table) -> Table:

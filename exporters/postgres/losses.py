@@ -75,6 +75,8 @@ def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[
 def _table_losses(tables: Sequence[Table]) -> list[Loss]:
     losses = []
     for table in tables:
+        if table.view:
+            continue
         if not table.readable:
             reason = "pg_dump may not lock it, because the role may not read it"
             losses.append(Loss(table.label, "definition", reason))

@@ -22,6 +22,13 @@ from exporters.postgres.transaction import begin_statement
 from exporters.postgres.waits import POLL_SECONDS, WaitWatch
 
 _LOCK_BATCH = 500
+_LOCKING = {
+    False: "LOCK TABLE {} IN ACCESS SHARE MODE",
+    True: "PREPARE moveout_lock AS SELECT FROM {}; DEALLOCATE moveout_lock",
+}
+"""How tables, and how materialized views are locked until the end of the transaction: LOCK TABLE takes no materialized
+view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
+"""
 _TRIES = 5
 
 
@@ -125,9 +132,11 @@ def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> 
 
 
 def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
-    for start in range(0, len(tables), _LOCK_BATCH):
-        names = ", ".join(f"ONLY {table.label}" for table in tables[start : start + _LOCK_BATCH])
-        holder.execute(f"LOCK TABLE {names} IN ACCESS SHARE MODE".encode())
+    for view, statement in _LOCKING.items():
+        names = [f"ONLY {table.label}" for table in tables if table.view == view]
+        for start in range(0, len(names), _LOCK_BATCH):
+            batch = ", ".join(names[start : start + _LOCK_BATCH])
+            holder.execute(statement.format(batch).encode())
 
 
 def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manners) -> Session:

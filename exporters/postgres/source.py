@@ -55,7 +55,9 @@ class PostgresSource:
                 raise translate(exc, self.url) from exc
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
         items = [
-            SurveyItem(f"{table.schema}.{table.name}", "table", table.estimate, table.size_bytes, exact=False)
+            SurveyItem(
+                f"{table.schema}.{table.name}", table.kind, table.estimate, table.size_bytes, exact=False
+            )
             for table in tables
             if not table.foreign
         ]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from exporters.base import CatalogEntry, DoneUnit, Enumeration, Gap, Loss
+from exporters.base import CatalogEntry, DoneUnit, Enumeration, Gap, ItemKind, Loss
 from exporters.relational import octets
 from exporters.relational.layout import Column
 from exporters.tally import MODULUS, to_hex
@@ -43,6 +43,7 @@ class Exported:
     counted: int
     details: Mapping[str, Any]
     octets: Mapping[str, int] = field(default_factory=dict)
+    kind: ItemKind = "table"
 
 
 def settled(counted: Mapping[int, Counted | str]) -> dict[int, Counted]:
@@ -100,7 +101,7 @@ def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
     chunks = sorted(done, key=lambda unit: unit.unit.id)
     measured = octets.exported(chunks, table.octets)
     return CatalogEntry(
-        kind="table",
+        kind=table.kind,
         number=table.number,
         schema=table.schema,
         name=table.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,9 +21,16 @@ class SqliteEngine:
     read_errors: tuple[type[Exception], ...] = READ_ERRORS
 
     def live_tables(
-        self, url: str, *, password: str | None, workers: int, advance: Advance
+        self,
+        url: str,
+        *,
+        password: str | None,
+        workers: int,
+        advance: Advance,
+        views: Collection[tuple[str, str]] = (),
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table of a consistent copy."""
+        del views
         del password
         return live_tables(url, workers=workers, advance=advance)
 

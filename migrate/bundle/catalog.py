@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.base import CatalogEntry, Gap, Json, Loss
+from exporters.base import CatalogEntry, Gap, ItemKind, Json, Loss
 from migrate.bundle import canonical
 from migrate.errors import DamageError
 
@@ -46,12 +46,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """One row of the catalog: a table or bucket of one source. ``point`` is that of the newest snapshot, {}
-    without any.
+    """One row of the catalog: a table, materialized view or bucket of one source. ``point`` is that of the newest
+    snapshot, {} without any.
     """
 
     source: str
-    kind: Literal["table", "bucket"]
+    kind: ItemKind
     number: int
     schema: str
     name: str
@@ -60,6 +60,11 @@ class CatalogRow:
     digest: str
     point: Json
     details: Json
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it holds rows, in Parquet parts; a bucket holds objects."""
+        return self.kind != "bucket"
 
 
 def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:

@@ -31,8 +31,8 @@ from migrate.export import ExportOptions
 from migrate.store import open_place
 from migrate.verify import Level
 
-_NEVER_STOPS = ("plan", "export")
-"""A late forecast and a bundle with gaps stop nobody: what there is must still leave."""
+_NEVER_STOPS = "plan"
+"""A late forecast stops nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,10 @@ class Step:
 
     @property
     def stops(self) -> bool:
-        """Whether the move cannot go on from here."""
-        return self.exit_code != OK and self.name not in _NEVER_STOPS
+        """Whether the move cannot go on from here. What is incomplete by name stops nobody: what there is must still
+        leave, and come up.
+        """
+        return self.exit_code not in {OK, IncompleteError.exit_code} and self.name != _NEVER_STOPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,12 @@ class Evacuated:
 
     @property
     def exit_code(self) -> int:
-        """The last step's where it stopped the move, else the export's: 0, or what made the bundle incomplete."""
+        """The last step's where it stopped the move, else that of the first step that was incomplete, or 0."""
         if self.steps[-1].stops:
             return self.steps[-1].exit_code
-        return next((step.exit_code for step in self.steps if step.name == "export"), OK)
+        return next(
+            (step.exit_code for step in self.steps if step.exit_code and step.name != _NEVER_STOPS), OK
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return each step's result."""
@@ -86,7 +90,7 @@ class Evacuated:
         elif self.exit_code == OK:
             console.print("Everything is out, and verified." + (" It is up again." if self._is_up else ""))
         else:
-            console.print("Everything that could be had is out; see the gaps above.")
+            console.print("Everything that could be had is out; see above what is missing.")
 
     @property
     def _is_up(self) -> bool:

@@ -32,7 +32,7 @@ from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
 from migrate.custody.timestamp import Stamp
 from migrate.custody.trust import Trust
-from migrate.errors import OK, DamageError
+from migrate.errors import OK, DamageError, IncompleteError
 from migrate.store import open_place
 from migrate.store.base import Store
 from migrate.verify import Level, VerifyOutcome, verify
@@ -42,6 +42,10 @@ _CHECKED = {
     Level.COMPLETE: "every file present, nothing extra",
     Level.FULL: "every byte hashed",
 }
+_RECOMPUTED = (
+    "Materialized views have other rows than in the bundle: a REFRESH has computed them anew. Only the bundle has"
+    " the rows that the source had."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +126,11 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """6 with any finding."""
-        found = self.outcome.findings or self.signed.findings or any(one.findings for one in self.compared)
-        return DamageError.exit_code if found else OK
+        """6 with any finding, 3 where nothing differs but what a REFRESH computes anew."""
+        compared = [finding for one in self.compared for finding in one.findings]
+        if self.outcome.findings or self.signed.findings or not all(one.recomputed for one in compared):
+            return DamageError.exit_code
+        return IncompleteError.exit_code if compared else OK
 
     def summary(self) -> dict[str, Any]:
         """Return what the custody log says of it."""
@@ -171,8 +177,12 @@ class Verified:
                 )
         self.signed.draw(console)
         for one in self.compared:
-            if one.findings:
+            if not all(finding.recomputed for finding in one.findings):
                 console.print(f"{one.source} differs from {one.url}")
+                draw_findings(console, one.findings)
+            elif one.findings:
+                console.print(f"{one.source} and {one.url} agree: all rows of tables")
+                console.print(f"! {_RECOMPUTED}", style="yellow")
                 draw_findings(console, one.findings)
             else:
                 console.print(f"{one.source} and {one.url} agree: all rows and objects")

@@ -207,7 +207,7 @@ def _locate(reader: BundleReader, wanted: Sequence[int]) -> Iterator[_Located | 
                 yield from _rows(batch, source.name, _between(wanted, first, batch.num_rows))
                 first += batch.num_rows
         for row in catalog:
-            if row.source == source.name and row.kind == "table":
+            if row.source == source.name and row.has_rows:
                 parts = leaves.parts(row)
                 for at in _between(wanted, first, len(parts)):
                     key = parts[at].key

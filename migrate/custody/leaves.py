@@ -53,7 +53,7 @@ def unsalted(reader: BundleReader) -> Iterator[list[str]]:
         if any(row.source == source.name and row.kind == "bucket" for row in catalog):
             for batch in reader.index(source.name, columns=_COLUMNS):
                 yield objects(batch, source.name)
-        tables = [row for row in catalog if row.source == source.name and row.kind == "table"]
+        tables = [row for row in catalog if row.source == source.name and row.has_rows]
         if tables and hashes is None:
             hashes = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
         for row in tables:

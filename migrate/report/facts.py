@@ -113,7 +113,7 @@ class SourceFacts:
     def tables(self) -> list[CatalogRow]:
         """Its tables, the largest first."""
         return sorted(
-            (row for row in self.rows if row.kind == "table"),
+            (row for row in self.rows if row.has_rows),
             key=lambda row: (-row.size_bytes, row.schema, row.name),
         )
 

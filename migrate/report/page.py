@@ -195,7 +195,7 @@ def _table_row(row: CatalogRow, later: Later) -> tuple[object, ...]:
     counted = row.details.get("server_count")
     differs = isinstance(counted, int) and counted != row.items
     return (
-        name(_label(row)),
+        tag("span", name(_label(row)), "" if row.kind == "table" else f" ({row.kind})"),
         count_words(row.items),
         tag(
             "span", count_words(counted) if isinstance(counted, int) else "", class_="bad" if differs else ""
@@ -203,18 +203,20 @@ def _table_row(row: CatalogRow, later: Later) -> tuple[object, ...]:
         bytes_words(row.size_bytes),
         tag("span", row.digest, class_="digest"),
         _digest(row, later.parquet.get(key), str(row.details.get("parquet_digest", ""))),
-        _digest(row, later.target.get(key)),
+        _digest(row, later.target.get(key), recomputed=row.kind == "materialized view"),
     )
 
 
-def _digest(row: CatalogRow, found: TableDigest | None, known: str = "") -> Html:
-    """Return how another digest compares with the source's."""
+def _digest(row: CatalogRow, found: TableDigest | None, known: str = "", *, recomputed: bool = False) -> Html:
+    """Return how another digest compares with the source's, of rows that may be ``recomputed``."""
     digest = found.digest if found else known
     if not digest:
         return tag("span", "not read yet", class_="soft")
     if digest == row.digest and (found is None or found.rows == row.items):
         return tag("span", "identical", class_="good")
     rows = f"{count_words(found.rows)} rows, " if found and found.rows != row.items else ""
+    if recomputed:
+        return tag("span", "computed anew: ", rows, tag("span", digest, class_="digest"), class_="soft")
     return tag("span", rows, tag("span", digest, class_="digest"), class_="bad")
 
 

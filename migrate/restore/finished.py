@@ -7,10 +7,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from exporters.base import Loss
 from exporters.tally import Tally, to_hex
 
+Item = TypeVar("Item")
 Name = tuple[str, str]
 """Schema and name of a table."""
 
@@ -56,6 +58,6 @@ class FinishedRestore:
         )
 
 
-def unique(*sequences: Iterable[str]) -> list[str]:
-    """Return all sentences in their order, each once."""
-    return list(dict.fromkeys(sentence for sequence in sequences for sentence in sequence))
+def unique(*sequences: Iterable[Item]) -> list[Item]:
+    """Return all sentences, or losses, in their order, each once."""
+    return list(dict.fromkeys(item for sequence in sequences for item in sequence))

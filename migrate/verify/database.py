@@ -28,13 +28,13 @@ def compare_database(
     password: str | None = None,
     digests: list[TableDigest] | None = None,
 ) -> list[Finding]:
-    """Compare row counts and digests of every table of ``source`` with the database at ``url``, which is of the
-    same kind; of tables that differ find the rows. ``digests`` fills up with what was read.
+    """Compare row counts and digests of every table and materialized view of ``source`` with the database at ``url``,
+    which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
     engine = engine_for(reader.info.source(source).kind)
-    tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
+    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
     items = sum(table.items for table in tables)
     progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
     live = dict(
@@ -43,6 +43,7 @@ def compare_database(
             password=password,
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
+            views={(table.schema, table.name) for table in tables if _is_view(table)},
         )
     )
     progress.end()
@@ -70,6 +71,8 @@ def compare_database(
 def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
     """Compare one table's rows with what was found of it; ``None`` for not at all."""
     label = engine.label(table.schema, table.name)
+    if _is_view(table):
+        return _compare_view(label, table, tally)
     if tally is None:
         if table.number == NO_TABLE and not table.items:
             return []
@@ -78,4 +81,22 @@ def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> li
         return [Finding(label, "has another number of rows", str(table.items), str(tally.rows))]
     if to_hex(tally.digest) != table.digest:
         return [Finding(label, "has other rows (their digest differs)", table.digest, to_hex(tally.digest))]
+    return []
+
+
+def _is_view(table: CatalogRow) -> bool:
+    return table.kind == "materialized view"
+
+
+def _compare_view(label: str, view: CatalogRow, tally: Tally | None) -> list[Finding]:
+    """Compare a materialized view: a REFRESH replaces its rows, so others are no damage, but not the bundle's."""
+    what = "is a materialized view that "
+    if tally is None:
+        return [Finding(label, f"{what}has no rows", f"{view.items} rows", "none", recomputed=True)]
+    if tally.rows != view.items:
+        rows = str(view.items), str(tally.rows)
+        return [Finding(label, f"{what}has another number of rows", *rows, recomputed=True)]
+    if to_hex(tally.digest) != view.digest:
+        digests = view.digest, to_hex(tally.digest)
+        return [Finding(label, f"{what}has other rows (their digest differs)", *digests, recomputed=True)]
     return []

@@ -87,7 +87,7 @@ class Looker:
             return finding
         if list(found) != list(here.columns):
             names = (", ".join(here.columns), ", ".join(found))
-            return Finding(finding.key, "has other columns", *names)
+            return replace(finding, what="has other columns", expected=names[0], found=names[1])
         key = list(self._rows.key(table.schema, table.name))
         show = _Show(self.engine, found, key)
         there = LiveSide(self._rows, table)

@@ -38,7 +38,7 @@ def check(
     """
     for row in rows:
         kind = reader.sources[row.source].kind
-        if row.kind != "table" or not has_engine(kind):
+        if not row.has_rows or not has_engine(kind):
             continue
         engine = engine_for(kind)
         try:

@@ -49,7 +49,11 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     assert all(f"session {pid} (postgres, migration tool, 127.0.0.1" in reason for reason in found.values())
     assert "secret" not in "".join([*found.values(), *host.notes])
     reader = read_bundle(place)
-    assert {(row.name, row.items) for row in reader.catalog()} == {("free", 1), ("part_1", 1)}
+    assert {(row.name, row.items) for row in reader.catalog()} == {
+        ("free", 1),
+        ("part_1", 1),
+        ("looks_there", 1),
+    }
     assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= found.keys()
     target = other_postgres.database()
     restored = restore_database(reader, "app", target, workers=1, progress=Silent())
@@ -57,6 +61,7 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     assert sorted(one.partition(":")[0] for one in restored.left_out) == [
         "FK CONSTRAINT public.free free_id_fkey",
         *lacking,
+        'the rows of materialized view "public"."looks_there"',
     ]
     assert fetch(target, "SELECT z, (SELECT n FROM parts) FROM other") == [(2, 1)]
     again = export_with(host, url, place)

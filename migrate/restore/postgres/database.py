@@ -37,6 +37,7 @@ from migrate.restore.postgres.script import Name, Script
 from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.statistics import analyze
 from migrate.restore.postgres.target import State
+from migrate.restore.postgres.views import note_recomputed
 from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written, differences
@@ -63,7 +64,7 @@ def restore_database(
     of ``exporters.errors``.
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
-    names = frozenset(run.selection.names(run.tables))
+    names = frozenset(run.selection.names([*run.tables, *run.views]))
     gaps = any(owner == source and gap.disposition == "failed" for owner, gap in reader.gaps())
     address = parse_url(target_url, password=password)
     try:
@@ -103,6 +104,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         job.notes.extend(analyze(target.connection))
         run.progress.end()
         findings = _settled(job, run, _differences(job, run))
+        note_recomputed(job)
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
@@ -215,6 +217,7 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
         _differences(job, run)
         findings = differences(run.differing(records), run.found, quote_qualified)
         if same or not findings:
+            note_recomputed(job)
             return _already(job, records, findings)
     raise NotEmptyError(
         f"{job.target.address.url} is not empty: it has the {found}",
@@ -226,9 +229,12 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
 
 def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[str] = ()) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
-    job.losses.extend(loss for record in records for loss in record.losses)
+    job.losses[:] = unique(job.losses, *(record.losses for record in records))
     outcome = job.run.already("database", records, findings)
-    return replace(outcome, notes=(*outcome.notes, *[sql_left_out.HOW_TO_FORGET] * bool(records)))
+    left_out = tuple(unique(outcome.left_out, job.left_out))
+    return replace(
+        outcome, left_out=left_out, notes=(*outcome.notes, *[sql_left_out.HOW_TO_FORGET] * bool(records))
+    )
 
 
 def _begin(job: Job, *, alone: bool) -> State:
@@ -315,10 +321,16 @@ def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
 def _differences(job: Job, run: Run) -> list[str]:
     """Compare the target's rows with the bundle's."""
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
+    views = {(view.schema, view.name) for view in run.views}
     numbers = large_objects.numbers(run)
     return run.compared(
         lambda advance: live_tables(
-            job.target.address, workers=run.workers, advance=advance, names=names, numbers=numbers
+            job.target.address,
+            workers=run.workers,
+            advance=advance,
+            names=names,
+            numbers=numbers,
+            views=views,
         ),
         quote_qualified,
     )

@@ -16,8 +16,8 @@ from migrate.restore.selection import Selection
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A restore, and where to. ``names``: the tables that are meant, those above partitions included.
-    ``gaps``: the bundle itself lacks something of this source. ``copiers`` bring in the rows instead of
+    """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
+    included. ``gaps``: the bundle itself lacks something of this source. ``copiers`` bring in the rows instead of
     threads. ``notes``, ``left_out`` and ``losses`` are filled on the way.
     """
 

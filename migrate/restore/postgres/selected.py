@@ -13,6 +13,7 @@ _OWN: Sequence[re.Pattern[bytes]] = [
     re.compile(pattern, re.MULTILINE)
     for pattern in (
         rb"^CREATE (?:UNLOGGED |FOREIGN )?TABLE (" + QUALIFIED + rb")",
+        rb"^(?:CREATE|REFRESH) MATERIALIZED VIEW (" + QUALIFIED + rb")",
         rb"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?(?:"
         + QUALIFIED
         + rb") ATTACH PARTITION ("
@@ -21,7 +22,7 @@ _OWN: Sequence[re.Pattern[bytes]] = [
         rb"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?(" + QUALIFIED + rb")",
         rb"^ALTER SEQUENCE " + QUALIFIED + rb" OWNED BY (" + QUALIFIED + rb")\." + NAME,
         rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb")",
-        rb"^COMMENT ON (?:TABLE|COLUMN) (" + QUALIFIED + rb")",
+        rb"^COMMENT ON (?:TABLE|COLUMN|MATERIALIZED VIEW) (" + QUALIFIED + rb")",
         rb"^COMMENT ON (?:CONSTRAINT|TRIGGER|POLICY|RULE) " + NAME + rb" ON (" + QUALIFIED + rb")",
         rb"^(?:GRANT|REVOKE) [^;]* ON TABLE (" + QUALIFIED + rb")",
         rb"^CREATE (?:CONSTRAINT )?TRIGGER [^;]*? ON (" + QUALIFIED + rb")",

@@ -58,7 +58,9 @@ class Unfinished(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What comes from where. ``tables`` are the source's rows of the catalog that are meant."""
+    """What comes from where. ``tables`` are the source's rows of the catalog that are meant, ``views`` those of
+    materialized views: the target computes their rows, which are compared only.
+    """
 
     reader: BundleReader
     source: str
@@ -66,6 +68,7 @@ class Run:
     workers: int
     progress: Progress
     selection: Selection = field(default_factory=Selection)
+    views: Sequence[CatalogRow] = ()
     found: dict[tuple[str, str], Tally] = field(default_factory=dict)
     """What ``compared`` has read of the target."""
 
@@ -80,9 +83,11 @@ class Run:
     ) -> Run:
         """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
         reader.info.source(source)
-        tables = [row for row in reader.catalog() if row.source == source and row.kind == "table"]
         selection = Selection.parse(only)
-        return Run(reader, source, selection.choose(tables), workers, progress, selection)
+        chosen = selection.choose([row for row in reader.catalog() if row.source == source and row.has_rows])
+        tables = [row for row in chosen if row.kind == "table"]
+        views = [row for row in chosen if row.kind == "materialized view"]
+        return Run(reader, source, tables, workers, progress, selection, views)
 
     @property
     def whole(self) -> bool:
@@ -198,7 +203,11 @@ class Run:
 
     def compared(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]], label: Label) -> list[str]:
         """Let ``live`` read the target's rows, and return a sentence for every table that is not as in the bundle."""
-        self.progress.begin(f"compare {self.source}", items=self.items, size_bytes=self.size_bytes)
+        rows = sum(view.items for view in self.views)
+        size_bytes = sum(view.size_bytes for view in self.views)
+        self.progress.begin(
+            f"compare {self.source}", items=self.items + rows, size_bytes=self.size_bytes + size_bytes
+        )
         found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
         self.found.update(found)
