@@ -63,9 +63,13 @@ class PostgresServer:
     def database(self, name: str = "") -> str:
         """Create an empty database, return its URL."""
         name = name or f"db_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url, password=self.password, autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
         return self.url_of(name)
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Execute a statement in one of its databases."""
+        with psycopg.connect(self.url_of(database), password=self.password, autocommit=True) as connection:
+            connection.execute(statement.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,6 +223,13 @@ class Servers:
         self._write_access_files()
         return server
 
+    def end(self, server: PostgresServer) -> None:
+        """End a PostgreSQL before the others, and remove its data."""
+        server.child.stop()
+        self.databases.remove(server)
+        self._write_access_files()
+        shutil.rmtree(server.directory.parent, ignore_errors=True)
+
     def mariadb(self, name: str) -> MariadbServer:
         """Start a MariaDB. All of them have one password, since MYSQL_PWD is one. As root it runs as another user."""
         return self._mariadb(name, make_store)

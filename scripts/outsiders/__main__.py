@@ -22,7 +22,13 @@ from scripts.outsiders.suite import Context, Row, Skipped, Suite
 from scripts.process import ServerError
 from scripts.servers import Servers
 
-SUITES = ("postgresql_regress",)
+SUITES = (
+    "postgresql_regress",
+    "postgresql_contrib",
+    "postgresql_dump",
+    "pgcopydb",
+    "sqllogictest",
+)
 """The modules with suites, in the order in which they run."""
 
 
@@ -86,6 +92,7 @@ def _run(suite: Suite, options: argparse.Namespace, ends_at: float | None) -> li
             tempfile.TemporaryDirectory(prefix="moveout-outsiders-") as directory,
             Servers(Path(directory) / "servers") as servers,
         ):
+            Path(directory).chmod(0o755)  # servers run as another user
             context = Context(
                 material=material,
                 servers=servers,

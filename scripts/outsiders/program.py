@@ -23,7 +23,7 @@ HANGS_AFTER_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended. ``report`` is what it printed with --json."""
+    """How a command ended. ``report`` is the result that it printed with --json."""
 
     words: Sequence[str]
     exit_code: int
@@ -47,9 +47,13 @@ class Outcome:
         """Return in one line how it failed; empty where it finished."""
         if self.finished:
             return ""
-        lines = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
         how = "traceback" if self.traceback else f"exit code {self.exit_code}"
-        return f"moveout {self.words[0]}: {how}: {' | '.join(lines[-6:])[-1500:]}"
+        findings = [line for one in self.report.get("restored", []) for line in one.get("findings", [])]
+        lines = (
+            findings
+            or [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()][-6:]
+        )
+        return f"moveout {self.words[0]}: {how}: {' | '.join(lines)[:1500]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ class Program:
 
 def _report(stdout: str) -> Mapping[str, Any]:
     try:
-        report: Mapping[str, Any] = json.loads(stdout)
+        report = json.loads(stdout)
     except ValueError:
         return {}
-    return report
+    result: Mapping[str, Any] = report.get("result") or {}
+    return result

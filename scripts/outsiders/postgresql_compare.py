@@ -1,0 +1,262 @@
+"""Two PostgreSQL databases compared by means of their own: pg_dump's entries, the rows of each relation, large objects.
+
+Nothing here uses moveout's code, so an error in that cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import psycopg
+
+from scripts.postgresql import PostgresServer
+from scripts.process import Argv
+
+_HEAD = re.compile(r"^--\n-- Name: (.*); Type: ([A-Z ]+); Schema: (.*); Owner: .*\n--\n", re.MULTILINE)
+_SETTINGS = (
+    "SET search_path = ''; SET row_security = off; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, MDY'; SET IntervalStyle"
+    " = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex'; SET lc_monetary = 'C'; SET lc_numeric = 'C';"
+    " SET quote_all_identifiers = on; SET xmloption = 'content'"
+)
+_RELATIONS = """
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text, c.relispopulated,
+  ARRAY(SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum),
+  ARRAY(SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+    AND attgenerated = '' ORDER BY attnum)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'm', 'S', 'p', 'f', 'v') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
+  AND n.nspname <> 'information_schema'
+"""
+_PROPERTIES = {
+    "LARGE OBJECT": """
+        SELECT m.oid::text, concat_ws(' ', r.rolname, m.lomacl, obj_description(m.oid, 'pg_largeobject'),
+          (SELECT md5(string_agg(data, NULL ORDER BY pageno)) FROM pg_largeobject o WHERE o.loid = m.oid))
+        FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner""",
+    "FOREIGN KEY TRIGGERS": """
+        SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
+          string_agg(t.tgenabled::text, ',' ORDER BY t.tgfoid, t.tgenabled)
+        FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.tgisinternal GROUP BY 1""",
+    "DATABASE SETTING": """
+        SELECT coalesce(r.rolname, '') , array_to_string(s.setconfig, ', ') FROM pg_db_role_setting s
+        JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
+        WHERE d.datname = current_database()""",
+    "EXTENSION MEMBER": """
+        SELECT e.extname || ': ' || pg_describe_object(d.classid, d.objid, d.objsubid), '' FROM pg_depend d
+        JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass WHERE d.deptype = 'e'""",
+    "EXTENSION VERSION": "SELECT extname, extversion FROM pg_extension",
+}
+"""What pg_dump's schema does not show: a query of names and values each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that is not the same on both sides. ``name`` is the object's, as moveout may report it."""
+
+    kind: str
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How many relations with rows of their own there are, how many are equal, and all that differs."""
+
+    relations: int
+    equal: int
+    differences: Sequence[Difference]
+
+
+def compare_databases(
+    source: PostgresServer, target: PostgresServer, name: str, target_name: str
+) -> Comparison:
+    """Compare a database with its copy on another server, both as superuser."""
+    differences = list(_compare_entries(dump_entries(source, name), dump_entries(target, target_name)))
+    with _Connection(source, name) as here, _Connection(target, target_name) as there:
+        for kind, query in _PROPERTIES.items():
+            differences += _compare_mappings(kind, dict(here.fetch(query)), dict(there.fetch(query)))
+        ours, theirs = here.relations(), there.relations()
+        with_rows = {key: one for key, one in ours.items() if one.kind in "rmS"}
+        different = list(_compare_relations(here, there, ours, theirs))
+    unequal = {one.name for one in different if one.kind == "ROWS"}
+    return Comparison(len(with_rows), len(with_rows) - len(unequal), [*differences, *different])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a dump: an object's definition, its comment or its privileges."""
+
+    kind: str
+    schema: str
+    name: str
+    text: str
+
+
+def dump_entries(server: PostgresServer, database: str) -> list[Entry]:
+    """Return what ``pg_dump --schema-only`` writes."""
+    argv: Argv = [server.bin_dir / "pg_dump", "--schema-only", "-d", server.url_of(database)]
+    done = subprocess.run(
+        argv, capture_output=True, check=True, env={"PGPASSWORD": server.password, "LC_ALL": "C"}
+    )
+    return read_entries(done.stdout.decode("utf-8", "surrogateescape"))
+
+
+def read_entries(text: str) -> list[Entry]:
+    """Return a dump's entries. Access privileges are put in order: pg_dump writes them in that of the catalog."""
+    heads = list(_HEAD.finditer(text))
+    ends = [*(head.start() for head in heads[1:]), len(text)][: len(heads)]
+    entries = []
+    for head, end in zip(heads, ends, strict=True):
+        body = re.sub(
+            r"^SET default_(?:tablespace|table_access_method) = .*\n",
+            "",
+            text[head.end() : end],
+            flags=re.MULTILINE,
+        )
+        body = body.split("\n--\n-- PostgreSQL database dump complete")[0].strip()
+        if head[2] in {"ACL", "DEFAULT ACL"}:
+            body = "\n".join(sorted(body.splitlines()))
+        entries.append(Entry(head[2], head[3], head[1], body))
+    return entries
+
+
+def _compare_entries(ours: Iterable[Entry], theirs: Iterable[Entry]) -> Iterator[Difference]:
+    """Yield the entries that only one side has, or has otherwise."""
+    missing = Counter(ours)
+    more = Counter(theirs)
+    missing, more = missing - more, more - missing
+    there = {(entry.kind, entry.schema, entry.name): entry for entry in more}
+    for entry in missing:
+        other = there.pop((entry.kind, entry.schema, entry.name), None)
+        detail = "missing" if other is None else f"differs: {_first_difference(entry.text, other.text)}"
+        yield Difference(entry.kind, f"{entry.schema}.{entry.name}", detail)
+    for entry in there.values():
+        yield Difference(
+            entry.kind, f"{entry.schema}.{entry.name}", f"only in the copy: {entry.text[:200]!r}"
+        )
+
+
+def _first_difference(ours: str, theirs: str) -> str:
+    """Return the first lines that differ."""
+    for here, there in zip([*ours.splitlines(), ""], [*theirs.splitlines(), ""], strict=False):
+        if here != there:
+            return f"{here.strip()[:160]!r} / {there.strip()[:160]!r}"
+    return "blank lines"
+
+
+def _compare_mappings(kind: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[Difference]:
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in theirs:
+            yield Difference(kind, name, "missing")
+        elif name not in ours:
+            yield Difference(kind, name, "only in the copy")
+        elif ours[name] != theirs[name]:
+            yield Difference(kind, name, f"differs: {ours[name][:200]!r} / {theirs[name][:200]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Relation:
+    name: str
+    kind: str
+    populated: bool
+    columns: Sequence[str]
+    stored_columns: Sequence[str]
+
+
+def _compare_relations(
+    here: _Connection, there: _Connection, ours: Mapping[str, _Relation], theirs: Mapping[str, _Relation]
+) -> Iterator[Difference]:
+    for name, relation in sorted(ours.items()):
+        other = theirs.get(name)
+        if other is None:
+            if relation.kind in "rmS":
+                yield Difference("ROWS", name, "the relation is missing")
+            continue
+        if list(relation.columns) != list(other.columns):
+            yield Difference("COLUMNS", name, f"differ: {relation.columns} / {other.columns}")
+        if relation.populated != other.populated:
+            yield Difference("ROWS", name, "populated on one side only")
+        elif relation.kind in "rmS" and relation.populated:
+            rows, others = here.rows(relation), there.rows(relation)
+            if rows != others:
+                yield Difference("ROWS", name, _rows_difference(rows, others))
+    for name in sorted(theirs.keys() - ours.keys()):
+        yield Difference("ROWS", name, "the relation is only in the copy")
+
+
+def _rows_difference(ours: Counter[bytes], theirs: Counter[bytes]) -> str:
+    missing, more = ours - theirs, theirs - ours
+    samples = [min(side)[:120] if side else b"" for side in (missing, more)]
+    return (
+        f"{missing.total()} rows missing or changed, {more.total()} others: {samples[0]!r} / {samples[1]!r}"
+    )
+
+
+class _Connection:
+    """A superuser's session whose text is read whatever the database's encoding is."""
+
+    def __init__(self, server: PostgresServer, database: str) -> None:
+        self._session = psycopg.connect(server.url_of(database), password=server.password, autocommit=True)
+
+    def __enter__(self) -> Self:
+        (encoding,) = self.fetch("SELECT getdatabaseencoding()")[0]
+        self._session.execute(
+            f"SET client_encoding = '{'SQL_ASCII' if encoding == 'SQL_ASCII' else 'UTF8'}'".encode()
+        )
+        self._session.execute(_SETTINGS.encode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def fetch(self, query: str) -> list[tuple[Any, ...]]:
+        return [tuple(map(_text, row)) for row in self._session.execute(_bytes(query)).fetchall()]
+
+    def relations(self) -> dict[str, _Relation]:
+        relations = [_Relation(*row) for row in self.fetch(_RELATIONS)]
+        return {relation.name: relation for relation in relations}
+
+    def rows(self, relation: _Relation) -> Counter[bytes]:
+        """Return how often each row is there. A COPY of a table is not planned, so it reads where a query fails."""
+        if relation.kind == "S":
+            columns: Sequence[str] = ["last_value", "is_called"]
+        else:
+            columns = sorted(relation.columns)
+        only = "ONLY " if relation.kind == "r" else ""
+        queries = [f"(SELECT {', '.join(columns)} FROM {only}{relation.name})"]
+        if relation.stored_columns:
+            queries.append(f"{relation.name} ({', '.join(sorted(relation.stored_columns))})")
+        for query in queries[:-1]:
+            try:
+                return self._copy(query)
+            except psycopg.Error:
+                continue
+        return self._copy(queries[-1])
+
+    def _copy(self, query: str) -> Counter[bytes]:
+        rows: Counter[bytes] = Counter()
+        with self._session.cursor() as cursor, cursor.copy(_bytes(f"COPY {query} TO STDOUT")) as copy:
+            for row in copy:
+                line = bytes(row)
+                rows[line if len(line) < 200 else line[:120] + hashlib.sha256(line).digest()] += 1
+        return rows
+
+
+def _text(value: object) -> object:
+    if isinstance(value, list):
+        return [_text(one) for one in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _bytes(query: str) -> bytes:
+    return query.encode("utf-8", "surrogateescape")

@@ -1,0 +1,190 @@
+"""A PostgreSQL database moved by moveout into a fresh server, and what became of it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow.parquet as pq
+
+from scripts.outsiders.postgresql_compare import Difference, compare_databases
+from scripts.outsiders.postgresql_source import create_database
+from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.suite import Context, Row
+from scripts.postgresql import PostgresServer
+
+_LEAST_ROLE = "mover"
+_GRANTS = (
+    f"GRANT pg_read_all_data, pg_read_all_stats TO {_LEAST_ROLE}",
+    f"""DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
+    EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {_LEAST_ROLE}', o); END LOOP; END $$""",
+)
+"""See docs/SOURCES.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move to make. ``least_role``: export as the role that docs/SOURCES.md describes, restore as superuser."""
+
+    variant: str
+    source: PostgresServer
+    database: str
+    encoding: str = "UTF8"
+    least_role: bool = False
+
+
+def move(context: Context, order: Move) -> Row:
+    """Move the database into a new server, and compare both."""
+    with _Copy(context, order) as copy:
+        row = Row(order.variant)
+        exported = copy.program.run("export", *copy.export_words("bundle"))
+        if not exported.finished:
+            row.errors.append(exported.failure)
+            return row
+        restored = copy.program.run("restore", *copy.restore_words("bundle"))
+        if not restored.finished:
+            row.errors.append(restored.failure)
+        judge(row, order, copy.server, copy.reported(exported, restored))
+        return row
+
+
+def move_killed(context: Context, order: Move, *, kills: int) -> Row:
+    """Move the database undisturbed, then again with kills; both ways report the same in the end."""
+    chance = context.random(f"kills of {order.variant}")
+    row = Row(order.variant)
+    with _Copy(context, order) as copy:
+        exported = copy.program.run("export", *copy.export_words("bundle"))
+        restored = copy.program.run("restore", *copy.restore_words("bundle"))
+        undisturbed = _essence(exported), _essence(restored)
+    with _Copy(context, order) as copy:
+        words = "export", *copy.export_words("bundle")
+        again_exported, met = copy.program.run_killed(
+            *words, kills=kills, within=exported.seconds, chance=chance
+        )
+        words = "restore", *copy.restore_words("bundle")
+        again_restored, more = copy.program.run_killed(
+            *words, kills=kills, within=restored.seconds, chance=chance
+        )
+        row.variant = f"{order.variant} ({met} + {more} kills)"
+        outcomes = [exported, restored, again_exported, again_restored]
+        row.errors += [outcome.failure for outcome in outcomes if not outcome.finished]
+        reported = copy.reported(again_exported, again_restored)
+        for verb, before, after in zip(
+            ("export", "restore"),
+            undisturbed,
+            (_essence(again_exported), _essence(again_restored)),
+            strict=True,
+        ):
+            if before != after:
+                row.errors.append(f"the {verb} reports otherwise after kills: {before[:300]} / {after[:300]}")
+        judge(row, order, copy.server, reported)
+    return row
+
+
+def _essence(outcome: Outcome) -> str:
+    """Return what a command reports, without what differs from run to run: times, counts of what was done before."""
+    kept = {}
+    for one in [*outcome.report.get("sources", []), *outcome.report.get("restored", [])]:
+        kept = {
+            name: one.get(name)
+            for name in ("gaps", "reasons", "left_out", "findings", "losses")
+            if one.get(name)
+        }
+    return f"exit code {outcome.exit_code}, {kept}"
+
+
+class _Copy:
+    """A new server, the database's copy on it, and a directory for the bundle; they go away at the end."""
+
+    def __init__(self, context: Context, order: Move) -> None:
+        label = re.sub(r"\W+", "-", order.variant)
+        self._context, self._order = context, order
+        self.server = context.servers.postgres(f"target-{label}")
+        create_database(self.server, "copy", encoding=order.encoding)
+        self.program = Program.for_servers(context.servers, context.scratch / f"move-{label}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.servers.end(self.server)
+        shutil.rmtree(self.program.directory)
+
+    def export_words(self, bundle: str) -> list[str]:
+        """Return the words of an export as the order's role."""
+        url = self._order.source.url_of(self._order.database)
+        if self._order.least_role:
+            make_least_role(self._order.source, self._order.database)
+            url = url.replace("//postgres@", f"//{_LEAST_ROLE}@")
+        return [f"app={url}", "--to", bundle]
+
+    def restore_words(self, bundle: str) -> list[str]:
+        """Return the words of a restore as superuser."""
+        return [bundle, f"app={self.server.url_of('copy')}", "--account", "account"]
+
+    def reported(self, exported: Outcome, restored: Outcome) -> list[str]:
+        """Return all that moveout reported of the move."""
+        return list(reported_lines(self.program.directory, exported, restored))
+
+
+def judge(row: Row, order: Move, target: PostgresServer, reported: list[str]) -> None:
+    """Compare both sides; every difference is one that moveout reported, or a defect."""
+    comparison = compare_databases(order.source, target, order.database, "copy")
+    row.moved, row.equal = comparison.relations, comparison.equal
+    for difference in comparison.differences:
+        (row.losses if is_reported(difference, reported) else row.unreported).append(str(difference))
+
+
+def make_least_role(server: PostgresServer, database: str) -> None:
+    """Make the role that an export needs at least."""
+    server.execute(
+        f"DO $$ BEGIN CREATE ROLE {_LEAST_ROLE} LOGIN BYPASSRLS; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    )
+    for grant in _GRANTS:
+        server.execute(grant, database)
+
+
+def reported_lines(directory: Path, exported: Outcome, restored: Outcome) -> Iterator[str]:
+    """Yield all that moveout reported of a move: what it printed, the bundle's ledger and the restore's."""
+    yield from _strings(exported.report.get("sources", []))
+    for one in restored.report.get("restored", []):
+        yield from _strings({name: value for name, value in one.items() if name != "tables"})
+    for path in [*(directory / "bundle").rglob("*.parquet"), *(directory / "account").rglob("*.parquet")]:
+        if path.stem in {"losses", "gaps"}:
+            for record in pq.read_table(path).to_pylist():
+                yield " ".join(map(str, record.values()))
+
+
+def _strings(report: Any) -> Iterator[str]:
+    """Yield the texts in a report; a gap or another small record is one text."""
+    if isinstance(report, str):
+        yield report
+    elif isinstance(report, Mapping):
+        values = list(report.values())
+        if values and all(isinstance(value, str) for value in values):
+            yield " ".join(values)
+        else:
+            for value in values:
+                yield from _strings(value)
+    elif isinstance(report, list):
+        for value in report:
+            yield from _strings(value)
+
+
+def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
+    """True where a line names the object that differs."""
+    name = _bare_name(difference.name)
+    pattern = re.compile(rf"(?<![\w]){re.escape(name)}(?![\w])")
+    return any(pattern.search(line.replace('"', "")) for line in reported)
+
+
+def _bare_name(name: str) -> str:
+    """Return the last part of an object's name, without its schema, its arguments and quotes; what a comment or
+    privileges are on.
+    """
+    name = re.sub(r"^(?:[-\w ]+|\"[^\"]*\")\.(?=.)", "", name.replace('"', ""), count=1)
+    return re.sub(r"\(.*\)$", "", re.sub(r"^[A-Z]{4}[A-Z ]* ", "", name))
