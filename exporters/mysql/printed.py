@@ -47,6 +47,9 @@ _KEPT = (
     "SELECT VIEW_DEFINITION AS kept FROM information_schema.VIEWS"
     " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {name}"
 )
+_COUNTER = re.compile(
+    r"^  `(?:[^`]|``)*` ([\w() ]+?) AUTO_INCREMENT(?=,?$| COMMENT | INVISIBLE)", re.MULTILINE
+)
 _EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
 _EVENT_HEADER = re.compile(
     r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
@@ -206,6 +209,17 @@ def with_returned(found: dict[str, Any]) -> str:
             plain = _ESCAPED.sub(lambda one: _ESCAPES.get(one[1], one[1]), returned[0])
             return sql[: match.end()] + plain + sql[returned.end() :]
     return sql
+
+
+def with_null(found: dict[str, Any]) -> str:
+    """Return a table whose AUTO_INCREMENT column may be NULL: MariaDB prints nothing for that, and would take it for
+    NOT NULL.
+    """
+    if found["kind"] != "table":
+        return str(found["sql"])
+    return _COUNTER.sub(
+        lambda match: match[0] if match[1].endswith("NOT NULL") else f"{match[0]} NULL", found["sql"]
+    )
 
 
 def without_database(sql: str, database: str) -> str:

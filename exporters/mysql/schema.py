@@ -25,7 +25,7 @@ from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.labels import with_labels
-from exporters.mysql.printed import with_bytes, with_comment, with_returned, without_database
+from exporters.mysql.printed import with_bytes, with_comment, with_null, with_returned, without_database
 from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
@@ -165,6 +165,7 @@ def read_definition(connection: Connection, kind: str, name: str) -> Definition:
     found["sql"] = with_bytes(connection, found)
     found["sql"] = with_comment(connection, found)
     found["sql"] = with_returned(found)
+    found["sql"] = with_null(found)
     found["sql"] = without_database(found["sql"], connection.address.database)
     return found
 

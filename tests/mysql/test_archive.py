@@ -26,6 +26,8 @@ def archived(mariadb, other_mariadb) -> str:
         url,
         "CREATE TABLE kept (id INT AUTO_INCREMENT, t VARCHAR(20), KEY (id)) ENGINE=ARCHIVE;"
         "INSERT INTO kept (t) VALUES ('a'), (NULL), ('it''s');"
+        "CREATE TABLE numbered (id INT AUTO_INCREMENT PRIMARY KEY, t TEXT) ENGINE=ARCHIVE AUTO_INCREMENT=7;"
+        "INSERT INTO numbered (t) VALUES ('b'), ('c');"
         "CREATE TABLE later (id INT AUTO_INCREMENT, KEY (id)) ENGINE=ARCHIVE AUTO_INCREMENT=70",
     )
     yield url
@@ -43,4 +45,4 @@ def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, t
     with open_target(parse_url(target)) as opened:
         make_empty(opened.connection, "kept")
     assert fetch(target, "SELECT * FROM kept") == []
-    assert fetch(target, "SHOW TABLES") == [("kept",), ("later",)]
+    assert fetch(target, "SHOW TABLES") == [("kept",), ("later",), ("numbered",)]

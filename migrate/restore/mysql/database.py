@@ -25,13 +25,14 @@ from migrate.restore.account import Account
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.conceded import conceded
-from migrate.restore.mysql.ddl import in_database, inheriting
+from migrate.restore.mysql.ddl import in_database, inheriting, uncounted
 from migrate.restore.mysql.define import make_all, note_expired, refuse_twins
 from migrate.restore.mysql.existing import Tables, put_aside, set_counters, were_aside
 from migrate.restore.mysql.flavour import adapter_for
 from migrate.restore.mysql.held import held_otherwise
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.keys import add_keys, set_aside
+from migrate.restore.mysql.refused import losses_of, read_refused, without_refused
 from migrate.restore.mysql.rows import RowWriter, empty_unfinished
 from migrate.restore.mysql.schema import AFTER_ROWS, BEFORE_ROWS, LAST, Definer, Definition, read_definitions
 from migrate.restore.mysql.selected import select_definitions
@@ -99,8 +100,12 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         written = _filled(job, definer, definitions)
     if job.run.whole and not into_existing:
         job.notes.extend(_grants(job))
+    job.refused.extend(read_refused(target.connection))
     findings = _differences(job) if run.selection.rows else []
     for loss in conceded(target.connection):
+        job.losses.append(loss)
+        job.left_out.append(f"{loss.item}: {loss.reason}")
+    for loss in losses_of(job.refused):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     if not findings:
@@ -121,6 +126,11 @@ def _definitions(job: Job) -> list[Definition]:
     before, now = renamed.source_database(job.run), job.target.address.database
     if before != now:
         definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
+    filled = {table.name for table in job.run.tables if table.items}
+    definitions = [
+        {**one, "sql": uncounted(one["sql"])} if one["kind"] == "table" and one["name"] in filled else one
+        for one in definitions
+    ]
     if job.adapter is not None:
         return job.adapter.adapt(definitions)
     return [{**one, "sql": inheriting(one["sql"])} if one["kind"] == "table" else one for one in definitions]
@@ -250,7 +260,8 @@ def _differences(job: Job) -> list[str]:
     holds some values otherwise are compared as it has them, and the values named.
     """
     reduced = {table.name for table in job.reduced}
-    run = replace(job.run, tables=[table for table in _present(job) if table.name not in reduced])
+    tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
+    run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.tables else None
     found = run.compared(
         lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),

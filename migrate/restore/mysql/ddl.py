@@ -115,6 +115,17 @@ def inheriting(sql: str) -> str:
     return edited(sql, _COLLATION, lambda match: "" if match.groups() == (None, own[1]) else match[0])[0]
 
 
+_COUNTER = re.compile(r" AUTO_INCREMENT=\d+")
+_ARCHIVE = re.compile(r"\bENGINE=ARCHIVE\b")
+
+
+def uncounted(sql: str) -> str:
+    """Return the definition of an ARCHIVE table that gets rows without where its numbers go on: it takes none from
+    before that, and goes on after the last one by itself. Others stay as they are.
+    """
+    return edited(sql, _COUNTER, lambda _: "")[0] if _ARCHIVE.search(options_of(sql)) else sql
+
+
 _PLACES = re.compile(
     r"/\*!50100 TABLESPACE \0+(?: STORAGE \w+)? \*/ ?|\bTABLESPACE = \0+ ?|\b(?:DATA|INDEX) DIRECTORY ?= ?\0+ ?"
     r"|/\*!80016 ENCRYPTION=\0+ \*/ ?"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from exporters.base import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.flavour import Adapter
-from migrate.restore.mysql.rows import history_of
+from migrate.restore.mysql.history import history_of
+from migrate.restore.mysql.refused import Refused
 from migrate.restore.mysql.target import Target
 from migrate.restore.relational.run import Run
 
@@ -15,7 +16,7 @@ from migrate.restore.relational.run import Run
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes``, ``left_out``
-    and ``losses`` are filled on the way, and ``absent``: the tables that the target refuses altogether.
+    and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the target refuses.
     """
 
     run: Run
@@ -25,6 +26,7 @@ class Job:
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     absent: set[str] = field(default_factory=set)
+    refused: list[Refused] = field(default_factory=list)
 
     @property
     def reduced(self) -> list[CatalogRow]:

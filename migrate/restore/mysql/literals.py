@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from binascii import hexlify
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -25,11 +24,8 @@ _JSON = b"json"
 """The type as MySQL has it; MariaDB's is a text."""
 
 
-FOREVER = [
-    dt.datetime(2038, 1, 19, 3, 14, 7, 999999, dt.UTC),
-    dt.datetime(2106, 2, 7, 6, 28, 15, 999999, dt.UTC),
-]
-"""When a row ends that holds still: the last TIMESTAMP, before and since MariaDB 11.5."""
+Select = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""Chooses rows."""
 
 
 def generated_of(schema: pa.Schema) -> list[str]:
@@ -43,22 +39,32 @@ def columns_of(schema: pa.Schema, without: Collection[str]) -> list[str]:
 
 
 def values_of(
-    file: Part, without: Sequence[str], *, ends: Sequence[str] = (), decimals: bool = False
+    file: Part, without: Sequence[str], *, select: Select, decimals: bool = False
 ) -> Iterator[Values | LongValues]:
-    """Yield the rows as ``…,…``, a few thousand at a time, and those with long values alone; of a table whose times are
-    not written only the rows that hold still: ``ends`` is the column that says until when. ``decimals``: whether the
-    server keeps decimals in JSON.
+    """Yield the chosen rows as ``…,…``, a few thousand at a time, and those with long values alone. ``decimals``:
+    whether the server keeps decimals in JSON.
     """
     for some in rows_of(file):
-        batch = some.batch if isinstance(some, LongRow) else some
-        for name in ends:
-            until = batch.column(name)
-            batch = batch.filter(pc.is_in(until, value_set=pa.array(FOREVER, until.type)))
-        for never_set, part in _by_set(batch, {*without, *(some.long if isinstance(some, LongRow) else ())}):
-            if isinstance(some, LongRow):
-                yield LongValues(LongRow(part, some.long), without, never_set, decimals)
-            else:
-                yield Values(_values(part, without, decimals=decimals), never_set)
+        yield from literals_of(chosen(some, select), without, decimals=decimals)
+
+
+def chosen(some: pa.RecordBatch | LongRow, select: Select) -> pa.RecordBatch | LongRow:
+    """Return the chosen ones of some rows."""
+    return LongRow(select(some.batch), some.long) if isinstance(some, LongRow) else select(some)
+
+
+def literals_of(
+    some: pa.RecordBatch | LongRow, without: Sequence[str], *, decimals: bool
+) -> Iterator[Values | LongValues]:
+    """Yield some rows, see ``values_of``."""
+    batch = some.batch if isinstance(some, LongRow) else some
+    for never_set, part in _by_set(batch, {*without, *(some.long if isinstance(some, LongRow) else ())}):
+        if not part.num_rows:
+            continue
+        if isinstance(some, LongRow):
+            yield LongValues(LongRow(part, some.long), without, never_set, decimals)
+        else:
+            yield Values(_values(part, without, decimals=decimals), never_set)
 
 
 def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:

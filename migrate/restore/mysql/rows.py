@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
@@ -18,23 +18,41 @@ import pymysql
 
 from exporters.errors import SourceUsageError
 from exporters.mysql.connect import Connection
-from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, translate
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, said_by, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.long_rows import payload_pieces
+from exporters.mysql.render import texts_of
 from exporters.mysql.wire import send
-from exporters.relational.parquet import READ_ERRORS, open_part
-from exporters.tally import Advance
+from exporters.relational.long_values import LongRow
+from exporters.relational.parquet import READ_ERRORS, Part, open_part, rows_of
+from exporters.tally import Advance, Tally, tally_pieces, tally_texts
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.literals import LongValues, Values, columns_of, generated_of, values_of
+from migrate.restore.mysql.history import history_of, holding_still, lasting, momentary
+from migrate.restore.mysql.literals import (
+    LongValues,
+    Select,
+    Values,
+    chosen,
+    columns_of,
+    generated_of,
+    literals_of,
+    values_of,
+)
 from migrate.restore.mysql.loosen import CHECK_VIOLATED, Way, loosen
+from migrate.restore.mysql.refused import forget_refused, note_refused
 from migrate.restore.mysql.schema import needs_the_user
-from migrate.restore.mysql.target import TargetConnection, make_empty, mark_done
+from migrate.restore.mysql.target import TargetConnection, make_empty, mark_done, read_done
 from migrate.restore.relational.parts import PartFile, damage, parts_of, readable
 from migrate.restore.relational.workers import Workers
 
 STATEMENT_BYTES = 2**20
 """About so long is one INSERT, where the server takes as much."""
 _TRIES = 5
+_FEW = 256
+"""So many rows are tried at once where some are refused."""
+_MOST_REFUSED = 1000
+"""After so many refused rows of a part no more of it are tried."""
 _PASSING = {1205, 1213, 1180}
 """A lock that was waited for too long, or in a circle: the same transaction may succeed now. What MariaDB loads in
 bulk it checks when that is committed, and cannot say what is wrong.
@@ -58,6 +76,7 @@ class RowWriter:
         """Write every part; after the first error the others stop soon, and the error is raised. What the server
         refuses comes last, without what of the table keeps it out.
         """
+        self._write_all_momentary(parts)
         self._workers.run(parts, self._write_or_wait)
         if self._refused:
             with closing(self._target.another()) as connection:
@@ -78,18 +97,23 @@ class RowWriter:
     def _write_late(self, connection: TargetConnection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
         """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
         todo = list(parts)
+        write = self._write
         while todo:
             with translated(todo[0]):
                 try:
-                    self._write(connection, todo[0])
+                    write(connection, todo[0])
                 except pymysql.Error as exc:
-                    may = not needs_the_user(exc) and (self._ours or number_of(exc) == CHECK_VIOLATED)
-                    way = loosen(connection, table.name, exc) if may else Way.NONE
-                    if way is Way.NONE:
+                    if needs_the_user(exc) or write == self._write_singly:
                         raise
-                    if way is Way.TABLE:
+                    way = Way.NONE
+                    if self._ours or number_of(exc) == CHECK_VIOLATED:
+                        way = loosen(connection, table.name, exc)
+                    if way is Way.NONE:
+                        write = self._write_singly
+                    if way is Way.TABLE or (way is Way.NONE and not transactional(todo[0])):
                         todo = list(parts_of([table]))
-                        unwrite(connection, table.name, {part.name for part in todo})
+                        empty(connection, todo)
+                        self._write_momentary(connection, table)
                 else:
                     todo.pop(0)
 
@@ -132,27 +156,175 @@ class RowWriter:
             raise
 
     def _statements(self, connection: TargetConnection, part: PartFile) -> Iterator[Statement]:
+        opened = self._open(connection, part)
+        history = history_of(part.table)
+        select: Select = _all_of
+        if history:
+            select = partial(lasting if connection.takes_history else holding_still, history=history)
+        batches = values_of(opened.file, opened.without, select=select, decimals=opened.decimals)
+        return opened.statements(readable(part, batches, READ_ERRORS, self._workers.stopped))
+
+    def _open(self, connection: TargetConnection, part: PartFile) -> _Opened:
         try:
             file = open_part(self._reader.open(part.key))
             history = [] if connection.takes_history else history_of(part.table)
             without = [*history, *computed_of(connection, part.table.name, file.schema_arrow)]
-            names = columns_of(file.schema_arrow, without)
-            head = (
-                f"INSERT INTO {quote_name(part.table.name)} ({', '.join(map(quote_name, names))}) ".encode()
-            )
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
-        batches = readable(
-            part,
-            values_of(file, without, ends=history[-1:], decimals=not connection.is_mariadb),
-            READ_ERRORS,
-            self._workers.stopped,
-        )
-        found = statements(head, batches, min(STATEMENT_BYTES, allowed // 2))
-        return (_fitting(statement, part, allowed) for statement in found)
+        return _Opened(part, file, without, allowed, decimals=not connection.is_mariadb)
+
+    def _write_singly(self, connection: TargetConnection, part: PartFile) -> None:
+        """Write a part without the rows that the server refuses, and note these. Raises the driver's errors."""
+        opened = self._open(connection, part)
+        history = history_of(part.table)
+        connection.run("SET SESSION unique_checks = 1")
+        if transactional(part):
+            connection.run("BEGIN")
+            mark_done(connection, part.name)
+        refusals = Refusals()
+        for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+            rows = chosen(some, partial(lasting, history=history)) if history else some
+            for piece in pieces_of(rows, _FEW if transactional(part) else 1):
+                opened.insert(connection, piece, refusals)
+        note_refused(connection, part.table.name, part.name, refusals.tally, refusals.reason)
+        if not transactional(part):
+            mark_done(connection, part.name)
+        connection.run("COMMIT")
+
+    def _write_all_momentary(self, parts: Sequence[PartFile]) -> None:
+        tables = {part.table.name: part.table for part in parts if history_of(part.table)}
+        if tables and self._target.takes_history:
+            with closing(self._target.another()) as connection:
+                done = read_done(connection)
+                for table in tables.values():
+                    if done.isdisjoint({_momentary_step(table.name), *(p.name for p in parts_of([table]))}):
+                        self._write_momentary(connection, table)
+
+    def _write_momentary(self, connection: TargetConnection, table: CatalogRow) -> None:
+        """Write the rows that never held, while the table has no others: insert and delete them when they began."""
+        history = history_of(table)
+        if not history or not connection.takes_history:
+            return
+        connection.run("BEGIN")
+        mark_done(connection, _momentary_step(table.name))
+        refusals = Refusals()
+        for part in parts_of([table]):
+            with translated(part):
+                opened = self._open(connection, part)
+                opened = replace(opened, without=[*opened.without, *history])
+                key = opened.key(connection)
+                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+                    batch = some.batch if isinstance(some, LongRow) else some
+                    for begin, rows in momentary(batch, history):
+                        connection.run(f"SET SESSION timestamp = {begin}")
+                        one = LongRow(rows, some.long) if isinstance(some, LongRow) else rows
+                        opened.insert(connection, one, refusals)
+                        where = opened.where(rows, key)
+                        connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
+        connection.run("SET SESSION timestamp = DEFAULT")
+        note_refused(connection, table.name, "", refusals.tally, refusals.reason)
+        connection.run("COMMIT")
 
 
+def _momentary_step(table: str) -> str:
+    return f"momentary {table}"
+
+
+def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Rows that were refused, and what the server said last."""
+
+    tally: Tally = field(default_factory=Tally)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A part, how it is read for this target, and how long its server lets a statement be."""
+
+    part: PartFile
+    file: Part
+    without: Sequence[str]
+    allowed_bytes: int
+    decimals: bool
+
+    def statements(self, batches: Iterable[Values | LongValues]) -> Iterator[Statement]:
+        """Return the INSERTs."""
+        names = columns_of(self.file.schema_arrow, self.without)
+        head = f"INSERT INTO {quote_name(self.part.table.name)} ({', '.join(map(quote_name, names))}) "
+        found = statements(head.encode(), batches, min(STATEMENT_BYTES, self.allowed_bytes // 2))
+        return (_fitting(statement, self.part, self.allowed_bytes) for statement in found)
+
+    def key(self, connection: Connection) -> list[str]:
+        """Return the primary key's columns, as far as they are written. Raises the driver's errors."""
+        names = columns_of(self.file.schema_arrow, self.without)
+        rows = connection.rows(_PRIMARY.format(table=quote_literal(self.part.table.name)))
+        return [str(name) for (name,) in rows if name in names]
+
+    def where(self, rows: pa.RecordBatch, key: Sequence[str]) -> bytes:
+        """Return the condition for these rows among those that hold: that finds them by the key, if there is one."""
+        if not key:
+            return b""
+        others = [field.name for field in self.file.schema_arrow if field.name not in key]
+        found = [
+            row
+            for values in literals_of(rows, others, decimals=self.decimals)
+            if isinstance(values, Values)
+            for row in values.rows
+        ]
+        columns = ", ".join(map(quote_name, columns_of(self.file.schema_arrow, others)))
+        return f" WHERE ({columns}) IN (".encode() + b",".join(b"(%b)" % row for row in found) + b")"
+
+    def insert(self, connection: Connection, rows: pa.RecordBatch | LongRow, refusals: Refusals) -> None:
+        """Insert some rows; one by one, if the server refuses them together. Raises the driver's errors."""
+        if refusals.tally.rows >= _MOST_REFUSED:
+            refusals.tally += tally_of(rows)
+            return
+        undo = transactional(self.part)
+        try:
+            if undo:
+                connection.run("SAVEPOINT rows_of_moveout")
+            for statement in self.statements(literals_of(rows, self.without, decimals=self.decimals)):
+                send(connection.raw, statement.pieces)
+        except pymysql.Error as exc:
+            if needs_the_user(exc):
+                raise
+            if undo:
+                connection.run("ROLLBACK TO rows_of_moveout")
+            if _count(rows) == 1:
+                refusals.tally += tally_of(rows)
+                refusals.reason = said_by(exc)
+            else:
+                for row in pieces_of(rows, 1):
+                    self.insert(connection, row, refusals)
+
+
+def _count(rows: pa.RecordBatch | LongRow) -> int:
+    return 1 if isinstance(rows, LongRow) else int(rows.num_rows)
+
+
+def pieces_of(rows: pa.RecordBatch | LongRow, most_rows: int) -> Iterator[pa.RecordBatch | LongRow]:
+    """Yield rows, so many at a time."""
+    if isinstance(rows, LongRow):
+        yield from [rows] * rows.batch.num_rows
+    else:
+        yield from (rows.slice(first, most_rows) for first in range(0, rows.num_rows, most_rows))
+
+
+def tally_of(rows: pa.RecordBatch | LongRow) -> Tally:
+    """Return the tally of rows as the bundle has them."""
+    return tally_pieces(payload_pieces(rows)) if isinstance(rows, LongRow) else tally_texts(texts_of(rows))
+
+
+_PRIMARY = (
+    "SELECT COLUMN_NAME FROM information_schema.STATISTICS"
+    " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {table} AND INDEX_NAME = 'PRIMARY'"
+)
 _PLAIN = (
     "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {table}"
     " AND COALESCE(GENERATION_EXPRESSION, '') = ''"
@@ -242,11 +414,6 @@ def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:
     return Statement([statement], len(rows), len(statement))
 
 
-def history_of(table: CatalogRow) -> list[str]:
-    """Return the two columns that say from when to when a row held; none where all rows hold."""
-    return list(table.details.get("history", ()))
-
-
 def transactional(part: PartFile) -> bool:
     """Tell whether a transaction that does not commit leaves nothing of it behind."""
     return str(part.table.details.get("engine", "")).upper() == "INNODB"
@@ -261,21 +428,23 @@ def empty_unfinished(connection: TargetConnection, parts: Sequence[PartFile], do
         if not transactional(part):
             by_table.setdefault(part.table.name, []).append(part)
     again: set[str] = set()
-    for name, own in by_table.items():
-        if all(part.name in done for part in own):
-            continue
-        make_empty(connection, name)
-        if history_of(own[0].table) and connection.is_mariadb:  # what is deleted there becomes history
-            connection.run(f"DELETE HISTORY FROM {quote_name(name)}")
-        again |= {part.name for part in own}
-    _forget(connection, again & done)
+    for own in by_table.values():
+        if not all(part.name in done for part in own):
+            empty(connection, own)
+            again |= {part.name for part in own}
     return done - again
 
 
-def unwrite(connection: TargetConnection, table: str, parts: AbstractSet[str]) -> None:
-    """Remove the rows of a table, and the notes that these parts of it are done. Raises the driver's errors."""
-    make_empty(connection, table)
-    _forget(connection, parts)
+def empty(connection: TargetConnection, parts: Sequence[PartFile]) -> None:
+    """Remove the rows of a table, and the notes of what is done of them; ``parts`` are all of its own. Raises the
+    driver's errors.
+    """
+    table = parts[0].table
+    make_empty(connection, table.name)
+    if history_of(table) and connection.is_mariadb:  # what is deleted there becomes history
+        connection.run(f"DELETE HISTORY FROM {quote_name(table.name)}")
+    _forget(connection, {_momentary_step(table.name), *(part.name for part in parts)})
+    forget_refused(connection, table.name)
 
 
 def _forget(connection: TargetConnection, parts: AbstractSet[str]) -> None:
