@@ -81,7 +81,7 @@ def compare_databases(
     source: PostgresServer, target: PostgresServer, name: str, target_name: str
 ) -> Comparison:
     """Compare a database with its copy on another server, both as superuser."""
-    differences = list(_compare_entries(dump_entries(source, name), dump_entries(target, target_name)))
+    differences = list(compare_entries(dump_entries(source, name), dump_entries(target, target_name)))
     with _Connection(source, name) as here, _Connection(target, target_name) as there:
         for kind, query in _PROPERTIES.items():
             differences += _compare_mappings(kind, dict(here.fetch(query)), dict(there.fetch(query)))
@@ -130,7 +130,7 @@ def read_entries(text: str) -> list[Entry]:
     return entries
 
 
-def _compare_entries(ours: Iterable[Entry], theirs: Iterable[Entry]) -> Iterator[Difference]:
+def compare_entries(ours: Iterable[Entry], theirs: Iterable[Entry]) -> Iterator[Difference]:
     """Yield the entries that only one side has, or has otherwise."""
     missing = Counter(ours)
     more = Counter(theirs)
