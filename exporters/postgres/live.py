@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -26,17 +26,19 @@ def live_tables(
     numbers: Collection[int] | None = None,
     generated: bool = True,
     views: Collection[tuple[str, str]] = (),
+    orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
     """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views only those in
     ``views``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
-    the server computes are left out. Raises ``SourceError``.
+    the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
+    another one. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):
         feeds = Feeds(session, workers=workers)
         work = [
-            (table if generated else without_generated(table), pages)
+            (_as_compared(table, orders or {}, generated=generated), pages)
             for table in tables
             if not table.foreign and not table.out_of_reach and _is_wanted(table, names, views)
             for pages in cut(table)
@@ -64,9 +66,15 @@ def _is_wanted(
     return name in views if table.view else names is None or name in names
 
 
-def without_generated(table: Table) -> Table:
-    """Return a table as if it had only the columns into which one writes."""
-    return replace(table, columns=tuple(one for one in table.columns if not one.generated))
+def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool) -> Table:
+    """Return a table with its columns in the wanted order, if it has these; without ``generated`` as if it had only
+    the columns into which one writes.
+    """
+    columns = table.columns
+    names = orders.get((table.schema, table.name), ())
+    if sorted(names) == sorted(one.name for one in columns):
+        columns = tuple(sorted(columns, key=lambda one: names.index(one.name)))
+    return replace(table, columns=tuple(one for one in columns if generated or not one.generated))
 
 
 def _tally(feeds: Feeds, table: Table, pages: Range, advance: Advance | None) -> Tally:

@@ -35,6 +35,20 @@ def run_sql(url: str, script: str) -> None:
         connection.execute(script.encode())
 
 
+def login(postgres, name: str, options: str = "") -> str:
+    """The URL of a fresh database as a role that may do nothing; its password is the server's."""
+    url = postgres.database()
+    run_sql(
+        postgres.url,
+        f"DROP ROLE IF EXISTS {name}; CREATE ROLE {name} LOGIN {options} PASSWORD '{postgres.password}'",
+    )
+    return url
+
+
+def as_role(url: str, name: str) -> str:
+    return url.replace("postgres@", f"{name}@")
+
+
 def fetch(url: str, query: str) -> list[tuple]:
     with psycopg.connect(url, autocommit=True, client_encoding="UTF8") as connection:
         return connection.execute(query.encode()).fetchall()

@@ -185,10 +185,10 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(shop, o
     url, reader = shop
     real = sql_define._make
 
-    def make(connection, entries, *, tolerant, portable):
+    def make(connection, entries, wanted, *, portable):
         if len(entries) > 5:
             raise psycopg.errors.OutOfMemory
-        return real(connection, entries, tolerant=tolerant, portable=portable)
+        return real(connection, entries, wanted, portable=portable)
 
     target = other_postgres.database()
     monkeypatch.setattr(sql_define, "_BATCH", 5)

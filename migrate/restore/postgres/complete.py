@@ -68,7 +68,7 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
         try:
             with connection.transaction():
                 sql_target.mark_done(connection, _SEQUENCES)
-                set_sequences(connection, _sequences(job, definitions), tolerant=job.gaps)
+                set_sequences(connection, _sequences(job, definitions))
         except psycopg.Error as exc:
             raise ddl_error(exc, "sequences.json") from exc
     return script

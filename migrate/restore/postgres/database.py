@@ -27,6 +27,7 @@ from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.postgres import define, large_objects, schema
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.column_order import describe_order, misordered
 from migrate.restore.postgres.complete import complete
 from migrate.restore.postgres.generated import computed_otherwise
 from migrate.restore.postgres.job import Job
@@ -42,6 +43,9 @@ from migrate.restore.relational import renamed
 from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
+
+_SHOWN = 5
+"""So many tables that cannot be made are named at once; the outcome has all."""
 
 
 def restore_database(
@@ -65,11 +69,10 @@ def restore_database(
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     names = frozenset(run.selection.names([*run.tables, *run.views]))
-    gaps = any(owner == source and gap.disposition == "failed" for owner, gap in reader.gaps())
     address = parse_url(target_url, password=password)
     try:
         with sql_target.open_target(address) as target:
-            job = Job(run, target, names, gaps, copiers)
+            job = Job(run, target, names, copiers)
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
@@ -93,7 +96,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     _check_ours(job, state)
     done = sql_target.read_done(target)
     if selection.definitions:
-        define.go_on(target.connection, _wanted(job, state), done)
+        define.go_on(target.connection, _wanted(job, state, alone=not into_existing), done)
     absent = _absent(job)
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in absent])
     written = _rows(job, run, done) if selection.rows else Written(0, 0)
@@ -108,6 +111,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
+        job.left_out.extend(_other_orders(job))
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
@@ -173,6 +177,16 @@ def _note_names(job: Job) -> None:
     if found:
         job.losses.extend(renamed.losses(found, before=quote_name(before), now=quote_name(now)))
         job.notes.append(renamed.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+
+
+def _other_orders(job: Job) -> list[str]:
+    """Return what to say of tables whose columns are in another order than at the source."""
+    orders = job.orders
+    return [
+        f"the order of the columns of {quote_qualified(*name)}: {describe_order(columns)},"
+        f" at the source {describe_order(orders[name])}"
+        for name, columns in misordered(job.target.connection, orders).items()
+    ]
 
 
 def _recoded(job: Job, state: State) -> list[str]:
@@ -244,7 +258,7 @@ def _begin(job: Job, *, alone: bool) -> State:
     sql_left_out.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
-        return define.define(connection, replace(_wanted(job, job.state), alone=alone))
+        return define.define(connection, _wanted(job, job.state, alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
     missing = [quote_qualified(*name) for name in names if not sql_target.has_table(connection, name)]
     if missing:
@@ -258,17 +272,17 @@ def _begin(job: Job, *, alone: bool) -> State:
     return job.state
 
 
-def _wanted(job: Job, state: State) -> define.Wanted:
+def _wanted(job: Job, state: State, *, alone: bool) -> define.Wanted:
     tables = job.names if job.selection.tables else None
-    return define.Wanted(job.definitions(), state, tables, tolerant=job.gaps)
+    return define.Wanted(job.definitions(), state, tables, alone and job.run.whole, job.orders)
 
 
 def _absent(job: Job) -> frozenset[Name]:
-    """Return the tables that could not be made, because they need what the bundle has not."""
-    if not job.gaps:
-        return frozenset()
-    names = ((table.schema, table.name) for table in job.tables)
-    return frozenset(name for name in names if not sql_target.has_table(job.target.connection, name))
+    """Return the tables that the target does not have, because they need what it refuses or what the bundle lacks."""
+    absent = sql_target.absent_tables(job.target.connection, [(one.schema, one.name) for one in job.tables])
+    for name in sorted(absent)[:_SHOWN]:
+        job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")
+    return absent
 
 
 def _rows(job: Job, run: Run, done: set[str]) -> Written:
@@ -331,6 +345,7 @@ def _differences(job: Job, run: Run) -> list[str]:
             names=names,
             numbers=numbers,
             views=views,
+            orders=job.orders,
         ),
         quote_qualified,
     )

@@ -30,7 +30,9 @@ def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
     if not doubtful:
         return {}
     names = {(table.schema, table.name) for table in doubtful}
-    live = live_tables(job.target.address, workers=run.workers, names=names, generated=False)
+    live = live_tables(
+        job.target.address, workers=run.workers, names=names, generated=False, orders=job.orders
+    )
     return {
         (table.schema, table.name): _losses(table)
         for table in doubtful

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from exporters.base import Loss
 from migrate.bundle.catalog import CatalogRow
+from migrate.restore.postgres.column_order import Orders
 from migrate.restore.postgres.rows import Copiers
 from migrate.restore.postgres.schema import Definitions
 from migrate.restore.postgres.script import Name
@@ -17,14 +18,13 @@ from migrate.restore.selection import Selection
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. ``gaps``: the bundle itself lacks something of this source. ``copiers`` bring in the rows instead of
-    threads. ``notes``, ``left_out`` and ``losses`` are filled on the way.
+    included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out`` and ``losses`` are filled on
+    the way.
     """
 
     run: Run
     target: Target
     names: frozenset[Name]
-    gaps: bool
     copiers: Copiers | None = None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -44,6 +44,14 @@ class Job:
     def tables(self) -> list[CatalogRow]:
         """Of the catalog's rows those that are tables (large objects are none)."""
         return [table for table in self.run.tables if table.number]
+
+    @property
+    def orders(self) -> Orders:
+        """In which order the tables have their columns at the source."""
+        return {
+            (table.schema, table.name): [column["name"] for column in table.details["columns"]]
+            for table in self.tables
+        }
 
     def definitions(self) -> Definitions:
         """Read the definitions from the bundle."""

@@ -31,7 +31,7 @@ from migrate.restore.postgres.refused import (
     without_checks,
 )
 from migrate.restore.postgres.schema import target_error
-from migrate.restore.postgres.target import connect_writer, mark_done, without_triggers
+from migrate.restore.postgres.target import connect_writer, has_generated, mark_done, without_triggers
 from migrate.restore.relational.parts import PartFile, damage, readable
 from migrate.restore.relational.workers import Workers
 
@@ -174,8 +174,11 @@ class RowWriter:
         try:
             file = open_part(self._reader.open(part.key))
             names = column_names(file, generated=False)
+            every = column_names(file, generated=True)
         except READ_ERRORS as exc:
             raise damage(part, exc) from exc
+        generated = len(every) > len(names) and not has_generated(connection, label)
+        names = every if generated else names
         if part.table.number == NUMBER:
             large_objects.write(connection, file, advance)
             return
@@ -189,7 +192,7 @@ class RowWriter:
         columns = ", ".join(map(quote_name, names))
         share = _Share(part)
         with ExitStack() as stack:
-            options, blocks = self._blocks(connection, file, label, stack)
+            options, blocks = self._blocks(connection, file, label, stack, generated=generated)
             statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
             copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
@@ -199,14 +202,22 @@ class RowWriter:
                 advance(rows, share.of(rows))
 
     def _blocks(
-        self, connection: psycopg.Connection[Any], file: Part, label: str, stack: ExitStack
+        self,
+        connection: psycopg.Connection[Any],
+        file: Part,
+        label: str,
+        stack: ExitStack,
+        *,
+        generated: bool,
     ) -> tuple[str, Iterator[tuple[bytes, int]]]:
-        """Return COPY's options, and what to send with the number of rows in it."""
+        """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
+        that the source's server computed.
+        """
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
-            return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file)
+            return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
         encoding = copy_encoding(database_encoding(connection))
-        if encoding == "UTF8":
+        if encoding == "UTF8" and not generated:
             types = connection.execute(
                 "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
                 " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
@@ -214,7 +225,7 @@ class RowWriter:
             ).fetchall()
             if (encode := binary.encoder_of(file.schema_arrow, dict(types))) is not None:
                 return "FORMAT binary", binary.blocks_of(file, encode)
-        return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=False)
+        return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
 
 
 class _Share:

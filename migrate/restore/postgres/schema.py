@@ -156,15 +156,14 @@ def under_settings(connection: psycopg.Connection[Any], script: Script) -> Itera
     connection.execute("SET client_encoding = 'UTF8'")
 
 
-def set_sequences(
-    connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]], *, tolerant: bool = False
-) -> None:
-    """Give every sequence the value it had. ``tolerant``: one that is not there is passed over."""
+def set_sequences(connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]]) -> None:
+    """Give every sequence the value it had. One that is not there is passed over: its definition was left out."""
     for sequence in sequences:
         name = quote_literal(quote_qualified(sequence["schema"], sequence["name"]))
         value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
-        named = f"pg_catalog.to_regclass({name})" if tolerant else name
-        connection.execute(f"SELECT pg_catalog.setval({named}, {value}, {called})".encode())
+        connection.execute(
+            f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})".encode()
+        )
 
 
 def describe_large_objects(

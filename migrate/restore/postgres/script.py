@@ -30,6 +30,9 @@ _TOKEN = re.compile(
     |'[^']*'|"[^"]*\"""",
     re.VERBOSE | re.DOTALL,
 )
+_CODE = re.compile(
+    _TOKEN.pattern + rb"""|(?P<code>[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*|[(),;])""", _TOKEN.flags
+)
 _BLOCK_EDGE = re.compile(rb"/\*|\*/")
 _HEADER = re.compile(rb"-- Name: (.*); Type: ([^;]*); Schema: (.*); Owner: (.*)", re.DOTALL)
 _HEADER_MARK = b"-- Name: "
@@ -56,7 +59,8 @@ class Entry:
     def label(self) -> str:
         """``INDEX public.some_idx``, for people."""
         place = "" if self.schema == "-" else f"{self.schema}."
-        return f"{self.kind} {place}{self.name}"
+        kind = "" if self.name.startswith(f"{self.kind} ") else f"{self.kind} "
+        return f"{kind}{place}{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,19 @@ def _headers(script: bytes) -> Iterator[int]:
         elif token["dollar"] is not None:
             end = script.find(token["dollar"], position)
             position = len(script) if end < 0 else end + len(token["dollar"])
+
+
+def tokens(sql: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    """Yield where words, parentheses, commas and semicolons stand outside of quotes and comments, and which."""
+    while (token := _CODE.search(sql, position)) is not None:
+        position = token.end()
+        if token["code"] is not None:
+            yield token.start(), token["code"]
+        elif token["block"] is not None:
+            position = _end_of_block(sql, position)
+        elif token["dollar"] is not None:
+            end = sql.find(token["dollar"], position)
+            position = len(sql) if end < 0 else end + len(token["dollar"])
 
 
 def _end_of_block(script: bytes, position: int) -> int:

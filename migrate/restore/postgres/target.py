@@ -23,6 +23,9 @@ _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
 _LOCK_SECONDS = 20
 
+_GENERATED_VERSION = 120000
+"""From here on a server has generated columns."""
+
 _CONTENT = """
 SELECT what FROM (
   SELECT 1 AS rank, CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' WHEN 'S' THEN 'sequence '
@@ -169,6 +172,27 @@ def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> boo
     """Tell whether there is a table (schema, name)."""
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (quote_qualified(*name),)).fetchone()
     return bool(row and row[0])
+
+
+def has_generated(connection: psycopg.Connection[Any], label: str) -> bool:
+    """Tell whether the server computes columns of a table, which is named as in SQL."""
+    if connection.info.server_version < _GENERATED_VERSION:
+        return False
+    query = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> '')"
+    row = connection.execute(query, (label,)).fetchone()
+    return bool(row and row[0])
+
+
+def absent_tables(
+    connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]
+) -> frozenset[tuple[str, str]]:
+    """Return those of these tables (schema, name) that are not there."""
+    query = (
+        "SELECT s, n FROM unnest(%s::text[], %s::text[]) AS u(s, n)"
+        " WHERE to_regclass(quote_ident(s) || '.' || quote_ident(n)) IS NULL"
+    )
+    schemas, tables = [schema for schema, _ in names], [name for _, name in names]
+    return frozenset(connection.execute(query.encode(), (schemas, tables)).fetchall())
 
 
 def table_with_rows(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
