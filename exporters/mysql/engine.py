@@ -30,9 +30,10 @@ class MysqlEngine:
         workers: int,
         advance: Advance,
         views: Collection[tuple[str, str]] = (),
+        unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table under one snapshot, in parallel."""
-        del views
+        del views, unread
         return live_tables(parse_url(url, password=password), workers=workers, advance=advance)
 
     def tally_part(self, file: Any, rows: int) -> Tally:

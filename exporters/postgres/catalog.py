@@ -141,6 +141,12 @@ class Table:
     condition: str = ""
     """``WHERE …``: of an extension's own table, which rows are the user's (pg_extension_config_dump)."""
 
+    refusal: str = ""
+    """Why the server plans no query of it, so that only COPY by its name reads it (``unplanned``)."""
+
+    unread: tuple[str, ...] = ()
+    """Columns that are not read for that."""
+
     view: bool = False
     """Whether it is a materialized view: its rows are those of the last REFRESH, and nobody can write them."""
 
@@ -165,6 +171,8 @@ class Table:
             return "row-level security hides rows from the role: it needs BYPASSRLS"
         if self.locked:
             return f"another session keeps it locked: {self.locked}"
+        if self.refusal and (self.view or self.condition):
+            return f"the server plans no query of it: {self.refusal}"
         return "it is unlogged, and a standby has no rows of it" if self.out_of_reach else ""
 
     @property
@@ -182,6 +190,7 @@ class Table:
         """A hash of what a finished chunk depends on besides the rows: identity, file and columns."""
         facts = [self.oid, self.schema, self.name, self.filenode]
         facts += [self.condition] if self.condition else []
+        facts += ["by name"] if self.refusal else []
         facts += [[c.name, c.sql_type, c.kind.name, str(c.kind.stored), c.generated] for c in self.columns]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 

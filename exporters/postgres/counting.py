@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -22,8 +22,10 @@ from exporters.postgres.manners import explained
 from exporters.postgres.plan import rows_of
 from exporters.postgres.session import Session
 from exporters.postgres.transaction import Transaction
+from exporters.postgres.unplanned import counted
 from exporters.relational.account import Counted
 
+Answer = TypeVar("Answer")
 _CANCEL_SECONDS = 5.0
 _CANCEL_AGAIN_SECONDS = 0.05
 
@@ -48,6 +50,18 @@ class _Counter:
         """Return the one row that a query finds."""
         cursor = self.transaction.run(lambda: self.connection.execute(query.encode()))
         return [int(number) for number in cursor.fetchone() or ()]
+
+    def copied(self, table: str) -> int:
+        """Return how many rows COPY reads of a table by its name."""
+
+        def read() -> int:
+            with self.connection.cursor() as cursor:
+                with cursor.copy(f"COPY {table} TO STDOUT".encode()) as copy:
+                    for _ in copy:
+                        pass
+                return cursor.rowcount
+
+        return self.transaction.run(read)
 
 
 class Counting:
@@ -92,15 +106,20 @@ class Counting:
         """Let the server count a table's rows and the bytes of its texts."""
         if table.oid == large_objects.OID:
             return Counted(self._numbers(large_objects.COUNT)[0], {})
+        if table.refusal:
+            return Counted(self._asked(lambda counter: counter.copied(counted(table))), {})
         names = [column.name for column in table.columns if column.measured]
         sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
         rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
         return Counted(rows, dict(zip(names, octets, strict=True)))
 
     def _numbers(self, query: str) -> list[int]:
+        return self._asked(lambda counter: counter.numbers(query))
+
+    def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
         counter = self._taken()
         try:
-            found = counter.numbers(query)
+            found = ask(counter)
         except psycopg.Error as exc:
             counter.connection.close()
             error = translate(exc, self._session.address.url)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import asyncpg
@@ -30,6 +31,7 @@ from exporters.postgres.plan import Range, canonical_select, changing, longest_q
 from exporters.postgres.session import Session
 from exporters.postgres.stream import copy_stream
 from exporters.postgres.transaction import Transaction
+from exporters.postgres.unplanned import as_selected, copied
 from exporters.relational.blocks import OnBlock, OnLong
 from exporters.relational.digest import split_lines
 from exporters.relational.lines import csv_values
@@ -50,6 +52,10 @@ class Feed(Protocol):
         """Run ``COPY (query) TO STDOUT (FORMAT csv)`` in an encoding; return the number of rows that the server says it
         sent. With ``on_long`` long rows go there, at some cost for all others.
         """
+        ...
+
+    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
+        """Do the same for ``COPY table TO STDOUT``, which is not planned; ``table`` may have a list of columns."""
         ...
 
     def execute(self, statements: str) -> None:
@@ -108,6 +114,10 @@ class AsyncpgFeed:
             raise
         return int(status.rpartition(" ")[2])
 
+    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
+        """See ``Feed``."""
+        return self._copy_long(_statement_of(table, encoding), on_block, on_long)
+
     def _copy_long(self, statement: str, on_block: OnBlock, on_long: OnLong) -> int:
         try:
             return self._loop.run_until_complete(copy_stream(self._connection, statement, on_block, on_long))
@@ -146,9 +156,16 @@ class PsycopgFeed:
 
     def copy(self, query: str, encoding: str, on_block: OnBlock, on_long: OnLong | None = None) -> int:
         """See ``Feed``. libpq holds a whole row all the same."""
+        return self._copy(_statement(query, encoding), on_block, on_long)
+
+    def copy_table(self, table: str, encoding: str, on_block: OnBlock, on_long: OnLong) -> int:
+        """See ``Feed``."""
+        return self._copy(_statement_of(table, encoding), on_block, on_long)
+
+    def _copy(self, statement: str, on_block: OnBlock, on_long: OnLong | None) -> int:
         try:
             with self._connection.cursor() as cursor:
-                with cursor.copy(_statement(query, encoding).encode()) as copy:
+                with cursor.copy(statement.encode()) as copy:
                     for row in copy:
                         if on_long is not None and len(row) > LONG_BYTES:
                             _in_pieces(row, on_long)
@@ -171,7 +188,11 @@ class PsycopgFeed:
 
 
 def _statement(query: str, encoding: str) -> str:
-    return f"COPY ({query}) TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
+    return _statement_of(f"({query})", encoding)
+
+
+def _statement_of(table: str, encoding: str) -> str:
+    return f"COPY {table} TO STDOUT WITH (FORMAT csv, ENCODING '{encoding}')"
 
 
 def _in_pieces(row: Buffer, on_long: OnLong) -> None:
@@ -224,6 +245,8 @@ class Feeds:
         """
         if table.oid == large_objects.OID:
             return self.copy(f"{large_objects.SELECT} {table.condition}", on_block)
+        if table.refusal:
+            return self._unplanned_rows(table, on_block, on_long)
         asked = longest_query(table, pages)
         long = asked is not None and self.numbers(asked)[0] > LONG_BYTES
         query = canonical_select(table, pages)
@@ -234,6 +257,18 @@ class Feeds:
             return self.copy(query, take, take_long if long else None, encoding=self._encoding)
 
         return convert(as_stored, self._codec, on_block, on_long)
+
+    def _unplanned_rows(self, table: Table, on_block: OnBlock, on_long: OnLong) -> int:
+        """Read a table by its name. Nothing can be asked of its rows before."""
+        take, take_long = as_selected(table, on_block, on_long)
+
+        def read(take: OnBlock, take_long: OnLong, encoding: str = copy_encoding(self._encoding)) -> int:
+            with self._lent() as (feed, transaction):
+                return transaction.run(lambda: feed.copy_table(copied(table), encoding, take, take_long))
+
+        if not may_change(self._encoding):
+            return read(take, take_long)
+        return convert(partial(read, encoding=self._encoding), self._codec, take, take_long)
 
     def _changes(self, table: Table, pages: Range) -> bool:
         """Tell whether a chunk has text that becomes another one, or nothing, by way of UTF-8."""

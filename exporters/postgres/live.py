@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
+from exporters.errors import SourceError, SourceNotAllowedError
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.connect import Address, parse_url
@@ -27,12 +28,13 @@ def live_tables(
     generated: bool = True,
     views: Collection[tuple[str, str]] = (),
     orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
+    unread: dict[tuple[str, str], str] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
     """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views only those in
     ``views``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
     the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
-    another one. Raises ``SourceError``.
+    another one. ``unread``: see ``Engine.live_tables``. Raises ``SourceError``.
     """
     address = parse_url(url) if isinstance(url, str) else url
     with hold(address) as (session, tables):
@@ -48,15 +50,21 @@ def live_tables(
             objects = large_objects.table(session.large_objects, condition)
             work.append((objects, (0, None)))
         found: dict[tuple[str, str], Tally] = {}
+        refused = {} if unread is None else unread
         try:
             with ThreadPoolExecutor(max(1, workers)) as pool:
-                tallies = pool.map(lambda item: _tally(feeds, item[0], item[1], advance), work)
+                tallies = pool.map(
+                    lambda item: _tally(feeds, item[0], item[1], advance, tolerant=unread is not None), work
+                )
                 for (table, _), tally in zip(work, tallies, strict=True):
                     name = table.schema, table.name
-                    found[name] = found.get(name, Tally()) + tally
+                    if isinstance(tally, str):
+                        refused.setdefault(name, tally)
+                    else:
+                        found[name] = found.get(name, Tally()) + tally
         finally:
             feeds.close()
-    return found
+    return {name: tally for name, tally in found.items() if name not in refused}
 
 
 def _is_wanted(
@@ -77,6 +85,14 @@ def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], 
     return replace(table, columns=tuple(one for one in columns if generated or not one.generated))
 
 
-def _tally(feeds: Feeds, table: Table, pages: Range, advance: Advance | None) -> Tally:
-    tally, said = tally_stream(partial(feeds.rows, table, pages), advance)
+def _tally(
+    feeds: Feeds, table: Table, pages: Range, advance: Advance | None, *, tolerant: bool
+) -> Tally | str:
+    """Return the tally of a chunk, or, where that is tolerated, why the table cannot be read."""
+    try:
+        tally, said = tally_stream(partial(feeds.rows, table, pages), advance)
+    except SourceError as exc:
+        if not tolerant or type(exc) not in {SourceError, SourceNotAllowedError}:
+            raise
+        return str(exc)
     return tally if table.columns else tally_empty_rows(said)

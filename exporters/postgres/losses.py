@@ -9,6 +9,7 @@ import psycopg
 
 from exporters.base import Loss
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
+from exporters.postgres.identifiers import quote_name
 from exporters.postgres.roles import TELLTALE
 from exporters.relational.account import of_a_restore
 
@@ -83,6 +84,9 @@ def _table_losses(tables: Sequence[Table]) -> list[Loss]:
         if table.foreign:
             reason = "the rows lie on another server; only the definition is exported"
             losses.append(Loss(table.label, "rows of the foreign table", reason))
+        for name in table.unread:
+            reason = f"COPY by a table's name reads none, and the server plans no query of this one: {table.refusal}"
+            losses.append(Loss(f"{table.label}.{quote_name(name)}", "generated values", reason))
         if table.tablespace:
             reason = f"it was in {table.tablespace}; the target's default is used"
             losses.append(Loss(table.label, "tablespace", reason))

@@ -33,7 +33,7 @@ def make_plan(tables: Sequence[Table], former: Plan | None) -> Plan:
 
 def cut(table: Table) -> tuple[Range, ...]:
     """Return the page ranges of a table's chunks; one open range where ranges cannot be read cheaply."""
-    if not table.heap or table.condition:
+    if not table.heap or table.condition or table.refusal:
         return ((0, None),)
     pages = table.heap_bytes // table.page_bytes
     chunk_bytes = CHUNK_BYTES if table.tid_ranges else CHUNK_BYTES // BY_TID_SHARE

@@ -19,6 +19,7 @@ from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.locale import read_locale
 from exporters.postgres.manners import Manners, explained
 from exporters.postgres.transaction import begin_statement
+from exporters.postgres.unplanned import note_refusals
 from exporters.postgres.waits import POLL_SECONDS, WaitWatch
 
 _LOCK_BATCH = 500
@@ -76,6 +77,7 @@ def hold(
                 tables = locked.around(holder, read, seconds=manners.limits.lock_seconds)
             else:
                 tables = _consistent(holder, {})
+            tables = note_refusals(holder, tables)
             session = _describe(address, holder, manners)
         except DRIVER_ERRORS as exc:
             raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
@@ -95,7 +97,7 @@ def join(
             holder.execute(manners.timeouts().encode())
             holder.execute(begin_statement(ticket["exported"]).encode())
             without = {int(oid): reason for oid, reason in ticket["locked"].items()}
-            tables = read_tables(holder, without)
+            tables = note_refusals(holder, read_tables(holder, without))
         except DRIVER_ERRORS as exc:
             raise _with_cause(translate(exc, address.url), exc) from exc
         yield Session(address, holder, **{**ticket, "locked": without}, manners=manners), tables

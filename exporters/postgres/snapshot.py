@@ -106,7 +106,7 @@ class PostgresSnapshot:
         if changes.nothing_happened(before, self.point["snapshot"]):
             return True
         table = self._planned[wanted["table"]].table
-        if not table.heap or table.filenode != done.outcome.facts.get("filenode"):
+        if not table.heap or table.refusal or table.filenode != done.outcome.facts.get("filenode"):
             return False
         first, last = wanted["range"]
         query = changes.query(table, (first, last), before, self.point["snapshot"])

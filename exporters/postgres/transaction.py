@@ -15,7 +15,7 @@ QUERIES = 100
 """So many queries are one transaction: until its end the locks of all tables and indexes that it read are held, and a
 server has not room for those of ten thousand tables.
 """
-_NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
+NOT_FOUND = frozenset({"3F000", "42703", "42704", "42883", "42P01"})
 """What is said, before the first row, of a table whose index calls a function in SQL that names something without its
 schema: to plan any query of the table is to look into that function.
 """
@@ -43,7 +43,7 @@ class Transaction:
         try:
             return query()
         except Exception as exc:
-            if sqlstate(exc) not in _NOT_FOUND:
+            if sqlstate(exc) not in NOT_FOUND:
                 raise
         self._begin(SEARCH_EVERY_SCHEMA)
         self._queries = QUERIES

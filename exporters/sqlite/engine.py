@@ -28,9 +28,10 @@ class SqliteEngine:
         workers: int,
         advance: Advance,
         views: Collection[tuple[str, str]] = (),
+        unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table of a consistent copy."""
-        del views
+        del views, unread
         del password
         return live_tables(url, workers=workers, advance=advance)
 

@@ -40,8 +40,8 @@ class RowDifference:
 class Finding:
     """One thing that is not as the bundle says. ``key`` names the file (or table, or row range); ``what``
     says in words what is wrong; ``expected`` and ``found`` are the two values, empty where there are none.
-    ``rows``: the first rows of a table that differ. ``recomputed``: it is about rows that the server computes by
-    itself, of a materialized view, and so no damage.
+    ``rows``: the first rows of a table that differ. ``incomplete``: it shows no damage: the server computes
+    these rows by itself, of a materialized view, or they could not be compared.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Finding:
     expected: str = ""
     found: str = ""
     rows: tuple[RowDifference, ...] = ()
-    recomputed: bool = False
+    incomplete: bool = False
 
     def __str__(self) -> str:
         both = {"expected": self.expected, "found": self.found}
@@ -60,5 +60,5 @@ class Finding:
         """Return all of it, rows included where there are any."""
         rows: Sequence[Mapping[str, Any]] = [row.as_json() for row in self.rows]
         words = {"key": self.key, "what": self.what, "expected": self.expected, "found": self.found}
-        marks = {"recomputed": True} if self.recomputed else {}
+        marks = {"incomplete": True} if self.incomplete else {}
         return words | ({"rows": rows} if rows else {}) | marks

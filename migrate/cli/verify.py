@@ -42,9 +42,9 @@ _CHECKED = {
     Level.COMPLETE: "every file present, nothing extra",
     Level.FULL: "every byte hashed",
 }
-_RECOMPUTED = (
-    "Materialized views have other rows than in the bundle: a REFRESH has computed them anew. Only the bundle has"
-    " the rows that the source had."
+_INCOMPLETE = (
+    "These could not be compared, or are materialized views with other rows than in the bundle: a REFRESH has computed"
+    " them anew, and only the bundle has the rows that the source had."
 )
 
 
@@ -126,9 +126,11 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """6 with any finding, 3 where nothing differs but what a REFRESH computes anew."""
+        """6 with any finding, 3 where none shows damage: a materialized view that a REFRESH has filled anew, a table
+        that could not be compared.
+        """
         compared = [finding for one in self.compared for finding in one.findings]
-        if self.outcome.findings or self.signed.findings or not all(one.recomputed for one in compared):
+        if self.outcome.findings or self.signed.findings or not all(one.incomplete for one in compared):
             return DamageError.exit_code
         return IncompleteError.exit_code if compared else OK
 
@@ -177,12 +179,12 @@ class Verified:
                 )
         self.signed.draw(console)
         for one in self.compared:
-            if not all(finding.recomputed for finding in one.findings):
+            if not all(finding.incomplete for finding in one.findings):
                 console.print(f"{one.source} differs from {one.url}")
                 draw_findings(console, one.findings)
             elif one.findings:
-                console.print(f"{one.source} and {one.url} agree: all rows of tables")
-                console.print(f"! {_RECOMPUTED}", style="yellow")
+                console.print(f"{one.source} and {one.url} agree: all rows but these")
+                console.print(f"! {_INCOMPLETE}", style="yellow")
                 draw_findings(console, one.findings)
             else:
                 console.print(f"{one.source} and {one.url} agree: all rows and objects")

@@ -37,6 +37,7 @@ def compare_database(
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
     items = sum(table.items for table in tables)
     progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
+    unread: dict[tuple[str, str], str] = {}
     live = dict(
         engine.live_tables(
             url,
@@ -44,6 +45,7 @@ def compare_database(
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
             views={(table.schema, table.name) for table in tables if _is_view(table)},
+            unread=unread,
         )
     )
     progress.end()
@@ -54,6 +56,9 @@ def compare_database(
     with ExitStack() as stack:
         looker = Looker(engine, reader, url, password, stack)
         for table in tables:
+            if (reason := unread.pop((table.schema, table.name), None)) is not None:
+                findings.append(_unread(engine.label(table.schema, table.name), reason))
+                continue
             tally = live.pop((table.schema, table.name), None)
             if (table.schema, table.name) in moved:
                 continue
@@ -66,6 +71,10 @@ def compare_database(
         label = engine.label(schema, name)
         findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))
     return findings
+
+
+def _unread(label: str, reason: str) -> Finding:
+    return Finding(label, f"could not be compared: {reason}", incomplete=True)
 
 
 def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
@@ -92,11 +101,11 @@ def _compare_view(label: str, view: CatalogRow, tally: Tally | None) -> list[Fin
     """Compare a materialized view: a REFRESH replaces its rows, so others are no damage, but not the bundle's."""
     what = "is a materialized view that "
     if tally is None:
-        return [Finding(label, f"{what}has no rows", f"{view.items} rows", "none", recomputed=True)]
+        return [Finding(label, f"{what}has no rows", f"{view.items} rows", "none", incomplete=True)]
     if tally.rows != view.items:
         rows = str(view.items), str(tally.rows)
-        return [Finding(label, f"{what}has another number of rows", *rows, recomputed=True)]
+        return [Finding(label, f"{what}has another number of rows", *rows, incomplete=True)]
     if to_hex(tally.digest) != view.digest:
         digests = view.digest, to_hex(tally.digest)
-        return [Finding(label, f"{what}has other rows (their digest differs)", *digests, recomputed=True)]
+        return [Finding(label, f"{what}has other rows (their digest differs)", *digests, incomplete=True)]
     return []

@@ -333,11 +333,11 @@ def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
 
 
 def _differences(job: Job, run: Run) -> list[str]:
-    """Compare the target's rows with the bundle's."""
+    """Compare the target's rows with the bundle's; what cannot be read is left out of that by name."""
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
     views = {(view.schema, view.name) for view in run.views}
     numbers = large_objects.numbers(run)
-    return run.compared(
+    findings = run.compared(
         lambda advance: live_tables(
             job.target.address,
             workers=run.workers,
@@ -346,6 +346,14 @@ def _differences(job: Job, run: Run) -> list[str]:
             numbers=numbers,
             views=views,
             orders=job.orders,
+            unread=job.unread,
         ),
         quote_qualified,
     )
+    if not job.unread:
+        return findings
+    job.left_out.extend(
+        f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
+    )
+    rest = [table for table in run.tables if (table.schema, table.name) not in job.unread]
+    return differences(rest, run.found, quote_qualified)

@@ -18,7 +18,9 @@ from migrate.restore.postgres.script import Name
 from migrate.restore.relational.parts import damage, parts_of
 from migrate.restore.relational.run import Run
 
-_REASON = "the target computes other values than the source had stored, which the bundle has"
+_REASON = (
+    "the target computes other values than the source had stored, or shows none; the bundle has the source's"
+)
 
 
 def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:

@@ -29,6 +29,8 @@ class Job:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    unread: dict[Name, str] = field(default_factory=dict)
+    """Tables that the target does not let be read, and why."""
 
     @property
     def selection(self) -> Selection:

@@ -16,8 +16,9 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address, connect
-from exporters.postgres.identifiers import quote_qualified
+from exporters.postgres.identifiers import quote_literal, quote_qualified
 from migrate.errors import BusyError, UsageError
+from migrate.restore.postgres.refused import is_refusal
 
 _LOCK = 0x6D6F7665
 """The advisory lock that a restore holds ("move")."""
@@ -198,10 +199,20 @@ def absent_tables(
 def table_with_rows(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
     """Return the name of one of these tables that is there and has rows, or ""."""
     for name in names:
-        query = f"SELECT EXISTS (SELECT FROM ONLY {quote_qualified(*name)})"
-        if has_table(connection, name) and _value(connection, query):
+        if has_table(connection, name) and _has_rows(connection, quote_qualified(*name)):
             return f"table {name[0]}.{name[1]} with rows in it"
     return ""
+
+
+def _has_rows(connection: psycopg.Connection[Any], label: str) -> bool:
+    """Tell whether a table has rows; where the server plans no query of it, whether it has room for some."""
+    try:
+        return bool(_value(connection, f"SELECT EXISTS (SELECT FROM ONLY {label})"))
+    except psycopg.Error as exc:
+        if not is_refusal(exc, connection):
+            raise
+        size = f"pg_catalog.pg_relation_size({quote_literal(label)}::pg_catalog.regclass)"
+        return bool(_value(connection, f"SELECT {size} > 0"))
 
 
 def has_schema(connection: psycopg.Connection[Any], name: str) -> bool:
