@@ -57,6 +57,10 @@ _MEASURED = (
 )
 
 
+NOT_COUNTED = 10**18
+"""Stands for the length of a text that is too long for the server to convert it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column as it is exported."""
@@ -76,11 +80,21 @@ class Column:
         return self.kind.expression(quote_name(self.name))
 
     @property
-    def measured(self) -> bool:
-        """Whether LENGTH of the column is the number of bytes that leave: bytes, and text that is stored as UTF-8."""
+    def octets(self) -> str:
+        """SQL for the number of bytes that leave of a value; nothing where the server does not count them."""
         if not self.sql_type.startswith(_MEASURED) or self.geometry:
-            return False
-        return self.kind.name == "hex" or (self.kind.name == "text" and self.collation.startswith("utf8"))
+            return ""
+        name = quote_name(self.name)
+        if self.kind.name == "hex" or (self.kind.name == "text" and self.collation.startswith("utf8")):
+            return f"LENGTH({name})"
+        if self.kind.name == "text":
+            return f"COALESCE(LENGTH(CONVERT({name} USING utf8mb4)),IF({name} IS NULL,0,{NOT_COUNTED}))"
+        return f"LENGTH({self.value})" if self.kind.name == "charset" else ""
+
+    @property
+    def has_octets(self) -> bool:
+        """Whether its values leave as text or bytes."""
+        return self.kind.characters or self.kind.name == "hex"
 
 
 @dataclass(frozen=True, slots=True)

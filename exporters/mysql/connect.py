@@ -29,9 +29,10 @@ DEFINING_MODE = "ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO"
 before quotes and backslashes. Servers read some of a definition anew by the mode of whoever opens the table (MariaDB
 the clause of partitions, MySQL what defaults compute), and without escapes they would read another one, or none.
 """
+_KEEPS_OPTIONS = "IGNORE_BAD_TABLE_OPTIONS"
+"""Added to it on MariaDB, which keeps options of tables that it does not know, but else prints them as comments."""
 
 PINNED: Mapping[str, str] = {
-    "sql_mode": f"'{DEFINING_MODE}'",
     "time_zone": "'+00:00'",
     "sql_quote_show_create": "1",
     "wait_timeout": "2147483",
@@ -156,6 +157,11 @@ class Connection:
         return "mariadb" in self.version.lower()
 
     @property
+    def defining_mode(self) -> str:
+        """The ``sql_mode`` of the session."""
+        return f"{DEFINING_MODE},{_KEEPS_OPTIONS}" if self.is_mariadb else DEFINING_MODE
+
+    @property
     def takes_history(self) -> bool:
         """Whether rows may be inserted together with the times between which they held: MariaDB from 10.11 on."""
         return self._is_mariadb_since(_TAKES_HISTORY)
@@ -216,6 +222,7 @@ def connect(address: Address, *, settings: Sequence[str] = ()) -> Connection:
     try:
         connection.run("SET NAMES utf8mb4")
         assignments = [f"SESSION {name} = {value}" for name, value in PINNED.items()]
+        assignments.append(f"SESSION sql_mode = '{connection.defining_mode}'")
         connection.run("SET " + ", ".join([*assignments, *settings]))
         known = {row[0].lower() for row in connection.rows("SHOW VARIABLES")}
         for name, value in _OPTIONAL.items():

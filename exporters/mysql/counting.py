@@ -13,18 +13,17 @@ import pymysql
 
 from exporters.base import Loss
 from exporters.errors import SourceError
-from exporters.mysql.catalog import Table
+from exporters.mysql.catalog import NOT_COUNTED, Table
 from exporters.mysql.connect import connect
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.feed import Feed
-from exporters.mysql.identifiers import quote_name
 from exporters.mysql.json_types import json_columns, loss_of, types_query
 from exporters.mysql.session import Session
 from exporters.relational.account import Counted
 
 _Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 
-_SUM = "CAST(COALESCE(SUM(LENGTH({})*1e0),0) AS UNSIGNED)"
+_SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
 """As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
 
 
@@ -92,14 +91,15 @@ class Counting:
 
 def _count(table: Table, use: _Use) -> Counted | str:
     """Let the server count a table's rows and the bytes of its texts; return why not, where it is the table's."""
-    names = [column.name for column in table.columns if column.measured]
-    sums = "".join(f",',',{_SUM.format(quote_name(name))}" for name in names)
+    measured = [column for column in table.columns if column.octets]
+    sums = "".join(f",',',{_SUM.format(column.octets)}" for column in measured)
     query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
     answer = use(lambda feed: _ask(feed, query))
     if isinstance(answer, str):
         return answer
     rows, *octets = map(int, answer.split(b","))
-    return Counted(rows, dict(zip(names, octets, strict=True)))
+    counted = zip(measured, octets, strict=True)
+    return Counted(rows, {column.name: size for column, size in counted if size < NOT_COUNTED})
 
 
 def _hidden_types(table: Table, use: _Use) -> list[Loss]:

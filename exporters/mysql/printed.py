@@ -47,6 +47,7 @@ _KEPT = (
     "SELECT VIEW_DEFINITION AS kept FROM information_schema.VIEWS"
     " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {name}"
 )
+_NO_TEXT = re.compile(r"[\x00-\x7f\udc80-\udcff]+")
 _COUNTER = re.compile(
     r"^  `(?:[^`]|``)*` ([\w() ]+?) AUTO_INCREMENT(?=,?$| COMMENT | INVISIBLE)", re.MULTILINE
 )
@@ -133,7 +134,16 @@ def _converted(connection: Connection, raw: str, charset: str) -> str:
     if not any("\udc80" <= char <= "\udcff" for char in raw):
         return raw
     digits = raw.encode(errors="surrogateescape").hex()
-    return str(connection.value(f"SELECT CONVERT(_{charset} X'{digits}' USING utf8mb4)"))
+    found = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
+    return raw if found is None else str(found)
+
+
+def for_people(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition without bytes of a charset that Python does not read, as far as the server converts them."""
+    client = str(found.get("client", "utf8mb4"))
+    if client == "ascii" or codec_of(client) != "ascii":
+        return str(found["sql"])
+    return _NO_TEXT.sub(lambda run: _converted(connection, run[0], client), found["sql"])
 
 
 def _event_cuts(sql: str) -> list[int]:

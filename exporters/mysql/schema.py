@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,13 +20,20 @@ from exporters.base import Gap, Loss, Sink
 from exporters.mysql.accounts import read_grants
 from exporters.mysql.beside import losses_beside
 from exporters.mysql.catalog import Table
-from exporters.mysql.connect import DEFINING_MODE, Connection
+from exporters.mysql.connect import Connection, connect
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.expressions import with_expressions
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.labels import with_labels
-from exporters.mysql.printed import with_bytes, with_comment, with_null, with_returned, without_database
+from exporters.mysql.printed import (
+    for_people,
+    with_bytes,
+    with_comment,
+    with_null,
+    with_returned,
+    without_database,
+)
 from exporters.mysql.secrets import NO_SECRETS, without_secrets
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
@@ -61,6 +69,7 @@ _SEQUENCES = (
 _DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
 _ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
 _SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
+_READ_ONLY = 1792
 _REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
 
 Definition = dict[str, Any]
@@ -82,7 +91,8 @@ def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) ->
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)
     _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
-    _write(sink, SCRIPT, script_of(definitions).encode(errors="surrogateescape"))
+    shown = [one | {"sql": for_people(connection, one)} if "client" in one else one for one in definitions]
+    _write(sink, SCRIPT, script_of(shown, connection.defining_mode).encode(errors="surrogateescape"))
     grants = read_grants(connection, missing.losses)
     if grants:
         _write(sink, GRANTS, grants.encode())
@@ -134,7 +144,7 @@ def _hidden_routines(connection: Connection) -> list[Loss]:
 def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
     label = quote_name(name)
     try:
-        found = read_definition(connection, kind, name)
+        found = _read(connection, kind, name)
         if kind == "table":
             found["sql"] = with_expressions(connection, name, found["sql"])
             found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
@@ -156,6 +166,19 @@ def _define(connection: Connection, kind: str, name: str, missing: Missing) -> l
         missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
         return []
     return [found]
+
+
+def _read(connection: Connection, kind: str, name: str) -> Definition:
+    """Return a definition; one that the server does not show to a session that only reads, by another session: that of
+    a view that takes numbers from a sequence, or whose functions write. Nothing is executed.
+    """
+    try:
+        return read_definition(connection, kind, name)
+    except pymysql.Error as exc:
+        if number_of(exc) != _READ_ONLY:
+            raise
+    with closing(connect(connection.address)) as other:
+        return read_definition(other, kind, name)
 
 
 def read_definition(connection: Connection, kind: str, name: str) -> Definition:
@@ -184,14 +207,14 @@ def _settings(row: Mapping[str, Any]) -> Definition:
     return {"sql": sql.decode() if isinstance(sql, bytes) else sql or "", **settings}
 
 
-def script_of(definitions: Sequence[Definition]) -> str:
-    """Return the definitions as a script for the command-line client."""
+def script_of(definitions: Sequence[Definition], mode: str) -> str:
+    """Return the definitions as a script for the command-line client; tables and views are made under ``mode``."""
     lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
     for one in definitions:
         if one["kind"] == "database":
             lines.append(f"ALTER DATABASE {defaults_of(one)};")
             continue
-        lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))};")
+        lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', mode))};")
         compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
         mark = next(mark for mark in _DELIMITERS if mark not in one["sql"])
         lines.append(f"DELIMITER {mark}\n{one['sql']}{mark}\nDELIMITER ;" if compound else f"{one['sql']};")

@@ -5,7 +5,7 @@ import time
 from exporters.mysql.connect import parse_url
 from exporters.mysql.counting import Counting
 from exporters.mysql.session import hold
-from tests.mysql.databases import run_sql
+from tests.mysql.databases import export_database, read_bundle, run_sql
 
 SLOW = """
 CREATE TABLE slow (a INT PRIMARY KEY, b LONGTEXT AS (REPEAT('x', 4000000)) VIRTUAL);
@@ -28,6 +28,31 @@ def test_the_holder_counts_where_no_other_session_is_left(mariadb):
         (counted,) = counting.result().values()
         counting.close()
     assert (counted.rows, counted.octets) == (3, {"b": 9})
+
+
+TEXTS = """
+CREATE TABLE t (
+  a VARCHAR(50) CHARACTER SET latin1, b TEXT CHARACTER SET koi8r, c VARCHAR(9) CHARACTER SET sjis,
+  d ENUM('\u00e4', 'b') CHARACTER SET latin1, e JSON, f UUID
+);
+INSERT INTO t VALUES ('\u00e4\u00f6\u20ac', '\u043f\u0440\u0438', _sjis X'955C5C', '\u00e4', '{"a": 1}', UUID()),
+  (NULL, NULL, NULL, NULL, NULL, NULL), ('abc', _koi8r X'D4FF80', _sjis X'8160', 'b', '[]', NULL);
+"""
+
+
+def test_texts_of_other_charsets_are_counted_as_they_leave(mariadb, tmp_path):
+    url = mariadb.database()
+    run_sql(url, TEXTS)
+    outcome = export_database(url, tmp_path / "bundle")
+    assert outcome.complete
+    (table,) = read_bundle(tmp_path / "bundle").catalog()
+    assert table.details["server_octets"] == table.details["octets"]
+    assert table.details["octets"] == {"a": 10, "b": 13, "c": 11, "d": 3}
+    counted = [one for one in outcome.sources[0].enumerations if one.what.startswith("bytes")]
+    assert [(one.how, one.count) for one in counted] == [
+        ("sum(length()) under the snapshot, 2 columns not counted", 37),
+        ("in the exported rows", 37),
+    ]
 
 
 def test_a_count_that_nobody_waits_for_any_more_is_stopped(mariadb):

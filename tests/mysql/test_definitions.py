@@ -58,6 +58,40 @@ def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
     ]
 
 
+SHOWN_TO_NOBODY = """
+SET sql_mode = 'IGNORE_BAD_TABLE_OPTIONS';
+CREATE TABLE t (a INT foo = bar, KEY (a) zip = zap) quux = 1;
+CREATE SEQUENCE s; CREATE TABLE log (a INT);
+SET GLOBAL log_bin_trust_function_creators = 1;
+CREATE FUNCTION writes() RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO log VALUES (1); RETURN 1; END;
+CREATE VIEW counts AS SELECT NEXT VALUE FOR s; CREATE VIEW a_writer AS SELECT writes() AS x;
+CREATE VIEW of_both AS SELECT * FROM a_writer, counts;
+CREATE EVENT past ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 1 SECOND DO SELECT 1;
+CREATE EVENT kept ON SCHEDULE AT CURRENT_TIMESTAMP + INTERVAL 1 SECOND ON COMPLETION PRESERVE DO SELECT 1;
+SELECT SLEEP(2);
+"""
+
+
+def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other_mariadb, tmp_path):
+    """Unknown options of tables, views that write; events whose time is over are named."""
+    url, target = mariadb.database(), other_mariadb.database()
+    run_sql(url, SHOWN_TO_NOBODY)
+    run_sql(other_mariadb.url, "SET GLOBAL log_bin_trust_function_creators = 1")
+    before = definitions(url)
+    assert export_database(url, tmp_path / "bundle").complete
+    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    assert (outcome.findings, outcome.notes) == ((), ())
+    assert outcome.left_out == (
+        "event `kept`: it is disabled: its time is over",
+        "event `past`: its time is over: the server drops it at once",
+    )
+    events = [one for one in before if one["kind"] == "event"]
+    assert [one for one in definitions(target) if one["kind"] != "event"] == before[: -len(events)]
+    assert "`quux`='1'" in next(one["sql"] for one in before if one["name"] == "t")
+    assert fetch(url, "SELECT COUNT(*) FROM log") == [(0,)]
+    assert fetch(target, "SELECT next_not_cached_value FROM s") == [(1,)]
+
+
 def test_the_script_for_people_makes_the_same(escapes, other_mariadb, tmp_path):
     assert export_database(escapes, tmp_path / "bundle").complete
     target = other_mariadb.database()

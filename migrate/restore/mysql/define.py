@@ -128,9 +128,13 @@ def note_expired(job: Job, definitions: Sequence[Definition]) -> None:
             continue
         item, state = f"event {quote_name(one['name'])}", states.get(one["name"], "")
         if not state:
-            job.losses.append(Loss(item, "definition", "its time is over: the server drops it at once"))
+            loss = Loss(item, "definition", "its time is over: the server drops it at once")
         elif state == "DISABLED" and _ENABLED.search(one["sql"]):
-            job.losses.append(Loss(item, "state", "its time is over: the server disabled it"))
+            loss = Loss(item, "state", "it is disabled: its time is over")
+        else:
+            continue
+        job.losses.append(loss)
+        job.left_out.append(f"{loss.item}: {loss.reason}")
 
 
 def refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pymysql
 
 from exporters.mysql.charsets import codec_of
-from exporters.mysql.connect import DEFINING_MODE, PINNED, Connection
+from exporters.mysql.connect import PINNED, Connection
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.schema import DEFINITIONS, defaults_of, set_sequence
@@ -96,9 +96,8 @@ class Definer:
                 raise
         finally:
             self._connection.run("SET NAMES utf8mb4")
-            self._connection.run(
-                f"SET SESSION sql_mode = {PINNED['sql_mode']}, time_zone = {PINNED['time_zone']}"
-            )
+            mode = quote_literal(self._connection.defining_mode)
+            self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
         if one["kind"] == "sequence":
             self._connection.rows(set_sequence(one))
 
@@ -149,7 +148,7 @@ class Definer:
 
     def _settings(self, one: Definition, charset: str) -> None:
         """Set what the object was made under. The statement itself is sent in the client's charset."""
-        words = [f"sql_mode = {quote_literal(one.get('sql_mode', DEFINING_MODE))}"]
+        words = [f"sql_mode = {quote_literal(one.get('sql_mode', self._connection.defining_mode))}"]
         if "time_zone" in one:
             words.append(f"time_zone = {quote_literal(one['time_zone'])}")
         if "client" in one:
