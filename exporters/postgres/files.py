@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from exporters.postgres.conversion import asking
 from exporters.postgres.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.known_types import fetch
-from exporters.postgres.losses import losses_of
+from exporters.postgres.losses import losses_of, unreadable
 from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
@@ -103,24 +103,34 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     if globals_sql is not None:
         _write(sink, GLOBALS, globals_sql)
     try:
-        _write(sink, SEQUENCES, _json(sequences))
-        for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-            keepable, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
-            _write(sink, name, _json(keepable))
-            losses += secret
-        if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
-            _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
-        if triggers := constraint_triggers(session.holder, every=False):
-            _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
+        losses += _write_lists(session, sequences, tools, sink)
         losses += losses_of(session.holder, tables)
         losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
+        gaps = unreadable(session.holder)
     except DRIVER_ERRORS as exc:
         raise translate(exc, session.address.url) from exc
     reason = "neither its value nor its definition can be read"
-    gaps = [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
+    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
     gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
     gaps += [one.gap for one in nameless]
     return Missing(losses, gaps)
+
+
+def _write_lists(
+    session: Session, sequences: Sequence[Mapping[str, Any]], tools: schema.Tools, sink: Sink
+) -> list[Loss]:
+    """Write what is no SQL; return the settings that are secret."""
+    _write(sink, SEQUENCES, _json(sequences))
+    losses = []
+    for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
+        keepable, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
+        _write(sink, name, _json(keepable))
+        losses += secret
+    if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
+        _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
+    if triggers := constraint_triggers(session.holder, every=False):
+        _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
+    return losses
 
 
 def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from exporters.base import Loss
+from exporters.base import Gap, Loss
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
 from exporters.postgres.identifiers import quote_name
 from exporters.postgres.roles import TELLTALE
@@ -19,9 +19,11 @@ SELECT 'database ' || current_database(), 'comment', 'the target database has it
 UNION SELECT 'database ' || current_database(), 'privileges on the database',
     'the target database has its own'
   FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
-UNION SELECT 'foreign server ' || s.srvname, 'user mapping',
-    'its password is left out of pre-data.sql; set it again on the target'
-  FROM pg_foreign_server s WHERE EXISTS (SELECT FROM pg_user_mappings u WHERE u.srvid = s.oid)
+UNION SELECT 'user mapping for ' || u.usename || ' on foreign server ' || u.srvname, 'option',
+    o.name || ' is left out of pre-data.sql; set it again on the target'
+  FROM pg_user_mappings u
+  CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(u.umoptions) AS one) AS o(name)
+  WHERE o.name ~* %(secret)s
 UNION SELECT 'foreign server ' || s.srvname, 'option',
     o.name || ' is left out of pre-data.sql; set it again on the target'
   FROM pg_foreign_server s
@@ -54,6 +56,17 @@ SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'fi
   AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'about')
 FROM pg_namespace n WHERE nspname = %(own)s
 """
+_UNREADABLE_MAPPINGS = """
+SELECT 'the options of the user mapping for ' || u.usename || ' on foreign server ' || u.srvname
+FROM pg_user_mappings u JOIN pg_foreign_server s ON s.oid = u.srvid
+WHERE u.umoptions IS NULL AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND NOT CASE u.umuser
+  WHEN 0 THEN pg_has_role(s.srvowner, 'USAGE')
+  ELSE u.usename = current_user AND (pg_has_role(s.srvowner, 'USAGE') OR has_server_privilege(s.oid, 'USAGE')) END
+ORDER BY 1
+"""
+"""The view shows options under these conditions only (pg_user_mappings in src/backend/catalog/system_views.sql), and
+NULL both in place of hidden ones and where there are none.
+"""
 _OF_PARAMETERS = """
 SELECT 'role ' || x.grantee::regrole, 'privilege on a parameter',
   x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the target'
@@ -71,6 +84,12 @@ def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[
     if holder.info.server_version >= _PARAMETERS_VERSION:
         losses += [Loss(*row) for row in holder.execute(_OF_PARAMETERS)]
     return [*_table_losses(tables), *losses, *_subscriptions(holder)]
+
+
+def unreadable(holder: psycopg.Connection[Any]) -> list[Gap]:
+    """Return what the role may not read of the definitions. Raises what the driver raises."""
+    reason = "the role may not read them; a superuser may, and the user himself"
+    return [Gap(item, "failed", reason) for (item,) in holder.execute(_UNREADABLE_MAPPINGS)]
 
 
 def _table_losses(tables: Sequence[Table]) -> list[Loss]:

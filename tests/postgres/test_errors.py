@@ -253,8 +253,8 @@ def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp
     assert fetch(target, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("founder",)]
 
 
-def test_no_secret_is_in_the_bundle(postgres, tmp_path):
-    url = postgres.database()
+def test_no_secret_is_in_the_bundle(postgres, tmp_path, monkeypatch):
+    url = login(postgres, "unmapped")
     run_sql(
         url,
         "CREATE TABLE t AS SELECT 1 AS x; CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w;"
@@ -269,3 +269,17 @@ def test_no_secret_is_in_the_bundle(postgres, tmp_path):
     script = (tmp_path / "bundle/data/app/schema/pre-data.sql").read_text()
     assert "password ''" in script
     assert "\"user\" 'me'" in script
+    item = "user mapping for public on foreign server s"
+    losses = {
+        (loss.item, loss.property): loss.reason for _, loss in read_bundle(tmp_path / "bundle").losses()
+    }
+    assert losses[item, "option"].startswith("password is left out")
+
+    run_sql(
+        url,
+        "GRANT SELECT ON t TO unmapped; CREATE USER MAPPING FOR unmapped SERVER s;"
+        "GRANT USAGE ON FOREIGN SERVER s TO unmapped",
+    )
+    monkeypatch.setenv("PGPASSWORD", postgres.password)
+    outcome = export_database(url.replace("postgres@", "unmapped@"), tmp_path / "other")
+    assert [gap.item for gap in outcome.sources[0].gaps] == [f"the options of the {item}"]
