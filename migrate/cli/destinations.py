@@ -17,6 +17,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.case import Endpoint
 from migrate.errors import UsageError
 from migrate.progress import Progress
+from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.lacking import lacking_of
 from migrate.restore.outcome import RestoreOutcome
 from migrate.store.base import MultipartStore
 
@@ -34,11 +36,17 @@ class _Way:
 
     restore: str
     compare: str = "migrate.verify.database:compare_database"
+    left_out: str = ""
+    """Returns the records of what restores left out, as the target keeps them (``FinishedRestore``)."""
     ledger: bool = False
     """Whether a restore may find out that the target cannot hold something, and keeps a loss ledger then."""
 
 
-_POSTGRES = _Way("migrate.restore.postgres.database:restore_database", ledger=True)
+_POSTGRES = _Way(
+    "migrate.restore.postgres.database:restore_database",
+    left_out="migrate.restore.postgres.left_out:known",
+    ledger=True,
+)
 _SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
 _MYSQL = _Way("migrate.restore.mysql.database:restore_database", ledger=True)
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
@@ -150,13 +158,14 @@ def compare_source(
     progress: Progress,
     read_all: bool,
     digests: list[TableDigest],
-) -> Sequence[Finding]:
-    """Compare one source of the bundle with what lives at the endpoint. ``digests`` fills up with a database's
-    tables.
+) -> tuple[Sequence[Finding], list[str]]:
+    """Compare one source of the bundle with what lives at the endpoint; return what differs, and what is known to be
+    missing there: what its restore left out, and what the bundle lacks. ``digests`` fills up with a database's tables.
     """
     way = _way(endpoint)
     compare = _load(way.compare)
     findings: Sequence[Finding]
+    lacking = lacking_of(reader, name)
     if way is _BUCKET:
         findings = compare(
             reader,
@@ -167,12 +176,22 @@ def compare_source(
             read_all=read_all,
             secrets=endpoint.reveal(),
         )
-        return findings
+        return findings, lacking
     password = endpoint.reveal().get("password")
+    records: Sequence[FinishedRestore] = ()
+    if way.left_out:
+        records = _load(way.left_out)(reader, name, endpoint.url, password=password)
     findings = compare(
-        reader, name, endpoint.url, workers=workers, progress=progress, password=password, digests=digests
+        reader,
+        name,
+        endpoint.url,
+        workers=workers,
+        progress=progress,
+        password=password,
+        digests=digests,
+        accepted=[record.accepts for record in records],
     )
-    return findings
+    return findings, unique(*(record.left_out for record in records), lacking)
 
 
 def _load(name: str) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from rich.text import Text
 from migrate.bundle.findings import Finding, RowDifference, Values
 from migrate.cli.terminal import plain
 
-_SHOWN = 20
+SHOWN = 20
 _ROWS = 20
 _VALUES = 6
 _WIDTH = 160
@@ -21,14 +21,14 @@ def draw_findings(console: Console, findings: Sequence[Finding]) -> None:
     console.print(
         Text(f"{len(findings):,} {'finding' if len(findings) == 1 else 'findings'}", style="bold red")
     )
-    for finding in findings[:_SHOWN]:
+    for finding in findings[:SHOWN]:
         console.print(Text(f"  {plain(str(finding))}"))
         for row in finding.rows[:_ROWS]:
             console.print(Text(f"    {_row(row)}"))
         if len(finding.rows) > _ROWS:
             console.print(f"    and {len(finding.rows) - _ROWS} more rows (with --json)")
-    if len(findings) > _SHOWN:
-        console.print(f"  and {len(findings) - _SHOWN:,} more (all with --json)")
+    if len(findings) > SHOWN:
+        console.print(f"  and {len(findings) - SHOWN:,} more (all with --json)")
 
 
 def _row(row: RowDifference) -> str:

@@ -20,11 +20,12 @@ from migrate.bundle.state import now
 from migrate.case import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.destinations import check_pairs, compare_source
-from migrate.cli.findings import draw_findings
+from migrate.cli.findings import SHOWN, draw_findings
 from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.options import CaseFile, one_place, sort_words
 from migrate.cli.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.terminal import plain
 from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
 from migrate.custody import timestamp, tree
 from migrate.custody.keys import PublicKey, Signer
@@ -56,12 +57,40 @@ class Compared:
     url: str
     findings: Sequence[Finding]
     tables: Sequence[TableDigest] = ()
+    left_out: Sequence[str] = ()
+    """What the restore left out, as the target still knows, and what the bundle lacks."""
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings, with the rows that differ, and the digests of all tables."""
         found = [finding.as_json() for finding in self.findings]
         tables = [asdict(table) for table in self.tables]
-        return {"source": self.source, "url": self.url, "findings": found, "tables": tables}
+        return {
+            "source": self.source,
+            "url": self.url,
+            "findings": found,
+            "left_out": [*self.left_out],
+            "tables": tables,
+        }
+
+    def draw(self, console: Console) -> None:
+        """Say what differs, and what is known to be missing."""
+        if not all(finding.incomplete for finding in self.findings):
+            console.print(f"{self.source} differs from {self.url}")
+        elif self.left_out:
+            many = count_words(len(self.left_out))
+            console.print(f"{self.source} and {self.url} agree, but for what was left out ({many}):")
+        elif self.findings:
+            console.print(f"{self.source} and {self.url} agree: all rows but these")
+        else:
+            console.print(f"{self.source} and {self.url} agree: all rows and objects")
+        for entry in self.left_out[:SHOWN]:
+            console.print(Text(f"  ! left out: {plain(entry)}", style="yellow"))
+        if len(self.left_out) > SHOWN:
+            console.print(f"  and {len(self.left_out) - SHOWN:,} more (all with --json)")
+        if self.findings:
+            if all(finding.incomplete for finding in self.findings):
+                console.print(f"! {_INCOMPLETE}", style="yellow")
+            draw_findings(console, self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +155,14 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """6 with any finding, 3 where none shows damage: a materialized view that a REFRESH has filled anew, a table
-        that could not be compared.
+        """6 with any finding that shows damage; 3 with others (a materialized view that a REFRESH has filled anew, a
+        table that could not be compared), or where something was left out.
         """
         compared = [finding for one in self.compared for finding in one.findings]
         if self.outcome.findings or self.signed.findings or not all(one.incomplete for one in compared):
             return DamageError.exit_code
-        return IncompleteError.exit_code if compared else OK
+        left_out = compared or any(one.left_out for one in self.compared)
+        return IncompleteError.exit_code if left_out else OK
 
     def summary(self) -> dict[str, Any]:
         """Return what the custody log says of it."""
@@ -147,6 +177,8 @@ class Verified:
             "findings": len(found),
         }
         said |= {"first": str(found[0])} if found else {}
+        left_out = sum(len(one.left_out) for one in self.compared)
+        said |= {"left_out": left_out} if left_out else {}
         return said | ({"against": {one.source: one.url for one in self.compared}} if self.compared else {})
 
     def as_json(self) -> dict[str, Any]:
@@ -179,15 +211,7 @@ class Verified:
                 )
         self.signed.draw(console)
         for one in self.compared:
-            if not all(finding.incomplete for finding in one.findings):
-                console.print(f"{one.source} differs from {one.url}")
-                draw_findings(console, one.findings)
-            elif one.findings:
-                console.print(f"{one.source} and {one.url} agree: all rows but these")
-                console.print(f"! {_INCOMPLETE}", style="yellow")
-                draw_findings(console, one.findings)
-            else:
-                console.print(f"{one.source} and {one.url} agree: all rows and objects")
+            one.draw(console)
         console.print(f"Checked in {duration_words(self.seconds)}")
 
 
@@ -216,7 +240,7 @@ def run_verify(
         check_pairs(reader, against)
         for name, endpoint in against.items():
             digests: list[TableDigest] = []
-            findings = compare_source(
+            findings, left_out = compare_source(
                 reader,
                 name,
                 endpoint,
@@ -225,7 +249,7 @@ def run_verify(
                 read_all=level is Level.FULL,
                 digests=digests,
             )
-            compared.append(Compared(name, endpoint.shown, findings, digests))
+            compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
     signed = check_signed(store, trust, deep=level is Level.FULL and not outcome.findings)
     sealed = None if outcome.findings else meta.read_sealed(store)
     complete = sealed is None or sealed.complete

@@ -63,11 +63,14 @@ class Contents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One check after the seal: ``what`` was done, when (UTC, ISO 8601) and what was found."""
+    """One check after the seal: ``what`` was done, when (UTC, ISO 8601), what was found, and what the restored database
+    or bucket is without.
+    """
 
     what: str
     at: str
     findings: Sequence[Finding | str] = ()
+    left_out: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,8 @@ def _verified(later: Later, result: Mapping[str, Any]) -> Later:
     checks = [Checked(what, at, _findings(result["findings"]))]
     target = dict(later.target)
     for one in result["compared"]:
-        checks.append(Checked(f"{one['source']} compared with {one['url']}", at, _findings(one["findings"])))
+        what = f"{one['source']} compared with {one['url']}"
+        checks.append(Checked(what, at, _findings(one["findings"]), _sentences(one.get("left_out", ()))))
         target |= _digests(one["tables"])
     signatures = result.get("signatures", {})
     for signer in signatures.get("signers", ()):
@@ -54,9 +55,14 @@ def _restored(later: Later, result: Mapping[str, Any]) -> Later:
     checks, target = [], dict(later.target)
     for one in result["restored"]:
         what = f"{one['source']} restored to {one['url']}"
-        checks.append(Checked(what, at, [str(finding) for finding in one["findings"]]))
+        findings, left_out = _sentences(one["findings"]), _sentences(one.get("left_out", ()))
+        checks.append(Checked(what, at, findings, left_out))
         target |= _digests(one["tables"])
     return replace(later, checks=[*later.checks, *checks], target=target)
+
+
+def _sentences(values: Sequence[Any]) -> list[str]:
+    return [str(value) for value in values]
 
 
 def _findings(values: Sequence[Mapping[str, Any]]) -> list[Finding]:

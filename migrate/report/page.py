@@ -61,9 +61,12 @@ def _verdict(of: Facts) -> Html:
         reasons = [(source.scope.name, reason) for source in of.sources for reason in source.scope.reasons]
         items = (tag("li", name(source), ": ", name(reason)) for source, reason in reasons)
         first = tag("div", tag("strong", "Incomplete."), tag("ul", joined(items)), class_="verdict bad")
-    if not findings:
+    without = sum(len(check.left_out) for check in of.later.checks)
+    if not findings and not without:
         return first
     words = f"{count_words(findings)} {'finding' if findings == 1 else 'findings'} after the seal. "
+    if not findings:
+        words = f"{count_words(without)} left out by a restore. "
     found = tag("div", tag("strong", words), "See below.", class_="verdict bad")
     return joined([found, first])
 
@@ -261,19 +264,23 @@ def _later(later: Later) -> Iterator[Html]:
     if not later.checks:
         yield tag("p", "Nothing has been checked for this page.")
     for check in later.checks:
-        count = len(check.findings)
-        state = (
-            tag("span", f"{count_words(count)} {'finding' if count == 1 else 'findings'}", class_="bad")
-            if count
-            else tag("span", "all well", class_="good")
-        )
+        count, without = len(check.findings), len(check.left_out)
+        words = [f"{count_words(count)} {'finding' if count == 1 else 'findings'}"] if count else []
+        words += [f"{count_words(without)} left out"] if without else []
+        state = tag("span", ", ".join(words) or "all well", class_="bad" if words else "good")
         yield tag("p", name(check.what), " ", tag("span", moment(check.at), class_="soft"), ": ", state)
-        if count:
-            shown = check.findings[:_SHOWN_CHECK]
-            yield tag("ul", joined(tag("li", name(str(finding))) for finding in shown))
-            if count > len(shown):
-                yield tag("p", f"and {count_words(count - len(shown))} more")
+        yield from _first_of([str(finding) for finding in check.findings])
+        yield from _first_of([f"left out: {entry}" for entry in check.left_out])
     yield from _custody(later)
+
+
+def _first_of(sentences: Sequence[str]) -> Iterator[Html]:
+    """Yield a list of the first sentences, and how many more there are."""
+    shown = sentences[:_SHOWN_CHECK]
+    if shown:
+        yield tag("ul", joined(tag("li", name(sentence)) for sentence in shown))
+    if len(sentences) > len(shown):
+        yield tag("p", f"and {count_words(len(sentences) - len(shown))} more")
 
 
 def _custody(later: Later) -> Iterator[Html]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from exporters.engine import Engine, engine_for
@@ -14,6 +15,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.verify.rows import Looker
 
+Accepts = Callable[[tuple[str, str], Tally | None], bool]
+"""Takes a table (schema, name) and what was found of it, None for no table."""
 NO_TABLE = 0
 """The number of what the catalog lists beside the tables (PostgreSQL's large objects): where empty, it is nowhere."""
 
@@ -27,9 +30,11 @@ def compare_database(
     progress: Progress,
     password: str | None = None,
     digests: list[TableDigest] | None = None,
+    accepted: Sequence[Accepts] = (),
 ) -> list[Finding]:
     """Compare row counts and digests of every table and materialized view of ``source`` with the database at ``url``,
-    which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read.
+    which is of the same kind; of those that differ find the rows. ``digests`` fills up with what was read. ``accepted``
+    tell of a table that differs whether that is known and reported otherwise.
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
@@ -61,6 +66,8 @@ def compare_database(
                 continue
             tally = live.pop((table.schema, table.name), None)
             if (table.schema, table.name) in moved:
+                continue
+            if any(accepts((table.schema, table.name), tally) for accepts in accepted):
                 continue
             found = _compare_table(engine, table, tally)
             if tally is not None and found:

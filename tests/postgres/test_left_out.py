@@ -4,7 +4,9 @@ import pytest
 
 from exporters.postgres import plan
 from migrate.progress import Silent
+from migrate.report import Later, learn
 from migrate.restore.postgres.database import restore_database
+from tests.cli.conftest import run
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_errors import as_role
 from tests.postgres.test_resume import SMALL_CHUNK, kill_when
@@ -129,3 +131,29 @@ def test_each_part_of_a_database_has_its_own_record_until_it_is_dropped(bundle, 
     assert set(names(restore(bundle, target))) == {*names(schema), *names(data)}
     run_sql(target, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     assert set(names(restore(bundle, target))) == set(BY_STEP.values())
+
+
+def moveout(*words: object) -> tuple[int, dict]:
+    ended = run(*words, "--json", "--quiet")
+    return ended.code, ended.json["result"]
+
+
+def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bundle, target, tmp_path):
+    account = ["--account", tmp_path / "account"]
+    code, restored = moveout("restore", bundle, f"app={target}", *account)
+    assert (code, len(restored["restored"][0]["left_out"])) == (3, 5)
+    code, again = moveout("restore", bundle, f"app={target}", *account)
+    assert (code, again["restored"][0]["left_out"]) == (3, restored["restored"][0]["left_out"])
+    code, verified = moveout("verify", bundle, "--against", f"app={target}")
+    (compared,) = verified["compared"]
+    assert (code, compared["findings"]) == (3, [])
+    assert compared["left_out"] == restored["restored"][0]["left_out"]
+    later = learn(Later(), "restore", restored, restored["bundle"])
+    assert [check.left_out for check in later.checks] == [restored["restored"][0]["left_out"]]
+    run_sql(target, "UPDATE computed SET a = 9; UPDATE big SET t = 'other' WHERE id = 5")
+    code, verified = moveout("verify", bundle, "--against", f"app={target}")
+    assert code == 6
+    assert [one["key"] for one in verified["compared"][0]["findings"]] == [
+        '"public"."big"',
+        '"public"."computed"',
+    ]

@@ -64,7 +64,7 @@ def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_name
 
     compared = call("verify", bundle, "--against", f"app={target}")
     assert compared.code == 3
-    assert "agree: all rows but these" in compared.out
+    assert "agree, but for what was left out (3)" in compared.out
     page = tmp_path / "page.html"
     assert call("report", bundle, "--against", f"app={target}", "--out", page).code == 3
     assert "public.stale (materialized view)" in parse(page.read_bytes()).text

@@ -8,8 +8,11 @@ from typing import Any
 
 import psycopg
 
+from exporters.postgres.large_objects import NUMBER
+from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.job import Job
+from migrate.restore.postgres.refused import refusal_of
 from migrate.restore.postgres.schema import (
     Definitions,
     begun_as,
@@ -18,18 +21,17 @@ from migrate.restore.postgres.schema import (
     read_script,
     set_sequences,
 )
-from migrate.restore.postgres.script import Script
+from migrate.restore.postgres.script import Entry, Script
 from migrate.restore.postgres.selected import OwnedSequences, select_entries
 from migrate.restore.postgres.stages import Stage, stages
-from migrate.restore.postgres.steps import StepRunner
+from migrate.restore.postgres.steps import OF_ROWS, StepRunner
 from migrate.restore.postgres.target import State
 from migrate.restore.postgres.triggers import Trigger, names_constraint_trigger, set_constraint_triggers
+from migrate.restore.selection import ancestors
 
 _SEQUENCES = "sequences"
 _LARGE_OBJECTS = "large-objects"
 _TRIGGERS = "constraint-triggers"
-_ROW_KINDS = frozenset({"MATERIALIZED VIEW DATA"})
-"""Entries of post-data that fill something."""
 
 
 def complete(job: Job, state: State, done: set[str]) -> Script:
@@ -51,27 +53,34 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
         )
+        runner.rows_missing = bool(job.damaged)
         progress.skip(items=runner.count_done(planned, done))
         runner.run(planned, done)
         job.left_out.extend(runner.left_out)
         progress.end()
-    if job.selection.is_everything and _LARGE_OBJECTS not in done:
-        try:
-            with connection.transaction():
-                sql_target.mark_done(connection, _LARGE_OBJECTS)
-                describe_large_objects(connection, definitions.large_objects(), portable=state.portable)
-        except psycopg.Error as exc:
-            raise ddl_error(exc, "large-objects.json") from exc
-    if job.selection.definitions and _TRIGGERS not in done:
+    objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
+    damaged = any(name in job.damaged for name in objects)
+    if job.selection.is_everything and _LARGE_OBJECTS not in done and not damaged:
+        statements = list(describe_large_objects(definitions.large_objects(), portable=state.portable))
+        _set(connection, _LARGE_OBJECTS, statements)
+    if job.selection.definitions and _TRIGGERS not in done and not job.damaged:
         _set_triggers(job, triggers)
     if job.selection.rows and _SEQUENCES not in done:
-        try:
-            with connection.transaction():
-                sql_target.mark_done(connection, _SEQUENCES)
-                set_sequences(connection, _sequences(job, definitions))
-        except psycopg.Error as exc:
-            raise ddl_error(exc, "sequences.json") from exc
+        _set(connection, _SEQUENCES, list(set_sequences(_sequences(job, definitions))))
     return script
+
+
+def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tuple[str, str]]) -> None:
+    """Run statements, each with the name of what it sets, as one step; what the server refuses is left out by name."""
+    every = "; ".join(sql for _, sql in statements) or "SELECT 1"
+    try:
+        with connection.transaction():
+            sql_target.mark_done(connection, step)
+            if refusal_of(connection, step, every.encode()):
+                refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
+                sql_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
+    except psycopg.Error as exc:
+        raise ddl_error(exc, step) from exc
 
 
 def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
@@ -84,7 +93,7 @@ def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
     try:
         with connection.transaction():
             sql_target.mark_done(connection, _TRIGGERS)
-            job.left_out.extend(set_constraint_triggers(connection, triggers))
+            sql_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
     except psycopg.Error as exc:
         raise ddl_error(exc, "constraint-triggers.json") from exc
 
@@ -95,11 +104,26 @@ def _stages(job: Job, script: Script) -> list[Stage]:
     wanted = [
         entry
         for entry in script.entries
-        if (selection.rows if entry.kind in _ROW_KINDS else selection.definitions)
+        if (selection.rows if entry.kind in OF_ROWS else selection.definitions)
     ]
     if selection.tables:
         wanted = select_entries(wanted, job.names)
+    if job.damaged:
+        wanted = _without_triggers(job, wanted)
     return stages(wanted, {(table.schema, table.name): table.size_bytes for table in job.tables})
+
+
+def _without_triggers(job: Job, entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out the triggers of tables that wait for rows: those must not fire them."""
+    rows = [row for row in job.tables if (row.schema, row.name) in job.damaged]
+    names = {name for row in rows for name in ((row.schema, row.name), *ancestors(row))}
+    waiting = {entry for entry in select_entries(entries, names) if entry.kind == "TRIGGER"}
+    job.left_out.extend(
+        f"{entry.label}: it comes when the rows of its table are there"
+        for entry in entries
+        if entry in waiting
+    )
+    return [entry for entry in entries if entry not in waiting]
 
 
 def _sequences(job: Job, definitions: Definitions) -> Sequence[Mapping[str, Any]]:

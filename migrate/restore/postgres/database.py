@@ -40,7 +40,7 @@ from migrate.restore.postgres.statistics import analyze
 from migrate.restore.postgres.target import State
 from migrate.restore.postgres.views import note_recomputed
 from migrate.restore.relational import renamed
-from migrate.restore.relational.parts import PartFile, parts_of
+from migrate.restore.relational.parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
 
@@ -106,7 +106,8 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
         job.notes.extend(analyze(target.connection))
         run.progress.end()
-        findings = _settled(job, run, _differences(job, run))
+        missing = [finding for found in job.damaged.values() for finding in found]
+        findings = [*missing, *_settled(job, _compared(job, run))]
         note_recomputed(job)
     if selection.definitions:
         _note_names(job)
@@ -207,7 +208,7 @@ def _check_ours(job: Job, state: State) -> None:
 
 def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
-    what is to come.
+    what is to come, ``DamageError`` where that cannot be told.
     """
     connection, run = job.target.connection, job.run
     names = [(table.schema, table.name) for table in job.tables]
@@ -216,7 +217,8 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
         found = "" if into_existing else sql_target.content(job.target)
     else:
         found = sql_target.table_with_rows(connection, names)
-    found = found or large_objects.in_the_way(connection, run, filled=not whole)
+    if into_existing or not whole:
+        found = found or large_objects.in_the_way(connection, run, filled=not whole)
     records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
     same = any(record.only == job.selection.words() for record in records)
     if same and not found and job.selection.definitions:
@@ -228,8 +230,7 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     if same and not job.selection.rows:
         return _already(job, records)
     if job.selection.rows and run.tables:
-        _differences(job, run)
-        findings = differences(run.differing(records), run.found, quote_qualified)
+        findings = differences(_compared(job, run).differing(records), run.found, quote_qualified)
         if same or not findings:
             note_recomputed(job)
             return _already(job, records, findings)
@@ -297,6 +298,11 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
         writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
         writer.write_all(left)
         job.left_out.extend(writer.left_out)
+        for part, error in sorted(writer.damaged, key=lambda one: one[0].name):
+            name = part.table.schema, part.table.name
+            job.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
+        if writer.damaged:
+            job.notes.append(REPAIR)
 
     return run.rows(parts_of(run.tables), done, write)
 
@@ -318,10 +324,11 @@ def _check_triggers(job: Job) -> None:
         )
 
 
-def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
-    """Return the findings that are more than values which the target computes by itself, or has no bytes for; those are
-    losses, by name.
+def _settled(job: Job, run: Run) -> list[str]:
+    """Return the differences that are more than values which the target computes by itself, or has no bytes for;
+    those are losses, by name.
     """
+    findings = differences(run.tables, run.found, quote_qualified)
     otherwise = computed_otherwise(job, run) | held_otherwise(job, run) if findings else {}
     for losses in otherwise.values():
         job.losses.extend(losses)
@@ -332,12 +339,14 @@ def _settled(job: Job, run: Run, findings: list[str]) -> list[str]:
     return differences(rest, run.found, quote_qualified)
 
 
-def _differences(job: Job, run: Run) -> list[str]:
-    """Compare the target's rows with the bundle's; what cannot be read is left out of that by name."""
+def _compared(job: Job, run: Run) -> Run:
+    """Read the target's rows, and return the tables that can be compared with the bundle's. What the target does not
+    let be read is left out of that by name; what cannot be read of the bundle is a finding already.
+    """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
     views = {(view.schema, view.name) for view in run.views}
-    numbers = large_objects.numbers(run)
-    findings = run.compared(
+    numbers = large_objects.numbers(run, job.damaged.keys())
+    run.compared(
         lambda advance: live_tables(
             job.target.address,
             workers=run.workers,
@@ -350,10 +359,8 @@ def _differences(job: Job, run: Run) -> list[str]:
         ),
         quote_qualified,
     )
-    if not job.unread:
-        return findings
     job.left_out.extend(
         f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
     )
-    rest = [table for table in run.tables if (table.schema, table.name) not in job.unread]
-    return differences(rest, run.found, quote_qualified)
+    unknown = job.unread.keys() | job.damaged.keys()
+    return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])

@@ -14,7 +14,7 @@ from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.column_order import Orders
 from migrate.restore.postgres.entries import EntryMaker
-from migrate.restore.postgres.refused import first_line, is_refusal
+from migrate.restore.postgres.refused import refusal_of
 from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.roles import make_roles, missing_roles, set_for_database
 from migrate.restore.postgres.schema import (
@@ -181,7 +181,9 @@ def finish(
             sql_left_out.end(connection, keep=keep)
             left_out = set_for_database(connection, last.settings)
             with under_settings(connection, last.script):
-                left_out += [word for entry in last.entries if (word := _make_last(connection, entry))]
+                left_out += [
+                    word for entry in last.entries if (word := refusal_of(connection, entry.label, entry.sql))
+                ]
             if left_out and not keep:
                 keep = True
                 raise psycopg.Rollback(transaction)
@@ -189,15 +191,3 @@ def finish(
                 whole = replace(record, left_out=unique(record.left_out, left_out))
                 sql_left_out.write_finished(connection, state, whole)
             return left_out
-
-
-def _make_last(connection: psycopg.Connection[Any], entry: Entry) -> str:
-    """Make an entry; return what to say where the server refuses it, else ""."""
-    try:
-        with connection.transaction():
-            connection.execute(entry.sql)
-    except psycopg.Error as exc:
-        if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
-            raise
-        return f"{entry.label}: {first_line(exc)}"
-    return ""

@@ -18,8 +18,8 @@ from migrate.restore.selection import Selection
 @dataclass(frozen=True, slots=True)
 class Job:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
-    included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out`` and ``losses`` are filled on
-    the way.
+    included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
+    table, the rows that could not be read) are filled on the way.
     """
 
     run: Run
@@ -29,6 +29,7 @@ class Job:
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    damaged: dict[Name, list[str]] = field(default_factory=dict)
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the target does not let be read, and why."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from exporters.postgres.large_objects import NUMBER
 from exporters.relational.parquet import READ_ERRORS
 from exporters.tally import Advance
+from migrate.restore.postgres.script import Name
 from migrate.restore.relational.parts import damage, parts_of
 from migrate.restore.relational.run import Run
 
@@ -19,10 +21,11 @@ WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '
 """
 
 
-def numbers(run: Run) -> set[int]:
-    """Return the numbers of the bundle's objects. Raises ``DamageError``."""
+def numbers(run: Run, damaged: Collection[Name] = ()) -> set[int]:
+    """Return the numbers of the bundle's objects, unless they are among what is ``damaged``. Raises ``DamageError``."""
     found: set[int] = set()
-    for part in parts_of([table for table in run.tables if table.number == NUMBER]):
+    tables = [table for table in run.tables if table.number == NUMBER]
+    for part in parts_of([table for table in tables if (table.schema, table.name) not in damaged]):
         try:
             with pq.ParquetFile(run.reader.open(part.key)) as file:
                 found.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))

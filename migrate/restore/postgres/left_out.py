@@ -6,12 +6,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.connect import connect, parse_url
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from migrate.bundle.reader import BundleReader
 from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.postgres.refused import first_line
 from migrate.restore.postgres.target import State
 
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"
@@ -47,6 +52,39 @@ def read_finished(connection: psycopg.Connection[Any], bundle: str, source: str)
         (bundle, source),
     ).fetchall()
     return [FinishedRestore.decode(*row) for row in rows]
+
+
+def known(
+    reader: BundleReader, source: str, url: str, *, password: str | None = None
+) -> list[FinishedRestore]:
+    """Return what restores of a source have left out of a database: finished ones, and one that still has to be
+    finished. Raises errors of ``exporters.errors``.
+    """
+    address = parse_url(url, password=password)
+    try:
+        with closing(connect(address)) as connection:
+            if not (_exists(connection, "about") or _exists(connection, "finished")):
+                return []
+            try:
+                return _known(connection, reader.info.id, source)
+            except psycopg.errors.InsufficientPrivilege as exc:
+                words = f"schema {PROGRESS_SCHEMA} says what a restore left out, and cannot be read: {first_line(exc)}"
+                return [FinishedRestore("", [words])]
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc
+
+
+def _known(connection: psycopg.Connection[Any], bundle: str, source: str) -> list[FinishedRestore]:
+    records = read_finished(connection, bundle, source)
+    if not _exists(connection, "about"):
+        return records
+    about = connection.execute(
+        f"SELECT bundle, source, only_ FROM {PROGRESS_SCHEMA}.about".encode()
+    ).fetchone()
+    if about is None or about[:2] != (bundle, source):
+        return records
+    words = f"a restore of {about[2] or source} is not finished: give its command again"
+    return [*records, FinishedRestore(about[2], [words, *read(connection)[0]])]
 
 
 def forget_finished(connection: psycopg.Connection[Any], state: State, *, every: bool) -> None:

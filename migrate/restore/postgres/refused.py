@@ -79,6 +79,18 @@ def use_every_schema(connection: psycopg.Connection[Any], first: str) -> None:
     connection.execute(search.encode(), (own,))
 
 
+def refusal_of(connection: psycopg.Connection[Any], name: str, sql: bytes) -> str:
+    """Run a statement; return what to say where the server refuses it, else "". Raises other errors."""
+    try:
+        with connection.transaction():
+            connection.execute(sql)
+    except psycopg.Error as exc:
+        if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
+            raise
+        return f"{name}: {first_line(exc)}"
+    return ""
+
+
 class Aid(Enum):
     """What helps an entry that the server refuses; the value is what it needs, for people."""
 

@@ -18,6 +18,7 @@ from exporters.postgres.large_objects import NUMBER
 from exporters.relational.parquet import READ_ERRORS, Part, blocks_of, column_names, open_part
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
 from migrate.progress import Progress
 from migrate.restore.postgres import binary, large_objects
 from migrate.restore.postgres import left_out as sql_left_out
@@ -52,7 +53,8 @@ class Copiers(Protocol):
 
 class RowWriter:
     """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
-    the target refuses: their parts are not marked as done, so a later run tries them again.
+    the target refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run tries
+    them again.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RowWriter:
         self._by_root: dict[str, str] = {}
         self._refused: list[PartFile] = []
         self.left_out: list[str] = []
+        self.damaged: list[tuple[PartFile, DamageError]] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
         """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
@@ -83,11 +86,11 @@ class RowWriter:
                     self._write_late(connection, part)
 
     def write(self, part: PartFile) -> bool:
-        """Copy one part, in this thread; tell whether the target let it in. What it refused is for ``write_all``, once
-        all others are there. Raises ``InterruptedError`` once it must end.
+        """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
+        ``write_all``, once all others are there. Raises ``InterruptedError`` once it must end.
         """
         self._workers.one(part, self._write)
-        return part not in self._refused
+        return part not in self._refused and all(part != damaged for damaged, _ in self.damaged)
 
     def close(self) -> None:
         """End the sessions that are not at work."""
@@ -104,11 +107,14 @@ class RowWriter:
             if not is_refusal(exc, connection):
                 raise target_error(exc, f"{label} ({part.name})") from exc
             self._refused.append(part)
+        except DamageError as exc:
+            self.damaged.append((part, exc))
 
     def _write_late(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
         """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
-        violate at the source, where such a check is not looked at again. What the target refuses for another reason is
-        named, and does not stop the rest: the comparison will miss it.
+        violate at the source, where such a check is not looked at again. Where rows are missing because of damage, a
+        check may need those. What the target refuses for another reason is named, and does not stop the rest: the
+        comparison will miss it.
         """
         label = quote_qualified(part.table.schema, part.table.name)
         loose: list[Check] = []
@@ -119,10 +125,13 @@ class RowWriter:
                 if not is_refusal(exc, connection):
                     raise target_error(exc, f"{label} ({part.name})") from exc
                 found = [check for check in suspects(connection, exc, label) if check not in loose]
-                if not found:
+                if not found or self.damaged:
                     self.left_out.append(f"rows of {label} ({part.name}): {first_line(exc)}")
                     return
                 loose += found
+            except DamageError as exc:
+                self.damaged.append((part, exc))
+                return
             else:
                 return
 
@@ -161,6 +170,9 @@ class RowWriter:
                     self._copy(connection, part, label, written.add)
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
                 sql_left_out.add(connection, part.name, names, _divided(part, label))
+        except DamageError:
+            written.take_back()
+            raise
         except psycopg.Error as exc:
             written.take_back()
             if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:

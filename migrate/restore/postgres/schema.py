@@ -156,21 +156,23 @@ def under_settings(connection: psycopg.Connection[Any], script: Script) -> Itera
     connection.execute("SET client_encoding = 'UTF8'")
 
 
-def set_sequences(connection: psycopg.Connection[Any], sequences: Sequence[Mapping[str, Any]]) -> None:
-    """Give every sequence the value it had. One that is not there is passed over: its definition was left out."""
+def set_sequences(sequences: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give every sequence the value it had. One that is not there is passed over: its
+    definition was left out.
+    """
     for sequence in sequences:
-        name = quote_literal(quote_qualified(sequence["schema"], sequence["name"]))
+        label = quote_qualified(sequence["schema"], sequence["name"])
+        name = quote_literal(label)
         value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
-        connection.execute(
-            f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})".encode()
-        )
+        sql = f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})"
+        yield f"the value of sequence {label}", sql
 
 
 def describe_large_objects(
-    connection: psycopg.Connection[Any], objects: Sequence[Mapping[str, Any]], *, portable: bool
-) -> None:
-    """Give large objects their owner and privileges, unless the restore leaves them out, and their comment.
-    Within the caller's transaction.
+    objects: Sequence[Mapping[str, Any]], *, portable: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
+    out, and their comment.
     """
     for one in objects:
         name = f"LARGE OBJECT {int(one['oid'])}"
@@ -185,7 +187,7 @@ def describe_large_objects(
         if one["comment"]:
             statements.append(f"COMMENT ON {name} IS {quote_literal(one['comment'])}")
         if statements:
-            connection.execute("; ".join(statements).encode())
+            yield f"owner, privileges and comment of {name}", "; ".join(statements)
 
 
 def _word(privilege: str) -> str:

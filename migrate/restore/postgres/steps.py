@@ -19,6 +19,8 @@ from migrate.restore.postgres.script import Entry
 from migrate.restore.postgres.stages import Stage, Step
 from migrate.restore.postgres.target import connect_writer, mark_done
 
+OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
+"""Entries of post-data that fill something."""
 MEMORY_KB = 256 * 1024
 """A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
 _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
@@ -40,6 +42,8 @@ class StepRunner:
         self._busy: set[psycopg.Connection[Any]] = set()
         self._stop = threading.Event()
         self.left_out: list[str] = []
+        self.rows_missing = False
+        """Some rows are still to come, in a later run. What depends on them is made, and not marked as done."""
 
     @staticmethod
     def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
@@ -58,7 +62,8 @@ class StepRunner:
                         for step in todo:
                             self._make(step)
             self._again()
-            self._for_new_rows()
+            if not self.rows_missing:
+                self._for_new_rows()
             self.left_out += [f"{step.entry.label}: {first_line(error)}" for step, error in self._refused]
         finally:
             while self._idle:
@@ -135,7 +140,8 @@ class StepRunner:
         self._busy.add(connection)
         try:
             with connection.transaction():
-                mark_done(connection, mark_of(entry))
+                if not (self.rows_missing and entry.kind in OF_ROWS):
+                    mark_done(connection, mark_of(entry))
                 with aid.given(connection, entry):
                     connection.execute(entry.sql)
                 sql_left_out.add(connection, mark_of(entry), left_out, notes)

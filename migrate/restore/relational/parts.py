@@ -52,6 +52,17 @@ def damage(part: PartFile, error: BaseException) -> DamageError:
     )
 
 
+def missing_rows(label: str, part: PartFile, error: DamageError) -> str:
+    """Return what to say of a part that cannot be read: a finding. ``label``: its table, for people."""
+    return f"{label}: the rows in {part.key} are missing: expected {error.expected}, found {error.found}"
+
+
+REPAIR = (
+    "a file of the bundle is damaged: moveout transfer --recheck from a whole copy replaces it, then the same command"
+    " restores the rest"
+)
+
+
 def readable(
     part: PartFile,
     items: Iterator[_Item],

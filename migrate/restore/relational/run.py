@@ -15,6 +15,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.lacking import lacking_of
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.parts import PartFile
 from migrate.restore.selection import Selection
@@ -156,12 +157,7 @@ class Run:
 
     def _lacking(self) -> list[str]:
         """Return a sentence for each item that the bundle itself lacks, where all of it is wanted."""
-        if self.selection.tables:
-            return []
-        gaps = (gap for owner, gap in self.reader.gaps() if owner == self.source)
-        return [
-            f"the bundle itself lacks {gap.item}: {gap.reason}" for gap in gaps if gap.disposition == "failed"
-        ]
+        return [] if self.selection.tables else lacking_of(self.reader, self.source)
 
     def differing(self, records: Sequence[FinishedRestore]) -> list[CatalogRow]:
         """Return the tables to be compared: all but those that are still as a finished restore has left them."""
@@ -176,7 +172,7 @@ class Run:
     ) -> FinishedRestore:
         """Return the record of this restore, with the tables whose rows ``compared`` has found to be others."""
         tables = {}
-        for table in self.tables if self.selection.rows else ():
+        for table in (*self.tables, *self.views) if self.selection.rows else ():
             tally = self.found.get((table.schema, table.name))
             if tally is None or (tally.rows, to_hex(tally.digest)) != (table.items, table.digest):
                 tables[table.schema, table.name] = tally
