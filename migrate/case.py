@@ -20,7 +20,7 @@ from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate import selection
 from migrate.errors import UsageError
-from migrate.secret import Secret, is_reference, redact
+from migrate.secret import CUSTOMER_KEY, Secret, is_reference, redact
 
 SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
 SELECTION_FIELDS = (
@@ -35,7 +35,7 @@ SELECTION_FIELDS = (
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
-    "source": ("name", "url", "inventory", *SECRET_FIELDS, *SELECTION_FIELDS),
+    "source": ("name", "url", "inventory", CUSTOMER_KEY, *SECRET_FIELDS, *SELECTION_FIELDS),
     "bundle": ("place", *SECRET_FIELDS),
     "target": ("place", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
@@ -47,8 +47,8 @@ _LISTS = ("source", "restore")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also which of its
-    items are wanted, and where a report lies by which they are counted once more.
+    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also the customer's own key
+    (``CUSTOMER_KEY``), which of its items are wanted, and where a report lies by which they are counted once more.
     """
 
     url: str
@@ -63,7 +63,10 @@ class Endpoint:
 
     def reveal(self) -> dict[str, str]:
         """Return the secrets' values by name."""
-        return {name: secret.reveal() for name, secret in self.secrets.items()}
+        return {
+            name: secret.reveal_key() if name == CUSTOMER_KEY else secret.reveal()
+            for name, secret in self.secrets.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +225,7 @@ class _Reader:
         return Path(self._resolve(self._text(table, key, "[custody]"))) if key in table else None
 
     def _secrets(
-        self, table: Mapping[str, Any], where: str, names: Iterable[str] = SECRET_FIELDS
+        self, table: Mapping[str, Any], where: str, names: Iterable[str] = (*SECRET_FIELDS, CUSTOMER_KEY)
     ) -> dict[str, Secret]:
         found = {}
         for name in names:

@@ -20,6 +20,7 @@ name = "media"
 # Not everything? What stays is named in the bundle's account.
 # exclude = ["tmp/**", "*.log"]            # globs of keys; include = [...] takes only what matches
 # current_only = true                      # no older versions; also min_size, max_size, newer_than, older_than, tags
+# sse_c = "file:media.key"                 # the key of objects that are encrypted with one of your own (SSE-C)
 # inventory = "s3://reports/media/daily/2026-11-25T01-00Z/manifest.json?profile=old"  # an S3 Inventory to count by
 # The profile is AWS's own: ~/.aws/config, with endpoint_url for servers that are not Amazon's.
 url = "s3://media?profile=old"

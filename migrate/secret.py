@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,27 @@ class Secret:
 
     reference: str
     directory: Path = field(default_factory=Path)
+
+    def reveal_key(self) -> str:
+        """Return an encryption key of 256 bits in base64. It is kept as 32 bytes, or as text: in base64 or hex digits.
+        Raises ``UsageError``.
+        """
+        kind, _, rest = self.reference.partition(":")
+        if kind == "file":
+            path = self.directory / Path(rest).expanduser()
+            try:
+                data = path.read_bytes()
+            except OSError as exc:
+                raise _unreadable(path, exc) from exc
+        else:
+            data = self.reveal().encode()
+        key = next((it for it in _as_keys(data) if len(it) == _KEY_BYTES), None)
+        if key is None:
+            raise UsageError(
+                f"{self.reference} holds no key of 256 bits",
+                next_step="keep it as 32 bytes, as base64 (44 characters), or as 64 hex digits",
+            )
+        return base64.b64encode(key).decode()
 
     def reveal(self) -> str:
         """Return the secret. Raises ``UsageError`` that names the reference, not the value."""
@@ -41,10 +67,7 @@ class Secret:
         try:
             return path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as exc:
-            raise UsageError(
-                f"the secret's file {path} cannot be read: {_reason(exc)}",
-                next_step="write the secret there, as one line, or name another file",
-            ) from exc
+            raise _unreadable(path, exc) from exc
 
     @staticmethod
     def _from_command(line: str) -> str:
@@ -59,6 +82,27 @@ class Secret:
                 next_step="run it by hand: it has to print the secret, and nothing else",
             ) from exc
         return done.stdout.rstrip("\r\n")
+
+
+CUSTOMER_KEY = "sse_c"
+"""The name of a key of the customer's own with which objects of a bucket are encrypted (SSE-C)."""
+_KEY_BYTES = 32
+
+
+def _as_keys(data: bytes) -> Iterator[bytes]:
+    """Yield what a key may be that is kept in one way or another."""
+    yield data
+    text = data.strip()
+    for decode in (binascii.unhexlify, partial(base64.b64decode, validate=True)):
+        with suppress(ValueError):
+            yield decode(text)
+
+
+def _unreadable(path: Path, exc: Exception) -> UsageError:
+    return UsageError(
+        f"the secret's file {path} cannot be read: {_reason(exc)}",
+        next_step="write the secret there, as one line, or name another file",
+    )
 
 
 def is_reference(text: Any) -> bool:

@@ -20,7 +20,7 @@ from exporters.base import Account, CatalogEntry, DoneUnit, Enumeration, Gap, Lo
 from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import revisit, rows, units
 from exporters.objects.inventory import SMALL_BYTES, Inventory, Totals
-from exporters.objects.losses import BENEATH, lists_no_keys_beneath
+from exporters.objects.losses import BENEATH, lists_no_keys_beneath, nothing_under
 from exporters.objects.pack import rows_file
 from exporters.objects.relisting import Begun, Relisting
 from exporters.objects.reported import Reported
@@ -202,7 +202,7 @@ class Closing:
                 Enumeration(what, "rows of the index", tally.rows),
                 *again,
             ],
-            gaps=tally.gaps,
+            gaps=tally.gaps if totals.objects else self._empty(),
             losses=[
                 *self._losses(configuration),
                 *relisting.losses(),
@@ -211,6 +211,11 @@ class Closing:
             points=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
         )
+
+    def _empty(self) -> list[Gap]:
+        """Return the gap of a prefix under which nothing is."""
+        reason = nothing_under(self.bucket)
+        return [Gap(self.bucket.prefix, "failed", reason)] if reason else []
 
     def _losses(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
         name = self.bucket.name

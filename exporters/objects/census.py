@@ -11,7 +11,7 @@ from exporters.bucket import Bucket, ObjectSummary
 from exporters.objects import tar
 from exporters.objects.archive import ARCHIVED
 from exporters.objects.estimate import Census
-from exporters.objects.losses import BENEATH, lists_no_keys_beneath
+from exporters.objects.losses import BENEATH, lists_no_keys_beneath, nothing_under
 from exporters.objects.oddities import Oddities
 from exporters.selection import Selection
 
@@ -41,6 +41,8 @@ class Seen:
     def warnings(self, bucket: Bucket) -> Iterator[str]:
         """Yield sentences for people."""
         name = bucket.name
+        if not self.rows and (nothing := nothing_under(bucket)):
+            yield nothing
         if self.goes_on:
             yield f"{name}: more objects than could be counted in a minute; all times are at least what is said"
         elif self.rows > LOOKED_AT:

@@ -142,8 +142,8 @@ def take(bucket: Bucket, workspace: Workspace, selection: Selection = EVERYTHING
     ``SourceUsageError`` where the one that is there was made for another choice.
     """
     found = taken(bucket, workspace, selection)
-    if found is not None:
-        return found
+    if found is not None and (found.totals.objects or not bucket.prefix):
+        return found  # where nothing was under the prefix, there may be something by now
     totals = _list(bucket, workspace, selection)
     workspace.write(_SUMMARY, json.dumps(asdict(totals)).encode())
     return Inventory(workspace, totals, selection)

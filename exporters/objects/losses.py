@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exporters.base import Loss
-from exporters.bucket import Fetched
+from exporters.bucket import Bucket, Fetched
 from exporters.objects.quirks import Trait, has
 
 BENEATH = (
@@ -19,6 +19,15 @@ def lists_no_keys_beneath(server: str) -> bool:
     From outside it looks like a MinIO of many drives.
     """
     return has(server, Trait.HIDES_BENEATH)
+
+
+def nothing_under(bucket: Bucket) -> str:
+    """Return what to say where a listing shows nothing: a prefix is more likely misspelt than empty. Of a whole bucket
+    there is nothing to say.
+    """
+    if not bucket.prefix:
+        return ""
+    return f"nothing is under the prefix {bucket.prefix!r} of the bucket {bucket.name}; check the prefix"
 
 
 def losses(found: Fetched) -> Iterator[Loss]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from exporters.base import Json
 from exporters.objects.rows import PART_NUMBERS, as_came
@@ -84,12 +85,18 @@ def bucket_details(reader: BundleReader, source: str) -> Json:
     raise DamageError(layout.CATALOG, expected=f"a bucket of the source {source}", found="none")
 
 
-def histories(rows: Iterable[ObjectRow]) -> Iterator[tuple[str, list[ObjectRow]]]:
+def histories(
+    rows: Iterable[ObjectRow], hidden: Container[str] = ()
+) -> Iterator[tuple[str, list[ObjectRow]]]:
     """Yield each key with its versions and delete markers, oldest first: in the index they follow each other,
-    newest first.
+    newest first. Keys that are ``hidden`` get a delete marker on top: their newest version is not in the bundle, and no
+    older one may be taken for it.
     """
     for key, group in groupby(rows, key=lambda row: row.key):
-        yield key, list(group)[::-1]
+        versions = list(group)[::-1]
+        if key in hidden and not versions[-1].is_delete_marker:
+            versions.append(ObjectRow(key, 0, "", "", "", None, "", 0, is_delete_marker=True))
+        yield key, versions
 
 
 def object_rows(reader: BundleReader, source: str) -> Iterator[ObjectRow]:
@@ -121,12 +128,36 @@ def row_of(prefix: str, source: str) -> Callable[[dict[str, Any]], ObjectRow]:
     return make
 
 
-def failed_keys(reader: BundleReader, source: str) -> Iterator[str]:
-    """Yield the keys that the index names but whose objects are not in the bundle."""
-    for batch in reader.index(source, columns=["key", "disposition"]):
-        for row in batch.to_pylist():
-            if row["disposition"] != "exported":
-                yield row["key"]
+@dataclass(frozen=True, slots=True)
+class FailedObject:
+    """A version that the index names and the bundle does not hold. ``key`` is relative to the prefix."""
+
+    key: str
+    version_id: str
+    is_latest: bool
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """The key, and which version where that is known."""
+        return f"{self.key} (version {self.version_id})" if self.version_id else self.key
+
+
+def failed_objects(reader: BundleReader, source: str) -> Iterator[FailedObject]:
+    """Yield the objects that the source listed and that could not be exported."""
+    if reader.info.complete:
+        return
+    prefix = source_prefix(reader, source)
+    for batch in reader.index(source, columns=["key", "version_id", "is_latest", "disposition", "reason"]):
+        for row in batch.filter(pc.equal(batch["disposition"], "failed")).to_pylist():
+            latest = row["is_latest"] is not False
+            key = row["key"].removeprefix(prefix)
+            yield FailedObject(key, row["version_id"] or "", latest, row["reason"] or "")
+
+
+def hidden_keys(reader: BundleReader, source: str) -> frozenset[str]:
+    """Return the keys whose newest version could not be exported."""
+    return frozenset(one.key for one in failed_objects(reader, source) if one.is_latest)
 
 
 def _row(row: dict[str, Any], prefix: str, source: str) -> ObjectRow:

@@ -15,7 +15,15 @@ from exporters.base import Loss
 from exporters.objects.oddities import Oddities
 from exporters.objects.quirks import Trait, has
 from migrate.bundle.lease import Lease
-from migrate.bundle.objects import ObjectRow, failed_keys, has_history, histories, object_rows
+from migrate.bundle.objects import (
+    FailedObject,
+    ObjectRow,
+    failed_objects,
+    has_history,
+    hidden_keys,
+    histories,
+    object_rows,
+)
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
@@ -74,7 +82,7 @@ def restore_bucket(
 @dataclass(frozen=True, slots=True)
 class _Rows:
     """The objects of a source under the keys that they get at the target, each with the versions that are to be
-    restored, oldest first. ``flat``: only the current one.
+    restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
     """
 
     reader: BundleReader
@@ -82,9 +90,10 @@ class _Rows:
     target: TargetBucket
     flat: str
     markers: Markers = field(default_factory=Markers)
+    hidden: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
-        for key, rows in histories(object_rows(self.reader, self.source)):
+        for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
             kept = [row for row, reason in self._chosen(rows) if not reason]
             if kept:
                 yield self.target.prefix + key, kept
@@ -142,7 +151,8 @@ class _Restore:
             flat = why_flat(self._target) if history else ""
             with_versions = history and not flat
             markers = Markers(refused_markers(self._target) if with_versions else frozenset())
-            rows = _Rows(self._reader, self._source, self._target, flat, markers)
+            hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
+            rows = _Rows(self._reader, self._source, self._target, flat, markers, hidden)
             present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
             try:
                 plan = _survey(rows, present, merge=merge)
@@ -178,7 +188,7 @@ class _Restore:
             tuple(self._notes),
             self._account.losses,
             self._account.place,
-            left_out=tuple(run.left_out()),
+            left_out=(*run.left_out(), *_missing(failed_objects(self._reader, self._source))),
         )
         settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
         kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
@@ -222,17 +232,23 @@ class _Restore:
         """Write the settings, and say what people should know."""
         if flat:
             self._notes.append(f"only current versions were restored: {flat}")
-        missing = sum(1 for _ in failed_keys(self._reader, self._source))
-        if missing:
-            self._notes.append(
-                f"{missing} objects of the source are not in the bundle; data/gaps.parquet names them"
-            )
         if plan.extra and self._settings.wanted:
             self._notes.append("the bucket held objects before, so its settings were left as they are")
         elif self._settings.wanted:
             lost = self._lost_settings = self._settings.write_last()
             self._account.losses += len(lost)
             self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
+
+
+def _missing(failed: Iterable[FailedObject]) -> Iterator[str]:
+    """Yield what the bundle lacks, the first objects by name."""
+    count = 0
+    for count, one in enumerate(failed, 1):
+        if count <= _NAMED:
+            older = "; no older version is shown instead" if one.is_latest and one.version_id else ""
+            yield f"{one.name} is not in the bundle ({one.reason}){older}"
+    if count > _NAMED:
+        yield f"{count - _NAMED} more objects are not in the bundle; data/gaps.parquet names them"
 
 
 def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:

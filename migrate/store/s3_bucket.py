@@ -7,7 +7,9 @@ Implements ``exporters.bucket.Bucket``; the errors of this side of the fence end
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from exporters.bucket import Bound, Fetched, ObjectPart, ObjectSummary, Page, Position
@@ -24,6 +26,7 @@ from migrate.errors import (
     NotAllowedError,
     UnreachableError,
 )
+from migrate.secret import CUSTOMER_KEY
 from migrate.store import s3_acl, s3_client
 from migrate.store.checksums import crc64nvme
 from migrate.store.patience import is_halted, pause
@@ -37,6 +40,7 @@ from migrate.store.s3_crt import (
     error_code,
     was_answered,
 )
+from migrate.store.s3_customer_key import GIVE_KEY, CustomerKey, is_about_key, is_encrypted, needs_key
 from migrate.store.s3_heavy import Heavy
 from migrate.store.s3_lanes import Lanes
 from migrate.store.s3_objects import Answer, Job, Stream
@@ -84,6 +88,8 @@ class S3Bucket:
         self.listing = Pages(self.requests, self.url)
         self._lanes = Lanes(self.boto, location, self.requests, made)
         self._ranges = Ranges(wire, self.requests)
+        encoded = location.secrets.get(CUSTOMER_KEY)
+        self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
         self._no_tags = self._counts_tags = False
         self._lists_parts: bool | None = None
@@ -123,9 +129,8 @@ class S3Bucket:
 
     def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
         """See ``Bucket.fetch``."""
-        jobs = (Job(summary, get_request(summary), summary.size_bytes) for summary in wanted)
         with as_source_errors(self.url):
-            for answer in self._answers(jobs, window_bytes=window_bytes):
+            for answer in self._answers(wanted, get_request, window_bytes=window_bytes):
                 yield self._fetched(answer)
 
     def write(self, jobs: Iterable[Job[Item]], *, window_bytes: int) -> Iterator[Answer[Item]]:
@@ -140,17 +145,58 @@ class S3Bucket:
 
     def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
         """``head`` of many, in order."""
-        jobs = (Job(it, head_request(it), 0) for it in wanted)
         with as_source_errors(self.url):
-            for answer in self._answers(jobs, window_bytes=0):
+            for answer in self._answers(wanted, head_request, window_bytes=0):
                 yield self._fetched(answer, body=False)
 
     def _answers(
+        self,
+        wanted: Iterable[ObjectSummary],
+        request_of: Callable[[ObjectSummary], Request],
+        *,
+        window_bytes: int,
+    ) -> Iterator[Answer[ObjectSummary]]:
+        """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
+        key, asked = self._customer_key, deque[Request]()
+
+        def jobs() -> Iterator[Job[ObjectSummary]]:
+            for summary in wanted:
+                request = request_of(summary)
+                if key is not None:
+                    request = key.likely(request)
+                    asked.append(request)
+                yield Job(summary, request, summary.size_bytes if request.method == "GET" else 0)
+
+        for answer in self._run(jobs(), window_bytes=window_bytes):
+            yield answer if key is None else self._by_key(key, answer, asked.popleft())
+
+    def _run(
         self, jobs: Iterable[Job[ObjectSummary]], *, window_bytes: int
     ) -> Iterator[Answer[ObjectSummary]]:
         if self._lanes.usable:
             return self._lanes.run(jobs, also=self._ask_tags)
         return self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
+
+    def _by_key(
+        self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
+    ) -> Answer[ObjectSummary]:
+        """Return the answer to a request; that to the other one, with the key or without, where it was refused."""
+        if answer.error is None:
+            key.learn(request)
+        elif is_about_key(answer.error):
+            other = key.other(request)
+            again = self.requests.one(Job(answer.item, other, answer.item.size_bytes), self._ask_tags)
+            if again.error is None:
+                key.learn(other)
+                return again
+            if is_encrypted(other.headers):  # what is said of the key tells more
+                return again
+        return answer
+
+    def _keyed(self, summary: ObjectSummary, request: Request) -> Request:
+        """Return a request for an object with the customer's key, if the object needs it."""
+        key = self._customer_key
+        return key.with_key(request) if key and is_encrypted(self.head(summary).headers) else request
 
     @property
     def has_acls(self) -> bool:
@@ -204,7 +250,8 @@ class S3Bucket:
     def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
         """See ``Bucket.read_range``."""
         with as_source_errors(self.url):
-            return whole(self.requests.call(get_request(summary, start, length)), summary, length).body
+            request = self._keyed(summary, get_request(summary, start, length))
+            return whole(self.requests.call(request), summary, length).body
 
     def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
         """See ``Bucket.stream``."""
@@ -227,7 +274,7 @@ class S3Bucket:
         """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
         headers = pinned(summary)
         del headers["x-amz-checksum-mode"]
-        request = Request("GetObject", "GET", summary.key, which(summary), headers)
+        request = self._keyed(summary, Request("GetObject", "GET", summary.key, which(summary), headers))
         bodies = self._ranges.read(request, sizes, window_bytes=window_bytes)
         for body, length in zip(bodies, sizes, strict=True):
             yield of_length(body, summary, length)
@@ -311,7 +358,8 @@ class S3Bucket:
         while self._lists_parts:
             after = found[-1].number if found else 0
             try:
-                page = parse_parts(self.requests.call(parts_request(summary, after)))
+                request = self._keyed(summary, parts_request(summary, after))
+                page = parse_parts(self.requests.call(request))
             except UnreachableError:
                 raise
             except MoveoutError as exc:
@@ -341,12 +389,10 @@ class S3Bucket:
 
     def _part_sizes(self, summary: ObjectSummary, numbers: Iterable[int]) -> Iterator[int | None]:
         """Yield the sizes of parts; None where the server does not tell."""
-        query = which(summary)
-        requests = (
-            Request("HeadObject", "HEAD", summary.key, query | {"partNumber": str(number)})
-            for number in numbers
-        )
-        for answer in self.requests.run((Job(None, one, 0) for one in requests), window_bytes=0):
+        request = self._keyed(summary, Request("HeadObject", "HEAD", summary.key))
+        queries = (which(summary) | {"partNumber": str(number)} for number in numbers)
+        jobs = (Job(None, replace(request, query=query), 0) for query in queries)
+        for answer in self.requests.run(jobs, window_bytes=0):
             if isinstance(answer.error, UnreachableError):
                 raise answer.error
             length = -1 if answer.response is None else int(answer.response.headers.get("content-length", -1))
@@ -385,7 +431,10 @@ class S3Bucket:
     def _fetched(self, answer: Answer[ObjectSummary], *, body: bool = True) -> Fetched:
         summary, response = answer.item, answer.response
         if response is None:
-            return Fetched(summary, error=source_error(answer.error or GoneError(summary.key)))
+            error = answer.error or GoneError(summary.key)
+            if needs_key(error):
+                error = MoveoutError(f"{error}; {GIVE_KEY}")
+            return Fetched(summary, error=source_error(error))
         try:
             if body:
                 whole(response, summary, summary.size_bytes)

@@ -8,6 +8,7 @@ A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own co
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,8 +33,11 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
+from migrate.secret import CUSTOMER_KEY, Secret, is_reference
 from migrate.store.s3_connection import SILENT_SECONDS, be_patient
 
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+"""As botocore has it: buckets that are older than today's rules have other names."""
 MAX_CONNECTIONS = 64
 CONNECT_SECONDS = 10.0
 SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
@@ -41,7 +45,9 @@ SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a place."""
+    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a place. ``CUSTOMER_KEY`` may be
+    among the secrets, in base64.
+    """
 
     bucket: str
     prefix: str
@@ -65,7 +71,13 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
 
     Raises ``UsageError`` with what is wrong in it.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise UsageError(
+            f"{url!r} is not an s3://bucket/prefix URL: {exc}",
+            next_step="write s3://BUCKET/PREFIX?profile=NAME",
+        ) from exc
     if parts.scheme != "s3" or not parts.netloc:
         raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
     if "@" in parts.netloc:
@@ -73,14 +85,32 @@ def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
             "an s3:// URL takes no credentials",
             next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
         )
+    if any(char in parts.netloc for char in "*?[]"):
+        raise UsageError(
+            f"{url!r}: the name of a bucket takes no wildcards",
+            next_step="name each bucket: s3://BUCKET?profile=NAME; `aws s3 ls` lists them",
+        )
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise UsageError(
+            f"{parts.netloc!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
+        )
     query = parse_qs(parts.query, keep_blank_values=True)
-    unknown = sorted(set(query) - {"profile"})
+    unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
     if unknown:
-        raise UsageError(f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes only profile=NAME")
+        raise UsageError(
+            f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes profile=NAME, and sse_c=file:PATH of a source"
+        )
     profiles = query.get("profile")
-    return S3Location(
-        parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, secrets or {}
-    )
+    known = dict(secrets or {})
+    if CUSTOMER_KEY in query:
+        known[CUSTOMER_KEY] = _key(query[CUSTOMER_KEY][0])
+    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, known)
+
+
+def _key(reference: str) -> str:
+    if not is_reference(reference):
+        raise UsageError("sse_c takes no key itself", next_step="write sse_c=file:PATH or sse_c=env:VAR")
+    return Secret(reference).reveal_key()
 
 
 def session(location: S3Location) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from exporters.base import Loss
+from exporters.objects.losses import nothing_under
 from exporters.objects.outage import Outage
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.lease import Lease
@@ -22,6 +23,7 @@ from migrate.sync.account import PROOF, Account
 from migrate.sync.act import Work, refusal_of
 from migrate.sync.compare import Do, Step
 from migrate.sync.copy import Way
+from migrate.sync.hidden import HiddenKeys
 from migrate.sync.items import Done
 from migrate.sync.look import FOREIGN
 from migrate.sync.opening import check_histories
@@ -134,7 +136,8 @@ class _Sync:
             self.record.write_header()
         self._settled = self.record.settle()
         if self.options.history:
-            self.sides = replace(self.sides, markers=self._markers())
+            hidden = HiddenKeys(self.record.store, self.sides.target)
+            self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
         account = Account(self.record.store, self.sides)
         outcome = self._pass(account)
         self.sides = replace(self.sides, recheck=False)
@@ -179,6 +182,8 @@ class _Sync:
         if self._settings.write_first(others=others):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
         done = self._copy(account, plan) if plan.to_do else Done()
+        if self.sides.hidden is not None:
+            self.sides.hidden.settle(done.hidden)
         removal = Removal()
         if self.options.delete and plan.extra:
             self._remove(account, plan, removal)
@@ -325,7 +330,7 @@ class _Sync:
             damaged=tuple(done.damaged),
             removed=tuple(removal.removed),
             extras=tuple(plan.examples.get(Do.EXTRA, ())),
-            reasons=tuple(_reconciled(plan, done)),
+            reasons=(*_reconciled(plan, done), *(() if plan.listed else _nothing(sides))),
             history=sides.history,
             settings=self._settings.told,
         )
@@ -336,6 +341,11 @@ class _Sync:
             str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do
         }
         return found | {"settings": {"count": len(names), "first": names}}
+
+
+def _nothing(sides: Sides) -> Sequence[str]:
+    reason = nothing_under(sides.source)
+    return (reason,) if reason else ()
 
 
 def _reconciled(plan: Plan, done: Done) -> Iterator[str]:

@@ -84,6 +84,8 @@ class HistoryCopy:
         self._counts = {part[0].key: part[0].before for part in due}
         for depth in range(max(map(len, due), default=0)):
             self._layer([part[depth] for part in due if len(part) > depth])
+        failed = {gap.item for gap in self.done.gaps if gap.disposition == "failed"}
+        self.done.hidden |= {part[-1].key for part in due if part[-1].name in failed}
 
     def _due(self, steps: Sequence[Step]) -> list[Step]:
         """Take in what a run that was killed has written of a key; return what is to be added."""

@@ -65,7 +65,7 @@ def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Ac
 class Done:
     """What a span came to. ``rows`` are for the record, and ``noted`` so many that it has; ``damaged``: sentences about
     objects that are at the target and are not what they should be; ``amended``: versions whose tags, locks or ACL were
-    changed.
+    changed; ``hidden``: keys whose newest version could not be copied.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -78,6 +78,7 @@ class Done:
     amended: int = 0
     same: int = 0
     newer: int = 0
+    hidden: set[str] = field(default_factory=set)
 
     def add(self, other: Done) -> None:
         """Take in the counts of another span, and what is wrong; not its rows."""
@@ -90,3 +91,4 @@ class Done:
         self.amended += other.amended
         self.same += other.same
         self.newer += other.newer
+        self.hidden |= other.hidden

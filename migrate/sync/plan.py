@@ -23,6 +23,7 @@ from migrate.sync import histories
 from migrate.sync.choice import by_tags, judged, steps_by_tags
 from migrate.sync.columns import KnownPage, UnorderedError
 from migrate.sync.compare import Comparison, Do, Step
+from migrate.sync.hidden import HiddenKeys
 from migrate.sync.histories import HistoryComparison, KnownHistories, by_key
 from migrate.sync.listing import RESERVED, in_order, without_records
 from migrate.sync.record import PLAN_ROWS, Record
@@ -77,7 +78,8 @@ class Plan:
 class Sides:
     """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems the
     same is looked at. ``history``: every version, not only the current ones, into a target that does not make these
-    delete ``markers``; ``overwrite``: also above versions that no sync has written.
+    delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that show no
+    current version.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Sides:
     history: bool = False
     overwrite: bool = False
     markers: Markers = field(default_factory=Markers)
+    hidden: HiddenKeys | None = None
 
     def excludes(self, key: str, found: ObjectSummary) -> str | None:
         """Return why an object of the source is not wanted, None where it is."""
@@ -122,13 +125,14 @@ class Sides:
         wanted = judged(listed, self.excludes)
         if self.selection.tags:
             wanted = by_tags(wanted, self.selection, self._heads)
-        return comparison.steps(
-            wanted,
+        there = (
             histories.in_order(theirs, its_skip)
             if "target" in unordered
-            else by_key(theirs, its_skip, "target"),
-            known,
+            else by_key(theirs, its_skip, "target")
         )
+        if self.hidden is not None:
+            there = self.hidden.without_markers(there)
+        return comparison.steps(wanted, there, known)
 
     def _walk_objects(
         self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]

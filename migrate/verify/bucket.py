@@ -13,7 +13,7 @@ from exporters.bucket import Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
 from exporters.header_bytes import printable
 from migrate.bundle.findings import Finding
-from migrate.bundle.objects import ObjectRow, has_history, histories, object_rows
+from migrate.bundle.objects import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.progress import Progress
 from migrate.store.s3_bucket_write import TargetBucket, open_target_bucket
@@ -96,7 +96,7 @@ def _pairs(
 def _pairs_of_versions(
     reader: BundleReader, source: str, target: TargetBucket, listed: ListedVersions, findings: list[Finding]
 ) -> Iterator[Pair]:
-    for relative, rows in histories(object_rows(reader, source)):
+    for relative, rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
         key = target.prefix + relative
         found, _ = listed.of(key)
         if not found:

@@ -32,7 +32,7 @@ def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path
     samples = re.sub(r'(?m)^# (\[\w+\]$|\w+ = ["\[\w].*$)', r"\1", TEMPLATE)
     case = load(write(tmp_path, samples))
     assert case.deadline == datetime(2026, 11, 25, 18, tzinfo=UTC)
-    assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key"}
+    assert set(case.sources["media"].secrets) == {"access_key_id", "secret_access_key", "sse_c"}
     assert set(case.sources["app"].secrets) == {"password"}
     assert case.sources["media"].selection.current_only
     assert (case.workers, case.bwlimit, case.limits.max_connections) == (8, "50M", 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from exporters.bucket import ObjectSummary
@@ -10,12 +12,14 @@ from exporters.errors import (
     SourceItemError,
     SourceNotAllowedError,
     SourceUnreachableError,
+    SourceUsageError,
 )
 from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_bucket_write import open_target_bucket
 from migrate.store.s3_description import Description
 from scripts.servers import S3Server
-from tests.objects.conftest import ODD_KEYS, MakeShop, Shop
+from tests.cli.conftest import call
+from tests.objects.conftest import ODD_KEYS, MakeShop, Shop, bodies_of
 
 WINDOW = 1 << 20
 
@@ -141,3 +145,30 @@ def test_whether_tags_may_be_read_is_found_out(shop: Shop) -> None:
     bucket = open_bucket(shop.url)
     samples: list[ObjectSummary] = list(bucket.list())
     assert bucket.tags_readable(samples)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://*", "s3://corp-*?profile=old", "s3://a b", "s3://[x", "s3://x?sse_c=key"]
+)
+def test_what_names_no_bucket_is_said_with_what_to_type(url: str) -> None:
+    with pytest.raises(SourceUsageError) as caught:
+        open_bucket(url)
+    assert "s3://BUCKET" in caught.value.next_step or "sse_c=file:PATH" in caught.value.next_step
+
+
+def test_a_prefix_under_which_nothing_is_is_no_success(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    """It is misspelt, most likely. A bucket may be empty."""
+    shop = make_shop(minio)
+    url = f"s3://{shop.name}/fotos/?profile={minio.profile}"
+    done = call("export", f"shop={url}", "--to", str(tmp_path / "prefix"), "--quiet")
+    assert (done.code, "nothing is under the prefix 'fotos/'" in done.out) == (3, True)
+    done = call("sync", f"old={url}", f"new={make_shop(minio).url}", "--quiet")
+    assert (done.code, "nothing is under the prefix 'fotos/'" in done.out) == (3, True)
+    shop.put("fotos/1", b"body")
+    assert call("export", f"shop={url}", "--to", str(tmp_path / "prefix"), "--quiet").code == 0
+    assert bodies_of(tmp_path / "prefix") == {"fotos/1": b"body"}
+    assert (
+        call("export", f"shop={make_shop(minio).url}", "--to", str(tmp_path / "empty"), "--quiet").code == 0
+    )
