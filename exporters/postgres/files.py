@@ -23,6 +23,7 @@ from exporters.postgres.losses import losses_of, unreadable
 from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.sequences import read_sequences
 from exporters.postgres.session import Session
+from exporters.postgres.system_schema import undumped, with_system_objects
 from exporters.postgres.triggers import constraint_triggers
 from exporters.postgres.unsayable import unsayable
 
@@ -93,7 +94,9 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     for section, name, portable in _SECTIONS:
         script = schema.section_of(tools, environment, definitions, section, portable=portable)
         try:
-            if section == schema.POST and tools.major >= DEFINITIONS_ONLY:
+            if section == schema.PRE:
+                script = with_system_objects(script, session.holder, spoken, portable=portable)
+            elif tools.major >= DEFINITIONS_ONLY:
                 left_out = [*(one.oid for one in kept), *(one.oid for one in nameless)]
                 script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
             _write(sink, name, schema.in_utf8(script, codec, encoding) if changes else script)
@@ -104,7 +107,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
         _write(sink, GLOBALS, globals_sql)
     try:
         losses += _write_lists(session, sequences, tools, sink)
-        losses += losses_of(session.holder, tables)
+        losses += losses_of(session.holder, tables) + undumped(session.holder)
         losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
         gaps = unreadable(session.holder)
     except DRIVER_ERRORS as exc:
