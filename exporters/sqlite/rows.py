@@ -24,7 +24,7 @@ _AT_ONCE_BYTES = 32 * 2**20
 _BLOCK_ROWS = 64
 """With fewer rows at once blocks are not worthwhile."""
 _NUMBER_BYTES = 8
-_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
+UTF_16_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _row_by_row(
     encoding: str,
 ) -> Iterator[Batch | LongCells]:
     limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
-    codec = _CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
+    codec = UTF_16_CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
     query = select(table, bounds, raw_text=codec is not None)
     connection.text_factory = to_text
     for rows, size_bytes in _slices(connection.execute(query), largest_bytes):

@@ -86,6 +86,30 @@ def test_a_file_of_any_values_makes_the_round_trip(encoding, tmp_path_factory, r
     assert everything(directory / "b.db") == everything(path)
 
 
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+def test_text_that_sqlite_changes_on_its_way_to_utf_16_comes_back(encoding, tmp_path):
+    """U+FFFE and U+FFFF, which it takes for U+FFFD in what it is handed in UTF-8; also in long rows."""
+    path = run_sql(
+        tmp_path / "a.db", f"PRAGMA encoding = '{encoding}'; CREATE TABLE t (a TEXT, b TEXT PRIMARY KEY, c)"
+    )
+    odd = "a\ufffeb\uffffc\ufdd0".encode(encoding.replace("16", "16-"))
+    with sqlite3.connect(path) as connection:
+        for number, literal in enumerate((odd.hex(), "00d8", "6100")):
+            connection.execute(
+                f"INSERT INTO t VALUES (CAST(x'{literal}' AS TEXT), CAST(x'{literal}{odd.hex()}' AS TEXT), ?)",
+                (number,),
+            )
+        connection.execute("INSERT INTO t SELECT a, b || 'x', ? FROM t WHERE c = 1", (bytes(9 << 20),))
+        connection.execute(f"INSERT INTO t VALUES (CAST(x'{odd.hex() * (600 << 10)}' AS TEXT), 'long', NULL)")
+    connection.close()
+    assert export_file(path, tmp_path / "bundle").complete
+    assert restore_file(tmp_path / "bundle", tmp_path / "b.db").findings == ()
+    query = (
+        "SELECT hex(CAST(a AS BLOB)), hex(CAST(b AS BLOB)), typeof(a), typeof(b), length(c) FROM t ORDER BY 2"
+    )
+    assert fetch(tmp_path / "b.db", query) == fetch(path, query)
+
+
 def test_integers_beside_reals_can_be_read_as_numbers_and_are_known_for_integers():
     main, side = to_typed(Column.of_values([0.5, 2, 2**60]), "real")
     assert main.to_pylist() == [0.5, 2.0, None]

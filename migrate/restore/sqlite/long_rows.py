@@ -15,6 +15,7 @@ from exporters.sqlite.catalog import Table
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.long_rows import Cell
 from exporters.sqlite.values import RawText
+from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
 Names = Sequence[str | None]
 """Of columns; None is the rowid."""
@@ -23,7 +24,7 @@ Names = Sequence[str | None]
 def write_long(connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any]) -> None:
     """Insert one row, within the caller's transaction."""
     long = {number for number, cell in enumerate(cells) if isinstance(cell, Cell)}
-    if not (_is_plain(connection, table) and long == _at_the_end(cells, utf8=_is_utf8(connection))):
+    if not (_is_plain(connection, table) and long == _at_the_end(cells, utf8=codec_of(connection) is None)):
         _write_whole(connection, table, names, cells)
         return
     connection.execute("SAVEPOINT long_row")
@@ -33,10 +34,6 @@ def write_long(connection: sqlite3.Connection, table: Table, names: Names, cells
         connection.execute("ROLLBACK TO long_row")
         _write_whole(connection, table, names, cells)
     connection.execute("RELEASE long_row")
-
-
-def _is_utf8(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("PRAGMA encoding").fetchone()[0] == "UTF-8")
 
 
 def _is_plain(connection: sqlite3.Connection, table: Table) -> bool:
@@ -60,11 +57,13 @@ def _at_the_end(cells: Sequence[Any], *, utf8: bool) -> set[int]:
 def _write_in_pieces(
     connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any], long: Sequence[int]
 ) -> None:
+    codec = codec_of(connection)
     some = [
-        (cell.value.size_bytes, "zeroblob(?)") if isinstance(cell, Cell) else _bound(cell) for cell in cells
+        (cell.value.size_bytes, "zeroblob(?)") if isinstance(cell, Cell) else _bound(cell, codec)
+        for cell in cells
     ]
     statement = f"{_into(table, names)} VALUES ({', '.join(expression for _, expression in some)})"
-    rowid = connection.execute(statement, [value for value, _ in some]).lastrowid or 0
+    rowid = connection.execute(statement, _values(some)).lastrowid or 0
     for number in long:
         with connection.blobopen(table.name, names[number] or "", rowid) as blob:
             for piece in cells[number].value.pieces():
@@ -76,20 +75,30 @@ def _write_in_pieces(
 
 
 def _write_whole(connection: sqlite3.Connection, table: Table, names: Names, cells: Sequence[Any]) -> None:
-    """SQLite takes bytes for text in the database's own encoding, which is UTF-8 where it is not the text of Python."""
-    utf8 = _is_utf8(connection)
-    some = [_bound(cell, utf8=utf8) for cell in cells]
+    codec = codec_of(connection)
+    some = [_bound(cell, codec) for cell in cells]
     statement = f"{_into(table, names)} SELECT {', '.join(expression for _, expression in some)} WHERE ?"
-    connection.execute(statement, [*(value for value, _ in some), True])
-    connection.execute(statement, [None] * len(some) + [False])  # what is bound is kept until the next time
+    bound = _values(some)
+    connection.execute(statement, [*bound, True])
+    connection.execute(statement, [None] * len(bound) + [False])  # what is bound is kept until the next time
 
 
-def _bound(cell: Any, *, utf8: bool = True) -> tuple[Any, str]:
-    """Return what is bound for a value, and the expression for it."""
+def _bound(cell: Any, codec: str | None) -> tuple[Any, str]:
+    """Return what is bound for a value, and the expression for it. What is bound as bytes is UTF-8, whatever the
+    database's encoding.
+    """
     long, of = isinstance(cell, Cell), cell.of if isinstance(cell, Cell) else type(cell)
     value = _whole(cell) if long else cell
     as_text = of is RawText or (long and of is str)
-    return value.decode() if long and of is str and not utf8 else value, "CAST(? AS TEXT)" if as_text else "?"
+    if codec is None or not (of is RawText or of is str):
+        return value, "CAST(? AS TEXT)" if as_text else "?"
+    value = RawText(value) if of is RawText else kept(value.decode() if long else value, codec)
+    return value, literal(value) if type(value) is RawText else "?"
+
+
+def _values(some: Sequence[tuple[Any, str]]) -> list[Any]:
+    """Return what is bound; literals have nothing."""
+    return [value for value, expression in some if "?" in expression]
 
 
 def _into(table: Table, names: Names) -> str:

@@ -20,6 +20,7 @@ from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.job import Job
 from migrate.restore.sqlite.long_rows import write_long
 from migrate.restore.sqlite.target import Target, mark_done, read_done
+from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
 COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
@@ -72,6 +73,7 @@ def _write_parts(
 def _write(
     reader: BundleReader, connection: sqlite3.Connection, table: Table, part: PartFile, advance: Advance
 ) -> None:
+    codec = codec_of(connection)
     for some in _read(reader, part):
         wanted = [not generated for generated in some.shown.generated]
         shown = list(compress(some.shown.names, wanted))
@@ -81,9 +83,12 @@ def _write(
             advance(1, part.size_bytes // max(part.rows, 1))
             continue
         columns = list(compress(some.columns, wanted))
-        rows = zip(*(column.to_list() for column in columns), strict=True)
+        values = [column.to_list() for column in columns]
+        if codec is not None:
+            values = [[kept(value, codec) for value in column] for column in values]
+        rows = zip(*values, strict=True)
         statement = _insert(table, names, [None] * len(names))
-        if any(column.values is not None and RawText in map(type, column.values) for column in columns):
+        if any(RawText in map(type, column) for column in values):
             for row in rows:
                 bound = [value for value in row if type(value) is not RawText]
                 connection.execute(_insert(table, names, row), bound)
@@ -93,10 +98,8 @@ def _write(
 
 
 def _insert(table: Table, names: Sequence[str], row: Sequence[Any]) -> str:
-    """Return the statement. Text that is not valid stands in it as a literal: only then SQLite takes the bytes for
-    text in the database's own encoding, as they are.
-    """
-    values = ", ".join(f"CAST(x'{value.hex()}' AS TEXT)" if type(value) is RawText else "?" for value in row)
+    """Return the statement. Text that is not valid stands in it as a literal."""
+    values = ", ".join(literal(value) if type(value) is RawText else "?" for value in row)
     return f"INSERT INTO {quote_name(table.name)} ({', '.join(names)}) VALUES ({values})"
 
 
