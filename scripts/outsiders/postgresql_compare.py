@@ -32,7 +32,7 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text,
     AND attgenerated = '' ORDER BY attnum)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'm', 'S', 'p', 'f', 'v') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
-  AND n.nspname <> 'information_schema'
+  AND n.nspname NOT IN ('information_schema', 'moveout_restore')
 """
 _PROPERTIES = {
     "LARGE OBJECT": """
@@ -54,6 +54,10 @@ _PROPERTIES = {
     "EXTENSION VERSION": "SELECT extname, extversion FROM pg_extension",
 }
 """What pg_dump's schema does not show: a query of names and values each."""
+
+
+CONTROL_SCHEMA = "moveout_restore"
+"""What an unfinished restore leaves is one difference, its schema, and not one for each of its tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ def read_entries(text: str) -> list[Entry]:
         body = body.split("\n--\n-- PostgreSQL database dump complete")[0].strip()
         if head[2] in {"ACL", "DEFAULT ACL"}:
             body = "\n".join(sorted(body.splitlines()))
-        entries.append(Entry(head[2], head[3], head[1], body))
+        if head[3] != CONTROL_SCHEMA:
+            entries.append(Entry(head[2], head[3], head[1], body))
     return entries
 
 
