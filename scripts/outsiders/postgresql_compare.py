@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -41,9 +41,9 @@ _PROPERTIES = {
         FROM pg_largeobject_metadata m JOIN pg_roles r ON r.oid = m.lomowner""",
     "FOREIGN KEY TRIGGERS": """
         SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname),
-          string_agg(t.tgenabled::text, ',' ORDER BY t.tgfoid, t.tgenabled)
+          string_agg(t.tgenabled::text, '' ORDER BY tgfoid)
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-        WHERE t.tgisinternal GROUP BY 1""",
+        WHERE t.tgisinternal AND t.tgenabled <> 'O' GROUP BY 1""",
     "DATABASE SETTING": """
         SELECT coalesce(r.rolname, '') , array_to_string(s.setconfig, ', ') FROM pg_db_role_setting s
         JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole
@@ -57,7 +57,7 @@ _PROPERTIES = {
 
 
 CONTROL_SCHEMA = "moveout_restore"
-"""What an unfinished restore leaves is one difference, its schema, and not one for each of its tables."""
+"""Of a restore's own schema, which stays where something was left out, no table is compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,16 @@ def compare_databases(
     source: PostgresServer, target: PostgresServer, name: str, target_name: str
 ) -> Comparison:
     """Compare a database with its copy on another server, both as superuser."""
-    differences = list(compare_entries(dump_entries(source, name), dump_entries(target, target_name)))
+    ours, theirs = dump_entries(source, name), dump_entries(target, target_name)
+    if any(one.detail.startswith("differs") for one in compare_entries(ours, theirs)):
+        ours = as_printed_again(ours, theirs, _reference_entries(source, name))
+    differences = list(compare_entries(ours, theirs))
     with _Connection(source, name) as here, _Connection(target, target_name) as there:
         for kind, query in _PROPERTIES.items():
             differences += _compare_mappings(kind, dict(here.fetch(query)), dict(there.fetch(query)))
-        ours, theirs = here.relations(), there.relations()
-        with_rows = {key: one for key, one in ours.items() if one.kind in "rmS"}
-        different = list(_compare_relations(here, there, ours, theirs))
+        relations = here.relations()
+        with_rows = [one for one in relations.values() if one.kind in "rmS"]
+        different = list(_compare_relations(here, there, relations, there.relations()))
     unequal = {one.name for one in different if one.kind == "ROWS"}
     return Comparison(len(with_rows), len(with_rows) - len(unequal), [*differences, *different])
 
@@ -104,6 +107,11 @@ class Entry:
     schema: str
     name: str
     text: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What the entry is about."""
+        return self.kind, self.schema, self.name
 
 
 def dump_entries(server: PostgresServer, database: str) -> list[Entry]:
@@ -135,14 +143,60 @@ def read_entries(text: str) -> list[Entry]:
     return entries
 
 
+def _reference_entries(server: PostgresServer, database: str) -> list[Entry]:
+    """Return the dump of a copy that PostgreSQL's own programs make of the database on its own server."""
+    environment = {"PGPASSWORD": server.password, "LC_ALL": "C"}
+    reference = f"{database}_reference"
+    dump: Argv = [server.bin_dir / "pg_dump", "--schema-only", "--create", "-d", server.url_of(database)]
+    script = subprocess.run(dump, capture_output=True, check=True, env=environment).stdout
+    (create,) = re.findall(rb"^CREATE DATABASE .* WITH (TEMPLATE .*);$", script, re.MULTILINE)
+    server.execute(f'CREATE DATABASE "{reference}" {create.decode()}')
+    try:
+        dump = [
+            server.bin_dir / "pg_dump",
+            "--schema-only",
+            "--no-subscriptions",
+            "-d",
+            server.url_of(database),
+        ]
+        script = subprocess.run(dump, capture_output=True, check=True, env=environment).stdout
+        psql: Argv = [server.bin_dir / "psql", "-X", "-q", "-d", server.url_of(reference)]
+        subprocess.run(psql, input=script, capture_output=True, check=True, env=environment)
+        return dump_entries(server, reference)
+    finally:
+        server.execute(f'DROP DATABASE "{reference}"')
+
+
+def as_printed_again(
+    ours: Iterable[Entry], theirs: Iterable[Entry], reference: Iterable[Entry]
+) -> list[Entry]:
+    """Return our entries, each as the reference has it where that is how the copy has it, too.
+
+    PostgreSQL prints some expressions otherwise once it has read back what it printed.
+    """
+    here, there, again = (_by_key(entries) for entries in (ours, theirs, reference))
+    return [
+        entry
+        for key, entries in here.items()
+        for entry in (again[key] if key in again and again[key] == there.get(key) else entries).elements()
+    ]
+
+
+def _by_key(entries: Iterable[Entry]) -> dict[tuple[str, str, str], Counter[Entry]]:
+    grouped: dict[tuple[str, str, str], Counter[Entry]] = defaultdict(Counter)
+    for entry in entries:
+        grouped[entry.key][entry] += 1
+    return dict(grouped)
+
+
 def compare_entries(ours: Iterable[Entry], theirs: Iterable[Entry]) -> Iterator[Difference]:
     """Yield the entries that only one side has, or has otherwise."""
     missing = Counter(ours)
     more = Counter(theirs)
     missing, more = missing - more, more - missing
-    there = {(entry.kind, entry.schema, entry.name): entry for entry in more}
+    there = {entry.key: entry for entry in more}
     for entry in missing:
-        other = there.pop((entry.kind, entry.schema, entry.name), None)
+        other = there.pop(entry.key, None)
         detail = "missing" if other is None else f"differs: {_first_difference(entry.text, other.text)}"
         yield Difference(entry.kind, f"{entry.schema}.{entry.name}", detail)
     for entry in there.values():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow.parquet as pq
 
-from scripts.outsiders.postgresql_compare import Difference, compare_databases
+from scripts.outsiders.postgresql_compare import CONTROL_SCHEMA, Difference, compare_databases
 from scripts.outsiders.postgresql_source import create_database
 from scripts.outsiders.program import Outcome, Program
 from scripts.outsiders.suite import Context, Row
@@ -131,12 +131,16 @@ class _Copy:
         return list(reported_lines(self.program.directory, exported, restored))
 
 
-def judge(row: Row, order: Move, target: PostgresServer, reported: list[str]) -> None:
+def judge(row: Row, order: Move, target: PostgresServer, reported: Sequence[str]) -> None:
     """Compare both sides; every difference is one that moveout reported, or a defect."""
     comparison = compare_databases(order.source, target, order.database, "copy")
     row.moved, row.equal = comparison.relations, comparison.equal
     for difference in comparison.differences:
         (row.losses if is_reported(difference, reported) else row.unreported).append(str(difference))
+    if row.losses and not row.errors:  # the restore's schema stays: it has the list of what was left out
+        row.unreported = [
+            line for line in row.unreported if not line.startswith(f"SCHEMA -.{CONTROL_SCHEMA}:")
+        ]
 
 
 def make_least_role(server: PostgresServer, database: str) -> None:
@@ -184,7 +188,7 @@ def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
 
 def _bare_name(name: str) -> str:
     """Return the last part of an object's name, without its schema, its arguments and quotes; what a comment or
-    privileges are on.
+    privileges are on; a user mapping's server.
     """
     name = re.sub(r"^(?:[-\w ]+|\"[^\"]*\")\.(?=.)", "", name.replace('"', ""), count=1)
-    return re.sub(r"\(.*\)$", "", re.sub(r"^[A-Z]{4}[A-Z ]* ", "", name))
+    return re.sub(r"\(.*\)$", "", re.sub(r"^(?:USER MAPPING .* SERVER|[A-Z]{4}[A-Z ]*) ", "", name))
