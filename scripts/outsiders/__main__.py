@@ -28,6 +28,7 @@ SUITES = (
     "postgresql_dump",
     "pgcopydb",
     "sqllogictest",
+    "mariadb_suite",
 )
 """The modules with suites, in the order in which they run."""
 

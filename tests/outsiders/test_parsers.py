@@ -4,6 +4,7 @@ import sqlite3
 
 import pytest
 
+from scripts.outsiders import mariadb_script
 from scripts.outsiders.debian import upstream_version, with_sources
 from scripts.outsiders.postgresql_compare import Difference, compare_entries, read_entries
 from scripts.outsiders.postgresql_dump import read_statements
@@ -177,3 +178,50 @@ def test_package_sources_get_their_source_packages():
     assert with_sources("Types: deb\nURIs: http://x\n") == "Types: deb deb-src\nURIs: http://x\n"
     assert upstream_version("1:10.11.18-0+deb12u1") == "10.11.18"
     assert upstream_version("15.18-0+deb12u1") == "15.18"
+
+
+MARIADB_SCRIPT = """--source include/have_innodb.inc
+create table t1 (a int); drop table if exists t1, test.`t 2`, other.t3 ;
+DROP VIEW v1;
+drop temporary table t4;
+delimiter |;
+create procedure p() begin select 1; end|
+drop procedure p|
+delimiter ;|
+eval drop table $name;
+use test;
+select * from test.t1 where table_schema = 'test' and latest.x = 1;
+"""
+
+
+def test_a_test_of_mariadb_keeps_what_it_drops():
+    assert mariadb_script.without_drops(MARIADB_SCRIPT).splitlines()[1:9] == [
+        "create table t1 (a int);",
+        "rename table if exists `t1` to `t1__1`;",
+        "rename table if exists `other`.`t3` to `other`.`t3__2`;",
+        "",
+        "rename table if exists `v1` to `v1__3`;",
+        "drop temporary table t4;",
+        "delimiter |;",
+        "create procedure p() begin select 1; end|",
+    ]
+
+
+def test_a_test_of_mariadb_uses_another_database():
+    script = mariadb_script.in_database(MARIADB_SCRIPT, "t_one")
+    assert "use t_one;" in script
+    assert "t_one.t1 where table_schema = 't_one' and latest.x" in script
+
+
+@pytest.mark.parametrize(
+    ("script", "alone"),
+    [
+        (MARIADB_SCRIPT, True),
+        ("--exec $MYSQL_DUMP test", False),
+        ("source include/restart_mysqld.inc;", False),
+        ("--source include/have_debug.inc", False),
+        ("select 'executed'; execute stmt;", True),
+    ],
+)
+def test_a_test_of_mariadb_that_needs_more_than_a_server_is_left_out(script, alone):
+    assert mariadb_script.runs_alone(script) is alone

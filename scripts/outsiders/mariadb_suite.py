@@ -1,0 +1,323 @@
+"""MariaDB's own test suite: the databases that its scripts make, moved."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pymysql
+
+from scripts.binaries import cache_dir, only_one
+from scripts.mariadb import USER, MariadbServer, find_mariadb
+from scripts.outsiders.debian import fetch_package
+from scripts.outsiders.mariadb_compare import Item, differences
+from scripts.outsiders.mariadb_script import in_database, runs_alone, without_drops
+from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.process import ServerError
+
+_PACKAGES = ("mariadb-test", "mariadb-test-data", "libpcre2-posix3")
+_PLACES = ("main", "suite/innodb/t")
+_BATCH = 12
+_TEST_SECONDS = 20
+_BATCH_SECONDS = 60.0
+"""About so long a batch takes; a run with less time left begins none."""
+_SYSTEM = {"mysql", "information_schema", "performance_schema", "sys"}
+_ROOT_ACCOUNTS = (
+    "SET PASSWORD FOR root@localhost = ''",
+    "CREATE USER IF NOT EXISTS root@'127.0.0.1'",
+    "GRANT ALL PRIVILEGES ON *.* TO root@'127.0.0.1' WITH GRANT OPTION",
+    "SET GLOBAL log_bin_trust_function_creators = 1",
+)
+
+
+class MariadbSuite:
+    """Databases of MariaDB's tests ``main`` and ``innodb``, whose DROPs are renames."""
+
+    name = "mariadb-suite"
+    origin = "MariaDB's test suite, from the Debian packages mariadb-test and mariadb-test-data"
+
+    def obtain(self) -> Path | Skipped:
+        """Return one tree of the packages, of the version of the server in use where it can be had."""
+        try:
+            version = _version(find_mariadb())
+        except ServerError as error:
+            return Skipped(str(error))
+        trees = []
+        for package in _PACKAGES:
+            tree = fetch_package(package, version)
+            if isinstance(tree, Skipped):
+                return tree
+            trees.append(tree)
+        merged = cache_dir() / "outsiders" / f"mariadb-suite-{trees[0].name}"
+        with only_one("outsiders-mariadb-suite"):
+            if not merged.exists():
+                scratch = merged.with_name(f"{merged.name}.new")
+                shutil.rmtree(scratch, ignore_errors=True)
+                for tree in trees:
+                    shutil.copytree(tree, scratch, symlinks=True, dirs_exist_ok=True)
+                scratch.rename(merged)
+        return merged
+
+    def run(self, context: Context) -> Iterable[Row]:
+        """Move the databases of this run's tests, some tests at a time."""
+        home = context.material / "usr/share/mysql/mysql-test"
+        tests = [path for place in _PLACES for path in sorted((home / place).glob("*.test"))]
+        chosen = context.choose([path for path in tests if runs_alone(_text(path))])
+        for number in range(0, len(chosen), _BATCH):
+            left = context.seconds_left
+            if left is not None and left < _BATCH_SECONDS:
+                return
+            yield _Batch(context, number // _BATCH + 1, chosen[number : number + _BATCH]).move()
+
+
+def _version(program: Path) -> str:
+    words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"\d+\.\d+\.\d+", words)
+    return found[0] if found else ""
+
+
+def _text(path: Path) -> str:
+    return path.read_text("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """What differs in one database, and both sides of it."""
+
+    database: str
+    item: Item
+    sides: str
+
+    def __str__(self) -> str:
+        return f"{self.database}: {self.item}: {self.sides}"
+
+
+class _Batch:
+    """Some tests, each in a database of its own on one server, moved to another server."""
+
+    def __init__(self, context: Context, number: int, tests: Sequence[Path]) -> None:
+        self._context, self._tests = context, tests
+        self._label = f"batch-{number}"
+        self._row = Row(tests[0].stem)
+        self._objects = 0
+        self._home = context.material / "usr/share/mysql/mysql-test"
+
+    def move(self) -> Row:
+        """Run the tests, move what they leave, and compare."""
+        servers = self._context.servers
+        source = servers.mariadb(f"source-{self._label}")
+        target = servers.mariadb(f"target-{self._label}")
+        try:
+            for server in (source, target):
+                _execute(server, *_ROOT_ACCOUNTS)
+            for test in self._tests:
+                self._run_test(source, test)
+            _settle(source)
+            databases = _databases(source)
+            program = Program.for_servers(servers, self._context.scratch / self._label)
+            self._move_all(program, source, target, databases)
+            shutil.rmtree(program.directory)
+        finally:
+            for server in (source, target):
+                server.child.stop()
+                shutil.rmtree(server.directory, ignore_errors=True)
+        self._row.variant = f"{self._tests[0].stem} … ({len(self._tests)} tests, {self._objects} objects)"
+        return self._row
+
+    def _run_test(self, server: MariadbServer, test: Path) -> None:
+        database = re.sub(r"\W", "_", f"t_{test.stem}")[:48]
+        _execute(server, f"CREATE DATABASE IF NOT EXISTS `{database}`")
+        files = self._context.scratch / f"{self._label}-{test.stem}"
+        for name in ("tmp", "log"):
+            (files / name).mkdir(parents=True, exist_ok=True)
+        script = files / "script.test"
+        text = in_database(without_drops(_text(test)), database)
+        script.write_text(
+            f"--disable_abort_on_error\n--disable_result_log\n--disable_query_log\n{text}", "latin-1"
+        )
+        socket = str(server.directory / "socket")
+        argv: list[str | Path] = [
+            self._context.material / "usr/bin/mariadb-test",
+            "--no-defaults",
+            "--silent",
+            "--user=root",
+            f"--socket={socket}",
+            f"--database={database}",
+            f"--basedir={self._home}",
+            f"--tmpdir={files / 'tmp'}",
+            f"--logdir={files / 'log'}",
+            f"--test-file={script}",
+            f"--result-file={files / 'result'}",
+            "--record",
+        ]
+        libraries = self._context.material / "usr/lib/x86_64-linux-gnu"
+        variables = {
+            "LD_LIBRARY_PATH": str(libraries),
+            "MYSQL_TEST_DIR": str(self._home),
+            "MYSQLTEST_VARDIR": str(files),
+            "MYSQL_TMP_DIR": str(files / "tmp"),
+            "MASTER_MYPORT": str(server.port),
+            "MASTER_MYSOCK": socket,
+        }
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                argv,
+                cwd=self._home,
+                env={**os.environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=_TEST_SECONDS,
+            )
+        shutil.rmtree(files, ignore_errors=True)
+
+    def _move_all(
+        self, program: Program, source: MariadbServer, target: MariadbServer, databases: Sequence[str]
+    ) -> None:
+        """Move all databases as one bundle; where that fails, each as its own, so that one does not hide others."""
+        for database in databases:
+            _make_empty(target, database)
+        pairs = [f"{_name(number)}={{}}" for number, _ in enumerate(databases)]
+        sources = [pair.format(source.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
+        targets = [pair.format(target.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
+        exported = program.run("export", *sources, "--to", "bundle")
+        restored = (
+            program.run("restore", "bundle", *targets, "--account", "account")
+            if exported.finished
+            else exported
+        )
+        if restored.finished:
+            for number, database in enumerate(databases):
+                self._judge(
+                    source,
+                    target,
+                    database,
+                    list(_reported(program.directory, _name(number), exported, restored)),
+                )
+            return
+        for number, database in enumerate(databases):
+            _make_empty(target, database)
+            directory = program.directory / f"alone-{number}"
+            alone = Program(directory, program.environment)
+            directory.mkdir()
+            exported = alone.run("export", sources[number], "--to", "bundle")
+            restored = (
+                alone.run("restore", "bundle", targets[number], "--account", "account")
+                if exported.finished
+                else exported
+            )
+            if restored.finished:
+                self._judge(
+                    source, target, database, list(_reported(directory, _name(number), exported, restored))
+                )
+            else:
+                self._row.moved += 1
+                self._row.errors.append(f"{database}: {restored.failure}")
+
+    def _judge(
+        self, source: MariadbServer, target: MariadbServer, database: str, reported: list[str]
+    ) -> None:
+        """Count a database as equal, as one whose differences are reported or are a dump's too, or as a defect."""
+        row = self._row
+        row.moved += 1
+        found, objects = differences(source, target, database)
+        self._objects += objects
+        others = [
+            _Difference(database, item, sides) for item, sides in found if not _is_reported(item, reported)
+        ]
+        if not found:
+            row.equal += 1
+        elif not others:
+            row.losses.append(f"{database}: {', '.join(str(item) for item, _ in found)}")
+        else:
+            dumped = _differences_of_a_dump(source, target, database)
+            unreported = [one for one in others if one.item not in dumped]
+            row.unreported += map(str, unreported)
+            if not unreported:
+                row.losses.append(
+                    f"{database}: as after mariadb-dump: {', '.join(str(one.item) for one in others)}"
+                )
+
+
+def _name(number: int) -> str:
+    return f"s{number}"
+
+
+def _databases(server: MariadbServer) -> list[str]:
+    with closing(server.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW DATABASES")
+        names = [str(name) for (name,) in cursor.fetchall()]
+    return [name for name in names if name.lower() not in _SYSTEM]
+
+
+def _execute(server: MariadbServer, *statements: str) -> None:
+    with closing(server.connect()) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _settle(server: MariadbServer) -> None:
+    """End what tests left behind: sessions, events, transactions in two phases, settings that keep readers out."""
+    with closing(server.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'root'")
+        for (number,) in cursor.fetchall():
+            with suppress(pymysql.Error):
+                cursor.execute(f"KILL {number}")
+        cursor.execute("SET GLOBAL event_scheduler = OFF")
+        cursor.execute("SET GLOBAL read_only = 0")
+        cursor.execute("SET GLOBAL max_allowed_packet = 67108864")
+        cursor.execute("XA RECOVER FORMAT='SQL'")
+        for row in cursor.fetchall():
+            with suppress(pymysql.Error):
+                cursor.execute(f"XA ROLLBACK {row[-1]}")
+
+
+def _make_empty(target: MariadbServer, database: str) -> None:
+    """Make an empty database on the target."""
+    quoted = "`" + database.replace("`", "``") + "`"
+    _execute(target, f"DROP DATABASE IF EXISTS {quoted}", f"CREATE DATABASE {quoted}")
+
+
+def _reported(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
+    """Yield what moveout reported of one source: what it printed, the bundle's ledger and the restore's."""
+    for one in exported.report.get("sources", []):
+        if one["name"] == source:
+            yield json.dumps([one["gaps"], one["reasons"]], ensure_ascii=False)
+    for one in restored.report.get("restored", []):
+        if one["source"] == source:
+            yield json.dumps([one["left_out"], one["notes"], one["findings"]], ensure_ascii=False)
+    for path in [*(directory / "bundle").rglob("*.parquet"), *(directory / "account").rglob("*.parquet")]:
+        if path.stem in {"losses", "gaps"}:
+            for record in pq.read_table(path).to_pylist():
+                if record["source"] == source:
+                    yield " ".join(map(str, record.values()))
+
+
+def _is_reported(item: Item, reported: Iterable[str]) -> bool:
+    pattern = re.compile(rf"(?<!\w){re.escape(item.name)}(?!\w)")
+    return any(pattern.search(line.replace("`", "")) for line in reported)
+
+
+def _differences_of_a_dump(source: MariadbServer, target: MariadbServer, database: str) -> set[Item]:
+    """Return what differs after the database went through mariadb-dump instead."""
+    _make_empty(target, database)
+    login = ["--no-defaults", "--skip-ssl", f"--user={USER}", "--host=127.0.0.1", "--force"]
+    environment = {**os.environ, "MYSQL_PWD": source.password}
+    dump = ["mariadb-dump", *login, f"--port={source.port}", "--routines", "--events", "--triggers", database]
+    load = ["mariadb", *login, f"--port={target.port}", "--binary-mode", database]
+    text = subprocess.run(dump, env=environment, capture_output=True, check=False).stdout
+    subprocess.run(load, env=environment, input=text, capture_output=True, check=False)
+    return {item for item, _ in differences(source, target, database)[0]}
+
+
+SUITE = MariadbSuite()
