@@ -11,6 +11,7 @@ import importlib
 import re
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,19 +39,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     suites = [_load(name) for name in options.names or SUITES]
     print(f"outsiders: --seed {options.seed}", flush=True)
-    started = time.monotonic()
-    results: dict[str, list[Row]] = {}
-    for number, suite in enumerate(suites):
-        # Each suite may use its share of what is left; what one does not need is left to the others.
-        now = time.monotonic()
-        left = options.seconds - (now - started) if options.seconds else None
-        ends_at = now + left / (len(suites) - number) if left is not None else None
-        try:
-            results[suite.name] = _run(suite, options, ends_at)
-        except KeyboardInterrupt:
-            return 130
+    try:
+        results = _run_all(suites, options)
+    except KeyboardInterrupt:
+        return 130
     print_summary(results)
     return 1 if any(row.failed for rows in results.values() for row in rows) else 0
+
+
+def _run_all(suites: Sequence[Suite], options: argparse.Namespace) -> dict[str, list[Row]]:
+    """Obtain all suites, then run each; of the budget a suite may use its share of what is left."""
+    results: dict[str, list[Row]] = {}
+    materials: list[tuple[Suite, Path]] = []
+    for suite in suites:
+        material = suite.obtain()
+        if isinstance(material, Skipped):
+            results[suite.name] = [Row("all", skipped=material.reason)]
+            print_title(suite)
+            print_row(results[suite.name][0])
+        else:
+            materials.append((suite, material))
+    ends_at = time.monotonic() + options.seconds if options.seconds else None
+    for number, (suite, material) in enumerate(materials):
+        now = time.monotonic()
+        share = now + (ends_at - now) / (len(materials) - number) if ends_at is not None else None
+        results[suite.name] = _run(suite, material, options, share)
+    return results
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,16 +93,11 @@ def _load(module: str) -> Suite:
     return suite
 
 
-def _run(suite: Suite, options: argparse.Namespace, ends_at: float | None) -> list[Row]:
+def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: float | None) -> list[Row]:
     """Run one suite; a suite that breaks off is a row with an error."""
     print_title(suite)
     rows: list[Row] = []
     try:
-        material = suite.obtain()
-        if isinstance(material, Skipped):
-            rows.append(Row("all", skipped=material.reason))
-            print_row(rows[-1])
-            return rows
         with (
             tempfile.TemporaryDirectory(prefix="moveout-outsiders-") as directory,
             Servers(Path(directory) / "servers") as servers,
@@ -106,7 +115,7 @@ def _run(suite: Suite, options: argparse.Namespace, ends_at: float | None) -> li
             for row in suite.run(context):
                 rows.append(row)
                 print_row(row)
-    except ServerError as error:
+    except (ServerError, subprocess.SubprocessError) as error:
         rows.append(Row("setup", errors=[str(error)]))
         print_row(rows[-1])
     return rows
