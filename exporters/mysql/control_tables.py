@@ -21,23 +21,28 @@ _COLUMNS = (
 )
 _ABOUT = ["bundle varchar(200)", "source varchar(200)", "only_ longtext"]
 _DONE = ["name varchar(700)"]
+_LEFT_OUT = [*_ABOUT, "step varchar(700)", "entry longtext"]
 
 
 @dataclass(frozen=True, slots=True)
 class ControlTables:
-    """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done; ``again``
-    and ``away`` are for tables that are made a second time.
+    """The names of one restore's tables. ``about`` says which restore it is, ``done`` which steps are done,
+    ``left_out`` what was left out: that one stays after the restore. ``again`` and ``away`` are for tables that are
+    made a second time.
     """
 
     about: str
     done: str
+    left_out: str
     again: str
     away: str
 
     @staticmethod
     def of(prefix: str) -> ControlTables:
         """Return those whose names begin with ``prefix``."""
-        return ControlTables(prefix, f"{prefix}_done", f"{prefix}_again", f"{prefix}_away")
+        return ControlTables(
+            prefix, f"{prefix}_done", f"{prefix}_left_out", f"{prefix}_again", f"{prefix}_away"
+        )
 
     @staticmethod
     def beside(names: Collection[str]) -> ControlTables:
@@ -49,7 +54,7 @@ class ControlTables:
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return self.about, self.done, self.again, self.away
+        return self.about, self.done, self.left_out, self.again, self.away
 
 
 def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozenset[str]]:
@@ -61,9 +66,10 @@ def find_control_tables(connection: Connection) -> tuple[frozenset[str], frozens
         columns.setdefault(str(name), []).append(str(column))
     control = set[str]()
     for name in columns:
-        tables = ControlTables.of(name.removesuffix("_done"))
+        tables = ControlTables.of(name.removesuffix("_done").removesuffix("_left_out"))
         if re.fullmatch(rf"{_PREFIX}\d*", tables.about):
             control |= {tables.done} if columns.get(tables.done) == _DONE else set()
+            control |= {tables.left_out} if columns.get(tables.left_out) == _LEFT_OUT else set()
             control |= (
                 {tables.about, tables.again, tables.away} if columns.get(tables.about) == _ABOUT else set()
             )

@@ -86,7 +86,8 @@ class Missing:
 def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> Missing:
     """Write all definitions and return what they do not hold. Raises the driver's errors."""
     control, _ = find_control_tables(connection)
-    missing = Missing([of_a_restore(quote_name(name)) for name in sorted(control)])
+    finished = all(name.endswith("_left_out") for name in control)
+    missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
     missing.losses.extend(losses_beside(connection))
     definitions = read_definitions(connection, tables, missing)
     written = json.dumps(definitions, indent=1, ensure_ascii=False)

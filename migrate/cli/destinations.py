@@ -48,7 +48,11 @@ _POSTGRES = _Way(
     ledger=True,
 )
 _SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
-_MYSQL = _Way("migrate.restore.mysql.database:restore_database", ledger=True)
+_MYSQL = _Way(
+    "migrate.restore.mysql.database:restore_database",
+    left_out="migrate.restore.mysql.left_out:known",
+    ledger=True,
+)
 _BUCKET = _Way("migrate.restore.objects:restore_bucket", "migrate.verify.bucket:compare_bucket")
 
 _WAYS: Mapping[str, _Way] = {

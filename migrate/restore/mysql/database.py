@@ -22,6 +22,8 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.account import Account
+from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql import target as mysql_target
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.conceded import conceded
@@ -38,7 +40,7 @@ from migrate.restore.mysql.schema import AFTER_ROWS, BEFORE_ROWS, LAST, Definer,
 from migrate.restore.mysql.selected import select_definitions
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational import renamed
-from migrate.restore.relational.parts import PartFile, parts_of
+from migrate.restore.relational.parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.relational.present import in_the_way, not_empty
 from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
@@ -83,12 +85,10 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     definitions = _definitions(job)
     state = mysql_target.read_state(target)
     if state is None:
-        there = _in_the_way(job, definitions, into_existing=into_existing)
-        if there is not None:
-            if run.selection.rows and run.tables and not _differences(job):
-                return run.already("database")
-            raise there
+        if (outcome := _already(job, definitions, into_existing=into_existing)) is not None:
+            return outcome
         state = run.state
+        mysql_left_out.begin(target.connection, state, every=run.whole and not into_existing)
         mysql_target.begin_state(target, state)
     how = f"drop the database (the state is in table {target.connection.control.about})"
     run.ours(state, where=target.address.url, how=how)
@@ -101,21 +101,32 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if job.run.whole and not into_existing:
         job.notes.extend(_grants(job))
     job.refused.extend(read_refused(target.connection))
-    findings = _differences(job) if run.selection.rows else []
+    findings = [finding for missing in job.damaged.values() for finding in missing]
+    findings += _differences(job) if run.selection.rows else []
     for loss in conceded(target.connection):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     for loss in losses_of(job.refused):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
-    if not findings:
-        _end(job, definer, definitions)
     if run.selection.rows:
         job.left_out.extend(
             f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
             for table in job.reduced
         )
+    if findings:
+        _recall(job)
+    else:
+        _end(job, definer, definitions)
     return run.outcome(written, findings, job.notes, job.left_out)
+
+
+def _recall(job: Job) -> None:
+    """Add what earlier runs have recorded, and what the target refuses."""
+    recorded = mysql_left_out.read(job.target.connection)
+    job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
+    job.notes[:] = unique(recorded.notes, job.notes)
+    job.losses[:] = unique(recorded.losses, job.losses)
 
 
 def _definitions(job: Job) -> list[Definition]:
@@ -165,7 +176,12 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
         make_all(job, definer, definitions, LAST)
         note_expired(job, definitions)
         _note_engines(job)
+    _recall(job)
+    record = job.run.record(job.left_out, job.notes, job.losses)
+    mysql_left_out.finish(job.target.connection, job.run.state, record)
     mysql_target.drop_state(job.target)
+    if job.left_out:
+        job.notes.append(mysql_left_out.how_to_forget(job.target.connection))
 
 
 def _server(run: Run) -> str:
@@ -185,7 +201,7 @@ def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alon
     if later:
         run.progress.note(f"{run.source}: making keys")
         add_keys(target.connection, later, mysql_target.read_done(target.connection), run.workers)
-    make_all(job, definer, definitions, AFTER_ROWS)
+    make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
     return written
 
 
@@ -195,8 +211,44 @@ def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Wr
     put_aside(job.run, job.target, definitions, mysql_target.read_done(connection))
     written = _rows(job)
     set_counters(job.run, job.target, definitions)
-    make_all(job, definer, were_aside(definitions, mysql_target.read_done(connection)), ("trigger",))
+    aside = were_aside(definitions, mysql_target.read_done(connection))
+    make_all(job, definer, _without_triggers(job, aside), ("trigger",))
     return written
+
+
+def _without_triggers(job: Job, definitions: Sequence[Definition]) -> list[Definition]:
+    """Leave out the triggers of tables that wait for rows: those must not fire them."""
+    waiting = [one for one in definitions if one["kind"] == "trigger" and one.get("table") in job.damaged]
+    job.refusals.extend(
+        f"trigger {quote_name(one['name'])}: it comes when the rows of its table are there" for one in waiting
+    )
+    return [one for one in definitions if one not in waiting]
+
+
+def _already(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> RestoreOutcome | None:
+    """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
+    come, ``UsageError`` for a table that has to be there.
+    """
+    run, connection = job.run, job.target.connection
+    there: NotEmptyError | None
+    try:
+        there = _in_the_way(job, definitions, into_existing=into_existing)
+    except NotEmptyError as exc:
+        there = exc
+    records = mysql_left_out.read_finished(connection, run.reader.info.id, run.source, connection.control)
+    same = any(record.only == run.selection.words() for record in records)
+    if there is None:
+        return None
+    findings = None
+    if run.selection.rows and run.tables:
+        findings = _differences(job, records)
+    elif same:
+        findings = []
+    if findings is None or (findings and not same):
+        raise there
+    job.losses[:] = unique(job.losses, *(record.losses for record in records))
+    notes = [mysql_left_out.how_to_forget(connection)] if records else []
+    return run.already("database", records, findings, left_out=job.left_out, notes=notes)
 
 
 def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> NotEmptyError | None:
@@ -227,6 +279,11 @@ def _rows(job: Job) -> Written:
         ours = run.selection.definitions
         writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
         writer.write_all(todo)
+        for part, error in sorted(writer.damaged, key=lambda one: one[0].name):
+            name = part.table.name
+            job.damaged.setdefault(name, []).append(missing_rows(quote_name(name), part, error))
+        if writer.damaged:
+            job.notes.append(REPAIR)
 
     return run.rows(parts, done, write)
 
@@ -255,19 +312,20 @@ def _grants(job: Job) -> list[str]:
     return restore_accounts(job.run.reader, job.run.source, database, job.target.connection)
 
 
-def _differences(job: Job) -> list[str]:
-    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole. Those of which it
-    holds some values otherwise are compared as it has them, and the values named.
+def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]:
+    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole, that the bundle
+    has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are compared as it has
+    them, and the values named.
     """
-    reduced = {table.name for table in job.reduced}
+    reduced = {table.name for table in job.reduced} | job.damaged.keys()
     tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.tables else None
-    found = run.compared(
+    run.compared(
         lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
         _label,
     )
-    return _settled(job, run) if found else found
+    return _settled(job, replace(run, tables=run.differing(records)))
 
 
 def _settled(job: Job, run: Run) -> list[str]:

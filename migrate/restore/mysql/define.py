@@ -15,6 +15,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.mysql.spatial import KIND as SPATIAL
 from exporters.mysql.spatial import reference_systems
 from migrate.errors import NotEmptyError
+from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.ddl import options_of, unplaced
 from migrate.restore.mysql.job import Job
 from migrate.restore.mysql.reduced import make_reduced
@@ -62,9 +63,9 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
             raise ddl_error(exc, one) from exc
         _leave_out(job, one, exc)
     else:
-        _made(job, one)
         if one["kind"] == SPATIAL:
             _compare_system(job, one)
+        _made(job, one)
 
 
 def _compare_system(job: Job, one: Definition) -> None:
@@ -92,14 +93,15 @@ def _make_here(job: Job, definer: Definer, one: Definition) -> None:
             if not _reduced(job, definer, one):
                 raise
             return
+        item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
+        loss, note = Loss(item, "place", reason), f"{item} does not lie where it lay: {reason}"
+        mysql_left_out.add(job.target.connection, job.run.state, step_of(one), notes=[note], losses=[loss])
         try:
             definer.make({**one, "sql": sql})
         except pymysql.Error:
             if not _reduced(job, definer, {**one, "sql": sql}):
+                mysql_left_out.forget(job.target.connection, step_of(one))
                 raise exc from None
-        item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
-        job.losses.append(Loss(item, "place", reason))
-        job.notes.append(f"{item} does not lie where it lay: {reason}")
 
 
 def _reduced(job: Job, definer: Definer, one: Definition) -> bool:
@@ -107,13 +109,22 @@ def _reduced(job: Job, definer: Definer, one: Definition) -> bool:
 
 
 def _made(job: Job, one: Definition) -> None:
-    mark_done(job.target.connection, step_of(one))
+    """Mark an object as made, together with what was left out of it."""
+    connection = job.target.connection
+    left_out = [entry for entry in job.left_out if entry not in job.recorded]
+    notes = [note for note in job.notes if note not in job.recorded]
+    losses = [loss for loss in job.losses if loss not in job.recorded]
+    connection.run("BEGIN")
+    mark_done(connection, step_of(one))
+    mysql_left_out.add(connection, job.run.state, step_of(one), left_out=left_out, notes=notes, losses=losses)
+    connection.run("COMMIT")
+    job.recorded.update(left_out, notes, losses)
 
 
 def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
     if one["kind"] == "table":
         job.absent.add(one["name"])
-    job.left_out.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
+    job.refusals.append(f"{one['kind']} {quote_name(one['name'])}: {said_by(error)}")
 
 
 def note_expired(job: Job, definitions: Sequence[Definition]) -> None:

@@ -27,6 +27,12 @@ class Job:
     losses: list[Loss] = field(default_factory=list)
     absent: set[str] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    """Definitions that the target refuses: not marked as done, so a later run tries them again."""
+    damaged: dict[str, list[str]] = field(default_factory=dict)
+    """By table, the rows that could not be read."""
+    recorded: set[str | Loss] = field(default_factory=set)
+    """What of ``notes``, ``left_out`` and ``losses`` stands in the target."""
 
     @property
     def reduced(self) -> list[CatalogRow]:

@@ -28,6 +28,7 @@ from exporters.relational.parquet import READ_ERRORS, Part, open_part, rows_of
 from exporters.tally import Advance, Tally, tally_pieces, tally_texts
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
 from migrate.restore.mysql.history import history_of, holding_still, lasting, momentary
 from migrate.restore.mysql.literals import (
     LongValues,
@@ -61,7 +62,8 @@ bulk it checks when that is committed, and cannot say what is wrong.
 
 class RowWriter:
     """Writes parts into one database, several at once. ``ours``: this restore has made the tables, and may change them
-    for rows that they refuse; of others only checks give way.
+    for rows that they refuse; of others only checks give way. ``damaged`` are the parts that cannot be read: they are
+    not marked as done, so a later run tries them again.
     """
 
     def __init__(
@@ -71,13 +73,15 @@ class RowWriter:
         self._workers = Workers(target.another, workers)
         self._target, self._advance = target, advance
         self._refused: list[PartFile] = []
+        self.damaged: list[tuple[PartFile, DamageError]] = []
 
     def write_all(self, parts: Sequence[PartFile]) -> None:
         """Write every part; after the first error the others stop soon, and the error is raised. What the server
         refuses comes last, without what of the table keeps it out.
         """
         self._write_all_momentary(parts)
-        self._workers.run(parts, self._write_or_wait)
+        unreadable = {part.table.name for part, _ in self.damaged}
+        self._workers.run([part for part in parts if part.table.name not in unreadable], self._write_or_wait)
         if self._refused:
             with closing(self._target.another()) as connection:
                 for table in {part.table.name: part.table for part in self._refused}.values():
@@ -93,6 +97,9 @@ class RowWriter:
                 if needs_the_user(exc):
                     raise
                 self._refused.append(part)
+            except DamageError as exc:
+                connection.run("ROLLBACK")
+                self.damaged.append((part, exc))
 
     def _write_late(self, connection: TargetConnection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
         """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
@@ -114,6 +121,9 @@ class RowWriter:
                         todo = list(parts_of([table]))
                         empty(connection, todo)
                         self._write_momentary(connection, table)
+                except DamageError as exc:
+                    connection.run("ROLLBACK")
+                    self.damaged.append((todo.pop(0), exc))
                 else:
                     todo.pop(0)
 
@@ -151,7 +161,7 @@ class RowWriter:
             if not transactional(part):
                 mark_done(connection, part.name)
             connection.run("COMMIT")
-        except pymysql.Error:
+        except (pymysql.Error, DamageError):
             self._advance(-shown_rows, -shown_bytes)
             raise
 
@@ -199,7 +209,11 @@ class RowWriter:
                 done = read_done(connection)
                 for table in tables.values():
                     if done.isdisjoint({_momentary_step(table.name), *(p.name for p in parts_of([table]))}):
-                        self._write_momentary(connection, table)
+                        try:
+                            self._write_momentary(connection, table)
+                        except DamageError as exc:
+                            connection.run("ROLLBACK")
+                            self.damaged.append((next(p for p in parts_of([table]) if p.key == exc.key), exc))
 
     def _write_momentary(self, connection: TargetConnection, table: CatalogRow) -> None:
         """Write the rows that never held, while the table has no others: insert and delete them when they began."""

@@ -43,7 +43,8 @@ class TargetConnection(Connection):
     def __init__(self, address: Address, raw: Any, control: ControlTables) -> None:
         super().__init__(address, raw)
         self.control = control
-        self.about, self.done, self.again, self.away = map(quote_name, control.names)
+        names = map(quote_name, control.names)
+        self.about, self.done, self.left_out, self.again, self.away = names
 
     def another(self) -> TargetConnection:
         """Open a further session. Raises ``SourceError``."""

@@ -245,11 +245,8 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
 def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[str] = ()) -> RestoreOutcome:
     """Return that nothing was to be done, with what earlier restores have left out."""
     job.losses[:] = unique(job.losses, *(record.losses for record in records))
-    outcome = job.run.already("database", records, findings)
-    left_out = tuple(unique(outcome.left_out, job.left_out))
-    return replace(
-        outcome, left_out=left_out, notes=(*outcome.notes, *[sql_left_out.HOW_TO_FORGET] * bool(records))
-    )
+    notes = [sql_left_out.HOW_TO_FORGET] if records else []
+    return job.run.already("database", records, findings, left_out=job.left_out, notes=notes)
 
 
 def _begin(job: Job, *, alone: bool) -> State:

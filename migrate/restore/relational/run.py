@@ -130,14 +130,20 @@ class Run:
         )
 
     def already(
-        self, where: str, records: Sequence[FinishedRestore] = (), findings: Sequence[str] = ()
+        self,
+        where: str,
+        records: Sequence[FinishedRestore] = (),
+        findings: Sequence[str] = (),
+        *,
+        left_out: Sequence[str] = (),
+        notes: Sequence[str] = (),
     ) -> RestoreOutcome:
         """Return that nothing was to be done; ``where``: database or file. ``records``: what finished restores have
         left out of it.
         """
-        left_out = unique(*(record.left_out for record in records))
+        left_out = unique(*(record.left_out for record in records), left_out)
         note = (_AS_LEFT if records else _ALREADY).format(where=where)
-        notes = unique([note] if not findings else [], *(record.notes for record in records))
+        notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
         return self.outcome(Written(self.items, 0), findings, notes, left_out)
 
     def outcome(

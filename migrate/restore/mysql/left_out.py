@@ -1,0 +1,148 @@
+"""What a restore left out, kept in a control table of the target: while it runs by step, once finished in a record
+that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import pymysql
+
+from exporters.base import Loss
+from exporters.mysql.connect import Connection, connect, parse_url
+from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.bundle.reader import BundleReader
+from migrate.restore.finished import FinishedRestore, unique
+from migrate.restore.mysql.target import TargetConnection
+from migrate.restore.relational.run import State
+
+_FINISHED = ""
+"""The step of the record that stays."""
+
+
+def how_to_forget(connection: TargetConnection) -> str:
+    """Return what to tell of the record that stays."""
+    name = connection.left_out
+    return (
+        f"the target keeps this list in table {name}, so that the same command and verify --against name it again;"
+        f" to forget it: DROP TABLE {name}"
+    )
+
+
+def add(
+    connection: TargetConnection,
+    state: State,
+    step: str,
+    *,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    losses: Sequence[Loss] = (),
+) -> None:
+    """Record what a step left out, within the transaction that marks it as done, or before it is begun. Raises the
+    driver's errors.
+    """
+    if left_out or notes or losses:
+        _write(connection, state, step, FinishedRestore(state.only, left_out, notes, losses))
+
+
+def forget(connection: TargetConnection, step: str) -> None:
+    """Remove what was recorded of a step: it has failed. Raises the driver's errors."""
+    connection.run(f"DELETE FROM {connection.left_out} WHERE step = {quote_literal(step)}")
+
+
+def read(connection: TargetConnection) -> FinishedRestore:
+    """Return all that the steps of this restore have recorded. Raises the driver's errors."""
+    query = f"SELECT only_, entry FROM {connection.left_out} WHERE step <> '{_FINISHED}'"
+    records = [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
+    return FinishedRestore(
+        "",
+        unique(*(record.left_out for record in records)),
+        unique(*(record.notes for record in records)),
+        unique(*(record.losses for record in records)),
+    )
+
+
+def read_finished(
+    connection: Connection, bundle: str, source: str, control: ControlTables
+) -> list[FinishedRestore]:
+    """Return the records of the finished restores of a source, of all or of parts of it. Raises the driver's errors."""
+    if control.left_out not in find_control_tables(connection)[0]:
+        return []
+    query = (
+        f"SELECT only_, entry FROM {quote_name(control.left_out)} WHERE step = '{_FINISHED}'"
+        f" AND bundle = {quote_literal(bundle)} AND source = {quote_literal(source)}"
+    )
+    return [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
+
+
+def begin(connection: TargetConnection, state: State, *, every: bool) -> None:
+    """Make the table. Records of this very restore, which is made anew, go; with ``every`` those of all: the database
+    is empty. Raises the driver's errors.
+    """
+    if every:
+        connection.run(f"DROP TABLE IF EXISTS {connection.left_out}")
+    connection.run(
+        f"CREATE TABLE IF NOT EXISTS {connection.left_out} (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT,"
+        " step VARCHAR(700), entry LONGTEXT) ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    )
+    connection.run(f"DELETE FROM {connection.left_out} WHERE step <> '{_FINISHED}' OR {_is(state)}")
+
+
+def finish(connection: TargetConnection, state: State, record: FinishedRestore) -> None:
+    """Write the record that stays where anything was left out, and remove what the steps have recorded. Raises the
+    driver's errors.
+    """
+    connection.run("BEGIN")
+    connection.run(f"DELETE FROM {connection.left_out} WHERE {_is(state)}")
+    if record.left_out:
+        _write(connection, state, _FINISHED, record)
+    connection.run("COMMIT")
+    if connection.value(f"SELECT COUNT(*) FROM {connection.left_out}") == 0:
+        connection.run(f"DROP TABLE {connection.left_out}")
+
+
+def known(
+    reader: BundleReader, source: str, url: str, *, password: str | None = None
+) -> list[FinishedRestore]:
+    """Return what restores of a source have left out of a database: finished ones, and one that still has to be
+    finished. Raises errors of ``exporters.errors``.
+    """
+    address = parse_url(url, password=password)
+    try:
+        with closing(connect(address)) as connection:
+            names, others = find_control_tables(connection)
+            control = ControlTables.beside(others)
+            try:
+                records = read_finished(connection, reader.info.id, source, control)
+                if control.about not in names:
+                    return records
+                about = connection.rows(f"SELECT bundle, source, only_ FROM {quote_name(control.about)}")
+            except pymysql.Error as exc:
+                if not is_about_the_thing(exc):
+                    raise
+                words = f"what a restore left out cannot be read: {said_by(exc)}"
+                return [FinishedRestore("", [words])]
+            if not about or about[0][:2] != (reader.info.id, source):
+                return records
+            words = f"a restore of {about[0][2] or source} is not finished: give its command again"
+            target = TargetConnection(address, connection.raw, control)
+            return [*records, FinishedRestore("", [words, *read(target).left_out])]
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc
+
+
+def _is(state: State) -> str:
+    return (
+        f"(bundle = {quote_literal(state.bundle)} AND source = {quote_literal(state.source)}"
+        f" AND only_ = {quote_literal(state.only)})"
+    )
+
+
+def _write(connection: TargetConnection, state: State, step: str, record: FinishedRestore) -> None:
+    values = state.bundle, state.source, state.only, step, record.encode()
+    connection.run(
+        f"INSERT INTO {connection.left_out} VALUES ({', '.join(quote_literal(value) for value in values)})"
+    )
