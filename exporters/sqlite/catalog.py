@@ -18,6 +18,8 @@ OLDEST = (3, 37, 0)
 """From here on ``PRAGMA table_list`` tells virtual tables from others (https://sqlite.org/changes.html)."""
 PROGRESS_TABLE = "moveout_restore"
 """Where a restore keeps its place in the target; never a part of the data."""
+RECORD_SUFFIX = "-moveout.json"
+"""The file beside a database that says what its restore left out."""
 _VIRTUAL, _STORED = 2, 3
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _FOREIGN_STATISTICS = ("sqlite_stat2", "sqlite_stat3", "sqlite_stat4")

@@ -36,13 +36,14 @@ from exporters.relational.points import remember
 from exporters.sampling import try_out
 from exporters.sqlite.address import Address
 from exporters.sqlite.backup import check_file, copies
+from exporters.sqlite.catalog import RECORD_SUFFIX
 from exporters.sqlite.snapshot import SqliteSnapshot, server
 from exporters.sqlite.survey import survey_file
 
 FILES = "files.json"
 _NUMBERS = "files.json"
 _MAGIC = b"SQLite format 3\0"
-_BESIDE = ("-wal", "-shm", "-journal")
+_BESIDE = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,9 @@ _POSTGRES = _Way(
     left_out="migrate.restore.postgres.left_out:known",
     ledger=True,
 )
-_SQLITE = _Way("migrate.restore.sqlite.database:restore_database")
+_SQLITE = _Way(
+    "migrate.restore.sqlite.database:restore_database", left_out="migrate.restore.sqlite.left_out:known"
+)
 _MYSQL = _Way(
     "migrate.restore.mysql.database:restore_database",
     left_out="migrate.restore.mysql.left_out:known",

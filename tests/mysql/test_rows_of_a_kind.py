@@ -57,4 +57,4 @@ def test_a_row_that_the_target_refuses_is_left_out_and_named(my_exported, other_
     assert outcome.findings == ()
     assert outcome.left_out == ("`t`: 1 row is left out: Duplicate entry '1' for key 'a'",)
     assert fetch(target, "SELECT a, b FROM t ORDER BY b") == [(1, 1), (2, 2), (4, 4)]
-    assert fetch(target, "SHOW TABLES LIKE 'moveout%'") == []
+    assert fetch(target, "SHOW TABLES LIKE 'moveout%'") == [("moveout_restore_left_out",)]

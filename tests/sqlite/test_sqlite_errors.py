@@ -1,6 +1,8 @@
 """What cannot be read or written is named, with the right exit code and a next step."""
 
+import multiprocessing
 import os
+import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +12,17 @@ import pytest
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError, SourceUsageError
 from exporters.sqlite import SqliteExporter, backup
 from exporters.sqlite.address import parse_url
+from migrate.bundle import layout
 from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, UsageError
+from migrate.restore.sqlite import database as sqlite_database
+from migrate.restore.sqlite.left_out import record_path
+from tests.cli.conftest import call
 from tests.sqlite.databases import (
     NoBuckets,
     export_file,
     fetch,
     losses_of,
+    read_bundle,
     restore_file,
     run_sql,
     schema_of,
@@ -130,7 +137,7 @@ def test_a_target_in_use_is_busy(tmp_path, small, monkeypatch):
             restore_file(tmp_path / "bundle", target)
 
 
-def test_an_index_that_only_the_application_can_make_is_a_finding_and_the_rest_is_there(tmp_path):
+def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_rest_is_there(tmp_path):
     path = tmp_path / "a.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.create_collation("own", lambda a, b: (a > b) - (a < b))
@@ -139,9 +146,66 @@ def test_an_index_that_only_the_application_can_make_is_a_finding_and_the_rest_i
         )
     outcome = export_file(path, tmp_path / "bundle")
     assert outcome.complete, outcome.sources
-    restored = restore_file(tmp_path / "bundle", tmp_path / "b.db")
-    assert any("index i could not be made" in finding for finding in restored.findings)
-    assert fetch(tmp_path / "b.db", "SELECT a FROM t", factory=str) == [("x",)]
+    target = tmp_path / "b.db"
+    victim = multiprocessing.get_context("spawn").Process(
+        target=die_before_comparing, args=(tmp_path / "bundle", target)
+    )
+    victim.start()
+    victim.join(60)
+    assert victim.exitcode == -signal.SIGKILL
+    for _ in range(2):
+        restored = restore_file(tmp_path / "bundle", target)
+        assert restored.findings == ()
+        assert [entry.partition(":")[0] for entry in restored.left_out] == ["the index i could not be made"]
+        assert "b.db-moveout.json keeps this list" in restored.notes[-1]
+    assert fetch(target, "SELECT a FROM t", factory=str) == [("x",)]
+    verified = call("verify", tmp_path / "bundle", "--against", f"app={url_of(target)}", "--json", "-q")
+    assert verified.code == 3
+    assert verified.json["result"]["compared"][0]["left_out"] == list(restored.left_out)
+    run_sql(target, "INSERT INTO t VALUES ('y')")
+    changed = restore_file(tmp_path / "bundle", target)
+    assert [finding.partition(":")[0] for finding in changed.findings] == ['"main"."t"']
+    assert changed.left_out == restored.left_out
+    target.unlink()
+    run_sql(path, "DROP INDEX i")
+    assert export_file(path, tmp_path / "other").complete
+    assert restore_file(tmp_path / "other", target).left_out == ()
+
+
+def die_before_comparing(place: Path, target: Path) -> None:
+    def compare(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    sqlite_database.quiet_tables = compare
+    restore_file(place, target)
+
+
+def test_a_damaged_part_costs_its_rows_and_comes_after_a_repair(tmp_path):
+    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    run_sql(
+        path,
+        "CREATE TABLE t (a); CREATE TABLE u (a); CREATE INDEX i ON u (a); CREATE VIEW v AS SELECT * FROM t",
+    )
+    run_sql(path, "INSERT INTO t VALUES (1), (2); INSERT INTO u VALUES (3)")
+    assert export_file(path, tmp_path / "bundle").complete
+    (part,) = (
+        row.details["parts"][0]["name"]
+        for row in read_bundle(tmp_path / "bundle").catalog()
+        if row.name == "t"
+    )
+    file = tmp_path / "bundle" / layout.source_file("app", part)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):
+        restored = restore_file(tmp_path / "bundle", target)
+        assert [finding.partition(":")[0] for finding in restored.findings] == ['"main"."t"']
+        assert "moveout transfer --recheck" in restored.notes[-1]
+        assert fetch(target, "SELECT a FROM u", factory=str) == [(3,)]
+    file.write_bytes(whole)
+    restored = restore_file(tmp_path / "bundle", target)
+    assert (restored.findings, restored.left_out) == ((), ())
+    assert schema_of(target) == schema_of(path)
+    assert not record_path(parse_url(url_of(target))).exists()
 
 
 FUNCTIONS = {"twice": lambda a: a * 2, "valid": lambda a: a != "wrong", "mint": lambda: 7}

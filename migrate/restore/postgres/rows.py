@@ -33,7 +33,7 @@ from migrate.restore.postgres.refused import (
 )
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.target import connect_writer, has_generated, mark_done, without_triggers
-from migrate.restore.relational.parts import PartFile, damage, readable
+from migrate.restore.relational.parts import PartFile, Shown, damage, readable
 from migrate.restore.relational.workers import Workers
 
 _PIECE_BYTES = 2**20
@@ -160,7 +160,7 @@ class RowWriter:
         """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait; those
         that do not hold any more are recorded as left out.
         """
-        written = _Written(self._advance)
+        written = Shown(self._advance)
         try:
             with connection.transaction():
                 if loose is not None:
@@ -265,20 +265,3 @@ def _connect(address: Address) -> psycopg.Connection[Any]:
     connection = connect_writer(address)
     without_triggers(connection)
     return connection
-
-
-class _Written:
-    """What one attempt has written, so that it can be taken back."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self._rows = 0
-        self._size_bytes = 0
-
-    def add(self, rows: int, size_bytes: int) -> None:
-        self._rows += rows
-        self._size_bytes += size_bytes
-        self._advance(rows, size_bytes)
-
-    def take_back(self) -> None:
-        self._advance(-self._rows, -self._size_bytes)

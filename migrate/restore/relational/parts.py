@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from exporters.tally import Advance
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
@@ -61,6 +62,25 @@ REPAIR = (
     "a file of the bundle is damaged: moveout transfer --recheck from a whole copy replaces it, then the same command"
     " restores the rest"
 )
+
+
+class Shown:
+    """What one attempt to write a part has shown as progress, so that it can be taken back."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self._rows = 0
+        self._size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        """Show more."""
+        self._rows += rows
+        self._size_bytes += size_bytes
+        self._advance(rows, size_bytes)
+
+    def take_back(self) -> None:
+        """Show nothing of it any more."""
+        self._advance(-self._rows, -self._size_bytes)
 
 
 def readable(

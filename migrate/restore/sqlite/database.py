@@ -19,14 +19,16 @@ from exporters.sqlite.live import quiet_tables
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.progress import Progress
+from migrate.restore.finished import FinishedRestore
 from migrate.restore.outcome import RestoreOutcome
 from migrate.restore.relational.run import Run, Written
+from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite import schema as sqlite_schema
 from migrate.restore.sqlite import target as sqlite_target
 from migrate.restore.sqlite.files import make_room, read_files
 from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.job import Job, Loaded
-from migrate.restore.sqlite.part import load_part
+from migrate.restore.sqlite.part import load_part, unfinished
 from migrate.restore.sqlite.rows import bring_rows
 from migrate.restore.sqlite.schema import Definitions
 from migrate.restore.sqlite.target import Target
@@ -98,14 +100,22 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     with sqlite_target.open_target(address) as target:
         loaded = _load(job, target) if run.whole else load_part(job, target)
     if not isinstance(loaded, Loaded):
-        if run.selection.rows and not _findings(job):
-            return run.already("file")
+        records = sqlite_left_out.read_finished(address, run.reader.info.id, run.source)
+        same = any(record.only == run.selection.words() for record in records)
+        if run.selection.rows or same:
+            findings = _findings(job, [entry for record in records for entry in record.left_out])
+            if not findings or same:
+                how = [sqlite_left_out.how_to_forget(address)] if records else []
+                return run.already("file", records, findings, notes=how)
         if into_existing and run.whole:
             raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
         raise loaded
-    findings = [*loaded.findings, *_findings(job)]
+    if not loaded.finished:
+        return run.outcome(loaded.rows, loaded.findings, loaded.notes, loaded.left_out)
     checked, notes = _check(address)
-    return run.outcome(loaded.rows, [*findings, *checked], [*loaded.notes, *notes])
+    how = [sqlite_left_out.how_to_forget(address)] if loaded.left_out else []
+    findings = [*_findings(job, loaded.left_out), *checked]
+    return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
 
 
 def _load(job: Job, target: Target) -> Loaded | MoveoutError:
@@ -125,30 +135,37 @@ def _load(job: Job, target: Target) -> Loaded | MoveoutError:
         connection.execute("COMMIT")
     else:
         run.ours(state, where=str(job.address.path), how="remove the file")
-    written = bring_rows(job, target, lent) if run.selection.rows else Written(0, 0)
+    written, damaged = bring_rows(job, target, lent) if run.selection.rows else (Written(0, 0), [])
     notes = lent.take_back()
+    if damaged:
+        return unfinished(written, damaged, notes)
     run.progress.note(f"{run.source}: making indexes")
-    return Loaded(written, _complete(job, connection), notes)
+    return Loaded(written, [], _complete(job, connection, notes), notes)
 
 
-def _complete(job: Job, connection: sqlite3.Connection) -> list[str]:
-    """Do all that comes after the rows, in one transaction; the state goes with it."""
+def _complete(job: Job, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
+    """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
+    recorded before.
+    """
     pragmas = job.definitions.pragmas
     if pragmas.get("journal_mode") == "wal":
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     sqlite_target.drop_state(connection)
-    findings = sqlite_schema.make_indexes(connection, job.definitions.entries)
+    left_out = sqlite_schema.make_indexes(connection, job.definitions.entries)
     for name in ("user_version", "application_id"):
         connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
     sqlite_schema.complete(connection, job.definitions.entries)
+    sqlite_left_out.write(
+        job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
+    )
     connection.execute("COMMIT")
-    return findings
+    return left_out
 
 
-def _findings(job: Job) -> list[str]:
-    """Compare rows and definitions of the finished file with the bundle."""
+def _findings(job: Job, left_out: Sequence[str]) -> list[str]:
+    """Compare rows and definitions of the finished file with the bundle, but for what is ``left_out`` of them."""
     rows = _differences(job) if job.run.selection.rows else []
     if not job.run.selection.definitions:
         return rows
@@ -161,14 +178,16 @@ def _findings(job: Job) -> list[str]:
     if not job.run.whole:
         wanted_names = {(entry.type, entry.name) for entry in job.entries}
         made = [entry for entry in found.entries if (entry.type, entry.name) in wanted_names]
-        return [*rows, *sqlite_schema.schema_differences(job.entries, made)]
+        entries = sqlite_schema.without_left_out(job.entries, left_out)
+        return [*rows, *sqlite_schema.schema_differences(entries, made)]
     wanted = {name: value for name, value in job.definitions.pragmas.items() if name in found.pragmas}
     settings = [
         f"{name}: expected {value!r}, found {found.pragmas[name]!r}"
         for name, value in wanted.items()
         if found.pragmas[name] != value
     ]
-    definitions = sqlite_schema.schema_differences(job.definitions.entries, found.entries)
+    entries = sqlite_schema.without_left_out(job.definitions.entries, left_out)
+    definitions = sqlite_schema.schema_differences(entries, found.entries)
     return [*rows, *definitions, *settings]
 
 

@@ -58,8 +58,10 @@ def _counters(run: Run, schema: str) -> CatalogRow | None:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What this run did, and what it could not do."""
+    """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
 
     rows: Written
     findings: Sequence[str]
+    left_out: Sequence[str]
     notes: Sequence[str]
+    finished: bool = True

@@ -16,9 +16,11 @@ from exporters.sqlite.catalog import Entry
 from exporters.sqlite.identifiers import quote_name
 from exporters.sqlite.parquet import READ_ERRORS, PartRows, read_part
 from migrate.errors import MoveoutError
-from migrate.restore.relational.parts import parts_of, readable
+from migrate.restore.finished import FinishedRestore
+from migrate.restore.relational.parts import REPAIR, parts_of, readable
 from migrate.restore.relational.present import in_the_way, not_empty, strange_trigger
 from migrate.restore.relational.run import Written
+from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite import schema as sqlite_schema
 from migrate.restore.sqlite import target as sqlite_target
 from migrate.restore.sqlite.functions import Lent
@@ -68,9 +70,17 @@ def load_part(job: Job, target: Target) -> Loaded | MoveoutError:
         run.ours(state, where=where, how="remove the file")
     if not run.selection.definitions:
         _put_aside(job, target)
-    written = bring_rows(job, target, lent) if run.selection.rows else Written(0, 0)
+    written, damaged = bring_rows(job, target, lent) if run.selection.rows else (Written(0, 0), [])
     notes = lent.take_back()
-    return Loaded(written, _complete(job, target), notes)
+    if damaged:
+        return unfinished(written, damaged, notes)
+    return Loaded(written, [], _complete(job, target, notes), notes)
+
+
+def unfinished(written: Written, damaged: list[str], notes: list[str]) -> Loaded:
+    """Return what to tell where rows are missing because of damage: what comes after the rows waits for them."""
+    left_out = ["indexes, views and triggers: they come when all rows are there"]
+    return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
 
 def _begin(job: Job, target: Target, lent: Lent) -> None:
@@ -84,13 +94,15 @@ def _begin(job: Job, target: Target, lent: Lent) -> None:
     connection.execute("COMMIT")
 
 
-def _complete(job: Job, target: Target) -> list[str]:
-    """Do all that comes after the rows, in one transaction; the state goes with it."""
-    connection, selection, findings = target.connection, job.run.selection, list[str]()
+def _complete(job: Job, target: Target, notes: list[str]) -> list[str]:
+    """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
+    recorded before.
+    """
+    connection, selection, left_out = target.connection, job.run.selection, list[str]()
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     if selection.definitions:
-        findings = sqlite_schema.make_indexes(connection, job.entries)
+        left_out = sqlite_schema.make_indexes(connection, job.entries)
         sqlite_schema.make_triggers(connection, job.entries)
     else:
         sqlite_schema.make_triggers(connection, _were_aside(job, target))
@@ -99,8 +111,11 @@ def _complete(job: Job, target: Target) -> list[str]:
     sqlite_target.drop_state(connection)
     if selection.definitions:
         sqlite_schema.add_virtual(connection, job.entries)
+    sqlite_left_out.write(
+        job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
+    )
     connection.execute("COMMIT")
-    return findings
+    return left_out
 
 
 def _put_aside(job: Job, target: Target) -> None:

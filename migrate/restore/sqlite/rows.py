@@ -8,13 +8,13 @@ from itertools import compress
 from typing import Any
 
 from exporters.sqlite.catalog import Table, read_catalog
-from exporters.sqlite.identifiers import is_own, quote_name
+from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 from exporters.sqlite.parquet import READ_ERRORS, PartLong, PartRows, read_part
 from exporters.sqlite.values import RawText
 from exporters.tally import Advance
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError
-from migrate.restore.relational.parts import PartFile, parts_of, readable
+from migrate.restore.relational.parts import PartFile, Shown, missing_rows, parts_of, readable
 from migrate.restore.relational.run import Written
 from migrate.restore.sqlite.functions import Lent
 from migrate.restore.sqlite.job import Job
@@ -26,10 +26,11 @@ COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-def bring_rows(job: Job, target: Target, lent: Lent) -> Written:
-    """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Raises
-    ``DamageError`` and ``sqlite3.Error``.
+def bring_rows(job: Job, target: Target, lent: Lent) -> tuple[Written, list[str]]:
+    """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
+    each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
     """
+    damaged: list[str] = []
     run, connection = job.run, target.connection
     connection.execute("PRAGMA ignore_check_constraints = ON")
     every = read_catalog(connection).tables
@@ -37,10 +38,11 @@ def bring_rows(job: Job, target: Target, lent: Lent) -> Written:
     lent.lend_for_rows(tables.values())
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
-        _write_parts(run.reader, connection, tables, todo, advance)
+        damaged.extend(_write_parts(run.reader, connection, tables, todo, advance))
 
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
-    return run.rows(parts, read_done(target), write)
+    written = run.rows(parts, read_done(target), write)
+    return written, damaged
 
 
 def _write_parts(
@@ -49,18 +51,29 @@ def _write_parts(
     tables: Mapping[str, Table],
     parts: Sequence[PartFile],
     advance: Advance,
-) -> None:
-    """Insert every part and mark it as done in the same transaction."""
+) -> list[str]:
+    """Insert every part and mark it as done in the same transaction; return findings about those that cannot be read,
+    which are not marked: a later run tries them again.
+    """
     rows = size_bytes = 0
+    damaged: list[str] = []
     connection.execute("BEGIN IMMEDIATE")
     for part in parts:
         if part.table.name not in tables:
             raise DamageError(part.key, expected=f"a definition of {part.table.name}", found="none")
-        mark_done(connection, part.name)
-        # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
-        if part.first and (is_own(part.table.name) or part.table.details.get("shadow_of")):
-            connection.execute(f"DELETE FROM {quote_name(part.table.name)}")
-        _write(reader, connection, tables[part.table.name], part, advance)
+        shown = Shown(advance)
+        connection.execute("SAVEPOINT part")
+        try:
+            mark_done(connection, part.name)
+            # SQLite's own tables and the shadows of virtual ones are not empty even where nothing was inserted
+            if part.first and (is_own(part.table.name) or part.table.details.get("shadow_of")):
+                connection.execute(f"DELETE FROM {quote_name(part.table.name)}")
+            _write(reader, connection, tables[part.table.name], part, shown.add)
+        except DamageError as exc:
+            connection.execute("ROLLBACK TO part")
+            shown.take_back()
+            damaged.append(missing_rows(label(SCHEMA, part.table.name), part, exc))
+        connection.execute("RELEASE part")
         rows += part.rows
         size_bytes += part.size_bytes
         if rows >= COMMIT_ROWS or size_bytes >= COMMIT_BYTES:
@@ -68,6 +81,7 @@ def _write_parts(
             connection.execute("BEGIN IMMEDIATE")
             rows = size_bytes = 0
     connection.execute("COMMIT")
+    return damaged
 
 
 def _write(

@@ -117,8 +117,8 @@ def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
 
 
 def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[str]:
-    """Make the indexes; return a sentence for each that only the application can make."""
-    findings = []
+    """Make the indexes; return a sentence for each that is left out, because only the application can make it."""
+    left_out = []
     for entry in entries:
         if entry.type != "index" or entry.sql is None:
             continue
@@ -127,10 +127,21 @@ def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> li
         except sqlite3.OperationalError as exc:
             if not str(exc).startswith(_OF_THE_APPLICATION):
                 raise
-            findings.append(
-                f"the index {entry.name} could not be made: {exc}; the application has to: {entry.sql}"
-            )
-    return findings
+            left_out.append(f"{_left_out(entry)}{exc}; the application has to: {entry.sql}")
+    return left_out
+
+
+def _left_out(entry: Entry) -> str:
+    return f"the index {entry.name} could not be made: "
+
+
+def without_left_out(entries: Sequence[Entry], left_out: Sequence[str]) -> list[Entry]:
+    """Return the entries but for the indexes that are among what ``make_indexes`` has left out."""
+    return [
+        entry
+        for entry in entries
+        if entry.type != "index" or not any(one.startswith(_left_out(entry)) for one in left_out)
+    ]
 
 
 def make_triggers(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:

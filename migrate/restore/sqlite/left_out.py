@@ -1,0 +1,104 @@
+"""What a restore left out of a file, kept in a small file beside it: the database itself is as the source was."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from exporters.sqlite.address import Address, parse_url
+from exporters.sqlite.backup import open_file
+from exporters.sqlite.catalog import PROGRESS_TABLE, RECORD_SUFFIX
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotAllowedError
+from migrate.restore.finished import FinishedRestore
+from migrate.restore.relational.run import State
+from migrate.restore.sqlite.files import read_files
+
+
+def record_path(address: Address) -> Path:
+    """Return where the record lies."""
+    return address.beside(RECORD_SUFFIX)
+
+
+def how_to_forget(address: Address) -> str:
+    """Return what to tell of the record."""
+    return (
+        f"{record_path(address)} keeps this list, so that the same command and verify --against name it again; remove"
+        " it to forget the list"
+    )
+
+
+def read_finished(address: Address, bundle: str, source: str) -> list[FinishedRestore]:
+    """Return the records of restores of a source into this file, of all or of parts of it."""
+    entries = _read(address)
+    return [
+        FinishedRestore.decode(one["only"], json.dumps(one["record"]))
+        for one in entries
+        if (one["bundle"], one["source"]) == (bundle, source)
+    ]
+
+
+def write(address: Address, state: State, record: FinishedRestore) -> None:
+    """Keep a record where anything was left out; an earlier one of the same restore goes. Raises
+    ``NotAllowedError``.
+    """
+    key = state.bundle, state.source, state.only
+    entries = [one for one in _read(address) if (one["bundle"], one["source"], one["only"]) != key]
+    if record.left_out:
+        values = {"bundle": state.bundle, "source": state.source, "only": state.only}
+        entries.append(values | {"record": json.loads(record.encode())})
+    path = record_path(address)
+    try:
+        if entries:
+            text = json.dumps({"version": 1, "restores": entries}, indent=1)
+            new = path.with_name(f"{path.name}.new")
+            new.write_text(text + "\n", encoding="ascii")
+            new.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as exc:
+        raise NotAllowedError(
+            f"{path} cannot be written: {exc.strerror}", next_step="Check the permissions of its directory."
+        ) from exc
+
+
+def known(
+    reader: BundleReader, source: str, url: str, *, password: str | None = None
+) -> list[FinishedRestore]:
+    """Return what restores of a source have left out of a file, or of the files of a directory."""
+    del password
+    address = parse_url(url)
+    files = read_files(reader, source)
+    addresses = [address] if files is None else [address.below(name) for name in files]
+    return [record for one in addresses for record in _known(one, reader.info.id, source)]
+
+
+def _known(address: Address, bundle: str, source: str) -> Iterator[FinishedRestore]:
+    yield from read_finished(address, bundle, source)
+    if not address.path.exists():
+        return
+    query = "SELECT 1 FROM sqlite_schema WHERE name = ?"
+    try:
+        with closing(open_file(address.path)) as connection:
+            unfinished = connection.execute(query, (PROGRESS_TABLE,)).fetchone() is not None
+    except sqlite3.Error:
+        return  # the comparison says why
+    if unfinished:
+        yield FinishedRestore("", [f"a restore into {address.path} is not finished: give its command again"])
+
+
+def _read(address: Address) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(record_path(address).read_bytes())["restores"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise NotAllowedError(
+            f"{record_path(address)} cannot be read: {exc}",
+            next_step="It says what an earlier restore left out; look at it, then remove it.",
+        ) from exc
+    return found
