@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 128 * 2**10
 PAUSE_SECONDS = 0.001
-"""After a small block wait for more to arrive: to be woken for every few rows costs more than the rows."""
+"""After a small block wait for more to arrive: to be woken for every few rows costs more than the rows. Not after the
+first one: a small table has no other.
+"""
 
 
 class Feed(Protocol):
@@ -95,10 +97,15 @@ class AsyncpgFeed:
         if on_long is not None:
             return self._copy_long(_statement(query, encoding), on_block, on_long)
         failed: list[Exception] = []
+        first = True
 
         async def take(block: bytes) -> None:
+            nonlocal first
             try:
-                _take(block, on_block)
+                on_block(block)
+                if not first:
+                    _pause(len(block))
+                first = False
             except Exception as exc:  # asyncpg would wrap the cancellation around it
                 failed.append(exc)
                 raise
@@ -137,13 +144,6 @@ class AsyncpgFeed:
             self._connection.terminate()
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.close()
-
-
-def _take(block: bytes, on_block: OnBlock) -> None:
-    """Hand over, then let more arrive. The loop serves this one connection, so nobody else is kept waiting."""
-    on_block(block)
-    if len(block) < SMALL_BYTES:
-        time.sleep(PAUSE_SECONDS)
 
 
 class PsycopgFeed:
@@ -185,6 +185,12 @@ class PsycopgFeed:
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
+
+
+def _pause(size_bytes: int) -> None:
+    """Let more arrive after a small block. The loop serves this one connection, so nobody else is kept waiting."""
+    if size_bytes < SMALL_BYTES:
+        time.sleep(PAUSE_SECONDS)
 
 
 def _statement(query: str, encoding: str) -> str:

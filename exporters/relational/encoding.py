@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,15 +19,15 @@ amounts).
 """
 
 
-def encoded(table: pa.Table, *, dictionaries: bool = False, plain: Collection[str] = ()) -> pa.Buffer:
-    """Return a whole Parquet file with the rows of ``table`` as one row group, or none where it has no rows. Either all
-    columns have a dictionary or none has; ``plain`` are those that are not encoded at all.
+def encoded(table: pa.Table, *, dictionaries: Sequence[str] = (), plain: Collection[str] = ()) -> pa.Buffer:
+    """Return a whole Parquet file with the rows of ``table`` as one row group, or none where it has no rows. Columns of
+    ``dictionaries`` have one; those of ``plain`` are not encoded at all.
     """
-    encodings = (
-        {}
-        if dictionaries
-        else {column.name: _ENCODINGS.get(_physical(column.type)) for column in table.schema}
-    )
+    encodings = {
+        column.name: _ENCODINGS.get(_physical(column.type))
+        for column in table.schema
+        if column.name not in dictionaries
+    }
     encodings |= dict.fromkeys(plain, "PLAIN")
     out = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -35,7 +35,7 @@ def encoded(table: pa.Table, *, dictionaries: bool = False, plain: Collection[st
         table.schema,
         compression="zstd",
         compression_level=1,
-        use_dictionary=dictionaries,
+        use_dictionary=list(dictionaries),
         column_encoding={name: encoding for name, encoding in encodings.items() if encoding} or None,
         store_decimal_as_integer=True,
     ) as writer:

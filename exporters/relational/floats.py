@@ -34,7 +34,7 @@ def _text(values: pa.Array, below: float, digits: int) -> pa.Array:
         pc.is_nan(values),
     )
     odd = pc.fill_null(pc.and_(odd, pc.not_equal(size, 0.0)), fill_value=False)
-    if not pc.any(odd).as_py():
+    if not odd.true_count:
         return text
     fixed = [_server_text(one, digits) for one in text.filter(odd).to_pylist()]
     return pc.replace_with_mask(text, odd, pa.array(fixed, pa.string()))

@@ -1,7 +1,8 @@
 """A Parquet file whose row groups are larger than what is held of their rows.
 
-What is taken is encoded and compressed at once, a piece at a time, and its pages wait for the end of the row group. A
-column with a dictionary has one for the whole group, so there the values wait, in the smallest form.
+What is taken is encoded and compressed a piece at a time, and its pages wait for the end of the row group. A column
+with a dictionary has one for the whole group, so there the values wait, in the smallest form. A file of one piece is
+written by Arrow alone: to read footers and put them together costs more than all else of a small file.
 """
 
 from __future__ import annotations
@@ -17,12 +18,66 @@ from exporters.relational.long_values import Spooled
 from exporters.relational.parquet import leaves_of
 from exporters.relational.splice import Sequential, SplicedFile
 
+_LEAST_ROWS = 1_000
+"""In a file of fewer rows a dictionary saves nothing that is worth the search for few values."""
+
 
 class GroupedFile:
     """Writes one file. Whoever calls closes the stream, after ``finish``."""
 
     def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
-        empty = encoded(pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema))
+        self._stream = stream
+        self._schema = schema
+        self._single: pa.Table | None = None
+        self._groups: _Groups | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """What the row group that is open takes of memory."""
+        if self._groups is not None:
+            return self._groups.held_bytes
+        return 0 if self._single is None else int(self._single.nbytes)
+
+    def write(self, table: pa.Table) -> None:
+        """Take rows into the row group that is open."""
+        if not table.num_rows:
+            return
+        if self._single is None and self._groups is None:
+            self._single = table
+        else:
+            self._grouped().write(table)
+
+    def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
+        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
+        self._grouped().write_long(row, long)
+
+    def end_group(self) -> None:
+        """Write the row group, if there are rows; then another one is open."""
+        self._grouped().end_group()
+
+    def finish(self) -> None:
+        """Write what is left, and the footer."""
+        if self._groups is not None:
+            self._groups.finish()
+            return
+        table = _empty(self._schema) if self._single is None else self._single
+        few = with_few_values(table) if table.num_rows >= _LEAST_ROWS else []
+        self._stream.write(encoded(table, dictionaries=few))
+
+    def _grouped(self) -> _Groups:
+        if self._groups is None:
+            self._groups = _Groups(self._stream, self._schema)
+            if self._single is not None:
+                self._groups.write(self._single)
+                self._single = None
+        return self._groups
+
+
+class _Groups:
+    """Row groups that are put together from pieces."""
+
+    def __init__(self, stream: Sequential, schema: pa.Schema) -> None:
+        empty = encoded(_empty(schema))
         self._file = SplicedFile(stream, empty)
         self._schema = schema
         self._leaves = leaves_of(schema)
@@ -38,9 +93,6 @@ class GroupedFile:
         self.held_bytes = 0
 
     def write(self, table: pa.Table) -> None:
-        """Take rows into the row group that is open; ``held_bytes`` is what it takes of memory then."""
-        if not table.num_rows:
-            return
         if not self._rows:
             few = with_few_values(table)
             self._many = [name for name in table.column_names if name not in few]
@@ -56,18 +108,16 @@ class GroupedFile:
             self.held_bytes += small.nbytes
 
     def write_long(self, row: pa.Table, long: Mapping[str, Spooled]) -> None:
-        """Write a row group of one row whose values of these columns are long, and empty in ``row``."""
         self.end_group()
         chunks = [chunk for _, chunk in self._chunks(encoded(row, plain=long), row.column_names)]
         self._file.add(1, chunks, {self._leaves[name][0]: value for name, value in long.items()})
 
     def end_group(self) -> None:
-        """Write the row group, if there are rows; then another one is open."""
         if self._rows:
             chunks = {leaf: merged(pages, self._orders[leaf]) for leaf, pages in self._pages.items()}
             fields = [self._schema.field(name).with_type(kept.type) for name, kept in self._values.items()]
             few = pa.Table.from_arrays(list(self._values.values()), schema=pa.schema(fields))
-            chunks |= self._chunks(encoded(few, dictionaries=True), self._values)
+            chunks |= self._chunks(encoded(few, dictionaries=few.column_names), self._values)
             self._file.add(self._rows, [chunks[leaf] for leaf in sorted(chunks)])
         self._begin()
 
@@ -78,6 +128,10 @@ class GroupedFile:
             yield from zip(leaves, chunks, strict=True)
 
     def finish(self) -> None:
-        """Write what is left, and the footer."""
         self.end_group()
         self._file.finish()
+
+
+def _empty(schema: pa.Schema) -> pa.Table:
+    """Return a table without rows; ``Schema.empty_table`` refuses lists of extension types."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)

@@ -58,7 +58,7 @@ def _doubles(values: pa.Array) -> pa.Array:
     odd = pc.invert(pc.and_(pc.greater_equal(size, _PLAIN_FROM), pc.less(size, _PLAIN_BELOW)))
     odd = pc.fill_null(odd, fill_value=False)
     text = pc.replace_substring_regex(text, pattern=r"\.0$", replacement="")
-    if not pc.any(odd, min_count=0).as_py():
+    if not odd.true_count:
         return text
     return pc.replace_with_mask(
         text, odd, pa.array(map(double_text, values.filter(odd).to_pylist()), pa.string())

@@ -34,8 +34,11 @@ _REGULAR: Mapping[str, str] = {
 """What the text of a value that the type can hold looks like; for the kinds that can print others."""
 
 
-def parse_block(block: bytes, layout: Layout) -> Typed:
-    """Type one block of whole lines. Raises ``pa.ArrowInvalid`` where it is not the CSV of these columns."""
+def parse_block(block: bytes, layout: Layout, *, compare: bool = True) -> Typed:
+    """Type one block of whole lines. Without ``compare`` no value is compared with its text, and one that its type
+    cannot hold may be lost: only for who renders all rows back and compares these. Raises ``pa.ArrowInvalid`` where the
+    block is not the CSV of these columns.
+    """
     try:
         parsed = _read(block, [column.kind.parsed for column in layout.columns])
     except pa.ArrowInvalid:
@@ -44,10 +47,12 @@ def parse_block(block: bytes, layout: Layout) -> Typed:
     sides: dict[int, pa.Array] = {}
     for i, (column, values) in enumerate(zip(layout.columns, parsed, strict=True)):
         kind = column.kind
-        if kind.compared:
+        if kind.compared and compare:
             typed, side = split(kind.name, kind.stored, values)
             if side is not None:
                 sides[i] = side.cast(layout.sides[i].type)
+        elif kind.compared:
+            typed = _lenient(kind.name, kind.stored, values)
         else:
             typed = values if kind.parsed == kind.stored else convert(kind.name, kind.stored, values)
         columns.append(typed)
@@ -171,7 +176,7 @@ def split(kind: str, stored: pa.DataType, text: pa.Array) -> tuple[pa.Array, pa.
     wanted = text.cast(pa.binary())
     differs = pc.invert(pc.fill_null(pc.equal(text_of(kind, typed), wanted), fill_value=False))
     differs = pc.and_(differs, pc.is_valid(text))
-    if not pc.any(differs, min_count=0).as_py():
+    if not differs.true_count:
         return typed, None
     side = pc.if_else(differs, text, pa.scalar(None, text.type))
     if pa.types.is_floating(stored):
@@ -247,7 +252,7 @@ _NESTED: Mapping[str, Callable[[pa.Array, pa.DataType, Sequence[str]], pa.Array]
 
 def _bool(text: pa.Array) -> pa.Array:
     true, false = pc.equal(text, "t"), pc.equal(text, "f")
-    if not pc.all(pc.or_(true, false), min_count=0).as_py():
+    if true.true_count + false.true_count + text.null_count < len(text):
         raise pa.ArrowInvalid("not a boolean")
     return true
 

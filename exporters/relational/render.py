@@ -76,7 +76,8 @@ def text_of(kind: str, values: pa.Array) -> pa.Array:
     """Return the text of typed values, as binary; what a side column says is not known here."""
     whole = _TEXT.get(kind)
     if whole is not None:
-        return whole(values).cast(pa.binary())
+        text = whole(values)
+        return text.view(pa.binary()) if pa.types.is_string(text.type) else text.cast(pa.binary())
     shape, inner = apart(kind)
     return _NESTED[shape](values, [partial(text_of, one) for one in inner])
 
@@ -103,7 +104,7 @@ def _decimal(values: pa.Array) -> pa.Array:
     if values.type.scale <= 6:
         return text
     odd = pc.fill_null(pc.match_substring(text, "E"), fill_value=False)
-    if not pc.any(odd).as_py():
+    if not odd.true_count:
         return text
     fixed = pa.array([f"{value.as_py():f}" for value in values.filter(odd)], pa.string())
     return pc.replace_with_mask(text, odd, fixed)

@@ -37,7 +37,7 @@ class Quotes:
     def around(self, texts: pa.Array) -> pa.Array:
         """Return binary texts with quotes where they belong; NULL for NULL."""
         texts, raw = _with_buffer(texts)
-        needs = pc.equal(pc.binary_length(texts), 0)
+        needs = pc.equal(texts, b"")
         present = bytes(byte for byte in self.special if byte in raw)
         if len(present) > _FEW:
             needs = pc.or_(needs, pc.match_substring_regex(texts, pattern=_one_of(present)))
@@ -47,7 +47,7 @@ class Quotes:
         if self.word and self.word in raw.upper():
             word = re.escape(self.word.decode())
             needs = pc.or_(needs, pc.match_substring_regex(texts, pattern=f"(?i)^{word}$"))
-        if not pc.any(needs, min_count=0).as_py():
+        if not needs.true_count:
             return texts
         needs = pc.fill_null(needs, fill_value=False)
         return pc.replace_with_mask(texts, needs, self._wrapped(texts.filter(needs), raw))
@@ -133,7 +133,7 @@ def cut(
     lists = pc.split_pattern(rows, pattern=ITEM)
     lengths = pc.list_value_length(lists)
     empty = pc.equal(rows, b"")  # a row without words; an empty word has quotes
-    if pc.any(empty).as_py():
+    if empty.true_count:
         lengths = pc.if_else(empty, pa.scalar(0, lengths.type), lengths)
         lists = lists.filter(pc.invert(empty))
     return Words(lengths, lists.flatten(), quoted and not whole, escaped)
@@ -150,7 +150,7 @@ def undoubled(words: pa.Array) -> pa.Array:
     """Return words whose quotes and backslashes are doubled inside of quotes as they are; nothing is NULL."""
     words = pc.if_else(pc.equal(words, ""), pa.scalar(None, words.type), words)
     quoted = pc.starts_with(words, '"')
-    if not pc.any(quoted, min_count=0).as_py():
+    if not quoted.true_count:
         return words
     inner = pc.utf8_slice_codeunits(words, 1, -1)
     inner = pc.replace_substring(inner, pattern='""', replacement='"')

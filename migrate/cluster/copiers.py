@@ -16,7 +16,7 @@ from migrate.cluster.dispatch import at_work
 from migrate.cluster.machines import Machines
 from migrate.cluster.orders import Reach, RowsJob
 from migrate.progress import Progress
-from migrate.restore.relational.parts import PartFile
+from migrate.restore.relational.parts import PartFile, batches_of
 
 BATCH_BYTES = 8 * 2**20
 BATCH_PARTS = 64
@@ -55,24 +55,12 @@ class ByCluster:
         held, by_name = Lock(), {part.name: part for part in parts}
         refused: list[PartFile] = []
         with at_work(self.machines, job, held, progress.note) as dispatch:
-            for piece, answer in dispatch.all_of(_batches(parts), held):
+            batches = batches_of(parts, size_bytes=BATCH_BYTES, count=BATCH_PARTS)
+            pieces: Iterator[list[Json]] = ([{"id": part.name} for part in batch] for batch in batches)
+            for piece, answer in dispatch.all_of(pieces, held):
                 part = by_name[piece["id"]]
                 if answer["written"]:
                     advance(part.rows, part.size_bytes)
                 else:
                     refused.append(part)
         return refused
-
-
-def _batches(parts: Sequence[PartFile]) -> Iterator[list[Json]]:
-    """Yield parts in their order, small ones together."""
-    pieces: list[Json] = []
-    size_bytes = 0
-    for part in parts:
-        if pieces and (size_bytes + part.size_bytes > BATCH_BYTES or len(pieces) == BATCH_PARTS):
-            yield pieces
-            pieces, size_bytes = [], 0
-        pieces.append({"id": part.name})
-        size_bytes += part.size_bytes
-    if pieces:
-        yield pieces

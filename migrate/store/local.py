@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
@@ -37,23 +38,25 @@ class LocalStore:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
         self.place = self.root.as_uri()
-        self._temporary = self.root / "_work" / "tmp"
-        self._lock = local_lock.DirectoryLock(self.root / "_work")
-        self._uploads = local_uploads.Uploads(self.root / "_work" / "uploads")
+        self._work = self.root / "_work"
+        self._temporary = self._work / "tmp"
+        self._lock = local_lock.DirectoryLock(self._work)
+        self._uploads = local_uploads.Uploads(self._work / "uploads")
+        self._own = frozenset({self._work / "lock", self._temporary, self._uploads.directory})
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:  # noqa: ARG002
         """See ``Store.put``. A directory keeps no ``sha256``."""
         path = self._path(key)
-        with translated(path), self._written(data) as temporary, self._lock:
-            _rename(temporary, path)
+        with translated(path), self._written(data) as temporary:
+            self._rename(temporary, path)
         return self._finish(key, path)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``: a hard link is made or refused by the file system in one step."""
         path = self._path(key)
-        with translated(path), self._written(data) as temporary, self._lock:
+        with translated(path), self._written(data) as temporary:
             try:
-                _retry_without_directory(path, lambda: os.link(temporary, path))
+                self._locked(path, lambda: os.link(temporary, path))
             except FileExistsError as exc:
                 raise AlreadyExistsError(f"{path} exists already") from exc
         return self._finish(key, path)
@@ -100,10 +103,7 @@ class LocalStore:
         with translated(path):
             if not path.exists():
                 return
-            with self._lock, suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-                _sync_directory(path.parent)
-            self._prune(path.parent)
+            self._remove(path)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""
@@ -137,8 +137,7 @@ class LocalStore:
         with translated(path):
             whole = self._uploads.finish(key, upload, parts, crc64nvme=crc64nvme)
             _stamp(whole)
-            with self._lock:
-                _rename(whole, path)
+            self._rename(whole, path)
             self._uploads.drop(upload)
         return self._finish(key, path)
 
@@ -146,7 +145,7 @@ class LocalStore:
         """See ``MultipartStore.abort``."""
         with translated(self._path(key)):
             self._uploads.drop(upload)
-            self._prune(self._uploads.directory)
+            self._prune(self._work)
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by
@@ -163,7 +162,7 @@ class LocalStore:
         path = self._temporary / Path(name).name
         with translated(path):
             path.unlink(missing_ok=True)
-            self._prune(self._temporary)
+            self._prune(self._work)
 
     def erase(self, name: str) -> None:
         """Remove a file by its name below the root, one of the store's own or a symbolic link too; directories that
@@ -171,10 +170,27 @@ class LocalStore:
         """
         path = self.root / name
         with translated(path):
-            with self._lock, suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-                _sync_directory(path.parent)
-            self._prune(path.parent)
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _sync_directory(path.parent)
+        self._prune(path.parent)
+
+    def _rename(self, source: Path, path: Path) -> None:
+        self._locked(path, lambda: source.rename(path))
+
+    def _locked(self, path: Path, do: Callable[[], object]) -> None:
+        """Run ``do`` under the lock, after making the directory of ``path``: others need not wait until that is on the
+        disk.
+        """
+
+        def locked() -> None:
+            with self._lock:
+                do()
+
+        _retry_without_directory(path, locked)
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -193,19 +209,33 @@ class LocalStore:
     def _finish(self, key: str, path: Path) -> FileInfo:
         with translated(path):
             _sync_directory(path.parent)
-            if not key.startswith("_work/"):
-                self._prune(self._uploads.directory)
+            if not key.startswith("_work/") and self._is_idle():
+                self._prune(self._work)
             return self.stat(key)
 
+    def _is_idle(self) -> bool:
+        """Tell whether nothing lies in the working directory but what this store needs itself. Else somebody is at work
+        here, who removes that directory at the end; to do without it in between would be to make it again and again.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self._own.issuperset(self._work.iterdir())
+        return False
+
     def _prune(self, directory: Path) -> None:
-        """Remove ``directory`` and those above it up to the root, as far as they are empty."""
-        for each in (self._temporary, directory, *directory.parents):
-            if each == self.root or self.root not in each.parents:
-                continue
-            if each == self.root / "_work":
-                self._lock.remove_if_last()
+        """Remove ``directory`` and those above it up to the root, and the store's own, as far as they are empty."""
+        for own in (self._temporary, self._uploads.directory):
             with suppress(OSError):
-                each.rmdir()
+                own.rmdir()
+        while self.root in directory.parents:
+            if directory == self._work:
+                self._lock.remove_if_last()
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return
+            directory = directory.parent
 
     def _walk(self, directory: str, prefix: bytes, start_after: bytes) -> Iterator[FileInfo]:
         path = self.root / directory if directory else self.root
@@ -275,10 +305,6 @@ def _stamp(file: int | Path) -> None:
     os.utime(file, ns=(now, now))
 
 
-def _rename(source: Path, path: Path) -> None:
-    _retry_without_directory(path, lambda: source.rename(path))
-
-
 def _retry_without_directory(path: Path, do: Callable[[], object]) -> None:
     """Run ``do`` after making the directory of ``path``; again if another thread removed it, empty, in
     between.
@@ -295,7 +321,7 @@ def _retry_without_directory(path: Path, do: Callable[[], object]) -> None:
 
 
 def _make_directories(directory: Path) -> None:
-    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    missing = list(takewhile(lambda each: not each.exists(), (directory, *directory.parents)))
     for each in reversed(missing):
         try:
             each.mkdir(exist_ok=True)

@@ -89,6 +89,8 @@ class RandomAccess(io.RawIOBase):
             return self._window[inside : inside + wanted]
         if wanted >= self._read_ahead:
             return self._store.read(self.key, start, wanted)
-        self._window_start = start
-        self._window = self._store.read(self.key, start, min(self._read_ahead, self._size - start))
-        return self._window[:wanted]
+        self._window_start = start if self._size > self._read_ahead else 0  # a small file is read once
+        size = min(self._read_ahead, self._size - self._window_start)
+        self._window = self._store.read(self.key, self._window_start, size)
+        inside = start - self._window_start
+        return self._window[inside : inside + wanted]

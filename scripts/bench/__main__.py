@@ -23,12 +23,13 @@ NAMES = (
     "transfer",
     "postgres",
     "restore",
+    "many_tables",
     "mysql",
     "memory",
     "million",
     "custody",
 )
-_WITH_POSTGRES = ("postgres", "restore")
+_WITH_POSTGRES = ("postgres", "restore", "many_tables")
 _WITH_MARIADB = ("mysql",)
 
 

@@ -81,6 +81,7 @@ def moments(monkeypatch, stop_at: int) -> Iterator[None]:
         real(self, step)
 
     with monkeypatch.context() as patch:
+        patch.setattr(sql_steps, "TOGETHER", 1)
         patch.setattr(sql_steps.StepRunner, "_make", make)
         yield
 
@@ -113,7 +114,7 @@ real = steps.StepRunner._make
 def slow(self, step):
     real(self, step)
     time.sleep(0.1)
-steps.StepRunner._make = slow
+steps.StepRunner._make, steps.TOGETHER = slow, 1
 restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
 """
 
@@ -144,6 +145,7 @@ def test_steps_that_meet_in_a_deadlock_are_made_alone(shop, other_postgres, monk
             raise psycopg.errors.DeadlockDetected
         real(self, step)
 
+    monkeypatch.setattr(sql_steps, "TOGETHER", 1)
     monkeypatch.setattr(sql_steps.StepRunner, "_make", make)
     target = other_postgres.database()
     assert restore(reader, target).findings == ()
@@ -427,8 +429,37 @@ def test_a_server_that_ends_the_session_is_worth_another_try(shop, other_postgre
         real(self, step)
 
     with monkeypatch.context() as patch:
+        patch.setattr(sql_steps, "TOGETHER", 1)
         patch.setattr(sql_steps.StepRunner, "_make", make)
         with pytest.raises(SourceUnreachableError):
             restore(reader, target)
     assert restore(reader, target).findings == ()
     assert dump(target) == dump(url)
+
+
+def test_small_tables_share_transactions_and_what_is_refused_costs_only_itself(
+    postgres, other_postgres, tmp_path
+):
+    url = postgres.database()
+    for n in range(6):
+        run_sql(url, f"CREATE TABLE t{n} (a int PRIMARY KEY, b text); INSERT INTO t{n} VALUES ({n}, 'x')")
+    assert export_database(url, tmp_path / "together").complete
+    run_sql(
+        url,
+        "CREATE FUNCTION fits(int) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+        "CREATE TABLE checked (a int CHECK (fits(a))); INSERT INTO checked VALUES (1);"
+        "CREATE OR REPLACE FUNCTION fits(int) RETURNS bool LANGUAGE sql AS 'SELECT false'",
+    )
+    assert export_database(url, tmp_path / "refused").complete
+    rows = " UNION ".join(f"SELECT xmin::text FROM t{n}" for n in range(6))
+    keys = "SELECT DISTINCT xmin::text FROM pg_constraint WHERE contype = 'p' AND conrelid::regclass::text ~ '^t'"
+    made = {}
+    for name in ("together", "refused"):
+        target = other_postgres.database()
+        outcome = restore(read_bundle(tmp_path / name), target)
+        assert outcome.findings == ()
+        assert live_tables(target, names={("public", f"t{n}") for n in range(6)}).keys() == {
+            ("public", f"t{n}") for n in range(6)
+        }
+        made[name] = len(fetch(target, rows)), len(fetch(target, keys)), len(outcome.left_out)
+    assert made == {"together": (1, 1, 0), "refused": (6, 1, 1)}

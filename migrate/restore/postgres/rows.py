@@ -1,9 +1,9 @@
-"""Rows into the target: one transaction a part, together with the note that it is done."""
+"""Rows into the target: one transaction a part, or several small ones, together with the note that they are done."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
@@ -32,11 +32,20 @@ from migrate.restore.postgres.refused import (
     without_checks,
 )
 from migrate.restore.postgres.schema import target_error
-from migrate.restore.postgres.target import connect_writer, has_generated, mark_done, without_triggers
-from migrate.restore.relational.parts import PartFile, Shown, damage, readable
+from migrate.restore.postgres.target import (
+    column_types,
+    connect_writer,
+    has_generated,
+    mark_done,
+    without_triggers,
+)
+from migrate.restore.relational.parts import PartFile, Shown, batches_of, damage, readable
 from migrate.restore.relational.workers import Workers
 
 _PIECE_BYTES = 2**20
+_BATCH_BYTES = 2 * 2**20
+_BATCH_PARTS = 64
+"""Parts that are together no larger are copied in one transaction, so many at most: each locks its table."""
 
 
 class Copiers(Protocol):
@@ -71,6 +80,7 @@ class RowWriter:
         self._workers = Workers(lambda: _connect(address), workers, stop)
         self._advance = advance
         self._by_root: dict[str, str] = {}
+        self._encoding = ""
         self._refused: list[PartFile] = []
         self.left_out: list[str] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
@@ -79,7 +89,7 @@ class RowWriter:
         """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
         comes last: its function may read other tables.
         """
-        self._workers.run(parts, self._write)
+        self._workers.run(batches_of(parts, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS), self._write_batch)
         if self._refused:
             with closing(_connect(self._address)) as connection:
                 for part in self._refused:
@@ -96,8 +106,33 @@ class RowWriter:
         """End the sessions that are not at work."""
         self._workers.close()
 
+    def _write_batch(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> None:
+        """Copy parts in one transaction; if the target refuses anything of it, or a part is damaged, each in one of its
+        own.
+        """
+        if len(parts) > 1 and self._copy_together(connection, parts):
+            return
+        for part in parts:
+            self._write(connection, part)
+
+    def _copy_together(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> bool:
+        """Copy parts in one transaction; tell whether that succeeded. If not, nothing of it is there."""
+        written = Shown(self._advance)
+        try:
+            with connection.transaction():
+                mark_done(connection, *(part.name for part in parts))
+                types = column_types(connection, {_label(part) for part in parts})
+                for part in parts:
+                    self._copy(connection, part, _label(part), written.add, types)
+        except (psycopg.Error, DamageError):
+            written.take_back()
+            if connection.closed:
+                raise
+            return False
+        return True
+
     def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
-        label = quote_qualified(part.table.schema, part.table.name)
+        label = _label(part)
         try:
             try:
                 self._copy_once(connection, part, self._by_root.get(label, label))
@@ -116,7 +151,7 @@ class RowWriter:
         check may need those. What the target refuses for another reason is named, and does not stop the rest: the
         comparison will miss it.
         """
-        label = quote_qualified(part.table.schema, part.table.name)
+        label = _label(part)
         loose: list[Check] = []
         while True:
             try:
@@ -167,7 +202,7 @@ class RowWriter:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
                 with without_checks(connection, loose or ()) as untrue:
-                    self._copy(connection, part, label, written.add)
+                    self._copy(connection, part, label, written.add, column_types(connection, {label}))
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
                 sql_left_out.add(connection, part.name, names, _divided(part, label))
         except DamageError:
@@ -181,7 +216,12 @@ class RowWriter:
             self._advance(part.rows, part.size_bytes)
 
     def _copy(
-        self, connection: psycopg.Connection[Any], part: PartFile, label: str, advance: Advance
+        self,
+        connection: psycopg.Connection[Any],
+        part: PartFile,
+        label: str,
+        advance: Advance,
+        types: Mapping[str, Mapping[str, str]],
     ) -> None:
         try:
             file = open_part(self._reader.open(part.key))
@@ -204,7 +244,7 @@ class RowWriter:
         columns = ", ".join(map(quote_name, names))
         share = _Share(part)
         with ExitStack() as stack:
-            options, blocks = self._blocks(connection, file, label, stack, generated=generated)
+            options, blocks = self._blocks(connection, file, types.get(label, {}), stack, generated=generated)
             statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
             copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
@@ -217,26 +257,23 @@ class RowWriter:
         self,
         connection: psycopg.Connection[Any],
         file: Part,
-        label: str,
+        types: Mapping[str, str],
         stack: ExitStack,
         *,
         generated: bool,
     ) -> tuple[str, Iterator[tuple[bytes, int]]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
-        that the source's server computed.
+        that the source's server computed. ``types`` of the target's columns, by name.
         """
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
-        encoding = copy_encoding(database_encoding(connection))
-        if encoding == "UTF8" and not generated:
-            types = connection.execute(
-                "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-                " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
-                (label,),
-            ).fetchall()
-            if (encode := binary.encoder_of(file.schema_arrow, dict(types))) is not None:
-                return "FORMAT binary", binary.blocks_of(file, encode)
+        if not self._encoding:
+            self._encoding = copy_encoding(database_encoding(connection))
+        encoding = self._encoding
+        encode = binary.encoder_of(file.schema_arrow, types) if encoding == "UTF8" and not generated else None
+        if encode is not None:
+            return "FORMAT binary", binary.blocks_of(file, encode)
         return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
 
 
@@ -253,9 +290,13 @@ class _Share:
         return size * self._rows // whole - size * before // whole
 
 
+def _label(part: PartFile) -> str:
+    return quote_qualified(part.table.schema, part.table.name)
+
+
 def _divided(part: PartFile, label: str) -> list[str]:
     """Return what to note where the rows of a partition go into the table above it."""
-    own = quote_qualified(part.table.schema, part.table.name)
+    own = _label(part)
     if label == own:
         return []
     return [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]

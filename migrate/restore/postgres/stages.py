@@ -45,6 +45,13 @@ _POSTPONED = frozenset(
 """Kinds that no index and no foreign key can need: they may come after those."""
 
 
+_LIGHT = frozenset({"CONSTRAINT", "INDEX", "INDEX ATTACH", "FK CONSTRAINT"}) | (
+    _POSTPONED - {"MATERIALIZED VIEW DATA", "CHECK CONSTRAINT"}
+)
+"""Kinds that take no longer than their table is large."""
+_LIGHT_BYTES = 2**20
+
+
 class Lock(Enum):
     """How an entry holds its tables while it is made (PostgreSQL documentation, 13.3)."""
 
@@ -59,6 +66,13 @@ class Step:
     entry: Entry
     tables: frozenset[Name] = frozenset()
     lock: Lock = Lock.EXCLUSIVE
+    size_bytes: int = 0
+    """Of the table that it is about."""
+
+    @property
+    def is_light(self) -> bool:
+        """Tell whether it is soon made, so that it may share a transaction with others."""
+        return self.size_bytes <= _LIGHT_BYTES and self.entry.kind in _LIGHT
 
     def for_new_rows(self) -> Step | None:
         """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
@@ -105,7 +119,7 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
     for entry in entries:
         if is_event_trigger(entry):
             continue
-        step = _step(entry)
+        step = _step(entry, weights or {})
         if entry.kind == "INDEX ATTACH":
             segment.attached.append(step)
         elif not step.tables and entry.kind not in _POSTPONED:
@@ -121,16 +135,17 @@ def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) 
     return [stage for stage in found if stage.steps]
 
 
-def _step(entry: Entry) -> Step:
+def _step(entry: Entry, weights: Mapping[Name, int]) -> Step:
     """Find what an entry locks; the kind counts only where the statement is one of that kind."""
     if entry.kind == "INDEX" and (index := _INDEX.search(entry.sql)) is not None:
-        return Step(entry, frozenset({unquote(index[1])}), Lock.SHARED)
+        table = unquote(index[1])
+        return Step(entry, frozenset({table}), Lock.SHARED, weights.get(table, 0))
     alter = _ALTER.search(entry.sql)
-    if alter is not None and entry.kind == "CONSTRAINT":
-        return Step(entry, frozenset({unquote(alter[1])}))
-    if alter is not None and entry.kind == "FK CONSTRAINT":
-        return Step(entry, frozenset(map(unquote, (alter[1], *_REFERENCES.findall(entry.sql)))))
-    return Step(entry)
+    if alter is None or entry.kind not in {"CONSTRAINT", "FK CONSTRAINT"}:
+        return Step(entry)
+    table = unquote(alter[1])
+    others = _REFERENCES.findall(entry.sql) if entry.kind == "FK CONSTRAINT" else []
+    return Step(entry, frozenset({table, *map(unquote, others)}), size_bytes=weights.get(table, 0))
 
 
 def _heaviest_first(steps: Iterable[Step], weights: Mapping[Name, int]) -> list[Step]:

@@ -1,10 +1,10 @@
-"""Post-data into the target: one transaction an entry, together with the note that it is done."""
+"""Post-data into the target: one transaction an entry, or several light ones, with the note that they are done."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
@@ -23,6 +23,8 @@ OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
 """Entries of post-data that fill something."""
 MEMORY_KB = 256 * 1024
 """A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
+TOGETHER = 32
+"""So many light entries are made in one transaction."""
 _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
@@ -59,8 +61,8 @@ class StepRunner:
                     if stage.parallel:
                         self._at_once(pool, todo)
                     else:
-                        for step in todo:
-                            self._make(step)
+                        while todo:
+                            self._make_each(_taken(todo, ()))
             self._again()
             if not self.rows_missing:
                 self._for_new_rows()
@@ -100,18 +102,19 @@ class StepRunner:
     def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[Step]) -> None:
         """Make steps in parallel, those that lock the same table one after the other."""
         waiting = list(todo)
-        running: dict[Future[bool], Step] = {}
+        running: dict[Future[bool], list[Step]] = {}
         again: list[Step] = []
         try:
             while waiting or running:
-                while len(running) < self._workers and (step := _next(waiting, running.values())) is not None:
-                    waiting.remove(step)
-                    running[pool.submit(self._try, step)] = step
+                while len(running) < self._workers and (
+                    steps := _taken(waiting, [step for some in running.values() for step in some])
+                ):
+                    running[pool.submit(self._try, steps)] = steps
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    step = running.pop(future)
+                    steps = running.pop(future)
                     if not future.result():
-                        again.append(step)
+                        again += steps
         except BaseException:
             self._cancel()
             raise
@@ -122,46 +125,77 @@ class StepRunner:
         for step in again:
             self._make(step)
 
-    def _try(self, step: Step) -> bool:
-        """Make a step; False where another one was in its way, so that it has to be made alone."""
+    def _try(self, steps: Sequence[Step]) -> bool:
+        """Make steps; False where others were in their way, so that they have to be made alone."""
         if self._stop.is_set():
             return True
         try:
-            self._make(step)
+            self._make_each(steps)
         except _IN_EACH_OTHERS_WAY:
             return False
+        return True
+
+    def _make_each(self, steps: Sequence[Step]) -> None:
+        """Make entries in one transaction; if the server refuses anything of it, each in one of its own."""
+        if len(steps) > 1 and self._make_together(steps):
+            return
+        for step in steps:
+            self._make(step)
+
+    def _make_together(self, steps: Sequence[Step]) -> bool:
+        """Make entries in one transaction; tell whether that succeeded. If not, nothing of it is there."""
+        with self._lent() as connection:
+            try:
+                with connection.transaction():
+                    mark_done(connection, *(mark_of(step.entry) for step in steps))
+                    connection.execute(b"\n".join(step.entry.sql for step in steps))
+            except _IN_EACH_OTHERS_WAY:
+                raise
+            except psycopg.Error:
+                if connection.broken:
+                    raise
+                return False
+        for _ in steps:
+            self._advance()
         return True
 
     def _make(self, step: Step, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
         """Make an entry, marked as done together with what is ``left_out`` of it."""
         entry = step.entry
         notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
+        with self._lent() as connection:
+            try:
+                with connection.transaction():
+                    mark_done(connection, mark_of(entry))
+                    with aid.given(connection, entry):
+                        connection.execute(entry.sql)
+                    sql_left_out.add(connection, mark_of(entry), left_out, notes)
+            except _IN_EACH_OTHERS_WAY:
+                raise
+            except psycopg.Error as exc:
+                if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
+                    raise ddl_error(exc, entry.label) from exc
+                self._refused.append((step, exc))
+                return
+        self._advance()
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection, which is closed after an error that is not another one's lock."""
         connection = self._idle.pop() if self._idle else self._connect()
         self._busy.add(connection)
         try:
-            with connection.transaction():
-                if not (self.rows_missing and entry.kind in OF_ROWS):
-                    mark_done(connection, mark_of(entry))
-                with aid.given(connection, entry):
-                    connection.execute(entry.sql)
-                sql_left_out.add(connection, mark_of(entry), left_out, notes)
+            yield connection
         except _IN_EACH_OTHERS_WAY:
             self._idle.append(connection)
             raise
-        except psycopg.Error as exc:
-            if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
-                connection.close()
-                raise ddl_error(exc, entry.label) from exc
-            self._refused.append((step, exc))
-            self._idle.append(connection)
-            return
         except BaseException:
             connection.close()
             raise
+        else:
+            self._idle.append(connection)
         finally:
             self._busy.discard(connection)
-        self._idle.append(connection)
-        self._advance()
 
     def _cancel(self) -> None:
         """End what the other workers do: a large index may have hours to go."""
@@ -184,10 +218,20 @@ class StepRunner:
         return connection
 
 
-def _next(waiting: Sequence[Step], running: Any) -> Step | None:
-    """Return the first step that can be made beside those that run."""
-    busy = list(running)
-    return next((step for step in waiting if step.fits(busy)), None)
+def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
+    """Take out of ``waiting`` the first step that can be made beside those that run, and behind it light ones if it is
+    one.
+    """
+    begin = next((place for place, step in enumerate(waiting) if step.fits(running)), len(waiting))
+    end = begin + 1
+    if begin < len(waiting) and waiting[begin].is_light:
+        while (
+            end < min(begin + TOGETHER, len(waiting)) and waiting[end].is_light and waiting[end].fits(running)
+        ):
+            end += 1
+    steps = waiting[begin:end]
+    del waiting[begin:end]
+    return steps
 
 
 def mark_of(entry: Entry) -> str:

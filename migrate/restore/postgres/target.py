@@ -162,17 +162,32 @@ def read_done(target: Target) -> set[str]:
     return {row[0] for row in target.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())}
 
 
-def mark_done(connection: psycopg.Connection[Any], name: str) -> None:
-    """Say, within the transaction that does it, that a part or step is done. It waits where another
+def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:
+    """Say, within the transaction that does it, that parts or steps are done. It waits where another
     transaction that may yet commit said so too, and then raises.
     """
-    connection.execute(f"INSERT INTO {PROGRESS_SCHEMA}.done VALUES (%s)".encode(), (name,))
+    connection.execute(
+        f"INSERT INTO {PROGRESS_SCHEMA}.done SELECT pg_catalog.unnest(%s::text[])".encode(), (list(names),)
+    )
 
 
 def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:
     """Tell whether there is a table (schema, name)."""
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (quote_qualified(*name),)).fetchone()
     return bool(row and row[0])
+
+
+def column_types(connection: psycopg.Connection[Any], labels: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the types of the columns of tables, which are named as in SQL, by table and column."""
+    rows = connection.execute(
+        "SELECT label, attname, format_type(atttypid, atttypmod) FROM unnest(%s::text[]) AS l(label)"
+        " JOIN pg_attribute ON attrelid = to_regclass(label) AND attnum > 0 AND NOT attisdropped",
+        (list(labels),),
+    ).fetchall()
+    types: dict[str, dict[str, str]] = {label: {} for label in labels}
+    for label, name, declared in rows:
+        types[label][name] = declared
+    return types
 
 
 def has_generated(connection: psycopg.Connection[Any], label: str) -> bool:

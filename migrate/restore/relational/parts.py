@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,6 +41,21 @@ def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
         for table in tables
         for position, part in enumerate(table.details["parts"])
     ]
+
+
+def batches_of(parts: Iterable[PartFile], *, size_bytes: int, count: int) -> list[list[PartFile]]:
+    """Return parts in their order, those that are together no larger than ``size_bytes`` in one batch, ``count`` of
+    them at most.
+    """
+    batches: list[list[PartFile]] = []
+    filled = 0
+    for part in parts:
+        if not batches or filled + part.size_bytes > size_bytes or len(batches[-1]) == count:
+            batches.append([])
+            filled = 0
+        batches[-1].append(part)
+        filled += part.size_bytes
+    return batches
 
 
 def damage(part: PartFile, error: BaseException) -> DamageError:

@@ -1,4 +1,4 @@
-"""Several parts at once, each by a connection that is lent for it."""
+"""Several pieces of work at once, each by a connection that is lent for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Generic, Protocol, TypeVar
-
-from migrate.restore.relational.parts import PartFile
 
 
 class Connection(Protocol):
@@ -19,6 +17,7 @@ class Connection(Protocol):
 
 
 Lent = TypeVar("Lent", bound=Connection)
+Work = TypeVar("Work")
 
 
 class Workers(Generic[Lent]):
@@ -35,13 +34,13 @@ class Workers(Generic[Lent]):
         self._stop = stop or threading.Event()
 
     def stopped(self) -> bool:
-        """Tell whether another part failed: what is still at work should end soon, by ``InterruptedError``."""
+        """Tell whether another piece failed: what is still at work should end soon, by ``InterruptedError``."""
         return self._stop.is_set()
 
-    def run(self, parts: Sequence[PartFile], write: Callable[[Lent, PartFile], None]) -> None:
-        """Write every part; after the first error the others stop soon, and the error is raised."""
+    def run(self, pieces: Sequence[Work], write: Callable[[Lent, Work], None]) -> None:
+        """Do every piece; after the first error the others stop soon, and the error is raised."""
         with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-restore") as pool:
-            futures = [pool.submit(self.one, part, write) for part in parts]
+            futures = [pool.submit(self.one, piece, write) for piece in pieces]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 errors = [error for future in done if (error := future.exception())]
@@ -58,8 +57,8 @@ class Workers(Generic[Lent]):
         while self._idle:
             self._idle.pop().close()
 
-    def one(self, part: PartFile, write: Callable[[Lent, PartFile], None]) -> None:
-        """Write a part in this thread. Raises ``InterruptedError`` once it must end."""
+    def one(self, piece: Work, write: Callable[[Lent, Work], None]) -> None:
+        """Do a piece in this thread. Raises ``InterruptedError`` once it must end."""
         if self._stop.is_set():
             raise InterruptedError
         try:
@@ -67,7 +66,7 @@ class Workers(Generic[Lent]):
         except IndexError:
             lent = self._connect()
         try:
-            write(lent, part)
+            write(lent, piece)
         except BaseException:
             lent.close()
             raise
