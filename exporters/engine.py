@@ -50,12 +50,12 @@ class Engine(Protocol):
         password: str | None,
         workers: int,
         advance: Advance,
-        views: Collection[tuple[str, str]] = (),
+        also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
-        """Return the tally of every table of a live database by (schema, name), as of one moment, and of those
-        materialized views that ``views`` names and that hold rows. ``unread`` fills up with the tables that the server
-        does not read, and why; without it such a table is an error. Raises ``SourceError``.
+        """Return the tally of every table of a live database by (schema, name), as of one moment, and of the
+        materialized views and tables of extensions that ``also`` names. ``unread`` fills up with the tables that the
+        server does not read, and why; without it such a table is an error. Raises ``SourceError``.
         """
         ...
 

@@ -29,11 +29,11 @@ class MysqlEngine:
         password: str | None,
         workers: int,
         advance: Advance,
-        views: Collection[tuple[str, str]] = (),
+        also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table under one snapshot, in parallel."""
-        del views, unread
+        del also, unread
         return live_tables(parse_url(url, password=password), workers=workers, advance=advance)
 
     def tally_part(self, file: Any, rows: int) -> Tally:

@@ -68,6 +68,7 @@ def _exported(number: int, table: Table, counted: Counted) -> Exported:
     persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
     ancestors = [list(name) for name in table.ancestors]
     details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
+    details |= {"extension": table.extension} if table.extension else {}
     return Exported(
         number, table.schema, table.name, table.item, counted.rows, details, counted.octets, table.kind
     )

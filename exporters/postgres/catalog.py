@@ -38,17 +38,22 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
         JOIN pg_inherits i ON i.inhrelid = p.oid WHERE p.relispartition)
     SELECT ARRAY[pn.nspname::text, p.relname::text] FROM above JOIN pg_class p ON p.oid = above.oid
       JOIN pg_namespace pn ON pn.oid = p.relnamespace ORDER BY depth) ELSE '{}' END AS ancestors,
-  coalesce(config.condition, '') AS condition
+  coalesce(config.condition, '') AS condition,
+  CASE WHEN config.oid IS NULL THEN coalesce(member.extension, '') ELSE '' END AS extension
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_am am ON am.oid = c.relam LEFT JOIN pg_tablespace t ON t.oid = c.reltablespace
 LEFT JOIN LATERAL (SELECT u.oid, u.condition FROM pg_extension e
   CROSS JOIN LATERAL unnest(e.extconfig, e.extcondition) AS u(oid, condition) WHERE u.oid = c.oid
   LIMIT 1) AS config ON true
+LEFT JOIN LATERAL (SELECT e.extname::text FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass
+    AND d.deptype = 'e' LIMIT 1) AS member(extension) ON true
 WHERE (c.relkind IN ('r', 'f') OR c.relkind = 'm' AND c.relispopulated) AND c.relpersistence <> 't'
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND n.nspname <> %(own)s
   AND c.oid <> ALL (%(unsayable)s::oid[])
-  AND (config.oid IS NOT NULL OR NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-    AND d.objid = c.oid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'))
+  AND (config.oid IS NOT NULL OR member.extension IS NULL OR c.relkind = 'r'
+    AND has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE')
+    AND c.oid <> ALL (%(locked)s::oid[]) AND pg_relation_size(c.oid) > 0)
 ORDER BY n.nspname, c.relname
 """
 
@@ -147,6 +152,9 @@ class Table:
     unread: tuple[str, ...] = ()
     """Columns that are not read for that."""
 
+    extension: str = ""
+    """The extension that has it, but does not call its rows the user's."""
+
     view: bool = False
     """Whether it is a materialized view: its rows are those of the last REFRESH, and nobody can write them."""
 
@@ -229,6 +237,7 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
             tid_ranges=connection.info.server_version >= TID_RANGE_VERSION,
             locked=locked.get(row["oid"], ""),
             condition=row["condition"],
+            extension=row["extension"],
             view=row["relkind"] == "m",
             ancestors=tuple((schema, name) for schema, name in row["ancestors"]),
         )

@@ -28,12 +28,12 @@ class PostgresEngine:
         password: str | None,
         workers: int,
         advance: Advance,
-        views: Collection[tuple[str, str]] = (),
+        also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table under one snapshot, in parallel."""
         address = parse_url(url, password=password)
-        return live_tables(address, workers=workers, advance=advance, views=views, unread=unread)
+        return live_tables(address, workers=workers, advance=advance, also=also, unread=unread)
 
     def tally_part(self, file: Any, rows: int) -> Tally:
         """Render the part back to the server's text."""

@@ -18,6 +18,7 @@ from exporters.postgres.catalog import Table
 from exporters.postgres.conversion import asking
 from exporters.postgres.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.extensions import read_extensions
 from exporters.postgres.known_types import fetch
 from exporters.postgres.losses import losses_of, unreadable
 from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
@@ -36,6 +37,7 @@ SEQUENCES = "schema/sequences.json"
 ROLES = "schema/roles.json"
 SETTINGS = "schema/settings.json"
 LARGE_OBJECTS = "schema/large-objects.json"
+EXTENSIONS = "schema/extensions.json"
 CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
 
 _SECTIONS = (
@@ -131,6 +133,8 @@ def _write_lists(
         losses += secret
     if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
         _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
+    if extensions := read_extensions(session.holder, definitions=True):
+        _write(sink, EXTENSIONS, _json(extensions))
     if triggers := constraint_triggers(session.holder, every=False):
         _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
     return losses

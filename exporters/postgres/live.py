@@ -26,12 +26,12 @@ def live_tables(
     names: Collection[tuple[str, str]] | None = None,
     numbers: Collection[int] | None = None,
     generated: bool = True,
-    views: Collection[tuple[str, str]] = (),
+    also: Collection[tuple[str, str]] = (),
     orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
     unread: dict[tuple[str, str], str] | None = None,
 ) -> Mapping[tuple[str, str], Tally]:
-    """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views only those in
-    ``views``. Large objects count as
+    """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views and
+    tables of extensions only those in ``also``. Large objects count as
     ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
     the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
     another one. ``unread``: see ``Engine.live_tables``. Raises ``SourceError``.
@@ -42,7 +42,7 @@ def live_tables(
         work = [
             (_as_compared(table, orders or {}, generated=generated), pages)
             for table in tables
-            if not table.foreign and not table.out_of_reach and _is_wanted(table, names, views)
+            if not table.foreign and not table.out_of_reach and _is_wanted(table, names, also)
             for pages in cut(table)
         ]
         if session.large_objects and names is None:
@@ -68,10 +68,10 @@ def live_tables(
 
 
 def _is_wanted(
-    table: Table, names: Collection[tuple[str, str]] | None, views: Collection[tuple[str, str]]
+    table: Table, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
 ) -> bool:
     name = table.schema, table.name
-    return name in views if table.view else names is None or name in names
+    return name in also if table.view or table.extension else names is None or name in names
 
 
 def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool) -> Table:

@@ -39,10 +39,11 @@ UNION SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' WHEN 'p' THEN 'ta
   FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('i', 'I', 'm', 'p') AND n.nspname !~ '^pg_'
 UNION SELECT 'table ' || c.oid::regclass, 'rows',
-    'it belongs to the extension ' || e.extname || ', which makes it with rows of its own'
+    'it belongs to the extension ' || e.extname || ', and the role may not read it, or somebody keeps it locked'
   FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
   JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
-  WHERE c.relkind = 'r' AND c.oid <> ALL (coalesce(e.extconfig, '{}')) AND pg_relation_size(c.oid) > 0
+  WHERE c.relkind = 'r' AND c.oid <> ALL (coalesce(e.extconfig, '{}')) AND c.oid <> ALL (%(read)s::oid[])
+    AND (NOT has_table_privilege(c.oid, 'SELECT') OR pg_relation_size(c.oid) > 0)
 UNION SELECT 'prepared transaction ' || gid, 'all of it',
     'it is neither committed nor rolled back, so what it wrote is not there yet; end it, and export again'
   FROM pg_prepared_xacts WHERE database = current_database()
@@ -80,7 +81,8 @@ def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[
     """Return the losses that the catalogs tell. Raises what the driver raises."""
     rows = holder.execute(_OF_A_RESTORE, {"own": PROGRESS_SCHEMA}).fetchall()
     losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
-    losses += [Loss(*row) for row in holder.execute(_LOSSES, {"secret": f"^(?:{TELLTALE})$"})]
+    values = {"secret": f"^(?:{TELLTALE})$", "read": [table.oid for table in tables]}
+    losses += [Loss(*row) for row in holder.execute(_LOSSES, values)]
     if holder.info.server_version >= _PARAMETERS_VERSION:
         losses += [Loss(*row) for row in holder.execute(_OF_PARAMETERS)]
     return [*_table_losses(tables), *losses, *_subscriptions(holder)]

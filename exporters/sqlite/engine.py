@@ -27,11 +27,11 @@ class SqliteEngine:
         password: str | None,
         workers: int,
         advance: Advance,
-        views: Collection[tuple[str, str]] = (),
+        also: Collection[tuple[str, str]] = (),
         unread: dict[tuple[str, str], str] | None = None,
     ) -> Mapping[tuple[str, str], Tally]:
         """Read every table of a consistent copy."""
-        del views, unread
+        del also, unread
         del password
         return live_tables(url, workers=workers, advance=advance)
 

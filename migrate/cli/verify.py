@@ -44,8 +44,8 @@ _CHECKED = {
     Level.FULL: "every byte hashed",
 }
 _INCOMPLETE = (
-    "These could not be compared, or are materialized views with other rows than in the bundle: a REFRESH has computed"
-    " them anew, and only the bundle has the rows that the source had."
+    "These could not be compared, or are filled by the server itself: a materialized view by REFRESH, an extension's"
+    " table by the extension. Only the bundle has the rows that the source had."
 )
 
 

@@ -49,7 +49,7 @@ def compare_database(
             password=password,
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
-            views={(table.schema, table.name) for table in tables if _is_view(table)},
+            also={(table.schema, table.name) for table in tables if _derived(table)},
             unread=unread,
         )
     )
@@ -87,8 +87,8 @@ def _unread(label: str, reason: str) -> Finding:
 def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
     """Compare one table's rows with what was found of it; ``None`` for not at all."""
     label = engine.label(table.schema, table.name)
-    if _is_view(table):
-        return _compare_view(label, table, tally)
+    if (what := _derived(table)) != "":
+        return _compare_derived(label, what, table, tally)
     if tally is None:
         if table.number == NO_TABLE and not table.items:
             return []
@@ -100,19 +100,23 @@ def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> li
     return []
 
 
-def _is_view(table: CatalogRow) -> bool:
-    return table.kind == "materialized view"
+def _derived(table: CatalogRow) -> str:
+    """Return what it is that a server fills by itself, "" for an ordinary table."""
+    if table.kind == "materialized view":
+        return "materialized view"
+    extension = table.details.get("extension")
+    return f"table of the extension {extension}" if extension else ""
 
 
-def _compare_view(label: str, view: CatalogRow, tally: Tally | None) -> list[Finding]:
-    """Compare a materialized view: a REFRESH replaces its rows, so others are no damage, but not the bundle's."""
-    what = "is a materialized view that "
+def _compare_derived(label: str, what: str, table: CatalogRow, tally: Tally | None) -> list[Finding]:
+    """Compare what a server fills by itself: other rows are no damage, but not the bundle's."""
+    what = f"is a {what} that "
     if tally is None:
-        return [Finding(label, f"{what}has no rows", f"{view.items} rows", "none", incomplete=True)]
-    if tally.rows != view.items:
-        rows = str(view.items), str(tally.rows)
+        return [Finding(label, f"{what}has no rows", f"{table.items} rows", "none", incomplete=True)]
+    if tally.rows != table.items:
+        rows = str(table.items), str(tally.rows)
         return [Finding(label, f"{what}has another number of rows", *rows, incomplete=True)]
-    if to_hex(tally.digest) != view.digest:
-        digests = view.digest, to_hex(tally.digest)
+    if to_hex(tally.digest) != table.digest:
+        digests = table.digest, to_hex(tally.digest)
         return [Finding(label, f"{what}has other rows (their digest differs)", *digests, incomplete=True)]
     return []

@@ -18,7 +18,6 @@ DROP ROLE IF EXISTS tuner; CREATE ROLE tuner; GRANT SET ON PARAMETER log_stateme
 CREATE TABLE t (a int) TABLESPACE elsewhere; INSERT INTO t VALUES (1), (1); GRANT SELECT ON t TO tuner;
 CREATE INDEX "i i" ON t (a) TABLESPACE elsewhere; CREATE MATERIALIZED VIEW m TABLESPACE elsewhere AS SELECT 1 AS a;
 CREATE TABLE p (a int) PARTITION BY LIST (a) TABLESPACE elsewhere;
-CREATE TABLE of_extension AS SELECT 1 AS a; ALTER EXTENSION plpgsql ADD TABLE of_extension;
 """
 
 
@@ -74,7 +73,6 @@ def test_what_is_of_the_server_and_what_is_broken_is_named(server, tmp_path):
         ("prepared transaction in doubt", "all of it"),
         ("replication slot follower", "all of it"),
         ("role tuner", "privilege on a parameter"),
-        ("table public.of_extension", "rows"),
         ('"public"."t"', "tablespace"),
         ('index public."i i"', "tablespace"),
         ("materialized view public.m", "tablespace"),

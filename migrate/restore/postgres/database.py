@@ -29,6 +29,7 @@ from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.column_order import describe_order, misordered
 from migrate.restore.postgres.complete import complete
+from migrate.restore.postgres.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.generated import computed_otherwise
 from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.recoded import held_otherwise
@@ -98,7 +99,9 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     if selection.definitions:
         define.go_on(target.connection, _wanted(job, state, alone=not into_existing), done)
     absent = _absent(job)
-    run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in absent])
+    filled = filled_otherwise(job, done) if selection.rows else frozenset()
+    without = absent | filled
+    run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
     written = _rows(job, run, done) if selection.rows else Written(0, 0)
     script = complete(job, state, done)
     findings: list[str] = []
@@ -109,9 +112,14 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         missing = [finding for found in job.damaged.values() for finding in found]
         findings = [*missing, *_settled(job, _compared(job, run))]
         note_recomputed(job)
+        note_other_rows(job, filled)
     if selection.definitions:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
+        if not selection.tables:
+            left_out, notes = unlike(target.connection, job.definitions().extensions())
+            job.left_out.extend(left_out)
+            job.notes.extend(notes)
         job.left_out.extend(_other_orders(job))
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
@@ -341,7 +349,6 @@ def _compared(job: Job, run: Run) -> Run:
     let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
-    views = {(view.schema, view.name) for view in run.views}
     numbers = large_objects.numbers(run, job.damaged.keys())
     run.compared(
         lambda advance: live_tables(
@@ -350,7 +357,7 @@ def _compared(job: Job, run: Run) -> Run:
             advance=advance,
             names=names,
             numbers=numbers,
-            views=views,
+            also=job.derived,
             orders=job.orders,
             unread=job.unread,
         ),

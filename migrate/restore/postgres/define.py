@@ -14,6 +14,7 @@ from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.column_order import Orders
 from migrate.restore.postgres.entries import EntryMaker
+from migrate.restore.postgres.extensions import members, with_versions
 from migrate.restore.postgres.refused import refusal_of
 from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.roles import make_roles, missing_roles, set_for_database
@@ -32,6 +33,7 @@ _REFUSED = psycopg.errors.InsufficientPrivilege
 _PRE_DATA = "pre-data"
 _ROLES = "roles"
 _BATCH = 200
+_BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def _define(
                 _begin(connection, wanted, state, notes)
                 sql_target.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
-                    left_out = _make(connection, script.entries, wanted, portable=portable)
+                    left_out = _make_all(connection, script.entries, wanted, portable=portable)
                 sql_left_out.add(connection, _PRE_DATA, left_out)
         except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
             with connection.transaction():
@@ -114,12 +116,29 @@ def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, no
 def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
     script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
     if wanted.tables is None:
-        return script
+        entries = with_versions(connection, script.entries, wanted.definitions.extensions())
+        return Script(script.head, entries)
     missing = {name for name in wanted.tables if not sql_target.has_table(connection, name)}
     schemas = {schema for schema, _ in missing if not sql_target.has_schema(connection, schema)}
     chosen = select_entries(script.entries, missing)
     made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
     return Script(script.head, (*made, *chosen))
+
+
+def _make_all(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
+) -> list[str]:
+    """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
+    must be there; return what was left out.
+    """
+    extensions = wanted.definitions.extensions() if wanted.tables is None else ()
+    if not extensions:
+        return _make(connection, entries, wanted, portable=portable)
+    first = [entry for entry in entries if entry.kind in _BEFORE_MEMBERS]
+    left_out = _make(connection, first, wanted, portable=portable)
+    added = members(connection, extensions, portable=portable)
+    rest = [entry for entry in entries if entry.kind not in _BEFORE_MEMBERS]
+    return [*left_out, *_make(connection, [*added, *rest], wanted, portable=portable)]
 
 
 def _make(

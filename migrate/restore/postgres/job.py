@@ -45,8 +45,14 @@ class Job:
 
     @property
     def tables(self) -> list[CatalogRow]:
-        """Of the catalog's rows those that are tables (large objects are none)."""
-        return [table for table in self.run.tables if table.number]
+        """Of the catalog's rows those that are the user's tables: neither large objects nor of extensions."""
+        return [table for table in self.run.tables if table.number and not table.details.get("extension")]
+
+    @property
+    def derived(self) -> set[Name]:
+        """What the target fills by itself: materialized views, and tables of extensions."""
+        tables = [table for table in self.run.tables if table.details.get("extension")]
+        return {(table.schema, table.name) for table in (*self.run.views, *tables)}
 
     @property
     def orders(self) -> Orders:

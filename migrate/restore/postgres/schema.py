@@ -57,6 +57,10 @@ class Definitions:
         """Return owner, privileges and comment of every large object, where pre-data has not said them."""
         return list(json.loads(self.files.get("large-objects.json", b"[]")))
 
+    def extensions(self) -> Sequence[Mapping[str, Any]]:
+        """Return the extensions with their members, where the bundle says them."""
+        return list(json.loads(self.files.get("extensions.json", b"[]")))
+
     def constraint_triggers(self) -> Sequence[Mapping[str, Any]]:
         """Return the triggers of constraints that fire otherwise than new ones do."""
         return list(json.loads(self.files.get("constraint-triggers.json", b"[]")))
