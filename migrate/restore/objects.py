@@ -28,6 +28,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.account import Account, VersionMap
+from migrate.restore.lacking import lacking_of
 from migrate.restore.objects_batch import History
 from migrate.restore.objects_hands import Hands, Writing, by_threads
 from migrate.restore.objects_history import Markers, why_flat
@@ -188,12 +189,17 @@ class _Restore:
             tuple(self._notes),
             self._account.losses,
             self._account.place,
-            left_out=(*run.left_out(), *_missing(failed_objects(self._reader, self._source))),
+            left_out=(*run.left_out(), *self._lacking()),
         )
         settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
         kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
         self._account.write_json("account.json", kept)
         return outcome
+
+    def _lacking(self) -> Sequence[str]:
+        """Return what the bundle lacks: objects, or where it knows of none, what could not be listed."""
+        objects = list(_missing(failed_objects(self._reader, self._source)))
+        return objects or lacking_of(self._reader, self._source)
 
     def _unpacks(self) -> bool:
         """Tell whether the target makes objects of a tar's members, one version each."""

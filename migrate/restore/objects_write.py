@@ -120,7 +120,7 @@ class Writer:
             with _LARGE_AT_ONCE:
                 upload.run(partial(self._pieces, job), sha256=job.row.sha256)
         except DamageError as exc:
-            return Done(0, 0, (f"{job.row.file}: {exc}; not restored",))
+            return Done(0, 0, (f"{job.key}: {exc}; not restored",))
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError as exc:
@@ -132,7 +132,11 @@ class Writer:
         row, start = job.row, 0
         for size_bytes in row.part_sizes if has_own_parts(row) else part_sizes(row.size_bytes, cut):
             self.go_on()
-            yield self.store.read(row.file, row.offset + start, size_bytes)
+            try:
+                piece = self.store.read(row.file, row.offset + start, size_bytes)
+            except GoneError as exc:
+                raise DamageError(row.file, expected="a file", found="none") from exc
+            yield piece
             start += size_bytes
 
     def _write_tars(self, batch: Sequence[Job]) -> set[str]:

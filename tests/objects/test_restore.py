@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.objects import oddities
+from migrate.bundle.objects import object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
 from migrate.progress import Silent
@@ -267,6 +268,26 @@ def test_damage_in_a_pack_is_named_and_not_restored(
     outcome = restore(BundleReader(open_place(str(tmp_path / "bundle"))), target.url)
     assert [one.split(":")[0] for one in outcome.findings] == ["small/039.bin"]
     assert sorted(target.keys()) == sorted(set(objects) - {"small/039.bin"})
+
+
+def test_a_missing_large_file_is_named_and_comes_after_a_repair(
+    minio: S3Server, make_shop: MakeShop, tmp_path: Path
+) -> None:
+    shop, target = make_shop(minio), make_shop(minio)
+    shop.put("large.bin", bytes(40 * 2**20))
+    shop.put("small.bin", b"small")
+    reader = take_out(shop.url, tmp_path / "bundle")
+    (key,) = (row.file for row in object_rows(reader, "shop") if row.key == "large.bin")
+    file = tmp_path / "bundle" / key
+    file.rename(tmp_path / "away")
+    for _ in range(2):
+        outcome = restore(reader, target.url)
+        assert outcome.findings == (f"large.bin: {key}: expected a file, found none; not restored",)
+        assert target.keys() == ["small.bin"]
+    (tmp_path / "away").rename(file)
+    outcome = restore(reader, target.url)
+    assert (outcome.findings, outcome.left_out, outcome.skipped_items) == ((), (), 1)
+    assert sorted(target.keys()) == ["large.bin", "small.bin"]
 
 
 def test_every_difference_is_found(minio: S3Server, make_shop: MakeShop, tmp_path: Path) -> None:
