@@ -117,7 +117,8 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
         if not selection.tables:
-            left_out, notes = unlike(target.connection, job.definitions().extensions())
+            known, _ = sql_left_out.read(target.connection)
+            left_out, notes = unlike(target.connection, job.definitions().extensions(), known)
             job.left_out.extend(left_out)
             job.notes.extend(notes)
         job.left_out.extend(_other_orders(job))

@@ -17,6 +17,7 @@ from migrate.restore.postgres.clauses import (
     with_late_validator,
 )
 from migrate.restore.postgres.column_order import Orders, describe_order, misordered, reordered
+from migrate.restore.postgres.extensions import MEMBER
 from migrate.restore.postgres.refused import Aid, first_line, is_refusal
 from migrate.restore.postgres.rights import is_superuser
 from migrate.restore.postgres.schema import ddl_error
@@ -45,6 +46,7 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
 """
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
+_OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
 _INSTALL = "install its package on the target server and restore into a fresh database, or do without it"
 
 
@@ -63,10 +65,17 @@ class Refusal:
         return f"{self.entry.label}: {first_line(self.error)}{step}"
 
 
+def is_superusers(entry: Entry) -> bool:
+    """Tell whether an entry changes what is the server's or an extension's, as few others than superusers may."""
+    of_server = entry.schema in {"pg_catalog", "information_schema"} and entry.kind in _OF_SERVER
+    return of_server or entry.number == MEMBER
+
+
 class EntryMaker:
     """Makes entries within the caller's transaction. ``alone``: the database holds nothing else, so an object that is
     there already is the server's, and costs only the entry. ``privileged``: a refusal for lack of privileges costs only
-    the entry, too; else it is raised. ``orders``: in which order tables have their columns at the source.
+    the entry, too; else it is raised, unless the entry is for superusers. ``orders``: in which order tables have their
+    columns at the source.
     """
 
     def __init__(
@@ -118,7 +127,8 @@ class EntryMaker:
                 return []
             error = self._with_aid(entries[0])
             return [] if error is None else [Refusal(entries[0], error)]
-        if not special and self._error(b"".join(entry.sql for entry in entries)) is None:
+        spare = any(map(is_superusers, entries))
+        if not special and self._error(b"".join(entry.sql for entry in entries), spare=spare) is None:
             return []
         middle = len(entries) // 2
         return [*self._some(entries[:middle]), *self._some(entries[middle:])]
@@ -152,7 +162,7 @@ class EntryMaker:
         """Make an entry, at last with an aid; return why the server refuses it even so."""
         first: psycopg.Error | None = None
         for aid in Aid:
-            error = self._error(entry.sql, entry, aid)
+            error = self._error(entry.sql, entry, aid, spare=is_superusers(entry))
             if error is None:
                 return None
             first = first or error
@@ -160,9 +170,17 @@ class EntryMaker:
         return None if late is not None and self._error(late) is None else first
 
     def _error(
-        self, sql: bytes, entry: Entry | None = None, aid: Aid = Aid.NONE, *, keep: bool = True
+        self,
+        sql: bytes,
+        entry: Entry | None = None,
+        aid: Aid = Aid.NONE,
+        *,
+        keep: bool = True,
+        spare: bool = False,
     ) -> psycopg.Error | None:
-        """Run statements; return why the server refuses them. Without ``keep`` it is only tried."""
+        """Run statements; return why the server refuses them. Without ``keep`` it is only tried. ``spare``: among them
+        are some of superusers'.
+        """
         try:
             with self._connection.transaction(force_rollback=not keep):
                 if entry is not None:
@@ -172,14 +190,14 @@ class EntryMaker:
                 else:
                     self._connection.execute(sql)
         except psycopg.Error as exc:
-            if not self._is_refusal(exc):
+            if not self._is_refusal(exc, spare=spare):
                 raise
             return exc
         return None
 
-    def _is_refusal(self, error: psycopg.Error) -> bool:
+    def _is_refusal(self, error: psycopg.Error, *, spare: bool = False) -> bool:
         if isinstance(error, psycopg.errors.InsufficientPrivilege):
-            return self._privileged
+            return self._privileged or spare
         return is_refusal(error, self._connection)
 
     def _reduce(self, refusals: Sequence[Refusal]) -> Entry | None:

@@ -27,6 +27,8 @@ _LISTS = frozenset(
     {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
 )
 """Settings whose values are lists of names (variable_is_guc_list_quote in src/bin/pg_dump/dumputils.c)."""
+MEMBER = -1
+"""The number of entries for members of extensions: no script has them."""
 _MARK = "extension-table/"
 """How the name begins under which the target remembers that an extension's table is ours to fill."""
 
@@ -134,7 +136,9 @@ def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
     name = there["name"].removeprefix(f"{schema}.")
 
     def entry(kind: str, *statements: str) -> Entry:
-        return Entry(-1, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode())
+        return Entry(
+            MEMBER, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode()
+        )
 
     definition = str(there.get("definition", "")).rstrip().removesuffix(";")
     if pair.here is None and definition:
@@ -184,11 +188,15 @@ def note_other_rows(job: Job, names: AbstractSet[Name]) -> None:
 
 
 def unlike(
-    connection: psycopg.Connection[Any], extensions: Sequence[Extension]
+    connection: psycopg.Connection[Any], extensions: Sequence[Extension], known: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Return what is not here as at the source: members by name, and, as notes, extensions of another version."""
+    """Return what is not here as at the source: members by name, but those that the ``known`` sentences name, and, as
+    notes, extensions of another version.
+    """
     left_out = []
     for pair in _pairs(connection, extensions):
+        if any(str(pair.there["identity"]) in sentence for sentence in known):
+            continue
         if pair.here is None:
             left_out.append(f"{pair.label}: the extension does not make it here")
         elif pair.is_other_body or pair.alterations or pair.is_other_comment:
