@@ -5,20 +5,28 @@ from __future__ import annotations
 
 def csv_values(line: bytes) -> list[bytes | None]:
     """Return the values of one CSV line: nothing is NULL, two quotes are the empty text."""
-    values: list[bytes | None] = []
+    return [unquoted(field) for field in csv_fields(line)]
+
+
+def csv_fields(line: bytes) -> list[bytes]:
+    """Return the fields of one CSV line as they stand in it, quotes included."""
+    fields: list[bytes] = []
     position = 0
     while True:
         if line[position : position + 1] == b'"':
-            end = _closing(line, position + 1)
-            values.append(line[position + 1 : end].replace(b'""', b'"'))
-            end += 1
+            end = _closing(line, position + 1) + 1
         else:
             end = line.find(b",", position)
             end = len(line) if end < 0 else end
-            values.append(line[position:end] or None)
+        fields.append(line[position:end])
         if end >= len(line):
-            return values
+            return fields
         position = end + 1
+
+
+def unquoted(field: bytes) -> bytes | None:
+    """Return the value of a field, None for NULL."""
+    return field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field or None
 
 
 def _closing(line: bytes, position: int) -> int:

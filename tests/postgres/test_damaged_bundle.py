@@ -52,8 +52,8 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
             assert str(path.relative_to(place)) in "".join(outcome.findings)
         assert "moveout transfer --recheck" in outcome.notes[-1]
         assert [one.partition(" (")[0].partition(": ")[0] for one in outcome.left_out] == [
-            'rows of "public"."asking"',
             "TRIGGER public.parent always",
+            'rows of "public"."asking"',
             "FK CONSTRAINT public.child child_id_fkey",
             'the rows of materialized view "public"."counted"',
         ]

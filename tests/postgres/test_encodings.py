@@ -260,7 +260,8 @@ def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
     assert all("no character in UTF-8" in gap.reason for gap in outcome.sources[0].gaps)
     reader = read_bundle(tmp_path / "bundle")
     restored = restore_database(reader, "app", target, workers=1, progress=Silent())
-    assert (restored.findings, restored.left_out) == ((), ())
+    assert restored.findings == ()
+    assert all(word.startswith("the bundle itself lacks") for word in restored.left_out)
     assert fetch(target, f"SELECT convert_to(x, '{encoding}') FROM rest") == [(strange,)]
 
 

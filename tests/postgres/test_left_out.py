@@ -36,8 +36,8 @@ BY_STEP = {
 _WHILE_ROWS = """
 from migrate.restore.postgres import rows as sql_rows
 real = sql_rows.RowWriter._copy
-def slow(self, connection, part, *rest):
-    real(self, connection, part, *rest)
+def slow(self, connection, part, *rest, **options):
+    real(self, connection, part, *rest, **options)
     time.sleep(0.2 * (part.table.name == "big"))
 sql_rows.RowWriter._copy = slow
 """

@@ -49,8 +49,8 @@ from migrate.restore.postgres import rows as sql_rows
 from migrate.restore.postgres.database import restore_database
 from tests.postgres.databases import read_bundle
 real = sql_rows.RowWriter._copy
-def slow(self, connection, part, *rest):
-    real(self, connection, part, *rest)
+def slow(self, connection, part, *rest, **options):
+    real(self, connection, part, *rest, **options)
     time.sleep(0.05)
 sql_rows.RowWriter._copy = slow
 restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
@@ -246,9 +246,9 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     copied: list[str] = []
     real = sql_rows.RowWriter._copy
 
-    def copy(self, connection, part, *rest):
+    def copy(self, connection, part, *rest, **options):
         copied.append(part.name)
-        real(self, connection, part, *rest)
+        real(self, connection, part, *rest, **options)
 
     monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
     reader = read_bundle(place)

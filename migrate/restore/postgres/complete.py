@@ -13,6 +13,7 @@ from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres import target as sql_target
 from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.refused import refusal_of
+from migrate.restore.postgres.rows import RowWriter
 from migrate.restore.postgres.schema import (
     Definitions,
     begun_as,
@@ -53,11 +54,18 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
         )
+
+        def write_rows() -> None:
+            _write_refused_parts(job)
+            runner.rows_missing = bool(job.damaged)
+
         runner.rows_missing = bool(job.damaged)
         progress.skip(items=runner.count_done(planned, done))
-        runner.run(planned, done)
+        runner.run(planned, done, write_rows)
         job.left_out.extend(runner.left_out)
         progress.end()
+    else:
+        _write_refused_parts(job)
     objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
     damaged = any(name in job.damaged for name in objects)
     if job.selection.is_everything and _LARGE_OBJECTS not in done and not damaged:
@@ -81,6 +89,17 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
                 sql_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
     except psycopg.Error as exc:
         raise ddl_error(exc, step) from exc
+
+
+def _write_refused_parts(job: Job) -> None:
+    """Write the rows that the target refused before it had indexes and constraints."""
+    if not job.refused_parts:
+        return
+    writer = RowWriter(job.run.reader, job.target.address, workers=1, advance=lambda _rows, _size_bytes: None)
+    writer.rows_missing = bool(job.damaged)
+    writer.write_last(job.refused_parts)
+    job.left_out.extend(writer.left_out)
+    job.note_damage(writer.damaged)
 
 
 def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:

@@ -33,15 +33,17 @@ from migrate.restore.postgres.extensions import filled_otherwise, note_other_row
 from migrate.restore.postgres.generated import computed_otherwise
 from migrate.restore.postgres.job import Job
 from migrate.restore.postgres.recoded import held_otherwise
+from migrate.restore.postgres.refused_values import without_refused
 from migrate.restore.postgres.rows import Copiers, RowWriter
 from migrate.restore.postgres.schema import target_error
 from migrate.restore.postgres.script import Name, Script
 from migrate.restore.postgres.stages import is_event_trigger
 from migrate.restore.postgres.statistics import analyze
+from migrate.restore.postgres.steps import is_mark
 from migrate.restore.postgres.target import State
 from migrate.restore.postgres.views import note_recomputed
 from migrate.restore.relational import renamed
-from migrate.restore.relational.parts import REPAIR, PartFile, missing_rows, parts_of
+from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.relational.run import Run, Written, differences
 from migrate.store.base import MultipartStore
 
@@ -298,19 +300,23 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
+        if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
+            job.refused_parts.extend(left)  # an earlier run has made triggers
+            return
         if job.copiers is not None:
             lead = job.target.connection.info.backend_pid
             left = job.copiers.copy(run.source, left, lead, run.progress, advance)
         writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
-        writer.write_all(left)
-        job.left_out.extend(writer.left_out)
-        for part, error in sorted(writer.damaged, key=lambda one: one[0].name):
-            name = part.table.schema, part.table.name
-            job.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
-        if writer.damaged:
-            job.notes.append(REPAIR)
+        job.refused_parts.extend(writer.write_all(left))
+        job.note_damage(writer.damaged)
 
     return run.rows(parts_of(run.tables), done, write)
+
+
+def _keeps_triggers_from_firing(job: Job) -> bool:
+    """Tell whether the role may write rows without any trigger."""
+    with job.target.connection.transaction(force_rollback=True):
+        return sql_target.without_triggers(job.target.connection)
 
 
 def _check_triggers(job: Job) -> None:
@@ -319,11 +325,9 @@ def _check_triggers(job: Job) -> None:
     """
     if job.selection.is_everything:
         return
-    connection = job.target.connection
-    with connection.transaction(force_rollback=True):
-        if sql_target.without_triggers(connection):
-            return
-    if table := sql_target.table_with_triggers(connection, job.names):
+    if _keeps_triggers_from_firing(job):
+        return
+    if table := sql_target.table_with_triggers(job.target.connection, job.names):
         raise NotAllowedError(
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
             next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
@@ -331,14 +335,21 @@ def _check_triggers(job: Job) -> None:
 
 
 def _settled(job: Job, run: Run) -> list[str]:
-    """Return the differences that are more than values which the target computes by itself, or has no bytes for;
-    those are losses, by name.
+    """Return the differences that are more than values which the target computes by itself, does not take or has no
+    bytes for; those are losses, by name.
     """
     findings = differences(run.tables, run.found, quote_qualified)
-    otherwise = computed_otherwise(job, run) | held_otherwise(job, run) if findings else {}
+    otherwise = (
+        computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
+        if findings
+        else {}
+    )
     for losses in otherwise.values():
         job.losses.extend(losses)
-        job.left_out.extend(f"the values of {loss.item}: {loss.reason}" for loss in losses)
+        job.left_out.extend(
+            f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
+            for loss in losses
+        )
     if not otherwise:
         return findings
     rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]

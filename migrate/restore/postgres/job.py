@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from exporters.base import Loss
+from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
+from migrate.errors import DamageError
 from migrate.restore.postgres.column_order import Orders
 from migrate.restore.postgres.rows import Copiers
 from migrate.restore.postgres.schema import Definitions
 from migrate.restore.postgres.script import Name
 from migrate.restore.postgres.target import State, Target
+from migrate.restore.relational.parts import REPAIR, PartFile, missing_rows
 from migrate.restore.relational.run import Run
 from migrate.restore.selection import Selection
 
@@ -19,7 +23,8 @@ from migrate.restore.selection import Selection
 class Job:
     """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
     included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
-    table, the rows that could not be read) are filled on the way.
+    table, the rows that could not be read) are filled on the way; ``refused_parts``: rows to be tried again once there
+    are indexes and constraints.
     """
 
     run: Run
@@ -32,6 +37,7 @@ class Job:
     damaged: dict[Name, list[str]] = field(default_factory=dict)
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the target does not let be read, and why."""
+    refused_parts: list[PartFile] = field(default_factory=list)
 
     @property
     def selection(self) -> Selection:
@@ -61,6 +67,13 @@ class Job:
             (table.schema, table.name): [column["name"] for column in table.details["columns"]]
             for table in self.tables
         }
+
+    def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]]) -> None:
+        """Note parts that cannot be read."""
+        for part, error in sorted(damaged, key=lambda one: one[0].name):
+            name = part.table.schema, part.table.name
+            self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
+        self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 
     def definitions(self) -> Definitions:
         """Read the definitions from the bundle."""

@@ -38,7 +38,9 @@ from migrate.restore.postgres.target import (
     has_generated,
     mark_done,
     without_triggers,
+    without_user_triggers,
 )
+from migrate.restore.postgres.value_filter import ValueFilter, lines_of_part
 from migrate.restore.relational.parts import PartFile, Shown, batches_of, damage, readable
 from migrate.restore.relational.workers import Workers
 
@@ -84,16 +86,29 @@ class RowWriter:
         self._refused: list[PartFile] = []
         self.left_out: list[str] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
+        self.rows_missing = False
 
-    def write_all(self, parts: Sequence[PartFile]) -> None:
+    def write_all(self, parts: Sequence[PartFile]) -> list[PartFile]:
         """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
-        comes last: its function may read other tables.
+        comes last: its function may read other tables. Returns what the target refuses even so, for ``write_last``.
         """
         self._workers.run(batches_of(parts, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS), self._write_batch)
-        if self._refused:
-            with closing(_connect(self._address)) as connection:
-                for part in self._refused:
-                    self._write_late(connection, part)
+        if not self._refused:
+            return []
+        with closing(_connect(self._address)) as connection:
+            return [part for part in self._refused if self._refusal(connection, part) is not None]
+
+    def write_last(self, parts: Sequence[PartFile]) -> None:
+        """Copy parts that the target refused while it had no indexes and constraints yet: a value may name one. What
+        it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does not
+        stop the rest: the comparison will miss it.
+        """
+        with closing(_connect(self._address)) as connection:
+            for part in parts:
+                error = self._refusal(connection, part)
+                if error is not None and self._refusal(connection, part, filtered=True) is not None:
+                    label = quote_qualified(part.table.schema, part.table.name)
+                    self.left_out.append(f"rows of {label} ({part.name}): {first_line(error)}")
 
     def write(self, part: PartFile) -> bool:
         """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
@@ -145,30 +160,31 @@ class RowWriter:
         except DamageError as exc:
             self.damaged.append((part, exc))
 
-    def _write_late(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
+    def _refusal(
+        self, connection: psycopg.Connection[Any], part: PartFile, *, filtered: bool = False
+    ) -> psycopg.Error | None:
         """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
         violate at the source, where such a check is not looked at again. Where rows are missing because of damage, a
-        check may need those. What the target refuses for another reason is named, and does not stop the rest: the
-        comparison will miss it.
+        check may need those. Returns why the target refuses it for another reason. ``filtered``: without the values
+        that it does not take.
         """
         label = _label(part)
         loose: list[Check] = []
         while True:
             try:
-                self._copy_once(connection, part, self._by_root.get(label, label), loose)
+                self._copy_once(connection, part, self._by_root.get(label, label), loose, filtered=filtered)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
                     raise target_error(exc, f"{label} ({part.name})") from exc
                 found = [check for check in suspects(connection, exc, label) if check not in loose]
-                if not found or self.damaged:
-                    self.left_out.append(f"rows of {label} ({part.name}): {first_line(exc)}")
-                    return
+                if not found or self.rows_missing or self.damaged:
+                    return exc
                 loose += found
             except DamageError as exc:
                 self.damaged.append((part, exc))
-                return
+                return None
             else:
-                return
+                return None
 
     def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
         """Return the partitioned table into which the rows of a partition go that belong into another one
@@ -191,9 +207,11 @@ class RowWriter:
         part: PartFile,
         label: str,
         loose: Sequence[Check] | None = None,
+        *,
+        filtered: bool = False,
     ) -> None:
-        """Copy a part in a transaction; with ``loose`` names are found in every schema, and these checks wait; those
-        that do not hold any more are recorded as left out.
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, no trigger fires, and these
+        checks wait; those that do not hold any more are recorded as left out. ``filtered``: see ``_refusal``.
         """
         written = Shown(self._advance)
         try:
@@ -201,8 +219,12 @@ class RowWriter:
                 if loose is not None:
                     use_every_schema(connection, part.table.schema)
                 mark_done(connection, part.name)
-                with without_checks(connection, loose or ()) as untrue:
-                    self._copy(connection, part, label, written.add, column_types(connection, {label}))
+                with ExitStack() as stack:
+                    if loose is not None:
+                        stack.enter_context(without_user_triggers(connection, label))
+                    untrue = stack.enter_context(without_checks(connection, loose or ()))
+                    types = column_types(connection, {label})
+                    self._copy(connection, part, label, written.add, types, filtered=filtered)
                 names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
                 sql_left_out.add(connection, part.name, names, _divided(part, label))
         except DamageError:
@@ -222,6 +244,8 @@ class RowWriter:
         label: str,
         advance: Advance,
         types: Mapping[str, Mapping[str, str]],
+        *,
+        filtered: bool = False,
     ) -> None:
         try:
             file = open_part(self._reader.open(part.key))
@@ -244,7 +268,11 @@ class RowWriter:
         columns = ", ".join(map(quote_name, names))
         share = _Share(part)
         with ExitStack() as stack:
-            options, blocks = self._blocks(connection, file, types.get(label, {}), stack, generated=generated)
+            if filtered:
+                options, blocks = "FORMAT csv, ENCODING 'UTF8'", self._filtered(file, part, names, stack)
+            else:
+                own = types.get(label, {})
+                options, blocks = self._blocks(connection, file, own, stack, generated=generated)
             statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
             copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
@@ -252,6 +280,19 @@ class RowWriter:
                 for start in range(0, len(view), _PIECE_BYTES):
                     copy.write(view[start : start + _PIECE_BYTES])
                 advance(rows, share.of(rows))
+
+    def _filtered(
+        self, file: Part, part: PartFile, names: Sequence[str], stack: ExitStack
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
+        connection = stack.enter_context(closing(_connect(self._address)))
+        stack.enter_context(connection.transaction())
+        use_every_schema(connection, part.table.schema)
+        label = quote_qualified(part.table.schema, part.table.name)
+        values = ValueFilter(connection, label, names)
+        generated = len(names) == len(column_names(file, generated=True))
+        for lines in lines_of_part(file, generated=generated):
+            yield b"".join(line + b"\n" for line in values.filtered(lines)), len(lines)
 
     def _blocks(
         self,

@@ -50,6 +50,7 @@ _LIGHT = frozenset({"CONSTRAINT", "INDEX", "INDEX ATTACH", "FK CONSTRAINT"}) | (
 )
 """Kinds that take no longer than their table is large."""
 _LIGHT_BYTES = 2**20
+_STRUCTURE = frozenset({"CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH"})
 
 
 class Lock(Enum):
@@ -92,6 +93,11 @@ class Stage:
 
     steps: tuple[Step, ...]
     parallel: bool
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether entries are not indexes or constraints: they may read rows, or fire on these."""
+        return any(step.entry.kind not in _STRUCTURE for step in self.steps)
 
 
 @dataclass

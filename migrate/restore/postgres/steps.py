@@ -25,6 +25,7 @@ MEMORY_KB = 256 * 1024
 """A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
 TOGETHER = 32
 """So many light entries are made in one transaction."""
+_MARK = "post-data/"
 _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 
 
@@ -52,11 +53,18 @@ class StepRunner:
         """Return how many steps an earlier run has made."""
         return sum(mark_of(step.entry) in done for stage in stages for step in stage.steps)
 
-    def run(self, stages: Sequence[Stage], done: AbstractSet[str]) -> None:
-        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised."""
+    def run(
+        self, stages: Sequence[Stage], done: AbstractSet[str], write_rows: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised.
+        ``write_rows`` is called once, before the first stage that needs all rows.
+        """
+        first = next((number for number, stage in enumerate(stages) if stage.needs_rows), len(stages))
         try:
             with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
-                for stage in stages:
+                for number, stage in enumerate([*stages, Stage((), parallel=False)]):
+                    if number == first:
+                        write_rows()
                     todo = [step for step in stage.steps if mark_of(step.entry) not in done]
                     if stage.parallel:
                         self._at_once(pool, todo)
@@ -237,4 +245,9 @@ def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
 
 def mark_of(entry: Entry) -> str:
     """Return by what name the target remembers that an entry is made."""
-    return f"post-data/{entry.number:06d}"
+    return f"{_MARK}{entry.number:06d}"
+
+
+def is_mark(name: str) -> bool:
+    """Tell whether what the target remembers under a name is an entry of post-data."""
+    return name.startswith(_MARK)

@@ -16,7 +16,7 @@ import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.connect import Address, connect
-from exporters.postgres.identifiers import quote_literal, quote_qualified
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from migrate.errors import BusyError, UsageError
 from migrate.restore.postgres.refused import is_refusal
 
@@ -245,6 +245,23 @@ def without_triggers(connection: psycopg.Connection[Any]) -> bool:
     except psycopg.errors.InsufficientPrivilege:
         return False
     return True
+
+
+@contextlib.contextmanager
+def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
+    """Within the caller's transaction, keep the triggers of a table, but those of constraints, from firing, also where
+    ``without_triggers`` is not permitted. ``label``: the table, as in SQL.
+    """
+    query = (
+        "SELECT tgname, CASE tgenabled WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END FROM pg_trigger"
+        " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+    )
+    triggers = connection.execute(query.encode(), (label,)).fetchall()
+    for name, _ in triggers:
+        connection.execute(f"ALTER TABLE {label} DISABLE TRIGGER {quote_name(name)}".encode())
+    yield
+    for name, word in triggers:
+        connection.execute(f"ALTER TABLE {label} ENABLE {word} TRIGGER {quote_name(name)}".encode())
 
 
 def table_with_triggers(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
