@@ -214,6 +214,26 @@ def _missing(key: str) -> DamageError:
     return DamageError(key, expected="a file", found="none")
 
 
+def is_foreign_bag(store: Store) -> bool:
+    """Tell whether a place holds a BagIt bag that moveout has not made."""
+    there = []
+    for key in (layout.BAGIT, layout.BUNDLE_META):
+        try:
+            store.stat(key)
+            there.append(key)
+        except GoneError:
+            pass
+    return there == [layout.BAGIT]
+
+
+def foreign_bag(store: Store) -> UsageError:
+    """Return what to say of such a bag."""
+    return UsageError(
+        f"{store.place} holds a BagIt bag that is not one of moveout's: there is no {layout.BUNDLE_META}",
+        next_step="check the place's URL; bagit.py --validate checks bags of others",
+    )
+
+
 def _not_sealed(store: Store) -> Exception:
     first = next(iter(store.list()), None)
     if first is None:
@@ -230,6 +250,8 @@ def _not_sealed(store: Store) -> Exception:
     try:
         store.stat(layout.TRANSFER_STATE)
     except GoneError:
+        if is_foreign_bag(store):
+            return foreign_bag(store)
         return UsageError(
             f"{store.place} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
             next_step="check the place's URL; if a bundle lay here, fetch that file again from a copy",

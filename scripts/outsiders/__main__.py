@@ -30,6 +30,10 @@ SUITES = (
     "pgcopydb",
     "sqllogictest",
     "mariadb_suite",
+    "s3_tests",
+    "mint",
+    "odd_keys",
+    "bagit_conformance",
 )
 """The modules with suites, in the order in which they run."""
 

@@ -1,0 +1,217 @@
+"""Move buckets that a suite has filled: by an export and a restore, and by a sync. Compare by MinIO's own SDK."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import minio
+import pyarrow.parquet as pq
+import urllib3
+from minio.error import S3Error
+
+from scripts.outsiders.program import Outcome, Program
+from scripts.outsiders.suite import Context, Row
+from scripts.servers import S3Server
+
+_BATCH = 16
+"""So many buckets are exported at once."""
+_AT_ONCE = 4
+_HEADERS = (
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-website-redirect-location",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-storage-class",
+)
+Contents = Mapping[str, Sequence[tuple[Any, ...]]]
+"""Of each key its versions, oldest first, with all that the SDK says of them."""
+
+
+def client_of(server: S3Server) -> minio.Minio:
+    """Return MinIO's client of a server. It does not try again."""
+    url = urlsplit(server.endpoint)
+    return minio.Minio(
+        url.netloc,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        secure=url.scheme == "https",
+        region="us-east-1",
+        http_client=urllib3.PoolManager(retries=False, maxsize=_AT_ONCE),
+    )
+
+
+def read_contents(client: minio.Minio, bucket: str) -> Contents:
+    """Read every version of every object of a bucket."""
+    listed = [
+        one
+        for one in client.list_objects(bucket, recursive=True, include_version=True)
+        if not str(one.object_name).startswith((".moveout-sync/", ".moveout-restore/"))
+    ]
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    with ThreadPoolExecutor(_AT_ONCE) as executor:
+        for one, said in zip(listed, executor.map(lambda it: _read(client, bucket, it), listed), strict=True):
+            found.setdefault(str(one.object_name), []).insert(0, said)
+    return found
+
+
+def _read(client: minio.Minio, bucket: str, one: Any) -> tuple[Any, ...]:
+    if one.is_delete_marker:
+        return ("delete marker",)
+    version = None if one.version_id in {None, "null"} else one.version_id
+    response = None
+    try:
+        response = client.get_object(bucket, one.object_name, version_id=version)
+        digest = hashlib.sha256(response.read()).hexdigest()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        tags: Mapping[str, str] = client.get_object_tags(bucket, one.object_name, version_id=version) or {}
+    except S3Error as error:
+        return ("unreadable", error.code)
+    finally:
+        if response is not None:
+            response.close()
+            response.release_conn()
+    kept = {name: it for name, it in headers.items() if name in _HEADERS or name.startswith("x-amz-meta-")}
+    if kept.get("x-amz-storage-class") == "STANDARD":
+        del kept["x-amz-storage-class"]  # not every server says so
+    return (one.size, digest, one.etag, sorted(kept.items()), sorted(tags.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class BucketMove:
+    """From one server to another one."""
+
+    context: Context
+    source: S3Server
+    target: S3Server
+
+    def run(self, buckets: Sequence[str]) -> Iterator[Row]:
+        """Move buckets; yield a row for each batch."""
+        program = Program.for_servers(self.context.servers, self.context.scratch / "move")
+        before = {name: read_contents(client_of(self.source), name) for name in buckets}
+        filled = [name for name in buckets if before[name]]
+        for start in range(0, len(filled), _BATCH):
+            if self.context.out_of_time:
+                yield Row("other buckets", skipped="the time is used up")
+                return
+            batch = {name: before[name] for name in filled[start : start + _BATCH]}
+            yield self._export(program, batch, start)
+            yield self._sync(program, batch, start)
+
+    def _export(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
+        row = Row(f"buckets {start + 1} to {start + len(batch)}: export, restore")
+        bundle, account = self.context.scratch / f"bundle-{start}", self.context.scratch / f"account-{start}"
+        targets = {name: self._make_target(name, "r") for name in batch}
+        sources = [f"{name}={_url(self.source, name)}" for name in batch]
+        outcomes = [program.run("export", *sources, "--to", str(bundle))]
+        if outcomes[0].finished:
+            ends = [f"{name}={_url(self.target, it)}" for name, it in targets.items()]
+            outcomes.append(program.run("restore", str(bundle), *ends, "--account", str(account)))
+        row.errors += [one.failure for one in outcomes if not one.finished]
+        if row.errors:
+            return row
+        said = _Said(outcomes)
+        said.read(bundle / "data/losses.parquet", bundle / "data/gaps.parquet")
+        said.read(*account.rglob("losses.parquet"))
+        self._compare(row, batch, targets, said)
+        return row
+
+    def _sync(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
+        row = Row(f"buckets {start + 1} to {start + len(batch)}: sync")
+        for name, contents in batch.items():
+            target, record = self._make_target(name, "s"), self.context.scratch / "records" / name
+            words = [
+                f"old={_url(self.source, name)}",
+                f"new={_url(self.target, target)}",
+                "--record",
+                str(record),
+            ]
+            history = client_of(self.source).get_bucket_versioning(name).status in {"Enabled", "Suspended"}
+            outcome = program.run("sync", *words, *(["--history"] if history else []))
+            if not outcome.finished:
+                row.errors.append(f"{name}: {outcome.failure}")
+                continue
+            said = _Said([outcome])
+            said.read(record / "losses.parquet", record / "gaps.parquet")
+            self._compare(row, {name: contents}, {name: target}, said)
+        return row
+
+    def _make_target(self, name: str, kind: str) -> str:
+        """Make a bucket at the target, with object lock if the source's has it."""
+        made, client = f"{kind}-{name}"[:63].rstrip("-."), client_of(self.target)
+        try:
+            client_of(self.source).get_object_lock_config(name)
+            locks = True
+        except S3Error:
+            locks = False
+        client.make_bucket(made, object_lock=locks)
+        return made
+
+    def _compare(
+        self, row: Row, batch: Mapping[str, Contents], targets: Mapping[str, str], said: _Said
+    ) -> None:
+        for name, wanted in batch.items():
+            found = read_contents(client_of(self.target), targets[name])
+            for key in sorted({*wanted, *found}):
+                row.moved += 1
+                ours, theirs = wanted.get(key, ()), found.get(key, ())
+                if list(ours) == list(theirs):
+                    row.equal += 1
+                elif reason := said.about(name, key):
+                    row.losses.append(f"{name}/{key}: {reason}")
+                else:
+                    row.unreported.append(f"{name}/{key!r}: {_difference(ours, theirs)}")
+
+
+class _Said:
+    """What moveout reported of its commands: losses and gaps by the item."""
+
+    def __init__(self, outcomes: Iterable[Outcome]) -> None:
+        self._rows: list[tuple[str, str]] = []
+        for one in outcomes:
+            for restored in one.report.get("restored", []):
+                lines = [*restored.get("findings", []), *restored.get("left_out", [])]
+                self._rows += [(line, line) for line in lines]
+
+    def read(self, *ledgers: Path) -> None:
+        """Take in losses and gaps."""
+        for ledger in ledgers:
+            if ledger.exists():
+                for it in pq.read_table(ledger).to_pylist():
+                    what = f"{it.get('property') or it.get('disposition')}: {it['reason']}"
+                    self._rows.append((it["item"], what))
+
+    def about(self, bucket: str, key: str) -> str:
+        """Return what was reported of an object, or of its bucket's versions; empty where nothing was."""
+        for item, what in self._rows:
+            if item.startswith((key, repr(key))):
+                return what
+            if item in {bucket, f"r-{bucket}", f"s-{bucket}"} and what.startswith("versions"):
+                return what
+        return ""
+
+
+def _difference(ours: Sequence[tuple[Any, ...]], theirs: Sequence[tuple[Any, ...]]) -> str:
+    if len(ours) != len(theirs):
+        return f"{len(ours)} versions, at the target {len(theirs)}"
+    pair = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
+    return f"{pair[0]} / {pair[1]}"[:600]
+
+
+def _url(server: S3Server, bucket: str) -> str:
+    return f"s3://{bucket}?profile={server.profile}"
+
+
+def buckets_of(server: S3Server) -> list[str]:
+    """Return the names of a server's buckets."""
+    return sorted(one.name for one in client_of(server).list_buckets())

@@ -1,0 +1,124 @@
+"""ceph's s3-tests: about a thousand tests of S3, which leave buckets behind if nobody cleans up."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from scripts.binaries import cache_dir, say
+from scripts.outsiders.bucket_move import BucketMove, buckets_of
+from scripts.outsiders.suite import Context, Row, Skipped
+from scripts.servers import S3Server
+
+_VARIABLE = "OUTSIDERS_S3_TESTS"
+_PACKAGES = (
+    "boto3",
+    "munch",
+    "isodate",
+    "requests",
+    "pytz",
+    "httplib2",
+    "pytest",
+    "pytest-timeout",
+    "PyYAML",
+    "lxml",
+)
+_SHARE = 0.5
+"""Of the time that a run may take, so much goes to filling buckets."""
+_FILL_SECONDS = 900.0
+_PLUGIN = '''
+"""Leave the buckets of each test as they are."""
+import s3tests.functional
+
+
+def _leave(*_, **__):
+    """Remove nothing."""
+
+
+s3tests.functional.nuke_prefixed_buckets = _leave
+s3tests.functional.teardown = _leave
+'''
+_SECTIONS = ("s3 main", "s3 alt", "s3 tenant", "iam", "iam root", "iam alt root")
+
+
+class S3Tests:
+    """The tests fill a MinIO; their buckets are moved to another one."""
+
+    name = "s3-tests"
+    origin = f"ceph's s3-tests, from the checkout of github.com/ceph/s3-tests that {_VARIABLE} names"
+
+    def obtain(self) -> Path | Skipped:
+        """Return the checkout."""
+        checkout = os.environ.get(_VARIABLE)
+        if not checkout:
+            return Skipped(f"set {_VARIABLE} to a checkout of github.com/ceph/s3-tests")
+        if not (Path(checkout) / "s3tests/functional/test_s3.py").exists():
+            return Skipped(f"{_VARIABLE}={checkout}: there is no s3tests/functional/test_s3.py in it")
+        return Path(checkout)
+
+    def run(self, context: Context) -> Iterable[Row]:
+        """Run the tests, then move the buckets that they leave."""
+        source, target = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
+        yield _fill(context, source)
+        yield from BucketMove(context, source, target).run(context.choose(buckets_of(source)))
+
+
+def _fill(context: Context, server: S3Server) -> Row:
+    """Run the tests; how they end is the server's affair."""
+    left = context.seconds_left
+    seconds = _FILL_SECONDS if left is None else left * _SHARE
+    directory = context.scratch / "s3-tests"
+    directory.mkdir()
+    (directory / "leave_buckets.py").write_text(_PLUGIN)
+    (directory / "s3tests.conf").write_text(_settings(server))
+    log = directory / "log"
+    words = ["-m", "pytest", "s3tests/functional/test_s3.py", "s3tests/functional/test_headers.py"]
+    words += ["-q", "-p", "leave_buckets", "-p", "no:cacheprovider", "--timeout=20"]
+    words += ["--deselect", "nothing", "-k", "not lifecycle and not logging and not select"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment |= {
+        "S3TEST_CONF": str(directory / "s3tests.conf"),
+        "PYTHONPATH": f"{directory}:{context.material}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    with log.open("w") as out:
+        child = subprocess.Popen(
+            [_python(), *words], cwd=context.material, env=environment, stdout=out, stderr=out
+        )
+        try:
+            child.wait(seconds)
+            how = next((line for line in reversed(log.read_text().splitlines()) if line), "")
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            how = f"ended after {seconds:.0f} s"
+    return Row("filling buckets", skipped=f"{how.strip('= ')}; {len(buckets_of(server))} buckets to be moved")
+
+
+def _python() -> Path:
+    """Return the Python of an environment with what the tests need; made once."""
+    home = cache_dir() / "outsiders" / "s3-tests-python"
+    python = home / "bin/python"
+    if not (home / "ready").exists():
+        say("installing what s3-tests needs ...")
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "--quiet", "install", *_PACKAGES], check=True)
+        (home / "ready").touch()
+    return python
+
+
+def _settings(server: S3Server) -> str:
+    """Return the suite's settings: all its users are one."""
+    url = urlsplit(server.endpoint)
+    user = f"access_key = {server.access_key}\nsecret_key = {server.secret_key}\n"
+    user += "display_name = one\nuser_id = one\nemail = one@example.com\ntenant = one\n"
+    head = f"[DEFAULT]\nhost = {url.hostname}\nport = {url.port}\nis_secure = False\nssl_verify = False\n"
+    head += "[fixtures]\nbucket prefix = t-{random}-\n"
+    return head + "".join(f"[{name}]\n{user}" for name in _SECTIONS)
+
+
+SUITE = S3Tests()
