@@ -13,7 +13,7 @@ class Progress(Protocol):
         ...
 
     def grow(self, *, items: int = 0, size_bytes: int = 0) -> None:
-        """Raise the totals of the stage."""
+        """Raise the totals of the stage, or lower them by negative numbers."""
         ...
 
     def advance(self, *, items: int = 0, size_bytes: int = 0) -> None:

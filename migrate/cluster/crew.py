@@ -19,7 +19,7 @@ from migrate.cluster.machines import Machines
 from migrate.cluster.orders import ExportJob, Reach
 from migrate.cluster.roster import Roster
 from migrate.export.crew import Crew, Pull, Settled
-from migrate.export.work import UnitWork
+from migrate.export.work import UnitWork, grow_to
 
 BATCH_BYTES = 8 * 2**20
 BATCH_UNITS = 64
@@ -105,7 +105,8 @@ class Workers:
         records = read_records(self._work.store, self._work.source, ids, self._executor)
         for (unit, recorded), record in zip(done, records, strict=True):
             tell = self._work.progress.skip if recorded else self._work.progress.advance
-            tell(items=unit.items, size_bytes=unit.size_bytes)
+            grow_to(self._work.progress, unit, record.outcome)
+            tell(items=record.outcome.items, size_bytes=record.outcome.size_bytes)
             yield unit, record
 
     def cancel(self) -> None:

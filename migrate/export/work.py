@@ -48,7 +48,9 @@ class UnitWork:
         """
         earlier = self._earlier(unit) if recorded else None
         if earlier is not None and earlier.holds and not self._is_due(earlier.record):
-            self.progress.skip(items=unit.items, size_bytes=unit.size_bytes)
+            grow_to(self.progress, unit, earlier.record.outcome)
+            outcome = earlier.record.outcome
+            self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
         told = _Told(self.progress, unit.size_bytes)
         for attempt in range(self.attempts):
@@ -63,7 +65,8 @@ class UnitWork:
                 self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
                 self.stop.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
             else:
-                told.end(unit.items)
+                grow_to(self.progress, unit, record.outcome)
+                told.end(record.outcome)
                 return record
         raise Stopped
 
@@ -172,7 +175,8 @@ class UnitWork:
 
 class _Told:
     """What progress is told of a unit: so much as has arrived of its files, and at the end the rest. Bytes of files are
-    not those of the source, so it is never told more than the unit has, nor anything twice.
+    not those of the source, so until the unit is done it is never told more than was planned for it, nor anything
+    twice.
     """
 
     def __init__(self, progress: Progress, size_bytes: int) -> None:
@@ -194,9 +198,14 @@ class _Told:
         if more > 0:
             self._progress.advance(size_bytes=more)
 
-    def end(self, items: int) -> None:
+    def end(self, outcome: Outcome) -> None:
         """Say that the unit is done."""
-        self._progress.advance(items=items, size_bytes=self._size_bytes - self._told)
+        self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._told)
+
+
+def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:
+    """Put what a unit had in place of its estimate, so that progress ends with the numbers of the result."""
+    progress.grow(items=outcome.items - unit.items, size_bytes=outcome.size_bytes - unit.size_bytes)
 
 
 @dataclass(frozen=True, slots=True)

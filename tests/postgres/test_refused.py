@@ -124,7 +124,8 @@ def test_what_raises_an_error_does_not_stop_the_rest(postgres, other_postgres, t
     run_sql(url, "INSERT INTO asked VALUES (2, 2); DELETE FROM known WHERE i = 2")
     run_sql(
         url,
-        "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'",
+        "CREATE OR REPLACE FUNCTION double(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
+        " AS 'BEGIN RAISE ''no'' USING ERRCODE = ''MY001''; END'",
     )
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")

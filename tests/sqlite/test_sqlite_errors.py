@@ -172,6 +172,27 @@ def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_
     assert restore_file(tmp_path / "other", target).left_out == ()
 
 
+def test_a_unique_index_that_rows_violate_costs_itself(tmp_path):
+    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    run_sql(
+        path,
+        "CREATE TABLE t (a); INSERT INTO t VALUES (1), (1); CREATE INDEX i ON t (a); CREATE INDEX j ON t (a);"
+        "PRAGMA writable_schema = ON;"
+        "UPDATE sqlite_schema SET sql = 'CREATE UNIQUE INDEX i ON t (a)' WHERE name = 'i'",
+    )
+    assert export_file(path, tmp_path / "bundle").complete
+    restored = [
+        call("restore", tmp_path / "bundle", f"app={url_of(target)}", "--json", "-q") for _ in range(2)
+    ]
+    for one in restored:
+        (outcome,) = one.json["result"]["restored"]
+        assert (one.code, outcome["findings"]) == (3, [])
+        assert outcome["left_out"] == [
+            "the index i could not be made: UNIQUE constraint failed: t.a: CREATE UNIQUE INDEX i ON t (a)"
+        ]
+    assert fetch(target, "SELECT name FROM sqlite_schema WHERE type = 'index'", factory=str) == [("j",)]
+
+
 def die_before_comparing(place: Path, target: Path) -> None:
     def compare(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)

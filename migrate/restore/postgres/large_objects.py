@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import psycopg
@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 
 from exporters.postgres.large_objects import NUMBER
 from exporters.relational.parquet import READ_ERRORS
-from exporters.tally import Advance
 from migrate.restore.postgres.script import Name
 from migrate.restore.relational.parts import damage, parts_of
 from migrate.restore.relational.run import Run
@@ -43,7 +42,7 @@ def in_the_way(connection: psycopg.Connection[Any], run: Run, *, filled: bool) -
     return f"large object {row[0]}" if row and row[0] is not None else ""
 
 
-def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Advance) -> None:
+def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Callable[[int], None]) -> None:
     """Fill the objects that the definitions made empty; one that is not there is made."""
     for number in range(file.num_row_groups):
         rows = file.read_row_group(number).to_pylist()
@@ -57,4 +56,4 @@ def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Ad
                 "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
                 [(row["oid"], row["start"], row["data"]) for row in rows],
             )
-        advance(len(rows), sum(len(row["data"]) for row in rows))
+        advance(len(rows))

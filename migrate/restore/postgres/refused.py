@@ -26,9 +26,10 @@ REFUSALS = (
     psycopg.errors.ObjectNotInPrerequisiteState,
 )
 """What the server says of a statement, not of itself."""
-_OF_CODE = ("08", "2F", "38", "39", "54", "58", "HV", "XX000")
-"""SQLSTATEs that a session outlives only where they come from the code that it runs: of a foreign server that is not
-reached, of a file that is not there (PostgreSQL documentation, appendix A).
+_OF_THE_SERVER = ("25", "40", "53", "55P03", "57")
+"""SQLSTATEs that speak of the session or the server: states of a transaction, what may pass, resources, locks, an
+operator (PostgreSQL documentation, appendix A). All others are about the statement, those of the database's own code
+too, which may be any: RAISE takes any.
 """
 
 _CHECKS_OF_TABLE = """
@@ -58,8 +59,9 @@ def is_refusal(error: psycopg.Error, connection: psycopg.Connection[Any]) -> boo
         return False
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return is_superuser(connection)
-    of_code = (error.sqlstate or "").startswith(_OF_CODE) and not connection.broken
-    return of_code or isinstance(error, REFUSALS)
+    if not error.sqlstate:
+        return isinstance(error, REFUSALS)
+    return not connection.broken and not error.sqlstate.startswith(_OF_THE_SERVER)
 
 
 def first_line(error: psycopg.Error) -> str:

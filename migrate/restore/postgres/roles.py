@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.identifiers import quote_literal, quote_name
-from migrate.restore.postgres.refused import first_line
+from migrate.restore.postgres.refused import refusal_of
 from migrate.restore.postgres.rights import is_superuser
 
 _ATTRIBUTES = (
@@ -115,15 +115,12 @@ def set_for_database(connection: psycopg.Connection[Any], settings: Sequence[Map
 
 def set_all(connection: psycopg.Connection[Any], whose: str, settings: Sequence[str]) -> list[str]:
     """Set ``name=value`` for ``DATABASE …`` or ``ROLE …``, within the caller's transaction; return what is refused."""
-    refused = []
+    refused: list[str] = []
     for one in settings:
         name, _, value = one.partition("=")
-        try:
-            with connection.transaction():
-                connection.execute(f"ALTER {whose} SET {setting(name, value)}".encode())
-        except (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError) as exc:
-            refused.append(f"{name} of {whose} is not set: {first_line(exc)}")
-    return refused
+        statement = f"ALTER {whose} SET {setting(name, value)}".encode()
+        refused.append(refusal_of(connection, f"{name} of {whose} is not set", statement))
+    return list(filter(None, refused))
 
 
 def setting(name: str, value: str) -> str:

@@ -256,7 +256,8 @@ class RowWriter:
         generated = len(every) > len(names) and not has_generated(connection, label)
         names = every if generated else names
         if part.table.number == NUMBER:
-            large_objects.write(connection, file, advance)
+            share = _Share(part)
+            large_objects.write(connection, file, lambda rows: advance(rows, share.of(rows)))
             return
         if not names:
             rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows

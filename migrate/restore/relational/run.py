@@ -207,8 +207,11 @@ class Run:
         """Let ``live`` read the target's rows, and return a sentence for every table that is not as in the bundle."""
         rows = sum(view.items for view in self.views)
         size_bytes = sum(view.size_bytes for view in self.views)
+        with_views = " and its materialized views" if self.views else ""
         self.progress.begin(
-            f"compare {self.source}", items=self.items + rows, size_bytes=self.size_bytes + size_bytes
+            f"compare {self.source}{with_views}",
+            items=self.items + rows,
+            size_bytes=self.size_bytes + size_bytes,
         )
         found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()

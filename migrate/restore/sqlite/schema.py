@@ -117,13 +117,17 @@ def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
 
 
 def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[str]:
-    """Make the indexes; return a sentence for each that is left out, because only the application can make it."""
+    """Make the indexes; return a sentence for each that is left out: only the application can make it, or rows that
+    are there violate it, as at the source.
+    """
     left_out = []
     for entry in entries:
         if entry.type != "index" or entry.sql is None:
             continue
         try:
             connection.execute(entry.sql)
+        except sqlite3.IntegrityError as exc:
+            left_out.append(f"{_left_out(entry)}{exc}: {entry.sql}")
         except sqlite3.OperationalError as exc:
             if not str(exc).startswith(_OF_THE_APPLICATION):
                 raise
