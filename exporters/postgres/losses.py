@@ -29,6 +29,14 @@ UNION SELECT 'foreign server ' || s.srvname, 'option',
   FROM pg_foreign_server s
   CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(s.srvoptions) AS one) AS o(name)
   WHERE o.name ~* %(secret)s
+UNION SELECT 'constraint ' || quote_ident(k.conname) || ' of table ' || k.conrelid::regclass, 'name',
+    'a key of a partition gets the name of the partitioned table''s key, ' || quote_ident(root.conname)
+  FROM pg_constraint k JOIN pg_constraint parent ON parent.oid = k.conparentid AND parent.conrelid <> k.conrelid
+  CROSS JOIN LATERAL (
+    WITH RECURSIVE above AS (SELECT k.conparentid AS oid UNION ALL
+      SELECT c.conparentid FROM pg_constraint c JOIN above USING (oid) WHERE c.conparentid <> 0)
+    SELECT c.conname FROM pg_constraint c JOIN above USING (oid) WHERE c.conparentid = 0) AS root
+  WHERE k.contype = 'f' AND k.conname <> root.conname
 UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
     'it is not valid, as one is that could not be made concurrently; a dump leaves it out'
   FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace

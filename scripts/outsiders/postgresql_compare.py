@@ -44,6 +44,9 @@ _PROPERTIES = {
           string_agg(t.tgenabled::text, '' ORDER BY tgfoid)
         FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE t.tgisinternal AND t.tgenabled <> 'O' GROUP BY 1""",
+    "KEY OF A PARTITION": """
+        SELECT quote_ident(k.conname) || ' of ' || k.conrelid::regclass, k.convalidated::text FROM pg_constraint k
+        JOIN pg_constraint p ON p.oid = k.conparentid WHERE k.contype = 'f' AND k.conrelid <> p.conrelid""",
     "DATABASE SETTING": """
         SELECT coalesce(r.rolname, '') , array_to_string(s.setconfig, ', ') FROM pg_db_role_setting s
         JOIN pg_database d ON d.oid = s.setdatabase LEFT JOIN pg_roles r ON r.oid = s.setrole

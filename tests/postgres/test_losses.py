@@ -18,6 +18,10 @@ DROP ROLE IF EXISTS tuner; CREATE ROLE tuner; GRANT SET ON PARAMETER log_stateme
 CREATE TABLE t (a int) TABLESPACE elsewhere; INSERT INTO t VALUES (1), (1); GRANT SELECT ON t TO tuner;
 CREATE INDEX "i i" ON t (a) TABLESPACE elsewhere; CREATE MATERIALIZED VIEW m TABLESPACE elsewhere AS SELECT 1 AS a;
 CREATE TABLE p (a int) PARTITION BY LIST (a) TABLESPACE elsewhere;
+CREATE TABLE k (a int PRIMARY KEY); CREATE TABLE k1 (a int CONSTRAINT "own name" REFERENCES k)
+  PARTITION BY LIST (a); CREATE TABLE k11 PARTITION OF k1 DEFAULT;
+CREATE TABLE kp (a int CONSTRAINT key REFERENCES k) PARTITION BY LIST (a);
+CREATE TABLE k2 PARTITION OF kp FOR VALUES IN (2); ALTER TABLE kp ATTACH PARTITION k1 FOR VALUES IN (1);
 """
 
 
@@ -77,4 +81,6 @@ def test_what_is_of_the_server_and_what_is_broken_is_named(server, tmp_path):
         ('index public."i i"', "tablespace"),
         ("materialized view public.m", "tablespace"),
         ("table public.p", "tablespace"),
+        ('constraint "own name" of table public.k1', "name"),
+        ('constraint "own name" of table public.k11', "name"),
     }
