@@ -52,7 +52,7 @@ class PostgresqlRegress:
     def run(self, context: Context) -> Iterable[Row]:
         """Move the databases in this run's variants."""
         variants = [
-            *(_Variant(f"cut {number}", 25, _run_cut) for number in range(1, _CUT_DATABASES + 1)),
+            *(_Variant(f"cut {number}", 20, _run_cut) for number in range(1, _CUT_DATABASES + 1)),
             _Variant("plain", 400, _run_plain),
             _Variant("drops removed", 600, _run_without_drops),
             _Variant("SQL_ASCII", 300, _run_encoding),
