@@ -65,7 +65,9 @@ CROSS JOIN LATERAL (
       pg_catalog.concat_ws(', ', (SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ',
           pg_catalog.quote_ident(a.attname),
           pg_catalog.format_type(a.atttypid, a.atttypmod),
-          CASE WHEN a.attcollation <> t.typcollation THEN 'COLLATE ' || a.attcollation::pg_catalog.regcollation END,
+          CASE WHEN a.attcollation <> t.typcollation THEN 'COLLATE ' || (
+            SELECT pg_catalog.format('%%I.%%I', n.nspname, l.collname) FROM pg_catalog.pg_collation l
+            JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace WHERE l.oid = a.attcollation) END,
           CASE WHEN a.attgenerated = 's' THEN pg_catalog.format('GENERATED ALWAYS AS (%%s) STORED',
               pg_catalog.pg_get_expr(v.adbin, v.adrelid))
             WHEN a.attidentity = 'a' THEN 'GENERATED ALWAYS AS IDENTITY'
