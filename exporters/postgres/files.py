@@ -20,6 +20,7 @@ from exporters.postgres.encodings import AS_STORED, Codec, may_change
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.extensions import read_extensions
 from exporters.postgres.known_types import fetch
+from exporters.postgres.languages import with_handlers
 from exporters.postgres.losses import losses_of, unreadable
 from exporters.postgres.refreshes import DEFINITIONS_ONLY, with_refreshes
 from exporters.postgres.sequences import read_sequences
@@ -27,6 +28,7 @@ from exporters.postgres.session import Session
 from exporters.postgres.system_schema import undumped, with_system_objects
 from exporters.postgres.triggers import constraint_triggers
 from exporters.postgres.unsayable import unsayable
+from exporters.postgres.unwritten import with_unwritten
 
 PRE_DATA = "schema/pre-data.sql"
 POST_DATA = "schema/post-data.sql"
@@ -98,6 +100,8 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
         try:
             if section == schema.PRE:
                 script = with_system_objects(script, session.holder, spoken, portable=portable)
+                script = with_handlers(script, session.holder, spoken)
+                script = with_unwritten(script, session.holder, spoken, portable=portable)
             elif tools.major >= DEFINITIONS_ONLY:
                 left_out = [*(one.oid for one in kept), *(one.oid for one in nameless)]
                 script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)

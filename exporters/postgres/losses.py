@@ -52,6 +52,10 @@ UNION SELECT 'table ' || c.oid::regclass, 'rows',
   JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
   WHERE c.relkind = 'r' AND c.oid <> ALL (coalesce(e.extconfig, '{}')) AND c.oid <> ALL (%(read)s::oid[])
     AND (NOT has_table_privilege(c.oid, 'SELECT') OR pg_relation_size(c.oid) > 0)
+UNION SELECT 'operator ' || o.oid::regoperator, 'definition',
+    'it is a shell that no operator names; a dump leaves it out'
+  FROM pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384
+  AND NOT EXISTS (SELECT FROM pg_operator u WHERE o.oid IN (u.oprcom, u.oprnegate))
 UNION SELECT 'prepared transaction ' || gid, 'all of it',
     'it is neither committed nor rolled back, so what it wrote is not there yet; end it, and export again'
   FROM pg_prepared_xacts WHERE database = current_database()

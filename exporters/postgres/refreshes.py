@@ -44,7 +44,7 @@ REFRESH MATERIALIZED VIEW %I.%I;
 
 
 """
-_END = b"--\n-- PostgreSQL database dump complete\n"
+DUMP_END = b"--\n-- PostgreSQL database dump complete\n"
 
 
 def with_refreshes(
@@ -61,5 +61,5 @@ def with_refreshes(
         "without": list(without),
     }
     entries = b"".join(row[0] for row in holder.execute(_FILLED.encode(), parameters))
-    head, end, tail = script.rpartition(_END)
+    head, end, tail = script.rpartition(DUMP_END)
     return head + entries + end + tail

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from exporters.base import Loss
+from exporters.postgres.refreshes import DUMP_END
 
 FIRST_OID = 16384
 """No object of the server's own has a higher one (FirstNormalObjectId in src/include/access/transam.h)."""
@@ -92,7 +93,6 @@ WHERE n.nspname IN ('pg_catalog', 'information_schema') AND x.oid >= %(first)s
 ORDER BY 1
 """
 _FIRST_ENTRY = b"\n--\n-- Name: "
-_END = b"--\n-- PostgreSQL database dump complete\n"
 
 
 def with_system_objects(
@@ -104,7 +104,7 @@ def with_system_objects(
     values = {"entry": _ENTRY, "portable": portable, "encoding": encoding, "first": FIRST_OID}
     functions = b"".join(row[0] for row in holder.execute(_FUNCTIONS.encode(), values))
     members = b"".join(row[0] for row in holder.execute(_MEMBERS.encode(), values))
-    head, end, tail = script.rpartition(_END)
+    head, end, tail = script.rpartition(DUMP_END)
     start = head.find(_FIRST_ENTRY)
     cut = len(head) if start < 0 else start + 1
     return head[:cut] + functions + head[cut:] + members + end + tail
