@@ -42,6 +42,7 @@ def test_functions_and_members_of_operator_families_come_back(postgres, other_po
         "type pg_catalog.mood",
         "operator pg_catalog.===(integer,integer)",
     }
+    run_sql(target, "CREATE PROCEDURE pg_catalog.doit() LANGUAGE sql AS 'SELECT 1'")
     restored = restore_database(reader, "app", target, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     assert dump(target) == dump(url)

@@ -33,6 +33,11 @@ _REFUSED = psycopg.errors.InsufficientPrivilege
 _PRE_DATA = "pre-data"
 _ROLES = "roles"
 _BATCH = 200
+_SYSTEM_FUNCTIONS = """
+SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_functiondef(oid), '^CREATE OR REPLACE ', 'CREATE ')
+FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid >= 16384 AND prokind <> 'a'
+"""
+"""Functions that somebody has made in pg_catalog, as ``exporters.postgres.system_schema`` writes them."""
 _BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
 
 
@@ -125,6 +130,18 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     return Script(script.head, (*made, *chosen))
 
 
+def _without_present(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return the entries but those for functions in the server's own schema that are here already, as they are where a
+    provider puts them into every database.
+    """
+    present = [definition.encode() for (definition,) in connection.execute(_SYSTEM_FUNCTIONS)]
+    return tuple(
+        entry
+        for entry in entries
+        if entry.schema != "pg_catalog" or not any(definition in entry.sql for definition in present)
+    )
+
+
 def _make_all(
     connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
 ) -> list[str]:
@@ -148,9 +165,8 @@ def _make(
     for lack of privileges matters only once owners and privileges are left out.
     """
     privileged = portable or is_superuser(connection)
-    return EntryMaker(connection, alone=wanted.alone, privileged=privileged, orders=wanted.orders).make(
-        entries
-    )
+    maker = EntryMaker(connection, alone=wanted.alone, privileged=privileged, orders=wanted.orders)
+    return maker.make(_without_present(connection, entries))
 
 
 def _make_in_batches(

@@ -237,7 +237,7 @@ class EntryMaker:
             extension = self._extension_with(one.entry) if taken else None
             if extension is not None:
                 lines.append(f"{one.entry.label}: the extension {extension} has one of its own here")
-            elif taken and not self._alone:
+            elif taken and not self._alone and not is_superusers(one.entry):
                 raise ddl_error(one.error, one.entry.label) from one.error
             elif one.entry.kind not in _UNIMPORTANT or not isinstance(one.error, _ABSENT):
                 lines.append(one.line)
