@@ -118,13 +118,17 @@ class Writer:
         )
         try:
             with _LARGE_AT_ONCE:
-                upload.run(partial(self._pieces, job), sha256=job.row.sha256)
+                made = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
         except DamageError as exc:
             return Done(0, 0, (f"{job.key}: {exc}; not restored",))
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError as exc:
             return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
+        if has_own_parts(job.row) and made.info.etag != job.row.etag and not self.terms.encrypts:
+            self.progress.note(
+                f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
+            )
         self.progress.advance(items=1)
         return Done(1, job.row.size_bytes, ())
 

@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit
 from botocore.utils import get_environ_proxies
 
 from exporters.header_bytes import text_of
-from migrate.errors import MoveoutError
+from migrate.errors import GoneError, MoveoutError
 from migrate.store.flow import Body
 from migrate.store.s3_client import S3Location, retry_after, session
 from migrate.store.s3_crt import (
@@ -47,6 +47,7 @@ Also = Callable[[Item, Headers], Request | None]
 
 LANES = 32
 """Connections of one stream of reads, where the server keeps up."""
+_OK, _NOT_FOUND = 200, 404
 _STRUGGLES = {429, 500, 502, 503, 504}
 IDLE_SECONDS = 4.0
 """So long an unused connection is kept for the next stream: less than servers keep it."""
@@ -91,7 +92,8 @@ class Lanes:
                 way.sent.popleft()
                 way.held_bytes -= one.held_bytes
                 self._send_all(way)
-                second = None if one.response is None else also(one.job.item, one.response.headers)
+                found = one.response is not None and one.response.status == _OK
+                second = also(one.job.item, one.response.headers) if one.response and found else None
                 ready.append((one.job, one.response, None if second is None else self._stream.send(second)))
                 while ready and (ready[0][2] is None or len(ready) > _TAGS_AHEAD):
                     yield self._answer(*ready.popleft(), also)
@@ -140,6 +142,9 @@ class Lanes:
     def _answer(
         self, job: Job[Item], response: Response | None, second: Pending | None, also: Also[Item]
     ) -> Answer[Item]:
+        if response is not None and response.status == _NOT_FOUND:
+            next_step = "check the name of the bucket and the prefix"
+            return Answer(job.item, None, error=GoneError(f"{job.request.key}: 404", next_step=next_step))
         if response is not None:
             if second is None:
                 return Answer(job.item, response)
@@ -280,7 +285,7 @@ class _Lane:
         return None if self._socket is None or self._idle else self._socket.fileno()
 
     def receive(self) -> Response | None:
-        """Return the answer if it is a plain success, else None."""
+        """Return the answer if it is a plain success, or to HEAD that there is nothing; else None."""
         self.struggles = False
         try:
             return None if self._socket is None or self._idle else self._receive(self._socket)
@@ -321,7 +326,9 @@ class _Lane:
         status, headers = parse_head(bytes(self._view[: end - 4]))
         if status in _STRUGGLES:
             self.struggles, self.wait_seconds = True, retry_after(headers.get("retry-after"))
-        if status != 200 or "content-length" not in headers:
+        if status == _NOT_FOUND and not self._has_body:
+            return Response(status, headers, b"")
+        if status != _OK or "content-length" not in headers:
             self.close()
             return None
         size_bytes = int(headers["content-length"]) if self._has_body else 0

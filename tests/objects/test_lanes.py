@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +15,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from exporters.errors import SourceGoneError
 from migrate.store import s3_lanes
 from migrate.store.s3_bucket import open_bucket
 from migrate.store.s3_bucket_write import open_target_bucket
@@ -114,6 +115,21 @@ def test_the_fast_way_is_taken(minio: S3Server, make_shop: MakeShop, monkeypatch
     monkeypatch.setattr(bucket.requests, "one", None)
     found = list(bucket.fetch(listed, window_bytes=1 << 20))
     assert [one.body for one in found] == [bytes([number]) * number * 5000 for number in range(30)]
+
+
+def test_heads_go_the_fast_way_also_where_nothing_is(
+    minio: S3Server, make_shop: MakeShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One asks for thousands that are gone where a sync removes them."""
+    shop = make_shop(minio)
+    shop.put("there", b"body", Metadata={"a": "b"}, Tagging="t=1")
+    bucket = open_bucket(shop.url)
+    [there] = bucket.list()
+    monkeypatch.setattr(bucket.requests, "one", None)
+    found = list(bucket.heads([there, *(replace(there, key=f"gone/{n}") for n in range(100)), there]))
+    assert [one.headers.get("x-amz-meta-a", "") for one in found] == ["b", *[""] * 100, "b"]
+    assert [isinstance(one.error, SourceGoneError) for one in found] == [False, *[True] * 100, False]
+    assert found[-1].tags == {"t": "1"}
 
 
 @contextmanager
