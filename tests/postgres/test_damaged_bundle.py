@@ -67,3 +67,15 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     assert sorted(dump(target).splitlines()) == sorted(dump(url).splitlines())
+
+
+def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other_postgres, tmp_path):
+    _, reader = exported("CREATE TABLE t AS SELECT 'unmistakable' AS a; CREATE TABLE u AS SELECT 1 AS a")
+    (part,) = table(reader, "t").details["parts"]
+    key = layout.source_file("app", part["name"])
+    file = tmp_path / "bundle" / key
+    file.write_bytes(file.read_bytes().replace(b"unmistakable", b"unmistakeble"))
+    outcome = restore_database(reader, "app", other_postgres.database(), workers=1, progress=Silent())
+    difference, damage = outcome.findings
+    assert difference.startswith('"public"."t": expected digest ')
+    assert damage.startswith(f'"public"."t": {key} is damaged: its SHA-256 is not that of the manifest')

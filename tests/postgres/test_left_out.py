@@ -7,8 +7,7 @@ from migrate.progress import Silent
 from migrate.report import Later, learn
 from migrate.restore.postgres.database import restore_database
 from tests.cli.conftest import run
-from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
-from tests.postgres.test_errors import as_role
+from tests.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_resume import SMALL_CHUNK, kill_when
 
 SOURCE = """

@@ -321,9 +321,8 @@ def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]
     tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.tables else None
-    run.compared(
-        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names),
-        _label,
+    run.compare(
+        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names)
     )
     return _settled(job, replace(run, tables=run.differing(records)))
 
@@ -339,7 +338,7 @@ def _settled(job: Job, run: Run) -> list[str]:
         job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
         if not losses:
             others.append(table)
-    return differences(others, run.found, _label)
+    return run.findings(others, _label)
 
 
 def _label(schema: str, name: str) -> str:

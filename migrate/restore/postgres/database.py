@@ -350,10 +350,8 @@ def _settled(job: Job, run: Run) -> list[str]:
             f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
             for loss in losses
         )
-    if not otherwise:
-        return findings
     rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
-    return differences(rest, run.found, quote_qualified)
+    return run.findings(rest, quote_qualified)
 
 
 def _compared(job: Job, run: Run) -> Run:
@@ -362,7 +360,7 @@ def _compared(job: Job, run: Run) -> Run:
     """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
     numbers = large_objects.numbers(run, job.damaged.keys())
-    run.compared(
+    run.compare(
         lambda advance: live_tables(
             job.target.address,
             workers=run.workers,
@@ -372,8 +370,7 @@ def _compared(job: Job, run: Run) -> Run:
             also=job.derived,
             orders=job.orders,
             unread=job.unread,
-        ),
-        quote_qualified,
+        )
     )
     job.left_out.extend(
         f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()

@@ -24,7 +24,7 @@ _REASON = (
 
 
 def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
-    """Return the tables that ``run.compared`` has found to differ, although all but their generated columns is equal;
+    """Return the tables that ``run.compare`` has found to differ, although all but their generated columns is equal;
     for each the losses.
     """
     found: Mapping[Name, Tally] = run.found

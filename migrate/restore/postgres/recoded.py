@@ -27,7 +27,7 @@ _PROPERTY = "bytes of its values"
 
 
 def held_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
-    """Return the tables that ``run.compared`` has found to differ in nothing but such values; for each the losses."""
+    """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name

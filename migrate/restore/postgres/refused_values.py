@@ -15,7 +15,7 @@ from migrate.restore.relational.run import Run
 
 
 def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
-    """Return the tables that ``run.compared`` has found to differ in nothing but such values; for each the losses."""
+    """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
     found: dict[Name, list[Loss]] = {}
     for table in run.tables:
         name = table.schema, table.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,16 +11,20 @@ from exporters.tally import Advance, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.partitions import moved_within
 from migrate.bundle.proofs import digests_of
-from migrate.bundle.reader import BundleReader
+from migrate.bundle.reader import BundleReader, hash_file
 from migrate.errors import NotEmptyError
 from migrate.progress import Progress
 from migrate.restore.finished import FinishedRestore, unique
 from migrate.restore.lacking import lacking_of
 from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.relational.parts import PartFile
+from migrate.restore.relational.parts import PartFile, parts_of
 from migrate.restore.selection import Selection
 
 _ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
+_DAMAGED = (
+    "{}: {} is damaged: its SHA-256 is not that of the manifest. Once moveout transfer --recheck has replaced it,"
+    " restore into a new database"
+)
 _AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
 
 Label = Callable[[str, str], str]
@@ -71,7 +75,7 @@ class Run:
     selection: Selection = field(default_factory=Selection)
     views: Sequence[CatalogRow] = ()
     found: dict[tuple[str, str], Tally] = field(default_factory=dict)
-    """What ``compared`` has read of the target."""
+    """What ``compare`` has read of the target."""
 
     @property
     def state(self) -> State:
@@ -165,6 +169,26 @@ class Run:
         """Return a sentence for each item that the bundle itself lacks, where all of it is wanted."""
         return [] if self.selection.tables else lacking_of(self.reader, self.source)
 
+    def findings(self, tables: Sequence[CatalogRow], label: Label) -> list[str]:
+        """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
+        damaged file of such a table.
+        """
+        found = differences(tables, self.found, label)
+        named = [label(table.schema, table.name) for table in tables]
+        differing = [
+            table
+            for table, name in zip(tables, named, strict=True)
+            if any(sentence.startswith(f"{name}: ") for sentence in found)
+        ]
+        return [*found, *self._damaged(differing, label)] if differing else found
+
+    def _damaged(self, tables: Sequence[CatalogRow], label: Label) -> Iterator[str]:
+        parts = {part.key: part for part in parts_of(tables)}
+        for file in self.reader.source_files(self.source):
+            if file.key in parts and hash_file(self.reader.store, file.key) != file.sha256:
+                table = parts[file.key].table
+                yield _DAMAGED.format(label(table.schema, table.name), file.key)
+
     def differing(self, records: Sequence[FinishedRestore]) -> list[CatalogRow]:
         """Return the tables to be compared: all but those that are still as a finished restore has left them."""
         return [table for table in self.tables if not self._accepted(table, records)]
@@ -176,7 +200,7 @@ class Run:
     def record(
         self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
     ) -> FinishedRestore:
-        """Return the record of this restore, with the tables whose rows ``compared`` has found to be others."""
+        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others."""
         tables = {}
         for table in (*self.tables, *self.views) if self.selection.rows else ():
             tally = self.found.get((table.schema, table.name))
@@ -203,8 +227,8 @@ class Run:
         self.progress.end()
         return Written(skipped, sum_.size_bytes)
 
-    def compared(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]], label: Label) -> list[str]:
-        """Let ``live`` read the target's rows, and return a sentence for every table that is not as in the bundle."""
+    def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]]) -> None:
+        """Let ``live`` read the target's rows, for ``findings``."""
         rows = sum(view.items for view in self.views)
         size_bytes = sum(view.size_bytes for view in self.views)
         with_views = " and its materialized views" if self.views else ""
@@ -216,7 +240,6 @@ class Run:
         found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
         self.progress.end()
         self.found.update(found)
-        return differences(self.tables, found, label)
 
 
 @dataclass(frozen=True, slots=True)

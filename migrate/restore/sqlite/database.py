@@ -195,9 +195,8 @@ def _differences(job: Job) -> list[str]:
     """Compare the finished file's rows with the bundle's."""
     path, url, workers = job.address.path, job.address.url, job.run.workers
     names = None if job.run.whole else job.names
-    return job.run.compared(
-        lambda advance: quiet_tables(path, url, workers=workers, advance=advance, names=names), label
-    )
+    job.run.compare(lambda advance: quiet_tables(path, url, workers=workers, advance=advance, names=names))
+    return job.run.findings(job.run.tables, label)
 
 
 def _check(address: Address) -> tuple[list[str], list[str]]:

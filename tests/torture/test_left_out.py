@@ -1,0 +1,133 @@
+"""A restore that is killed at any of its steps, and repeated, names what one without a kill has left out."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from exporters.postgres import plan
+from migrate.progress import Silent
+from migrate.restore.mysql import database as mysql_database
+from migrate.restore.mysql import define as mysql_define
+from migrate.restore.mysql import rows as mysql_rows
+from migrate.restore.mysql import target as mysql_target
+from migrate.restore.postgres import define, rows, steps
+from migrate.restore.postgres import target as sql_target
+from migrate.restore.postgres.database import restore_database
+from tests.mysql import databases as mysql
+from tests.mysql.test_left_out import SOURCE as MYSQL_SOURCE
+from tests.postgres.databases import as_role, export_database, read_bundle, run_sql
+from tests.postgres.test_left_out import SOURCE
+from tests.postgres.test_resume import SMALL_CHUNK
+
+pytestmark = pytest.mark.torture
+
+
+def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> None:
+    """Replace a function of modules in this process, which is to be killed."""
+    for module in modules:
+        vars(module)[name] = function
+
+
+def die_at(step, bundle, target):
+    """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
+    count, real, real_finish = 0, sql_target.mark_done, define.finish
+
+    def mark(*words):
+        nonlocal count
+        real(*words)
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def finish(*words):
+        if step % 2:
+            real_finish(*words)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    put_in("mark_done", mark, sql_target, rows, steps)
+    put_in("finish", finish, define)
+    restore_database(read_bundle(bundle), "app", target, workers=2, progress=Silent())
+
+
+def die_at_mysql(step, bundle, target):
+    """The same of MySQL."""
+    count, real, real_drop = 0, mysql_target.mark_done, mysql_target.drop_state
+
+    def mark(connection, name):
+        nonlocal count
+        real(connection, name)
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def drop(target):
+        if step % 2:
+            real_drop(target)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    put_in("mark_done", mark, mysql_rows, mysql_define, mysql_target)
+    put_in("drop_state", drop, mysql_target)
+    mysql_database.restore_database(mysql.read_bundle(bundle), "app", target, workers=2, progress=Silent())
+
+
+def kill(die, step: int, bundle: Path, target: str) -> None:
+    victim = multiprocessing.get_context("spawn").Process(target=die, args=(step, bundle, target))
+    victim.start()
+    victim.join(120)
+    assert victim.exitcode == -signal.SIGKILL
+
+
+def test_postgresql(postgres, other_postgres, tmp_path, monkeypatch):
+    url = postgres.database()
+    run_sql(url, SOURCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "CHUNK_BYTES", SMALL_CHUNK)
+        assert export_database(url, tmp_path / "bundle").complete
+    reader = read_bundle(tmp_path / "bundle")
+    run_sql(other_postgres.url, f"CREATE ROLE boarder LOGIN PASSWORD '{other_postgres.password}'")
+    monkeypatch.setenv("PGPASSWORD", other_postgres.password)
+
+    def fresh() -> str:
+        made = other_postgres.database()
+        name = made.rpartition("/")[2]
+        run_sql(
+            made,
+            f"ALTER DATABASE {name} OWNER TO boarder; ALTER SCHEMA public OWNER TO boarder;"
+            " GRANT SET ON PARAMETER session_replication_role TO boarder",
+        )
+        return as_role(made, "boarder")
+
+    def restore(target: str) -> tuple:
+        outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+        return outcome.findings, sorted(outcome.left_out)
+
+    wanted = restore(fresh())
+    assert (wanted[0], len(wanted[1])) == ((), 5)
+    for step in (1, 2, 3, 5, 8, 13, 15, 16, 17, 18, 19, 998, 999):
+        target = fresh()
+        kill(die_at, step, tmp_path / "bundle", target)
+        assert restore(target) == restore(target) == wanted, step
+
+
+def test_mysql(mariadb, other_mariadb, tmp_path):
+    url = mariadb.database()
+    mysql.run_sql(url, MYSQL_SOURCE)
+    assert mysql.export_database(url, tmp_path / "bundle").complete
+    reader = mysql.read_bundle(tmp_path / "bundle")
+
+    def restore(target: str) -> tuple:
+        outcome = mysql_database.restore_database(reader, "app", target, workers=2, progress=Silent())
+        name = target.rpartition("/")[2]
+        return outcome.findings, sorted(entry.replace(name, "here") for entry in outcome.left_out)
+
+    wanted = restore(other_mariadb.database())
+    assert (wanted[0], len(wanted[1])) == ((), 2)
+    for step in (1, 2, 3, 4, 5, 6, 7, 998, 999):
+        target = other_mariadb.database()
+        kill(die_at_mysql, step, tmp_path / "bundle", target)
+        assert restore(target) == restore(target) == wanted, step
