@@ -10,7 +10,8 @@ _DROP = re.compile(
     r"|database|schema|package(?:[ \t]+body)?)[ \t]+(?P<names>[^;|]*?)(?P<end>;|\|)",
     re.IGNORECASE | re.MULTILINE,
 )
-_RENAMED = {"table", "tables", "view", "sequence"}
+_RENAMED = frozenset({"table", "tables", "sequence"})
+_VIEW = re.compile(r"create\b[^;]*\bview\b", re.IGNORECASE)
 _NAME = re.compile(r"(?:(?P<database>\w+)\.)?(?P<name>\w+)")
 _OF_NAMES = re.compile(r"^if exists\s+|\s+(?:cascade|restrict|wait \d+|nowait)$", re.IGNORECASE)
 _COMMENT = re.compile(r"^\s*(?:#|--\s*echo).*$", re.MULTILINE)
@@ -30,13 +31,16 @@ def runs_alone(script: str) -> bool:
 
 
 def without_drops(script: str) -> str:
-    """Return a script in which tables, views and sequences are renamed, and other objects stay, where it drops them."""
+    """Return a script in which what it drops stays. Tables and sequences get other names, so that the script can make
+    them anew, but not in a script with views, which would lose them.
+    """
     numbers = count(1)
+    renamed = frozenset() if _VIEW.search(script) else _RENAMED
 
     def kept(match: re.Match[str]) -> str:
         names = _OF_NAMES.sub("", match["names"].strip()).split(",")
         moves = []
-        for name in names if match["kind"].lower() in _RENAMED else ():
+        for name in names if match["kind"].lower() in renamed else ():
             parts = _NAME.fullmatch(name.strip().replace("`", ""))
             if parts:
                 database = f"`{parts['database']}`." if parts["database"] else ""

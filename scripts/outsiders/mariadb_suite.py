@@ -161,6 +161,7 @@ class _Batch:
         ]
         libraries = self._context.material / "usr/lib/x86_64-linux-gnu"
         variables = {
+            "MYSQL_PWD": "",
             "LD_LIBRARY_PATH": str(libraries),
             "MYSQL_TEST_DIR": str(self._home),
             "MYSQLTEST_VARDIR": str(files),
