@@ -52,7 +52,11 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
         time.sleep(0.2)
     kept = open_place(str(tmp_path / "kept"))
     outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=kept)
-    assert (outcome.findings, outcome.left_out) == ((), ())
+    assert outcome.findings == ()
+    assert outcome.left_out == (
+        "event `gone`: its time is over: the server drops it at once",
+        "event `kept`: it is disabled: its time is over",
+    )
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert {(loss["item"], loss["property"]) for loss in losses} == {
         ("event `gone`", "definition"),

@@ -115,6 +115,20 @@ def inheriting(sql: str) -> str:
     return edited(sql, _COLLATION, lambda match: "" if match.groups() == (None, own[1]) else match[0])[0]
 
 
+_HAS_DEFAULT = re.compile(
+    r" (?:NOT NULL|DEFAULT|AUTO_INCREMENT|GENERATED|AS)\b|^\0+ (?:\w*text|\w*blob|json|\w*geom\w*|\w*point|\w*string"
+    r"|\w*polygon|vector)\b"
+)
+
+
+def undefaulted(sql: str) -> list[str]:
+    """Return the columns, as quoted names, that may be NULL and have no default, as some have that a SELECT made. Read
+    again they would have NULL for one. Of texts and bytes MySQL prints no default at all.
+    """
+    shown = ((item, masked(item)) for item in items_of(sql)[2] if item.startswith("`"))
+    return [item[: hidden.find(" ")] for item, hidden in shown if not _HAS_DEFAULT.search(hidden)]
+
+
 _COUNTER = re.compile(r" AUTO_INCREMENT=\d+")
 _ARCHIVE = re.compile(r"\bENGINE=ARCHIVE\b")
 

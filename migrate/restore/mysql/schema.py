@@ -19,6 +19,8 @@ from exporters.mysql.spatial import KIND as SPATIAL
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
+from migrate.restore.mysql.ddl import undefaulted
+from migrate.restore.mysql.target import alter
 
 Definition = dict[str, Any]
 
@@ -100,6 +102,10 @@ class Definer:
             self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
         if one["kind"] == "sequence":
             self._connection.rows(set_sequence(one))
+        if one["kind"] == "table" and (columns := undefaulted(one["sql"])):
+            words = ", ".join(f"ALTER COLUMN {name} DROP DEFAULT" for name in columns)
+            if said := alter(self._connection, one["name"], words):
+                self._left_out.append(f"{step_of(one)}: NULL is the default of {', '.join(columns)}: {said}")
 
     def _open(self, table: str) -> None:
         """Let the server read a table's definition before a trigger's ``sql_mode`` could make it read another one."""
