@@ -64,7 +64,7 @@ def load(url: str, tables: int) -> str:
     name = f"moveout_many_{tables}"
     target = f"{url.rpartition('/')[0]}/{name}"
     with psycopg.connect(url, autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone():
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
             return target
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
     with psycopg.connect(target, autocommit=True) as connection:

@@ -71,7 +71,7 @@ def _prepare(url: str, scale: float, directory: Path) -> Path:
     """Load and export; return pg_restore."""
     source, _ = load(url, scale)
     with psycopg.connect(source, autocommit=True) as connection:
-        if not connection.execute("SELECT FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone():
+        if not connection.execute("SELECT 1 FROM pg_indexes WHERE indexname = 'lineitem_part'").fetchone():
             for statement in _INDEXES:
                 connection.execute(statement.encode())
         version = connection.info.server_version // 10000
