@@ -23,6 +23,8 @@ CREATE TRIGGER counts BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION count
 CREATE TRIGGER counts BEFORE INSERT ON doubled FOR EACH ROW EXECUTE FUNCTION count_();
 ALTER TABLE doubled ENABLE ALWAYS TRIGGER counts;
 CREATE OR REPLACE FUNCTION twice(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END';
+CREATE TABLE packed (v text); INSERT INTO packed VALUES (repeat('x', 12000));
+ALTER TABLE packed ALTER v SET STORAGE PLAIN;
 """
 GONE = 'role "only_here" does not exist'
 NO_INPUT = "cannot accept a value of type pg_node_tree"
@@ -60,6 +62,7 @@ def test_values_that_a_target_does_not_take_cost_only_themselves(
         "SELECT count(*) FROM of_notes",
         "SELECT i, d FROM doubled ORDER BY 1",
         "SELECT n FROM counted",
+        "SELECT length(v), attstorage FROM packed, pg_attribute WHERE attname = 'v' AND attrelid = 'packed'::regclass",
         "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
     ):
         assert fetch(target, query) == fetch(url, query)

@@ -37,6 +37,7 @@ from migrate.restore.postgres.target import (
     connect_writer,
     has_generated,
     mark_done,
+    with_compression,
     without_triggers,
     without_user_triggers,
 )
@@ -210,8 +211,9 @@ class RowWriter:
         *,
         filtered: bool = False,
     ) -> None:
-        """Copy a part in a transaction; with ``loose`` names are found in every schema, no trigger fires, and these
-        checks wait; those that do not hold any more are recorded as left out. ``filtered``: see ``_refusal``.
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, no trigger fires, long values
+        are compressed, and these checks wait; those that do not hold any more are recorded as left out. ``filtered``:
+        see ``_refusal``.
         """
         written = Shown(self._advance)
         try:
@@ -222,6 +224,7 @@ class RowWriter:
                 with ExitStack() as stack:
                     if loose is not None:
                         stack.enter_context(without_user_triggers(connection, label))
+                        stack.enter_context(with_compression(connection, label))
                     untrue = stack.enter_context(without_checks(connection, loose or ()))
                     types = column_types(connection, {label})
                     self._copy(connection, part, label, written.add, types, filtered=filtered)

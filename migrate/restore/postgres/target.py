@@ -264,6 +264,23 @@ def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> It
         connection.execute(f"ALTER TABLE {label} ENABLE {word} TRIGGER {quote_name(name)}".encode())
 
 
+@contextlib.contextmanager
+def with_compression(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
+    """Within the caller's transaction, let the server compress values of columns that are STORAGE PLAIN: a row that was
+    stored before its column became so may be larger than a page. ``label``: the table, as in SQL.
+    """
+    query = (
+        "SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass"
+        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage = 'p' AND t.typstorage <> 'p'"
+    )
+    columns = [quote_name(name) for (name,) in connection.execute(query.encode(), (label,)).fetchall()]
+    for column in columns:
+        connection.execute(f"ALTER TABLE {label} ALTER COLUMN {column} SET STORAGE EXTENDED".encode())
+    yield
+    for column in columns:
+        connection.execute(f"ALTER TABLE {label} ALTER COLUMN {column} SET STORAGE PLAIN".encode())
+
+
 def table_with_triggers(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
     """Return the name of one of these tables that has an enabled trigger or foreign key, or ""."""
     row = connection.execute(
