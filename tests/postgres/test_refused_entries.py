@@ -1,7 +1,9 @@
 """What a target refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
 from migrate.progress import Silent
+from migrate.restore.postgres.clauses import parse_statement
 from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.script import Entry
 from tests.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
 
 SUPERUSERS = """
@@ -74,3 +76,46 @@ def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgr
     assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 'reduced'") == [(2,)]
     run_sql(target, "INSERT INTO reduced (a) VALUES (7)")
     assert fetch(target, 'SELECT id, "b, )" FROM reduced WHERE a = 7') == [(4, ")'(, x")]
+
+
+TABLE = b"""SET default_tablespace = '';
+
+CREATE TABLE public.t (
+    a text DEFAULT ('x; '::text) NOT NULL COLLATE pg_catalog."C",
+    "b;c" integer DEFAULT public.f(2),
+    CONSTRAINT k CHECK ((a <> 'x, y)'::text))
+)
+WITH (fillfactor='50');
+ALTER TABLE ONLY public.t ALTER COLUMN a SET COMPRESSION pglz;
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+BARE_TABLE = b"""SET default_tablespace = '';
+
+CREATE TABLE public.t (
+    a text NOT NULL COLLATE pg_catalog."C",
+    "b;c" integer )
+WITH (fillfactor='50');
+
+
+ALTER TABLE public.t OWNER TO someone;
+"""
+RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer,\n    multirange_type_name = public.m\n);\n"
+BARE_RANGE = b"CREATE TYPE public.r AS RANGE (\n    subtype = integer);\n"
+SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (\n    host 'y'\n);\n"
+BARE_SERVER = b"CREATE SERVER s FOREIGN DATA WRAPPER w;\n"
+
+
+def test_statements_hold_without_their_optional_clauses():
+    for kind, sql, bare, labels in (
+        ("TABLE", TABLE, BARE_TABLE, ["default of column a", 'default of column "b;c"', "constraint k"]),
+        ("TYPE", RANGE, BARE_RANGE, ["multirange type"]),
+        ("SERVER", SERVER, BARE_SERVER, ["option host"]),
+    ):
+        statement = parse_statement(Entry(0, kind, "name", "public", sql))
+        assert statement is not None
+        assert statement.without([]) == sql
+        assert statement.without(statement.optional()) == bare
+        more = ["ALTER COLUMN a SET COMPRESSION pglz"] * (kind == "TABLE")
+        assert [clause.label for clause in statement.optional()] == [*labels, *more]

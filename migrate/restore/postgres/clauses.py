@@ -15,12 +15,22 @@ GENERATED = "generation expression"
 """What the labels of such clauses begin with."""
 
 _TABLE = re.compile(rb"^CREATE (?:UNLOGGED |FOREIGN )?TABLE " + QUALIFIED, re.MULTILINE)
+_RANGE = re.compile(rb"^CREATE TYPE " + QUALIFIED + rb" AS RANGE", re.MULTILINE)
 _DOMAIN = re.compile(rb"^CREATE DOMAIN " + QUALIFIED + rb" AS ", re.MULTILINE)
 _OPTIONS = re.compile(
     rb"^CREATE (?:FOREIGN DATA WRAPPER|SERVER|USER MAPPING FOR) [^\n]*?(?= OPTIONS \(\n)", re.MULTILINE
 )
 _WITH_OPTIONS = frozenset({"FOREIGN DATA WRAPPER", "SERVER", "USER MAPPING"})
 _NAME_OF_ELEMENT = re.compile(rb"\s*(CONSTRAINT )?(" + NAME + rb")")
+_OF_COLUMN = re.compile(
+    rb"\s*ALTER (?:FOREIGN )?TABLE (?:ONLY )?"
+    + QUALIFIED
+    + rb" (ALTER COLUMN "
+    + NAME
+    + rb" SET (?:COMPRESSION|STATISTICS|STORAGE) [^\s;]+|ALTER COLUMN "
+    + NAME
+    + rb" SET \([^\n]*\));\s*\Z"
+)
 _VALIDATOR = re.compile(
     rb"^(CREATE FOREIGN DATA WRAPPER (" + NAME + rb")[^\n]*?)"
     rb"( VALIDATOR (?:" + QUALIFIED + rb"|" + NAME + rb"))([^;]*;)",
@@ -41,23 +51,28 @@ Element = Sequence[Clause]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element."""
+    """A statement with a list, whose elements are made of clauses. ``bare``: the same without any element. ``more``:
+    the statements of its entry that follow.
+    """
 
     before: bytes
     elements: Sequence[Element]
     separator: bytes
     after: bytes
     bare: bytes
+    more: Sequence[Clause] = ()
 
     def optional(self) -> list[Clause]:
         """Return the clauses that may be left out, in their order."""
-        return [clause for element in self.elements for clause in element if clause.label]
+        every = (clause for element in (*self.elements, self.more) for clause in element)
+        return [clause for clause in every if clause.label]
 
     def without(self, clauses: Collection[Clause]) -> bytes:
         """Return the SQL without these clauses."""
         every = (b"".join(one.sql for one in element if one not in clauses) for element in self.elements)
         kept = [sql for sql in every if sql.strip()]
-        return self.before + self.separator.join(kept) + self.after if kept else self.bare
+        made = self.before + self.separator.join(kept) + self.after if kept else self.bare
+        return made + b"".join(one.sql for one in self.more if one not in clauses)
 
 
 def parse_statement(entry: Entry) -> Statement | None:
@@ -67,6 +82,8 @@ def parse_statement(entry: Entry) -> Statement | None:
         return _with_list(sql, found.end(), _column)
     if entry.kind in _WITH_OPTIONS and (found := _OPTIONS.search(sql)) is not None:
         return _with_list(sql, found.end(), _option)
+    if entry.kind == "TYPE" and (found := _RANGE.search(sql)) is not None:
+        return _with_list(sql, found.end(), _range_option)
     if entry.kind == "DOMAIN" and (found := _DOMAIN.search(sql)) is not None:
         return _domain(sql, found.end())
     return None
@@ -101,14 +118,27 @@ def _with_list(sql: bytes, position: int, element: Callable[[bytes], Element]) -
     if len(cuts) < 2 or depth:
         return None
     elements = [element(sql[start + 1 : end]) for start, end in pairwise(cuts)]
-    before, after = sql[: cuts[0] + 1], sql[cuts[-1] :]
+    ends = [cuts[-1], *(start + 1 for start, token in tokens(sql, cuts[-1]) if token == b";")]
+    before, after = sql[: cuts[0] + 1], sql[cuts[-1] : ends[1] if len(ends) > 1 else len(sql)]
     bare = sql[:position] + after[1:] if element is _option else before + after
-    return Statement(before, elements, b",", after, bare)
+    more = [_following(sql[start:end]) for start, end in pairwise([*ends[1:], len(sql)])]
+    return Statement(before, elements, b",", after, bare, more)
+
+
+def _following(sql: bytes) -> Clause:
+    """Return a statement that follows; a table comes without one that sets how a column is stored."""
+    found = _OF_COLUMN.match(sql)
+    return Clause(sql, _text(found[1]) if found else "")
 
 
 def _option(text: bytes) -> Element:
     found = _NAME_OF_ELEMENT.match(text)
     return [Clause(text, f"option {_text(found[2])}" if found else "")]
+
+
+def _range_option(text: bytes) -> Element:
+    """The name of the multirange type, which servers before 14 do not know, may be left out."""
+    return [Clause(text, "multirange type" if text.strip().startswith(b"multirange_type_name ") else "")]
 
 
 def _column(text: bytes) -> Element:
