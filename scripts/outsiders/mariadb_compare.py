@@ -22,6 +22,8 @@ _COLUMNS = (
     "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {table}"
     " ORDER BY ORDINAL_POSITION"
 )
+_LEFT_OUT = "moveout_restore_left_out"
+"""The list that a restore leaves in the target."""
 _NO_ERROR = "IGNORE_BAD_TABLE_OPTIONS,ALLOW_INVALID_DATES"
 
 
@@ -79,6 +81,8 @@ class _Reader:
             repr(self._rows("SHOW CREATE DATABASE " + self._own())).encode(),
         )
         for name, kind in self._names(_TABLES):
+            if name == _LEFT_OUT:
+                continue
             label = "`" + name.replace("`", "``") + "`"
             word = {"VIEW": "view", "SEQUENCE": "sequence"}.get(kind, "table")
             yield Item(word, name, "definition"), self._created(word.upper(), label)
