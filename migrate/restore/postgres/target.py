@@ -254,7 +254,8 @@ def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> It
     """
     query = (
         "SELECT tgname, CASE tgenabled WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END FROM pg_trigger"
-        " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled <> 'D'"
+        " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled IN ('A',"
+        " CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)"
     )
     triggers = connection.execute(query.encode(), (label,)).fetchall()
     for name, _ in triggers:
