@@ -24,7 +24,7 @@ from tests.postgres.databases import as_role, export_database, read_bundle, run_
 from tests.postgres.test_left_out import SOURCE
 from tests.postgres.test_resume import SMALL_CHUNK
 
-pytestmark = pytest.mark.torture
+pytestmark = [pytest.mark.torture, pytest.mark.timeout(1800)]
 
 
 def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> None:
