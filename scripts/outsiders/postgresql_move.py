@@ -188,8 +188,8 @@ def is_reported(difference: Difference, reported: Iterable[str]) -> bool:
 
 def _bare_name(name: str) -> str:
     """Return the last part of an object's name, without its schema, its arguments and quotes; what a comment or
-    privileges are on; a user mapping's server.
+    privileges are on; a user mapping's server; an extension's member.
     """
-    name = re.sub(r" of \S+$", "", name)
+    name = re.sub(r"^[\w-]+: [a-z ]+ (?=\S)", "", re.sub(r" of \S+$", "", name))
     name = re.sub(r"^(?:[-\w ]+|\"[^\"]*\")\.(?=.)", "", name.replace('"', ""), count=1)
     return re.sub(r"\(.*\)$", "", re.sub(r"^(?:USER MAPPING .* SERVER|[A-Z]{4}[A-Z ]*) ", "", name))

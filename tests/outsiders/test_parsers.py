@@ -83,6 +83,18 @@ def test_entries_of_dumps_are_compared_by_name_wherever_they_stand():
         ("FUNCTION", 's.f(integer, "My type")', 'left out: FUNCTION "s"."f"(integer): refused', True),
         ("COMMENT", "-.SUBSCRIPTION sub1", "app: subscription sub1 does not leave", True),
         ("ROWS", '"s"."t"', '"s"."t2" is a gap', False),
+        (
+            "EXTENSION MEMBER",
+            'x: operator "s".===(int4,int4)',
+            "operator s.===(int4,int4) of extension x",
+            True,
+        ),
+        (
+            "USER MAPPING",
+            "-.USER MAPPING me SERVER far",
+            "user mapping for me on foreign server far option",
+            True,
+        ),
         ("ROWS", '"s"."odd.name"', "gap: s.odd.name", True),
     ],
 )
