@@ -113,13 +113,24 @@ def read_definitions(connection: Connection, tables: Sequence[Table], missing: M
     if connection.value(_HAS_LIBRARIES):
         for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
             found += _define(connection, "library", str(name), missing)
-    for kind, name in connection.rows(_ROUTINES.format(schema=schema)):
+    for kind, name in _listed(connection, _ROUTINES, "routines", missing):
         found += _define(connection, str(kind).lower(), str(name), missing)
     for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
-        for name, *of in connection.rows(query.format(schema=schema)):
+        for name, *of in _listed(connection, query, f"{kind}s", missing):
             made = _define(connection, kind, str(name), missing)
             found += [one | {"table": str(of[0])} for one in made] if of else made
     return found
+
+
+def _listed(connection: Connection, query: str, kinds: str, missing: Missing) -> list[tuple[Any, ...]]:
+    """Return what a catalog lists; one that the server cannot read is a gap. Raises the driver's errors."""
+    try:
+        return connection.rows(query.format(schema=quote_literal(connection.address.database)))
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        missing.gaps.append(Gap(kinds, "failed", f"they cannot be listed: {said_by(exc)}"))
+        return []
 
 
 def _database(row: Mapping[str, Any]) -> Definition:

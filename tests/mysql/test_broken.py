@@ -46,3 +46,18 @@ def test_tables_that_cannot_be_read_are_failed_by_name_and_the_others_leave(brok
     lacking = {entry.partition(":")[0] for entry in restored.left_out}
     assert lacking == {f"the bundle itself lacks {item}" for item in gaps}
     assert fetch(target, "SELECT id FROM sound_too ORDER BY id") == [(1,), (2,)]
+
+
+def test_a_system_table_that_is_gone_costs_what_it_lists(mariadb, tmp_path):
+    url = mariadb.database()
+    run_sql(url, "CREATE TABLE t (a INT); INSERT INTO t VALUES (1)")
+    run_sql(mariadb.url, "RENAME TABLE mysql.event TO mysql.event_away")
+    try:
+        outcome = export_database(url, tmp_path / "bundle")
+    finally:
+        run_sql(mariadb.url, "RENAME TABLE mysql.event_away TO mysql.event")
+    assert outcome.exit_code == IncompleteError.exit_code
+    (gap,) = outcome.sources[0].gaps
+    assert (gap.item, gap.disposition) == ("events", "failed")
+    assert "mysql.event" in gap.reason
+    assert [(row.name, row.items) for row in read_bundle(tmp_path / "bundle").catalog()] == [("t", 1)]
