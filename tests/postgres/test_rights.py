@@ -65,6 +65,7 @@ def test_what_reads_what_its_owner_may_not_read_any_more_shows_it_to_nobody(
     assert [one.partition(": ")[0] for one in sorted(outcome.left_out)] == [
         "INDEX public.by_lowest",
         "MATERIALIZED VIEW DATA public.seen",
+        'the rows of materialized view "public"."seen"',
     ]
     assert fetch(target, "SELECT relispopulated FROM pg_class WHERE relname = 'seen'") == [(False,)]
 

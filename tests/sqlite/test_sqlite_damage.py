@@ -55,7 +55,7 @@ def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
     assert call("export", f"app=sqlite://{path}", "--to", place).code == 3
     assert gaps(place) == {"main.bad": "it cannot be read: database disk image is malformed"}
     assert call("verify", place, "--level", "full").code == 0
-    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db").code == 0
+    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db").code == 3
     with sqlite3.connect(tmp_path / "new.db") as connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
     connection.close()
@@ -96,5 +96,5 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     assert "junk.db" in planned.out + planned.err
     assert call("export", f"app=sqlite://{folder}", "--to", place).code == 3
     assert gaps(place).keys() == {"junk.db", "torn.db"}
-    assert call("restore", place, f"app=sqlite://{tmp_path}/new").code == 0
+    assert call("restore", place, f"app=sqlite://{tmp_path}/new").code == 3
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["whole.db"]
