@@ -21,10 +21,10 @@ from migrate.errors import GoneError
 from migrate.export import export
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from scripts.bench.turns import beside
 from scripts.cost import MB, Cost, cost_of
 from scripts.shelf import LONG_KEYS, ODD_KEY, Shelf
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 SEAL_SECONDS, SEAL_MB = 30, 400
 PROOF_BYTES, CHECK_SECONDS = 4096, 0.1

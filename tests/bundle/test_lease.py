@@ -17,10 +17,10 @@ from migrate.bundle.process import ProcessName
 from migrate.errors import AlreadyExistsError, BusyError, UnreachableError, UsageError
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from migrate.store.local import LocalStore
 from migrate.store.retry import Retrying
 from scripts.servers import S3Server
+from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from tests.objects.test_history import make_old_shop
 
 ELSEWHERE = ProcessName("other-host", "another machine", 4711, "1")

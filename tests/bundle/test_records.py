@@ -27,8 +27,8 @@ from migrate.bundle.records import (
 from migrate.bundle.sink import Stopped, StoreSink
 from migrate.bundle.workspace import StoreWorkspace
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from migrate.store.local import LocalStore
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 TEXT = st.text(st.characters(codec=None), max_size=20)
 NUMBERS = st.integers(0, 2**62)

@@ -21,10 +21,10 @@ from migrate.export import units as units_module
 from migrate.export import work as work_module
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import run, stay_in_unit, wait_for
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 ROOT = Path(__file__).parents[2]
 

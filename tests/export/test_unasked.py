@@ -9,10 +9,10 @@ from migrate.errors import GoneError, UsageError
 from migrate.export import ExportOptions, export, seal_unasked
 from migrate.progress import Silent
 from migrate.store import open_place
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 
 @pytest.fixture

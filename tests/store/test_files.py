@@ -11,9 +11,9 @@ import pytest
 from migrate.errors import GoneError, NotAllowedError
 from migrate.store.base import MIN_PART_BYTES
 from migrate.store.checksums import crc64nvme
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from migrate.store.reader import RandomAccess
 from migrate.store.writer import FileWriter
+from tests.faults import Fault, FaultPlan, Faulty, fail
 
 
 @pytest.mark.parametrize("size", [0, 1, MIN_PART_BYTES, MIN_PART_BYTES + 1, 2 * MIN_PART_BYTES, 12_000_000])

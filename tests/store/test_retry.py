@@ -16,7 +16,6 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.store.checksums import crc64nvme
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from migrate.store.local import LocalStore
 from migrate.store.retry import (
     DAMAGED_ATTEMPTS,
@@ -26,6 +25,7 @@ from migrate.store.retry import (
     Retrying,
     patiently,
 )
+from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 
 GONE_AWAY = UnreachableError("gone away")
 

@@ -11,9 +11,9 @@ from migrate.errors import NotEmptyError, UnreachableError
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail
 from migrate.store.local import LocalStore
 from migrate.transfer import TransferOutcome, transfer
+from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal
 
 OLD = {

@@ -11,10 +11,10 @@ from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, 
 from migrate.progress import Silent
 from migrate.store import open_place
 from migrate.store.base import MultipartStore
-from migrate.store.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from migrate.store.local import LocalStore
 from migrate.store.retry import Retrying
 from migrate.transfer import TransferOutcome, transfer, transfer_status
+from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload
 
 LARGE = "data/app/packs/pack-000000.tar"
