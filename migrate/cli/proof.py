@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,8 +18,7 @@ from migrate.cli.options import CaseFile, known_place
 from migrate.cli.session import Session, verb
 from migrate.cli.sources import load_case
 from migrate.cli.terminal import plain
-from migrate.cli.words import count_words
-from migrate.custody import checkpoint, disclosure, leaf, proof, tree
+from migrate.custody import checkpoint, leaf, proof, tree
 from migrate.custody.checkpoint import Checkpoint
 from migrate.custody.keys import PublicKey
 from migrate.custody.rows import part_with
@@ -53,25 +51,6 @@ class Proved:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A file with all items but those that were withheld."""
-
-    file: str
-    found: disclosure.Disclosed
-    exit_code: int = OK
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts."""
-        return {"file": self.file, "shown": self.found.shown, "withheld": self.found.withheld}
-
-    def draw(self, console: Console) -> None:
-        """Say how many are shown."""
-        console.print(
-            f"{self.file} shows {count_words(self.found.shown)} items; {count_words(self.found.withheld)} are withheld"
-        )
-
-
 @verb(app, "prove")
 def prove_command(
     session: Session,
@@ -84,14 +63,8 @@ def prove_command(
     row: Annotated[
         str | None, typer.Option(metavar="COLUMN=VALUE", help="With --table: the part that holds this row.")
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="One file with all items, but for those of --redact.")
-    ] = False,
-    redact: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="With --all: withhold this object, or table.")
-    ] = None,
     to: Annotated[Path, typer.Option(metavar="DIR", help="Where the proofs go.")] = Path(),
-) -> Proved | Shown:
+) -> Proved:
     """Write a proof that an object, or a row, is in the bundle.
 
     A small file; of a row it proves the part of the table that has it. The file shows this one item, and can be checked
@@ -100,14 +73,11 @@ def prove_command(
     endpoint = known_place([place], load_case(case))
     store = session.store(endpoint)
     _make_directory(to)
-    chosen = bool(keys) + bool(table) + everything
-    if chosen != 1 or (row and not table) or (redact and not everything) or (source and everything):
+    if bool(keys) == bool(table) or (row and not table):
         raise UsageError(
-            "name the objects, or --table with perhaps --row, or --all with perhaps --redact",
+            "name the objects, or --table with perhaps --row",
             next_step="moveout prove PLACE photos/1.jpg",
         )
-    if everything:
-        return _disclose(store, set(redact or ()), to)
     wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
     needle = leaf.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
@@ -138,34 +108,6 @@ def _of_table(store: Store, table: str, row: str | None, source: str | None) -> 
     return lambda item: named(item) and part_with(store, str(item["file"]), column, value)
 
 
-def _disclose(store: Store, withheld: set[str], to: Path) -> Shown:
-    """Write the disclosure, once it is whole. Raises ``GoneError`` where the bundle lists nothing by a name that is to
-    be withheld: what was meant would be shown.
-    """
-    found: set[str] = set()
-
-    def withhold(item: Item) -> bool:
-        names = withheld & _names_of(item)
-        found.update(names)
-        return bool(names)
-
-    file = to / "disclosure.jsonl"
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as out:
-            done = disclosure.disclose(store, withhold, out)
-        if missing := sorted(withheld - found):
-            raise GoneError(
-                f"the bundle at {store.place} does not list {missing[0]!r}, which was to be withheld: nothing was"
-                " written",
-                next_step="check the name: an object's key, TABLE or SCHEMA.TABLE",
-            )
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
-    return Shown(str(file), done)
-
-
 def _names_of(item: Item) -> set[object]:
     """Return by which names an item is meant."""
     if item["kind"] == "part":
@@ -189,7 +131,6 @@ class Checked:
     item: Item | None
     checkpoint: Checkpoint | None
     signers: Mapping[PublicKey, str]
-    counts: tuple[int, int] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -212,24 +153,17 @@ class Checked:
 
     def draw(self, console: Console) -> None:
         """Say what is proved."""
-        if self.why or self.checkpoint is None:
+        if self.why or self.item is None or self.checkpoint is None:
             console.print(Text(f"{self.file} proves nothing: {self.why}", style="bold red"))
             return
         who = ", ".join(self.signers.values())
-        if self.item is not None:
-            console.print(
-                Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {_said(self.item)}")
-            )
-        else:
-            shown, withheld = self.counts or (0, 0)
-            text = f"{who} signed these {shown:,} items of the bundle {self.checkpoint.bundle}"
-            console.print(Text(f"{text}; {withheld:,} are withheld, and none is missing otherwise"))
+        console.print(Text(f"{who} signed that the bundle {self.checkpoint.bundle} holds {_said(self.item)}"))
 
 
 @verb(app, "check-proof")
 def check_command(
     session: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof, or a disclosure.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A proof.")],
     case: CaseFile = None,
     signers: Signers = None,
 ) -> Checked:
@@ -246,10 +180,6 @@ def check_command(
         )
     try:
         with file.open("rb") as data:
-            if data.read(len(disclosure.HEADER)) == disclosure.HEADER:
-                data.seek(0)
-                return _checked_disclosure(file, disclosure.check(data), trust)
-            data.seek(0)
             found = proof.decode(data.read(proof.MAX_BYTES + 1))
             item = found.item
     except OSError as exc:
@@ -260,13 +190,6 @@ def check_command(
     why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
     why = why if found.holds else "the item is not in the tree whose root was signed"
     return Checked(str(file), why, item, found.checkpoint, who)
-
-
-def _checked_disclosure(file: Path, found: disclosure.Disclosed, trust: Trust) -> Checked:
-    who = _signed_by(found.checkpoint, trust)
-    why = "" if who else f"its checkpoint is signed by nobody in {trust.source}"
-    why = why if found.holds else "these items are not those of the tree whose root was signed"
-    return Checked(str(file), why, None, found.checkpoint, who, (found.shown, found.withheld))
 
 
 def _signed_by(found: Checkpoint, trust: Trust) -> dict[PublicKey, str]:

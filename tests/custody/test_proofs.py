@@ -12,7 +12,7 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.custody import checkpoint, disclosure, leaf, leaves, merkle, proof, tree
+from migrate.custody import checkpoint, leaf, leaves, merkle, proof, tree
 from migrate.errors import DamageError, UsageError
 from scripts.shelf import LONG_KEYS, ODD_KEY, index_table, shelf
 from tests.cli.conftest import call
@@ -233,45 +233,6 @@ def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):
     assert kept.size == 7
 
 
-def test_withheld_items_do_not_break_the_root(signed, provider, tmp_path):
-    file = tmp_path / "all"
-    with file.open("wb") as out:
-        done = disclosure.disclose(
-            signed, lambda item: item.get("key") in {ODD_KEY, "photos/0000001.jpg"}, out
-        )
-    assert (done.shown, done.withheld) == (700, 2)
-    data = file.read_bytes()
-    assert b"photos/0000001.jpg" not in data
-    with file.open("rb") as shown:
-        found = disclosure.check(shown)
-    assert (found.shown, found.withheld, found.holds) == (700, 2, True)
-    lines = data.splitlines(keepends=True)
-    for spoilt in (
-        lines[:1] + lines[2:],
-        lines[:3] + lines[2:],
-        [*lines[:1], lines[2], lines[1], *lines[3:]],
-    ):
-        file.write_bytes(b"".join(spoilt))
-        with file.open("rb") as shown:
-            assert not disclosure.check(shown).holds
-
-
-def test_what_is_to_be_withheld_and_is_not_there_is_said_before_anything_is_shown(tmp_path, make_key):
-    """A misspelt name would show what it was to hide."""
-    bundle, to = tmp_path / "bundle", tmp_path / "to"
-    shelf(str(bundle), 40)
-    call("sign", bundle, "--key", make_key.path_of("provider"))
-    wrong = call("prove", bundle, "--all", "--redact", ODD_KEY, "--redact", "photos/000003.jpg", "--to", to)
-    assert (wrong.code, "photos/000003.jpg" in wrong.err) == (7, True), wrong.err
-    assert list(to.iterdir()) == []
-    for name in ("people", "public.people"):
-        shown = call("prove", bundle, "--all", "--redact", name, "--to", to, "--json")
-        assert (shown.code, shown.json["result"]["withheld"]) == (0, 2), shown.err
-    assert b"people" not in (to / "disclosure.jsonl").read_bytes()
-    for words in ((ODD_KEY,), ("--table", "people"), ("--source", "shelf")):
-        assert call("prove", bundle, "--all", *words, "--to", to).code == 2
-
-
 def test_the_commands(tmp_path, make_key):
     bundle, key = tmp_path / "bundle", make_key.path_of("provider")
     shelf(str(bundle), 40)
@@ -291,8 +252,5 @@ def test_the_commands(tmp_path, make_key):
     rows = call("prove", bundle, "--table", "public.people", "--row", "id=12", "--to", tmp_path, "--json")
     assert [one["item"]["file"][-8:] for one in rows.json["result"]["proofs"]] == [".parquet"], rows.err
     assert "part-000001" in rows.out
-    assert call("prove", bundle, "--all", "--redact", ODD_KEY, "--to", tmp_path).code == 0
     allowed.write_text(f"acme {make_key('provider').public.line}\n")
-    checked = call("check-proof", tmp_path / "disclosure.jsonl", "--signers", allowed)
-    assert (checked.code, "1 are withheld" in checked.out) == (0, True), checked.out
     assert call("verify", bundle, "--signers", allowed).code == 0
