@@ -15,7 +15,7 @@ MOVEOUT := $(VENV)/bin/moveout
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 
-.PHONY: help setup demo handover test check bench torture outsiders servers evacuate plan export transfer verify restore status clean
+.PHONY: help setup docs demo handover test check bench torture outsiders servers evacuate plan export transfer verify restore status clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,19 @@ $(VENV)/.bench: $(VENV)/.ready requirements/bench.txt requirements/peers.txt req
 	@scripts/make_venv.sh $(VENV)/user
 	@$(VENV)/user/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/runtime.txt
 	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt scripts/make_venv.sh
+	@scripts/make_venv.sh $(VENV)/site
+	@echo "setup: installing the locked packages for the documentation into $(VENV)/site ..."
+	@$(VENV)/site/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r $<
+	@touch $@
+
+docs: $(VENV)/.ready $(VENV)/.docs ## build the documentation (build/site) and the man pages (build/man)
+	@$(PY) -m scripts.docs commands
+	@$(PY) -m scripts.docs man
+	@$(PY) -m scripts.docs stage
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet
+	@echo "docs: build/site/index.html, build/man/moveout.1"
 
 demo: $(VENV)/.ready ## a whole move on this machine: two hosts, a kill half-way, proof at the end
 	@$(PY) -m scripts.demo $(ARGS)

@@ -41,7 +41,7 @@ def which_scheduler(executor: str, scheduler: str | None) -> str | None:
     if executor == DASK and scheduler is None:
         raise UsageError(
             "the executor dask needs a scheduler",
-            next_step="add --scheduler tcp://HOST:8786; docs/CLUSTER.md",
+            next_step="add --scheduler tcp://HOST:8786; docs/guides/many-machines.md",
         )
     return scheduler
 

@@ -23,12 +23,12 @@ _GRANTS = (
     f"""DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
     EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {_LEAST_ROLE}', o); END LOOP; END $$""",
 )
-"""See docs/SOURCES.md."""
+"""See docs/internals/sources.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move to make. ``least_role``: export as the role that docs/SOURCES.md describes, restore as superuser."""
+    """A move to make. ``least_role``: export as the role that docs/internals/sources.md describes, restore as superuser."""
 
     variant: str
     source: PostgresServer

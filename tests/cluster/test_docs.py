@@ -1,4 +1,4 @@
-"""What docs/CLUSTER.md tells people to type."""
+"""What docs/guides/many-machines.md tells people to type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-TEXT = (Path(__file__).parents[2] / "docs" / "CLUSTER.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs/guides/many-machines.md").read_text()
 
 
 @pytest.mark.parametrize("command", ["scheduler", "worker"])

@@ -172,7 +172,7 @@ def test_rules_that_make_no_sense_are_refused_with_the_place(tmp_path, text, sai
 def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
     """A breach, or an erasure, of the past allows no other one. A rule may name the erasure's end alone."""
     file = tmp_path / "rules.toml"
-    text = (Path(__file__).parents[2] / "docs" / "RULES.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/reference/clock-rules.md").read_text(encoding="utf-8")
     contract = text.partition("```toml\n")[2].partition("```")[0]
     file.write_text(contract.replace('["erasing", "erased"]', '["erased"]'))
     rules, events = rulebook.load(str(file)), {"erasing", "erased"}
@@ -187,7 +187,7 @@ def test_what_was_erased_once_is_kept_again_when_it_came_back(told, tmp_path):
 
 
 def test_the_contract_in_the_docs_is_one(told, tmp_path):
-    text = (Path(__file__).parents[2] / "docs" / "RULES.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/reference/clock-rules.md").read_text(encoding="utf-8")
     file = tmp_path / "contract.toml"
     file.write_text(text.partition("```toml\n")[2].partition("```")[0])
     begun = [noted(0, "notice", 0), (5, "received")]

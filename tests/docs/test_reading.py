@@ -1,4 +1,4 @@
-"""docs/READING.md is true: every block of Python in it prints what stands below it."""
+"""docs/guides/read-a-bundle.md is true: every block of Python in it prints what stands below it."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ from migrate.store.s3_bucket import open_bucket
 from tests.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 
-PAGE = (Path(__file__).parents[2] / "docs/READING.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/guides/read-a-bundle.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 READERS = re.findall(r"^## (DuckDB|pandas|Polars|Objects)$", PAGE, re.MULTILINE)
 

@@ -31,7 +31,7 @@ from tests.sqlite import databases as sqlite
 from tests.tools.clients import boto_client
 
 CHUNK_BYTES = 32 * 2**10
-GUIDE = Path(__file__).parents[2] / "docs/EXPORTERS.md"
+GUIDE = Path(__file__).parents[2] / "docs/guides/write-an-exporter.md"
 
 
 class TestPostgres(ExporterContract):

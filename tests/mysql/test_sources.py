@@ -14,7 +14,7 @@ from migrate.restore.mysql.database import restore_database
 from migrate.restore.mysql.grants import Grants
 from tests.mysql.databases import definitions, export_database, fetch, read_bundle, run_sql
 
-SOURCES = (Path(__file__).parents[2] / "docs/SOURCES.md").read_text()
+SOURCES = (Path(__file__).parents[2] / "docs/internals/sources.md").read_text()
 
 
 def documented_sql() -> str:

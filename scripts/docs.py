@@ -1,0 +1,218 @@
+"""``make docs``: the command reference, the man pages and the site, built under ``build/``.
+
+python -m scripts.docs commands    write docs/reference/commands.md from the command line's own help
+python -m scripts.docs man         write build/man/moveout*.1
+python -m scripts.docs stage       lay the pages out under build/docs for mkdocs
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from migrate import software
+from migrate.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+COMMANDS = DOCS / "reference" / "commands.md"
+STAGED = ROOT / "build" / "docs"
+MAN = ROOT / "build" / "man"
+ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+"""Pages that lie beside ``docs/`` and are pages of the site, too. The README is its home."""
+COMMON = ("--json", "--quiet", "--workers", "--bwlimit", "--no-input", "--help")
+"""Options that every command takes: explained once."""
+EXAMPLES = "Examples:"
+HEAD = """\
+# Commands
+
+Generated from `moveout … --help` by `python -m scripts.docs commands`; a test keeps both equal.
+See also [exit codes](exit-codes.md), [environment variables](environment.md) and [the case file](case-file.md).
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An argument or option as the help shows it."""
+
+    names: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command that does something: its words, its help and what it takes."""
+
+    words: str
+    usage: str
+    summary: str
+    description: str
+    examples: list[str]
+    arguments: list[Parameter]
+    options: list[Parameter]
+    common: list[Parameter]
+
+
+def commands() -> Iterator[Command]:
+    """Yield every command in the order of the help, those of a group one by one."""
+    root: Any = typer.main.get_command(app)
+    yield from _commands(root, root.make_context("moveout", [], resilient_parsing=True))
+
+
+def _commands(group: Any, context: Any) -> Iterator[Command]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        child = command.make_context(name, [], parent=context, resilient_parsing=True)
+        if hasattr(command, "list_commands"):
+            yield from _commands(command, child)
+        else:
+            yield _describe(command, child)
+
+
+def _describe(command: Any, context: Any) -> Command:
+    prose, _, examples = command.help.partition(EXAMPLES)
+    if command.epilog:
+        examples += command.epilog.partition(EXAMPLES)[2]
+    summary, _, description = prose.replace("\f", "").replace("\b", "").strip().partition("\n\n")
+    arguments: list[Parameter] = []
+    options: list[Parameter] = []
+    common: list[Parameter] = []
+    for parameter in command.get_params(context):
+        shown = parameter.get_help_record(context)
+        if shown is None:
+            continue
+        known = Parameter(*(_one_line(text) for text in shown))
+        if parameter.param_type_name == "argument":
+            arguments.append(known)
+        else:
+            (common if set(parameter.opts) & set(COMMON) else options).append(known)
+    return Command(
+        words=context.command_path,
+        usage=f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}",
+        summary=_one_line(summary),
+        description=description.strip(),
+        examples=[line.strip() for line in examples.splitlines() if line.strip()],
+        arguments=arguments,
+        options=options,
+        common=common,
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def markdown() -> str:
+    """Return the page ``docs/reference/commands.md``."""
+    every = list(commands())
+    parts = [HEAD]
+    parts += [f"- [`{command.words}`](#{_anchor(command)}): {command.summary}\n" for command in every]
+    parts.append("\n## Options of every command\n\n" + _table("option", "meaning", every[0].common))
+    for command in every:
+        parts.append(f"\n## {command.words}\n\n{command.summary}\n")
+        if command.description:
+            parts.append(f"\n{command.description}\n")
+        parts.append(f"\n```text\n{command.usage}\n```\n")
+        if command.arguments:
+            parts.append("\n" + _table("argument", "meaning", command.arguments))
+        if command.options:
+            parts.append("\n" + _table("option", "meaning", command.options))
+        if command.examples:
+            parts.append("\n```text\n" + "\n".join(command.examples) + "\n```\n")
+    return "".join(parts)
+
+
+def _anchor(command: Command) -> str:
+    return command.words.replace(" ", "-")
+
+
+def _table(first: str, second: str, parameters: list[Parameter]) -> str:
+    rows = [f"| {first} | {second} |", "|---|---|"]
+    for parameter in parameters:
+        names, meaning = (text.replace("|", "\\|") for text in (parameter.names, parameter.help))
+        rows.append(f"| `{names}` | {meaning.replace('*', chr(92) + '*').replace('<', '&lt;')} |")
+    return "\n".join(rows) + "\n"
+
+
+def man_pages() -> Iterator[tuple[str, str]]:
+    """Yield file name and text of every man page, section 1."""
+    every = list(commands())
+    names = [_roff(f"{command.words}: {command.summary}") for command in every]
+    overview = "".join(f".TP\n.B {name.partition(':')[0]}\n{name.partition(': ')[2]}\n" for name in names)
+    yield (
+        "moveout.1",
+        f"{_title('moveout')}.SH NAME\nmoveout \\- {_roff(str(app.info.help))}\n.SH COMMANDS\n{overview}",
+    )
+    for command in every:
+        name = command.words.replace(" ", "-")
+        text = f"{_title(name)}.SH NAME\n{_roff(name)} \\- {_roff(command.summary)}\n"
+        text += f".SH SYNOPSIS\n.B {_roff(command.usage)}\n"
+        if command.description:
+            text += f".SH DESCRIPTION\n{_roff(command.description)}\n"
+        for heading, parameters in (
+            ("ARGUMENTS", command.arguments),
+            ("OPTIONS", [*command.options, *command.common]),
+        ):
+            if parameters:
+                text += f".SH {heading}\n"
+                text += "".join(f".TP\n.B {_roff(one.names)}\n{_roff(one.help)}\n" for one in parameters)
+        if command.examples:
+            text += ".SH EXAMPLES\n.nf\n" + "".join(f"{_roff(line)}\n" for line in command.examples) + ".fi\n"
+        yield f"{name}.1", text + ".SH SEE ALSO\n.BR moveout (1)\n"
+
+
+def _title(name: str) -> str:
+    return f'.TH "{name.upper()}" 1 "" "{software()}" "moveout manual"\n'
+
+
+def _roff(text: str) -> str:
+    """Return text of which nothing is taken for a request of roff."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return re.sub(r"^([.'])", r"\\&\1", escaped, flags=re.MULTILINE)
+
+
+def stage() -> None:
+    """Copy the pages to ``build/docs``: those beside ``docs/`` too, with their links as they are there."""
+    shutil.rmtree(STAGED, ignore_errors=True)
+    shutil.copytree(DOCS, STAGED)
+    for name in ("README.md", *ROOT_PAGES):
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        (STAGED / ("index.md" if name == "README.md" else name)).write_text(text, encoding="utf-8")
+    names = "|".join(re.escape(name) for name in ROOT_PAGES)
+    for page in STAGED.rglob("*.md"):
+        if page.parent == STAGED and page.name in {"index.md", *ROOT_PAGES}:
+            continue
+        depth = len(page.relative_to(STAGED).parts) - 1
+        up = re.escape("../" * (depth + 1))
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(rf"\]\({up}({names})", rf"]({'../' * depth}\1", text)
+        page.write_text(re.sub(rf"\]\({up}README\.md", f"]({'../' * depth}index.md", text), encoding="utf-8")
+
+
+def main() -> None:
+    """Do one of the steps."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.docs", description="Parts of the documentation.")
+    parser.add_argument("step", choices=["commands", "man", "stage"])
+    step = parser.parse_args().step
+    if step == "commands":
+        COMMANDS.parent.mkdir(exist_ok=True)
+        COMMANDS.write_text(markdown(), encoding="utf-8")
+    elif step == "man":
+        shutil.rmtree(MAN, ignore_errors=True)
+        MAN.mkdir(parents=True)
+        for name, text in man_pages():
+            (MAN / name).write_text(text, encoding="utf-8")
+    else:
+        stage()
+
+
+if __name__ == "__main__":
+    main()
