@@ -28,7 +28,7 @@ _GRANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A move to make. ``least_role``: export as the role that docs/internals/sources.md describes, restore as superuser."""
+    """A move to make. ``least_role``: export as the role of the docs, restore as superuser."""
 
     variant: str
     source: PostgresServer
