@@ -31,7 +31,7 @@ from migrate.custody import timestamp, tree
 from migrate.custody.keys import PublicKey, Signer
 from migrate.custody.record import record_if_allowed
 from migrate.custody.signing import Signatures, signatures
-from migrate.custody.timestamp import Stamp
+from migrate.custody.timestamp import Chain, Stamp
 from migrate.custody.trust import Trust
 from migrate.errors import OK, DamageError, IncompleteError
 from migrate.store import open_place
@@ -42,6 +42,11 @@ _CHECKED = {
     Level.QUICK: "names and sizes",
     Level.COMPLETE: "every file present, nothing extra",
     Level.FULL: "every byte hashed",
+}
+_CHAINS: dict[Chain, str] = {
+    "trusted": "its certificate is trusted",
+    "self-signed": "the signature holds; add --timestamp-ca FILE to check who the authority is",
+    "unknown": "NOT CHECKED: the token has no root certificate; name it with --timestamp-ca FILE",
 }
 _INCOMPLETE = (
     "These could not be compared, or are filled by the server itself: a materialized view by REFRESH, an extension's"
@@ -104,7 +109,10 @@ class Signed:
     def as_json(self) -> dict[str, Any]:
         """Return signers, timestamps and findings."""
         signers = [{"fingerprint": public.fingerprint, "known_as": name} for public, name in self.by]
-        stamped = [{"file": key, "at": one.moment, "by": one.authority} for key, one in self.stamps]
+        stamped = [
+            {"file": key, "at": one.moment, "by": one.authority, "chain": one.chain}
+            for key, one in self.stamps
+        ]
         findings = [one.as_json() for one in self.findings]
         return {"signers": signers, "timestamps": stamped, "findings": findings}
 
@@ -115,20 +123,24 @@ class Signed:
                 f"Signed by {public.fingerprint}, {f'known as {name}' if name else 'whom no list names'}"
             )
         for key, one in self.stamps:
-            console.print(Text(f"There at {moment_words(one.moment)}, says {one.authority} ({key})"))
+            said = f"There at {moment_words(one.moment)}, says {one.authority}"
+            console.print(Text(f"{said}; {_CHAINS[one.chain]} ({key})"))
         if self.findings:
             console.print("Its signatures are not in order")
             draw_findings(console, self.findings)
 
 
-def check_signed(store: Store, trust: Trust | None, *, deep: bool) -> Signed:
+def check_signed(
+    store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
+) -> Signed:
     """Check the signatures and the tree at a place (``deep``: over all items); with ``trust`` one by a key of its list
-    must be there.
+    must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
+    roots = timestamp.load_roots(timestamp_ca) if timestamp_ca else []
     found: Signatures = signatures(store)
     signers = found.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.names if trust else ()), *signers])
-    stamps, wrong = timestamp.stamps(store)
+    stamps, wrong = timestamp.stamps(store, roots)
     findings = [
         *found.findings,
         *wrong,
@@ -224,6 +236,7 @@ def run_verify(
     *,
     signers: Path | None = None,
     keys: Sequence[Signer] = (),
+    timestamp_ca: Path | None = None,
 ) -> Verified:
     """Verify the bundle at a place and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.
@@ -250,7 +263,8 @@ def run_verify(
                 digests=digests,
             )
             compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
-    signed = check_signed(store, trust, deep=level is Level.FULL and not outcome.findings)
+    deep = level is Level.FULL and not outcome.findings
+    signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
     sealed = None if outcome.findings else meta.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
@@ -281,6 +295,10 @@ def verify_command(
         list[str] | None, typer.Option(metavar="NAME=URL", help="Compare with a live database or bucket.")
     ] = None,
     signers: Signers = None,
+    timestamp_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Root certificates (PEM) of timestamp authorities that you trust."),
+    ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
 ) -> Verified:
@@ -294,4 +312,6 @@ def verify_command(
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
-    return run_verify(session, place, level, pairs, loaded, signers=signers, keys=keys)
+    return run_verify(
+        session, place, level, pairs, loaded, signers=signers, keys=keys, timestamp_ca=timestamp_ca
+    )

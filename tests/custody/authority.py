@@ -20,7 +20,7 @@ serial = {directory}/serial
 crypto_device = builtin
 signer_cert = {directory}/tsa.pem
 signer_key = {directory}/tsa.key
-certs = {directory}/ca.pem
+{certs}
 signer_digest = {digest}
 default_policy = 1.2.3.4.1
 digests = sha256
@@ -32,10 +32,13 @@ ess_cert_id_alg = sha256
 class Authority:
     """``answers`` counts the tokens it gave."""
 
-    def __init__(self, directory: Path, kind: str = "rsa:2048", digest: str = "sha256") -> None:
+    def __init__(
+        self, directory: Path, kind: str = "rsa:2048", digest: str = "sha256", *, sends_root: bool = True
+    ) -> None:
         self.directory, self.answers, self.url = directory, 0, ""
         self.settings = directory / "openssl.cnf"
-        self.settings.write_text(SETTINGS.format(directory=directory, digest=digest))
+        certs = f"certs = {directory}/ca.pem" if sends_root else ""
+        self.settings.write_text(SETTINGS.format(directory=directory, digest=digest, certs=certs))
         key = (
             ["-newkey", "rsa:2048"]
             if kind.startswith("rsa")

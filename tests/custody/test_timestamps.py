@@ -9,6 +9,7 @@ from migrate.bundle import layout
 from migrate.custody import log, review, timestamp
 from migrate.custody.record import record_stamp
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
+from scripts.shelf import shelf
 from tests.cli.conftest import call
 from tests.custody.authority import Authority, serving
 from tests.custody.conftest import in_memory
@@ -79,3 +80,23 @@ def test_the_commands(place, authority, make_key):
     verified = call("verify", bundle)
     assert (verified.code, "says CN=Timestamps" in verified.out) == (0, True), verified.out
     assert "timestamped" in call("custody", "show", bundle).out
+
+
+def test_named_roots_decide_whom_to_trust(place, tmp_path, make_key):
+    """An authority whose token has no root certificate is checked only with the root at hand."""
+    bundle, key = place.place.removeprefix("file://"), make_key.path_of("provider")
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    with serving(Authority(tmp_path / "mine", "P-256", sends_root=False)) as authority:
+        assert call("sign", bundle, "--key", key, "--timestamp", authority.url).code == 0
+    other = Authority(tmp_path / "other", "P-256")
+    other.settings.write_text(other.settings.read_text().replace("digests = sha256", "digests = sha512"))
+    with serving(other), pytest.raises(UsageError, match=r"refused \(rejection\)"):
+        timestamp.stamp(shelf(str(tmp_path / "b"), 5), other.url)
+    alone = call("verify", bundle)
+    assert (alone.code, "NOT CHECKED" in alone.out) == (0, True), alone.out
+    trusted = call("verify", bundle, "--timestamp-ca", tmp_path / "mine/ca.pem")
+    assert (trusted.code, "its certificate is trusted" in trusted.out) == (0, True), trusted.out
+    assert call("verify", bundle, "--timestamp-ca", tmp_path / "other/ca.pem").code == 6
+    wrong = call("verify", bundle, "--timestamp-ca", tmp_path / "mine/openssl.cnf")
+    assert (wrong.code, "no certificates in PEM format" in wrong.err) == (2, True), wrong.err
