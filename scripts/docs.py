@@ -69,7 +69,7 @@ def commands() -> Iterator[Command]:
 
 def _commands(group: Any, context: Any) -> Iterator[Command]:
     for name in group.list_commands(context):
-        command = group.get_command(context, name)
+        _, command, _ = group.resolve_command(context, [name])
         child = command.make_context(name, [], parent=context, resilient_parsing=True)
         if hasattr(command, "list_commands"):
             yield from _commands(command, child)

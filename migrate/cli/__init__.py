@@ -9,7 +9,7 @@ import signal
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from migrate import heap, software
 from migrate.errors import INTERRUPTED
@@ -21,34 +21,36 @@ their pages from the system again, each of them cleared, took a fourteenth of th
 """
 
 VERBS = {
-    "init": "init",
-    "plan": "plan",
-    "export": "export",
-    "seal": "seal",
-    "transfer": "transfer",
-    "verify": "verify",
-    "restore": "restore",
-    "sync": "sync",
-    "run": "run",
-    "report": "report",
-    "status": "status",
-    "clean": "transfer",
-    "ls": "browse",
-    "get": "browse",
-    "keys": "keys",
-    "sign": "sign",
-    "custody": "custody",
-    "hold": "hold",
-    "grant": "grant",
-    "receive": "handover",
-    "acknowledge": "handover",
-    "audit": "audit",
-    "clock": "clock",
-    "erase": "erase",
-    "prove": "proof",
-    "check-proof": "proof",
+    "init": ("init", "Write a commented case file."),
+    "plan": ("plan", "Forecast the move."),
+    "export": ("export", "Write and seal a bundle of the sources."),
+    "seal": ("seal", "Seal what an export left, without asking its sources again."),
+    "transfer": ("transfer", "Move a sealed bundle to another place."),
+    "verify": ("verify", "Check a bundle, or compare it with what lives."),
+    "restore": ("restore", "Bring databases and buckets up from a bundle."),
+    "sync": ("sync", "Copy a bucket to a bucket; again: only what has changed."),
+    "run": ("run", "Do all of it in order, skipping what is done."),
+    "report": ("report", "Write the page about a bundle, with what is known now."),
+    "status": ("status", "Say what is done and what is left."),
+    "clean": ("transfer", "Clear a dead run's leavings, after asking."),
+    "ls": ("browse", "List a bundle's tables and buckets, or a bucket's objects."),
+    "get": ("browse", "Read single objects, or rows of a table, out of a bundle."),
+    "keys": ("keys", "Keys to sign with."),
+    "sign": ("sign", "Sign a sealed bundle, which says whose it is."),
+    "custody": ("custody", "The record of who did what to a bundle."),
+    "hold": ("hold", "Keep a bundle, or its sources, as they are for a time."),
+    "grant": ("grant", "Read access to one bundle, for a time."),
+    "receive": ("handover", "Verify a bundle, then sign a receipt for it."),
+    "acknowledge": ("handover", "Counter-sign the customer's receipt for a bundle."),
+    "audit": ("audit", "Check samples of a signed bundle, and sign the result."),
+    "clock": ("clock", "Say of each obligation whether it is met, due or breached."),
+    "erase": ("erase", "Remove a bundle for good, and sign a certificate of it."),
+    "prove": ("proof", "Write a proof that an object, or a row, is in the bundle."),
+    "check-proof": ("proof", "Check such a proof, without the bundle."),
 }
-"""Each command, in the order of the help, and the module that has it."""
+"""Each command in the order of the help, with its module and its help in one line: the list of commands and shell
+completion import none of these modules.
+"""
 
 
 _UsageError: Any = typer.BadParameter.__base__
@@ -56,9 +58,14 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 class _Verbs(TyperGroup):
-    """Imports a verb's module when the verb is asked for: half of the libraries are needed by half of the verbs. Who
-    asked for JSON gets that too for words that no command has.
+    """All commands. Each is a stub with a name and a line of help until it is called: then its module is imported.
+    Errors in the command line are JSON where ``--json`` is given.
     """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        stubs = {name: TyperCommand(name, help=text) for name, (_, text) in VERBS.items()}
+        self.commands = {**stubs, **self.commands}
 
     def invoke(self, ctx: Any) -> Any:
         words = [*ctx._protected_args, *ctx.args]  # noqa: SLF001  the command's name and what follows it
@@ -73,19 +80,20 @@ class _Verbs(TyperGroup):
                 print_error(words[0], exc.exit_code, code, said, f"{where} -h")
             raise
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        del ctx
-        return list(VERBS)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in VERBS:
+            self.commands[args[0]] = _load(args[0])
+        return super().resolve_command(ctx, args)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name in VERBS and cmd_name not in self.commands:
-            try:
-                importlib.import_module(f"migrate.cli.{VERBS[cmd_name]}")
-            except KeyboardInterrupt:
-                typer.echo("moveout: stopped\n→ run the same command again: nothing was begun", err=True)
-                raise typer.Exit(INTERRUPTED) from None
-            self.commands.update(typer.main.get_group(app).commands)
-        return super().get_command(ctx, cmd_name)
+
+def _load(name: str) -> Any:
+    """Import a command's module and return the command."""
+    try:
+        importlib.import_module(f"migrate.cli.{VERBS[name][0]}")
+    except KeyboardInterrupt:
+        typer.echo("moveout: stopped\n→ run the same command again: nothing was begun", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    return typer.main.get_group(app).commands[name]
 
 
 app = typer.Typer(

@@ -2,11 +2,14 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
+import typer
 
-from migrate.cli import VERBS
-from tests.cli.conftest import call
+from migrate.cli import VERBS, app
+from tests.cli.conftest import call, run
 
 GROUPS = ("keys", "custody", "hold", "grant")
 
@@ -35,3 +38,48 @@ def test_examples_are_for_this_command_and_by_its_options(name):
 @pytest.mark.parametrize("name", ["plan", "export", "transfer", "verify", "restore", "sync", "ls", "get"])
 def test_what_takes_places_and_urls_shows_how_they_are_written(name):
     assert "Examples:" in call(name, "--help").out
+
+
+def test_the_list_of_commands_says_of_each_what_its_own_help_says_first():
+    group = typer.main.get_command(app)
+    context = typer.Context(group)
+    for name, (_, text) in VERBS.items():
+        command = group.resolve_command(context, [name])[1]
+        assert (name, command.get_short_help_str(200)) == (name, text)
+
+
+START = """
+import sys
+from migrate.cli import main
+sys.argv = ["moveout", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    print("\\nimported", *sorted(name for name in sys.modules if name.startswith(("migrate.", "pyarrow", "boto"))))
+"""
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    for words in (["--help"], ["--version"]):
+        command = [sys.executable, "-c", START, *words]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.rpartition("imported")[2].split() == ["migrate.cli", "migrate.errors", "migrate.heap"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("moveout ex", ["export"]),
+        ("moveout export --quie", ["--quiet"]),
+        ("moveout custody ver", ["verify"]),
+        ("moveout verify --level ", ["quick", "complete", "full"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(line, expected):
+    place = str(len(line.split(" ")) - 1)
+    asked = {"COMP_WORDS": line, "COMP_CWORD": place, "_MOVEOUT_COMPLETE": "complete_bash"}
+    assert run(env=asked).out.split() == expected
+
+
+def test_a_misspelt_command_is_answered_by_those_that_look_like_it():
+    assert "Did you mean 'export'" in call("exprt").err
