@@ -2,7 +2,7 @@
 
 A further engine joins by three entries, each named by its URL scheme: its exporter in the entry-point group
 ``moveout.exporters``, an object with the methods of ``Engine`` in ``moveout.engines``, and its restore in the table
-of ``migrate.cli.destinations``. Schemes that are aliases of one another name the same object.
+of ``migrate.cli.common.destinations``. Schemes that are aliases of one another name the same object.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
-from exporters.tally import Advance, Tally
+from exporters.row_digest import Advance, Tally
 
 ENTRY_POINTS = "moveout.engines"
 

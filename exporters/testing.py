@@ -1,4 +1,4 @@
-"""The contract of ``exporters.base`` as tests, for whoever writes an exporter.
+"""The contract of ``exporters.api`` as tests, for whoever writes an exporter.
 
 Subclass ``ExporterContract``, say how your source is opened, and let pytest run it::
 
@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
-from exporters.base import (
+from exporters.api import (
     Account,
     DoneUnit,
     Outcome,
@@ -37,8 +37,8 @@ from exporters.base import (
     Unit,
     Workspace,
 )
-from exporters.bucket import Bucket
-from exporters.sampling import MemoryWorkspace
+from exporters.bucket_api import Bucket
+from exporters.rate_sampling import MemoryWorkspace
 from exporters.selection import Selection
 
 _NAME = re.compile(r"[a-z0-9._/-]+")

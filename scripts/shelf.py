@@ -12,7 +12,7 @@ from hashlib import sha256
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.base import (
+from exporters.api import (
     Account,
     CatalogEntry,
     DoneUnit,
@@ -24,11 +24,11 @@ from exporters.base import (
     Unit,
     Workspace,
 )
-from exporters.objects.rows import INDEX
+from exporters.objects.index_rows import INDEX
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 
 ODD_KEY = 'odd "ä" \n key/%2F\\'
 LONG_KEYS = tuple(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.store.base import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
 
 T = TypeVar("T")
 Call = Callable[[], Any]

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.verify import tables
+from migrate.verify import table_contents
 
 
 def check_parquet(reader: BundleReader, rows: Sequence[CatalogRow]) -> list[Finding]:
     """Return where the values of tables are not those that the catalog has."""
     with ThreadPoolExecutor(2) as executor:
-        return list(tables.check(reader, rows, executor, ahead=2, digests=[]))
+        return list(table_contents.check(reader, rows, executor, ahead=2, digests=[]))

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from exporters.objects import account, inventory, pack, units
+from exporters.objects import pack, reconciliation, unit_plan
+from exporters.objects.listing import inventory
 from migrate.bundle import layout
-from migrate.case import Endpoint
-from migrate.cli.sources import open_sources
+from migrate.case.model import Endpoint
+from migrate.cli.common.sources import open_sources
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.tools.clients import boto_client
@@ -40,7 +41,7 @@ def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
     place = open_place(str(tmp_path_factory.mktemp("bundle")))
     sources = {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}
     with pytest.MonkeyPatch.context() as patch, open_sources(sources) as opened:
-        for module in (inventory, units, pack, account):
+        for module in (inventory, unit_plan, pack, reconciliation):
             patch.setattr(module, "SMALL_BYTES", 100_000)
         assert export(opened, place, workers=2, progress=Silent()).complete
     files = contents(place)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pymysql
 
-from exporters.mysql.connect import Connection
+from exporters.mysql.connection import Connection
 from exporters.mysql.control_tables import find_control_tables
 from exporters.mysql.errors import is_about_the_thing
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.mysql.types import SqlType, kind_of
-from exporters.relational.types import Kind
+from exporters.mysql.rows.column_types import SqlType, kind_of
+from exporters.sql.column_types import Kind
 
 ELSEWHERE = frozenset({"FEDERATED", "CONNECT", "SPIDER", "MRG_MYISAM", "S3", "OQGRAPH", "SPHINX"})
 """Engines whose rows lie in other tables or on other servers."""

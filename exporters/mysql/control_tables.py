@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import count
 
-from exporters.mysql.connect import Connection
+from exporters.mysql.connection import Connection
 from exporters.mysql.identifiers import quote_literal
 
 _PREFIX = "moveout_restore"

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from exporters.engine import Engine, LiveRows, Texts
-from exporters.mysql.connect import parse_url
+from exporters.mysql.connection import parse_url
 from exporters.mysql.identifiers import quote_name
-from exporters.mysql.live import live_tables
+from exporters.mysql.live_digests import live_tables
 from exporters.mysql.live_rows import live_rows
-from exporters.mysql.parquet import part_texts, tally_part
-from exporters.mysql.render import readable_values
-from exporters.relational.parquet import READ_ERRORS, column_names, open_part
-from exporters.tally import Advance, Tally
+from exporters.mysql.rows.arrow_to_rows import readable_values
+from exporters.mysql.rows.parquet_read import part_texts, tally_part
+from exporters.row_digest import Advance, Tally
+from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part
 
 
 class MysqlEngine:

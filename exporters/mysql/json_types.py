@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporters.base import Loss
+from exporters.api import Loss
 from exporters.mysql.catalog import Column, Table
 from exporters.mysql.identifiers import quote_literal, quote_name
 

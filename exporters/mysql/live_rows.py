@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from exporters.engine import Texts
 from exporters.mysql.catalog import Table
-from exporters.mysql.connect import Address
-from exporters.mysql.plan import row_select
-from exporters.mysql.session import Session, hold
-from exporters.relational.blocks import WholeText
+from exporters.mysql.chunk_plan import row_select
+from exporters.mysql.connection import Address
+from exporters.mysql.consistent_snapshot import Session, hold
+from exporters.sql.blocks import WholeText
 
 
 class MysqlRows:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from exporters.base import Account, DoneUnit, Outcome, Sink, Unit, Workspace
-from exporters.mysql.account import Finished, account
+from exporters.api import Account, DoneUnit, Outcome, Sink, Unit, Workspace
 from exporters.mysql.catalog import Table
-from exporters.mysql.counting import Counting
+from exporters.mysql.chunk_plan import Range
+from exporters.mysql.consistent_snapshot import ONE_SESSION, Session
+from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.plan import Range
-from exporters.mysql.rows import export_rows, tally_rows
-from exporters.mysql.schema import write_schema
-from exporters.mysql.session import ONE_SESSION, Session
-from exporters.relational import points
-from exporters.relational.layout import Layout
-from exporters.relational.plan import Plan, stem, units_of
+from exporters.mysql.reconciliation import Finished, account
+from exporters.mysql.rows.chunk_export import export_rows, tally_rows
+from exporters.mysql.server_counts import Counting
+from exporters.sql import snapshot_positions
+from exporters.sql.chunk_plan import Plan, stem, units_of
+from exporters.sql.column_layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class _Planned:
 
 
 class MysqlSnapshot:
-    """See ``exporters.base.Snapshot``. Opened by ``MysqlSource.snapshot``; thread-safe."""
+    """See ``exporters.api.Snapshot``. Opened by ``MysqlSource.snapshot``; thread-safe."""
 
     def __init__(
         self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
@@ -45,7 +45,7 @@ class MysqlSnapshot:
         tables_by_number = {number: planned.table for number, planned in self._planned.items()}
         self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._points = points.remember(workspace, self.point)
+        self._points = snapshot_positions.remember(workspace, self.point)
 
     def units(self) -> Iterator[Unit]:
         """Yield the plan's chunks."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
-from exporters.base import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
+from exporters.api import Estimate, Host, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceNotAllowedError
 from exporters.limits import Limits, limits_of
 from exporters.mysql.catalog import Table, read_tables
-from exporters.mysql.connect import Address, connect, parse_url
+from exporters.mysql.chunk_plan import make_plan
+from exporters.mysql.connection import Address, connect, parse_url
+from exporters.mysql.consistent_snapshot import hold
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.plan import make_plan
-from exporters.mysql.session import hold
 from exporters.mysql.snapshot import MysqlSnapshot
-from exporters.relational.plan import NAME as PLAN
-from exporters.relational.plan import Plan
-from exporters.sampling import try_out
+from exporters.rate_sampling import try_out
+from exporters.sql.chunk_plan import NAME as PLAN
+from exporters.sql.chunk_plan import Plan
 
 
 class MysqlExporter:
-    """Opens ``mysql://user@host:port/database``. See ``exporters.base.Exporter``."""
+    """Opens ``mysql://user@host:port/database``. See ``exporters.api.Exporter``."""
 
     def open(self, name: str, url: str, host: Host) -> MysqlSource:
         """Connect once, to prove that the database can be reached."""
@@ -30,7 +30,7 @@ class MysqlExporter:
 
 
 class MysqlSource:
-    """See ``exporters.base.Source``."""
+    """See ``exporters.api.Source``."""
 
     def __init__(self, name: str, address: Address, limits: Limits | None = None) -> None:
         self.name = name
@@ -56,7 +56,7 @@ class MysqlSource:
         return Survey(items, server, _warnings(tables))
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
-        """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
+        """See ``exporters.api.Measurable``: exports the largest chunks to nowhere."""
         del survey
         return try_out(self, seconds=seconds, workers=workers)
 

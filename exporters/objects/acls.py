@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from exporters.base import Loss
-from exporters.bucket import Bucket
+from exporters.api import Loss
+from exporters.bucket_api import Bucket
 from exporters.errors import SourceGoneError
-from exporters.objects.outage import Outage
+from exporters.objects.outage_detection import Outage
 
 
 def fill(bucket: Bucket, rows: Iterable[dict[str, Any]], outage: Outage) -> Iterator[Loss]:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from exporters.bucket import Bucket, Fetched, ObjectSummary
+from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceUnreachableError
 from exporters.limits import ARCHIVE_TIERS, Note
-from exporters.objects.inventory import Inventory
+from exporters.objects.listing.inventory import Inventory
 
 ARCHIVED = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 AUTO, NEVER, *TIERS = ARCHIVE_TIERS

@@ -12,16 +12,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporters.base import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
-from exporters.bucket import Bucket, Fetched, ObjectSummary
+from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
+from exporters.bucket_api import Bucket, Fetched, ObjectSummary
 from exporters.errors import SourceDamagedError, SourceError
-from exporters.objects import acls, large, revisit, rows, tar
-from exporters.objects.inventory import SMALL_BYTES, Inventory
-from exporters.objects.losses import losses
-from exporters.objects.outage import Outage
-from exporters.objects.proof import READS, promises_md5
-from exporters.objects.rows import Content
-from exporters.objects.units import large_id
+from exporters.objects import acls, changed_objects, large_object, pax_headers
+from exporters.objects import index_rows as rows
+from exporters.objects.index_rows import Content
+from exporters.objects.listing.inventory import SMALL_BYTES, Inventory
+from exporters.objects.object_losses import losses
+from exporters.objects.outage_detection import Outage
+from exporters.objects.source_checksums import READS, promises_md5
+from exporters.objects.unit_plan import large_id
 from exporters.selection import Selection
 
 WINDOW_BYTES = 8 * 2**20
@@ -164,8 +165,8 @@ class _Pack:
         listed = found.summary
         if isinstance(found.error, SourceDamagedError):
             found = _again(self.bucket, found)
-        if revisit.is_due(found.error):
-            found = revisit.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
+        if changed_objects.is_due(found.error):
+            found = changed_objects.again(self.bucket, found, SMALL_BYTES, WINDOW_BYTES)
         summary = found.summary
         if found.error is not None:
             self.lost.append((row, listed, found.error))
@@ -190,7 +191,9 @@ class _Pack:
                 self.unlike.append(summary.key)
         body, crc = found.body, found.crc64nvme
         older = "" if summary.is_latest else summary.version_id
-        header = tar.header(tar.member_name(summary.key, older), len(body), int(summary.modified.timestamp()))
+        header = pax_headers.header(
+            pax_headers.member_name(summary.key, older), len(body), int(summary.modified.timestamp())
+        )
         content = Content(
             sha256=hashlib.sha256(body).hexdigest(),
             md5=md5,
@@ -199,7 +202,7 @@ class _Pack:
             offset=self._offset + len(header),
             parts=self.bucket.parts(summary) if "-" in summary.etag else (),
         )
-        self._write(header, body, tar.padding(len(body)))
+        self._write(header, body, pax_headers.padding(len(body)))
         self._note(row, found, content)
 
     def add_marker(self, row: int, summary: ObjectSummary) -> None:
@@ -211,7 +214,7 @@ class _Pack:
         """Write what was small when it was listed and is not any more, each as a file of its own."""
         for row, summary in self.grown:
             name = f"large/{large_id(self.bucket.name, summary.key, summary.version_id)}"
-            read = large.write(self.bucket, summary, name, sink, self.outage)
+            read = large_object.write(self.bucket, summary, name, sink, self.outage)
             if read.error is None:
                 self._note(row, read.found, read.content)
                 self.losses.extend(read.doubts())
@@ -221,7 +224,7 @@ class _Pack:
     def name_lost(self, *, ordered: bool) -> None:
         """Account for the objects that could not be had."""
         lost = [(summary, error) for _, summary, error in self.lost]
-        found = revisit.gaps(self.bucket, lost, ordered=ordered)
+        found = changed_objects.gaps(self.bucket, lost, ordered=ordered)
         for (row, summary, _), gap in zip(self.lost, found, strict=True):
             self.gaps.append(gap)
             self.rows.append(rows.missing(self.bucket.name, row, summary, gap))
@@ -255,7 +258,7 @@ class _Pack:
             count = len(self.unlike)
             reason = f"the contents of {count} objects do not have the MD5 that their ETags look like"
             self.losses.append(Loss(self.unlike[0], "ETag", reason))
-        self._write(tar.END)
+        self._write(pax_headers.END)
         self._flush()
 
     def _write(self, *pieces: bytes) -> None:

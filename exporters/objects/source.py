@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from exporters.base import (
+from exporters.api import (
     Account,
     DoneUnit,
     Estimate,
@@ -19,22 +19,24 @@ from exporters.base import (
     Unit,
     Workspace,
 )
-from exporters.bucket import Bucket, ObjectSummary
+from exporters.bucket_api import Bucket, ObjectSummary
 from exporters.errors import SourceGoneError
 from exporters.limits import inventory_of, limits_of, note_of
-from exporters.objects import census, inventory, large, pack, units
-from exporters.objects.account import Closing, ReadReport
+from exporters.objects import bucket_survey, large_object, pack
+from exporters.objects import unit_plan as units
 from exporters.objects.archive import ARCHIVED, Thaw
-from exporters.objects.estimate import Census, estimate
-from exporters.objects.outage import Outage
-from exporters.objects.relisting import Begun
-from exporters.objects.report import Files
-from exporters.objects.reported import Reported, manifest_of
+from exporters.objects.listing import inventory
+from exporters.objects.listing.s3_inventory_check import Reported, manifest_of
+from exporters.objects.listing.s3_inventory_report import Files
+from exporters.objects.listing.second_listing import Begun
+from exporters.objects.outage_detection import Outage
+from exporters.objects.rate_estimate import Census, estimate
+from exporters.objects.reconciliation import Closing, ReadReport
 from exporters.selection import EVERYTHING, Selection
 
 
 class ObjectExporter:
-    """See ``exporters.base.Exporter``; for ``s3://bucket/prefix`` URLs."""
+    """See ``exporters.api.Exporter``; for ``s3://bucket/prefix`` URLs."""
 
     def open(self, name: str, url: str, host: Host) -> ObjectSource:
         """See ``Exporter.open``."""
@@ -49,7 +51,7 @@ class ObjectExporter:
 
 
 class ObjectSource:
-    """See ``exporters.base.Source``."""
+    """See ``exporters.api.Source``."""
 
     def __init__(
         self,
@@ -69,7 +71,7 @@ class ObjectSource:
 
     def survey(self) -> Survey:
         """See ``Source.survey``."""
-        seen, self._census = census.take(self._bucket, self._selection)
+        seen, self._census = bucket_survey.take(self._bucket, self._selection)
         counted = self._census
         item = SurveyItem(
             self._bucket.name, "bucket", counted.items, counted.size_bytes, exact=not seen.goes_on
@@ -78,7 +80,7 @@ class ObjectSource:
         return Survey([item], self._bucket.server, warnings, dict(seen.features), goes_on=seen.goes_on)
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
-        """See ``exporters.base.Measurable``."""
+        """See ``exporters.api.Measurable``."""
         del survey, workers
         return estimate(self._bucket, self._census, seconds=seconds)
 
@@ -96,12 +98,12 @@ class ObjectSource:
 
     @property
     def shareable(self) -> bool:
-        """See ``exporters.base.Shareable``."""
+        """See ``exporters.api.Shareable``."""
         return True
 
     @contextmanager
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[ObjectSnapshot]:
-        """See ``exporters.base.Shareable``: the inventory lies in the workspace."""
+        """See ``exporters.api.Shareable``: the inventory lies in the workspace."""
         del workers
         taken = inventory.taken(self._bucket, workspace, self._selection)
         if taken is None or taken.totals.id != ticket["inventory"]:
@@ -114,7 +116,7 @@ class ObjectSource:
 
 
 class ObjectSnapshot:
-    """See ``exporters.base.Snapshot``: the inventory, and reads pinned to the versions that it names."""
+    """See ``exporters.api.Snapshot``: the inventory, and reads pinned to the versions that it names."""
 
     def __init__(
         self,
@@ -161,10 +163,10 @@ class ObjectSnapshot:
             self._thaw.wait(cold)
         if "number" in unit.spec:
             return self._packing(sink).export(unit)
-        return large.export(unit, self._bucket, self._inventory, sink, self._outage)
+        return large_object.export(unit, self._bucket, self._inventory, sink, self._outage)
 
     def mend(self, done: DoneUnit, sink: Sink) -> Outcome:
-        """See ``exporters.base.Mendable``: what failed of a pack goes into one more."""
+        """See ``exporters.api.Mendable``: what failed of a pack goes into one more."""
         if "number" in done.unit.spec:
             return self._packing(sink).mend(done)
         return self.export(done.unit, sink)
@@ -177,7 +179,7 @@ class ObjectSnapshot:
         return bool(done.outcome.facts.get("inventory") == self._inventory.totals.id)
 
     def foresee_finish(self) -> None:
-        """See ``exporters.base.Foresighted``: begins the second listing, for which servers need a while."""
+        """See ``exporters.api.Foresighted``: begins the second listing, for which servers need a while."""
         if self._inventory.totals.ordered:
             self._again = Begun(self._bucket, self._inventory.totals)
 

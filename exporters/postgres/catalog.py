@@ -10,14 +10,14 @@ from typing import Any
 
 import psycopg
 
-from exporters.base import ItemKind
-from exporters.postgres.conversion import database_encoding
-from exporters.postgres.encodings import AS_STORED, may_change
+from exporters.api import ItemKind
+from exporters.postgres.charset.encodings import AS_STORED, may_change
+from exporters.postgres.charset.server_conversion import database_encoding
+from exporters.postgres.charset.unmappable_names import unsayable
 from exporters.postgres.identifiers import quote_name, quote_qualified
-from exporters.postgres.known_types import fetch, known_types
-from exporters.postgres.types import kind_of
-from exporters.postgres.unsayable import unsayable
-from exporters.relational.types import Kind
+from exporters.postgres.rows.column_types import kind_of
+from exporters.postgres.rows.type_catalog import fetch, known_types
+from exporters.sql.column_types import Kind
 
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,

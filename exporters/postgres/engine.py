@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from exporters.engine import Engine, LiveRows, Texts
-from exporters.postgres.connect import parse_url
 from exporters.postgres.identifiers import quote_qualified
-from exporters.postgres.live import live_tables
+from exporters.postgres.live_digests import live_tables
 from exporters.postgres.live_rows import live_rows
-from exporters.relational.lines import csv_values
-from exporters.relational.parquet import READ_ERRORS, column_names, open_part, tally_part, texts_of
-from exporters.tally import Advance, Tally
+from exporters.postgres.sessions.connection import parse_url
+from exporters.row_digest import Advance, Tally
+from exporters.sql.csv_lines import csv_values
+from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part, tally_part, texts_of
 
 
 class PostgresEngine:

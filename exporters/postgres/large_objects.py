@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from exporters.base import Unit
+from exporters.api import Unit
 from exporters.postgres.catalog import Column, Table
-from exporters.postgres.types import SqlType, kind_of
+from exporters.postgres.rows.column_types import SqlType, kind_of
 
 NUMBER = 0
 """Their place in the catalog: tables count from 1."""

@@ -9,12 +9,12 @@ from functools import partial
 from exporters.engine import Texts
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.postgres.connect import Address
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.feed import Feeds
-from exporters.postgres.session import Session, hold
-from exporters.relational.blocks import WholeText, in_blocks
-from exporters.relational.digest import split_lines
+from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.sessions.connection import Address
+from exporters.postgres.sessions.snapshot_session import Session, hold
+from exporters.sql.blocks import WholeText, in_blocks
+from exporters.sql.row_text import split_lines
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i

@@ -9,17 +9,17 @@ from functools import partial
 
 from pyarrow import ArrowInvalid
 
-from exporters.base import Account, DoneUnit, Json, Outcome, Sink, Unit
-from exporters.postgres import changes, large_objects
-from exporters.postgres.account import Finished, account
+from exporters.api import Account, DoneUnit, Json, Outcome, Sink, Unit
+from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import Table
-from exporters.postgres.counting import Counting
-from exporters.postgres.feed import Feeds
-from exporters.postgres.files import Missing, write_schema
-from exporters.postgres.session import Session
-from exporters.relational.chunk import copy_chunk
-from exporters.relational.layout import Layout
-from exporters.relational.plan import Plan, stem, units_of
+from exporters.postgres.definitions.definition_files import Missing, write_schema
+from exporters.postgres.reconciliation import Finished, account
+from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.server_counts import Counting
+from exporters.postgres.sessions.snapshot_session import Session
+from exporters.sql.chunk_export import copy_chunk
+from exporters.sql.chunk_plan import Plan, stem, units_of
+from exporters.sql.column_layout import Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class _Planned:
 
 
 class PostgresSnapshot:
-    """See ``exporters.base.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
+    """See ``exporters.api.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
 
     def __init__(
         self, session: Session, tables: Sequence[Table], plan: Plan, points: Sequence[Json], workers: int
@@ -103,17 +103,17 @@ class PostgresSnapshot:
         if wanted is None or dict(wanted) != dict(done.unit.spec):
             return False
         before = str(done.outcome.facts.get("snapshot", ""))
-        if changes.nothing_happened(before, self.point["snapshot"]):
+        if changed_chunks.nothing_happened(before, self.point["snapshot"]):
             return True
         table = self._planned[wanted["table"]].table
         if not table.heap or table.refusal or table.filenode != done.outcome.facts.get("filenode"):
             return False
         first, last = wanted["range"]
-        query = changes.query(table, (first, last), before, self.point["snapshot"])
+        query = changed_chunks.query(table, (first, last), before, self.point["snapshot"])
         return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
     def foresee_finish(self) -> None:
-        """See ``exporters.base.Foresighted``: begins to count, unless that needs connections that are not free."""
+        """See ``exporters.api.Foresighted``: begins to count, unless that needs connections that are not free."""
         if not self._limited:
             self._begun_counting()
 

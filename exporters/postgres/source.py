@@ -6,26 +6,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 
-from exporters.base import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
+from exporters.api import Estimate, Host, Json, Snapshot, Survey, SurveyItem, Workspace
 from exporters.errors import SourceGoneError, SourceNotAllowedError
 from exporters.limits import limits_of, note_of
-from exporters.postgres import locked
 from exporters.postgres.catalog import Table, read_tables
-from exporters.postgres.connect import Address, connect, parse_url
+from exporters.postgres.chunk_plan import make_plan
+from exporters.postgres.definitions.pg_dump import find_tools
 from exporters.postgres.errors import DRIVER_ERRORS, translate
-from exporters.postgres.manners import Manners
-from exporters.postgres.plan import make_plan
-from exporters.postgres.schema import find_tools
-from exporters.postgres.session import hold, join
+from exporters.postgres.sessions import lock_timeouts
+from exporters.postgres.sessions.connection import Address, connect, parse_url
+from exporters.postgres.sessions.session_settings import Manners
+from exporters.postgres.sessions.snapshot_session import hold, join
 from exporters.postgres.snapshot import PostgresSnapshot
-from exporters.relational import points
-from exporters.relational.plan import NAME as PLAN
-from exporters.relational.plan import Plan
-from exporters.sampling import try_out
+from exporters.rate_sampling import try_out
+from exporters.sql import snapshot_positions
+from exporters.sql.chunk_plan import NAME as PLAN
+from exporters.sql.chunk_plan import Plan
 
 
 class PostgresExporter:
-    """Opens ``postgresql://user@host:port/database``. See ``exporters.base.Exporter``."""
+    """Opens ``postgresql://user@host:port/database``. See ``exporters.api.Exporter``."""
 
     def open(self, name: str, url: str, host: Host) -> PostgresSource:
         """Connect once, to prove that the database can be reached and dumped."""
@@ -36,7 +36,7 @@ class PostgresExporter:
 
 
 class PostgresSource:
-    """See ``exporters.base.Source``."""
+    """See ``exporters.api.Source``."""
 
     def __init__(self, name: str, address: Address, manners: Manners | None = None) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class PostgresSource:
             try:
                 connection.execute(self._manners.timeouts().encode())
                 read = partial(read_tables, connection)
-                tables = locked.around(connection, read, seconds=self._manners.limits.lock_seconds)
+                tables = lock_timeouts.around(connection, read, seconds=self._manners.limits.lock_seconds)
             except DRIVER_ERRORS as exc:
                 raise translate(exc, self.url) from exc
             server = f"PostgreSQL {connection.info.parameter_status('server_version')}"
@@ -64,7 +64,7 @@ class PostgresSource:
         return Survey(items, server, _warnings(tables))
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
-        """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
+        """See ``exporters.api.Measurable``: exports the largest chunks to nowhere."""
         del survey
         return try_out(self, seconds=seconds, workers=workers)
 
@@ -84,18 +84,18 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            taken = points.remember(workspace, session.point)
+            taken = snapshot_positions.remember(workspace, session.point)
             with closing(PostgresSnapshot(session, tables, plan, taken, workers)) as view:
                 yield view
 
     @property
     def shareable(self) -> bool:
-        """See ``exporters.base.Shareable``: not where the number of connections is limited, which nobody could keep."""
+        """See ``exporters.api.Shareable``: not where the number of connections is limited, which nobody could keep."""
         return self._manners.limits.max_connections is None
 
     @contextmanager
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> Iterator[Snapshot]:
-        """See ``exporters.base.Shareable``: by the name under which the holder exported its snapshot."""
+        """See ``exporters.api.Shareable``: by the name under which the holder exported its snapshot."""
         with join(self._address, ticket, self._manners) as (session, tables):
             plan = Plan.load(workspace.read(PLAN))
             if plan is None:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exporters.base import Loss
+from exporters.api import Loss
 from exporters.errors import SourceUsageError
-from exporters.relational.account import of_a_restore
+from exporters.sql.reconciliation import of_a_restore
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)

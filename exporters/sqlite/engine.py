@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from exporters.engine import Engine, LiveRows, Texts
+from exporters.row_digest import Advance, Tally
 from exporters.sqlite.address import parse_url
 from exporters.sqlite.identifiers import label
-from exporters.sqlite.live import live_tables
+from exporters.sqlite.live_digests import live_tables
 from exporters.sqlite.live_rows import literals, live_rows
-from exporters.sqlite.parquet import READ_ERRORS, column_names, read_part, tally_part
-from exporters.tally import Advance, Tally
+from exporters.sqlite.rows.parquet_parts import READ_ERRORS, column_names, read_part, tally_part
 
 
 class SqliteEngine:

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from exporters.engine import Texts
 from exporters.sqlite.address import Address
-from exporters.sqlite.backup import copies
 from exporters.sqlite.catalog import Table, read_catalog
-from exporters.sqlite.directory import find
+from exporters.sqlite.chunk_plan import Size, measure
+from exporters.sqlite.files.backup import copies
+from exporters.sqlite.files.connection_pool import Pool
+from exporters.sqlite.files.directory import find
 from exporters.sqlite.identifiers import SCHEMA, quote_name
-from exporters.sqlite.long_rows import LongCells, text_pieces
-from exporters.sqlite.parquet import Layout
-from exporters.sqlite.plan import Size, measure
-from exporters.sqlite.pool import Pool
-from exporters.sqlite.rows import read_batches
-from exporters.sqlite.values import row_texts
+from exporters.sqlite.rows.long_rows import LongCells, text_pieces
+from exporters.sqlite.rows.parquet_parts import Layout
+from exporters.sqlite.rows.row_batches import read_batches
+from exporters.sqlite.rows.value_text import row_texts
 
 
 class DirectoryRows:

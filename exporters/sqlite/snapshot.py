@@ -11,28 +11,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from exporters.base import Account, DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
+from exporters.api import Account, DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
 from exporters.errors import SourceError
-from exporters.relational import plan as plans
-from exporters.relational import points
-from exporters.relational.account import Exported, entries_of, enumerations
-from exporters.relational.long_values import LongRow, Spool
-from exporters.relational.parts import PartWriter
-from exporters.relational.plan import Plan, PlannedTable, Range, spec, stem, units_of
-from exporters.sqlite.backup import Copy, Header
+from exporters.row_digest import Tally
+from exporters.sql import chunk_plan as plans
+from exporters.sql import snapshot_positions
+from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
+from exporters.sql.large_values.long_values import LongRow, Spool
+from exporters.sql.parquet_write import PartWriter
+from exporters.sql.reconciliation import Exported, entries_of, enumerations
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
+from exporters.sqlite.chunk_plan import plan_readable
+from exporters.sqlite.definitions import write_schema
 from exporters.sqlite.errors import is_damage
+from exporters.sqlite.files.backup import Copy, Header
+from exporters.sqlite.files.connection_pool import Pool
 from exporters.sqlite.identifiers import SCHEMA
-from exporters.sqlite.long_rows import LongCells, from_parquet, to_parquet
-from exporters.sqlite.octets import Octets, count_octets
-from exporters.sqlite.parquet import Layout
-from exporters.sqlite.plan import plan_readable
-from exporters.sqlite.pool import Pool
-from exporters.sqlite.rows import Batch, read_batches, tally_table
-from exporters.sqlite.schema import write_schema
-from exporters.sqlite.typed import from_typed, to_typed
-from exporters.sqlite.values import tally_columns, tally_few
-from exporters.tally import Tally
+from exporters.sqlite.rows.byte_counts import Octets, count_octets
+from exporters.sqlite.rows.long_rows import LongCells, from_parquet, to_parquet
+from exporters.sqlite.rows.parquet_parts import Layout
+from exporters.sqlite.rows.row_batches import Batch, read_batches, tally_table
+from exporters.sqlite.rows.typed_columns import from_typed, to_typed
+from exporters.sqlite.rows.value_text import tally_columns, tally_few
 
 _THREADS = max(2, os.cpu_count() or 2)
 _PROVED_ROWS = 500
@@ -41,7 +41,7 @@ _PROVED_BYTES = 64 * 2**20
 
 
 class SqliteSnapshot:
-    """See ``exporters.base.Snapshot``. Opened by ``SqliteSource.snapshot``; thread-safe."""
+    """See ``exporters.api.Snapshot``. Opened by ``SqliteSource.snapshot``; thread-safe."""
 
     def __init__(self, copy: Copy, header: Header, url: str, workspace: Workspace) -> None:
         self._pool = Pool(copy.path, url)
@@ -63,7 +63,7 @@ class SqliteSnapshot:
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = points.remember(workspace, self.point)
+        self._points = snapshot_positions.remember(workspace, self.point)
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exporters.base import Estimate, Host, Snapshot, Source, Survey, Workspace
+from exporters.api import Estimate, Host, Snapshot, Source, Survey, Workspace
 from exporters.errors import SourceUsageError
-from exporters.sampling import try_out
+from exporters.rate_sampling import try_out
 from exporters.sqlite.address import Address, parse_url
-from exporters.sqlite.backup import check_file, connected, copied
 from exporters.sqlite.catalog import check_library
-from exporters.sqlite.directory import DirectorySource, find
+from exporters.sqlite.files.backup import check_file, connected, copied
+from exporters.sqlite.files.directory import DirectorySource, find
 from exporters.sqlite.snapshot import SqliteSnapshot
-from exporters.sqlite.survey import survey_file
+from exporters.sqlite.table_survey import survey_file
 
 
 class SqliteExporter:
-    """Opens ``sqlite:///path/to/file.db``, or a directory of such files. See ``exporters.base.Exporter``."""
+    """Opens ``sqlite:///path/to/file.db``, or a directory of such files. See ``exporters.api.Exporter``."""
 
     def open(self, name: str, url: str, host: Host) -> Source:
         """Open once, to prove that the file can be read."""
@@ -36,7 +36,7 @@ class SqliteExporter:
 
 
 class SqliteSource:
-    """See ``exporters.base.Source``."""
+    """See ``exporters.api.Source``."""
 
     def __init__(self, name: str, address: Address) -> None:
         self.name = name
@@ -48,7 +48,7 @@ class SqliteSource:
         return survey_file(self._address)
 
     def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
-        """See ``exporters.base.Measurable``: exports the largest chunks to nowhere."""
+        """See ``exporters.api.Measurable``: exports the largest chunks to nowhere."""
         del survey
         return try_out(self, seconds=seconds, workers=workers)
 

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.base import CatalogEntry, Gap, ItemKind, Json, Loss
-from migrate.bundle import canonical
+from exporters.api import CatalogEntry, Gap, ItemKind, Json, Loss
+from migrate.bundle import canonical_json
 from migrate.errors import DamageError
 
 CATALOG_SCHEMA = pa.schema(
@@ -132,7 +132,7 @@ def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
 def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
     values = {name: getattr(row, name) for name in CATALOG_SCHEMA.names}
     for name in ("point", "details"):
-        values[name] = canonical.encode(values[name]).decode("ascii")
+        values[name] = canonical_json.encode(values[name]).decode("ascii")
     return tuple(values.values())
 
 

@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from migrate.bundle import canonical, layout, process
-from migrate.bundle.process import ProcessName, uptime
+from migrate.bundle import canonical_json, layout
 from migrate.errors import (
     AlreadyExistsError,
     BusyError,
@@ -30,8 +29,10 @@ from migrate.errors import (
     MoveoutError,
     UsageError,
 )
-from migrate.progress import Progress, Silent
-from migrate.store.base import FileInfo, Store
+from migrate.runtime import process_identity as process
+from migrate.runtime.process_identity import ProcessName, uptime
+from migrate.runtime.progress import Progress, Silent
+from migrate.storage.api import FileInfo, Store
 
 VERSION = 1
 BEAT_SECONDS = 10.0
@@ -252,12 +253,12 @@ def look(store: Store) -> tuple[LeaseState | None, FileInfo] | None:
 
 def encode(state: LeaseState) -> bytes:
     """Return the lease file's bytes."""
-    return canonical.encode({"version": VERSION, **asdict(state)})
+    return canonical_json.encode({"version": VERSION, **asdict(state)})
 
 
 def decode(data: bytes) -> LeaseState:
     """Parse a lease file. Raises ``DamageError``."""
-    value: dict[str, Any] = canonical.decode(data, layout.LEASE)
+    value: dict[str, Any] = canonical_json.decode(data, layout.LEASE)
     try:
         named = ProcessName(**value["process"])
         return LeaseState(value["id"], value["purpose"], named, value["since"], int(value["beats"]))

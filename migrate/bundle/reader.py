@@ -13,17 +13,18 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from exporters.base import Gap, Loss
-from migrate.bundle import catalog, layout, meta, scope, tagfiles
+from exporters.api import Gap, Loss
+from migrate.bundle import catalog, identity, layout, tag_files
+from migrate.bundle import reconciliation as scope
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.lines import chunks, lines
-from migrate.bundle.meta import BundleInfo, SourceInfo
-from migrate.bundle.records import FileRecord
-from migrate.bundle.scope import SourceScope
-from migrate.bundle.tagfiles import ManifestEntry
+from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.identity import BundleInfo, SourceInfo
+from migrate.bundle.line_files import chunks, lines
+from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.tag_files import ManifestEntry
 from migrate.errors import DamageError, GoneError, UsageError
-from migrate.store.base import Store
-from migrate.store.reader import RandomAccess
+from migrate.storage.api import Store
+from migrate.storage.file_reader import RandomAccess
 
 _INDEX_BATCH = 10_000
 REQUIRED = (
@@ -52,20 +53,20 @@ class BundleReader:
         for key in first:
             check_hash(store, key, self.tags[key])
         if layout.BAGIT in first:
-            tagfiles.check_declaration(store.read(layout.BAGIT))
-        self.info: BundleInfo = meta.decode(_read(store, layout.BUNDLE_META))
+            tag_files.check_declaration(store.read(layout.BAGIT))
+        self.info: BundleInfo = identity.decode(_read(store, layout.BUNDLE_META))
         for key in REQUIRED:
             if key not in self.tags:
                 raise DamageError(layout.TAG_MANIFEST, expected=f"a line for {key}", found="none")
         for key, expected in self.tags.items():
             if key not in first:
                 check_hash(store, key, expected)
-        self.bag_info = tagfiles.parse_bag_info(_read(store, layout.BAG_INFO))
+        self.bag_info = tag_files.parse_bag_info(_read(store, layout.BAG_INFO))
 
     @property
     def payload(self) -> tuple[int, int]:
         """Bytes and files of the payload, as ``bag-info.txt`` says. Raises ``DamageError``."""
-        return tagfiles.parse_oxum(self.bag_info.get("Payload-Oxum", ""))
+        return tag_files.parse_oxum(self.bag_info.get("Payload-Oxum", ""))
 
     @property
     def sources(self) -> Mapping[str, SourceInfo]:
@@ -164,7 +165,7 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
     """
     try:
         found = lines(chunks(store, layout.TAG_MANIFEST), layout.TAG_MANIFEST)
-        entries = tagfiles.parse_manifest(found, layout.TAG_MANIFEST, layout.is_tag_name)
+        entries = tag_files.parse_manifest(found, layout.TAG_MANIFEST, layout.is_tag_name)
         return {entry.key: entry.sha256 for entry in entries}
     except GoneError as exc:
         raise _not_sealed(store) from exc
@@ -173,12 +174,12 @@ def read_tag_manifest(store: Store) -> dict[str, str]:
 def read_manifest(store: Store) -> Iterator[ManifestEntry]:
     """Yield the entries of ``manifest-sha256.txt``, streamed. Raises ``DamageError``."""
     found = lines(chunks(store, layout.MANIFEST), layout.MANIFEST)
-    return tagfiles.parse_manifest(found, layout.MANIFEST, _is_payload)
+    return tag_files.parse_manifest(found, layout.MANIFEST, _is_payload)
 
 
 def read_files(store: Store) -> Iterator[FileRecord]:
     """Yield the lines of ``meta/files.jsonl``, streamed. Raises ``DamageError``."""
-    return tagfiles.parse_files(lines(chunks(store, layout.FILES), layout.FILES), layout.FILES)
+    return tag_files.parse_files(lines(chunks(store, layout.FILES), layout.FILES), layout.FILES)
 
 
 def check_hash(store: Store, key: str, expected: str) -> None:

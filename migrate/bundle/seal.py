@@ -24,18 +24,25 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-from exporters.base import Gap
+from exporters.api import Gap
 from migrate import software
-from migrate.bundle import canonical, catalog, layout, meta, pace, tagfiles
-from migrate.bundle.ledger import Ledger
-from migrate.bundle.meta import FORMAT
-from migrate.bundle.records import FileRecord
-from migrate.bundle.scope import SourceScope, scope_json
-from migrate.bundle.sealing import Sealing
-from migrate.bundle.state import ExportState, seal_time
+from migrate.bundle import (
+    canonical_json,
+    catalog,
+    identity,
+    layout,
+    tag_files,
+    throughput_history,
+)
+from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.export_state import ExportState, seal_time
+from migrate.bundle.identity import FORMAT
+from migrate.bundle.progress_database import Ledger
+from migrate.bundle.reconciliation import SourceScope, scope_json
+from migrate.bundle.sealed_tables import Sealing
 from migrate.errors import DamageError
-from migrate.store.base import MultipartStore
-from migrate.store.writer import FileWriter
+from migrate.storage.api import MultipartStore
+from migrate.storage.file_writer import FileWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +80,22 @@ def seal(
     check()
     complete = all(scope.complete for scope in scopes)
     tags, files, size_bytes = _write_files(store, ledger)
-    read = pace.pace(ledger.times())
-    bundle = canonical.encode_pretty(_bundle_json(state, scopes, sealed, read, complete=complete))
+    read = throughput_history.pace(ledger.times())
+    bundle = canonical_json.encode_pretty(_bundle_json(state, scopes, sealed, read, complete=complete))
     if page is not None:
-        contents = Sealing(meta.decode(bundle), (size_bytes, files), scopes, store, ledger)
+        contents = Sealing(identity.decode(bundle), (size_bytes, files), scopes, store, ledger)
         tags.append(_write(store, layout.REPORT, [page(contents)]))
     for key, data in (
-        (layout.SCOPE, canonical.encode_pretty(scope_json(scopes))),
+        (layout.SCOPE, canonical_json.encode_pretty(scope_json(scopes))),
         (layout.BUNDLE_META, bundle),
         (layout.BAG_INFO, _bag_info(state, scopes, sealed, (size_bytes, files))),
-        (layout.BAGIT, tagfiles.DECLARATION),
+        (layout.BAGIT, tag_files.DECLARATION),
     ):
         check()
         tags.append(_write(store, key, [data]))
     check()
     tags.sort(key=lambda tag: tag.key)
-    _write(store, layout.TAG_MANIFEST, [tagfiles.manifest_line(tag.key, tag.sha256) for tag in tags])
+    _write(store, layout.TAG_MANIFEST, [tag_files.manifest_line(tag.key, tag.sha256) for tag in tags])
     if complete:
         clean_work(store, executor)
     return Sealed(state.id, complete, files, size_bytes, scopes)
@@ -211,15 +218,20 @@ def _write_files(store: MultipartStore, ledger: Ledger) -> tuple[list[FileRecord
     count = size_bytes = 0
     with FileWriter(store, layout.FILES) as sizes, FileWriter(store, layout.MANIFEST) as manifest:
         for file in ledger.files():
-            sizes.write(tagfiles.files_line(file))
-            manifest.write(tagfiles.manifest_line(file.key, file.sha256))
+            sizes.write(tag_files.files_line(file))
+            manifest.write(tag_files.manifest_line(file.key, file.sha256))
             count += 1
             size_bytes += file.size_bytes
     return [_record(sizes), _record(manifest)], count, size_bytes
 
 
 def _bundle_json(
-    state: ExportState, scopes: Sequence[SourceScope], sealed: str, read: pace.Pace | None, *, complete: bool
+    state: ExportState,
+    scopes: Sequence[SourceScope],
+    sealed: str,
+    read: throughput_history.Pace | None,
+    *,
+    complete: bool,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -254,7 +266,7 @@ def _bag_info(state: ExportState, scopes: Sequence[SourceScope], sealed: str, ox
     for scope in scopes:
         said = "; ".join(scope.reasons) or "complete"
         labels[f"Moveout-Source-{scope.name}"] = f"{scope.totals.items} items, {said}"
-    return tagfiles.bag_info(labels)
+    return tag_files.bag_info(labels)
 
 
 def _abort_uploads(store: MultipartStore) -> None:

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from migrate import heap, software
+from migrate import software
 from migrate.errors import INTERRUPTED
 from migrate.errors import UsageError as MoveoutUsageError
+from migrate.runtime import malloc
 
 _KEEP_MEMORY = ("MIMALLOC_PURGE_DELAY", "1000")
 """So many milliseconds Arrow's allocator keeps what is free, not 10: blocks come and go faster than that, and to get
@@ -73,7 +74,7 @@ class _Verbs(TyperGroup):
             return super().invoke(ctx)
         except _UsageError as exc:
             if "--json" in words:
-                from migrate.cli.session import print_error  # noqa: PLC0415  it needs this module
+                from migrate.cli.common.session import print_error  # noqa: PLC0415  it needs this module
 
                 where = exc.ctx.command_path if exc.ctx else "moveout"
                 code, said = MoveoutUsageError.code, exc.format_message()
@@ -132,7 +133,7 @@ def main() -> None:
     # after each 700 of them, took a tenth of the time.
     gc.set_threshold(100_000, 20, 50)
     os.environ.setdefault(*_KEEP_MEMORY)
-    heap.share()
+    malloc.share()
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _stop)

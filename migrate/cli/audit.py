@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
-from migrate.cli.findings import draw_findings
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.sources import load_case
 from migrate.cli.hold import PlaceWord
-from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.custody import audit
-from migrate.custody.audit import Audited, Question, Seed
+from migrate.custody import sampling_audit
+from migrate.custody.sampling_audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError
 
 _SEED_BYTES = 32
@@ -80,7 +80,7 @@ def audit_command(
     signer = need_keys(key, passphrase, loaded)[0]
     place = known_place(words, loaded)
     store = session.store(place, loaded.bwlimit if loaded else None)
-    done = audit.audit(
+    done = sampling_audit.audit(
         store,
         Question(confidence, loss),
         signer,

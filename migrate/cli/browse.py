@@ -17,21 +17,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.browse import objects, tables
-from migrate.browse.objects import Wanted
+from migrate.browse import single_objects, table_rows
+from migrate.browse.single_objects import Wanted
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.case import Endpoint
+from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.identity import KeyFiles, Passphrase, load_keys
-from migrate.cli.options import CaseFile
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words, things
-from migrate.custody.record import record_if_allowed
+from migrate.cli.common.number_text import bytes_words, count_words, things
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.sources import load_case
+from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
-from migrate.store import open_place
-from migrate.store.local_errors import translate_os
+from migrate.storage.local.errors import translate_os
+from migrate.storage.registry import open_place
 
 _LIMIT = 1000
 _STDOUT = "-"
@@ -131,7 +131,7 @@ def ls_command(
     reader, rest = _open(session, words or [], case)
     if source is None and not rest:
         found = [
-            (row.source, row.kind, tables.full_name(row), row.items, row.size_bytes)
+            (row.source, row.kind, table_rows.full_name(row), row.items, row.size_bytes)
             for row in reader.catalog()
         ]
         names = ("source", "kind", "name", "items", "size_bytes")
@@ -142,13 +142,13 @@ def ls_command(
             reader.store.place, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
         )
     if source is None:  # a pattern is for buckets, and often there is but one
-        buckets = [one for one in reader.sources if objects.is_bucket(reader, one)]
+        buckets = [one for one in reader.sources if single_objects.is_bucket(reader, one)]
         source = buckets[0] if len(buckets) == 1 else None
     name = _source(reader, source)
-    if not objects.is_bucket(reader, name):
+    if not single_objects.is_bucket(reader, name):
         return _list_tables(session, reader, name, rest)
     wanted = Wanted(globs=tuple(rest), versions=versions)
-    rows = list(islice(objects.find(reader, name, wanted), limit + 1))
+    rows = list(islice(single_objects.find(reader, name, wanted), limit + 1))
     if not rows:
         session.progress.note(f"{name} has no such object; * stands for what is between two /, ** for all")
     shown = rows[:limit]
@@ -158,7 +158,11 @@ def ls_command(
         for row in shown
     ]
     return Listed(
-        reader.store.place, "objects", [objects.as_json(row) for row in shown], lines, len(rows) > limit
+        reader.store.place,
+        "objects",
+        [single_objects.as_json(row) for row in shown],
+        lines,
+        len(rows) > limit,
     )
 
 
@@ -173,14 +177,14 @@ def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 
 def _is_wanted(row: CatalogRow, globs: Sequence[str]) -> bool:
     """Tell whether a table matches, by its name with or without the schema."""
-    return any(fnmatchcase(name, one) for one in globs for name in (row.name, tables.full_name(row)))
+    return any(fnmatchcase(name, one) for one in globs for name in (row.name, table_rows.full_name(row)))
 
 
 def _list_tables(session: Session, reader: BundleReader, name: str, globs: Sequence[str]) -> Listed:
     found = [row for row in reader.catalog() if row.source == name and (not globs or _is_wanted(row, globs))]
     if not found:
         session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
-    shown = [{"name": tables.full_name(row), "items": row.items, "digest": row.digest} for row in found]
+    shown = [{"name": table_rows.full_name(row), "items": row.items, "digest": row.digest} for row in found]
     lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
     return Listed(reader.store.place, "tables", shown, lines)
 
@@ -225,7 +229,7 @@ def get_command(
         )
     signers = load_keys(key, passphrase, load_case(case))
     name = _source(reader, source)
-    if objects.is_bucket(reader, name):
+    if single_objects.is_bucket(reader, name):
         wanted = Wanted(keys=set(keys), version_id=version_id or "")
         got = _get_objects(session, reader, name, wanted, to)
         details: dict[str, Any] = {"objects": len(keys) - len(got.missing)}
@@ -249,9 +253,9 @@ def _get_rows(
 ) -> Got:
     if len(keys) > 1:
         raise UsageError("one table at a time", next_step="moveout get PLACE schema.table --rows 0:100")
-    table = tables.table_of(reader, source, keys[0])
+    table = table_rows.table_of(reader, source, keys[0])
     start, end = _parse_range(rows)
-    found = tables.rows(reader, table, start, end)
+    found = table_rows.rows(reader, table, start, end)
     if session.json:
         return Got(reader.store.place, rows=list(found))
     with _output(to, f"{table.name}.jsonl") as file:
@@ -262,16 +266,16 @@ def _get_rows(
 
 def _get_objects(session: Session, reader: BundleReader, name: str, wanted: Wanted, to: str | None) -> Got:
     if to != _STDOUT:
-        done = objects.fetch(reader, name, wanted, Path(to or "."))
+        done = single_objects.fetch(reader, name, wanted, Path(to or "."))
         return Got(reader.store.place, done.files, None, done.size_bytes, done.missing)
     if session.json or len(wanted.keys) != 1:
         raise UsageError(
             "only one object, and nothing else, can be written to stdout",
             next_step="name a directory with --to",
         )
-    for row in objects.find(reader, name, wanted):
+    for row in single_objects.find(reader, name, wanted):
         if not row.is_delete_marker:
-            objects.copy(reader.store, row, sys.stdout.buffer)
+            single_objects.copy(reader.store, row, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return Got(reader.store.place)
     return Got(reader.store.place, missing=list(wanted.keys))

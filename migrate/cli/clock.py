@@ -11,15 +11,16 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import parse_deadline
+from migrate.case.model import parse_deadline
 from migrate.cli import app
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.sources import load_case
 from migrate.cli.hold import PlaceWord
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.custody import clock, log, rulebook
-from migrate.custody.clock import Verdict
-from migrate.custody.rulebook import RuleSet
+from migrate.custody.log import custody_log
+from migrate.custody.obligations import clock, rulebook
+from migrate.custody.obligations.clock import Verdict
+from migrate.custody.obligations.rulebook import RuleSet
 from migrate.errors import OK, DamageError, DeadlineError
 
 Rules = Annotated[
@@ -115,7 +116,7 @@ def clock_command(
     """
     loaded = load_case(case)
     place = known_place(words, loaded)
-    found = log.read(session.store(place))
+    found = custody_log.read(session.store(place))
     if found.findings:
         first = found.findings[0]
         raise DamageError(

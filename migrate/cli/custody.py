@@ -14,23 +14,25 @@ from rich.text import Text
 
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.case import Endpoint, parse_deadline
+from migrate.case.model import Endpoint, parse_deadline
 from migrate.cli import app
-from migrate.cli.documents import read_files
-from migrate.cli.findings import draw_findings
-from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.terminal import plain
-from migrate.cli.words import count_words
-from migrate.custody import documents, log, review, signing
-from migrate.custody.documents import Document
-from migrate.custody.entry import Entry
-from migrate.custody.record import record
-from migrate.custody.trust import Trust
+from migrate.cli.common.document_files import read_files
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.number_text import count_words
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import plain
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.entry import Entry
+from migrate.custody.log.events import record
+from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
 app.add_typer(group, name="custody")
@@ -123,7 +125,7 @@ def show_command(
     loaded = load_case(case)
     place = known_place(words, loaded)
     store = session.store(place)
-    found = log.read(store)
+    found = custody_log.read(store)
     there, wrong = documents.read_all(store)
     findings = [*found.findings, *wrong]
     trust = load_trust(signers, loaded)
@@ -149,15 +151,15 @@ def verify_command(
     loaded = load_case(case)
     place = known_place(words, loaded)
     store = session.store(place)
-    found = log.read(store)
+    found = custody_log.read(store)
     trust = load_trust(signers, loaded)
     there, wrong = documents.read_all(store)
     receipts = [one for one in there if one.kind == "receipt"]
-    contradicted, said = review.against_receipts(found, store.place, receipts)
-    findings = [*found.findings, *wrong, *review.against_bundle(found, store), *contradicted]
+    contradicted, said = consistency.against_receipts(found, store.place, receipts)
+    findings = [*found.findings, *wrong, *consistency.against_bundle(found, store), *contradicted]
     notes = [*found.notes, *said]
     for one in map(Endpoint, other or []):
-        more, said = review.compare(found, log.read(open_place(one.url)), one.shown)
+        more, said = consistency.compare(found, custody_log.read(open_place(one.url)), one.shown)
         findings += more
         notes += said
     if trust is not None:
@@ -240,7 +242,7 @@ def add_command(
     document, signatures = read_files(file)
     if not signatures:
         raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")
-    if document.root != signing.root_of(store):
+    if document.root != bundle_signatures.root_of(store):
         raise UsageError(f"{file} is about another bundle", next_step="check the place's URL")
     documents.bring(store, document, signatures)
     return Added(store.place, f"{document.key} with {len(signatures)} signatures")

@@ -11,14 +11,16 @@ from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.clock import Rules, load_rules
+from migrate.cli.common.number_text import bytes_words, count_words
+from migrate.cli.common.options import CaseFile, Yes, known_place
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
+from migrate.cli.common.sources import load_case
 from migrate.cli.hold import PlaceWord, open_both
-from migrate.cli.identity import KeyFiles, Passphrase, need_keys
-from migrate.cli.options import CaseFile, Yes, known_place
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words
-from migrate.custody import clock, erase, log
-from migrate.custody.erase import Erased
+from migrate.custody.erasure import erase
+from migrate.custody.erasure.erase import Erased
+from migrate.custody.log import custody_log
+from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
 
 _ERASURE = ("erasing", "erased")
@@ -76,7 +78,7 @@ def erase_command(
     workers = session.workers(default=TRANSFER_WORKERS)
     reasons: list[str] = []
     if not erase.is_begun(store):
-        entries, now = log.read(store).entries, vault.now()
+        entries, now = custody_log.read(store).entries, vault.now()
         breaches = [
             one for each in load_rules(rules) for one in clock.would_breach(each, entries, _ERASURE, now)
         ]

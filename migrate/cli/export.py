@@ -13,12 +13,13 @@ from rich.text import Text
 
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
-from migrate.bundle.state import SourceName
-from migrate.case import Case, Endpoint, parse_limits
+from migrate.bundle.export_state import SourceName
+from migrate.case.model import Case, Endpoint, parse_limits
+from migrate.case.selection import from_words, parse_tags
 from migrate.cli import app
-from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
-from migrate.cli.options import (
+from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words
+from migrate.cli.common.options import (
     CaseFile,
     CurrentOnly,
     Exclude,
@@ -31,16 +32,15 @@ from migrate.cli.options import (
     Tag,
     with_inventories,
 )
-from migrate.cli.session import Session, export_workers, verb
+from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
+from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs, wanted
 from migrate.cli.sign import draw_signed, sealed_by
-from migrate.cli.sources import choose, load_case, open_sources, parse_pairs, wanted
-from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import Signer
-from migrate.custody.signing import Signed
+from migrate.custody.signing.bundle_signatures import Signed
+from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
-from migrate.selection import from_words, parse_tags
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
@@ -180,7 +180,7 @@ def _run_export(
     limits = limits or (case.limits if case else Limits())
     limits = replace(limits, deadline=case.deadline if case else None)
     if others is not None:
-        from migrate.cluster.crew import Others  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.worker_pool import Others  # noqa: PLC0415  see ``cli.cluster``
 
         selections = {name: wanted(one, selection) for name, one in endpoints.items()}
         crew = Others(others, place, endpoints, selections, limits, options.prove)

@@ -10,17 +10,17 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.cli.findings import draw_findings
-from migrate.cli.grant_make import ToName, group, need_s3, open_accounts
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.number_text import count_words
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
+from migrate.cli.common.sources import load_case
+from migrate.cli.grant_create import ToName, group, need_s3, open_accounts
 from migrate.cli.hold import PlaceWord
-from migrate.cli.identity import KeyFiles, Passphrase, need_keys
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import count_words
-from migrate.custody import grant, grants
-from migrate.custody.grant import Tested
-from migrate.custody.grants import Granted, Revoked
+from migrate.custody.grant import grant, made_grants
+from migrate.custody.grant.grant import Tested
+from migrate.custody.grant.made_grants import Granted, Revoked
 from migrate.errors import OK, DamageError, IncompleteError
 
 _SOONER = {
@@ -58,7 +58,7 @@ class Grants:
 def list_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Grants:
     """Print whom the bundle was granted to, and what is open."""
     store, accounts, _ = open_accounts(session, known_place(words, load_case(case)))
-    return Grants(store.place, grants.listed(store, accounts))
+    return Grants(store.place, made_grants.listed(store, accounts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def revoke_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, accounts, _ = open_accounts(session, known_place(words, loaded))
-    return TakenBack(to, grants.revoke(store, accounts, to, signer))
+    return TakenBack(to, made_grants.revoke(store, accounts, to, signer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +164,11 @@ def probe_command(
     With the granted credential: a place with its profile. What is tried concerns names that do not exist: it does no
     harm if it is allowed after all.
     """
-    from migrate.store import attempts, s3_client  # noqa: PLC0415  boto3 takes half a second to import
+    from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
+    from migrate.storage.s3.access import permission_probe  # noqa: PLC0415  boto3 takes half a second to import
 
     place = known_place(words, load_case(case))
     store = session.store(place)
-    tried = attempts.forbidden(s3_client.parse(need_s3(place), secrets=place.reveal()), known=beside)
+    tried = permission_probe.forbidden(client.parse(need_s3(place), secrets=place.reveal()), known=beside)
     workers = session.workers(default=TRANSFER_WORKERS)
     return Probed(store.place, grant.probe(store, tried, workers=workers, progress=session.progress))

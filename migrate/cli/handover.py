@@ -13,17 +13,17 @@ from rich.text import Text
 
 from migrate.bundle.findings import Finding
 from migrate.cli import app
-from migrate.cli.documents import read_directory, read_files, write_files
-from migrate.cli.findings import draw_findings
+from migrate.cli.common.document_files import read_directory, read_files, write_files
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
+from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import plain
 from migrate.cli.hold import PlaceWord
-from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_trust, need_keys
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.terminal import plain
 from migrate.cli.verify import check_signed
-from migrate.custody import documents, receipt
-from migrate.custody.documents import Document
+from migrate.custody.handover import documents, receipt
+from migrate.custody.handover.documents import Document
 from migrate.errors import OK, DamageError, IncompleteError, NotAllowedError
 from migrate.verify import Level, verify
 

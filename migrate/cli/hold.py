@@ -12,21 +12,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Endpoint
+from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.findings import draw_findings
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.number_text import count_words, moment_words
+from migrate.cli.common.options import CaseFile, known_place, moment_to_come
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
+from migrate.cli.common.sources import load_case
 from migrate.cli.hold_source import Frozen, TryAs, group, source_status
-from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
-from migrate.cli.options import CaseFile, known_place, moment_to_come
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import count_words, moment_words
-from migrate.custody import hold
-from migrate.custody.hold import Protection, Terms
+from migrate.custody.hold import bundle_hold
+from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
-from migrate.store.base import MultipartStore
-from migrate.store.vault import Vault
-from migrate.store.vaults import open_vault
+from migrate.storage.api import MultipartStore
+from migrate.storage.object_lock import Vault
+from migrate.storage.object_lock_registry import open_vault
 
 app.add_typer(group, name="hold")
 
@@ -118,7 +118,7 @@ def place_command(
         "release_quorum": said.release_quorum if said.release_keys else 0,
     }
     workers = session.workers(default=TRANSFER_WORKERS)
-    found = hold.place(
+    found = bundle_hold.place(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
     return Held(store.place, found)
@@ -141,7 +141,7 @@ def extend_command(
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
     store, vault = open_both(session, known_place(words, loaded))
-    standing = hold.standing_at(store)
+    standing = bundle_hold.standing_at(store)
     if not standing:
         raise UsageError(
             f"no hold is in the custody log at {store.place}", next_step="moveout hold place PLACE …"
@@ -160,7 +160,7 @@ def extend_command(
     )
     details = {name: value for name, value in before.items() if name != "versions"}
     workers = session.workers(default=TRANSFER_WORKERS)
-    found = hold.place(
+    found = bundle_hold.place(
         store,
         vault,
         terms,
@@ -199,7 +199,9 @@ def status_command(
     if sources is not None:
         return sources
     store, vault = open_both(session, known_place(words, loaded))
-    return Held(store.place, hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS)))
+    return Held(
+        store.place, bundle_hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,5 +250,7 @@ def release_command(
     signers = need_keys(key, passphrase, loaded)
     store, vault = open_both(session, known_place(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
-    document, found = hold.release(store, vault, reason, signers, workers=workers, progress=session.progress)
+    document, found = bundle_hold.release(
+        store, vault, reason, signers, workers=workers, progress=session.progress
+    )
     return Released(store.place, document.key, found)

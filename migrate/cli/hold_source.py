@@ -13,28 +13,28 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Case, Endpoint
-from migrate.cli.findings import draw_findings
-from migrate.cli.options import CaseFile, Yes, sort_words
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import choose, load_case
-from migrate.custody.sources import hold, undo
-from migrate.custody.sources.contract import Change, SourceHold, Wish
-from migrate.custody.sources.hold import Standing
-from migrate.custody.sources.undo import UndoFile
+from migrate.case.model import Case, Endpoint
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.options import CaseFile, Yes, sort_words
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.sources import choose, load_case
+from migrate.custody.hold.sources import source_hold, undo_file
+from migrate.custody.hold.sources.contract import Change, SourceHold, Wish
+from migrate.custody.hold.sources.source_hold import Standing
+from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
 
 group = typer.Typer(help="Keep a bundle, or its sources, as they are for a time.", no_args_is_help=True)
 
-_POSTGRES = "migrate.custody.sources.postgres"
-_MYSQL = "migrate.custody.sources.mysql"
+_POSTGRES = "migrate.custody.hold.sources.postgres"
+_MYSQL = "migrate.custody.hold.sources.mysql"
 _KINDS: Mapping[str, str] = {
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
-    "sqlite": "migrate.custody.sources.sqlite",
-    "s3": "migrate.custody.sources.bucket",
+    "sqlite": "migrate.custody.hold.sources.sqlite",
+    "s3": "migrate.custody.hold.sources.bucket",
 }
 """The modules by URL scheme, each imported when it is needed."""
 
@@ -112,20 +112,20 @@ def source_command(
     """
     loaded = load_case(case)
     endpoints = choose(_pairs(words), loaded)
-    known = undo.read(file) or undo.new(reason)
+    known = undo_file.read(file) or undo_file.new(reason)
     with _opened(endpoints, known, Wish(try_as, whole_server)) as holds:
-        plan = hold.planned(holds, known)
-        pending = hold.pending(holds, plan)
-        sessions = hold.older_sessions(holds, plan) if end_sessions else []
+        plan = source_hold.planned(holds, known)
+        pending = source_hold.pending(holds, plan)
+        sessions = source_hold.older_sessions(holds, plan) if end_sessions else []
         if pending or sessions:
             _show(session, [*(f"{name}: {change.says}" for name, change in pending), *sessions])
             _ask(session, "Hold the sources by these changes?", yes=yes)
         with _pointing_to(session, file):
-            hold.place(file, holds, plan)
-        known = undo.read(file) or plan
+            source_hold.place(file, holds, plan)
+        known = undo_file.read(file) or plan
         if end_sessions:
-            hold.close_ways(holds, known)
-        return Frozen(hold.survey(holds, known), str(file) if file.exists() else "")
+            source_hold.close_ways(holds, known)
+        return Frozen(source_hold.survey(holds, known), str(file) if file.exists() else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,11 @@ def undo_command(
         for name, one in holds.items():
             if one.url != known.sources[name].url:
                 raise UsageError(f"the case's {name} is {one.url}, the file's {known.sources[name].url}")
-        changes = hold.undoable(holds, known, force=force)
+        changes = source_hold.undoable(holds, known, force=force)
         if changes:
             _show(session, [f"{name}: {change.undo_says}" for name, change in changes])
             _ask(session, "Take the hold back by these changes?", yes=yes)
-        hold.take_back(file, holds, known, force=force)
+        source_hold.take_back(file, holds, known, force=force)
     return Undone(tuple(known.sources), [change for _, change in changes])
 
 
@@ -182,13 +182,13 @@ def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Froze
     """Return what is in force of a hold on sources, None where the words name no sources but a place."""
     pairs = sort_words(words).pairs
     if pairs:
-        with _opened(pairs, undo.new(""), Wish(try_as)) as holds:
-            return Frozen(hold.survey(holds, None), "")
+        with _opened(pairs, undo_file.new(""), Wish(try_as)) as holds:
+            return Frozen(source_hold.survey(holds, None), "")
     if len(words) != 1 or not Path(words[0]).is_file():
         return None
     known = _need_file(Path(words[0]))
     with _opened(_recorded(known, case), known, Wish(try_as)) as holds:
-        return Frozen(hold.survey(holds, known), words[0])
+        return Frozen(source_hold.survey(holds, known), words[0])
 
 
 def _pairs(words: Sequence[str] | None) -> Mapping[str, Endpoint]:
@@ -201,7 +201,7 @@ def _pairs(words: Sequence[str] | None) -> Mapping[str, Endpoint]:
 
 
 def _need_file(file: Path) -> UndoFile:
-    known = undo.read(file)
+    known = undo_file.read(file)
     if known is None:
         raise UsageError(
             f"there is no undo file {file}", next_step="moveout hold source writes one: --undo FILE"

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from migrate.case_template import TEMPLATE
+from migrate.case.template import TEMPLATE
 from migrate.cli import app
-from migrate.cli.session import Session, verb
+from migrate.cli.common.session import Session, verb
 from migrate.errors import OK, NotEmptyError
-from migrate.store.local_errors import translate_os
+from migrate.storage.local.errors import translate_os
 
 
 @dataclass(frozen=True, slots=True)

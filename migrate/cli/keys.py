@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 
 from migrate.cli import app
-from migrate.cli.identity import PASSPHRASE, KeyFiles, Passphrase, need_keys, reference
-from migrate.cli.options import CaseFile
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.custody import agent, keys
-from migrate.custody.keys import PublicKey
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import PASSPHRASE, KeyFiles, Passphrase, need_keys, reference
+from migrate.cli.common.sources import load_case
+from migrate.custody.signing import keys, ssh_agent
+from migrate.custody.signing.keys import PublicKey
 from migrate.errors import OK
 
 group = typer.Typer(help="Keys to sign with.", no_args_is_help=True)
@@ -79,7 +79,7 @@ def init_command(
 ) -> Keys:
     """Make an Ed25519 key in OpenSSH's format, readable by you alone."""
     del session
-    running = agent.running() if to_agent else None
+    running = ssh_agent.running() if to_agent else None
     secret = reference(passphrase)
     word = secret.reveal() if secret else os.environ.get(PASSPHRASE)
     made = keys.create(file, name or getpass.getuser(), word)

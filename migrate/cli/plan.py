@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporters.base import SurveyItem
-from migrate.case import Case, Endpoint, parse_deadline
+from exporters.api import SurveyItem
+from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.cli import app
-from migrate.cli.options import CaseFile
-from migrate.cli.session import Session, export_workers, verb
-from migrate.cli.sources import choose, load_case, open_sources, parse_pairs
-from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.cli.common.options import CaseFile
+from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs
 from migrate.errors import OK, DeadlineError, NoSpaceError
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
-from migrate.plan.targets import TargetPlan, look
-from migrate.store import free_bytes, open_place
+from migrate.plan.destination_checks import TargetPlan, look
+from migrate.storage.registry import free_bytes, open_place
 
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20

@@ -13,18 +13,18 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
-from migrate.cli.identity import Signers, load_trust
-from migrate.cli.options import CaseFile, known_place
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.terminal import plain
-from migrate.custody import checkpoint, leaf, proof, tree
-from migrate.custody.checkpoint import Checkpoint
-from migrate.custody.keys import PublicKey
-from migrate.custody.rows import part_with
-from migrate.custody.trust import Trust
+from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import Signers, load_trust
+from migrate.cli.common.sources import load_case
+from migrate.cli.common.terminal import plain
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.keys import PublicKey
+from migrate.custody.tree import bundle_tree, checkpoint, inclusion_proof, leaf_json
+from migrate.custody.tree.checkpoint import Checkpoint
+from migrate.custody.tree.row_location import part_with
 from migrate.errors import OK, DamageError, GoneError, UsageError
-from migrate.store.base import Store
+from migrate.storage.api import Store
 
 Item = dict[str, object]
 SUFFIX = ".tlog-proof"
@@ -79,9 +79,9 @@ def prove_command(
             next_step="moveout prove PLACE photos/1.jpg",
         )
     wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
-    needle = leaf.key_field(keys[0]) if keys and len(keys) == 1 else ""
+    needle = leaf_json.key_field(keys[0]) if keys and len(keys) == 1 else ""
     written = []
-    for found in tree.prove(store, wanted, needle):
+    for found in bundle_tree.prove(store, wanted, needle):
         file = to / f"{sha256(found.leaf).hexdigest()[:16]}{SUFFIX}"
         file.write_bytes(found.encode())
         written.append((str(file), found.item))
@@ -180,7 +180,7 @@ def check_command(
         )
     try:
         with file.open("rb") as data:
-            found = proof.decode(data.read(proof.MAX_BYTES + 1))
+            found = inclusion_proof.decode(data.read(inclusion_proof.MAX_BYTES + 1))
             item = found.item
     except OSError as exc:
         raise UsageError(f"{file} cannot be read: {exc.strerror}") from exc

@@ -13,18 +13,18 @@ import typer
 from rich.console import Console
 
 from migrate.bundle import layout
+from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.state import now
 from migrate.cli import app
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.cli.verify import Verified, run_verify
-from migrate.custody import log
-from migrate.custody.signing import root_of, signatures
+from migrate.custody.log import custody_log
+from migrate.custody.signing.bundle_signatures import root_of, signatures
 from migrate.errors import OK, NotAllowedError, UsageError
 from migrate.report import Checked, Event, Later, gather, learn, page
-from migrate.store.base import Store
+from migrate.storage.api import Store
 from migrate.verify import Level
 
 
@@ -98,7 +98,7 @@ def report_command(
 
 def _custody(store: Store) -> Later:
     """Return who signed the bundle, and who did what to it, as far as the place says; what is wrong is a check."""
-    signed, found = signatures(store), log.read(store)
+    signed, found = signatures(store), custody_log.read(store)
     findings = [*signed.findings, *found.findings]
     checks = [Checked("signatures and custody log", now(), findings)] if findings or found.entries else []
     return Later(

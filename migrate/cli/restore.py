@@ -11,22 +11,22 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.state import now
-from migrate.case import Case, Endpoint
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.destinations import Others, check_pairs, restore_source
-from migrate.cli.identity import KeyFiles, Passphrase, load_keys
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import TRANSFER_WORKERS, Session, export_workers, verb
-from migrate.cli.sources import known_secrets, load_case
-from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import Signer
-from migrate.custody.record import record_if_allowed
+from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.destinations import Others, check_pairs, restore_source
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.sources import known_secrets, load_case
+from migrate.custody.log.events import record_if_allowed
+from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
-from migrate.restore.outcome import RestoreOutcome
-from migrate.store import open_place
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.storage.registry import open_place
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines

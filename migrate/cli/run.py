@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.rule import Rule
 
 from exporters.errors import SourceError
-from migrate.bundle import meta
-from migrate.case import Case, Endpoint
+from migrate.bundle import identity
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.cluster import THREADS, Executor, Scheduler, which_scheduler
+from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, which_scheduler
+from migrate.cli.common.session import Answer, Session, verb
+from migrate.cli.common.signing_keys import load_keys
+from migrate.cli.common.sources import load_case
 from migrate.cli.export import run_export
-from migrate.cli.identity import load_keys
 from migrate.cli.plan import run_plan
 from migrate.cli.restore import run_restore
-from migrate.cli.session import Answer, Session, verb
-from migrate.cli.sources import load_case
 from migrate.cli.transfer import run_transfer
 from migrate.cli.verify import run_verify
-from migrate.custody.keys import Signer
+from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from migrate.verify import Level
 
 _NEVER_STOPS = "plan"
@@ -191,7 +191,7 @@ class Sealed(Enum):
 
 
 def _sealed(place: Endpoint) -> Sealed:
-    found = meta.read_sealed(open_place(place.url, secrets=place.reveal()))
+    found = identity.read_sealed(open_place(place.url, secrets=place.reveal()))
     if found is None:
         return Sealed.NOT
     return Sealed.COMPLETE if found.complete else Sealed.INCOMPLETE

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from migrate.cli import app
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import Session, export_workers, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
+from migrate.cli.common.sources import load_case
 from migrate.cli.export import Exported
-from migrate.cli.identity import KeyFiles, Passphrase, custody_of, load_keys
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import Session, export_workers, verb
 from migrate.cli.sign import sealed_by
-from migrate.cli.sources import load_case
 from migrate.export import seal_unasked
 
 

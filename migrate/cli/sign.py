@@ -9,18 +9,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from migrate.case import Endpoint
+from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.identity import KeyFiles, Passphrase, custody_of, need_keys
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.custody.keys import Signer
-from migrate.custody.record import record_seal, record_stamp
-from migrate.custody.signing import Signed, root_of, sign_bundle
-from migrate.custody.tree import plant
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
+from migrate.cli.common.sources import load_case
+from migrate.custody.log.events import record_seal, record_stamp
+from migrate.custody.signing.bundle_signatures import Signed, root_of, sign_bundle
+from migrate.custody.signing.keys import Signer
+from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import OK
-from migrate.store.base import Store
+from migrate.storage.api import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Case, Endpoint
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.sources import load_case
 from migrate.errors import OK, MoveoutError
 from migrate.export import ExportStatus, SourceStatus, export_status
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from migrate.transfer import TransferStatus, transfer_status
 
 _SHOWN_GAPS = 10

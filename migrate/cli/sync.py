@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 from exporters.selection import EVERYTHING
-from migrate.case import Case, Endpoint
+from migrate.case.model import Case, Endpoint
+from migrate.case.selection import from_words, parse_tags
 from migrate.cli import app
-from migrate.cli.identity import KeyFiles, Passphrase, load_keys
-from migrate.cli.options import (
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words
+from migrate.cli.common.options import (
     CaseFile,
     Exclude,
     Include,
@@ -25,18 +26,17 @@ from migrate.cli.options import (
     OlderThan,
     Tag,
 )
-from migrate.cli.session import Session, verb
-from migrate.cli.sources import known_secrets, load_case, parse_pairs
-from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import Signer
-from migrate.custody.signing import sign_file
+from migrate.cli.common.session import Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.custody.signing.bundle_signatures import sign_file
+from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
-from migrate.selection import from_words, parse_tags
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from migrate.sync import SyncOptions, SyncOutcome, sync
-from migrate.sync.account import PROOF
-from migrate.sync.opening import clear_versions, open_sides, record_url
-from migrate.sync.settings import REMOVED, WRITTEN, Wish
+from migrate.sync.bucket_settings import REMOVED, WRITTEN, Wish
+from migrate.sync.open_buckets import clear_versions, open_sides, record_url
+from migrate.sync.report import PROOF
 
 _WORKERS = 4
 _SHOWN = 20

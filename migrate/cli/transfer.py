@@ -10,21 +10,21 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.case import Case, Endpoint
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.cluster import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.findings import draw_findings
-from migrate.cli.identity import KeyFiles, Passphrase, load_keys
-from migrate.cli.options import CaseFile, Yes, one_place, sort_words
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import load_case
-from migrate.cli.words import bytes_words, count_words, duration_words
-from migrate.custody.keys import Signer
-from migrate.custody.record import record_transfer
+from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
+from migrate.cli.common.findings import draw_findings
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words
+from migrate.cli.common.options import CaseFile, Yes, one_place, sort_words
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
+from migrate.cli.common.sources import load_case
+from migrate.custody.log.events import record_transfer
+from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
-from migrate.transfer.engine import Carriers
+from migrate.transfer.run import Carriers
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
@@ -104,7 +104,7 @@ def _run_transfer(
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     carriers: Carriers | None = None
     if others is not None:
-        from migrate.cluster.carriers import PARTS_AT_ONCE, ByCluster  # noqa: PLC0415  see ``cli.cluster``
+        from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, ByCluster  # noqa: PLC0415  see ``cli.cluster``
 
         each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
         carriers = ByCluster(others, origin, target, each)

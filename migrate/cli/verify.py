@@ -12,30 +12,31 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from migrate.bundle import layout, meta
+from migrate.bundle import identity, layout
+from migrate.bundle.export_state import now
 from migrate.bundle.findings import Finding
-from migrate.bundle.proofs import TableDigest
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.state import now
-from migrate.case import Case, Endpoint
+from migrate.bundle.table_digests import TableDigest
+from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.destinations import check_pairs, compare_source
-from migrate.cli.findings import SHOWN, draw_findings
-from migrate.cli.identity import KeyFiles, Passphrase, Signers, load_keys, load_trust
-from migrate.cli.options import CaseFile, one_place, sort_words
-from migrate.cli.session import TRANSFER_WORKERS, Session, verb
-from migrate.cli.sources import known_secrets, load_case, parse_pairs
-from migrate.cli.terminal import plain
-from migrate.cli.words import bytes_words, count_words, duration_words, moment_words
-from migrate.custody import timestamp, tree
-from migrate.custody.keys import PublicKey, Signer
-from migrate.custody.record import record_if_allowed
-from migrate.custody.signing import Signatures, signatures
-from migrate.custody.timestamp import Chain, Stamp
-from migrate.custody.trust import Trust
+from migrate.cli.common.destinations import check_pairs, compare_source
+from migrate.cli.common.findings import SHOWN, draw_findings
+from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
+from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
+from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.common.terminal import plain
+from migrate.custody.log.events import record_if_allowed
+from migrate.custody.signing import timestamps
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.bundle_signatures import Signatures, signatures
+from migrate.custody.signing.keys import PublicKey, Signer
+from migrate.custody.signing.timestamps import Chain, Stamp
+from migrate.custody.tree import bundle_tree
 from migrate.errors import OK, DamageError, IncompleteError
-from migrate.store import open_place
-from migrate.store.base import Store
+from migrate.storage.api import Store
+from migrate.storage.registry import open_place
 from migrate.verify import Level, VerifyOutcome, verify
 
 _CHECKED = {
@@ -136,15 +137,15 @@ def check_signed(
     """Check the signatures and the tree at a place (``deep``: over all items); with ``trust`` one by a key of its list
     must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
-    roots = timestamp.load_roots(timestamp_ca) if timestamp_ca else []
+    roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
     found: Signatures = signatures(store)
     signers = found.of(layout.TAG_MANIFEST)
     known = dict.fromkeys([*(trust.names if trust else ()), *signers])
-    stamps, wrong = timestamp.stamps(store, roots)
+    stamps, wrong = timestamps.stamps(store, roots)
     findings = [
         *found.findings,
         *wrong,
-        *tree.check(store, list(known), deep=deep),
+        *bundle_tree.check(store, list(known), deep=deep),
         *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
     ]
     return Signed([(public, trust.name(public) if trust else None) for public in signers], findings, stamps)
@@ -265,7 +266,7 @@ def run_verify(
             compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
     deep = level is Level.FULL and not outcome.findings
     signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)
-    sealed = None if outcome.findings else meta.read_sealed(store)
+    sealed = None if outcome.findings else identity.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
     done = Verified(store.place, level, outcome, compared, seconds, signed, now(), complete)

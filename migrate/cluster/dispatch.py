@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from exporters.base import Json
+from exporters.api import Json
 from exporters.errors import SourceError
-from migrate.cluster import failures, orders, worker
-from migrate.cluster.connection import Cluster, LostBatchError, Ticket, WorkersDiedError
+from migrate.cluster import error_transport, protocol, worker
+from migrate.cluster.dask_client import Cluster, LostBatchError, Ticket, WorkersDiedError
 from migrate.cluster.machines import Machines
-from migrate.cluster.orders import Job, Order
-from migrate.cluster.roster import Roster
+from migrate.cluster.members import Roster
+from migrate.cluster.protocol import Job, Order
 from migrate.errors import BusyError, MoveoutError, UnreachableError
-from migrate.store.retry import Note
+from migrate.storage.retry import Note
 
 MORE_THAN_THREADS = 0.25
 """So much more is under way than the workers do at once: what waits beside them when they have finished."""
@@ -89,7 +89,7 @@ class Dispatch:
         self._sent += 1
         only = frozenset(self._roster.fit) if self._roster.has_unfit else None
         key = f"moveout-{self._job.kind}-{self._job.id}-{self._sent:08d}"
-        text = orders.encode(Order(self._job, pieces))
+        text = protocol.encode(Order(self._job, pieces))
         ticket = self._cluster.submit(worker.do, text, key=key, workers=only)
         self._batches[key] = _Batch(ticket, pieces, only)
         self._cluster.when_done(ticket, self._ended.put)
@@ -156,11 +156,11 @@ class Dispatch:
             self._note(note)
         unfit = "unfit" in told
         if unfit:
-            self._exclude(told["worker"], failures.raised(told["unfit"]))
+            self._exclude(told["worker"], error_transport.raised(told["unfit"]))
         left: list[Json] = []
         for piece in batch.pieces:
             answer = told["answers"].get(piece["id"])
-            error = failures.raised(answer) if answer and "error" in answer else None
+            error = error_transport.raised(answer) if answer and "error" in answer else None
             if answer is None or _is_of_the_worker(error):
                 left.append(piece)
                 if error is not None:

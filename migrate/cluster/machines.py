@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from migrate.cluster.connection import Cluster, connect
-from migrate.cluster.roster import Limit
-from migrate.rates import Rates
-from migrate.store.throttle import Throttle
+from migrate.cluster.dask_client import Cluster, connect
+from migrate.cluster.members import Limit
+from migrate.quantities import Rates
+from migrate.storage.rate_limit import Throttle
 
 
 @dataclass(frozen=True, slots=True)

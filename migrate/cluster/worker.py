@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from exporters.base import Json, Unit
+from exporters.api import Json, Unit
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import layout
-from migrate.bundle.sink import Stopped
-from migrate.cluster import carry, failures, fill, orders
-from migrate.cluster.connection import own_address, sample_no_stacks
-from migrate.cluster.orders import ExportJob, Job, RestoreJob, RowsJob
-from migrate.cluster.sessions import (
+from migrate.bundle.unit_sink import Stopped
+from migrate.cluster import error_transport, object_worker, protocol, transfer_worker
+from migrate.cluster.dask_client import own_address, sample_no_stacks
+from migrate.cluster.protocol import ExportJob, Job, RestoreJob, RowsJob
+from migrate.cluster.worker_state import (
     ExportSession,
     RestoreSession,
     RowsSession,
@@ -26,8 +26,8 @@ from migrate.cluster.sessions import (
     TransferSession,
 )
 from migrate.errors import GoneError, MoveoutError, UsageError
-from migrate.export.work import UnitWork
-from migrate.store.base import Store
+from migrate.export.unit_runner import UnitWork
+from migrate.storage.api import Store
 from migrate.transfer.plan import WantedFile
 
 _SESSIONS = Sessions()
@@ -43,7 +43,7 @@ def do(text: str) -> str:
     """
     sample_no_stacks()
     try:
-        order = orders.decode(text)
+        order = protocol.decode(text)
     except UsageError as exc:
         return _encode(unfit=exc)
     try:
@@ -74,7 +74,7 @@ def _part(rate: float | None, sessions: int) -> float | None:
     return None if rate is None else rate / sessions
 
 
-def _do(order: orders.Order) -> str:
+def _do(order: protocol.Order) -> str:
     job = order.job
     with _SESSIONS.enter(job, _maker(job)) as session:
         answers: dict[str, Json] = {}
@@ -94,14 +94,16 @@ def _maker(job: Job) -> Callable[[], Session]:
     return lambda: TransferSession(job)
 
 
-def _work(session: Session, order: orders.Order) -> Answers:
+def _work(session: Session, order: protocol.Order) -> Answers:
     if isinstance(session, ExportSession):
         return _export(session.work, [Unit(**piece) for piece in order.pieces])
     if isinstance(session, RestoreSession):
         return _fill(session, order.pieces)
     if isinstance(session, RowsSession):
         return _copy(session, order.pieces)
-    return _carry(cast("TransferSession", session), [carry.file_of(piece) for piece in order.pieces])
+    return _carry(
+        cast("TransferSession", session), [transfer_worker.file_of(piece) for piece in order.pieces]
+    )
 
 
 def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]:
@@ -114,27 +116,27 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
             except (MoveoutError, SourceUnreachableError) as exc:
                 over = exc
             except Exception as exc:
-                yield unit.id, failures.tell(exc)
+                yield unit.id, error_transport.tell(exc)
                 continue
-        yield unit.id, failures.tell(over) if over else {}
+        yield unit.id, error_transport.tell(over) if over else {}
 
 
 def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
     """Move files, all of them at once. An error of the place is everybody's."""
     try:
-        yield from carry.carry(session, files)
+        yield from transfer_worker.carry(session, files)
     except MoveoutError as exc:
         for file in files:
-            yield file.key, failures.tell(exc)
+            yield file.key, error_transport.tell(exc)
 
 
 def _fill(session: RestoreSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
     """Write batches of objects."""
     for piece in pieces:
         try:
-            yield piece["id"], fill.fill(session, piece)
+            yield piece["id"], object_worker.fill(session, piece)
         except MoveoutError as exc:
-            yield piece["id"], failures.tell(exc)
+            yield piece["id"], error_transport.tell(exc)
 
 
 def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, Json]]:
@@ -146,7 +148,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
         except InterruptedError as exc:
             raise Stopped from exc
         except (MoveoutError, SourceError) as exc:
-            yield piece["id"], failures.tell(exc)
+            yield piece["id"], error_transport.tell(exc)
         else:
             yield piece["id"], {"written": written}
 
@@ -163,6 +165,6 @@ def _is_recorded(store: Store, source: str, unit: Unit) -> bool:
 def _encode(
     answers: dict[str, Json] | None = None, notes: list[str] | None = None, unfit: Exception | None = None
 ) -> str:
-    value: dict[str, Any] = {"version": orders.VERSION, "worker": own_address()}
+    value: dict[str, Any] = {"version": protocol.VERSION, "worker": own_address()}
     value |= {"answers": answers or {}, "notes": notes or []}
-    return json.dumps(value | ({"unfit": failures.tell(unfit)} if unfit else {}))
+    return json.dumps(value | ({"unfit": error_transport.tell(unfit)} if unfit else {}))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from migrate.export.engine import already_sealed, export
 from migrate.export.outcome import ExportOptions, ExportOutcome, SourceResult
+from migrate.export.run import already_sealed, export
+from migrate.export.seal_without_source import seal_unasked
 from migrate.export.status import ExportStatus, SourceStatus, export_status
-from migrate.export.unasked import seal_unasked
 
 __all__ = [
     "ExportOptions",

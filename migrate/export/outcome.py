@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from exporters.base import Enumeration, Gap
+from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
-from migrate.bundle.scope import SourceScope
+from migrate.bundle.reconciliation import SourceScope
 from migrate.errors import OK, IncompleteError
-from migrate.export.crew import Hiring
+from migrate.export.worker_pool import Hiring
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Literal
 
-from exporters.base import Gap
-from migrate.bundle import layout, lease, meta, process, scope, state
+from exporters.api import Gap
+from migrate.bundle import export_state as state
+from migrate.bundle import identity, layout, lease, reconciliation
+from migrate.bundle.commit_records import CommitRecord, read_records
 from migrate.bundle.lease import LeaseState
-from migrate.bundle.ledger import Totals
-from migrate.bundle.records import CommitRecord, read_records
+from migrate.bundle.progress_database import Totals
 from migrate.errors import GoneError, UsageError
-from migrate.export.summary import read_summary
-from migrate.store.base import FileInfo, Store
+from migrate.export.progress_summary import read_summary
+from migrate.runtime import process_identity
+from migrate.storage.api import FileInfo, Store
 
 READ_AT_MOST = 5_000
 """So many commit records are read for exact sums; beyond, sums are scaled from the counts."""
@@ -64,11 +66,11 @@ class ExportStatus:
 
 def export_status(store: Store) -> ExportStatus:
     """Say how far the export at a place is. Raises ``UsageError`` where something else lies there."""
-    sealed = meta.read_sealed(store)
+    sealed = identity.read_sealed(store)
     making = state.read_state(store)
     holder, age = _holder(store)
     if sealed is not None and (making is None or making.id == sealed.id):
-        sources = [_sealed_source(found) for found in scope.decode(store.read(layout.SCOPE))]
+        sources = [_sealed_source(found) for found in reconciliation.decode(store.read(layout.SCOPE))]
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
         return ExportStatus(store.place, kind, sealed.id, sealed.created, sources, holder, age)
     if making is None:
@@ -92,12 +94,12 @@ def _holder(store: Store) -> tuple[LeaseState | None, float | None]:
 
 
 def _lives(holder: LeaseState, age: float) -> bool:
-    if process.is_dead(holder.process):
+    if process_identity.is_dead(holder.process):
         return False
-    return process.is_alive(holder.process) or age < 2 * lease.STALE_SECONDS
+    return process_identity.is_alive(holder.process) or age < 2 * lease.STALE_SECONDS
 
 
-def _sealed_source(found: scope.SourceScope) -> SourceStatus:
+def _sealed_source(found: reconciliation.SourceScope) -> SourceStatus:
     gaps = max(len(found.gaps), sum(n for word, n in found.dispositions.items() if word != "exported"))
     return SourceStatus(
         found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps, gaps

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from exporters.base import Estimate, Source, Survey
+from exporters.api import Estimate, Source, Survey
 from migrate.bundle import layout
-from migrate.store.base import Store
+from migrate.storage.api import Store
 
 SAMPLE_SECONDS = 3.0
 """How long each source is read for the sample."""

@@ -10,12 +10,12 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from exporters.base import Gap, Loss
+from exporters.api import Gap, Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
-from migrate.bundle.meta import BundleInfo
-from migrate.bundle.proofs import TableDigest
-from migrate.bundle.scope import SourceScope
+from migrate.bundle.identity import BundleInfo
+from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.table_digests import TableDigest
 
 SHOWN_TABLES = 200
 SHOWN_GAPS = 200

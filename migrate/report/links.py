@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from migrate.bundle.meta import BundleInfo
+from migrate.bundle.identity import BundleInfo
+from migrate.number_text import bytes_words, count_words
 from migrate.report.frame import document
 from migrate.report.markup import Html, facts, name, table, tag
-from migrate.words import bytes_words, count_words
 
 SHOWN = 1000
 """So many files have a link on the page; the script and the list have all."""

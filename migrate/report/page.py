@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.bundle.proofs import TableDigest
+from migrate.bundle.table_digests import TableDigest
+from migrate.number_text import bytes_words, count_words
 from migrate.report import plots
 from migrate.report.facts import SHOWN_BARS, SHOWN_TABLES, Facts, Later, SourceFacts, most
 from migrate.report.frame import document
 from migrate.report.markup import Html, facts, joined, name, table, tag
 from migrate.report.plots import moment
-from migrate.words import bytes_words, count_words
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _SHOWN_CHECK = 50

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from migrate.bundle.pace import Pace
+from migrate.bundle.throughput_history import Pace
+from migrate.number_text import bytes_words
 from migrate.report.markup import Html, joined, name, tag, text
-from migrate.words import bytes_words
 
 _WIDTH, _HEIGHT = 600, 120
 _MOMENT = re.compile(r"[0-9T:.Z+-]+")

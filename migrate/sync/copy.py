@@ -12,27 +12,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
-from exporters.base import Gap, Loss
-from exporters.bucket import Fetched, ObjectSummary
+from exporters.api import Gap, Loss
+from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.errors import SourceError, SourceGoneError
-from exporters.objects import revisit
-from exporters.objects.outage import Outage
-from exporters.objects.proof import promises_md5
-from exporters.objects.rows import Content
+from exporters.objects import changed_objects
+from exporters.objects.index_rows import Content
+from exporters.objects.outage_detection import Outage
+from exporters.objects.source_checksums import promises_md5
 from exporters.selection import Selection
 from migrate.errors import MoveoutError, NoSpaceError, NotAllowedError, UnreachableError
-from migrate.progress import Progress
-from migrate.restore.objects_terms import Terms
-from migrate.store.checksums import crc64nvme
-from migrate.store.patience import is_halted
-from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_bucket_write import TINY_BYTES, TargetBucket, Written
-from migrate.store.s3_description import PUT_BYTES, Description
-from migrate.store.sizes import part_sizes
-from migrate.store.throttle import Throttle
-from migrate.sync.compare import Step
-from migrate.sync.items import Acl, Done, Item, item
-from migrate.sync.null_version import REPLACED, is_null, is_replaced
+from migrate.restore.objects.capabilities import Terms
+from migrate.runtime.cancellation import is_halted
+from migrate.runtime.progress import Progress
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.part_sizes import part_sizes
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.s3.destination_bucket import TINY_BYTES, TargetBucket, Written
+from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
+from migrate.storage.s3.source_bucket import S3Bucket
+from migrate.sync.diff import Step
+from migrate.sync.object_item import Acl, Done, Item, item
+from migrate.sync.versions.null_version import REPLACED, is_null, is_replaced
 
 WINDOW_BYTES = 8 * 2**20
 _READ_AGAIN = 3
@@ -145,8 +145,8 @@ class SmallCopy:
             if is_halted():
                 raise UnreachableError("the run is being stopped")
             found = first
-            if revisit.is_due(found.error) and not is_null(found.summary):
-                found = revisit.again(way.source, found, PUT_BYTES, WINDOW_BYTES)
+            if changed_objects.is_due(found.error) and not is_null(found.summary):
+                found = changed_objects.again(way.source, found, PUT_BYTES, WINDOW_BYTES)
                 self.done.newer += found.error is None
             if found.error is not None:
                 self._lost.append((step, found.error))
@@ -215,7 +215,7 @@ def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> lis
     """
     replaced = [step for step, _ in lost if is_null(step.source) and is_replaced(source, source_of(step))]
     rest = [(step, error) for step, error in lost if step not in replaced]
-    found = revisit.gaps(source, [(source_of(step), error) for step, error in rest], ordered=False)
+    found = changed_objects.gaps(source, [(source_of(step), error) for step, error in rest], ordered=False)
     return [
         *(Gap(step.name, "excluded", REPLACED) for step in replaced),
         *(Gap(step.name, gap.disposition, gap.reason) for (step, _), gap in zip(rest, found, strict=True)),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from exporters.base import Gap
+from exporters.api import Gap
 from migrate.errors import OK, DamageError, IncompleteError
 
 _TOLD = 1000

@@ -10,23 +10,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 
-from exporters.bucket import Fetched, ObjectSummary, Page
-from exporters.objects.oddities import Oddities
-from exporters.objects.outage import Outage
+from exporters.bucket_api import Fetched, ObjectSummary, Page
+from exporters.objects.key_oddities import Oddities
+from exporters.objects.outage_detection import Outage
 from exporters.selection import Selection
-from migrate.progress import Progress
-from migrate.restore.objects_history import Markers
-from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_bucket_write import TargetBucket
-from migrate.store.s3_pages import no_end
-from migrate.sync import histories
-from migrate.sync.choice import by_tags, judged, steps_by_tags
-from migrate.sync.columns import KnownPage, UnorderedError
-from migrate.sync.compare import Comparison, Do, Step
-from migrate.sync.hidden import HiddenKeys
-from migrate.sync.histories import HistoryComparison, KnownHistories, by_key
-from migrate.sync.listing import RESERVED, in_order, without_records
-from migrate.sync.record import PLAN_ROWS, Record
+from migrate.restore.objects.versions import Markers
+from migrate.runtime.progress import Progress
+from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.listing.pages import no_end
+from migrate.storage.s3.source_bucket import S3Bucket
+from migrate.sync.diff import Comparison, Do, Step
+from migrate.sync.ordered_listing import RESERVED, in_order, without_records
+from migrate.sync.record.column_pages import KnownPage, UnorderedError
+from migrate.sync.record.sync_record import PLAN_ROWS, Record
+from migrate.sync.versions import version_diff
+from migrate.sync.versions.hidden_keys import HiddenKeys
+from migrate.sync.versions.version_diff import HistoryComparison, KnownHistories, by_key
+from migrate.sync.versions.version_filter import by_tags, judged, steps_by_tags
 
 NAMELESS = "no name: it is what its prefix is called"
 _RESERVED = "it lies where moveout keeps the records of syncs"
@@ -121,12 +121,12 @@ class Sides:
         ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
         theirs = without_records(self.target.source.listing.versions(self.target.prefix), self.target.prefix)
         skip, its_skip = len(self.source.prefix), len(self.target.prefix)
-        listed = histories.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
+        listed = version_diff.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
         wanted = judged(listed, self.excludes)
         if self.selection.tags:
             wanted = by_tags(wanted, self.selection, self._heads)
         there = (
-            histories.in_order(theirs, its_skip)
+            version_diff.in_order(theirs, its_skip)
             if "target" in unordered
             else by_key(theirs, its_skip, "target")
         )

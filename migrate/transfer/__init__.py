@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from migrate.transfer.clean import Leaving, clean
-from migrate.transfer.engine import transfer
 from migrate.transfer.outcome import TransferOutcome
+from migrate.transfer.run import transfer
 from migrate.transfer.status import TransferStatus, transfer_status
 
 __all__ = ["Leaving", "TransferOutcome", "TransferStatus", "clean", "transfer", "transfer_status"]

@@ -10,10 +10,10 @@ from typing import Literal, Protocol, cast
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, busy, look
-from migrate.bundle.process import is_alive
 from migrate.errors import GoneError
-from migrate.progress import Progress
-from migrate.store.base import FileInfo, MultipartStore
+from migrate.runtime.process_identity import is_alive
+from migrate.runtime.progress import Progress
+from migrate.storage.api import FileInfo, MultipartStore
 from migrate.transfer.plan import SEALS
 
 

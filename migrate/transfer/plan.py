@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from migrate.bundle import layout
-from migrate.store.base import Part
-from migrate.store.sizes import part_sizes
+from migrate.storage.api import Part
+from migrate.storage.part_sizes import part_sizes
 
 
 @dataclass(frozen=True, slots=True)

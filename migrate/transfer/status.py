@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from migrate.bundle import layout
 from migrate.bundle.lease import look
-from migrate.bundle.process import is_dead
 from migrate.errors import GoneError
-from migrate.store.base import MultipartStore
-from migrate.transfer.target import read_state
+from migrate.runtime.process_identity import is_dead
+from migrate.storage.api import MultipartStore
+from migrate.transfer.destination import read_state
 
 
 @dataclass(frozen=True, slots=True)

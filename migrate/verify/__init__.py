@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.verify.engine import verify
 from migrate.verify.outcome import Level, VerifyOutcome
+from migrate.verify.run import verify
 
 __all__ = ["Level", "VerifyOutcome", "verify"]

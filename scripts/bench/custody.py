@@ -19,8 +19,8 @@ from pathlib import Path
 from migrate.bundle import layout
 from migrate.errors import GoneError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from scripts.bench.turns import beside
 from scripts.cost import MB, Cost, cost_of
 from scripts.shelf import LONG_KEYS, ODD_KEY, Shelf

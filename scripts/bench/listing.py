@@ -22,8 +22,8 @@ from pathlib import Path
 
 import boto3
 
-from exporters.objects import inventory
-from migrate.store.s3_bucket import open_bucket
+from exporters.objects.listing import inventory
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.bench.population import BUCKET, populate
 from scripts.bench.processor import used_by
 from scripts.metrics import requests

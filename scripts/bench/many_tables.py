@@ -20,7 +20,7 @@ from statistics import median
 
 import psycopg
 
-from exporters.postgres.schema import find_tools
+from exporters.postgres.definitions.pg_dump import find_tools
 from scripts.bench.postgres import server
 from scripts.bench.processor import used_by
 from scripts.bench.tables import MOVEOUT

@@ -20,8 +20,8 @@ from pathlib import Path
 import boto3
 import psycopg
 
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
 from scripts.bench.turns import as_installed
 from scripts.cost import MB, Cost, cost_of
 from scripts.postgresql import PostgresServer

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import pymysql
 
-from exporters.mysql.connect import parse_url
+from exporters.mysql.connection import parse_url
 from scripts.bench.tables import Bench, connectorx_to, lineitem, run
 
 DATABASE = "moveout_bench"

@@ -14,9 +14,9 @@ from typing import Any
 
 import boto3
 
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
-from migrate.store.s3_snowball import Member, put
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.tar_upload import Member, put
 from scripts.servers import S3Server
 
 BUCKET = "population"

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import psycopg
 
-from exporters.postgres.schema import find_tools
+from exporters.postgres.definitions.pg_dump import find_tools
 from migrate.bundle.reader import BundleReader
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.store import open_place
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from scripts.bench.postgres import load
 from scripts.bench.tables import moveout_to
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import boto3
 
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
-from migrate.store.writer import FileWriter
+from migrate.storage.api import MultipartStore
+from migrate.storage.file_writer import FileWriter
+from migrate.storage.registry import open_place
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrate.bundle import layout, meta, scope, tagfiles
+from migrate.bundle import identity, layout, reconciliation, tag_files
 from migrate.bundle.reader import REQUIRED, BundleReader, read_manifest
 from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import FileInfo
-from migrate.store.local import LocalStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import FileInfo
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 
@@ -46,7 +46,7 @@ def write(place: Path, files: dict[str, bytes], *, hashed: bool = True) -> Local
 
 def tag_manifest(files: dict[str, bytes]) -> bytes:
     tags = sorted(key for key in files if layout.is_tag_name(key) and key != layout.TAG_MANIFEST)
-    return b"".join(tagfiles.manifest_line(key, hashlib.sha256(files[key]).hexdigest()) for key in tags)
+    return b"".join(tag_files.manifest_line(key, hashlib.sha256(files[key]).hexdigest()) for key in tags)
 
 
 def read_all(store: LocalStore | Memory) -> None:
@@ -121,7 +121,9 @@ def test_wrong_json_is_damage_with_its_name(tmp_path, good, key, data):
         read_all(write(tmp_path, {**good, key: data}))
 
 
-@pytest.mark.parametrize(("key", "decode"), [(layout.BUNDLE_META, meta.decode), (layout.SCOPE, scope.decode)])
+@pytest.mark.parametrize(
+    ("key", "decode"), [(layout.BUNDLE_META, identity.decode), (layout.SCOPE, reconciliation.decode)]
+)
 def test_values_of_wrong_types_are_damage(good, key, decode):
     """Every value of the two JSON files, replaced by something else, one at a time."""
     refused = 0

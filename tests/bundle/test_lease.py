@@ -11,14 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from migrate.bundle import layout, lease, process
+from migrate.bundle import layout, lease
 from migrate.bundle.lease import Lease, LeaseState
-from migrate.bundle.process import ProcessName
 from migrate.errors import AlreadyExistsError, BusyError, UnreachableError, UsageError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.local import LocalStore
-from migrate.store.retry import Retrying
+from migrate.runtime import process_identity
+from migrate.runtime.process_identity import ProcessName
+from migrate.runtime.progress import Silent
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
+from migrate.storage.retry import Retrying
 from scripts.servers import S3Server
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
 from tests.objects.test_history import make_old_shop
@@ -58,7 +59,7 @@ def left_by(store, holder: ProcessName, beats: int = 3) -> LeaseState:
 def test_the_lease_is_there_while_held_and_gone_after(store):
     with Lease(store, "export", **QUICK) as held:
         state, info = lease.look(store)
-        assert state.process == process.this_process()
+        assert state.process == process_identity.this_process()
         time.sleep(0.5)
         assert lease.look(store)[1].etag != info.etag, "the heartbeat changes it"
         held.check()
@@ -108,9 +109,9 @@ def test_a_beating_lease_of_another_machine_is_refused(directory):
 
 def test_a_dead_process_of_this_machine_is_taken_over_at_once(directory):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    mine = process.this_process()
-    theirs = replace(mine, pid=child.pid, started=process.start_time(child.pid))
-    assert process.is_alive(theirs)
+    mine = process_identity.this_process()
+    theirs = replace(mine, pid=child.pid, started=process_identity.start_time(child.pid))
+    assert process_identity.is_alive(theirs)
     child.kill()
     child.communicate()
     left_by(directory, theirs)
@@ -121,7 +122,7 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(directory):
 
 def test_a_process_id_that_is_used_again_means_nothing(directory):
     """Our own id, but another start time: the holder is dead."""
-    left_by(directory, replace(process.this_process(), started="1"))
+    left_by(directory, replace(process_identity.this_process(), started="1"))
     with Lease(directory, "export", **QUICK) as held:
         held.check()
 
@@ -171,7 +172,7 @@ def test_a_place_out_of_reach_stops_the_run_only_once_others_may_take_over(direc
 
 def test_of_many_runs_that_start_at_once_one_wins(store):
     """Also of those that all want to take over the same dead run's lease."""
-    left_by(store, replace(process.this_process(), started="1"))
+    left_by(store, replace(process_identity.this_process(), started="1"))
     won, lost = [], []
     done = threading.Barrier(6)
 

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.base import Account, CatalogEntry, Enumeration, Gap, Loss, Outcome, Unit
-from migrate.bundle import layout, scope
-from migrate.bundle.ledger import Ledger, Totals
-from migrate.bundle.records import (
+from exporters.api import Account, CatalogEntry, Enumeration, Gap, Loss, Outcome, Unit
+from migrate.bundle import layout, reconciliation
+from migrate.bundle.commit_records import (
     CommitRecord,
     FileRecord,
     FinalRecord,
@@ -24,10 +23,11 @@ from migrate.bundle.records import (
     read_final,
     write_final,
 )
-from migrate.bundle.sink import Stopped, StoreSink
-from migrate.bundle.workspace import StoreWorkspace
+from migrate.bundle.progress_database import Ledger, Totals
+from migrate.bundle.source_workspace import StoreWorkspace
+from migrate.bundle.unit_sink import Stopped, StoreSink
 from migrate.errors import DamageError, MoveoutError, NoSpaceError, UsageError
-from migrate.store.local import LocalStore
+from migrate.storage.local.store import LocalStore
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 TEXT = st.text(st.characters(codec=None), max_size=20)
@@ -187,7 +187,7 @@ def entry(items: int, kind="table") -> CatalogEntry:
     ],
 )
 def test_the_account_says_what_does_not_add_up(account, items, gaps, reason):
-    reasons = scope.reasons_incomplete(account, Totals(1, items, 0), gaps)
+    reasons = reconciliation.reasons_incomplete(account, Totals(1, items, 0), gaps)
     assert reasons == [] if reason is None else reasons[0].startswith(reason)
 
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.objects import account
-from migrate.browse import objects, tables
-from migrate.browse.objects import Wanted
+from exporters.objects import reconciliation
+from migrate.browse import single_objects, table_rows
+from migrate.browse.single_objects import Wanted
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from tests.cli.conftest import call, run
 from tests.tools.clients import boto_client
 
@@ -36,7 +36,7 @@ def place(minio, make_bucket, tmp_path_factory):
     db.commit()
     db.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(account, "_GROUP_ROWS", 2)
+        patch.setattr(reconciliation, "_GROUP_ROWS", 2)
         words = (f"shop=s3://{name}?profile={minio.profile}", f"app=sqlite://{folder}/app.db")
         ended = call("export", *words, "--to", folder / "bundle")
     assert ended.code == 0, ended.err
@@ -116,18 +116,18 @@ def test_only_what_matters_is_read(place):
     store = Counting(open_place(str(place)))
     reader = BundleReader(store)
     wanted = Wanted(keys={"photos/1.jpg"})
-    assert [len(table) for table in objects._groups(reader, "shop", wanted, "")] == [2]
-    assert [len(table) for table in objects._groups(reader, "shop", Wanted(globs=("z/*",)), "")] == []
+    assert [len(table) for table in single_objects._groups(reader, "shop", wanted, "")] == [2]
+    assert [len(table) for table in single_objects._groups(reader, "shop", Wanted(globs=("z/*",)), "")] == []
     store.read_bytes.clear()
-    [row] = objects.find(reader, "shop", wanted)
+    [row] = single_objects.find(reader, "shop", wanted)
     with Path("/dev/null").open("wb") as hole:
-        objects.copy(store, row, hole)
+        single_objects.copy(store, row, hole)
     assert store.read_bytes[row.file] == 3
     assert not [key for key in store.read_bytes if "/large/" in key or "/tables/" in key]
 
 
 def test_damage_is_told_and_leaves_nothing(place, tmp_path):
-    [row] = objects.find(BundleReader(open_place(str(place))), "shop", Wanted(keys={"photos/2.jpg"}))
+    [row] = single_objects.find(BundleReader(open_place(str(place))), "shop", Wanted(keys={"photos/2.jpg"}))
     pack = place / row.file
     whole = pack.read_bytes()
     damaged = bytearray(whole)
@@ -173,5 +173,5 @@ class Parts:
 def test_rows_are_read_group_by_group(tmp_path):
     bundle = Parts(tmp_path)
     for start, end in ((0, 20), (2, 3), (2, 4), (8, 12), (9, 10), (10, None), (19, 25), (20, 30), (5, 5)):
-        found = [row["n"] for row in tables.rows(bundle, bundle.table, start, end)]
+        found = [row["n"] for row in table_rows.rows(bundle, bundle.table, start, end)]
         assert found == list(range(20))[start:end]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate.case import load, parse_deadline
-from migrate.case_template import TEMPLATE
+from migrate.case.model import load, parse_deadline
+from migrate.case.secrets import Secret
+from migrate.case.template import TEMPLATE
 from migrate.errors import UsageError
-from migrate.secret import Secret
 from tests.cli.conftest import call
 
 

@@ -5,8 +5,8 @@ import hashlib
 import psycopg
 
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.tools.pages import assert_harmless, parse

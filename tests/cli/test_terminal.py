@@ -2,9 +2,11 @@
 
 import sqlite3
 
-from migrate.custody import documents, log, receipt, tree
-from migrate.custody.entry import Happening
-from migrate.custody.keys import create
+from migrate.custody.handover import documents, receipt
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.signing.keys import create
+from migrate.custody.tree import bundle_tree
 from scripts.shelf import shelf
 from tests.cli.conftest import call
 
@@ -20,7 +22,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     bundle, own, others = tmp_path / "bundle", tmp_path / "own", tmp_path / "others"
     place = shelf(str(bundle), 3, odd=(EVIL,))
     mine, theirs = create(own, "host", None), create(others, EVIL, None)
-    tree.plant(place, [mine])
+    bundle_tree.plant(place, [mine])
     allowed = tmp_path / "allowed"
     allowed.write_text(f"host {mine.public.line}\n")
     proved = call("prove", bundle, EVIL, "--to", tmp_path / "proofs")
@@ -30,7 +32,7 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     document = documents.make("receipt", EVIL, value)
     documents.keep(place, document, [theirs])
     what = Happening("received", "b", document.root, place.place, {"file": document.key, "x": EVIL})
-    log.append(place, theirs, lambda _: [what])
+    custody_log.append(place, theirs, lambda _: [what])
     shown = call("custody", "show", bundle)
     listed = call("ls", bundle)
     for said in (proved, checked, shown, listed):

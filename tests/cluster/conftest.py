@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from distributed import LocalCluster
 
-from migrate.bundle.records import record_ids
-from migrate.store import open_place
+from migrate.bundle.commit_records import record_ids
+from migrate.storage.registry import open_place
 from scripts.dask_cluster import DaskCluster
 from scripts.servers import S3Server
 from tests.cli.conftest import MOVEOUT, Ended

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrate.cluster.budget import Budget, Use, divide
-from migrate.cluster.share import NOTHING, Allowance, Share
-from migrate.rates import parse_limit
+from migrate.cluster.bandwidth_share import NOTHING, Allowance, Share
+from migrate.cluster.bandwidth_split import Budget, Use, divide
+from migrate.quantities import parse_limit
 
 RATE = 1000.0
 WAITING = Use(0.0, waiting=True)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from migrate.bundle.sink import Stopped
-from migrate.cluster.claims import Claims
-from migrate.store import open_place
+from migrate.bundle.unit_sink import Stopped
+from migrate.cluster.batch_claims import Claims
+from migrate.storage.registry import open_place
 
 
 @pytest.fixture

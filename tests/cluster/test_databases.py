@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.cli.conftest import run
 from tests.cluster.conftest import committed, wait_until

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.cluster.conftest import fill

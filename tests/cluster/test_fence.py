@@ -8,10 +8,10 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.lease import Lease, look
-from migrate.bundle.process import is_dead
-from migrate.cluster.fence import Fence
+from migrate.cluster.lease_guard import Fence
 from migrate.errors import BusyError
-from migrate.store import open_place
+from migrate.runtime.process_identity import is_dead
+from migrate.storage.registry import open_place
 from tests.cluster.conftest import wait_until
 
 

@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from scripts.dask_cluster import kill
 from tests.cli.conftest import run

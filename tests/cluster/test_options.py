@@ -47,7 +47,7 @@ def test_nothing_of_it_is_imported_by_the_command(tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_5(tmp_path, monkeypatch):
-    monkeypatch.setattr("migrate.cluster.connection.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("migrate.cluster.dask_client.CONNECT_SECONDS", 0.5)
     address = f"tcp://127.0.0.1:{free_port()}"
     ended = call("transfer", tmp_path, tmp_path / "there", "--executor", "dask", "--scheduler", address)
     assert ended.code == 5, ended.err

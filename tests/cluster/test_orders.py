@@ -11,14 +11,14 @@ import pytest
 from exporters.errors import SourceError, SourceUnreachableError
 from exporters.limits import Limits
 from exporters.selection import EVERYTHING, Selection
-from migrate.bundle.objects import ObjectRow
-from migrate.case import Endpoint
-from migrate.cluster import failures, orders
-from migrate.cluster.orders import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
+from migrate.bundle.object_index import ObjectRow
+from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret
+from migrate.cluster import error_transport, protocol
+from migrate.cluster.protocol import ExportJob, Order, Reach, RestoreJob, RowsJob, TransferJob
 from migrate.errors import DamageError, MoveoutError, UsageError
-from migrate.restore.objects_batch import History
-from migrate.restore.objects_terms import Terms
-from migrate.secret import Secret
+from migrate.restore.objects.batches import History
+from migrate.restore.objects.capabilities import Terms
 
 CHOSEN = Selection(
     include=("a/**", "*.jpg"),
@@ -31,10 +31,10 @@ CHOSEN = Selection(
 
 @pytest.mark.parametrize("selection", [EVERYTHING, CHOSEN])
 def test_a_choice_and_limits_arrive_as_they_were(selection):
-    there = json.loads(json.dumps(orders.selection_json(selection)))
-    assert orders.selection_of(there) == selection
+    there = json.loads(json.dumps(protocol.selection_json(selection)))
+    assert protocol.selection_of(there) == selection
     limits = Limits(archive_tier="Bulk", deadline=datetime(2026, 12, 1, tzinfo=UTC))
-    assert orders.limits_of(json.loads(json.dumps(orders.limits_json(limits)))) == limits
+    assert protocol.limits_of(json.loads(json.dumps(protocol.limits_json(limits)))) == limits
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_choice_and_limits_arrive_as_they_were(selection):
 )  # fmt: skip
 def test_an_order_arrives_as_it_was(job):
     order = Order(job, [{"id": "packs/000001", "spec": {"shard": 0}}])
-    assert orders.decode(orders.encode(order)) == order
+    assert protocol.decode(protocol.encode(order)) == order
 
 
 def test_objects_and_terms_arrive_as_they_were():
@@ -62,19 +62,19 @@ def test_objects_and_terms_arrive_as_they_were():
         version_id="v", is_latest=False, is_delete_marker=True, part_sizes=(5, 6), part_numbers=(1, 7), legal_hold=True,
     )  # fmt: skip
     batch = [History("p/a", [plain], 0), History("p/b", [plain, odd], 2)]
-    told = orders.batch_json(batch)
-    assert orders.batch_of(json.loads(json.dumps(told))) == batch
+    told = protocol.batch_json(batch)
+    assert protocol.batch_of(json.loads(json.dumps(told))) == batch
     assert set(told[0]["rows"][0]) == {
         "key", "size_bytes", "sha256", "md5", "crc64nvme", "modified", "file", "offset"
     }  # fmt: skip
     terms = Terms(True, refused_keys={"x": "says no"}, encrypts=True)
-    assert orders.terms_of(json.loads(json.dumps(orders.terms_json(terms)))) == terms
+    assert protocol.terms_of(json.loads(json.dumps(protocol.terms_json(terms)))) == terms
 
 
 def test_an_order_of_another_version_is_refused_with_the_remedy():
-    text = orders.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
+    text = protocol.encode(Order(TransferJob("id", Reach("a"), "l", False, Reach("b"), 1), []))
     with pytest.raises(UsageError, match="version 4") as caught:
-        orders.decode(text.replace('"version": 3', '"version": 4'))
+        protocol.decode(text.replace('"version": 3', '"version": 4'))
     assert "the same moveout" in caught.value.next_step
 
 
@@ -85,7 +85,7 @@ def test_secrets_are_named_never_sent(monkeypatch, tmp_path):
     secrets = {"access_key_id": Secret("env:OLD_KEY"), "secret_access_key": Secret("file:key", tmp_path)}
     endpoint = Endpoint("s3://old", secrets)
     reach = Reach.of(endpoint)
-    text = orders.encode(Order(TransferJob("id", reach, "l", False, reach, 1), []))
+    text = protocol.encode(Order(TransferJob("id", reach, "l", False, reach, 1), []))
     assert "hush-hush" not in text
     assert "silence" not in text
     assert reach.endpoint().reveal() == endpoint.reveal()
@@ -115,13 +115,13 @@ def every_error():
 
 @pytest.mark.parametrize("error", list(every_error()), ids=lambda error: type(error).__name__)
 def test_errors_arrive_as_they_were(error):
-    found = failures.raised(json.loads(json.dumps(failures.tell(error))))
+    found = error_transport.raised(json.loads(json.dumps(error_transport.tell(error))))
     assert type(found) is type(error)
     assert (str(found), found.next_step) == (str(error), error.next_step)
 
 
 def test_an_error_of_no_known_kind_becomes_one_of_the_source():
-    found = failures.raised(failures.tell(ValueError("odd")))
+    found = error_transport.raised(error_transport.tell(ValueError("odd")))
     assert type(found) is SourceError
     assert "ValueError('odd')" in str(found)
     assert not isinstance(found, SourceUnreachableError)

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle.lease import Lease
-from migrate.restore.objects_lease import RESERVED, Folder
-from migrate.store import open_place
-from migrate.store.s3_bucket_write import open_target_bucket
+from migrate.restore.objects.lease import RESERVED, Folder
+from migrate.storage.registry import open_place
+from migrate.storage.s3.destination_bucket import open_target_bucket
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import fill, wait_until

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from migrate.cluster.fence import LockFence
+from migrate.cluster.lease_guard import LockFence
 from migrate.errors import BusyError
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run

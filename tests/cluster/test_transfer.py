@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from migrate.store import open_place
+from migrate.storage.registry import open_place
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import wait_until

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from migrate.custody import keys
-from migrate.custody.keys import KeyFile
+from migrate.custody.signing import keys
+from migrate.custody.signing.keys import KeyFile
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 from tests.bundle.test_hostile import Memory
 from tests.export.sources import Numbers
 from tests.transfer.bags import contents
@@ -76,7 +76,7 @@ def ticking(monkeypatch) -> None:
         def now(cls, tz=None):
             return begun.astimezone(tz) + timedelta(seconds=next(ticks))
 
-    monkeypatch.setattr("migrate.custody.documents.datetime", Ticking)
+    monkeypatch.setattr("migrate.custody.handover.documents.datetime", Ticking)
 
 
 def in_memory(place: MultipartStore) -> Memory:

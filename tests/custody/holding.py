@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from migrate.custody.sources import hold, undo
+from migrate.custody.hold.sources import source_hold, undo_file
 from migrate.errors import UnreachableError
 from scripts.binaries import VERSITYGW, find_program
 
@@ -30,12 +30,12 @@ class Dying:
 
 
 def place(path, holds):
-    hold.place(path, holds, hold.planned(holds, undo.read(path) or undo.new("asked")))
-    return hold.survey(holds, undo.read(path))
+    source_hold.place(path, holds, source_hold.planned(holds, undo_file.read(path) or undo_file.new("asked")))
+    return source_hold.survey(holds, undo_file.read(path))
 
 
 def take_back(path, holds, *, force=False):
-    hold.take_back(path, holds, undo.read(path), force=force)
+    source_hold.take_back(path, holds, undo_file.read(path), force=force)
 
 
 def read_all(one, settings):
@@ -49,7 +49,7 @@ def killed_everywhere(path, one, *, late):
     for left in range(len(steps)):
         with pytest.raises(UnreachableError):
             place(path, {"it": Dying(one, left, late=late)})
-        (standing,) = hold.survey({"it": one}, undo.read(path))
+        (standing,) = source_hold.survey({"it": one}, undo_file.read(path))
         assert standing.is_held == (late and left == len(steps) - 1)
         take_back(path, {"it": one})
         assert not path.exists()
@@ -63,7 +63,7 @@ def killed_everywhere(path, one, *, late):
         try:
             take_back(path, {"it": Dying(one, 0 if late else 1, late=late)})
         except UnreachableError:
-            assert not hold.survey({"it": one}, undo.read(path))[0].is_held
+            assert not source_hold.survey({"it": one}, undo_file.read(path))[0].is_held
         else:
             break
     assert not path.exists()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import agent, keys, sshsig
-from migrate.custody.agent import Agent
-from migrate.custody.signing import sign_bundle, signatures
+from migrate.custody.signing import keys, ssh_agent, ssh_signatures
+from migrate.custody.signing.bundle_signatures import sign_bundle, signatures
+from migrate.custody.signing.ssh_agent import Agent
 from migrate.errors import DamageError, NotAllowedError, UnreachableError, UsageError
 from tests.cli.conftest import call
 
@@ -42,15 +42,27 @@ def test_it_signs_what_the_file_signs_and_what_ssh_keygen_signs_by_it(running, p
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", tmp_path / "rsa"], check=True)
     for one in (tmp_path / "rsa", other, path):
         add(one)
-    signer = agent.load(path.with_name("provider.pub"))
+    signer = ssh_agent.load(path.with_name("provider.pub"))
     assert signer.public == make_key("provider").public
     signed = sign_bundle(place, signer)
     by_agent = place.read(signed.key)
-    assert by_agent == sshsig.sign(make_key("provider"), sshsig.BUNDLE, [place.read(layout.TAG_MANIFEST)])
+    assert by_agent == ssh_signatures.sign(
+        make_key("provider"), ssh_signatures.BUNDLE, [place.read(layout.TAG_MANIFEST)]
+    )
     assert signatures(place).of(layout.TAG_MANIFEST) == [signer.public]
     file = tmp_path / "manifest"
     file.write_bytes(place.read(layout.TAG_MANIFEST))
-    argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", path.with_name("provider.pub"), "-n", sshsig.BUNDLE, file]
+    argv = [
+        "ssh-keygen",
+        "-q",
+        "-Y",
+        "sign",
+        "-f",
+        path.with_name("provider.pub"),
+        "-n",
+        ssh_signatures.BUNDLE,
+        file,
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     assert (tmp_path / "manifest.sig").read_bytes() == by_agent
 
@@ -59,9 +71,9 @@ def test_what_the_agent_refuses_or_has_not_got(running, make_key):
     path = make_key.path_of("provider")
     public = path.with_name("provider.pub")
     with pytest.raises(UsageError, match="has not got the key SHA256:"):
-        agent.load(public)
+        ssh_agent.load(public)
     add(path, "-c")
-    signer = agent.load(public)
+    signer = ssh_agent.load(public)
     with pytest.raises(NotAllowedError, match="does not sign with SHA256:"):
         signer.sign(b"data")
     add(path)
@@ -69,17 +81,17 @@ def test_what_the_agent_refuses_or_has_not_got(running, make_key):
     with pytest.raises(NotAllowedError):
         signer.sign(b"data")
     with pytest.raises(UsageError, match="no Ed25519 key"):
-        agent.load(path)
+        ssh_agent.load(path)
 
 
 def test_without_an_agent_that_is_said(make_key, monkeypatch, tmp_path):
     public = make_key.path_of("provider").with_name("provider.pub")
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with pytest.raises(UsageError, match="no ssh-agent is running"):
-        agent.load(public)
+        ssh_agent.load(public)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "nothing"))
     with pytest.raises(UnreachableError, match="does not answer"):
-        agent.load(public)
+        ssh_agent.load(public)
 
 
 @pytest.mark.parametrize(

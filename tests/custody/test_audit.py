@@ -9,17 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle import layout
-from migrate.case import Endpoint
-from migrate.cli.sources import open_sources
-from migrate.custody import audit, documents, log
-from migrate.custody.audit import Question, Seed, draw
-from migrate.custody.signing import sign_bundle
-from migrate.custody.tree import plant
-from migrate.custody.trust import Trust
+from migrate.case.model import Endpoint
+from migrate.cli.common.sources import open_sources
+from migrate.custody import sampling_audit
+from migrate.custody.handover import documents
+from migrate.custody.log import custody_log
+from migrate.custody.sampling_audit import Question, Seed, draw
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.bundle_signatures import sign_bundle
+from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 
@@ -69,7 +71,7 @@ def bundle(made, tmp_path):
 
 def look(place, provider, question, trust=None):
     seed = Seed(b"s" * 32)
-    return audit.audit(place, question, provider, trust, seed=seed, workers=2, progress=Silent())
+    return sampling_audit.audit(place, question, provider, trust, seed=seed, workers=2, progress=Silent())
 
 
 def test_all_is_whole_and_the_result_is_signed(bundle, provider):
@@ -78,7 +80,7 @@ def test_all_is_whole_and_the_result_is_signed(bundle, provider):
     assert "less than 0.1" in done.document.about
     (kept,), findings = documents.read_all(bundle, "audit")
     assert (kept.value["seed"], kept.signers, findings) == ((b"s" * 32).hex(), [provider.public], [])
-    assert log.read(bundle).entries[-1].what.event == "audited"
+    assert custody_log.read(bundle).entries[-1].what.event == "audited"
     assert (
         look(bundle, provider, Question(0.999999, 0.001)).document.about
         == "Audit of all 61 items: each that the bundle has is whole"

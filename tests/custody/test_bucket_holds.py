@@ -12,10 +12,10 @@ from typing import Any
 import botocore.exceptions
 import pytest
 
-from migrate.custody.sources import bucket, hold, undo
+from migrate.custody.hold.sources import bucket, source_hold, undo_file
 from migrate.errors import UsageError
-from migrate.store.minio_policies import Policies
-from migrate.store.s3_client import parse
+from migrate.storage.s3.access.minio_policies import Policies
+from migrate.storage.s3.client import parse
 from tests.cli.conftest import call
 from tests.custody.holding import SECRET, allowing, killed_everywhere, ordinary_user, place, take_back
 from tests.tools.clients import boto_client
@@ -136,7 +136,7 @@ def test_what_somebody_else_changed_is_left_alone_unless_told(minio_shop, tmp_pa
     shop.admin.put_bucket_lifecycle_configuration(Bucket=shop.name, LifecycleConfiguration=LIFECYCLE)
     other = reading(shop, "*")
     shop.admin.put_bucket_policy(Bucket=shop.name, Policy=json.dumps(other))
-    (standing,) = hold.survey({"media": one}, undo.read(path))
+    (standing,) = source_hold.survey({"media": one}, undo_file.read(path))
     assert {finding.key for finding in standing.findings} == {"media: lifecycle", "media: policy"}
     for attempt in (place, take_back):
         with pytest.raises(UsageError, match="policy was changed since by somebody else"):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from migrate.custody import clock, entry, rulebook
-from migrate.custody.entry import Happening
+from migrate.custody.log import entry
+from migrate.custody.log.entry import Happening
+from migrate.custody.obligations import clock, rulebook
 from migrate.errors import UsageError
 from tests.cli.conftest import call
 

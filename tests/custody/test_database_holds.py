@@ -12,9 +12,9 @@ import sys
 import psycopg
 import pytest
 
-from migrate.custody.sources import hold, undo
-from migrate.custody.sources.postgres import PostgresHold
-from migrate.custody.sources.sqlite import SqliteHold
+from migrate.custody.hold.sources import source_hold, undo_file
+from migrate.custody.hold.sources.postgres import PostgresHold
+from migrate.custody.hold.sources.sqlite import SqliteHold
 from migrate.errors import BusyError, DamageError, UsageError
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
@@ -58,8 +58,8 @@ def test_a_postgresql_database_refuses_who_goes_on_writing(database, tmp_path):
         with psycopg.connect(url) as fresh, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             fresh.execute("INSERT INTO posts VALUES (1)")
         older.execute("INSERT INTO posts VALUES (2)")  # which is why it is not held yet
-        assert hold.close_ways({"app": one}, undo.read(path)) == 1
-        assert hold.survey({"app": one}, undo.read(path))[0].is_held
+        assert source_hold.close_ways({"app": one}, undo_file.read(path)) == 1
+        assert source_hold.survey({"app": one}, undo_file.read(path))[0].is_held
         with pytest.raises(psycopg.OperationalError):
             older.execute("SELECT 1")
     finally:
@@ -146,7 +146,7 @@ def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket,
     change["setting"] = "x'; DROP DATABASE app; --"
     for url in (mariadb.database(), f"s3://{bucket}/?profile={minio.profile}"):
         path.unlink(missing_ok=True)
-        undo.write(path, undo.new("asked"))
+        undo_file.write(path, undo_file.new("asked"))
         value = json.loads(path.read_text())
         value["sources"] = {"app": {"url": url, "since": None, "changes": [change]}}
         path.write_text(json.dumps(value))
@@ -165,10 +165,10 @@ def test_settings_of_an_edited_undo_file_reach_no_server(mariadb, minio, bucket,
 )
 def test_an_undo_file_that_was_changed_is_not_followed(tmp_path, spoil):
     path = tmp_path / "undo.json"
-    undo.write(path, undo.new("asked"))
+    undo_file.write(path, undo_file.new("asked"))
     path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
     with pytest.raises(DamageError):
-        undo.read(path)
+        undo_file.read(path)
     assert call("hold", "undo", path, "--yes").code == 6
 
 
@@ -179,15 +179,15 @@ def test_of_two_runs_at_once_neither_forgets_how_the_other_found_it(tmp_path):
         with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
             connection.execute("CREATE TABLE t (a)")
         holds[name] = SqliteHold(f"sqlite://{tmp_path / name}")
-    stale = undo.new("asked")  # read before there was a file
+    stale = undo_file.new("asked")  # read before there was a file
     assert all(one.is_held for one in place(path, {"one": holds["one"]}))
     with pytest.raises(BusyError, match="how one was"):
-        hold.place(path, holds, hold.planned(holds, stale))
-    assert not hold.survey({"other": holds["other"]}, None)[0].is_held
-    early = undo.read(path)
+        source_hold.place(path, holds, source_hold.planned(holds, stale))
+    assert not source_hold.survey({"other": holds["other"]}, None)[0].is_held
+    early = undo_file.read(path)
     assert all(one.is_held for one in place(path, holds))
     with pytest.raises(BusyError, match="how other was"):
-        hold.take_back(path, {"one": holds["one"]}, early, force=False)
+        source_hold.take_back(path, {"one": holds["one"]}, early, force=False)
     take_back(path, holds)
     assert not path.exists()
 

@@ -10,15 +10,17 @@ import pytest
 
 from migrate.bundle import layout, lease
 from migrate.bundle.findings import Finding
-from migrate.custody import documents, erase, log, receipt, review
-from migrate.custody.entry import Happening
-from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle, signature_key
-from migrate.custody.tree import plant
+from migrate.custody.erasure import erase
+from migrate.custody.handover import documents, receipt
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle, signature_key
+from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.vaults import open_vault
+from migrate.runtime.progress import Silent
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked
@@ -64,7 +66,7 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
     done = do(kept, vault, provider, reasons=reasons, override="a court said so")
     assert done.document.value["override"] == "a court said so"
     assert done.document.value["against"] == reasons
-    assert log.read(kept).find("erasing")[0].what.details["override"] == "a court said so"
+    assert custody_log.read(kept).find("erasing")[0].what.details["override"] == "a court said so"
 
 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
@@ -72,7 +74,7 @@ def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
     other = Happening("received", "b", "0" * 64, kept.place, {"findings": 0})
-    log.append(kept, provider, lambda _: [other])
+    custody_log.append(kept, provider, lambda _: [other])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
     sign_receipt(kept, provider, customer)
     assert erase.check(kept, vault, [], workers=2) == []
@@ -85,11 +87,13 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
         certificates.append(do(kept, open_vault(kept.place), provider).document.key)
         transfer(copy, kept, workers=2, progress=Silent())
     assert len(set(certificates)) == 2
-    assert len(log.read(kept).find("erased")) == 2
-    assert documents.read_all(kept)[1] == log.read(kept).findings == []
-    assert review.against_bundle(log.read(kept), kept) == []
+    assert len(custody_log.read(kept).find("erased")) == 2
+    assert documents.read_all(kept)[1] == custody_log.read(kept).findings == []
+    assert consistency.against_bundle(custody_log.read(kept), kept) == []
     kept.delete(signature_key(layout.TAG_MANIFEST, provider.public))
-    assert "lacks the signature" in str(review.against_bundle(log.read(kept), kept))  # it is a bundle again
+    assert "lacks the signature" in str(
+        consistency.against_bundle(custody_log.read(kept), kept)
+    )  # it is a bundle again
 
 
 def test_what_is_left_is_the_record(kept, provider, customer):
@@ -104,9 +108,9 @@ def test_what_is_left_is_the_record(kept, provider, customer):
     found, findings = documents.read_all(kept)
     assert [(one.kind, len(one.signers)) for one in found] == [("erasure", 1), ("receipt", 2)]
     assert findings == []
-    assert review.against_bundle(log.read(kept), kept) == []
+    assert consistency.against_bundle(custody_log.read(kept), kept) == []
     kept.delete(done.document.key)
-    assert "is missing" in str(review.against_bundle(log.read(kept), kept))
+    assert "is missing" in str(consistency.against_bundle(custody_log.read(kept), kept))
 
 
 @pytest.mark.parametrize("left", [0, 1, pytest.param(4, marks=pytest.mark.torture), 11])
@@ -132,7 +136,7 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
     assert list(store.uploads()) == []
     assert done.versions > 10
     assert do(store, vault, provider).document.key == done.document.key  # again: nothing more is written
-    assert len(log.read(store).find("erased")) == 1
+    assert len(custody_log.read(store).find("erased")) == 1
     store.put("data/new", b"x")
     assert not erase.is_begun(store)
 
@@ -171,9 +175,9 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
         do(kept, open_vault(kept.place), provider, reasons=["nobody has signed a receipt for it"])
     elsewhere = open_place(str(tmp_path / "elsewhere"))
     transfer(kept, elsewhere, workers=2, progress=Silent())
-    log.carry(kept, elsewhere)
+    custody_log.carry(kept, elsewhere)
     elsewhere.delete(layout.TAG_MANIFEST)
-    assert log.read(elsewhere).find("erasing")
+    assert custody_log.read(elsewhere).find("erasing")
     assert not erase.is_begun(elsewhere)
 
 
@@ -187,7 +191,7 @@ def test_what_others_keep_below_the_place_speaks_against_it(kept, provider, cust
 def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):
     with lease.Lease(kept, "transfer"), pytest.raises(BusyError, match="transfer"):
         do(kept, open_vault(kept.place), provider)
-    assert log.read(kept).find("erasing") == []
+    assert custody_log.read(kept).find("erasing") == []
 
 
 def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, provider):

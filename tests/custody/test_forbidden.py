@@ -14,17 +14,21 @@ import botocore.exceptions
 import pytest
 import urllib3
 
-from migrate.custody import grant, grants, hold, log
-from migrate.custody.hold import Terms
-from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle
+from migrate.custody.grant import grant, made_grants
+from migrate.custody.hold import bundle_hold
+from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody.log import custody_log
+from migrate.custody.log.events import record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import NotAllowedError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import attempts, open_place, presigned, s3_client
-from migrate.store.minio_accounts import Accounts
-from migrate.store.sts import TokenService
-from migrate.store.vaults import open_vault
+from migrate.runtime.progress import Silent
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
+from migrate.storage.s3 import client as s3_client
+from migrate.storage.s3.access import permission_probe, presigned_urls
+from migrate.storage.s3.access.minio_accounts import Accounts
+from migrate.storage.s3.access.sts_sessions import TokenService
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
@@ -76,7 +80,9 @@ class Kept:
 
     def refused(self, credential) -> list[str]:
         """What is tried with a credential and refused; nothing else may come of it."""
-        tried = attempts.forbidden(s3_client.parse(self.url, secrets=credential), known="acme/bundle-2")
+        tried = permission_probe.forbidden(
+            s3_client.parse(self.url, secrets=credential), known="acme/bundle-2"
+        )
         said = {one.what: one.run() for one in tried}
         assert set(said.values()) == {"refused"}, said
         return list(said)
@@ -97,7 +103,9 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
     transfer(place, store, workers=2, progress=Silent())
     record_seal(store, signer, [signer])
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
-    held = hold.place(store, open_vault(url), terms, workers=4, progress=Silent(), details={}, signer=signer)
+    held = bundle_hold.place(
+        store, open_vault(url), terms, workers=4, progress=Silent(), details={}, signer=signer
+    )
     assert held.is_held
     return Kept(client, bucket, url, store, signer)
 
@@ -145,7 +153,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
     assert open_place(kept.url, secrets=credential).read("bagit.txt")
-    done = grants.revoke(kept.store, kept.accounts, kind, kept.signer)
+    done = made_grants.revoke(kept.store, kept.accounts, kind, kept.signer)
     assert credential["access_key_id"] in done.keys
     assert (done.still_open, done.why) == ([], "")
     assert len(kept.refused(credential)) >= 20
@@ -153,7 +161,7 @@ def test_after_revocation_everything_is_refused(kept, kind):
         open_place(kept.url, secrets=credential).read("bagit.txt")
     if other:  # one grant was taken back, not all of them
         assert open_place(kept.url, secrets=other).read("bagit.txt")
-    states = {one.access_key: one.state for one in grants.listed(kept.store, kept.accounts)}
+    states = {one.access_key: one.state for one in made_grants.listed(kept.store, kept.accounts)}
     assert states[credential["access_key_id"]] in {"revoked", "expired"}
 
 
@@ -161,17 +169,17 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     credential = kept.session(datetime.now(UTC) + timedelta(hours=1))
     accounts = kept.accounts
     accounts.user = "somebody-else"
-    done = grants.revoke(kept.store, accounts, "session", kept.signer)
+    done = made_grants.revoke(kept.store, accounts, "session", kept.signer)
     assert credential["access_key_id"] in {one.access_key for one in done.still_open}
     assert "ended by the account that began them" in done.why
     assert open_place(kept.url, secrets=credential).read("bagit.txt")
-    revoked = {one.what.details["access_key"] for one in log.read(kept.store).find("revoked")}
+    revoked = {one.what.details["access_key"] for one in custody_log.read(kept.store).find("revoked")}
     assert credential["access_key_id"] not in revoked
 
 
 def test_a_link_reads_one_file_and_twenty_other_requests_are_refused(kept):
-    link = dict(presigned.links(kept.location, ["bagit.txt"], timedelta(hours=1)))["bagit.txt"]
-    brief = dict(presigned.links(kept.location, ["bagit.txt"], timedelta(seconds=1)))["bagit.txt"]
+    link = dict(presigned_urls.links(kept.location, ["bagit.txt"], timedelta(hours=1)))["bagit.txt"]
+    brief = dict(presigned_urls.links(kept.location, ["bagit.txt"], timedelta(seconds=1)))["bagit.txt"]
     pool = urllib3.PoolManager()
     assert pool.request("GET", link).status == 200
     for one in (*_requests(link), *_requests(brief)):
@@ -237,18 +245,18 @@ def test_no_operation_of_the_customer_shortens_a_hold(kept, kind):
     """MinIO lets any account take a GOVERNANCE retention away, so it is the legal hold that counts there."""
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     client = s3_client.client(s3_client.parse(kept.url, secrets=credential))
-    before = hold.survey(kept.store, open_vault(kept.url), workers=4)
+    before = bundle_hold.survey(kept.store, open_vault(kept.url), workers=4)
     version = kept.client.head_object(Bucket=kept.bucket, Key="acme/bundle/bagit.txt")["VersionId"]
     for operation, request in forbidden_to_shorten(kept.bucket, version):
         if request.get("Retention") == {}:
             continue
         with pytest.raises(botocore.exceptions.ClientError):
             pytest.fail(f"{operation} {request}: {getattr(client, operation)(**request)}")
-    assert hold.survey(kept.store, open_vault(kept.url), workers=4) == before
+    assert bundle_hold.survey(kept.store, open_vault(kept.url), workers=4) == before
     here = {"Bucket": kept.bucket, "Key": "acme/bundle/bagit.txt", "VersionId": version}
     with contextlib.suppress(botocore.exceptions.ClientError):
         client.put_object_retention(**here, Retention={}, BypassGovernanceRetention=True)
-    after = hold.survey(kept.store, open_vault(kept.url), workers=4)
+    after = bundle_hold.survey(kept.store, open_vault(kept.url), workers=4)
     assert (after.is_held, after.protected) == (True, before.versions)
     for who in (client, kept.client):
         with pytest.raises(botocore.exceptions.ClientError):
@@ -301,7 +309,7 @@ def test_where_anybody_may_lift_a_retention_it_is_not_called_a_hold(kept):
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=False)
     store, vault = kept.store, open_vault(kept.url)
     with pytest.raises(NotAllowedError, match="lets every account lift"):
-        hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=kept.signer)
+        bundle_hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=kept.signer)
 
 
 def test_the_commands(kept, make_key, tmp_path, servers):

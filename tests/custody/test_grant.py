@@ -12,17 +12,21 @@ from pathlib import Path
 
 import pytest
 
-from migrate.cli.links import new_files
-from migrate.custody import erase, grant, grants, links, log
-from migrate.custody.entry import Happening
-from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle
+from migrate.cli.common.link_files import new_files
+from migrate.custody.erasure import erase
+from migrate.custody.grant import grant, link_scripts, made_grants
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
-from migrate.progress import Silent
-from migrate.store import attempts, open_place, presigned, s3_client
-from migrate.store.minio_accounts import Accounts
-from migrate.store.sts import TokenService
-from migrate.store.vaults import open_vault
+from migrate.runtime.progress import Silent
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
+from migrate.storage.s3 import client
+from migrate.storage.s3.access import permission_probe, presigned_urls
+from migrate.storage.s3.access.minio_accounts import Accounts
+from migrate.storage.s3.access.sts_sessions import TokenService
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
@@ -43,14 +47,14 @@ def there(place, minio, bucket, provider):
 
 def granted(url, store, signer, expires) -> tuple[str, dict[str, str]]:
     """Grant it; return (the URL without a profile, the credential)."""
-    location = s3_client.parse(url)
+    location = client.parse(url)
     rules = grant.policy(location.bucket, location.prefix + "/", expires)
     made = grant.create(store, Accounts(location), "acme", rules, expires, signer=signer)
     return url, {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
 
 
 def probe(url, secrets):
-    tried = attempts.forbidden(s3_client.parse(url, secrets=secrets), known="acme/bundle-2")
+    tried = permission_probe.forbidden(client.parse(url, secrets=secrets), known="acme/bundle-2")
     return grant.probe(open_place(url, secrets=secrets), tried, workers=4, progress=Silent())
 
 
@@ -66,32 +70,32 @@ def test_the_probe_finds_what_a_wide_credential_can_do(there):
 def test_a_revocation_is_written_once_and_states_are_told(there, provider):
     """What is refused afterwards: ``test_forbidden``."""
     url, _ = granted(*there, provider, datetime.now(UTC) + timedelta(days=1))
-    accounts = Accounts(s3_client.parse(url))
+    accounts = Accounts(client.parse(url))
     later = datetime.now(UTC) + timedelta(days=2)
-    assert [one.state for one in grants.listed(there[1], accounts)] == ["open"]
-    assert [one.state for one in grants.listed(there[1], accounts, now=later)] == ["expired"]
+    assert [one.state for one in made_grants.listed(there[1], accounts)] == ["open"]
+    assert [one.state for one in made_grants.listed(there[1], accounts, now=later)] == ["expired"]
     for _ in range(2):  # again: nothing more is written
-        assert len(grants.revoke(there[1], accounts, "acme", provider).keys) == 1
-    assert [one.state for one in grants.listed(there[1], accounts)] == ["revoked"]
-    assert len(log.read(there[1]).find("revoked")) == 1
+        assert len(made_grants.revoke(there[1], accounts, "acme", provider).keys) == 1
+    assert [one.state for one in made_grants.listed(there[1], accounts)] == ["revoked"]
+    assert len(custody_log.read(there[1]).find("revoked")) == 1
     with pytest.raises(GoneError):
-        grants.revoke(there[1], accounts, "nobody", provider)
+        made_grants.revoke(there[1], accounts, "nobody", provider)
 
 
 def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there, provider):
     url, store = there
-    accounts = Accounts(s3_client.parse(url))
+    accounts = Accounts(client.parse(url))
     day = datetime.now(UTC) + timedelta(days=1)
     own = accounts.add("backup", grant.policy("bucket", "x/", day), day, "backups")
     details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
     for place in (store.place, "s3://elsewhere/bundle?profile=old"):
         what = Happening("granted", "b", "0" * 64, place, details)
-        log.append(store, provider, lambda _, what=what: [what])
-    assert [one.state for one in grants.listed(store, accounts)] == ["revoked", "elsewhere"]
-    done = grants.revoke(store, accounts, "acme", provider)
+        custody_log.append(store, provider, lambda _, what=what: [what])
+    assert [one.state for one in made_grants.listed(store, accounts)] == ["revoked", "elsewhere"]
+    done = made_grants.revoke(store, accounts, "acme", provider)
     assert (done.keys, [one.state for one in done.still_open]) == ([], ["open", "elsewhere"])
     assert accounts.find(own.access_key) is not None
-    assert log.read(store).find("revoked") == []
+    assert custody_log.read(store).find("revoked") == []
     accounts.remove(own.access_key)
 
 
@@ -108,28 +112,30 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
         Happening("granted", "b", "0" * 64, old, details),
         Happening("transferred", "b", "0" * 64, store.place, {"from": old}),
     ]
-    log.append(store, provider, lambda _: came)
-    accounts = Accounts(s3_client.parse(url))
-    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere"]
+    custody_log.append(store, provider, lambda _: came)
+    accounts = Accounts(client.parse(url))
+    assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     back = Happening("transferred", "b", "0" * 64, store.place, {"from": store.place.partition("?")[0]})
-    log.append(store, provider, lambda _: [back])  # a damaged file came from a third place of the name
-    assert [one.state for one in grants.listed(store, accounts)] == ["elsewhere", "open"]
+    custody_log.append(
+        store, provider, lambda _: [back]
+    )  # a damaged file came from a third place of the name
+    assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
 def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(there, provider):
     url, store = there
-    accounts, day = Accounts(s3_client.parse(url)), datetime.now(UTC) + timedelta(days=1)
-    bundle = log.read(store).last.what.bundle
+    accounts, day = Accounts(client.parse(url)), datetime.now(UTC) + timedelta(days=1)
+    bundle = custody_log.read(store).last.what.bundle
     rules = grant.policy("bucket", "x/", day)
     lost = accounts.add("acme", rules, day, grant.purpose(store.place, bundle, "acme"))
     other = accounts.add("acme", rules, day, grant.purpose(f"s3://another/{bundle}", bundle, "acme"))
-    assert grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
+    assert made_grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
     assert accounts.find(lost.access_key) is None
     assert accounts.find(other.access_key) is not None
     accounts.remove(other.access_key)
     with pytest.raises(GoneError):
-        grants.revoke(store, accounts, "acme", provider)
+        made_grants.revoke(store, accounts, "acme", provider)
 
 
 def test_an_erased_bundle_keeps_no_grant_open(there, provider):
@@ -137,7 +143,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     for _ in range(2):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
     erase.erase(store, open_vault(url), provider, workers=4, progress=Silent())
-    done = grants.revoke(store, Accounts(s3_client.parse(url)), "acme", provider)
+    done = made_grants.revoke(store, Accounts(client.parse(url)), "acme", provider)
     assert (len(done.keys), done.still_open) == (2, [])
 
 
@@ -146,7 +152,7 @@ def test_what_others_keep_below_the_place_is_not_granted_along(there, provider):
     store.put("other/bundle/bagit.txt", b"x")
     with pytest.raises(UsageError, match=r"'other/bundle/bagit\.txt'"):
         granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
-    assert log.read(store).find("granted") == []
+    assert custody_log.read(store).find("granted") == []
 
 
 def test_no_link_is_in_a_file_before_the_log_knows_of_it(there, make_key, tmp_path, monkeypatch):
@@ -157,7 +163,7 @@ def test_no_link_is_in_a_file_before_the_log_knows_of_it(there, make_key, tmp_pa
         assert [one.stat().st_size for one in out.iterdir()] == [0, 0, 0]
         raise UnreachableError("died")
 
-    monkeypatch.setattr("migrate.cli.links.record", died)
+    monkeypatch.setattr("migrate.cli.common.link_files.record", died)
     words = ("--to", "acme", "--expires", "1d", "--file", out / "fetch.sh", "--key", key)
     assert (call("grant", "links", url, *words).code, list(out.iterdir())) == (5, [])
 
@@ -170,7 +176,7 @@ def test_a_full_disk_leaves_no_empty_credential_and_is_said_so(tmp_path):
 
 def test_links_that_would_end_with_a_session_are_not_made(there):
     """They say that they last until their own end."""
-    location = s3_client.parse(there[0])
+    location = client.parse(there[0])
     made = TokenService(location).begin(
         "acme", grant.policy("b", "x/", datetime.now(UTC)), timedelta(hours=1)
     )
@@ -178,7 +184,7 @@ def test_links_that_would_end_with_a_session_are_not_made(there):
         "access_key_id": made.access_key, "secret_access_key": made.secret_key, "session_token": made.token,
     }  # fmt: skip
     with pytest.raises(UsageError, match="the credential is a session's"):
-        list(presigned.links(replace(location, secrets=secrets), ["bagit.txt"], timedelta(minutes=1)))
+        list(presigned_urls.links(replace(location, secrets=secrets), ["bagit.txt"], timedelta(minutes=1)))
 
 
 def test_a_name_that_is_none_of_a_bundle_gets_no_link(place):
@@ -186,7 +192,9 @@ def test_a_name_that_is_none_of_a_bundle_gets_no_link(place):
     (Path(place.place.removeprefix("file://")) / "sig").mkdir()
     for name in ("a b", "x\n  out=.bashrc", "custody.jsonl"):
         place.put(f"sig/{name}", b"x")
-    assert [key for key, _, _ in links.files_of(place) if key.startswith("sig/")] == ["sig/custody.jsonl"]
+    assert [key for key, _, _ in link_scripts.files_of(place) if key.startswith("sig/")] == [
+        "sig/custody.jsonl"
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])
@@ -205,7 +213,7 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_made(kind, tmp_path
 
 def test_a_grant_that_cannot_be_written_down_is_taken_back(there, provider):
     url, store = there
-    admin = Accounts(s3_client.parse(url)).admin
+    admin = Accounts(client.parse(url)).admin
     accounts = lambda: admin.list_service_account(admin._provider.retrieve().access_key).count("accessKey")  # noqa: E731
     before = accounts()
     store.delete("sig/custody-head.json")
@@ -254,7 +262,7 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
     assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
     assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
     assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2
-    link = presigned.links(s3_client.parse(url), ["bagit.txt"], timedelta(seconds=1))
+    link = presigned_urls.links(client.parse(url), ["bagit.txt"], timedelta(seconds=1))
     address = dict(link)["bagit.txt"]
     time.sleep(2.1)
     assert subprocess.run(["curl", "-fsS", address], capture_output=True, check=False).returncode == 22
@@ -284,7 +292,7 @@ def test_who_may_only_read_has_a_receipt_in_files_and_finishes_it_there(
     assert received() == first
     assert call("acknowledge", url, mail / document, "--key", grantor, "--to", tmp_path).code == 0
     assert received() == first
-    assert len(log.read(store).find("received")) == 1
+    assert len(custody_log.read(store).find("received")) == 1
 
 
 def test_the_commands(there, make_key, tmp_path, monkeypatch, servers):

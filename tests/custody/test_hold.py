@@ -8,15 +8,17 @@ import botocore.exceptions
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import documents, hold, log
-from migrate.custody.entry import Happening
-from migrate.custody.hold import Terms
-from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle
+from migrate.custody.handover import documents
+from migrate.custody.hold import bundle_hold
+from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.vaults import open_vault
+from migrate.runtime.progress import Silent
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
@@ -46,26 +48,26 @@ def there(place, locked, provider):
 
 
 def put_hold(there, provider, terms, **details):
-    return hold.place(*there, terms, workers=4, progress=Silent(), details=details, signer=provider)
+    return bundle_hold.place(*there, terms, workers=4, progress=Silent(), details=details, signer=provider)
 
 
 def test_every_version_is_locked_and_nobody_deletes_one(there, locked, provider):
     client, bucket, _ = locked
     store, vault = there
-    assert not hold.survey(store, vault, workers=4).is_held
+    assert not bundle_hold.survey(store, vault, workers=4).is_held
     store.put(layout.BAG_INFO, store.read(layout.BAG_INFO))  # an older version beneath
     until = soon(days=1)
     found = put_hold(there, provider, Terms(until, "GOVERNANCE", legal=True), reason="asked")
     assert (found.is_held, found.until, found.findings) == (True, until, [])
     versions = [one for one in vault.versions() if not one.key.startswith((layout.WORK, "sig/custody"))]
     assert found.versions == len(versions)
-    assert [one.what.event for one in log.read(store).entries][-1] == "held"
+    assert [one.what.event for one in custody_log.read(store).entries][-1] == "held"
     for one in versions[:5]:
         with pytest.raises(botocore.exceptions.ClientError):
             client.delete_object(Bucket=bucket, Key=f"bundle/{one.key}", VersionId=one.id)
         with pytest.raises(NotAllowedError):
             vault.retain(one, soon(minutes=1), "GOVERNANCE")  # shorter
-    assert hold.survey(store, vault, workers=4).is_held
+    assert bundle_hold.survey(store, vault, workers=4).is_held
 
 
 def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
@@ -74,7 +76,7 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     assert put_hold(there, provider, terms).is_held
     store.put(layout.SCOPE, store.read(layout.SCOPE))
     store.delete(layout.BAG_INFO)
-    found = hold.survey(store, vault, workers=4)
+    found = bundle_hold.survey(store, vault, workers=4)
     assert not found.is_held
     said = {one.key: one.what for one in found.findings}
     assert said == {
@@ -102,11 +104,11 @@ def test_a_hold_that_broke_off_is_never_called_one_and_the_same_command_finishes
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     for left in (0, 5):
         with pytest.raises(UnreachableError):
-            hold.place(
+            bundle_hold.place(
                 store, Broken(vault, left), terms, workers=1, progress=Silent(), details={}, signer=provider
             )
-        assert not hold.survey(store, vault, workers=4).is_held
-        assert log.read(store).find("held") == []
+        assert not bundle_hold.survey(store, vault, workers=4).is_held
+        assert custody_log.read(store).find("held") == []
     assert put_hold(there, provider, terms).is_held
 
 
@@ -117,16 +119,20 @@ def test_a_release_needs_the_keys_that_the_hold_names(there, provider, customer,
     assert put_hold(there, provider, terms, release_keys=keys, release_quorum=2).is_held
     for signers in ([provider], [provider, provider], [provider, make_key("stranger")]):
         with pytest.raises(NotAllowedError, match="2 of these keys"):
-            hold.release(store, vault, "done", signers, workers=4, progress=Silent())
-    assert hold.survey(store, vault, workers=4).is_held
+            bundle_hold.release(store, vault, "done", signers, workers=4, progress=Silent())
+    assert bundle_hold.survey(store, vault, workers=4).is_held
     with pytest.raises(UnreachableError):
-        hold.release(store, Broken(vault, 7), "done", [provider, customer], workers=1, progress=Silent())
-    document, found = hold.release(store, vault, "done", [provider, customer], workers=4, progress=Silent())
+        bundle_hold.release(
+            store, Broken(vault, 7), "done", [provider, customer], workers=1, progress=Silent()
+        )
+    document, found = bundle_hold.release(
+        store, vault, "done", [provider, customer], workers=4, progress=Silent()
+    )
     assert (found.protected, found.legal) == (0, 0)
     kept, findings = documents.read_all(store, "release")
     assert [(one.key, len(one.signers)) for one in kept] == [(document.key, 2)]
     assert findings == []
-    assert log.read(store).entries[-1].what.event == "released"
+    assert custody_log.read(store).entries[-1].what.event == "released"
 
 
 def test_what_a_server_says_it_released_is_read_back(there, provider):
@@ -139,9 +145,9 @@ def test_what_a_server_says_it_released_is_read_back(there, provider):
 
     for deaf in ("set_legal", "retain"):
         with pytest.raises(DamageError, match=r"a legal hold|a retention until"):
-            hold.release(store, Deaf(vault, deaf), "done", [provider], workers=1, progress=Silent())
-        assert log.read(store).find("released") == []
-    _, found = hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
+            bundle_hold.release(store, Deaf(vault, deaf), "done", [provider], workers=1, progress=Silent())
+        assert custody_log.read(store).find("released") == []
+    _, found = bundle_hold.release(store, vault, "done", [provider], workers=4, progress=Silent())
     assert (found.protected, found.legal) == (0, 0)
 
 
@@ -152,15 +158,15 @@ def test_a_hold_without_keys_does_not_end_one_that_names_some(there, provider, c
     elsewhere = Happening(
         "held", "b", "0" * 64, "s3://elsewhere/b", {"release_keys": ["x"], "release_quorum": 1}
     )
-    log.append(store, provider, lambda _: [elsewhere])
+    custody_log.append(store, provider, lambda _: [elsewhere])
     assert put_hold(there, provider, terms, release_keys=keys, release_quorum=1).is_held
     assert put_hold(there, provider, terms, release_keys=[], release_quorum=0).is_held
     with pytest.raises(NotAllowedError, match="1 of these keys"):
-        hold.release(*there, "done", [provider], workers=4, progress=Silent())
-    _, found = hold.release(*there, "done", [provider, customer], workers=4, progress=Silent())
+        bundle_hold.release(*there, "done", [provider], workers=4, progress=Silent())
+    _, found = bundle_hold.release(*there, "done", [provider, customer], workers=4, progress=Silent())
     assert found.legal == 0
     assert put_hold(there, provider, terms).is_held  # what was released is over
-    hold.release(*there, "again", [provider], workers=4, progress=Silent())
+    bundle_hold.release(*there, "again", [provider], workers=4, progress=Silent())
 
 
 def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(there, provider, ticking):
@@ -169,9 +175,9 @@ def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(th
         for _ in range(2):  # the second time each changes nothing
             assert put_hold(there, provider, terms, reason="asked").is_held
         for _ in range(2):
-            hold.release(*there, "done", [provider], workers=4, progress=Silent())
+            bundle_hold.release(*there, "done", [provider], workers=4, progress=Silent())
         events += ["held", "released"]
-    entries = [one.what for one in log.read(there[0]).entries if one.what.event in events]
+    entries = [one.what for one in custody_log.read(there[0]).entries if one.what.event in events]
     assert [one.event for one in entries] == events
     assert len({one.details["file"] for one in entries if one.event == "released"}) == 2
 
@@ -187,7 +193,7 @@ def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provide
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
         vault.remove(first)
-    _, found = hold.release(store, vault, "done", [provider], workers=2, progress=Silent())
+    _, found = bundle_hold.release(store, vault, "done", [provider], workers=2, progress=Silent())
     assert (found.legal, found.until is None or found.until < soon(seconds=5)) == (0, True)
     end = vault.lock(first).until or datetime.now(UTC)
     time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()) + 0.5)
@@ -202,7 +208,7 @@ def test_a_hold_becomes_firmer_and_none_weaker(there, provider):
     assert (found.is_held, found.until) == (True, until)
     assert {vault.lock(one).mode for one in vault.versions() if one.key.startswith("data/")} == {"COMPLIANCE"}
     put_hold(there, provider, Terms(soon(minutes=2), "GOVERNANCE", legal=True))
-    assert hold.survey(store, vault, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)).is_held
+    assert bundle_hold.survey(store, vault, workers=4, terms=Terms(until, "COMPLIANCE", legal=True)).is_held
 
 
 def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key):
@@ -218,7 +224,7 @@ def test_compliance_ends_for_nobody_before_its_time(there, provider):
     store, vault = there
     until = soon(minutes=2)
     assert put_hold(there, provider, Terms(until, "COMPLIANCE", legal=True)).is_held
-    _, found = hold.release(store, vault, "try", [provider], workers=4, progress=Silent())
+    _, found = bundle_hold.release(store, vault, "try", [provider], workers=4, progress=Silent())
     assert (found.is_held, found.legal, found.until) == (True, 0, until)
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):

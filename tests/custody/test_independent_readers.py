@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import tree
+from migrate.custody.tree import bundle_tree
 from scripts.binaries import NOTES, find_own_program
 from scripts.process import ServerError
 from scripts.shelf import LONG_KEYS, ODD_KEY, shelf
@@ -23,7 +23,7 @@ SIZE = 302
 def signed(tmp_path_factory, make_key):
     """A bundle of 300 objects and two parts of a table, signed by two."""
     place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), SIZE - 2, odd=(*LONG_KEYS, ODD_KEY))
-    tree.plant(place, [make_key("provider"), make_key("customer")])
+    bundle_tree.plant(place, [make_key("provider"), make_key("customer")])
     return place
 
 
@@ -69,7 +69,7 @@ def read(request, tmp_path):
 
 def test_they_take_the_checkpoint(signed, verifiers, read):
     data = signed.read(layout.CHECKPOINT)
-    kept, root = tree.read(signed)[0], tree.root_of(signed)
+    kept, root = bundle_tree.read(signed)[0], bundle_tree.root_of(signed)
     for keys, unknown in ((verifiers, 0), (verifiers[:1], 1), (verifiers[1:], 1)):
         found = read(data, keys)
         assert (found["origin"], found["size"]) == (f"moveout/{kept.bundle}", SIZE)
@@ -80,13 +80,13 @@ def test_they_take_the_checkpoint(signed, verifiers, read):
 
 def test_they_take_proofs(signed, verifiers, read):
     for key in ("photos/0000000.jpg", "photos/0000255.jpg", "photos/0000256.jpg", ODD_KEY, *LONG_KEYS):
-        (proof,) = tree.prove(signed, lambda item, key=key: item.get("key") == key)
+        (proof,) = bundle_tree.prove(signed, lambda item, key=key: item.get("key") == key)
         found = read(proof.encode(), verifiers)
         assert (found["record"].encode(), found["index"]) == (proof.leaf, proof.index)
 
 
 def test_they_refuse_what_was_changed(signed, verifiers, read):
-    (proof,) = tree.prove(signed, lambda item: item.get("key") == ODD_KEY)
+    (proof,) = bundle_tree.prove(signed, lambda item: item.get("key") == ODD_KEY)
     draw = random.Random(2)
     for data in (signed.read(layout.CHECKPOINT), proof.encode()):
         assert read(data, verifiers) is not None

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import entry, log, review
-from migrate.custody.entry import Happening
-from migrate.custody.record import record, record_seal, record_transfer
-from migrate.custody.signing import sign_bundle
+from migrate.custody.log import consistency, custody_log, entry
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import record, record_seal, record_transfer
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, UnreachableError
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory
@@ -35,11 +35,11 @@ def lines(place) -> list[bytes]:
 
 
 def named(place) -> str:
-    return "\n".join(str(finding) for finding in log.read(place).findings)
+    return "\n".join(str(finding) for finding in custody_log.read(place).findings)
 
 
 def test_entries_follow_each_other_and_say_who_did_what(kept, provider, customer):
-    found = log.read(kept)
+    found = custody_log.read(kept)
     assert [one.what.event for one in found.entries] == [
         "created",
         "sealed",
@@ -101,10 +101,10 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "custody-head.json: is missing" in named(kept)
     copy = open_place(str(tmp_path / "copy"))
     copy.put(layout.CUSTODY_LOG, b"".join(rows))
-    findings, _ = review.compare(log.read(kept), log.read(copy), "the copy")
+    findings, _ = consistency.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
     assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
     kept.put(layout.CUSTODY_LOG, b"".join(rows[:2]))
-    findings, _ = review.compare(log.read(kept), log.read(copy), "the copy")
+    findings, _ = consistency.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
     assert "has 2 entries; the copy knows 5: it was cut short" in str(findings[0])
 
 
@@ -154,7 +154,7 @@ def test_writers_at_once_make_one_chain(kept, provider, customer):
         thread.start()
     for thread in threads:
         thread.join()
-    found = log.read(kept)
+    found = custody_log.read(kept)
     assert (len(found.entries), found.findings) == (25, [])
 
 
@@ -188,8 +188,8 @@ def test_a_writer_that_dies_leaves_a_log_in_order(place, provider, writes):
 def test_a_clock_that_was_set_back_is_noted_and_no_damage(kept, provider):
     now = datetime.now(UTC) - timedelta(days=400)
     happened = Happening("verified", "x", "", kept.place)
-    log.append(kept, provider, lambda _: [happened], clock=lambda: now)
-    found = log.read(kept)
+    custody_log.append(kept, provider, lambda _: [happened], clock=lambda: now)
+    found = custody_log.read(kept)
     assert found.findings == []
     assert "entry 6" in found.notes[0]
 
@@ -199,32 +199,32 @@ def test_the_log_travels_and_then_each_place_has_its_own(kept, provider, custome
     move = lambda: transfer(kept, target, workers=1, progress=Silent())  # noqa: E731
     assert move().findings == []
     assert record_transfer(kept, target, customer, {})
-    assert log.read(target).entries[-1].what.event == "transferred"
+    assert custody_log.read(target).entries[-1].what.event == "transferred"
     record(target, customer, "verified")
     record(kept, provider, "verified")
     before = target.read(layout.CUSTODY_LOG)
     assert move().files_moved == 0
     assert not record_transfer(kept, target, customer, {})
     assert target.read(layout.CUSTODY_LOG) == before
-    findings, notes = review.compare(log.read(kept), log.read(target), "target")
+    findings, notes = consistency.compare(custody_log.read(kept), custody_log.read(target), "target")
     assert (findings, notes) == ([], ["the logs part after entry 5: each place has its own from there"])
 
 
 def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):
     """It may come from anywhere."""
-    monkeypatch.setattr(log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)) - 1)
-    assert "is too long" in str(log.read(kept).findings[0])
-    monkeypatch.setattr(log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)))
-    assert log.read(kept).findings == []
+    monkeypatch.setattr(custody_log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)) - 1)
+    assert "is too long" in str(custody_log.read(kept).findings[0])
+    monkeypatch.setattr(custody_log, "MAX_BYTES", len(kept.read(layout.CUSTODY_LOG)))
+    assert custody_log.read(kept).findings == []
 
 
 def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, customer, tmp_path):
     other = open_place(str(tmp_path / "other"))
     transfer(kept, other, workers=2, progress=Silent())
-    log.carry(kept, other)
+    custody_log.carry(kept, other)
     sign_bundle(other, customer)
     record_seal(other, customer, [provider, customer])
-    added = log.read(other).entries[5:]
+    added = custody_log.read(other).entries[5:]
     assert [(one.what.event, one.what.details["by"]) for one in added] == [
         ("signed", customer.public.fingerprint)
     ]
@@ -232,13 +232,15 @@ def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, cust
 
 def test_a_bundle_that_was_sealed_anew_behind_the_logs_back_is_found(kept, provider):
     kept.put(layout.TAG_MANIFEST, kept.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    said = review.against_bundle(log.read(kept), kept)
+    said = consistency.against_bundle(custody_log.read(kept), kept)
     assert "not the one that entry 2 of the custody log sealed" in str(said[0])
 
 
 def test_a_signature_that_vanishes_is_found(kept, provider):
     kept.delete(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig")
-    assert "lacks the signature by SHA256:" in str(review.against_bundle(log.read(kept), kept)[0])
+    assert "lacks the signature by SHA256:" in str(
+        consistency.against_bundle(custody_log.read(kept), kept)[0]
+    )
 
 
 def test_the_commands(place, make_key, tmp_path):

@@ -10,12 +10,12 @@ import pymysql
 import pytest
 
 from exporters.errors import SourceNotAllowedError
-from exporters.mysql.connect import parse_url
-from migrate.custody.sources.contract import Wish
-from migrate.custody.sources.mysql import DatabaseHold, ServerHold, open_hold
-from migrate.custody.sources.mysql_accounts import AccountsHold
-from migrate.custody.sources.mysql_rights import Right, parse
-from migrate.custody.sources.mysql_server import Server
+from exporters.mysql.connection import parse_url
+from migrate.custody.hold.sources.contract import Wish
+from migrate.custody.hold.sources.mysql import DatabaseHold, ServerHold, open_hold
+from migrate.custody.hold.sources.mysql_accounts import AccountsHold
+from migrate.custody.hold.sources.mysql_rights import Right, parse
+from migrate.custody.hold.sources.mysql_server import Server
 from tests.cli.conftest import call
 from tests.custody.holding import killed_everywhere, place, take_back
 from tests.mysql.databases import run_sql

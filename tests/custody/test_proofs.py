@@ -12,7 +12,14 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
-from migrate.custody import checkpoint, leaf, leaves, merkle, proof, tree
+from migrate.custody.tree import (
+    bundle_tree,
+    checkpoint,
+    inclusion_proof,
+    leaf_json,
+    leaves,
+    merkle_tree,
+)
 from migrate.errors import DamageError, UsageError
 from scripts.shelf import LONG_KEYS, ODD_KEY, index_table, shelf
 from tests.cli.conftest import call
@@ -24,33 +31,33 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "check_proof.py"
 def by_recursion(leaves: list[bytes]) -> bytes:
     """The root as RFC 6962 defines it."""
     if len(leaves) < 2:
-        return merkle.leaf_hash(leaves[0]) if leaves else merkle.EMPTY
+        return merkle_tree.leaf_hash(leaves[0]) if leaves else merkle_tree.EMPTY
     cut = 1 << (len(leaves) - 1).bit_length() - 1
-    return merkle.sha256(b"\1" + by_recursion(leaves[:cut]) + by_recursion(leaves[cut:])).digest()
+    return merkle_tree.sha256(b"\1" + by_recursion(leaves[:cut]) + by_recursion(leaves[cut:])).digest()
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 255, 256, 257, 511, 513, 700])
 def test_the_tree_is_that_of_rfc_6962_and_every_path_leads_to_its_root(size):
     leaves = [str(number).encode() for number in range(size)]
-    hashes = merkle.leaf_hashes(leaves)
+    hashes = merkle_tree.leaf_hashes(leaves)
     root = by_recursion(leaves)
-    assert merkle.top(hashes) == root
-    assert merkle.top(merkle.grouped(hashes)) == root
+    assert merkle_tree.top(hashes) == root
+    assert merkle_tree.top(merkle_tree.grouped(hashes)) == root
     for index in range(0, size, 1 if size < 20 else 37):
-        siblings = merkle.path(hashes, index)
-        assert merkle.climb(merkle.leaf_hash(leaves[index]), index, size, siblings) == root
+        siblings = merkle_tree.path(hashes, index)
+        assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), index, size, siblings) == root
         for wrong in range(size if size < 20 else 3):
             if wrong != index:
-                assert merkle.climb(merkle.leaf_hash(leaves[index]), wrong, size, siblings) != root
-        assert merkle.climb(merkle.leaf_hash(leaves[index]), index, size, [*siblings, root]) != root
-    assert merkle.climb(root, size, size, []) is None
+                assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), wrong, size, siblings) != root
+        assert merkle_tree.climb(merkle_tree.leaf_hash(leaves[index]), index, size, [*siblings, root]) != root
+    assert merkle_tree.climb(root, size, size, []) is None
 
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, make_key):
     """A bundle of 700 objects, the last with odd keys, and two parts of a table, with its tree, signed."""
     place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700, odd=(*LONG_KEYS, ODD_KEY))
-    tree.plant(place, [make_key("provider")])
+    bundle_tree.plant(place, [make_key("provider")])
     return place
 
 
@@ -65,7 +72,7 @@ def wants(key: str):
 
 
 def test_a_proof_of_every_kind_of_item_holds(signed, provider):
-    size = tree.read(signed)[0].size
+    size = bundle_tree.read(signed)[0].size
     assert size == 702
     for key in (
         "photos/0000000.jpg",
@@ -75,12 +82,12 @@ def test_a_proof_of_every_kind_of_item_holds(signed, provider):
         ODD_KEY,
         *LONG_KEYS,
     ):
-        (found,) = tree.prove(signed, wants(key))
-        again = proof.decode(found.encode())
+        (found,) = bundle_tree.prove(signed, wants(key))
+        again = inclusion_proof.decode(found.encode())
         assert (again, again.holds, again.item["key"]) == (found, True, key)
         assert again.checkpoint.signers([provider.public]) == [provider.public]
         assert len(found.encode()) < 4096
-    parts = list(tree.prove(signed, lambda item: item["kind"] == "part"))
+    parts = list(bundle_tree.prove(signed, lambda item: item["kind"] == "part"))
     assert [one.item["file"] for one in parts] == [
         f"data/media/tables/1/part-00000{n}.parquet" for n in range(2)
     ]
@@ -96,17 +103,17 @@ def test_a_proof_has_at_most_4_kb_whatever_the_key(key, provider, customer):
     row |= {"etag": ["e" * 64], "size": [10**14]}
     (batch,) = pa.table(row, schema=index_table(1).schema).to_batches()
     (text,) = leaves.objects(batch, "s" * 63)
-    line = leaf.salted(text, leaves.salt(b"seed", 2**20 - 1))
+    line = leaf_json.salted(text, leaves.salt(b"seed", 2**20 - 1))
     signed = checkpoint.Checkpoint(str(uuid4()), 2**20, b"h" * 32, "f" * 64).signed(provider).signed(customer)
-    found = proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
-    assert proof.decode(found.encode()).item["key"] == key
+    found = inclusion_proof.Proof(line, 2**20 - 1, [b"s" * 32] * 20, signed)
+    assert inclusion_proof.decode(found.encode()).item["key"] == key
     assert 2048 < len(found.encode()) <= 4096
 
 
 @pytest.mark.parametrize("wrong", ['{"item":3}', "[]", '{"item":{"key":"a","key_base64":"YQ=="}}', "{"])
 def test_a_leaf_that_names_no_item_or_two_is_refused(wrong):
     with pytest.raises(ValueError):  # noqa: PT011 - of any kind
-        leaf.item_of(wrong.encode())
+        leaf_json.item_of(wrong.encode())
 
 
 @pytest.mark.parametrize("said", [5, [5], [{"name": "x"}], [{"name": "x", "rows": float("inf")}]])
@@ -117,23 +124,23 @@ def test_parts_that_a_catalog_makes_no_sense_of_are_damage(said):
 
 
 def test_what_a_proof_shows_is_one_item_and_no_salt_of_another(signed):
-    (found,) = tree.prove(signed, wants("photos/0000007.jpg"))
+    (found,) = bundle_tree.prove(signed, wants("photos/0000007.jpg"))
     text = found.encode() + found.leaf
     assert b"photos/0000006" not in text
-    assert tree.read(signed)[0].seed.hex().encode() not in text
-    salts = {leaves.salt(tree.read(signed)[0].seed, n) for n in range(702)}
+    assert bundle_tree.read(signed)[0].seed.hex().encode() not in text
+    salts = {leaves.salt(bundle_tree.read(signed)[0].seed, n) for n in range(702)}
     assert len(salts) == 702
     assert sum(one.encode() in text for one in salts) == 1
 
 
 def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
-    (found,) = tree.prove(signed, wants("photos/0000300.jpg"))
+    (found,) = bundle_tree.prove(signed, wants("photos/0000300.jpg"))
     data = found.encode()
     draw = random.Random(3)
     for at in range(len(data)):
         spoilt = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
         try:
-            again = proof.decode(spoilt)
+            again = inclusion_proof.decode(spoilt)
         except ValueError:
             continue
         assert not (again.holds and again.checkpoint.signers([provider.public])), at
@@ -142,7 +149,7 @@ def test_every_changed_byte_of_a_proof_undoes_it(signed, provider):
 def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_path):
     assert len(SCRIPT.read_text().splitlines()) <= 60
     for number, key in enumerate(("photos/0000301.jpg", ODD_KEY, *LONG_KEYS)):
-        (found,) = tree.prove(signed, wants(key))
+        (found,) = bundle_tree.prove(signed, wants(key))
         file = tmp_path / f"{number}.tlog-proof"
         file.write_bytes(found.encode())
         pub = make_key.path_of("provider").with_suffix(".pub")
@@ -166,15 +173,15 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
 
 def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):
     place = shelf(str(tmp_path / "b"), 5)
-    tree.plant(place, [provider])
-    tree.plant(place, [customer])
+    bundle_tree.plant(place, [provider])
+    bundle_tree.plant(place, [customer])
     before = place.read(layout.CHECKPOINT), place.read(layout.TREE)
-    tree.plant(place, [provider, customer])
+    bundle_tree.plant(place, [provider, customer])
     assert (place.read(layout.CHECKPOINT), place.read(layout.TREE)) == before
     found = checkpoint.decode(before[0])
     assert set(found.signers([provider.public, customer.public])) == {provider.public, customer.public}
-    assert tree.check(place, [provider.public, customer.public], deep=True) == []
-    assert "does not hold, or is by a key" in str(tree.check(place, [provider.public], deep=False)[0])
+    assert bundle_tree.check(place, [provider.public, customer.public], deep=True) == []
+    assert "does not hold, or is by a key" in str(bundle_tree.check(place, [provider.public], deep=False)[0])
 
 
 class Rival:
@@ -188,7 +195,7 @@ class Rival:
             self._left -= 1
             if self._left < 0 and self._rival:
                 rival, self._rival = self._rival, None
-                tree.plant(self._inner, [rival])
+                bundle_tree.plant(self._inner, [rival])
         return getattr(self._inner, name)
 
 
@@ -196,10 +203,10 @@ class Rival:
 def test_two_who_sign_the_root_at_once_both_have(tmp_path, provider, customer, left):
     place = shelf(str(tmp_path / "b"), 5)
     both = [provider.public, customer.public]
-    found = tree.plant(Rival(place, left, customer), [provider])
+    found = bundle_tree.plant(Rival(place, left, customer), [provider])
     assert set(found.signers(both)) == set(both)
-    assert tree.read(place)[1] == found
-    assert tree.check(place, both, deep=True) == []
+    assert bundle_tree.read(place)[1] == found
+    assert bundle_tree.check(place, both, deep=True) == []
 
 
 def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
@@ -209,27 +216,27 @@ def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
         for _ in range(30):
             at = draw.randrange(len(data))
             there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-            found = tree.check(there, [provider.public], deep=True)
+            found = bundle_tree.check(there, [provider.public], deep=True)
             assert found, (key, at)
             assert all(one.key.startswith("sig/") for one in found), (key, at)
         del there.files[key]
-        assert key in str(tree.check(there, [provider.public], deep=False)[0])
+        assert key in str(bundle_tree.check(there, [provider.public], deep=False)[0])
         there.files[key] = data
-    assert tree.check(there, [provider.public], deep=True) == []
+    assert bundle_tree.check(there, [provider.public], deep=True) == []
 
 
 def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):
     place = shelf(str(tmp_path / "b"), 5)
     with pytest.raises(UsageError, match="no tree"):
-        list(tree.prove(place, wants("x")))
-    tree.plant(place, [provider])
-    kept = tree.read(place)[0]
+        list(bundle_tree.prove(place, wants("x")))
+    bundle_tree.plant(place, [provider])
+    kept = bundle_tree.read(place)[0]
     other = shelf(str(tmp_path / "c"), 6)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
         other.put(key, place.read(key))
-    assert "another seal" in str(tree.check(other, [provider.public], deep=False)[0])
+    assert "another seal" in str(bundle_tree.check(other, [provider.public], deep=False)[0])
     with pytest.raises(DamageError):
-        list(tree.prove(other, wants(ODD_KEY)))
+        list(bundle_tree.prove(other, wants(ODD_KEY)))
     assert kept.size == 7
 
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import Gap
+from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.bundle.findings import Finding
-from migrate.custody import documents, log, receipt, review
-from migrate.custody.record import record, record_seal
-from migrate.custody.signing import sign_bundle
-from migrate.custody.tree import plant
+from migrate.custody.handover import documents, receipt
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.events import record, record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle
+from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import DamageError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 
@@ -57,7 +58,7 @@ def test_an_acknowledgement_that_was_lost_is_asked_for_again(place, provider, cu
         assert receipt.acknowledge(place, document, signature(document, customer), provider) == [
             customer.public
         ]
-    found = log.read(place)
+    found = custody_log.read(place)
     assert [one.what.event for one in found.entries] == ["received", "acknowledged"]
     (kept,), findings = documents.read_all(place)
     assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
@@ -74,7 +75,7 @@ def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(place, cust
         def now(cls, tz=None):
             return later
 
-    monkeypatch.setattr("migrate.custody.documents.datetime", Later)
+    monkeypatch.setattr("migrate.custody.handover.documents.datetime", Later)
     assert receipt.write(place, GOOD).key == begun.key
     assert receipt.write(place, receipt.Checked("quick", 3, 100, [])).key != begun.key
     said = {name: value for name, value in begun.value.items() if name != "time"}
@@ -102,7 +103,7 @@ def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
         receipt.acknowledge(place, document, signature(other, customer), provider)
     with pytest.raises(DamageError, match="it was changed"):
         documents.parse(document.data.replace(b"full", b"fool"), document.key)
-    assert log.read(place).entries == []
+    assert custody_log.read(place).entries == []
 
 
 def test_a_log_that_was_put_back_contradicts_a_receipt(place, provider, make_key):
@@ -115,12 +116,12 @@ def test_a_log_that_was_put_back_contradicts_a_receipt(place, provider, make_key
     assert call("custody", "verify", place.place).code == 0
     for key, data in kept.items():
         place.put(key, data)
-    assert log.read(place).findings == []
+    assert custody_log.read(place).findings == []
     found = call("custody", "verify", place.place)
     assert (found.code, "is not the one that sig/receipt-" in found.out) == (6, True), found.out
     (document,) = documents.read_all(place, "receipt")[0]
     other = replace(document, value={**document.value, "place": f"{place.place}?profile=x"})
-    findings, notes = review.against_receipts(log.read(place), place.place, [other])
+    findings, notes = consistency.against_receipts(custody_log.read(place), place.place, [other])
     assert (findings, len(notes)) == ([], 1)
 
 
@@ -133,7 +134,7 @@ def test_whoever_reads_every_byte_keeps_to_the_limit(place, make_key, monkeypatc
         limits.append(bwlimit)
         return open_place(url, bwlimit=bwlimit, **more)
 
-    monkeypatch.setattr("migrate.cli.session.open_place", opened)
+    monkeypatch.setattr("migrate.cli.common.session.open_place", opened)
     assert call(*words, place.place, "--key", key, "--bwlimit", "100M").code == 0
     (limit,) = limits
     assert limit is not None

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import keys, sshsig, trust
-from migrate.custody.signing import sign_bundle, signatures
+from migrate.custody.signing import allowed_signers, keys, ssh_signatures
+from migrate.custody.signing.bundle_signatures import sign_bundle, signatures
 from migrate.errors import NotAllowedError, UsageError
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory, ssh_verify
@@ -20,21 +20,31 @@ def test_ssh_keygen_checks_our_signature_and_no_other_file(place, provider, tmp_
     allowed.write_text(f"acme {provider.public.line}\n")
     manifest = place.read(layout.TAG_MANIFEST)
     signature = place.read(signed.key)
-    assert ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest)
-    assert not ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest + b"\n")
-    assert not ssh_verify(allowed, "acme", sshsig.DOCUMENT, signature, manifest)
+    assert ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest)
+    assert not ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest + b"\n")
+    assert not ssh_verify(allowed, "acme", ssh_signatures.DOCUMENT, signature, manifest)
 
 
 def test_we_check_what_ssh_keygen_signed_with_our_key(place, make_key, provider, tmp_path):
     file = tmp_path / "manifest"
     file.write_bytes(place.read(layout.TAG_MANIFEST))
-    argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", make_key.path_of("provider"), "-n", sshsig.BUNDLE, file]
+    argv = [
+        "ssh-keygen",
+        "-q",
+        "-Y",
+        "sign",
+        "-f",
+        make_key.path_of("provider"),
+        "-n",
+        ssh_signatures.BUNDLE,
+        file,
+    ]
     subprocess.run(argv, check=True, capture_output=True)
     signature = (tmp_path / "manifest.sig").read_bytes()
     place.put(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig", signature)
     found = signatures(place)
     assert (found.of(layout.TAG_MANIFEST), found.findings) == ([provider.public], [])
-    assert signature == sshsig.sign(provider, sshsig.BUNDLE, [file.read_bytes()])
+    assert signature == ssh_signatures.sign(provider, ssh_signatures.BUNDLE, [file.read_bytes()])
 
 
 def test_several_keys_sign_and_a_second_time_changes_nothing(place, provider, customer):
@@ -120,8 +130,8 @@ def test_a_signer_counts_as_for_ssh_keygen(place, provider, tmp_path, options, c
     allowed = tmp_path / "allowed"
     allowed.write_text(f"acme {options} {provider.public.line}\n".replace("  ", " "))
     manifest, signature = place.read(layout.TAG_MANIFEST), place.read(signed.key)
-    assert ssh_verify(allowed, "acme", sshsig.BUNDLE, signature, manifest) == counts
-    assert (trust.load(allowed).name(provider.public) == "acme") == counts
+    assert ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest) == counts
+    assert (allowed_signers.load(allowed).name(provider.public) == "acme") == counts
 
 
 @pytest.mark.parametrize("options", ["cert-authority", 'namespaces="moveout-bundle"', 'valid-before="soon"'])
@@ -129,7 +139,7 @@ def test_an_option_of_a_signer_that_cannot_be_kept_is_refused(provider, tmp_path
     allowed = tmp_path / "allowed"
     allowed.write_text(f"acme {options} {provider.public.line}\n")
     with pytest.raises(UsageError, match="line 1"):
-        trust.load(allowed)
+        allowed_signers.load(allowed)
 
 
 @pytest.mark.parametrize("name", ["mine", "mine.pub"])

@@ -8,14 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import documents, erase, hold, log, receipt, review
-from migrate.custody.hold import Terms
-from migrate.custody.record import record_seal
-from migrate.custody.signing import sign_bundle
+from migrate.custody.erasure import erase
+from migrate.custody.handover import documents, receipt
+from migrate.custody.hold import bundle_hold
+from migrate.custody.hold.bundle_hold import Terms
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.events import record_seal
+from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import UnreachableError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.vaults import open_vault
+from migrate.runtime.progress import Silent
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from tests.tools.clients import boto_client
 
@@ -93,7 +96,7 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
     details = {"reason": "asked", "release_keys": keys, "release_quorum": 2}
 
     def place_it(steps):
-        return hold.place(
+        return bundle_hold.place(
             steps.over(store),
             steps.over(vault),
             terms,
@@ -105,52 +108,54 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
 
     def looks_as_it_is():
         locks = [
-            vault.lock(one) for one in vault.versions() if not hold._is_loose(one) and one.key[:6] != "_work/"
+            vault.lock(one)
+            for one in vault.versions()
+            if not bundle_hold._is_loose(one) and one.key[:6] != "_work/"
         ]
         whole = all(lock.legal and lock.until == terms.until for lock in locks)
-        assert hold.survey(store, vault, workers=4, terms=terms).is_held == whole
-        assert whole or not log.read(store).find("held")
-        assert log.read(store).findings == []
+        assert bundle_hold.survey(store, vault, workers=4, terms=terms).is_held == whole
+        assert whole or not custody_log.read(store).find("held")
+        assert custody_log.read(store).findings == []
 
     assert killed_at_each_step(place_it, looks_as_it_is, late=late) > 20
-    assert hold.survey(store, vault, workers=4, terms=terms).is_held
-    assert len(log.read(store).find("held")) == 1
+    assert bundle_hold.survey(store, vault, workers=4, terms=terms).is_held
+    assert len(custody_log.read(store).find("held")) == 1
 
     def release_it(steps):
         both = [provider, customer]
-        return hold.release(
+        return bundle_hold.release(
             steps.over(store), steps.over(vault), "received", both, workers=1, progress=Silent()
         )
 
     sign(store, provider, customer)
-    held = hold.survey(store, vault, workers=4).versions
+    held = bundle_hold.survey(store, vault, workers=4).versions
 
     def half_is_not_held():
-        found = hold.survey(store, vault, workers=4)
+        found = bundle_hold.survey(store, vault, workers=4)
         assert found.is_held == (found.protected == held)
-        assert not log.read(store).find("released") or (found.protected, found.legal) == (0, 0)
+        assert not custody_log.read(store).find("released") or (found.protected, found.legal) == (0, 0)
 
     assert killed_at_each_step(release_it, half_is_not_held, late=late) > 20
     kept, findings = documents.read_all(store, "release")
     assert ([len(one.signers) for one in kept], findings) == ([2], [])
-    assert len(log.read(store).find("released")) == 1
+    assert len(custody_log.read(store).find("released")) == 1
     assert erase.check(store, vault, [], workers=4) == []
 
     def erase_it(steps):
         return erase.erase(steps.over(store), steps.over(vault), provider, workers=1, progress=Silent())
 
     def no_bundle_any_more():
-        begun = log.read(store).find("erasing")
+        begun = custody_log.read(store).find("erasing")
         gone = not any(one.key == layout.TAG_MANIFEST and not one.is_marker for one in vault.versions())
         assert gone or len([one for one in vault.versions() if not one.key.startswith("sig/")]) > 5
         assert len(begun) <= 1
 
     assert killed_at_each_step(erase_it, no_bundle_any_more, late=late) > 15
     assert not [one for one in vault.versions() if not one.key.startswith("sig/")]
-    assert len(log.read(store).find("erased")) == 1
+    assert len(custody_log.read(store).find("erased")) == 1
     (certificate,), findings = documents.read_all(store, "erasure")
     assert (certificate.value["versions"] > 10, findings) == (True, [])
-    assert review.against_bundle(log.read(store), store) == []
+    assert consistency.against_bundle(custody_log.read(store), store) == []
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -162,13 +167,13 @@ def test_an_acknowledgement_that_died_anywhere_is_given_once(place, provider, cu
         return receipt.acknowledge(steps.over(place), document, signature, provider)
 
     def nothing_is_claimed_that_is_not_there():
-        if log.read(place).find("acknowledged"):
+        if custody_log.read(place).find("acknowledged"):
             (kept,), findings = documents.read_all(place)
             assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
 
     assert killed_at_each_step(acknowledge, nothing_is_claimed_that_is_not_there, late=late) >= 3
-    assert [one.what.event for one in log.read(place).entries] == ["received", "acknowledged"]
-    assert log.read(place).findings == []
+    assert [one.what.event for one in custody_log.read(place).entries] == ["received", "acknowledged"]
+    assert custody_log.read(place).findings == []
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -180,7 +185,7 @@ def test_a_receipt_that_died_anywhere_is_given_once(place, provider, customer, l
         said.append(receipt.receive(steps.over(place), GOOD, [customer]).key)
 
     def nothing_is_claimed_that_is_not_there():
-        if log.read(place).find("received"):
+        if custody_log.read(place).find("received"):
             (kept,), findings = documents.read_all(place)
             assert (kept.signers, findings) == ([customer.public], [])
 
@@ -190,7 +195,7 @@ def test_a_receipt_that_died_anywhere_is_given_once(place, provider, customer, l
     assert [info.key for info in place.list("sig/receipt-")] == [
         said[0], f"{said[0]}.{customer.public.id}.sig"
     ]  # fmt: skip
-    assert [one.what.event for one in log.read(place).entries].count("received") == 1
+    assert [one.what.event for one in custody_log.read(place).entries].count("received") == 1
 
 
 def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
@@ -198,25 +203,25 @@ def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
     store, vault = there
     until = (datetime.now(UTC) + timedelta(minutes=3)).replace(microsecond=0)
     terms = Terms(until, "COMPLIANCE", legal=False)
-    hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=provider)
+    bundle_hold.place(store, vault, terms, workers=4, progress=Silent(), details={}, signer=provider)
 
     class Fast(datetime):
         @classmethod
         def now(cls, tz=None):
             return datetime.now(tz) + timedelta(minutes=10)
 
-    monkeypatch.setattr("migrate.store.s3_vault.datetime", Fast)
+    monkeypatch.setattr("migrate.storage.s3.object_lock.datetime", Fast)
     fast = open_vault(store.place)
     assert abs(fast.now() - datetime.now(UTC)) < timedelta(seconds=3)
-    assert hold.survey(store, fast, workers=4).is_held
+    assert bundle_hold.survey(store, fast, workers=4).is_held
     assert any("are held until" in one for one in erase.check(store, fast, [], workers=4))
 
 
 def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(place, provider):
     record_seal(place, provider, [provider])
-    first = log.read(place).entries[-1].what
+    first = custody_log.read(place).entries[-1].what
     back = datetime.now(UTC) - timedelta(days=400)
-    log.append(place, provider, lambda _: [first], clock=lambda: back)
-    found = log.read(place)
+    custody_log.append(place, provider, lambda _: [first], clock=lambda: back)
+    found = custody_log.read(place)
     assert (found.findings, len(found.notes)) == ([], 1)
     assert "a clock was set back" in found.notes[0]

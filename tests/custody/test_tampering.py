@@ -8,12 +8,16 @@ import sys
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import audit, documents, log, proof, receipt, review, signing, timestamp, tree
-from migrate.custody.audit import Question, Seed
-from migrate.custody.entry import Happening
-from migrate.custody.record import record, record_seal, record_stamp
+from migrate.custody import sampling_audit
+from migrate.custody.handover import documents, receipt
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import record, record_seal, record_stamp
+from migrate.custody.sampling_audit import Question, Seed
+from migrate.custody.signing import bundle_signatures, timestamps
+from migrate.custody.tree import bundle_tree, inclusion_proof
 from migrate.errors import MoveoutError
-from migrate.progress import Silent
+from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from scripts.shelf import shelf
 from tests.bundle.test_hostile import Memory
@@ -28,24 +32,28 @@ def kept(tmp_path_factory, make_key) -> tuple[str, Files, Authority]:
     provider, customer = make_key("provider"), make_key("customer")
     place = shelf(str(tmp_path_factory.mktemp("kept") / "bundle"), 300)
     for signer in (provider, customer):
-        signing.sign_bundle(place, signer)
-    tree.plant(place, [provider, customer])
+        bundle_signatures.sign_bundle(place, signer)
+    bundle_tree.plant(place, [provider, customer])
     record_seal(place, provider, [provider, customer])
     with serving(Authority(tmp_path_factory.mktemp("authority"))) as authority:
         record_stamp(place, provider, authority.url)
     record(place, customer, "verified", {"level": "full", "findings": 0})
     received = receipt.write(place, receipt.Checked("full", 5, 100, []))
     receipt.acknowledge(place, received, dict([documents.signature_of(received, customer)]), provider)
-    audit.audit(place, Question(0.5, 0.5), provider, None, seed=Seed(b"s" * 32), workers=1, progress=Silent())
-    root = signing.root_of(place)
+    sampling_audit.audit(
+        place, Question(0.5, 0.5), provider, None, seed=Seed(b"s" * 32), workers=1, progress=Silent()
+    )
+    root = bundle_signatures.root_of(place)
     certificate = documents.make(
         "erasure", "Certificate", {"bundle": "b", "root": root, "place": place.place}
     )
     documents.keep(place, certificate, [provider])
     details = {"file": certificate.key, "sha256": certificate.sha256}
-    log.append(place, provider, lambda _: [Happening("noted", "b", root, place.place, details)])
+    custody_log.append(place, provider, lambda _: [Happening("noted", "b", root, place.place, details)])
     files = contents(place)
-    for number, one in enumerate(tree.prove(place, lambda item: str(item.get("key", "")) < "photos/0000003")):
+    for number, one in enumerate(
+        bundle_tree.prove(place, lambda item: str(item.get("key", "")) < "photos/0000003")
+    ):
         files[f"{BESIDE}{number}.tlog-proof"] = one.encode()
     return place.place, files, authority
 
@@ -58,10 +66,10 @@ def findings(where: str, files: Files, known) -> str:
     looks = (
         lambda: verify(store, Level.FULL, workers=1, progress=Silent()).findings,
         lambda: documents.read_all(store)[1],
-        lambda: timestamp.stamps(store)[1],
-        lambda: tree.check(store, known, deep=True),
-        lambda: log.read(store).findings,
-        lambda: review.against_bundle(log.read(store), store),
+        lambda: timestamps.stamps(store)[1],
+        lambda: bundle_tree.check(store, known, deep=True),
+        lambda: custody_log.read(store).findings,
+        lambda: consistency.against_bundle(custody_log.read(store), store),
     )
     for look in looks:
         try:
@@ -76,7 +84,7 @@ def findings(where: str, files: Files, known) -> str:
 
 def proves(data: bytes, known) -> bool:
     try:
-        found = proof.decode(data)
+        found = inclusion_proof.decode(data)
         return found.holds and len(found.checkpoint.signers(known)) == len(known) and bool(found.item)
     except ValueError:
         return False

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.bundle import layout
-from migrate.custody import log, review, timestamp
-from migrate.custody.record import record_stamp
+from migrate.custody.log import consistency, custody_log
+from migrate.custody.log.events import record_stamp
+from migrate.custody.signing import timestamps
 from migrate.errors import NotAllowedError, UnreachableError, UsageError
 from scripts.shelf import shelf
 from tests.cli.conftest import call
@@ -22,26 +23,26 @@ def authority(request, tmp_path_factory):
 
 
 def test_openssl_checks_the_token_that_was_asked_for(place, authority):
-    key, stamp = timestamp.stamp(place, authority.url)
+    key, stamp = timestamps.stamp(place, authority.url)
     assert abs(stamp.moment - datetime.now(UTC)) < timedelta(minutes=1)
     assert stamp.authority == "CN=Timestamps"
     manifest = place.read(layout.TAG_MANIFEST)
     assert authority.verifies(place.read(key), manifest)
     assert not authority.verifies(place.read(key), manifest + b"\n")
-    assert timestamp.stamps(place) == ([(key, stamp)], [])
+    assert timestamps.stamps(place) == ([(key, stamp)], [])
 
 
 def test_a_second_time_asks_nobody(place, authority):
-    first = timestamp.stamp(place, authority.url)
+    first = timestamps.stamp(place, authority.url)
     before = authority.answers
-    assert timestamp.stamp(place, authority.url) == first
+    assert timestamps.stamp(place, authority.url) == first
     assert authority.answers == before
 
 
 def test_a_token_for_another_manifest_is_found(place, authority):
-    key, _ = timestamp.stamp(place, authority.url)
+    key, _ = timestamps.stamp(place, authority.url)
     place.put(layout.TAG_MANIFEST, place.read(layout.TAG_MANIFEST) + b"\n")
-    good, findings = timestamp.stamps(place)
+    good, findings = timestamps.stamps(place)
     assert (good, [one.key for one in findings]) == ([], [key])
 
 
@@ -55,23 +56,23 @@ def test_changed_tokens_are_found_by_the_signature_or_by_the_log(place, authorit
     for _ in range(150):
         at = draw.randrange(len(data))
         there.files[key] = data[:at] + bytes([data[at] ^ 1 << draw.randrange(8)]) + data[at + 1 :]
-        alone += bool(timestamp.stamps(there)[1])
-        assert key in str(review.against_bundle(log.read(there), there)), at
+        alone += bool(timestamps.stamps(there)[1])
+        assert key in str(consistency.against_bundle(custody_log.read(there), there)), at
     assert alone > 50
     del there.files[key]
-    assert "is missing" in str(review.against_bundle(log.read(there), there))
+    assert "is missing" in str(consistency.against_bundle(custody_log.read(there), there))
 
 
 def test_what_is_no_authority_is_said_so(place, authority):
     with pytest.raises(UsageError, match="did not answer with a timestamp"):
-        timestamp.stamp(place, authority.url.replace("/tsa", "/else"))
+        timestamps.stamp(place, authority.url.replace("/tsa", "/else"))
     with pytest.raises(NotAllowedError, match="answered 403"):
-        timestamp.stamp(place, authority.url.replace("/tsa", "/denied"))
+        timestamps.stamp(place, authority.url.replace("/tsa", "/denied"))
     with pytest.raises(UnreachableError):
-        timestamp.stamp(place, "http://127.0.0.1:9/tsa")
+        timestamps.stamp(place, "http://127.0.0.1:9/tsa")
     with pytest.raises(UsageError, match="no URL"):
-        timestamp.stamp(place, "file:///etc/passwd")
-    assert timestamp.stamps(place) == ([], [])
+        timestamps.stamp(place, "file:///etc/passwd")
+    assert timestamps.stamps(place) == ([], [])
 
 
 def test_the_commands(place, authority, make_key):
@@ -92,7 +93,7 @@ def test_named_roots_decide_whom_to_trust(place, tmp_path, make_key):
     other = Authority(tmp_path / "other", "P-256")
     other.settings.write_text(other.settings.read_text().replace("digests = sha256", "digests = sha512"))
     with serving(other), pytest.raises(UsageError, match=r"refused \(rejection\)"):
-        timestamp.stamp(shelf(str(tmp_path / "b"), 5), other.url)
+        timestamps.stamp(shelf(str(tmp_path / "b"), 5), other.url)
     alone = call("verify", bundle)
     assert (alone.code, "NOT CHECKED" in alone.out) == (0, True), alone.out
     trusted = call("verify", bundle, "--timestamp-ca", tmp_path / "mine/ca.pem")

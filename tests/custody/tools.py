@@ -14,8 +14,8 @@ from pathlib import Path
 import bagit
 
 from migrate.bundle import layout
-from migrate.custody import signing
-from migrate.custody.keys import PublicKey
+from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.keys import PublicKey
 from tests.custody.authority import Authority
 
 Files = Mapping[str, bytes]
@@ -93,7 +93,7 @@ class Tools:
         if key not in files or signed not in files:
             return False
         argv = ["ssh-keygen", "-Y", "verify", "-f", str(self._allowed), "-I", match["id"]]
-        argv += ["-n", signing.namespace_of(signed), "-s", str(self._directory / key)]
+        argv += ["-n", bundle_signatures.namespace_of(signed), "-s", str(self._directory / key)]
         return subprocess.run(argv, input=files[signed], capture_output=True, check=False).returncode == 0
 
     def _signatures(self, key: str) -> list[str]:

@@ -11,9 +11,9 @@ from exporters.objects import ObjectExporter
 from exporters.postgres import PostgresExporter
 from exporters.testing import StandaloneHost
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.s3_bucket import open_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.source_bucket import open_bucket
 from tests.postgres.databases import run_sql
 from tests.tools.clients import boto_client
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exporters.mysql import types as mysql
-from exporters.postgres import types as postgres
-from exporters.sqlite.typed import arrow_type
+from exporters.mysql.rows import column_types as mysql
+from exporters.postgres.rows import column_types as postgres
+from exporters.sqlite.rows.typed_columns import arrow_type
 
 FORMAT = (Path(__file__).parents[2] / "docs/FORMAT.md").read_text(encoding="utf-8")
 POSTGRES = {

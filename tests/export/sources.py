@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from exporters.base import (
+from exporters.api import (
     Account,
     CatalogEntry,
     DoneUnit,

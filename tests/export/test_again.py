@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import Gap, Unit
+from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.export import ExportOptions, ExportOutcome, export, work
-from migrate.export.unasked import seal_unasked
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
+from migrate.export.seal_without_source import seal_unasked
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 
@@ -124,7 +124,7 @@ def test_a_kill_in_the_second_reading_takes_nothing_away(
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "_is_better", die)
+    monkeypatch.setattr(unit_runner, "_is_better", die)
     with pytest.raises(KeyboardInterrupt):
         go(store, Numbers())
     monkeypatch.undo()

@@ -14,8 +14,8 @@ import pytest
 from migrate.bundle import layout
 from migrate.errors import BusyError
 from migrate.export import export, export_status
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers, fingerprint
 from tests.export.victims import Counting, die_at_write, run, stay_in_unit, wait_for

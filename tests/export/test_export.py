@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import duckdb
 
-from exporters.base import Outcome, Unit
+from exporters.api import Outcome, Unit
 from exporters.errors import SourceUnreachableError
 from migrate.export import export, export_status
-from migrate.export.work import UnitWork
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import PART_BYTES
+from migrate.export.unit_runner import UnitWork
+from migrate.runtime.progress import Silent
+from migrate.storage.api import PART_BYTES
+from migrate.storage.registry import open_place
 from tests.export.sources import Numbers
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
@@ -80,7 +80,7 @@ def test_progress_adds_up_to_the_totals(tmp_path):
 
 def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, monkeypatch):
     """A unit may take hours on a slow link. This one fails at first, and writes more than it had said."""
-    monkeypatch.setattr("migrate.export.work.RETRY_WAITS", (0.0,))
+    monkeypatch.setattr("migrate.export.unit_runner.RETRY_WAITS", (0.0,))
     told: list[tuple[int, int]] = []
 
     class Told(Silent):

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import Gap, Unit
+from exporters.api import Gap, Unit
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, export_status
-from migrate.export import units as units_module
-from migrate.export import work as work_module
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.export import source_units as units_module
+from migrate.export import unit_runner as work_module
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import run, stay_in_unit, wait_for

@@ -4,19 +4,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from exporters.relational import parts
-from exporters.sqlite import SqliteExporter, plan
+from exporters.sql import parquet_write
+from exporters.sqlite import SqliteExporter, chunk_plan
 from exporters.testing import StandaloneHost
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.sqlite.databases import run_sql, url_of
 
 
 @pytest.fixture
 def source(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 32 * 2**10)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 32 * 2**10)
     path = run_sql(
         tmp_path / "a.db",
         "CREATE TABLE t (n INTEGER PRIMARY KEY, text);"
@@ -49,7 +49,7 @@ def test_what_comes_back_is_proved_in_the_catalog(source, tmp_path):
 
 def test_a_value_that_does_not_survive_makes_the_bundle_incomplete(source, tmp_path, monkeypatch):
     """Rows are right as they pass, and wrong in the file: only who reads the file can tell."""
-    real = parts.PartWriter._write_piece
+    real = parquet_write.PartWriter._write_piece
 
     def spoil(self):
         self._piece = [
@@ -62,13 +62,13 @@ def test_a_value_that_does_not_survive_makes_the_bundle_incomplete(source, tmp_p
         ]
         real(self)
 
-    monkeypatch.setattr(parts.PartWriter, "_write_piece", spoil)
+    monkeypatch.setattr(parquet_write.PartWriter, "_write_piece", spoil)
     assert run(source, tmp_path / "unnoticed", prove=False).complete
     outcome = run(source, tmp_path / "bundle")
     assert not outcome.complete
     assert any("come out of its Parquet files" in reason for reason in outcome.sources[0].reasons)
     monkeypatch.undo()
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 32 * 2**10)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 32 * 2**10)
     assert run(source, tmp_path / "bundle").complete
 
 

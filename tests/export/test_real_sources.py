@@ -13,13 +13,13 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.case import Endpoint
-from migrate.cli.sources import open_sources
+from migrate.case.model import Endpoint
+from migrate.cli.common.sources import open_sources
 from migrate.errors import BusyError
 from migrate.export import export, export_status
 from migrate.export.status import SourceStatus
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import die_at_write, run

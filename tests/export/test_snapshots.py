@@ -6,8 +6,8 @@ import pytest
 
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.export.sources import Numbers, NumbersSnapshot
 
 FIRST, SECOND = {"time": "first"}, {"time": "second"}

@@ -7,8 +7,8 @@ from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
 from migrate.export import ExportOptions, export, seal_unasked
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pymysql
 import pytest
 
-import exporters.mysql.plan as mysql_plan
-import exporters.postgres.plan as postgres_plan
+import exporters.mysql.chunk_plan as mysql_plan
+import exporters.postgres.chunk_plan as postgres_plan
 from migrate.bundle import layout
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres

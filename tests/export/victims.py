@@ -9,16 +9,16 @@ import threading
 import time
 from pathlib import Path
 
-from exporters.base import Unit
+from exporters.api import Unit
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 from tests.export.sources import Numbers
 
 WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
 SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["tests.export.victims", "migrate.store.s3", "migrate.transfer"])
+SPAWN.set_forkserver_preload(["tests.export.victims", "migrate.storage.s3.store", "migrate.transfer"])
 
 
 class Counting:

@@ -9,10 +9,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-import exporters.mysql.plan as mysql_plan
-import exporters.postgres.plan as postgres_plan
-import exporters.sqlite.plan as sqlite_plan
-from exporters.base import Source
+import exporters.mysql.chunk_plan as mysql_plan
+import exporters.postgres.chunk_plan as postgres_plan
+import exporters.sqlite.chunk_plan as sqlite_plan
+from exporters.api import Source
 from exporters.mysql import MysqlExporter
 from exporters.objects import ObjectExporter
 from exporters.postgres import PostgresExporter
@@ -20,10 +20,10 @@ from exporters.sqlite import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
-from migrate.export.opening import exporter_for
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.s3_bucket import open_bucket
+from migrate.export.open_sources import exporter_for
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres

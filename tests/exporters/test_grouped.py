@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exporters.relational import parts
-from exporters.relational.encoding import encoded
-from exporters.relational.grouped import GroupedFile
-from exporters.relational.layout import Layout, Typed
-from exporters.relational.parts import PartWriter
+from exporters.sql import parquet_write
+from exporters.sql.column_layout import Layout, Typed
+from exporters.sql.parquet_encoding import encoded
+from exporters.sql.parquet_row_groups import GroupedFile
+from exporters.sql.parquet_write import PartWriter
 from tests.exporters.test_long_values import Column, ToDirectory, typed
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
@@ -169,12 +169,12 @@ def test_other_readers_skip_by_its_statistics(tmp_path):
 
 def test_a_group_ends_at_its_size_or_where_too_much_is_held(tmp_path, monkeypatch):
     layout = Layout.of([Column("n", typed("int8")), Column("t", typed("text"))])
-    monkeypatch.setattr(parts, "_PIECE_BYTES", 100)
-    monkeypatch.setattr(parts, "_LEAF_BYTES", 1)
+    monkeypatch.setattr(parquet_write, "_PIECE_BYTES", 100)
+    monkeypatch.setattr(parquet_write, "_LEAF_BYTES", 1)
 
     def groups(held_bytes, group_bytes):
-        monkeypatch.setattr(parts, "_HELD_BYTES", held_bytes)
-        monkeypatch.setattr(parts, "GROUP_BYTES", group_bytes)
+        monkeypatch.setattr(parquet_write, "_HELD_BYTES", held_bytes)
+        monkeypatch.setattr(parquet_write, "GROUP_BYTES", group_bytes)
         with PartWriter(layout, ToDirectory(tmp_path), "a") as writer:
             for i in range(8):
                 columns = (pa.array(range(i * 50, i * 50 + 50), pa.int64()), pa.array([str(i)] * 50))

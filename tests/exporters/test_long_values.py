@@ -14,21 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from exporters.mysql import long_rows
-from exporters.mysql.long_rows import PayloadReader, payload_pieces
-from exporters.mysql.types import SqlType as MySqlType
-from exporters.mysql.types import kind_of as mysql_kind
-from exporters.postgres.types import SqlType, kind_of
-from exporters.relational import long_lines
-from exporters.relational.layout import Layout
-from exporters.relational.long_lines import LineReader, line_pieces
-from exporters.relational.long_values import LongRow, Spool
-from exporters.relational.parquet import leaves_of, open_part, rows_of, tally_part
-from exporters.relational.parts import PartWriter
-from exporters.relational.render import lines_of
-from exporters.relational.types import Kind
-from exporters.relational.words import joined
-from exporters.tally import Tally
+from exporters.mysql.rows import long_rows
+from exporters.mysql.rows.column_types import SqlType as MySqlType
+from exporters.mysql.rows.column_types import kind_of as mysql_kind
+from exporters.mysql.rows.long_rows import PayloadReader, payload_pieces
+from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.row_digest import Tally
+from exporters.sql.arrow_to_text import lines_of
+from exporters.sql.column_layout import Layout
+from exporters.sql.column_types import Kind
+from exporters.sql.large_values import long_lines
+from exporters.sql.large_values.long_lines import LineReader, line_pieces
+from exporters.sql.large_values.long_values import LongRow, Spool
+from exporters.sql.parquet_read import leaves_of, open_part, rows_of, tally_part
+from exporters.sql.parquet_write import PartWriter
+from exporters.sql.text_codec.value_tokens import joined
 from tests.mysql.test_wire import length_encoded
 
 SHORT, LONG = 20, 60

@@ -27,12 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql import plan as of_mysql
-from exporters.postgres import plan as of_postgres
+from exporters.mysql import chunk_plan as of_mysql
+from exporters.postgres import chunk_plan as of_postgres
 from migrate.bundle.reader import BundleReader
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database as to_mariadb
-from migrate.restore.postgres.database import restore_database as to_postgres
+from migrate.restore.mysql.restore import restore_database as to_mariadb
+from migrate.restore.postgres.restore import restore_database as to_postgres
+from migrate.runtime.progress import Silent
 from tests.mysql import databases as my
 from tests.postgres import databases as pg
 

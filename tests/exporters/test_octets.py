@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from exporters.relational import chunk
+from exporters.sql import chunk_export
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres
 from tests.sqlite import databases as sqlite
@@ -50,7 +50,7 @@ def test_bytes_are_counted_in_two_ways(kind, request, tmp_path):
 def test_a_value_that_was_cut_on_the_way_is_a_gap(kind, request, tmp_path, monkeypatch):
     """As by a reader that is wrong about text: rows and their number are right, and the digest is of what was read."""
     export = make(kind, request, tmp_path)
-    real = chunk.Octets.add
+    real = chunk_export.Octets.add
 
     def shorter(self, typed):
         columns = [
@@ -59,7 +59,7 @@ def test_a_value_that_was_cut_on_the_way_is_a_gap(kind, request, tmp_path, monke
         ]
         real(self, type(typed)(tuple(columns), typed.sides, typed.rows))
 
-    monkeypatch.setattr(chunk.Octets, "add", shorter)
+    monkeypatch.setattr(chunk_export.Octets, "add", shorter)
     outcome = export(tmp_path / "bundle")
     assert not outcome.complete
     (gap,) = outcome.sources[0].gaps

@@ -1,8 +1,8 @@
 """What has the name under which a restore keeps its place is no part of the data: it is left out, and named."""
 
 from migrate.bundle.reader import BundleReader
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres import databases as of_postgres
 from tests.sqlite import databases as of_sqlite
 

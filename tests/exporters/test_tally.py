@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
 
-from exporters.tally import MODULUS, Tally, tally_texts
+from exporters.row_digest import MODULUS, Tally, tally_texts
 
 
 @given(st.lists(st.binary(max_size=300), max_size=40), st.integers(1, 50))

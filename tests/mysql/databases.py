@@ -9,12 +9,12 @@ from pymysql.constants import CLIENT
 
 from exporters.mysql import MysqlExporter
 from exporters.mysql.catalog import read_tables
-from exporters.mysql.connect import Connection, connect, parse_url
-from exporters.mysql.schema import Missing, read_definitions
+from exporters.mysql.connection import Connection, connect, parse_url
+from exporters.mysql.definitions.show_create import Missing, read_definitions
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.postgres.databases import NoBuckets
 
 

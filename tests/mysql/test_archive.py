@@ -2,10 +2,10 @@
 
 import pytest
 
-from exporters.mysql.connect import parse_url
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.target import make_empty, open_target
+from exporters.mysql.connection import parse_url
+from migrate.restore.mysql.destination import make_empty, open_target
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import (
     checksums,
     definitions,

@@ -3,8 +3,8 @@
 import pytest
 
 from migrate.errors import IncompleteError
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import export_database, open_database, read_bundle
 
 EMOJI = "\N{GRINNING FACE}".encode()

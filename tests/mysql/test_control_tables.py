@@ -1,10 +1,10 @@
 """Control tables of a restore are told from a customer's tables of the same names by their columns."""
 
-from exporters.mysql.connect import parse_url
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.target import begin_state, open_target
-from migrate.restore.relational.run import State
+from exporters.mysql.connection import parse_url
+from migrate.restore.common.table_restore import State
+from migrate.restore.mysql.destination import begin_state, open_target
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import checksums, definitions, export_database, fetch, read_bundle, run_sql
 
 CUSTOMERS = """

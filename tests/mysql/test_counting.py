@@ -2,9 +2,9 @@
 
 import time
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.counting import Counting
-from exporters.mysql.session import hold
+from exporters.mysql.connection import parse_url
+from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.server_counts import Counting
 from tests.mysql.databases import export_database, read_bundle, run_sql
 
 SLOW = """

@@ -5,10 +5,10 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.ddl import inheriting, items_of
-from migrate.verify.database import compare_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.restore.mysql.table_ddl import inheriting, items_of
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.mysql.databases import (
     checksums,
     client,

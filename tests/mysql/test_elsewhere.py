@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from exporters.mysql.connect import parse_url
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from exporters.mysql.connection import parse_url
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 

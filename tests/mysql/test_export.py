@@ -21,13 +21,13 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.mysql import MysqlExporter
-from exporters.mysql import plan as plans
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
-from exporters.relational.kinds import double_text
+from exporters.mysql import chunk_plan as plans
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from exporters.sql.fixed_digit_kinds import double_text
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from scripts.process import free_port
 from tests.export.victims import SPAWN, Counting
 from tests.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
@@ -169,7 +169,7 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
 def die(url: str, place: str, fatal: int) -> None:
     """Export until the ``fatal``-th write to the place, with small chunks."""
     from migrate.export import export
-    from migrate.store import open_place
+    from migrate.storage.registry import open_place
 
     plans.CHUNK_BYTES = 40_000
     source = MysqlExporter().open("app", url, NoBuckets())
@@ -194,8 +194,8 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
 
 def die_restoring(place: str, url: str, steps: int) -> None:
     """Restore until so many INSERT statements were sent."""
-    from exporters.mysql.connect import Connection
-    from migrate.restore.mysql import rows as mysql_rows
+    from exporters.mysql.connection import Connection
+    from migrate.restore.mysql import load_rows as mysql_rows
 
     real, count = mysql_rows.mark_done, iter(range(steps))
 

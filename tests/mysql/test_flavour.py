@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.defaults import bracketed
-from migrate.restore.mysql.flavour import TO_MARIADB, TO_MYSQL, Adapter, adapter_for
+from migrate.restore.mysql.default_expressions import bracketed
+from migrate.restore.mysql.dialect import TO_MARIADB, TO_MYSQL, Adapter, adapter_for
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import fetch, run_sql, session
 
 OF_MYSQL = """CREATE TABLE `t` (

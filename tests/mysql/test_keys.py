@@ -2,12 +2,12 @@
 
 import pytest
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
-from migrate.progress import Silent
-from migrate.restore.mysql import keys
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.keys import take_apart
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from migrate.restore.mysql import deferred_keys
+from migrate.restore.mysql.deferred_keys import take_apart
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import fetch
 
 HOSTILE = """CREATE TABLE `t` (
@@ -52,12 +52,12 @@ def test_only_keys_are_taken_out_of_a_definition():
     ],
 )
 def test_keys_that_are_needed_stay(sql):
-    assert take_apart(sql) == keys.Apart(sql)
+    assert take_apart(sql) == deferred_keys.Apart(sql)
 
 
 @pytest.fixture
 def every_table_is_large(monkeypatch):
-    monkeypatch.setattr(keys, "LARGE_BYTES", 0)
+    monkeypatch.setattr(deferred_keys, "LARGE_BYTES", 0)
 
 
 def test_tables_are_the_same_with_keys_made_late(
@@ -77,7 +77,7 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     my_torture_bundle, my_torture, other_mariadb, every_table_is_large, monkeypatch, noted
 ):
     target = other_mariadb.database()
-    real, count = keys.mark_done, iter(range(2))
+    real, count = deferred_keys.mark_done, iter(range(2))
 
     def stop(connection, name):
         if noted and next(count, None) is not None:
@@ -86,7 +86,7 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(keys, "mark_done", stop)
+        patch.setattr(deferred_keys, "mark_done", stop)
         with pytest.raises(KeyboardInterrupt):
             restore_database(my_torture_bundle, "app", target, workers=1, progress=Silent())
     outcome = restore_database(my_torture_bundle, "app", target, workers=2, progress=Silent())

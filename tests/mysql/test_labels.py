@@ -3,8 +3,8 @@
 import pyarrow.parquet as pq
 
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import checksums, fetch
 
 MANY = ",".join(f"'l{number}'" for number in range(1, 64))

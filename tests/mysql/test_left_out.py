@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from exporters.mysql import plan as plans
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
+from exporters.mysql import chunk_plan as plans
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.mysql import database as mysql_database
-from migrate.restore.mysql import rows as mysql_rows
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql import load_rows as mysql_rows
+from migrate.restore.mysql import restore as mysql_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.cli.conftest import run
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 

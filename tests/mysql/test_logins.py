@@ -2,9 +2,9 @@
 
 import pyarrow.parquet as pq
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.grants import Grants
+from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from exporters.errors import SourceUsageError
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
 from tests.parquet import check_parquet
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows

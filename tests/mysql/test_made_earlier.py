@@ -4,9 +4,9 @@ import time
 
 import pyarrow.parquet as pq
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.store import open_place
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.mysql.databases import definitions, fetch
 
 ROUTINES = """

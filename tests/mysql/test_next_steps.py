@@ -3,8 +3,8 @@
 import pytest
 
 from migrate.errors import UsageError
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import definitions, run_sql
 
 ZONE = """

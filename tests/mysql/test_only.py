@@ -2,12 +2,12 @@
 
 import pytest
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
-from migrate.progress import Silent
-from migrate.restore.mysql import database
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql import restore as database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import definitions, fetch, run_sql
 
 

@@ -4,10 +4,10 @@ import pyarrow.parquet as pq
 import pymysql
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.ddl import unplaced
-from migrate.store import open_place
+from migrate.restore.mysql.restore import restore_database
+from migrate.restore.mysql.table_ddl import unplaced
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
 
 

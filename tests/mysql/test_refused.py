@@ -4,15 +4,15 @@ import pyarrow.parquet as pq
 import pymysql
 import pytest
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
-from migrate.progress import Silent
-from migrate.restore.mysql.conceded import conceded
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.loosen import Way, loosen
-from migrate.restore.mysql.target import begin_state, open_target
-from migrate.restore.relational.run import State
-from migrate.store import open_place
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from migrate.restore.common.table_restore import State
+from migrate.restore.mysql.degrade.concessions import conceded
+from migrate.restore.mysql.degrade.relaxed_constraints import Way, loosen
+from migrate.restore.mysql.destination import begin_state, open_target
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.mysql.databases import fetch, run_sql
 
 SCRIPT = """

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.mysql.identifiers import quote_name
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.store import open_place
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 OLD = "old-shop"

@@ -2,8 +2,8 @@
 
 import subprocess
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import checksums, client, fetch, run_sql
 
 NAME = "replicated"

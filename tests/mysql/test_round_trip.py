@@ -5,13 +5,13 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.mysql.databases import checksums, definitions, fetch, run_sql
 from tests.parquet import check_parquet
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporters.mysql.secrets import without_secrets
+from exporters.mysql.definitions.connection_secrets import without_secrets
 
 TABLE = "CREATE TABLE `t` (\n  `a` int COMMENT 'password \"x\"'\n) ENGINE={}"
 

@@ -1,7 +1,7 @@
 """Shapes that no row was ever given: MariaDB has nothing there where a column is new, and takes no such value."""
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import checksums, fetch
 
 SCRIPT = """

@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql.connect import Connection
-from exporters.mysql.schema import DEFINITIONS
+from exporters.mysql.connection import Connection
+from exporters.mysql.definitions.show_create import DEFINITIONS
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.restore.mysql.grants import Grants
+from migrate.restore.mysql.grant_statements import Grants
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.mysql.databases import definitions, export_database, fetch, read_bundle, run_sql
 
 SOURCES = (Path(__file__).parents[2] / "docs/internals/sources.md").read_text()

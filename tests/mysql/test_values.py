@@ -3,9 +3,9 @@
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.mysql.databases import checksums, export_database, read_bundle, run_sql
 from tests.mysql.values import STRATEGIES
 from tests.parquet import check_parquet

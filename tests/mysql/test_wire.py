@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.errors import SourceError
-from exporters.mysql import wire
-from exporters.mysql.columns import columns_of, value_at
-from exporters.mysql.wire import _Packets
-from exporters.relational.blocks import WholeText
+from exporters.mysql.rows import protocol_rows
+from exporters.mysql.rows.protocol_rows import _Packets
+from exporters.mysql.rows.row_columns import columns_of, value_at
+from exporters.sql.blocks import WholeText
 
 EOF = b"\xfe\0\0\x02\0"
 
@@ -17,7 +17,7 @@ EOF = b"\xfe\0\0\x02\0"
 @pytest.fixture(autouse=True, scope="module")
 def nobody_to_wait_for():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "PAUSE_SECONDS", 0)
+        patch.setattr(protocol_rows, "PAUSE_SECONDS", 0)
         yield
 
 
@@ -92,8 +92,8 @@ def test_values_arrive_as_they_were_sent(table, pieces):
 
 
 def test_blocks_end_at_rows(monkeypatch):
-    monkeypatch.setattr(wire, "BLOCK_BYTES", 300)
-    monkeypatch.setattr(wire, "BUFFER_BYTES", 100)
+    monkeypatch.setattr(protocol_rows, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(protocol_rows, "BUFFER_BYTES", 100)
     table = [[b"%d" % i, b"x" * (i % 400)] for i in range(2000)]
     assert rows_of(table, [70, 1000]) == (table, [])
 

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from exporters.bucket import Bucket
+from exporters.bucket_api import Bucket
 from exporters.objects import ObjectExporter
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.s3_bucket import open_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.tools.clients import boto_client
 

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from exporters.bucket import Bound, ObjectSummary, Page, Position
+from exporters.bucket_api import Bound, ObjectSummary, Page, Position
 
 _SECONDS = 0.0002
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.objects import restore_bucket
-from migrate.store import open_place
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy

@@ -10,11 +10,11 @@ import botocore.exceptions
 import pytest
 
 from exporters.limits import Limits
-from exporters.objects import ObjectExporter, archive, units
+from exporters.objects import ObjectExporter, archive, unit_plan
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from scripts.servers import S3Server
 from tests.objects.conftest import BucketHost, MakeShop, Shop
 from tests.tools.archive_proxy import ArchiveProxy
@@ -56,7 +56,7 @@ def test_archived_objects_are_asked_for_and_waited_for(
     minio: S3Server, make_shop: MakeShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "_FIRST_WAIT", 0.1)
-    monkeypatch.setattr(units, "PACK_OBJECTS", 2)
+    monkeypatch.setattr(unit_plan, "PACK_OBJECTS", 2)
     shop = make_shop(minio)
     bodies = fill(shop)
     with ArchiveProxy(minio.endpoint, seconds=0.7) as proxy:

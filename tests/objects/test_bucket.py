@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket_api import ObjectSummary
 from exporters.errors import (
     SourceGoneError,
     SourceItemError,
@@ -14,9 +14,9 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.objects.conftest import ODD_KEYS, MakeShop, Shop, bodies_of

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from migrate.case.secrets import Secret
 from migrate.errors import UsageError
-from migrate.secret import Secret
 from scripts.servers import S3Server, Servers
 from tests.cli.conftest import call
 from tests.objects.conftest import Shop

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-from exporters.objects.proof import is_md5_of
+from exporters.objects.source_checksums import is_md5_of
 from scripts.servers import KMS_KEY, S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.objects.histories import make_history, read_history

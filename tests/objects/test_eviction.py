@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.objects import units
-from migrate.store.minio_accounts import Accounts
-from migrate.store.s3_client import parse
+from exporters.objects import unit_plan
+from migrate.storage.s3.access.minio_accounts import Accounts
+from migrate.storage.s3.client import parse
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.objects.conftest import Shop, bodies_of
@@ -117,5 +117,5 @@ def test_an_eviction_in_the_middle(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(units, "PACK_OBJECTS", 20)
+    monkeypatch.setattr(unit_plan, "PACK_OBJECTS", 20)
     evict(evicted, second_account, share, tmp_path / "bundle")

@@ -13,17 +13,18 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from exporters.base import DoneUnit
-from exporters.bucket import Fetched
+from exporters.api import DoneUnit
+from exporters.bucket_api import Fetched
 from exporters.errors import SourceGoneError, SourceUnreachableError
-from exporters.objects import ObjectExporter, census, inventory, revisit
-from exporters.objects import account as account_module
+from exporters.objects import ObjectExporter, bucket_survey, changed_objects
+from exporters.objects import reconciliation as account_module
+from exporters.objects.listing import inventory
 from exporters.objects.source import ObjectSnapshot
-from exporters.objects.units import runs
+from exporters.objects.unit_plan import runs
 from migrate.bundle.reader import BundleReader
-from migrate.progress import Silent
-from migrate.store import s3_objects
-from migrate.store.s3_bucket import open_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.s3.source_bucket import open_bucket
+from migrate.storage.s3.transport import request_window
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from scripts.toxiproxy import Toxiproxy
@@ -156,7 +157,7 @@ def test_what_has_changed_since_the_listing_is_read_as_it_is_and_what_is_gone_is
     reader = take_out(shop.url, tmp_path / "bundle")
     rows = {row["key"]: row for row in index(reader)}
     gone = {key: row["reason"] for key, row in rows.items() if row["disposition"] == "excluded"}
-    assert gone == dict.fromkeys(("small/002.bin", "large-3", "described"), revisit.DELETED)
+    assert gone == dict.fromkeys(("small/002.bin", "large-3", "described"), changed_objects.DELETED)
     assert read_back(reader) == {key: body for key, body in (objects | changes).items() if key not in gone}
     assert all(dict(rows[key]["metadata"]) == {"new": "yes"} for key in changes)
     assert reader.info.complete
@@ -174,7 +175,9 @@ def test_an_object_that_is_listed_but_not_readable_is_no_deleted_one(
     shop.put("here")
     taken = snapshot(shop.url, Workspace())
     monkeypatch.setattr(
-        revisit, "current", lambda bucket, summary: Fetched(summary, error=SourceGoneError("no such key"))
+        changed_objects,
+        "current",
+        lambda bucket, summary: Fetched(summary, error=SourceGoneError("no such key")),
     )
     shop.put("here", b"other")
     [done] = do_all(taken, Files(tmp_path))
@@ -260,7 +263,7 @@ def test_an_outage_is_no_gap(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the source does not answer, the unit is left for the next run."""
-    monkeypatch.setattr(s3_objects, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(request_window, "PATIENCE_SECONDS", 1.0)
     shop = make_shop(minio)
     fill(shop, odd=False)
     proxy = toxiproxy.proxy(minio.endpoint)
@@ -302,7 +305,7 @@ def test_survey_counts(shop: Shop) -> None:
 
 def test_a_survey_counts_what_it_does_not_look_at(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     objects = fill(shop)
-    monkeypatch.setattr(census, "LOOKED_AT", 1)
+    monkeypatch.setattr(bucket_survey, "LOOKED_AT", 1)
     survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
     [item] = survey.items
     assert (item.items, item.size_bytes) == (len(objects), sum(map(len, objects.values())))
@@ -312,7 +315,7 @@ def test_a_survey_counts_what_it_does_not_look_at(shop: Shop, monkeypatch: pytes
 
 def test_a_survey_says_where_it_did_not_come_to_the_end(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(shop)
-    monkeypatch.setattr(census, "COUNT_SECONDS", -1.0)
+    monkeypatch.setattr(bucket_survey, "COUNT_SECONDS", -1.0)
     survey = ObjectExporter().open("shop", shop.url, BucketHost()).survey()
     assert survey.goes_on
     assert not survey.items[0].exact

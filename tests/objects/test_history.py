@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from boto3.s3.transfer import TransferConfig
 
-from exporters.objects import inventory
+from exporters.objects.listing import inventory
 from exporters.selection import Selection
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
-from migrate.progress import Silent
-from migrate.restore.objects import restore_bucket
-from migrate.restore.outcome import RestoreOutcome
-from migrate.store import open_place
-from migrate.store.s3_bucket import open_bucket
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
-from migrate.verify.bucket import compare_bucket
+from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.objects.histories import make_history, read_history

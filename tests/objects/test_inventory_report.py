@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceDamagedError, SourceGoneError, SourceUsageError
-from exporters.objects import ObjectExporter, report
+from exporters.objects import ObjectExporter
+from exporters.objects.listing import s3_inventory_report
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.cli.conftest import run
 from tests.objects.conftest import BucketHost
 
@@ -249,7 +250,7 @@ def test_another_buckets_report_is_refused_before_anything_is_read(filled, write
 )
 def test_what_is_no_manifest_is_said(text, said):
     with pytest.raises(SourceUsageError, match=said):
-        report.parse(text.encode(), "here")
+        s3_inventory_report.parse(text.encode(), "here")
 
 
 def test_a_manifest_without_its_files_says_what_is_missing(filled, write, tmp_path):

@@ -16,12 +16,12 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from exporters.errors import SourceGoneError
-from migrate.store import s3_lanes
-from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
-from migrate.store.s3_lanes import parse_head
-from migrate.store.s3_signer import Signer
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.source_bucket import open_bucket
+from migrate.storage.s3.transport import pipelined_requests
+from migrate.storage.s3.transport.pipelined_requests import parse_head
+from migrate.storage.s3.transport.signing import Signer
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop
 from tests.tools.busy_proxy import BusyProxy
@@ -187,8 +187,8 @@ def test_proxies_are_left_to_the_careful_client(
     monkeypatch.setenv("http_proxy", minio.endpoint)
     monkeypatch.delenv("no_proxy", raising=False)
     client = open_bucket(shop.url).boto
-    location = s3_lanes.S3Location(shop.name, "", minio.profile)
-    assert not s3_lanes.Lanes(client, location, open_bucket(shop.url).requests).usable
+    location = pipelined_requests.S3Location(shop.name, "", minio.profile)
+    assert not pipelined_requests.Lanes(client, location, open_bucket(shop.url).requests).usable
 
 
 def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
@@ -233,7 +233,7 @@ def test_an_answer_that_is_late_keeps_no_other_connection_waiting(
     minio: S3Server, make_bucket, monkeypatch, tmp_path, what: str
 ) -> None:
     """As where a packet was lost. So many more requests go out meanwhile as there are connections."""
-    keys = [f"{number:03}" for number in range(s3_lanes.LANES + 10)]
+    keys = [f"{number:03}" for number in range(pipelined_requests.LANES + 10)]
     bucket = make_bucket(minio)
     if what == "read":
         for key in keys:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.bucket import Bucket
-from exporters.objects import ahead, crowd, inventory, listing, shards
-from migrate.store import s3_pages
-from migrate.store.s3_bucket import open_bucket
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_description import Description
+from exporters.bucket_api import Bucket
+from exporters.objects.listing import inventory, lister, parallelism, prefetch, shards
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.listing import pages
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.objects.memory import MemoryListing
 from tests.objects.test_history import make_old_shop
@@ -34,9 +34,9 @@ KEYS = st.sets(st.lists(PIECES, min_size=1, max_size=6).map("".join), max_size=6
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few keys are a large bucket."""
     monkeypatch.setattr(inventory, "SHARD_ROWS", 7)
-    monkeypatch.setattr(listing, "_TICK_SECONDS", 0.001)
-    monkeypatch.setattr(crowd, "PAGES", 1)
-    monkeypatch.setattr(crowd, "_GROWS", 0.0)
+    monkeypatch.setattr(lister, "_TICK_SECONDS", 0.001)
+    monkeypatch.setattr(parallelism, "PAGES", 1)
+    monkeypatch.setattr(parallelism, "_GROWS", 0.0)
 
 
 def found(bucket: Any, workspace: Workspace) -> list[tuple[str, str]]:
@@ -110,7 +110,7 @@ def test_a_second_listing_in_known_parts_is_the_same(
     ends = sorted(data.draw(st.sets(st.sampled_from(sorted(keys) or ["x"]))))
     bucket = cast("Bucket", MemoryListing(rows, page_rows=page_rows))
     whole = [one for page in bucket.pages(versions=bool(keys), until=lambda: None) for one in page.rows()]
-    found = [one for page in ahead.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()]
+    found = [one for page in prefetch.pages(bucket, ends, 3, versions=bool(keys)) for one in page.rows()]
     assert found == whole
 
 
@@ -145,7 +145,7 @@ def filled(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[str
 def test_a_real_bucket_in_parts(
     filled: tuple[str, list[str]], page_keys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_pages, "PAGE_KEYS", page_keys)
+    monkeypatch.setattr(pages, "PAGE_KEYS", page_keys)
     url, keys = filled
     workspace = Workspace()
     assert [key for key, _ in found(open_bucket(url), workspace)] == keys
@@ -159,7 +159,7 @@ def test_a_real_bucket_in_parts(
 
 
 def test_real_versions_in_parts(minio: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_pages, "PAGE_KEYS", 5)
+    monkeypatch.setattr(pages, "PAGE_KEYS", 5)
     shop = make_old_shop(minio, lock=False)
     for number in range(60):
         for version in range(1 + number % 4):

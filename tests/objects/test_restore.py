@@ -8,20 +8,20 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.objects import oddities
-from migrate.bundle.objects import object_rows
+from exporters.objects import key_oddities
+from migrate.bundle.object_index import object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, NotAllowedError, NotEmptyError
-from migrate.progress import Silent
-from migrate.restore.objects import restore_bucket
-from migrate.restore.outcome import RestoreOutcome
-from migrate.store import open_place
-from migrate.store.checksums import crc64nvme
-from migrate.store.s3 import S3Store
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_canary import probe
-from migrate.store.s3_description import Description
-from migrate.verify.bucket import compare_bucket
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.registry import open_place
+from migrate.storage.s3.capability_probe import probe
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.store import S3Store
+from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, fill, take_out
 from tests.tools.counting import Counting
@@ -185,17 +185,17 @@ def test_keys_that_the_target_would_change(
 ) -> None:
     """MinIO stores '/lead' as 'lead' and refuses 'a//b': both stay out, by name, and nothing is overwritten."""
     target = make_shop(other_minio)
-    kinds = oddities.Oddities()
+    kinds = key_oddities.Oddities()
     keys = ["../up", "./dot", "/lead", "a", "a//b", "a/b", "dir/", "n\nl", "w" * 300, "\u0001"]
     seen = set().union(*(kinds.of(key, 0) for key in sorted(keys)))
-    assert {oddities.LEADING, oddities.EMPTY, oddities.BESIDE, oddities.LONG} <= seen
+    assert {key_oddities.LEADING, key_oddities.EMPTY, key_oddities.BESIDE, key_oddities.LONG} <= seen
     refused = probe(open_target_bucket(target.url), keys=seen).refused_keys
-    assert {oddities.LEADING, oddities.EMPTY, oddities.DOTDOT, oddities.LONG} <= set(refused)
+    assert {key_oddities.LEADING, key_oddities.EMPTY, key_oddities.DOTDOT, key_oddities.LONG} <= set(refused)
     assert "U+000A" not in " ".join(refused)
     assert target.keys() == []
     strict = make_shop(versitygw)
     refused = probe(open_target_bucket(strict.url), keys=seen).refused_keys
-    assert {oddities.BESIDE, oddities.DOTDOT, oddities.DOT} <= set(refused)
+    assert {key_oddities.BESIDE, key_oddities.DOTDOT, key_oddities.DOT} <= set(refused)
     assert strict.keys() == []
 
 
@@ -204,19 +204,19 @@ def test_keys_that_the_target_would_change_in_silence(
 ) -> None:
     """It answers 200: only its listings show other names, only a look that nothing is kept of what was said."""
     target = make_shop(other_minio)
-    kinds = oddities.Oddities()
+    kinds = key_oddities.Oddities()
     seen = set().union(*(kinds.of(key, 1) for key in sorted(["a\\b", "c\u0001d", "dir/", "plain"])))
     with RenamingProxy(other_minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         url = f"s3://{target.name}?profile={profile}"
-        backslash, control = f"{oddities.CHARACTER}U+005C", f"{oddities.CHARACTER}U+0001"
+        backslash, control = f"{key_oddities.CHARACTER}U+005C", f"{key_oddities.CHARACTER}U+0001"
         refused = probe(open_target_bucket(url), keys=seen).refused_keys
-        assert refused.keys() == {backslash, oddities.DIRECTORY_WITH_BYTES}
+        assert refused.keys() == {backslash, key_oddities.DIRECTORY_WITH_BYTES}
         assert refused[backslash].startswith("stores it as")
-        assert refused[oddities.DIRECTORY_WITH_BYTES] == "does not keep its headers and metadata"
+        assert refused[key_oddities.DIRECTORY_WITH_BYTES] == "does not keep its headers and metadata"
         target.boto.put_bucket_versioning(Bucket=target.name, VersioningConfiguration={"Status": "Enabled"})
         refused = probe(open_target_bucket(url), keys=seen).refused_keys
-        assert refused.keys() == {backslash, control, oddities.DIRECTORY_WITH_BYTES}
+        assert refused.keys() == {backslash, control, key_oddities.DIRECTORY_WITH_BYTES}
     left = target.boto.list_object_versions(Bucket=target.name)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
@@ -227,14 +227,14 @@ def test_keys_of_which_the_target_says_that_access_is_denied(
 ) -> None:
     """As MinIO did on single drives (2022-05) of keys that end in a slash; but if nothing is allowed, nothing is."""
     target = make_shop(other_minio)
-    kinds = frozenset({oddities.DIRECTORY_WITH_BYTES})
+    kinds = frozenset({key_oddities.DIRECTORY_WITH_BYTES})
     with RottenProxy(other_minio.endpoint, status=403) as proxy:
         proxy.rotten = lambda asked: asked.method == "PUT" and asked.path.endswith("/")
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         url = f"s3://{target.name}?profile={profile}"
         refused = probe(open_target_bucket(url), keys=kinds).refused_keys
         assert refused.keys() == kinds
-        assert "AccessDenied" in refused[oddities.DIRECTORY_WITH_BYTES]
+        assert "AccessDenied" in refused[key_oddities.DIRECTORY_WITH_BYTES]
         assert target.keys() == []
         proxy.rotten = lambda asked: asked.method == "PUT"
         with pytest.raises(NotAllowedError):

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from exporters.errors import SourceUnreachableError
-from exporters.objects import outage
+from exporters.objects import outage_detection
 from exporters.objects.acls import fill
-from exporters.objects.outage import Outage
-from migrate.progress import Silent
-from migrate.store import open_place, s3_objects
+from exporters.objects.outage_detection import Outage
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.transport import request_window
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from tests.cli.conftest import call
@@ -47,7 +48,7 @@ def reads(*keys: str) -> Callable[[Asked], bool]:
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_objects, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(request_window, "PATIENCE_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -123,8 +124,8 @@ def test_many_in_a_row_are_an_outage(
     rotten: tuple[Shop, RottenProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the run stops, nothing is sealed, and the same command goes on."""
-    monkeypatch.setattr(outage, "OUTAGE", 3)
-    monkeypatch.setattr("migrate.export.work.RETRY_WAITS", (0.0,))
+    monkeypatch.setattr(outage_detection, "OUTAGE", 3)
+    monkeypatch.setattr("migrate.export.unit_runner.RETRY_WAITS", (0.0,))
     shop, proxy = rotten
     proxy.rotten = reads()
     assert export(shop, proxy, tmp_path / "bundle") == 5

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from exporters.errors import SourceUsageError
-from exporters.objects import ObjectExporter, inventory
+from exporters.objects import ObjectExporter
+from exporters.objects.listing import inventory
 from exporters.selection import Selection, glob
 from migrate.bundle.reader import BundleReader
+from migrate.case.selection import from_words, parse_tags
 from migrate.errors import UsageError
-from migrate.progress import Silent
-from migrate.selection import from_words, parse_tags
+from migrate.runtime.progress import Silent
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
 from tests.objects.conftest import BucketHost, MakeShop, Shop, take_out

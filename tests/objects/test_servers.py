@@ -10,12 +10,12 @@ import botocore.exceptions
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.objects.quirks import QUIRKS
+from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
-from migrate.progress import Silent
-from migrate.restore.objects import restore_bucket
-from migrate.store import open_place
-from migrate.store.s3_bucket import open_bucket
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.clients import boto_client

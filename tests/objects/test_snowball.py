@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.objects import restore_bucket
-from migrate.store import open_place
-from migrate.verify.bucket import compare_bucket
+from migrate.restore.objects.restore import restore_bucket
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, fill, take_out
 from tests.objects.test_history import make_old_shop

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.objects import tar
+from exporters.objects import pax_headers
 
 NAMES = ("a", "d/b.txt", "x" * 100, "x" * 101, "long/" * 60 + "end", "ünï/çödé 日本", "emoji-😀", "..x", " ")
 
@@ -18,8 +18,8 @@ NAMES = ("a", "d/b.txt", "x" * 100, "x" * 101, "long/" * 60 + "end", "ünï/çö
 def archive(members: list[tuple[str, bytes]]) -> bytes:
     pieces = []
     for name, body in members:
-        pieces += [tar.header(name, len(body), 1_700_000_000), body, tar.padding(len(body))]
-    return b"".join([*pieces, tar.END])
+        pieces += [pax_headers.header(name, len(body), 1_700_000_000), body, pax_headers.padding(len(body))]
+    return b"".join([*pieces, pax_headers.END])
 
 
 def test_python_reads_what_was_written() -> None:
@@ -46,7 +46,7 @@ def test_gnu_tar_reads_what_was_written() -> None:
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=300), st.binary(max_size=2000)), max_size=8))
 def test_any_key_has_a_member_with_its_bytes(objects: list[tuple[str, bytes]]) -> None:
-    members = [(tar.member_name(key), body) for key, body in objects]
+    members = [(pax_headers.member_name(key), body) for key, body in objects]
     with tarfile.open(fileobj=io.BytesIO(archive(members))) as read:
         assert [(one.name, read.extractfile(one).read()) for one in read.getmembers()] == members
 
@@ -56,5 +56,5 @@ def test_any_key_has_a_member_with_its_bytes(objects: list[tuple[str, bytes]]) -
     ["/lead", "../up", "a/../b", "a//b", "dir/", "./x", "a/.", "n\nl", "", "w" * 256, "_keys/x", "\x7f"],
 )
 def test_keys_that_are_no_safe_file_names_are_not_used_as_such(key: str) -> None:
-    assert tar.member_name(key).startswith("_keys/")
-    assert tar.member_name(key) != tar.member_name(key + "x")
+    assert pax_headers.member_name(key).startswith("_keys/")
+    assert pax_headers.member_name(key) != pax_headers.member_name(key + "x")

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from exporters.base import Estimate, Survey, SurveyItem
+from exporters.api import Estimate, Survey, SurveyItem
 from migrate.plan import SourcePlan, forecast
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)

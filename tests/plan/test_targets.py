@@ -4,7 +4,7 @@ import secrets
 
 from exporters.objects import ObjectExporter
 from migrate.plan import survey
-from migrate.plan.targets import look
+from migrate.plan.destination_checks import look
 from tests.objects.conftest import BucketHost
 from tests.tools.clients import boto_client
 

@@ -8,16 +8,16 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.bucket import Bucket
+from exporters.bucket_api import Bucket
 from exporters.postgres import PostgresExporter
-from exporters.postgres.connect import parse_url
-from exporters.postgres.schema import find_tools
+from exporters.postgres.definitions.pg_dump import find_tools
+from exporters.postgres.sessions.connection import parse_url
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 
 
 class NoBuckets:

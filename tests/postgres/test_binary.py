@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres import binary
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows import copy_binary
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import fetch, run_sql
 
 TYPES = {
@@ -62,8 +62,8 @@ def rows_of_all_types() -> str:
 def sent(monkeypatch):
     """How many parts were sent in binary."""
     seen: list[int] = []
-    real = binary.blocks_of
-    monkeypatch.setattr(binary, "blocks_of", lambda *args: (seen.append(1), real(*args))[1])
+    real = copy_binary.blocks_of
+    monkeypatch.setattr(copy_binary, "blocks_of", lambda *args: (seen.append(1), real(*args))[1])
     return seen
 
 

@@ -5,16 +5,16 @@ import time
 
 import psycopg
 
-from exporters.postgres import transaction
-from exporters.postgres.connect import parse_url
-from exporters.postgres.counting import Counting
-from exporters.postgres.session import hold
+from exporters.postgres.server_counts import Counting
+from exporters.postgres.sessions import snapshot_transaction
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
 from tests.postgres.databases import fetch, run_sql
 
 
 def test_tables_are_counted_as_the_snapshot_has_them(postgres, monkeypatch):
     monkeypatch.setattr(
-        transaction, "QUERIES", 3
+        snapshot_transaction, "QUERIES", 3
     )  # then a connection leaves its transaction and begins another
     url = postgres.database()
     run_sql(

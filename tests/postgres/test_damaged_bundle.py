@@ -1,9 +1,9 @@
 """A damaged file of a bundle costs its own rows; once it is repaired, the same command brings these, too."""
 
-from exporters.postgres import plan
+from exporters.postgres import chunk_plan
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
 
 SOURCE = """
@@ -28,7 +28,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
 ):
     url, target, place = postgres.database(), other_postgres.database(), tmp_path / "bundle"
     run_sql(url, SOURCE)
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 300_000)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 300_000)
     assert export_database(url, place).complete
     reader = read_bundle(place)
     parts = {name: table(reader, name).details["parts"] for name in ("parent", "gone", "pg_largeobject")}

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporters.postgres.conversion import asking
-from exporters.postgres.encodings import AS_STORED, Codec, may_change
-from migrate.browse.tables import rows
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.restore.postgres.own_encoding import Apart
-from migrate.verify.database import compare_database
+from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
+from exporters.postgres.charset.server_conversion import asking
+from migrate.browse.table_rows import rows
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows.source_charset import Apart
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import column, dump_bytes, export_database, fetch, read_bundle, run_sql, table
 from tests.postgres.test_kindness import LimitedHost, export_with, locked

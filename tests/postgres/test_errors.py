@@ -10,13 +10,13 @@ from exporters.errors import (
     SourceUsageError,
 )
 from exporters.postgres import PostgresExporter
-from exporters.postgres.schema import find_tools
+from exporters.postgres.definitions.pg_dump import find_tools
 from migrate.errors import NotEmptyError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.restore.postgres.schema import Definitions
-from migrate.store import open_place
+from migrate.restore.postgres.definitions.definition_files import Definitions
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.postgres.databases import NoBuckets, as_role, export_database, fetch, login, read_bundle, run_sql
 
 
@@ -58,7 +58,7 @@ def test_a_newer_server_than_any_pg_dump_is_a_usage_error():
 
 def test_a_pg_dump_without_its_pg_restore_is_none(monkeypatch, postgres, tmp_path):
     (tmp_path / "pg_dump").symlink_to(postgres.bin_dir / "pg_dump")
-    monkeypatch.setattr("exporters.postgres.schema._directories", lambda: [tmp_path])
+    monkeypatch.setattr("exporters.postgres.definitions.pg_dump._directories", lambda: [tmp_path])
     with pytest.raises(SourceUsageError, match="no pg_dump with its pg_restore") as caught:
         find_tools(12)
     assert "pg_restore" in caught.value.next_step
@@ -165,7 +165,7 @@ def test_a_target_with_another_restore_in_it_is_refused(
     _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
     url = other_postgres.database()
     with monkeypatch.context() as patch:
-        patch.setattr("migrate.restore.postgres.database._rows", _break)
+        patch.setattr("migrate.restore.postgres.restore._rows", _break)
         with pytest.raises(KeyboardInterrupt):
             restore_database(other, "app", url, workers=1, progress=Silent())
     with pytest.raises(NotEmptyError, match="unfinished restore"):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from exporters.postgres.connect import connect, parse_url
-from exporters.postgres.extensions import read_extensions
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from exporters.postgres.definitions.extensions import read_extensions
+from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql, table
 
 SCRIPT = """

@@ -1,7 +1,7 @@
 """Whether triggers, rules and event triggers fire comes back, also of triggers that a server makes for constraints."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 
 SCRIPT = """

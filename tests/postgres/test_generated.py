@@ -2,10 +2,10 @@
 
 import pyarrow.parquet as pq
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.store import open_place
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.verify.live_database import compare_database
 from tests.postgres.databases import fetch, run_sql
 
 CHANGED = """
@@ -38,16 +38,16 @@ def test_what_the_target_computes_otherwise_is_a_loss_by_name(exported, other_po
 def test_another_difference_is_still_a_finding(exported, other_postgres, monkeypatch):
     _, reader = exported(CHANGED)
     target = other_postgres.database()
-    from migrate.restore.postgres import database
+    from migrate.restore.postgres import restore
 
-    real = database.complete
+    real = restore.complete
 
     def and_spoil(job, state, done):
         script = real(job, state, done)
         run_sql(target, "UPDATE stale SET t = 'other' WHERE id = 2")
         return script
 
-    monkeypatch.setattr(database, "complete", and_spoil)
+    monkeypatch.setattr(restore, "complete", and_spoil)
     outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
     assert [one.partition(":")[0] for one in outcome.findings] == ['"public"."stale_2"']
     assert [one for one in outcome.left_out if "stale_2" in one] == []

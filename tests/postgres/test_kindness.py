@@ -15,16 +15,18 @@ import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.limits import Limits
-from exporters.postgres import PostgresExporter, feed, transaction, waits
-from exporters.postgres import locked as locked_relations
-from exporters.postgres.connect import parse_url
-from exporters.postgres.session import hold
-from migrate.case import parse_limits
+from exporters.postgres import PostgresExporter
+from exporters.postgres.rows import copy_feed
+from exporters.postgres.sessions import lock_timeouts as locked_relations
+from exporters.postgres.sessions import lock_waits, snapshot_transaction
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
+from migrate.case.model import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.verify.database import compare_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.verify.live_database import compare_database
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
 from tests.postgres.databases import NoBuckets, export_database, fetch, read_bundle, run_sql
@@ -177,7 +179,7 @@ def test_a_wrong_length_of_time_is_refused(word):
 
 
 def test_other_sessions_statements_are_shown_by_their_first_words_only():
-    wait = waits.Wait(
+    wait = lock_waits.Wait(
         7, "u", "", "local", "active", 3, 2, "update accounts SET pin = 'secret'", also_waits=False
     )
     assert (
@@ -271,18 +273,18 @@ def test_a_standby_is_a_source_like_any_other(postgres, standby, tmp_path, monke
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []
 
 
-@pytest.mark.parametrize("kind", [feed.AsyncpgFeed, feed.PsycopgFeed])
+@pytest.mark.parametrize("kind", [copy_feed.AsyncpgFeed, copy_feed.PsycopgFeed])
 def test_the_locks_of_many_tables_are_not_held_at_once_and_the_snapshot_is_one(postgres, kind, monkeypatch):
     """A server has room for so many locks only; each session would hold those of every table that it read."""
     url = postgres.database()
     run_sql(url, "".join(f"CREATE TABLE t_{n} (id int PRIMARY KEY);" for n in range(7)))
-    monkeypatch.setattr(transaction, "QUERIES", 3)
-    if kind is feed.PsycopgFeed:
-        monkeypatch.setattr(feed, "AsyncpgFeed", refuse)
+    monkeypatch.setattr(snapshot_transaction, "QUERIES", 3)
+    if kind is copy_feed.PsycopgFeed:
+        monkeypatch.setattr(copy_feed, "AsyncpgFeed", refuse)
     rows: list[bytes] = []
     locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation::regclass::text LIKE '%t\\_%'"
     with hold(parse_url(url)) as (session, _):
-        feeds = feed.Feeds(session, workers=1)
+        feeds = copy_feed.Feeds(session, workers=1)
         try:
             for n in range(7):
                 run_sql(url, f"INSERT INTO t_{n} VALUES (1)")

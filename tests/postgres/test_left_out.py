@@ -2,10 +2,10 @@
 
 import pytest
 
-from exporters.postgres import plan
-from migrate.progress import Silent
+from exporters.postgres import chunk_plan
 from migrate.report import Later, learn
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.cli.conftest import run
 from tests.postgres.databases import as_role, export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_resume import SMALL_CHUNK, kill_when
@@ -51,8 +51,8 @@ _RESTORE = """
 import sys
 import time
 from pathlib import Path
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.runtime.progress import Silent
+from migrate.restore.postgres.restore import restore_database
 from tests.postgres.databases import read_bundle
 {slow}
 restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, progress=Silent())
@@ -84,7 +84,7 @@ def bundle(postgres, tmp_path_factory):
     url, place = postgres.database(), tmp_path_factory.mktemp("left-out") / "bundle"
     run_sql(url, SOURCE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "CHUNK_BYTES", SMALL_CHUNK)
+        patch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
         assert export_database(url, place).complete
     return place
 

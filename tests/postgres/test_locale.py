@@ -3,9 +3,9 @@
 import psycopg
 import pytest
 
-from exporters.postgres.locale import create_words, same
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from exporters.postgres.definitions.collation import create_words, same
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import export_database, read_bundle, run_sql
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.postgres import PostgresExporter
-from exporters.postgres.connect import parse_url
-from exporters.postgres.manners import Manners
-from exporters.postgres.session import hold, join
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.session_settings import Manners
+from exporters.postgres.sessions.snapshot_session import hold, join
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_kindness import LimitedHost, export_with, locked
 

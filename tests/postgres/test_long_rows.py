@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import export_database, fetch, has_xml, read_bundle, run_sql
 from tests.tools.long_rows import UNIT, long_rows, short_long_rows

@@ -3,8 +3,8 @@
 import psycopg
 import pytest
 
-from exporters.postgres.connect import parse_url
-from exporters.postgres.session import hold
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
 from tests.cli.conftest import call
 from tests.postgres.databases import column, export_database, fetch, read_bundle, run_sql
 from tests.tools.pages import parse

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporters.postgres.connect import connect, parse_url
-from exporters.relational.nesting import apart, named
-from exporters.relational.parse import split
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.sql.csv_to_arrow import split
+from exporters.sql.text_codec.nested_kinds import apart, named
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import fetch
 from tests.postgres.values import (
     MADE_OF_OTHERS,

@@ -4,9 +4,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 

@@ -3,10 +3,10 @@
 import psycopg
 import pytest
 
-from exporters.postgres.live import live_tables
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from exporters.postgres.live_digests import live_tables
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import dump, export_database, fetch, make_refused, read_bundle, run_sql, script
 

@@ -1,9 +1,9 @@
 """What a target refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.clauses import parse_statement
-from migrate.restore.postgres.database import restore_database
-from migrate.restore.postgres.script import Entry
+from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.optional_clauses import parse_statement
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
 
 SUPERUSERS = """

@@ -1,7 +1,7 @@
 """Values that the target does not take cost only themselves; those that name what comes later come back."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import as_role, export_database, fetch, login, read_bundle, run_sql
 
 ODD = """

@@ -3,9 +3,9 @@
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.store import open_place
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.postgres.databases import export_database, read_bundle, run_sql
 
 OLD = "Old-Shop"

@@ -8,16 +8,16 @@ import pytest
 
 from exporters.errors import SourceUnreachableError
 from exporters.postgres import PostgresExporter
-from exporters.postgres.live import live_tables
+from exporters.postgres.live_digests import live_tables
 from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.restore.postgres import define as sql_define
-from migrate.restore.postgres import steps as sql_steps
-from migrate.restore.postgres.database import restore_database
-from migrate.restore.selection import Selection
-from migrate.store import open_place
-from migrate.verify.database import compare_database
+from migrate.restore.common.selection import Selection
+from migrate.restore.postgres.definitions import post_data as sql_steps
+from migrate.restore.postgres.definitions import pre_data as sql_define
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.verify.live_database import compare_database
 from tests.postgres.databases import NoBuckets, dump, export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_resume import kill_when
 
@@ -106,9 +106,9 @@ _SLOW = """
 import sys
 import time
 from pathlib import Path
-from migrate.progress import Silent
+from migrate.runtime.progress import Silent
 from migrate.restore.postgres import steps
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
 from tests.postgres.databases import read_bundle
 real = steps.StepRunner._make
 def slow(self, step):
@@ -166,10 +166,10 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
     wrong = script.read_bytes().replace(b" WHERE (a > 1)", b"")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "migrate.restore.postgres.schema.Definitions.section",
+            "migrate.restore.postgres.definitions.definition_files.Definitions.section",
             lambda *_, **__: wrong if _[1] == "post-data" else b"",
         )
-        patch.setattr("migrate.restore.postgres.define.define", _tables_only)
+        patch.setattr("migrate.restore.postgres.definitions.pre_data.define", _tables_only)
         outcome = restore(reader, target)
     assert outcome.findings == ()
     assert [entry.partition(":")[0] for entry in outcome.left_out] == ["INDEX public.u"]
@@ -204,7 +204,7 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(shop, o
 
 
 def _until(count: int):
-    from migrate.restore.postgres.target import mark_done
+    from migrate.restore.postgres.destination import mark_done
 
     left = [None] * count
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from exporters.postgres import catalog, plan
-from exporters.postgres.connect import parse_url
-from exporters.postgres.live import live_tables
-from exporters.postgres.session import hold
+from exporters.postgres import catalog, chunk_plan
+from exporters.postgres.live_digests import live_tables
+from exporters.postgres.sessions.connection import parse_url
+from exporters.postgres.sessions.snapshot_session import hold
 from exporters.postgres.snapshot import PostgresSnapshot
-from migrate.progress import Silent
-from migrate.restore.postgres import rows as sql_rows
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows import load_rows as sql_rows
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 
 SMALL_CHUNK = 512 * 1024
@@ -44,9 +44,9 @@ _RESTORE = """
 import sys
 import time
 from pathlib import Path
-from migrate.progress import Silent
+from migrate.runtime.progress import Silent
 from migrate.restore.postgres import rows as sql_rows
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
 from tests.postgres.databases import read_bundle
 real = sql_rows.RowWriter._copy
 def slow(self, connection, part, *rest, **options):
@@ -74,7 +74,7 @@ def big(postgres) -> str:
 
 @pytest.fixture
 def small_chunks(monkeypatch) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", SMALL_CHUNK)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, m
         (table,) = (table for table in tables if table.name == "big")
         for pages in ((0, 5), (5, None)):
             said = session.holder.execute(
-                f"EXPLAIN {plan.canonical_select(table, pages)}".encode()
+                f"EXPLAIN {chunk_plan.canonical_select(table, pages)}".encode()
             ).fetchall()
             assert "Tid Scan" in said[0][0]
 
@@ -266,7 +266,7 @@ def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tm
     target = other_postgres.database()
     reader = read_bundle(place)
     with monkeypatch.context() as patch:
-        patch.setattr("migrate.restore.postgres.complete.set_sequences", _die)
+        patch.setattr("migrate.restore.postgres.definitions.after_rows.set_sequences", _die)
         with pytest.raises(KeyboardInterrupt):
             restore_database(reader, "app", target, workers=2, progress=Silent())
     outcome = restore_database(reader, "app", target, workers=2, progress=Silent())

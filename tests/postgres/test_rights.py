@@ -1,7 +1,7 @@
 """What somebody could do once and may not do any more: privileges come back; no code is given more rights for it."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 
 ROLES = """

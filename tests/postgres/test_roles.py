@@ -2,9 +2,9 @@
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.restore.postgres.roles import setting
+from migrate.restore.postgres.definitions.roles import setting
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import export_database, fetch, read_bundle, run_sql
 
 SCRIPT = """

@@ -5,11 +5,11 @@ import re
 import duckdb
 import pytest
 
-from exporters.postgres.live import live_tables
+from exporters.postgres.live_digests import live_tables
 from migrate.bundle import layout
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.postgres.databases import (
     column,
@@ -190,7 +190,7 @@ def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exporte
     def refuse(*_):
         raise ValueError("no such login")
 
-    monkeypatch.setattr("exporters.postgres.feed.AsyncpgFeed", refuse)
+    monkeypatch.setattr("exporters.postgres.rows.copy_feed.AsyncpgFeed", refuse)
     url, reader = exported(
         "CREATE TABLE t AS SELECT n AS x, E'a\\nb' AS t FROM generate_series(1, 1000) n; CREATE TABLE e ()"
     )

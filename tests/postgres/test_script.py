@@ -2,10 +2,10 @@
 
 import pytest
 
-from migrate.restore.postgres.schema import without_logging
-from migrate.restore.postgres.script import split_script, unquote
-from migrate.restore.postgres.selected import OwnedSequences, select_entries
-from migrate.restore.postgres.stages import is_event_trigger, stages
+from migrate.restore.postgres.definitions.definition_files import without_logging
+from migrate.restore.postgres.definitions.dump_script import split_script, unquote
+from migrate.restore.postgres.definitions.post_data_order import is_event_trigger, stages
+from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
 
 HEAD = (
     b"--\n-- PostgreSQL database dump\n--\n\nSET statement_timeout = 0;\n\n"

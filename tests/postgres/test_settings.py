@@ -2,8 +2,8 @@
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 
 VALUES = r"""

@@ -1,7 +1,7 @@
 """What users have made among the server's own objects comes back, or is named."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.postgres.databases import dump, export_database, fetch, read_bundle, run_sql
 
 SCRIPT = """

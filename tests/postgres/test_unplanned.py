@@ -1,7 +1,7 @@
 """Tables whose index calls code that refuses to run for a plan: COPY reads them by their names."""
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.cli.conftest import call
 from tests.postgres.databases import column, export_database, fetch, read_bundle, run_sql, table
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporters.postgres.connect import connect, parse_url
-from exporters.postgres.types import SqlType, kind_of
-from exporters.relational.parse import split
-from exporters.relational.render import text_of
+from exporters.postgres.rows.column_types import SqlType, kind_of
+from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.sql.arrow_to_text import text_of
+from exporters.sql.csv_to_arrow import split
 from tests.postgres.values import STRATEGIES, assert_comes_back, scratch_table
 
 FLOATS = st.lists(st.floats(width=64, allow_subnormal=True), min_size=1, max_size=200)

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from exporters.postgres import plan
-from exporters.postgres.live import live_tables
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from exporters.postgres import chunk_plan
+from exporters.postgres.live_digests import live_tables
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import PACKAGES, find_postgres_of
 from scripts.process import ServerError
 from tests.parquet import check_parquet
@@ -58,7 +58,7 @@ def entries(url: str) -> list[str]:
 def test_databases_of_this_version_leave_and_come_back(server, other_postgres, tmp_path, monkeypatch):
     major, started = server
     assert fetch(started.url, "SHOW server_version_num")[0][0].startswith(str(major))
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 2**20)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 2**20)
     newest = int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) // 10000
     for number, statements in enumerate(definitions(major)):
         url, place = started.database(), tmp_path / str(number)

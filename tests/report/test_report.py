@@ -7,19 +7,19 @@ from hashlib import sha256
 
 import pytest
 
-from exporters.base import Account, CatalogEntry, Gap, Loss
+from exporters.api import Account, CatalogEntry, Gap, Loss
 from migrate.bundle import layout
-from migrate.bundle.pace import MOST_STEPS, decode, pace
 from migrate.bundle.reader import BundleReader, read_tag_manifest
-from migrate.bundle.tagfiles import manifest_line
+from migrate.bundle.tag_files import manifest_line
+from migrate.bundle.throughput_history import MOST_STEPS, decode, pace
 from migrate.errors import DamageError
 from migrate.export import export
-from migrate.progress import Silent
 from migrate.report import gather, page
 from migrate.report.facts import OTHERS, SHOWN_BARS, most
 from migrate.report.markup import name
 from migrate.report.plots import bars
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.export.sources import Numbers, NumbersSnapshot
 from tests.tools.pages import assert_harmless, parse
 

@@ -8,14 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from exporters.bucket import Bucket
+from exporters.bucket_api import Bucket
 from exporters.sqlite import SqliteExporter
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
-from migrate.progress import Silent
-from migrate.restore.outcome import RestoreOutcome
-from migrate.restore.sqlite.database import restore_database
-from migrate.store import open_place
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.sqlite.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 
 
 class NoBuckets:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.sqlite.blocks import Blocks
 from exporters.sqlite.catalog import read_catalog
-from exporters.sqlite.rows import read_batches
-from exporters.sqlite.values import RawText, tally_columns, value_text
+from exporters.sqlite.rows.blocks import Blocks
+from exporters.sqlite.rows.row_batches import read_batches
+from exporters.sqlite.rows.value_text import RawText, tally_columns, value_text
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 REALS = st.floats(allow_nan=False)

@@ -4,8 +4,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from migrate.progress import Silent
-from migrate.verify.database import compare_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.sqlite.databases import export_file, read_bundle, restore_file, url_of
 
 SCRIPT = """

@@ -11,11 +11,11 @@ from exporters.errors import SourceUsageError
 from exporters.sqlite import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost
 from migrate.errors import DamageError, NotEmptyError
-from migrate.progress import Silent
-from migrate.restore.sqlite.files import read_files
-from migrate.store import open_place
+from migrate.restore.sqlite.file_set import read_files
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
-from migrate.verify.database import compare_database
+from migrate.verify.live_database import compare_database
 from tests.sqlite.conftest import TORTURE
 from tests.sqlite.databases import (
     everything,

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from exporters.errors import SourceError, SourceGoneError, SourceUnreachableError, SourceUsageError
-from exporters.sqlite import SqliteExporter, backup
+from exporters.sqlite import SqliteExporter
 from exporters.sqlite.address import parse_url
+from exporters.sqlite.files import backup
 from migrate.bundle import layout
 from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, UsageError
-from migrate.restore.sqlite import database as sqlite_database
+from migrate.restore.sqlite import restore as sqlite_database
 from migrate.restore.sqlite.left_out import record_path
 from tests.cli.conftest import call
 from tests.sqlite.databases import (
@@ -129,7 +130,7 @@ def test_a_target_that_is_no_database_or_has_no_directory(tmp_path, small):
 
 
 def test_a_target_in_use_is_busy(tmp_path, small, monkeypatch):
-    monkeypatch.setattr("migrate.restore.sqlite.target.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("migrate.restore.sqlite.destination.LOCK_SECONDS", 0.2)
     target = run_sql(tmp_path / "b.db", "CREATE TABLE x (a)")
     with closing(sqlite3.connect(target)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from exporters.sqlite import backup, plan
+from exporters.sqlite import chunk_plan
+from exporters.sqlite.files import backup
 from exporters.sqlite.snapshot import SqliteSnapshot
-from migrate.progress import Silent
-from migrate.restore.sqlite import rows as sqlite_rows
-from migrate.verify.database import compare_database
+from migrate.restore.sqlite import load_rows as sqlite_rows
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.sqlite.databases import (
     everything,
     export_file,
@@ -121,7 +122,7 @@ def records(place: Path) -> set[str]:
 
 @pytest.fixture
 def big(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", CHUNK)
     return run_sql(tmp_path / "big.db", _TABLES)
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from exporters.sqlite import snapshot
-from migrate.progress import Silent
-from migrate.verify.database import compare_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.parquet import check_parquet
 from tests.sqlite.databases import everything, export_file, read_bundle, restore_file, run_sql, url_of
 from tests.tools.long_rows import UNIT, short_long_rows

@@ -5,11 +5,11 @@ from contextlib import closing
 
 import pytest
 
-from exporters.sqlite.live import live_tables
+from exporters.sqlite.live_digests import live_tables
 from migrate.errors import NotEmptyError, UsageError
-from migrate.progress import Silent
-from migrate.restore.sqlite import part
-from migrate.restore.sqlite.database import restore_database
+from migrate.restore.sqlite import partial_restore
+from migrate.restore.sqlite.restore import restore_database
+from migrate.runtime.progress import Silent
 from tests.sqlite.databases import (
     everything,
     export_file,
@@ -110,7 +110,7 @@ def test_triggers_that_were_put_aside_are_made_by_the_run_that_ends_it(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(part, "_set_counters", stop)
+        patch.setattr(partial_restore, "_set_counters", stop)
         with pytest.raises(KeyboardInterrupt):
             restore(bundle, target, "data", "keyed")
     assert names(target, "trigger") == {"instead"}

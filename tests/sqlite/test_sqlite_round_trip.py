@@ -5,10 +5,10 @@ import sqlite3
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
-from migrate.verify.database import compare_database
+from migrate.verify.live_database import compare_database
 from tests.sqlite.databases import (
     everything,
     fetch,

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporters.sqlite.catalog import read_catalog
-from exporters.sqlite.rows import tally_table
-from exporters.sqlite.typed import KINDS, from_typed, to_typed
-from exporters.sqlite.values import Column, RawText, row_texts, tally_columns, tally_few, value_text
+from exporters.sqlite.rows.row_batches import tally_table
+from exporters.sqlite.rows.typed_columns import KINDS, from_typed, to_typed
+from exporters.sqlite.rows.value_text import Column, RawText, row_texts, tally_columns, tally_few, value_text
 from tests.sqlite.databases import (
     everything,
     export_file,

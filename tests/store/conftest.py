@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate.store.base import MultipartStore
-from migrate.store.local import LocalStore
-from migrate.store.s3 import S3Store
-from migrate.store.s3_client import parse
+from migrate.storage.api import MultipartStore
+from migrate.storage.local.store import LocalStore
+from migrate.storage.s3.client import parse
+from migrate.storage.s3.store import S3Store
 from tests.tools.disks import tiny_disk
 
 __all__ = ["tiny_disk"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from migrate.errors import DamageError, GoneError, UnreachableError
-from migrate.store import open_place
-from migrate.store.base import MIN_PART_BYTES
-from migrate.store.checksums import crc64nvme
-from migrate.store.s3 import S3Store
-from migrate.store.s3_client import parse
-from migrate.store.vaults import open_vault
+from migrate.storage.api import MIN_PART_BYTES
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.object_lock_registry import open_vault
+from migrate.storage.registry import open_place
+from migrate.storage.s3.client import parse
+from migrate.storage.s3.store import S3Store
 from scripts.servers import S3Server
 from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import FaultProxy, Planned

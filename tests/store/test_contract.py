@@ -1,4 +1,4 @@
-"""What every place promises (``migrate.store.base``), tried on a directory, MinIO and versitygw."""
+"""What every place promises (``migrate.storage.api``), tried on a directory, MinIO and versitygw."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, MoveoutError, UsageError
-from migrate.store.base import MIN_PART_BYTES, MultipartStore, Part
-from migrate.store.checksums import combine, crc64nvme
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Part
+from migrate.storage.checksums import combine, crc64nvme
 
 KEYS = ["a-b", "a.b", "a/b", "a/c/d", "a0", "b b", "b+c", "b%2f", "b?", "k/é", "k/\U0001f600", "k/\uff5e"]
 """In the order of their UTF-8 bytes: ``a/`` comes after ``a.`` and before ``a0``."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from exporters.bucket import ObjectSummary
+from exporters.bucket_api import ObjectSummary
 from migrate.errors import (
     GoneError,
     MoveoutError,
@@ -17,15 +17,15 @@ from migrate.errors import (
     UnreachableError,
     UsageError,
 )
-from migrate.store import open_place
-from migrate.store.base import MIN_PART_BYTES
-from migrate.store.checksums import crc64nvme
-from migrate.store.local import LocalStore
-from migrate.store.s3 import S3Store
-from migrate.store.s3_bucket import S3Bucket
-from migrate.store.s3_client import parse
-from migrate.store.s3_crt import Request
-from migrate.store.s3_objects import Job
+from migrate.storage.api import MIN_PART_BYTES
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
+from migrate.storage.s3.client import parse
+from migrate.storage.s3.source_bucket import S3Bucket
+from migrate.storage.s3.store import S3Store
+from migrate.storage.s3.transport.crt_client import Request
+from migrate.storage.s3.transport.request_window import Job
 from tests.tools.http_proxy import Answer, HttpProxy, refusal
 from tests.tools.profiles import extra_profile
 

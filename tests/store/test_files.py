@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.errors import GoneError, NotAllowedError
-from migrate.store.base import MIN_PART_BYTES
-from migrate.store.checksums import crc64nvme
-from migrate.store.reader import RandomAccess
-from migrate.store.writer import FileWriter
+from migrate.storage.api import MIN_PART_BYTES
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.file_reader import RandomAccess
+from migrate.storage.file_writer import FileWriter
 from tests.faults import Fault, FaultPlan, Faulty, fail
 
 

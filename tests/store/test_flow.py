@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from migrate.errors import UnreachableError
-from migrate.store import flow as flows
-from migrate.store import patience
-from migrate.store.flow import SECONDS_UNDER_WAY, Body, Flow, leaving
+from migrate.runtime import cancellation
+from migrate.storage import inflight_limit as flows
+from migrate.storage.inflight_limit import SECONDS_UNDER_WAY, Body, Flow, leaving
 
 PART = 16 * 2**20
 SLOW, FAST = 125_000, 100_000_000
@@ -162,7 +162,7 @@ def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
         except UnreachableError as exc:
             errors.append(str(exc))
 
-    for ended, said in ((stop.set, "told to stop"), (patience.halt, "the run is being stopped")):
+    for ended, said in ((stop.set, "told to stop"), (cancellation.halt, "the run is being stopped")):
         flow, end = known(SLOW), threading.Event()
         with senders(flow, 1, end):
             until(lambda flow=flow: len(flow._bodies) == 1)
@@ -173,7 +173,7 @@ def test_an_interruption_ends_waiting_and_so_does_whoever_asks():
                 ended()
                 waiting.join()
             finally:
-                patience.resume()
+                cancellation.resume()
                 stop.clear()
         assert errors.pop() == said
         assert not flow._waiting

@@ -1,6 +1,6 @@
 """Less at once where a server struggles, more where that brings more."""
 
-from migrate.store.pace import LEAST, MOST, Pace
+from migrate.storage.concurrency_limit import LEAST, MOST, Pace
 
 
 class Clock:

@@ -15,9 +15,9 @@ from migrate.errors import (
     SlowDownError,
     UnreachableError,
 )
-from migrate.store.checksums import crc64nvme
-from migrate.store.local import LocalStore
-from migrate.store.retry import (
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.local.store import LocalStore
+from migrate.storage.retry import (
     DAMAGED_ATTEMPTS,
     FIRST_CONTACT_SECONDS,
     TOTAL_SECONDS,
@@ -234,7 +234,7 @@ def test_a_server_that_never_answered_is_not_waited_for_as_long_as_one_that_did(
     def away():
         raise GONE_AWAY
 
-    monkeypatch.setattr("migrate.store.retry.patiently", noted)
+    monkeypatch.setattr("migrate.storage.retry.patiently", noted)
     contact = Contact()
     for call in (away, away, lambda: 1, away):
         with contextlib.suppress(UnreachableError):
@@ -251,7 +251,7 @@ def test_who_waits_long_for_a_server_is_told(monkeypatch):
             raise found
         return found
 
-    monkeypatch.setattr("migrate.store.retry.pause", lambda _: None)
-    monkeypatch.setattr("migrate.store.retry.NOTE_AFTER_SECONDS", 0)
+    monkeypatch.setattr("migrate.storage.retry.pause", lambda _: None)
+    monkeypatch.setattr("migrate.storage.retry.NOTE_AFTER_SECONDS", 0)
     assert patiently(call, note=said.append) == 1
     assert said == ["gone away; trying again (attempt 2)"]

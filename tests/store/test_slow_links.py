@@ -11,14 +11,18 @@ from email.header import decode_header
 import pytest
 
 from migrate.errors import GoneError, UnreachableError
-from migrate.store import flow, open_place, patience, s3_client, s3_connection
-from migrate.store.base import MIN_PART_BYTES, PART_BYTES, Part
-from migrate.store.s3 import S3Store
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.store.s3_canary import probe
-from migrate.store.s3_client import parse
-from migrate.store.s3_description import Description
-from migrate.store.sizes import HALF_PART_BYTES, cut_of
+from migrate.runtime import cancellation
+from migrate.storage import inflight_limit
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
+from migrate.storage.part_sizes import HALF_PART_BYTES, cut_of
+from migrate.storage.registry import open_place
+from migrate.storage.s3 import client
+from migrate.storage.s3.capability_probe import probe
+from migrate.storage.s3.client import parse
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.store import S3Store
+from migrate.storage.s3.transport import connection
 from scripts import metrics
 from tests.tools.clients import boto_client
 from tests.tools.http_proxy import Answer, Asked, HttpProxy
@@ -41,7 +45,7 @@ def url(proxy, minio, make_bucket, monkeypatch, tmp_path) -> str:
 
 
 def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, monkeypatch):
-    monkeypatch.setattr(s3_client, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 1.0)
     proxy.add("bandwidth", stream="upstream", rate=8_000)  # kB/s
     store = S3Store(parse(url))
     upload, data = store.begin("big"), os.urandom(24 * MB)
@@ -52,8 +56,8 @@ def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, m
 
 
 def test_silence_is_still_a_fault(proxy, url, monkeypatch):
-    monkeypatch.setattr(s3_connection, "SILENT_SECONDS", 0.5)
-    monkeypatch.setattr(s3_client, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(client, "SILENT_SECONDS", 0.5)
     store = S3Store(parse(url))
     upload = store.begin("big")
     proxy.add("timeout", stream="upstream", timeout=0)  # takes nothing more, and does not close
@@ -62,7 +66,7 @@ def test_silence_is_still_a_fault(proxy, url, monkeypatch):
 
 
 def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, url, monkeypatch):
-    monkeypatch.setattr(flow, "SMALL_BYTES", 0)
+    monkeypatch.setattr(inflight_limit, "SMALL_BYTES", 0)
     store, begun, end = S3Store(parse(url)), threading.Event(), threading.Event()
     upload, flowing = store.begin("big"), store._wire.flow
 
@@ -103,7 +107,7 @@ def test_small_objects_keep_to_what_the_link_carries(url, put):
     objects = [(Description(f"{number:03}"), os.urandom(100_000)) for number in range(40)]
     written = list(getattr(target, put)(objects, window_bytes=64 * MB))
     assert [(one.key, one.error) for one in written] == [(it.key, None) for it, _ in objects]
-    assert 500_000 < most <= flow.LEAST_BYTES
+    assert 500_000 < most <= inflight_limit.LEAST_BYTES
 
 
 def test_of_whole_objects_too_it_is_seen_how_far_they_have_left(minio, proxy, url):
@@ -115,7 +119,7 @@ def test_of_whole_objects_too_it_is_seen_how_far_they_have_left(minio, proxy, ur
         described = Description("large", metadata={"name": "Größe"}, tags={"a": "b"})
         written = pool.submit(lambda: list(target.put_all([(described, body)], window_bytes=1)))
         while not written.done():
-            seen.add(flow.gone_bytes())
+            seen.add(inflight_limit.gone_bytes())
     [one] = written.result()
     assert (one.error, one.md5) == (None, hashlib.md5(body).hexdigest())
     assert len([size for size in seen if 0 < size < len(body)]) > 5
@@ -134,7 +138,7 @@ def test_what_concerns_all_objects_is_raised_for_large_ones_too(minio, make_buck
 
 
 def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeypatch):
-    monkeypatch.setattr(patience, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(cancellation, "GRACE_SECONDS", 0.0)
     proxy.add("bandwidth", stream="upstream", rate=1_000)
     store = S3Store(parse(url))
     upload, size_bytes = store.begin("big"), 64 * MB
@@ -142,15 +146,15 @@ def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeyp
     try:
         with ThreadPoolExecutor(1) as pool:
             part = pool.submit(store.put_part, "big", upload, 1, os.urandom(size_bytes))
-            while not flow.gone_bytes():
+            while not inflight_limit.gone_bytes():
                 assert not part.done()
-            patience.halt()
+            cancellation.halt()
             with pytest.raises(UnreachableError):
                 part.result()
     finally:
-        patience.resume()
+        cancellation.resume()
     assert metrics.received_bytes(minio.endpoint) - before < size_bytes
-    assert flow.gone_bytes() == 0
+    assert inflight_limit.gone_bytes() == 0
 
 
 def test_parts_are_small_where_the_link_is_slow(url):

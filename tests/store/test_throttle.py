@@ -8,9 +8,10 @@ from datetime import datetime
 import pytest
 
 from migrate.errors import UsageError
-from migrate.rates import parse_limit, parse_rate, parse_size
-from migrate.store import open_place, patience
-from migrate.store.throttle import Throttle
+from migrate.quantities import parse_limit, parse_rate, parse_size
+from migrate.runtime import cancellation
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.registry import open_place
 
 
 @pytest.mark.parametrize(
@@ -122,9 +123,9 @@ def test_an_interruption_cuts_waiting_short():
     started = time.monotonic()
     waiting.start()
     try:
-        patience.halt()
+        cancellation.halt()
         waiting.join(5)
     finally:
-        patience.resume()
+        cancellation.resume()
     assert not waiting.is_alive()
     assert time.monotonic() - started < 5

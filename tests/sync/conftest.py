@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from exporters.selection import EVERYTHING
-from migrate.case import Endpoint
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
+from migrate.case.model import Endpoint
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.registry import open_place
 from migrate.sync import SyncOptions, SyncOutcome, sync
-from migrate.sync.opening import open_sides, record_url
+from migrate.sync.open_buckets import open_sides, record_url
 from migrate.sync.plan import Sides
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, make_shop

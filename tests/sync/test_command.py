@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from migrate.store.s3_bucket import open_bucket
+from migrate.storage.s3.source_bucket import open_bucket
 from scripts.metrics import received_bytes
 from scripts.servers import S3Server
 from tests.cli.conftest import call

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.bucket import ObjectSummary, Page
-from exporters.objects.oddities import Oddities
-from migrate.sync.columns import Known, KnownPage, UnorderedError, microseconds
-from migrate.sync.compare import Comparison, Do, Step, decide
-from migrate.sync.fold import folded, grouped
-from migrate.sync.rows import begun_rows, plan_bytes, read_plan
-from migrate.sync.spans import SPAN_BYTES, SPAN_OBJECTS, spans
+from exporters.bucket_api import ObjectSummary, Page
+from exporters.objects.key_oddities import Oddities
+from migrate.sync.batches import SPAN_BYTES, SPAN_OBJECTS, spans
+from migrate.sync.diff import Comparison, Do, Step, decide
+from migrate.sync.record.column_pages import Known, KnownPage, UnorderedError, microseconds
+from migrate.sync.record.record_merge import folded, grouped
+from migrate.sync.record.record_rows import begun_rows, plan_bytes, read_plan
 
 THEN = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.bucket import Fetched, ObjectSummary
+from exporters.bucket_api import Fetched, ObjectSummary
 from exporters.selection import Selection
-from migrate.restore.objects_history import Markers
-from migrate.store.s3_canary import FIRST_MARKER, REPEATED_MARKER
-from migrate.store.s3_description import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
-from migrate.store.s3_parse import NULL
-from migrate.sync import choice as choice_module
-from migrate.sync.choice import ALONE, Judged, alone, by_tags
-from migrate.sync.columns import microseconds
-from migrate.sync.compare import Do
-from migrate.sync.fold import by_version, folded
-from migrate.sync.histories import NOT_CURRENT, HistoryComparison, KnownVersion, decide
-from migrate.sync.history_look import amendment
-from migrate.sync.rows import synced_table, which_version
+from migrate.restore.objects.versions import Markers
+from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
+from migrate.storage.s3.listing.page_parser import NULL
+from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, Description
+from migrate.sync.diff import Do
+from migrate.sync.record.column_pages import microseconds
+from migrate.sync.record.record_merge import by_version, folded
+from migrate.sync.record.record_rows import synced_table, which_version
+from migrate.sync.versions import version_filter as choice_module
+from migrate.sync.versions.version_diff import NOT_CURRENT, HistoryComparison, KnownVersion, decide
+from migrate.sync.versions.version_filter import ALONE, Judged, alone, by_tags
+from migrate.sync.versions.version_inspect import amendment
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = pa.timestamp("us", tz="UTC")

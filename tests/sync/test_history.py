@@ -11,10 +11,10 @@ import pytest
 
 from exporters.selection import Selection
 from migrate.errors import UsageError
-from migrate.progress import Silent
-from migrate.store.s3_bucket import open_bucket
-from migrate.sync import spans as spans_module
-from migrate.sync.record import Record
+from migrate.runtime.progress import Silent
+from migrate.storage.s3.source_bucket import open_bucket
+from migrate.sync import batches as spans_module
+from migrate.sync.record.sync_record import Record
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop
 from tests.objects.histories import make_history, read_history

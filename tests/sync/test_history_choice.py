@@ -11,8 +11,8 @@ import pytest
 
 from exporters.selection import Selection
 from migrate.errors import UsageError
-from migrate.sync.choice import ALONE
-from migrate.sync.histories import NOT_CURRENT
+from migrate.sync.versions.version_diff import NOT_CURRENT
+from migrate.sync.versions.version_filter import ALONE
 from scripts.servers import S3Server
 from tests.cli.conftest import call
 from tests.objects.test_history import make_old_shop

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-from migrate.store.s3_bucket_write import open_target_bucket
-from migrate.sync.columns import microseconds
-from migrate.sync.record import Record
-from migrate.sync.uploads import Uploads
+from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.sync.record.column_pages import microseconds
+from migrate.sync.record.sync_record import Record
+from migrate.sync.upload_owners import Uploads
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, server, take_out
 from tests.objects.test_history import restore

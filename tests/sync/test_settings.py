@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.store.s3_configuration import same_setting
-from migrate.sync.settings import Decision, Rules, Wish, is_unset
+from migrate.storage.s3.metadata.bucket_configuration import same_setting
+from migrate.sync.bucket_settings import Decision, Rules, Wish, is_unset
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop
 from tests.objects.test_settings import LIFECYCLE, configured, make_locked, policy, with_ownership

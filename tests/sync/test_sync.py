@@ -13,8 +13,8 @@ import pytest
 from exporters.selection import Selection
 from migrate.bundle.lease import Lease
 from migrate.errors import BusyError, UsageError
-from migrate.progress import Silent
-from migrate.sync import spans as spans_module
+from migrate.runtime.progress import Silent
+from migrate.sync import batches as spans_module
 from tests.objects.conftest import ODD_KEYS, fill
 from tests.sync.conftest import Move, body
 
@@ -347,7 +347,7 @@ def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
             if Breaks.count == 35:
                 raise RuntimeError("broken off")
 
-    from migrate.sync.record import Record
+    from migrate.sync.record.sync_record import Record
 
     with monkeypatch.context() as patch:
         patch.setattr(Record, "write_done", _only_whole(Record.write_done))

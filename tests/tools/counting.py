@@ -1,6 +1,6 @@
 """Progress that can be asked."""
 
-from migrate.progress import Silent
+from migrate.runtime.progress import Silent
 
 
 class Counting(Silent):

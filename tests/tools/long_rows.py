@@ -4,11 +4,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from exporters.mysql import wire
-from exporters.postgres import feed, stream
-from exporters.relational import chunk, long_lines, long_values
-from exporters.sqlite import long_rows as sqlite_long_rows
-from exporters.sqlite import octets, rows
+from exporters.mysql.rows import protocol_rows
+from exporters.postgres.rows import copy_feed, copy_stream
+from exporters.sql import chunk_export
+from exporters.sql.large_values import long_lines, long_values
+from exporters.sqlite.rows import byte_counts, row_batches
+from exporters.sqlite.rows import long_rows as sqlite_long_rows
 
 UNIT = 2**18
 """Four of them are a MiB. A row of more than eight counts as long (``short_long_rows``), and is of several pieces."""
@@ -18,9 +19,18 @@ UNIT = 2**18
 def short_long_rows():
     """Let two MiB be long, where it is eight: what goes by in pieces is the same, and there is a quarter of it."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (wire, feed, stream, long_lines, long_values, sqlite_long_rows, octets, rows):
+        for module in (
+            protocol_rows,
+            copy_feed,
+            copy_stream,
+            long_lines,
+            long_values,
+            sqlite_long_rows,
+            byte_counts,
+            row_batches,
+        ):
             patch.setattr(module, "LONG_BYTES", 8 * UNIT)
-        patch.setattr(rows, "BATCH_BYTES", 8 * UNIT)
+        patch.setattr(row_batches, "BATCH_BYTES", 8 * UNIT)
         yield
 
 
@@ -28,7 +38,7 @@ def short_long_rows():
 def long_rows():
     """Lend the list of rows that go by in pieces meanwhile."""
     found = []
-    real = chunk._Rows.add_long
+    real = chunk_export._Rows.add_long
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunk._Rows, "add_long", lambda self, row: (found.append(row), real(self, row)))
+        patch.setattr(chunk_export._Rows, "add_long", lambda self, row: (found.append(row), real(self, row)))
         yield found

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from migrate.store import flow
+from migrate.storage import inflight_limit
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 from tests.tools.fault_proxy import KINDS, FaultProxy, Planned
@@ -78,7 +78,7 @@ class Stage:
     def run(self):
         """As a process of its own does, which knows nothing of the link, by which parts are cut."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(flow, "_flows", {})
+            patch.setattr(inflight_limit, "_flows", {})
             return call(*self.words, "--workers", "2", "--quiet")
 
     def run_again(self):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql.connect import parse_url
-from exporters.mysql.live import live_tables
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.store import open_place
+from exporters.mysql.connection import parse_url
+from exporters.mysql.live_digests import live_tables
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.mysql.databases import checksums, definitions, export_database, fetch, read_bundle, run_sql
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from migrate.store.base import PART_BYTES
+from migrate.storage.api import PART_BYTES
 from scripts import proof
 from scripts.metrics import received_bytes
 from tests.tools.clients import boto_client

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from migrate.store.base import PART_BYTES
+from migrate.storage.api import PART_BYTES
 from scripts.metrics import received_bytes
 from tests.tools.clients import boto_client
 from tests.torture.command import killed_when, must

@@ -9,15 +9,16 @@ from types import ModuleType
 
 import pytest
 
-from exporters.postgres import plan
-from migrate.progress import Silent
-from migrate.restore.mysql import database as mysql_database
-from migrate.restore.mysql import define as mysql_define
-from migrate.restore.mysql import rows as mysql_rows
-from migrate.restore.mysql import target as mysql_target
-from migrate.restore.postgres import define, rows, steps
-from migrate.restore.postgres import target as sql_target
-from migrate.restore.postgres.database import restore_database
+from exporters.postgres import chunk_plan
+from migrate.restore.mysql import create_objects as mysql_define
+from migrate.restore.mysql import destination as mysql_target
+from migrate.restore.mysql import load_rows as mysql_rows
+from migrate.restore.mysql import restore as mysql_database
+from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres.definitions import post_data, pre_data
+from migrate.restore.postgres.restore import restore_database
+from migrate.restore.postgres.rows import load_rows
+from migrate.runtime.progress import Silent
 from tests.mysql import databases as mysql
 from tests.mysql.test_left_out import SOURCE as MYSQL_SOURCE
 from tests.postgres.databases import as_role, export_database, read_bundle, run_sql
@@ -35,7 +36,7 @@ def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> No
 
 def die_at(step, bundle, target):
     """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
-    count, real, real_finish = 0, sql_target.mark_done, define.finish
+    count, real, real_finish = 0, sql_target.mark_done, pre_data.finish
 
     def mark(*words):
         nonlocal count
@@ -49,8 +50,8 @@ def die_at(step, bundle, target):
             real_finish(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, sql_target, rows, steps)
-    put_in("finish", finish, define)
+    put_in("mark_done", mark, sql_target, load_rows, post_data)
+    put_in("finish", finish, pre_data)
     restore_database(read_bundle(bundle), "app", target, workers=2, progress=Silent())
 
 
@@ -86,7 +87,7 @@ def test_postgresql(postgres, other_postgres, tmp_path, monkeypatch):
     url = postgres.database()
     run_sql(url, SOURCE)
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "CHUNK_BYTES", SMALL_CHUNK)
+        patch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
         assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     run_sql(other_postgres.url, f"CREATE ROLE boarder LOGIN PASSWORD '{other_postgres.password}'")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.mysql import plan as plans
+from exporters.mysql import chunk_plan as plans
 from migrate.bundle import layout
 from tests.mysql.databases import export_database, read_bundle, run_sql
 

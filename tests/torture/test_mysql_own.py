@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.errors import NotEmptyError
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.store import open_place
-from migrate.verify.database import compare_database
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
+from migrate.verify.live_database import compare_database
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 pytestmark = pytest.mark.torture

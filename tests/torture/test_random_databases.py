@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.mysql.database import restore_database
-from migrate.store import open_place
+from migrate.restore.mysql.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from tests.mysql.databases import export_database, fetch, read_bundle
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database

@@ -12,9 +12,9 @@ import sys
 import psycopg
 import pytest
 
-from migrate.progress import Silent
-from migrate.restore.postgres.database import restore_database
-from migrate.verify.database import compare_database
+from migrate.restore.postgres.restore import restore_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from scripts.postgres_versions import find_postgres_of
 from tests.parquet import check_parquet
 from tests.postgres.databases import dump_bytes, export_database, fetch, read_bundle, run_sql

@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 
-from migrate.store.base import Store
+from migrate.storage.api import Store
 
 MIB = 2**20
 

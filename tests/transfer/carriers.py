@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MIN_PART_BYTES
-from migrate.store.throttle import Throttle
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MIN_PART_BYTES
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.registry import open_place
 from migrate.transfer import transfer
 from tests.export.victims import run
 
@@ -22,7 +22,7 @@ def carry(origin: str, target: str, rate: float | None) -> None:
     """Transfer a bundle in S3's smallest parts; 130 where it is interrupted."""
     limit = Throttle(rate) if rate else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("migrate.store.sizes.PART_BYTES", MIN_PART_BYTES)
+        patch.setattr("migrate.storage.part_sizes.PART_BYTES", MIN_PART_BYTES)
         try:
             there = open_place(target, bwlimit=limit)
             transfer(open_place(origin), there, workers=WORKERS, progress=Silent())

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from migrate.store import open_place
-from migrate.store.base import MIN_PART_BYTES, MultipartStore
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore
+from migrate.storage.registry import open_place
 from tests.tools.disks import tiny_disk
 
 __all__ = ["tiny_disk"]
@@ -15,7 +15,7 @@ __all__ = ["tiny_disk"]
 @pytest.fixture(autouse=True)
 def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut files into S3's smallest parts, so that large files can be small ones."""
-    monkeypatch.setattr("migrate.store.sizes.PART_BYTES", MIN_PART_BYTES)
+    monkeypatch.setattr("migrate.storage.part_sizes.PART_BYTES", MIN_PART_BYTES)
 
 
 @pytest.fixture(params=["local", "minio", "versitygw"])

@@ -12,13 +12,13 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.errors import BusyError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MIN_PART_BYTES, MultipartStore
-from migrate.store.local import LocalStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
 from migrate.transfer import clean, transfer, transfer_status
-from migrate.transfer.lanes import Lanes, Piece
-from migrate.transfer.workers import run_workers
+from migrate.transfer.scheduler import Lanes, Piece
+from migrate.transfer.worker_threads import run_workers
 from tests.tools.counting_proxy import CountingProxy
 from tests.tools.profiles import extra_profile
 from tests.transfer.bags import MIB, contents, noise, seal

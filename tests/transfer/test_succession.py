@@ -8,10 +8,10 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.errors import NotEmptyError, UnreachableError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
-from migrate.store.local import LocalStore
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
 from migrate.transfer import TransferOutcome, transfer
 from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal

@@ -8,11 +8,11 @@ import pytest
 
 from migrate.bundle import layout
 from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, UnreachableError, UsageError
-from migrate.progress import Silent
-from migrate.store import open_place
-from migrate.store.base import MultipartStore
-from migrate.store.local import LocalStore
-from migrate.store.retry import Retrying
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.local.store import LocalStore
+from migrate.storage.registry import open_place
+from migrate.storage.retry import Retrying
 from migrate.transfer import TransferOutcome, transfer, transfer_status
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
 from tests.transfer.bags import MIB, contents, noise, seal, sha256, some_payload

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from exporters.base import Gap
+from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, verify
 from tests.bundle.test_hostile import Memory, tag_manifest
 from tests.export.sources import Numbers

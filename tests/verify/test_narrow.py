@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migrate.verify import narrow as module
-from migrate.verify.narrow import narrow
+from migrate.verify import row_diff as module
+from migrate.verify.row_diff import narrow
 
 
 @dataclass

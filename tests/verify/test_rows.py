@@ -5,12 +5,12 @@ from contextlib import closing
 
 import pytest
 
-import exporters.mysql.plan as mysql_plan
-import exporters.postgres.plan as postgres_plan
-import exporters.sqlite.plan as sqlite_plan
+import exporters.mysql.chunk_plan as mysql_plan
+import exporters.postgres.chunk_plan as postgres_plan
+import exporters.sqlite.chunk_plan as sqlite_plan
 from migrate.bundle.findings import Finding
-from migrate.progress import Silent
-from migrate.verify.database import compare_database
+from migrate.runtime.progress import Silent
+from migrate.verify.live_database import compare_database
 from tests.mysql import databases as mysql
 from tests.postgres import databases as postgres
 from tests.sqlite import databases as sqlite
@@ -154,8 +154,8 @@ def test_rows_of_a_table_without_a_key_are_told_too(database):
 
 
 def test_where_every_row_changed_the_first_are_told_and_the_answer_says_so(database, monkeypatch):
-    monkeypatch.setattr("migrate.verify.narrow.MOST_ROWS", 300)
-    monkeypatch.setattr("migrate.verify.narrow.KEPT_ROWS", 50)
+    monkeypatch.setattr("migrate.verify.row_diff.MOST_ROWS", 300)
+    monkeypatch.setattr("migrate.verify.row_diff.KEPT_ROWS", 50)
     database.run("UPDATE items SET price = price + 1")
     (finding,) = compare(database)
     assert "many rows, among them" in finding.what

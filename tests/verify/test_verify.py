@@ -9,8 +9,8 @@ import pytest
 
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
-from migrate.progress import Silent
-from migrate.store import open_place
+from migrate.runtime.progress import Silent
+from migrate.storage.registry import open_place
 from migrate.verify import Level, VerifyOutcome, verify
 from tests.export.sources import Numbers
 

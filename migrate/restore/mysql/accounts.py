@@ -11,12 +11,12 @@ from collections.abc import Set as AbstractSet
 
 import pymysql
 
+from exporters.mysql.definitions.show_create import GRANTS
 from exporters.mysql.errors import said_by
-from exporters.mysql.schema import GRANTS
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.grants import Beyond, Grants, is_role
-from migrate.restore.mysql.target import TargetConnection, mark_done, read_done
+from migrate.restore.mysql.destination import TargetConnection, mark_done, read_done
+from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
 
 _EVERYBODY = "PUBLIC"
 

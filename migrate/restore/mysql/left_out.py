@@ -9,15 +9,15 @@ from contextlib import closing
 
 import pymysql
 
-from exporters.base import Loss
-from exporters.mysql.connect import Connection, connect, parse_url
+from exporters.api import Loss
+from exporters.mysql.connection import Connection, connect, parse_url
 from exporters.mysql.control_tables import ControlTables, find_control_tables
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
-from migrate.restore.finished import FinishedRestore, unique
-from migrate.restore.mysql.target import TargetConnection
-from migrate.restore.relational.run import State
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.table_restore import State
+from migrate.restore.mysql.destination import TargetConnection
 
 _FINISHED = ""
 """The step of the record that stays."""

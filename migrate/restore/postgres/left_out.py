@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
-from exporters.postgres.connect import connect, parse_url
 from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.sessions.connection import connect, parse_url
 from migrate.bundle.reader import BundleReader
-from migrate.restore.finished import FinishedRestore, unique
-from migrate.restore.postgres.refused import first_line
-from migrate.restore.postgres.target import State
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.postgres.definitions.refused_objects import first_line
+from migrate.restore.postgres.destination import State
 
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"
 _FINISHED = f"{PROGRESS_SCHEMA}.finished"

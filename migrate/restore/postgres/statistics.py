@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from migrate.restore.postgres.refused import first_line, use_every_schema
+from migrate.restore.postgres.definitions.refused_objects import first_line, use_every_schema
 
 _TABLES = """
 WITH RECURSIVE remote(oid) AS (

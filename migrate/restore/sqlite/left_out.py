@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from exporters.sqlite.address import Address, parse_url
-from exporters.sqlite.backup import open_file
 from exporters.sqlite.catalog import PROGRESS_TABLE, RECORD_SUFFIX
+from exporters.sqlite.files.backup import open_file
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotAllowedError
-from migrate.restore.finished import FinishedRestore
-from migrate.restore.relational.run import State
-from migrate.restore.sqlite.files import read_files
+from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.table_restore import State
+from migrate.restore.sqlite.file_set import read_files
 
 
 def record_path(address: Address) -> Path:

@@ -13,8 +13,8 @@ from typing import Any
 
 from exporters.sqlite.catalog import Table
 from exporters.sqlite.identifiers import quote_name
-from exporters.sqlite.long_rows import Cell
-from exporters.sqlite.values import RawText
+from exporters.sqlite.rows.long_rows import Cell
+from exporters.sqlite.rows.value_text import RawText
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
 Names = Sequence[str | None]

@@ -8,8 +8,8 @@ import re
 import sqlite3
 from typing import Any
 
-from exporters.sqlite.rows import UTF_16_CODECS
-from exporters.sqlite.values import RawText
+from exporters.sqlite.rows.row_batches import UTF_16_CODECS
+from exporters.sqlite.rows.value_text import RawText
 
 _CHANGED = re.compile("[\ufffe\uffff]")
 

@@ -1,0 +1,318 @@
+"""The contract between a source and the export that drives it.
+
+A ``Source`` is opened from a URL. Its ``snapshot`` is one consistent view, cut into ``Unit``s: the smallest
+pieces of work that are done whole or not at all. Units are exported by several threads at once, in any
+order, and again after a crash; what makes that safe is that ids are deterministic and that a unit's outcome
+depends on nothing but the unit and the snapshot.
+
+The export gives a source two places to write. ``Sink``: files of the bundle, recorded with size and SHA-256 in
+the unit's commit record. ``Workspace``: what the source must remember to go on after a crash (its plan, its
+inventory); it lies at the place too, and is gone after the seal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Literal, Protocol, runtime_checkable
+
+from exporters.bucket_api import Bucket
+from exporters.selection import Selection
+
+Json = Mapping[str, Any]
+Disposition = Literal["exported", "excluded", "failed"]
+ItemKind = Literal["table", "materialized view", "bucket"]
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyItem:
+    """One table or bucket as ``plan`` shows it. Counts may be estimates; ``exact`` says which."""
+
+    name: str
+    kind: ItemKind
+    items: int
+    size_bytes: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why.
+    ``features``: what some target may not take, in the source's own words, and how often it was seen. ``goes_on``:
+    there is more than was counted, how much is not known.
+    """
+
+    items: Sequence[SurveyItem]
+    server: str
+    warnings: Sequence[str] = ()
+    features: Mapping[str, int] = field(default_factory=dict)
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One piece of work. ``id`` matches ``[a-z0-9._/-]+``, is unique within its source, and is the same again after
+    a restart. ``spec`` is what the source needs to do it (plain JSON). ``size_bytes`` is an estimate for progress.
+    """
+
+    id: str
+    items: int
+    size_bytes: int
+    spec: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One row of the loss ledger: a property that could not be represented.
+
+    ``item`` names a table, column, key or bucket in the source's own words; ``property`` is what was lost (for example
+    ``ownership``, ``storage class``); ``reason`` is a sentence.
+    """
+
+    item: str
+    property: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """An enumerated item that is not in the bundle."""
+
+    item: str
+    disposition: Literal["excluded", "failed"]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a unit came to. ``items`` rows or objects exported; ``size_bytes`` of payload read from the source.
+
+    ``digest`` is the sum of the row digests modulo 2**128 for table chunks, None elsewhere. ``facts`` is plain JSON
+    that the source wants back in ``finish`` and ``still_holds``.
+    """
+
+    items: int
+    size_bytes: int
+    digest: int | None = None
+    losses: Sequence[Loss] = ()
+    gaps: Sequence[Gap] = ()
+    facts: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DoneUnit:
+    """A unit with a commit record: the unit, its outcome, and its files' names relative to ``data/<source>/``."""
+
+    unit: Unit
+    outcome: Outcome
+    files: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One row of ``data/catalog.parquet``: a table, a materialized view or a bucket.
+
+    ``number`` is what stands in the path ``tables/<number>/`` (0 for a bucket). ``digest`` as 32 hex digits, or "".
+    ``details`` is JSON of the source's own making: for tables the columns with their types.
+    """
+
+    kind: ItemKind
+    number: int
+    schema: str
+    name: str
+    items: int
+    size_bytes: int
+    digest: str
+    details: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """One way in which the source's items were counted, e.g. ``("rows", "count(*) under the snapshot", 200_000)``.
+
+    At least two of them for the same ``what`` must agree, or the bundle is sealed as incomplete.
+    """
+
+    what: str
+    how: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a source says at the end: its catalog rows, how it counted, what is missing, what was lost.
+
+    ``points`` are the snapshots over which the bundle was taken, oldest first (more than one after a resume).
+    """
+
+    entries: Sequence[CatalogEntry]
+    enumerations: Sequence[Enumeration]
+    gaps: Sequence[Gap] = ()
+    losses: Sequence[Loss] = ()
+    points: Sequence[Json] = ()
+    server: str = ""
+
+
+class Workspace(Protocol):
+    """Small files of a source's own, under ``_work/<source>/`` at the place. Writes are atomic and durable."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return the file's bytes, or None where there is none."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write or replace the whole file."""
+        ...
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """Return the names that begin with ``prefix``, in order."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove the file; nothing happens where there is none."""
+        ...
+
+
+class Sink(Protocol):
+    """Takes the files of one unit. Names are relative to ``data/<source>/`` and match ``[a-z0-9._/-]+``."""
+
+    def create(self, name: str, *, size_bytes: int = 0) -> AbstractContextManager[BinaryIO]:
+        """Open a new file for writing, sequentially. It exists once the context ends without an error, whole;
+        after an error nothing of it remains. Safe to call again for the same name, also after a crash (it replaces).
+        ``size_bytes``: how large it will be, about; needed only for files above 100 GB (it decides the size of
+        the parts).
+        """
+        ...
+
+
+class Snapshot(Protocol):
+    """One consistent view of a source, shared by the worker threads."""
+
+    point: Json
+
+    def units(self) -> Iterator[Unit]:
+        """Yield every unit, deterministic across restarts for the same workspace."""
+        ...
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """Do one unit. Thread-safe. Raises ``SourceError``; a single item that fails is a ``Gap``, not an error."""
+        ...
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """Tell whether a unit that was finished under an earlier snapshot is the same under this one."""
+        ...
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """Write what belongs to the whole source (DDL, indexes) and give the account. Called once all units are done,
+        or when no more can be had; may be called again after a crash.
+        """
+        ...
+
+
+@runtime_checkable
+class Mendable(Protocol):
+    """A snapshot that can add to a finished unit what failed in it, without reading the rest again."""
+
+    def mend(self, done: DoneUnit, sink: Sink) -> Outcome:
+        """Try again what failed in ``done``, which still holds. Return the outcome of the whole unit: of the files that
+        it has, of which none is replaced, and those that are written here.
+        """
+        ...
+
+
+@runtime_checkable
+class Foresighted(Protocol):
+    """A snapshot that can begin what ``finish`` needs beside the last units."""
+
+    def foresee_finish(self) -> None:
+        """Take note that the last units are under way. Called at most once, returns at once; what it begins ends with
+        ``finish``, or with the snapshot's context.
+        """
+        ...
+
+
+class Source(Protocol):
+    """A database or bucket, opened and reachable."""
+
+    name: str
+    url: str
+    """Without secrets."""
+
+    def survey(self) -> Survey:
+        """Say what is there without reading the data."""
+        ...
+
+    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """Take a snapshot that ``workers`` threads may read at once; released when the context ends."""
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Shared(Protocol):
+    """A snapshot that workers on other machines can join for as long as it is held here."""
+
+    ticket: Json
+    """What they need to know for it: plain JSON, no secrets."""
+
+
+class Shareable(Protocol):
+    """A source whose snapshots are ``Shared``."""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether they are, as this one was opened."""
+        ...
+
+    def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """Return the snapshot that another machine holds, for ``workers`` threads here: the same point, the same
+        units. Proves first that the source can be read from here. Raises ``SourceError``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long reading the whole source will take, from a measured sample. Rates are per second; ``faults`` are
+    sentences about what could not be read of it.
+    """
+
+    seconds: float
+    items_rate: float
+    bytes_rate: float
+    faults: Sequence[str] = ()
+
+
+class Measurable(Protocol):
+    """A source that can be tried out before the move."""
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """Read real data the way an export would for about ``seconds``, keep nothing, and extrapolate to ``survey``."""
+        ...
+
+
+class Host(Protocol):
+    """What moveout lends to an exporter, so that an exporter needs no client libraries of its own for it."""
+
+    def secret(self, name: str) -> str | None:
+        """Return a secret that the case file gives for this source (``password``), or None."""
+        ...
+
+    def bucket(self, url: str) -> Bucket:
+        """Open the bucket of an ``s3://`` URL."""
+        ...
+
+    def selection(self) -> Selection:
+        """Return which items of this source are wanted."""
+        ...
+
+
+class Exporter(Protocol):
+    """A kind of source; found by the entry-point group ``moveout.exporters``, whose entries are named by URL scheme."""
+
+    def open(self, name: str, url: str, host: Host) -> Source:
+        """Open a source and prove that it can be reached and read. Raises ``SourceError``."""
+        ...

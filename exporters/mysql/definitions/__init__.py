@@ -1,0 +1,1 @@
+"""Definitions of a MySQL or MariaDB database, as SHOW CREATE prints them."""

@@ -1,0 +1,116 @@
+"""What accounts may do, and how they may log in: statements without passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pymysql
+
+from exporters.api import Loss
+from exporters.mysql.connection import Connection
+from exporters.mysql.errors import said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+_ACCOUNTS = "SELECT User, Host, {is_role} FROM mysql.user WHERE {named}"
+_DEFAULT_ROLES = (
+    "SELECT USER, HOST, DEFAULT_ROLE_USER, DEFAULT_ROLE_HOST FROM mysql.default_roles ORDER BY 1, 2, 3, 4"
+)
+_EVERYBODY = "PUBLIC"
+_PASSWORD = re.compile(
+    r" IDENTIFIED (BY PASSWORD|BY|VIA|WITH) .*?(?= REQUIRE | WITH GRANT OPTION| WITH MAX_| ACCOUNT |$)"
+)
+_LOGINS = (
+    "SELECT User, Host, ssl_type, CONVERT(x509_subject USING utf8mb4), CONVERT(x509_issuer USING utf8mb4),"
+    " CONVERT(ssl_cipher USING utf8mb4), max_questions, max_updates, max_connections, max_user_connections"
+    " FROM mysql.user WHERE ssl_type <> '' OR max_questions + max_updates + max_connections + max_user_connections > 0"
+    " ORDER BY 1, 2"
+)
+_TLS = {"": "NONE", "ANY": "SSL", "X509": "X509"}
+_CERTIFICATE = ("SUBJECT", "ISSUER", "CIPHER")
+_LIMITS = (
+    *("MAX_QUERIES_PER_HOUR", "MAX_UPDATES_PER_HOUR"),
+    *("MAX_CONNECTIONS_PER_HOUR", "MAX_USER_CONNECTIONS"),
+)
+
+_NAMED = "User NOT IN ('', 'mariadb.sys', 'mysql.sys', 'mysql.session', 'mysql.infoschema')"
+_MORE = {
+    True: f"SELECT User, Host FROM mysql.global_priv WHERE {_NAMED}"
+    " AND JSON_CONTAINS_PATH(Priv, 'one', '$.password_lifetime')",
+    False: f"SELECT User, Host FROM mysql.user WHERE {_NAMED} AND (coalesce(password_lifetime,"
+    " Password_reuse_history, Password_reuse_time, Password_require_current) IS NOT NULL"
+    " OR JSON_LENGTH(JSON_REMOVE(User_attributes, '$.Restrictions')) > 0)",
+}
+"""Accounts of which more is said than leaves, by whether it is a MariaDB."""
+_PROXY = re.compile(r"GRANT PROXY ON (?!''@|``@)")
+
+
+def read_grants(connection: Connection, losses: list[Loss]) -> str:
+    """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
+    losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
+    try:
+        query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0", named=_NAMED)
+        accounts = [_account(*row) for row in connection.rows(query)]
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", "grants", f"only this account's are known: {said_by(exc)}"))
+        accounts = ["CURRENT_USER()"]
+    lines = []
+    for account in accounts:
+        try:
+            for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
+                lines.append(_PASSWORD.sub("", str(grant)) + ";")
+                if _PROXY.match(str(grant)):
+                    losses.append(Loss(f"account {account}", "PROXY", f"set it again on the target: {grant}"))
+        except pymysql.Error as exc:
+            losses.append(Loss(f"account {account}", "grants", said_by(exc)))
+    _more(connection, losses)
+    if not connection.is_mariadb:
+        lines += _default_roles(connection, losses) + _logins(connection, losses)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def _more(connection: Connection, losses: list[Loss]) -> None:
+    """Note the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
+    what, why = "expiry and history of its password, attributes", "set them again on the target"
+    for user, host in _rows(connection, _MORE[connection.is_mariadb], what, losses):
+        losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why))
+
+
+def _rows(connection: Connection, query: str, what: str, losses: list[Loss]) -> Sequence[Any]:
+    """Return what a query says of all accounts; nothing, and a row of the ledger, where that is hidden."""
+    try:
+        return connection.rows(query)
+    except pymysql.Error as exc:
+        losses.append(Loss("accounts", what, said_by(exc)))
+        return []
+
+
+def _default_roles(connection: Connection, losses: list[Loss]) -> list[str]:
+    """Return what MySQL's SHOW GRANTS does not say; MariaDB's does."""
+    rows = _rows(connection, _DEFAULT_ROLES, "default roles", losses)
+    roles: dict[str, list[str]] = {}
+    for user, host, role, role_host in rows:
+        account = f"{quote_name(user)}@{quote_name(host)}"
+        roles.setdefault(account, []).append(f"{quote_name(role)}@{quote_name(role_host)}")
+    return [f"SET DEFAULT ROLE {', '.join(names)} TO {account};" for account, names in roles.items()]
+
+
+def _logins(connection: Connection, losses: list[Loss]) -> list[str]:
+    """Return what else MySQL's SHOW GRANTS does not say: by which TLS an account may log in, and how often."""
+    found = []
+    for user, host, tls, *more in _rows(connection, _LOGINS, "TLS and limits", losses):
+        wanted = dict(zip(_CERTIFICATE, more, strict=False))
+        parts = [f"{word} {quote_literal(value)}" for word, value in wanted.items() if value]
+        require = _TLS.get(tls) or " AND ".join(parts)
+        limits = [f" {word} {number}" for word, number in zip(_LIMITS, more[3:], strict=True) if number]
+        account = f"{quote_name(user)}@{quote_name(host)}"
+        found.append(f"ALTER USER {account} REQUIRE {require}{' WITH' * bool(limits)}{''.join(limits)};")
+    return found
+
+
+def _account(user: str, host: str, is_role: int) -> str:
+    """Return how an account is written; MariaDB's roles are of no host."""
+    if is_role:
+        return user if user == _EVERYBODY else quote_name(user)
+    return f"{quote_literal(user)}@{quote_literal(host)}"

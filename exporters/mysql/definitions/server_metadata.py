@@ -1,0 +1,48 @@
+"""What a server keeps of a database beside its definitions and rows, and no other server takes: named, not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pymysql
+
+from exporters.api import Loss
+from exporters.mysql.connection import Connection
+from exporters.mysql.errors import is_about_the_thing
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+_OF_MARIADB = "SELECT table_name, column_name FROM mysql.column_stats WHERE db_name = {schema} ORDER BY 1, 2"
+_OF_MYSQL = (
+    "SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.COLUMN_STATISTICS WHERE SCHEMA_NAME = {schema}"
+    " ORDER BY 1, 2"
+)
+_ENCRYPTION = "SELECT DEFAULT_ENCRYPTION FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
+_OPTIONS = "SELECT OPTIONS FROM information_schema.SCHEMATA_EXTENSIONS WHERE SCHEMA_NAME = {schema}"
+
+
+def losses_beside(connection: Connection) -> list[Loss]:
+    """Return a row for each such thing, as far as the server knows of it and tells this account."""
+    losses = []
+    columns: dict[str, list[str]] = {}
+    for table, column in _rows(connection, _OF_MARIADB if connection.is_mariadb else _OF_MYSQL):
+        columns.setdefault(str(table), []).append(quote_name(str(column)))
+    for table, names in columns.items():
+        reason = f"of {', '.join(names)}: the target makes its own, by ANALYZE TABLE"
+        losses.append(Loss(quote_name(table), "statistics", reason))
+    if not connection.is_mariadb:
+        if _rows(connection, _ENCRYPTION) == [("YES",)]:
+            reason = "new tables are encrypted by default; on the target as its own settings say"
+            losses.append(Loss("database", "encryption", reason))
+        if any("READ ONLY=1" in str(options) for (options,) in _rows(connection, _OPTIONS)):
+            losses.append(Loss("database", "read only", "it takes no changes; the restored one does"))
+    return losses
+
+
+def _rows(connection: Connection, query: str) -> Sequence[tuple[Any, ...]]:
+    try:
+        return connection.rows(query.format(schema=quote_literal(connection.address.database)))
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return []

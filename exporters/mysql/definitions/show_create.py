@@ -1,0 +1,251 @@
+"""Definitions, each as the server's own SHOW CREATE prints it, with the settings under which it was made.
+
+``schema/definitions.json`` is what restore reads: a list in the order in which it is run. ``schema/schema.sql`` is
+the same for people and for the ``mariadb``/``mysql`` client. ``schema/grants.sql`` is what accounts may do, without
+passwords.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pymysql
+
+from exporters.api import Gap, Loss, Sink
+from exporters.mysql.catalog import Table
+from exporters.mysql.connection import Connection, connect
+from exporters.mysql.control_tables import find_control_tables
+from exporters.mysql.definitions.account_grants import read_grants
+from exporters.mysql.definitions.connection_secrets import NO_SECRETS, without_secrets
+from exporters.mysql.definitions.enum_labels import with_labels
+from exporters.mysql.definitions.server_metadata import losses_beside
+from exporters.mysql.definitions.show_create_parser import (
+    for_people,
+    with_bytes,
+    with_comment,
+    with_null,
+    with_returned,
+    without_database,
+)
+from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
+from exporters.mysql.definitions.spatial_reference_systems import reference_systems
+from exporters.mysql.definitions.table_expressions import with_expressions
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.sql.reconciliation import of_a_restore
+
+DEFINITIONS = "schema/definitions.json"
+SCRIPT = "schema/schema.sql"
+GRANTS = "schema/grants.sql"
+
+_VIEWS = "SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {schema} ORDER BY 1"
+_ROUTINES = (
+    "SELECT ROUTINE_TYPE, ROUTINE_NAME FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {schema}"
+    " ORDER BY 1, 2"
+)
+_TRIGGERS = (
+    "SELECT TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = {schema}"
+    " ORDER BY EVENT_OBJECT_TABLE, ACTION_TIMING, EVENT_MANIPULATION, ACTION_ORDER"
+)
+_LIBRARIES = (
+    "SELECT LIBRARY_NAME FROM information_schema.LIBRARIES WHERE LIBRARY_SCHEMA = {schema} ORDER BY 1"
+)
+_HAS_LIBRARIES = (
+    "SELECT 1 FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA = 'information_schema' AND TABLE_NAME = 'LIBRARIES'"
+)
+_DELIMITERS = ("$$", "//", ";;", *("~" * length for length in range(2, 80)))
+"""What may end a statement for the client that reads the script: what is not in it."""
+_EVENTS = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema} ORDER BY 1"
+_SEQUENCES = (
+    "SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_TYPE = 'SEQUENCE'"
+    " ORDER BY 1"
+)
+_DATABASE = "SELECT * FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {schema}"
+_ROUTINES_OF_OTHERS = "those of others are hidden, if there are any: the account has no {}"
+_SEES_ROUTINES = re.compile(r"GRANT (?:ALL PRIVILEGES|.*\b(?:SELECT|SHOW_ROUTINE)\b[^(]*) ON \*\.\* ")
+_READ_ONLY = 1792
+_REFUSED = {1044, 1142, 1143, 1227, 1370, 1305, 1356, 1141, 1403}
+
+Definition = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What definitions do not hold: ``losses`` what is hidden, ``gaps`` what the server cannot tell itself."""
+
+    losses: list[Loss] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def write_schema(connection: Connection, tables: Sequence[Table], sink: Sink) -> Missing:
+    """Write all definitions and return what they do not hold. Raises the driver's errors."""
+    control, _ = find_control_tables(connection)
+    finished = all(name.endswith("_left_out") for name in control)
+    missing = Missing([of_a_restore(quote_name(name), finished=finished) for name in sorted(control)])
+    missing.losses.extend(losses_beside(connection))
+    definitions = read_definitions(connection, tables, missing)
+    written = json.dumps(definitions, indent=1, ensure_ascii=False)
+    _write(sink, DEFINITIONS, written.encode(errors="backslashreplace") + b"\n")
+    shown = [one | {"sql": for_people(connection, one)} if "client" in one else one for one in definitions]
+    _write(sink, SCRIPT, script_of(shown, connection.defining_mode).encode(errors="surrogateescape"))
+    grants = read_grants(connection, missing.losses)
+    if grants:
+        _write(sink, GRANTS, grants.encode())
+    return missing
+
+
+def read_definitions(connection: Connection, tables: Sequence[Table], missing: Missing) -> list[Definition]:
+    """Return all objects in the order in which they can be made: functions before views, triggers after the rows."""
+    schema = quote_literal(connection.address.database)
+    found: list[Definition] = [_database(connection.named(_DATABASE.format(schema=schema))[0])]
+    found += [] if connection.is_mariadb else reference_systems(connection)
+    for (name,) in connection.rows(_SEQUENCES.format(schema=schema)) if connection.is_mariadb else []:
+        found += _define(connection, "sequence", str(name), missing)
+    for table in tables:
+        found += _define(connection, "table", table.name, missing)
+    missing.losses.extend(_hidden_routines(connection))
+    if connection.value(_HAS_LIBRARIES):
+        for (name,) in connection.rows(_LIBRARIES.format(schema=schema)):
+            found += _define(connection, "library", str(name), missing)
+    for kind, name in _listed(connection, _ROUTINES, "routines", missing):
+        found += _define(connection, str(kind).lower(), str(name), missing)
+    for query, kind in ((_VIEWS, "view"), (_TRIGGERS, "trigger"), (_EVENTS, "event")):
+        for name, *of in _listed(connection, query, f"{kind}s", missing):
+            made = _define(connection, kind, str(name), missing)
+            found += [one | {"table": str(of[0])} for one in made] if of else made
+    return found
+
+
+def _listed(connection: Connection, query: str, kinds: str, missing: Missing) -> list[tuple[Any, ...]]:
+    """Return what a catalog lists; one that the server cannot read is a gap. Raises the driver's errors."""
+    try:
+        return connection.rows(query.format(schema=quote_literal(connection.address.database)))
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        missing.gaps.append(Gap(kinds, "failed", f"they cannot be listed: {said_by(exc)}"))
+        return []
+
+
+def _database(row: Mapping[str, Any]) -> Definition:
+    """Return the database's own definition; MariaDB's may have a comment."""
+    comment = {"comment": row["schema_comment"]} if row.get("schema_comment") else {}
+    charset, collation = row["default_character_set_name"], row["default_collation_name"]
+    return {"kind": "database", "name": "", "charset": charset, "collation": collation, **comment}
+
+
+def _hidden_routines(connection: Connection) -> list[Loss]:
+    """Servers list only routines that the account may see, and do not say whether there are others."""
+    if connection.is_mariadb:
+        try:
+            connection.rows("SELECT 1 FROM mysql.proc LIMIT 0")
+        except pymysql.Error:
+            return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SELECT on mysql.proc"))]
+        return []
+    if any(_SEES_ROUTINES.match(str(row[0])) for row in connection.rows("SHOW GRANTS")):
+        return []
+    return [Loss("routines", "definition", _ROUTINES_OF_OTHERS.format("SHOW_ROUTINE on *.*"))]
+
+
+def _define(connection: Connection, kind: str, name: str, missing: Missing) -> list[Definition]:
+    label = quote_name(name)
+    try:
+        found = _read(connection, kind, name)
+        if kind == "table":
+            found["sql"] = with_expressions(connection, name, found["sql"])
+            found["sql"] = with_labels(connection, name, found["sql"], missing.losses)
+            found["sql"], secrets = without_secrets(found["sql"])
+            missing.losses.extend([Loss(label, "password", NO_SECRETS)] if secrets else [])
+        if kind == "sequence":
+            value = connection.rows(f"SELECT next_not_cached_value, cycle_count FROM {label}")[0]
+            found |= {"next": int(value[0]), "rounds": int(value[1])}
+    except pymysql.Error as exc:
+        if number_of(exc) in _REFUSED:
+            missing.losses.append(Loss(f"{kind} {label}", "definition", said_by(exc)))
+        elif is_about_the_thing(exc):
+            item = label if kind == "table" else f"{kind} {label}"
+            missing.gaps.append(Gap(item, "failed", f"its definition cannot be read: {said_by(exc)}"))
+        else:
+            raise
+        return []
+    if not found["sql"]:
+        missing.losses.append(Loss(f"{kind} {label}", "definition", "the account may not see it"))
+        return []
+    return [found]
+
+
+def _read(connection: Connection, kind: str, name: str) -> Definition:
+    """Return a definition; one that the server does not show to a session that only reads, by another session: that of
+    a view that takes numbers from a sequence, or whose functions write. Nothing is executed.
+    """
+    try:
+        return read_definition(connection, kind, name)
+    except pymysql.Error as exc:
+        if number_of(exc) != _READ_ONLY:
+            raise
+    with closing(connect(connection.address)) as other:
+        return read_definition(other, kind, name)
+
+
+def read_definition(connection: Connection, kind: str, name: str) -> Definition:
+    """Return the definition of an object as SHOW CREATE prints it. Raises the driver's errors."""
+    row = connection.named(f"SHOW CREATE {kind.upper()} {quote_name(name)}")[0]
+    found: Definition = {"kind": kind, "name": name, **_settings(row)}
+    found["sql"] = with_bytes(connection, found)
+    found["sql"] = with_comment(connection, found)
+    found["sql"] = with_returned(found)
+    found["sql"] = with_null(found)
+    found["sql"] = without_database(found["sql"], connection.address.database)
+    return found
+
+
+def _settings(row: Mapping[str, Any]) -> Definition:
+    """Return the statement and the session under which the object was made, from a row of SHOW CREATE."""
+    sql = next((v for k, v in row.items() if k.startswith("create ") or k == "sql original statement"), None)
+    names = {
+        "sql_mode": "sql_mode",
+        "time_zone": "time_zone",
+        "character_set_client": "client",
+        "collation_connection": "connection",
+        "database collation": "database_collation",
+    }
+    settings = {ours: row[theirs] for theirs, ours in names.items() if row.get(theirs) is not None}
+    return {"sql": sql.decode() if isinstance(sql, bytes) else sql or "", **settings}
+
+
+def script_of(definitions: Sequence[Definition], mode: str) -> str:
+    """Return the definitions as a script for the command-line client; tables and views are made under ``mode``."""
+    lines = ["SET FOREIGN_KEY_CHECKS = 0;"]
+    for one in definitions:
+        if one["kind"] == "database":
+            lines.append(f"ALTER DATABASE {defaults_of(one)};")
+            continue
+        lines.append(f"SET SESSION sql_mode = {quote_literal(one.get('sql_mode', mode))};")
+        compound = one["kind"] not in {"table", "view", "sequence", SPATIAL}
+        mark = next(mark for mark in _DELIMITERS if mark not in one["sql"])
+        lines.append(f"DELIMITER {mark}\n{one['sql']}{mark}\nDELIMITER ;" if compound else f"{one['sql']};")
+        if one["kind"] == "sequence":
+            lines.append(f"{set_sequence(one)};")
+    return "\n\n".join(lines) + "\n"
+
+
+def defaults_of(database: Definition) -> str:
+    """Return the words for what a database has by itself."""
+    comment = f" COMMENT {quote_literal(database['comment'])}" if database.get("comment") else ""
+    return f"CHARACTER SET {database['charset']} COLLATE {database['collation']}{comment}"
+
+
+def set_sequence(one: Definition) -> str:
+    """Return the statement that lets a sequence go on where it was, in the same round."""
+    return f"SELECT SETVAL({quote_name(one['name'])}, {int(one['next'])}, 0, {int(one.get('rounds', 0))})"
+
+
+def _write(sink: Sink, name: str, data: bytes) -> None:
+    with sink.create(name) as file:
+        file.write(data)

@@ -1,0 +1,242 @@
+"""What SHOW CREATE prints otherwise than the object is: read so that it is made again as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+from exporters.mysql.charsets import codec_of
+from exporters.mysql.connection import Connection
+from exporters.mysql.identifiers import quote_literal, quote_name
+
+_USING = re.compile(r"\n    USING \(.*?\)\n", re.DOTALL)
+_OF_A_ROUTINE = (
+    "SELECT ROUTINE_COMMENT FROM information_schema.ROUTINES"
+    " WHERE ROUTINE_SCHEMA = {schema} AND ROUTINE_NAME = {name} AND ROUTINE_TYPE = {kind}"
+)
+_COMMENTS = {
+    **dict.fromkeys(("function", "procedure", "package", "package body"), _OF_A_ROUTINE),
+    "library": (
+        "SELECT LIBRARY_COMMENT FROM information_schema.LIBRARIES"
+        " WHERE LIBRARY_SCHEMA = {schema} AND LIBRARY_NAME = {name}"
+    ),
+    "event": (
+        "SELECT EVENT_COMMENT FROM information_schema.EVENTS"
+        " WHERE EVENT_SCHEMA = {schema} AND EVENT_NAME = {name}"
+    ),
+}
+_COMMENT = "    COMMENT '"
+_NO_ESCAPES = "NO_BACKSLASH_ESCAPES"
+_TWO_CHARSETS = frozenset({"function", "procedure", "package", "package body", "event", "trigger"})
+"""Their bodies are kept in the charset of the client that made them, comments in UTF-8, and names in either."""
+_CHARACTERISTICS = re.compile(
+    r"(?:    (?:LANGUAGE \w+|NO SQL|CONTAINS SQL|READS SQL DATA|MODIFIES SQL DATA|DETERMINISTIC|SQL SECURITY INVOKER"
+    r"|COMMENT '(?:[^'\\\n]|\\.|'')*')\n)*"
+)
+_QUOTED = r"""'(?:[^'\\]|\\.|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
+_AS_WRITTEN = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`"""
+"""Of quotes within which a backslash is one."""
+_RETURNED = re.compile(rf" RETURNS (?:{_QUOTED}|[^\n'\"`])*", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"0": "\0", "n": "\n", "r": "\r", "Z": "\x1a"}
+_LITERAL = re.compile(r"""`(?:[^`]|``)*`|"(?:[^"]|"")*"|('(?:[^'\\]|\\.|'')*')""", re.DOTALL)
+_KEPT = (
+    "SELECT VIEW_DEFINITION AS kept FROM information_schema.VIEWS"
+    " WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = {name}"
+)
+_NO_TEXT = re.compile(r"[\x00-\x7f\udc80-\udcff]+")
+_COUNTER = re.compile(
+    r"^  `(?:[^`]|``)*` ([\w() ]+?) AUTO_INCREMENT(?=,?$| COMMENT | INVISIBLE)", re.MULTILINE
+)
+_EACH_ROW = re.compile(r"\bFOR EACH ROW\s", re.IGNORECASE)
+_EVENT_HEADER = re.compile(
+    r".*?(?: ON COMPLETION (?:NOT )?PRESERVE)? (?:ENABLE|DISABLE(?: ON \w+)?)(?: COMMENT '(?:[^'\\]|\\.|'')*')? DO ",
+    re.DOTALL,
+)
+
+
+def with_bytes(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition of which every byte is read as it is. The server prints views, and the bodies of routines,
+    triggers and events, in the charset of the client that made them, and literals with introducers hold bytes that are
+    no characters of it. ``codec_of`` gives the bytes again.
+    """
+    sql = _parsable(found)
+    if found["kind"] != "view" and found["kind"] not in _TWO_CHARSETS:
+        return sql
+    raw = _parsable({**found, "sql": _raw(connection, found)})
+    codec = codec_of(str(found.get("client", "utf8mb4")))
+    if found["kind"] == "view":
+        sql = _decoded(raw, codec) or sql
+        return sql if sql.isascii() or connection.is_mariadb else _as_kept(connection, found, sql, codec)
+    if raw.isascii() or codec == "utf-8":
+        return raw or sql
+    cuts = {"event": _event_cuts, "trigger": _trigger_cuts}.get(found["kind"], _routine_cuts)(raw)
+    if not cuts:
+        return sql
+    header = (_converted(connection, raw[begin:end], found["client"]) for begin, end in pairwise([0, *cuts]))
+    return "".join(header) + _decoded(raw[cuts[-1] :], codec)
+
+
+def _decoded(raw: str, codec: str) -> str:
+    return raw.encode(errors="surrogateescape").decode(codec, "surrogateescape")
+
+
+def _as_kept(connection: Connection, found: dict[str, Any], sql: str, codec: str) -> str:
+    """Return a view of MySQL that is kept again as it is kept now. A literal that is put together with bytes is encoded
+    anew, each byte of it for a character, when a view is made, and once more when it is shown, if that can be.
+    """
+    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    rows = connection.named(_KEPT.format(schema=schema, name=name))
+    kept = [one[1] for one in _LITERAL.finditer(str(rows[0]["kept"] if rows else "")) if one[1]]
+    shown = [one for one in _LITERAL.finditer(sql) if one[1]]
+    if len(kept) != len(shown):
+        return sql
+    for literal, one in reversed(list(zip(shown, kept, strict=True))):
+        if literal[1] != one and (literal[1] == _bytewise(one) or "?" in literal[1]):
+            with suppress(UnicodeError):
+                made = one.encode("latin-1").decode(codec, "surrogateescape")
+                sql = sql[: literal.start()] + made + sql[literal.end() :]
+    return sql
+
+
+def _bytewise(literal: str) -> str:
+    return literal.encode(errors="surrogateescape").decode("latin-1")
+
+
+def _raw(connection: Connection, found: dict[str, Any]) -> str:
+    """Return what SHOW CREATE prints, unconverted: bytes that are no UTF-8 as ``surrogateescape`` has them."""
+    connection.run("SET character_set_results = NULL")
+    try:
+        row = connection.named(f"SHOW CREATE {found['kind'].upper()} {quote_name(found['name'])}")[0]
+    finally:
+        connection.run("SET character_set_results = utf8mb4")
+    names = ("create ", "sql original statement")
+    raw = next((value for name, value in row.items() if name.startswith(names)), None) or ""
+    if isinstance(raw, bytes):
+        raw = raw.decode("utf-8", "surrogateescape")
+    return str(raw)
+
+
+def _parsable(found: dict[str, Any]) -> str:
+    """Return an event without the words for what is so anyway, which servers do not read in this mode."""
+    sql = str(found["sql"])
+    if found["kind"] != "event" or "HIGH_NOT_PRECEDENCE" not in found.get("sql_mode", ""):
+        return sql
+    name, schedule, rest = sql.partition(" ON SCHEDULE ")
+    return name + schedule + rest.replace(" ON COMPLETION NOT PRESERVE ", " ", 1)
+
+
+def _converted(connection: Connection, raw: str, charset: str) -> str:
+    """Return a part of a header, which is in UTF-8 or in the client's charset."""
+    if not any("\udc80" <= char <= "\udcff" for char in raw):
+        return raw
+    digits = raw.encode(errors="surrogateescape").hex()
+    found = connection.value(f"SELECT CONVERT(CONVERT(X'{digits}' USING {charset}) USING utf8mb4)")
+    return raw if found is None else str(found)
+
+
+def for_people(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition without bytes of a charset that Python does not read, as far as the server converts them."""
+    client = str(found.get("client", "utf8mb4"))
+    if client == "ascii" or codec_of(client) != "ascii":
+        return str(found["sql"])
+    return _NO_TEXT.sub(lambda run: _converted(connection, run[0], client), found["sql"])
+
+
+def _event_cuts(sql: str) -> list[int]:
+    """Return where the body of an event begins; nothing where that is not seen."""
+    words = sql.partition(" ON SCHEDULE ")
+    match = _EVENT_HEADER.match(words[2])
+    return [len(words[0]) + len(words[1]) + match.end()] if match else []
+
+
+def _trigger_cuts(sql: str) -> list[int]:
+    """Return where the body of a trigger begins; nothing where that is not seen."""
+    shown = re.sub(_QUOTED, lambda match: "x" * len(match[0]), sql, flags=re.DOTALL)
+    match = _EACH_ROW.search(shown)
+    return [match.end()] if match else []
+
+
+def _routine_cuts(sql: str) -> list[int]:
+    """Return where parameters begin and end, if there are any, and the comment and the body begin; nothing where that
+    is not seen.
+    """
+    depth, cuts = 0, list[int]()
+    for position, char in _unquoted(sql):
+        if char == "(" and depth == 0 and not cuts:
+            cuts.append(position)
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if char == ")" and depth == 0 and len(cuts) == 1:
+            cuts.append(position)
+        if depth == 0 and sql.startswith(_COMMENT, position):  # a package's stands on the first line
+            cuts.append(position)
+        if char == "\n" and depth == 0:
+            match = _CHARACTERISTICS.match(sql, position + 1)
+            return [*cuts, match.end()] if match else []
+    return []
+
+
+def _unquoted(sql: str) -> Iterator[tuple[int, str]]:
+    for match in re.finditer(rf"{_QUOTED}|(.)", sql, re.DOTALL):
+        if match[1]:
+            yield match.start(), match[1]
+
+
+def with_comment(connection: Connection, found: dict[str, Any]) -> str:
+    """Return a definition whose comment is read as it was. Servers print it with backslashes before backslashes, also
+    where the object's own ``sql_mode`` takes these as they are.
+    """
+    query = _COMMENTS.get(found["kind"])
+    if query is None or _NO_ESCAPES not in found.get("sql_mode", ""):
+        return str(found["sql"])
+    schema, name = quote_literal(connection.address.database), quote_literal(found["name"])
+    comment = str(
+        connection.value(query.format(schema=schema, name=name, kind=quote_literal(found["kind"].upper())))
+        or ""
+    )
+    plain = comment.replace("'", "''")
+    printed = plain.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
+    return str(found["sql"]).replace(f"COMMENT '{printed}'", f"COMMENT '{plain}'", 1)
+
+
+def with_returned(found: dict[str, Any]) -> str:
+    """Return a function whose type is read as it was: servers print backslashes in labels of ENUM and SET as in
+    comments, but parameters as they were written.
+    """
+    sql = str(found["sql"])
+    if found["kind"] != "function" or _NO_ESCAPES not in found.get("sql_mode", ""):
+        return sql
+    depth = 0
+    for match in re.finditer(rf"{_AS_WRITTEN}|([()])", sql, re.DOTALL):
+        depth += {"(": 1, ")": -1}.get(match[1], 0)
+        if match[1] == ")" and depth == 0:
+            returned = _RETURNED.match(sql, match.end())
+            if returned is None:
+                return sql
+            plain = _ESCAPED.sub(lambda one: _ESCAPES.get(one[1], one[1]), returned[0])
+            return sql[: match.end()] + plain + sql[returned.end() :]
+    return sql
+
+
+def with_null(found: dict[str, Any]) -> str:
+    """Return a table whose AUTO_INCREMENT column may be NULL: MariaDB prints nothing for that, and would take it for
+    NOT NULL.
+    """
+    if found["kind"] != "table":
+        return str(found["sql"])
+    return _COUNTER.sub(
+        lambda match: match[0] if match[1].endswith("NOT NULL") else f"{match[0]} NULL", found["sql"]
+    )
+
+
+def without_database(sql: str, database: str) -> str:
+    """Return a definition that may be made in any database: MariaDB names that of a sequence in a default, MySQL that
+    of a library that a routine uses.
+    """
+    own = quote_name(database)
+    ansi = '"' + database.replace('"', '""') + '"'
+    sql = re.sub(rf"\b((?:next|last)val\(){re.escape(own)}\.", r"\1", sql)
+    return _USING.sub(lambda match: match[0].replace(f"{own}.", "").replace(f"{ansi}.", ""), sql, count=1)

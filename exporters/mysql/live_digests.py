@@ -1,0 +1,50 @@
+"""Row counts and digests of a live database, under one snapshot, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from exporters.mysql.catalog import Table
+from exporters.mysql.chunk_plan import cut
+from exporters.mysql.connection import Address
+from exporters.mysql.consistent_snapshot import hold
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.rows.chunk_export import tally_rows
+from exporters.row_digest import Advance, Tally
+
+
+def live_tables(
+    address: Address,
+    *,
+    workers: int = 2,
+    advance: Advance | None = None,
+    names: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> Mapping[tuple[str, str], Tally]:
+    """Return the tally of every table, or of those named, by ("", name); columns of the names ``without`` are left out.
+    Raises ``SourceError``.
+    """
+    with hold(address, workers=max(1, workers)) as (session, tables):
+        try:
+            work = [
+                (_without(table, without), keys)
+                for table in tables
+                if not table.elsewhere and (names is None or table.name in names)
+                for keys in cut(session.holder, table)
+            ]
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, address.url) from exc
+        found: dict[tuple[str, str], Tally] = {}
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            tallies = pool.map(
+                lambda item: session.feeds.use(lambda feed: tally_rows(feed, item[0], item[1], advance)), work
+            )
+            for (table, _), tally in zip(work, tallies, strict=True):
+                found["", table.name] = found.get(("", table.name), Tally()) + tally
+    return found
+
+
+def _without(table: Table, names: Collection[str]) -> Table:
+    return replace(table, columns=tuple(column for column in table.columns if column.name not in names))

@@ -1,0 +1,113 @@
+"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.api import Account, DoneUnit, Gap, Loss
+from exporters.mysql.catalog import Table
+from exporters.mysql.consistent_snapshot import GLOBAL_LOCK
+from exporters.mysql.definitions.show_create import Missing
+from exporters.sql.reconciliation import (
+    Counted,
+    Exported,
+    column_details,
+    entries_of,
+    enumerations,
+    one_each,
+    settled,
+    uncounted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's own
+    counts, or why there is none. ``unreadable``: by table, why it cannot be read.
+    """
+
+    tables: Mapping[int, Table]
+    all_tables: Sequence[Table]
+    unreadable: Mapping[str, str]
+    counted: Mapping[int, Counted | str]
+    done: Sequence[DoneUnit]
+    points: Sequence[Mapping[str, Any]]
+    server: str
+    missing: Missing
+
+
+def account(finished: Finished) -> Account:
+    """Add up the units by table and set them beside what the server counted."""
+    counts = settled(finished.counted)
+    exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
+    entries, gaps = entries_of(exported, finished.done)
+    listed = sum(1 for table in finished.all_tables if not table.elsewhere)
+    return Account(
+        entries,
+        enumerations(
+            exported,
+            entries,
+            listed=("information_schema", listed),
+            counted="count(*) under the snapshot",
+            measured=f"sum(length()) under the snapshot{_not_counted(finished.tables.values(), exported)}",
+        ),
+        gaps=one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
+        losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.points[-1])],
+        points=finished.points,
+        server=finished.server,
+    )
+
+
+def _not_counted(tables: Iterable[Table], exported: Sequence[Exported]) -> str:
+    """Return how many columns of text and bytes the server did not count, as words."""
+    pairs = zip(tables, exported, strict=True)
+    columns = sum(
+        1
+        for table, one in pairs
+        for column in table.columns
+        if column.has_octets and column.name not in one.octets
+    )
+    return f", {columns} columns not counted" if columns else ""
+
+
+def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss]:
+    """Return what of tables is not in the bundle, and where the snapshot is weaker than it could be."""
+    losses = []
+    if point["consistency"] != GLOBAL_LOCK:
+        reason = (
+            f"{point['consistency']} ({'; '.join(point['refused'])}): the binary log's position is not exact"
+        )
+        losses.append(Loss("snapshot", "position", reason))
+    for table in tables:
+        if table.elsewhere:
+            reason = f"{table.engine}: the rows lie elsewhere; only the definition is exported"
+            losses.append(Loss(table.label, "rows", reason))
+        elif table.engine and not table.transactional:
+            reason = f"{table.engine} has no snapshots: its rows are those of the moment of reading"
+            losses.append(Loss(table.label, "consistency", reason))
+        if table.versioned and not table.history:
+            reason = "versioned by transaction numbers, which no other server has: only its current rows are exported"
+            losses.append(Loss(table.label, "history", reason))
+        losses += [
+            Loss(f"{table.label}.{name}", "values", "the server sets it by itself, anew in the target")
+            for name in table.hidden
+        ]
+    return losses
+
+
+def _unreadable(finished: Finished) -> Iterator[Gap]:
+    """Yield a gap for each table whose rows the server did not give, or could not count."""
+    for table in finished.all_tables:
+        if table.name in finished.unreadable and not table.elsewhere:
+            yield Gap(table.label, "failed", finished.unreadable[table.name])
+    labels = {number: table.label for number, table in finished.tables.items()}
+    yield from uncounted(labels, finished.counted)
+
+
+def _exported(number: int, table: Table, counted: Counted) -> Exported:
+    columns = [column_details(column) | {"extra": column.extra} for column in table.columns]
+    details = {"columns": columns, "engine": table.engine}
+    details |= {"history": list(table.history)} if table.history else {}
+    return Exported(number, table.schema, table.name, table.label, counted.rows, details, counted.octets)

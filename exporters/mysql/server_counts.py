@@ -1,0 +1,136 @@
+"""The server's own count of every table: the second opinion beside the rows that were exported."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pymysql
+
+from exporters.api import Loss
+from exporters.errors import SourceError
+from exporters.mysql.catalog import NOT_COUNTED, Table
+from exporters.mysql.connection import connect
+from exporters.mysql.consistent_snapshot import Session
+from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
+from exporters.mysql.json_types import json_columns, loss_of, types_query
+from exporters.mysql.rows.row_feed import Feed
+from exporters.sql.reconciliation import Counted
+
+_Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
+
+_SUM = "CAST(COALESCE(SUM({}*1e0),0) AS UNSIGNED)"
+"""As doubles, which are exact up to 2**53: the server adds integers up as decimals, which takes longer."""
+
+
+class Counting:
+    """Counts all tables (by number), the largest first. ``begin`` lets the holder of the snapshot, which has nothing
+    else to do, count beside the rows, and may be called again; ``result`` lets the other sessions help, once they are
+    free.
+    """
+
+    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+        self._session = session
+        self._tables = tables
+        self._workers = max(1, workers)
+        self._left = deque(sorted(tables, key=lambda number: -tables[number].size_bytes))
+        self._counts: dict[int, Counted | str] = {}
+        self._losses: dict[int, list[Loss]] = {}
+        self._pool = ThreadPoolExecutor(self._workers + 1, thread_name_prefix="moveout-count")
+        self._lock = threading.Lock()
+        self._beside: Future[None] | None = None
+
+    def begin(self) -> None:
+        """Count on the holder of the snapshot."""
+        with self._lock:
+            if self._beside is None:
+                self._beside = self._pool.submit(self._by_holder)
+
+    def result(self) -> dict[int, Counted | str]:
+        """Return the counts, or why a table could not be counted. From here on the holder is free. Raises
+        ``SourceError`` where the server has gone away.
+        """
+        feeds = self._session.feeds
+        work = [self._pool.submit(self._all, feeds.use) for _ in range(self._workers)]
+        for one in [*work, *([self._beside] if self._beside else [])]:
+            one.result()
+        return {number: self._counts[number] for number in self._tables}
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What was found on the way that the rows do not show; known with the result."""
+        return [loss for number in self._tables for loss in self._losses.get(number, ())]
+
+    def close(self) -> None:
+        """End everything; what the holder still counts is stopped, and its session with it."""
+        self._left.clear()
+        if self._beside is not None and not self._beside.done():
+            _stop(self._session)
+        self._pool.shutdown()
+
+    def _by_holder(self) -> None:
+        feed = Feed(self._session.holder)
+        try:
+            self._all(lambda ask: ask(feed))
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, self._session.address.url) from exc
+
+    def _all(self, use: _Use) -> None:
+        """Count what nobody else has begun to."""
+        with contextlib.suppress(IndexError):
+            while True:
+                number = self._left.popleft()
+                table = self._tables[number]
+                self._counts[number] = _count(table, use)
+                self._losses[number] = _hidden_types(table, use)
+
+
+def _count(table: Table, use: _Use) -> Counted | str:
+    """Let the server count a table's rows and the bytes of its texts; return why not, where it is the table's."""
+    measured = [column for column in table.columns if column.octets]
+    sums = "".join(f",',',{_SUM.format(column.octets)}" for column in measured)
+    query = f"SELECT CONCAT(COUNT(*){sums}) FROM {table.source}"
+    answer = use(lambda feed: _ask(feed, query))
+    if isinstance(answer, str):
+        return answer
+    rows, *octets = map(int, answer.split(b","))
+    counted = zip(measured, octets, strict=True)
+    return Counted(rows, {column.name: size for column, size in counted if size < NOT_COUNTED})
+
+
+def _hidden_types(table: Table, use: _Use) -> list[Loss]:
+    """Ask which types the JSON of a table has that its text does not show."""
+    losses = []
+    for column in json_columns(table):
+        query = types_query(table, column)
+        answer = use(lambda feed, query=query: _ask(feed, query))  # type: ignore[misc]
+        if answer:
+            types = answer if isinstance(answer, str) else answer.decode()
+            losses.append(loss_of(table, column, types))
+    return losses
+
+
+def _ask(feed: Feed, query: str) -> bytes | str:
+    try:
+        return feed.value(query)
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return said_by(exc)
+
+
+def _stop(session: Session) -> None:
+    """Stop what the holder's server does for it, and wake who waits for the answer."""
+    raw = session.holder.raw
+    with contextlib.suppress(SourceError, *DRIVER_ERRORS):
+        killer = connect(session.address)
+        try:
+            killer.run(f"KILL QUERY {raw.thread_id()}")
+        finally:
+            killer.close()
+    with contextlib.suppress(OSError, AttributeError):
+        raw._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001  to close it would wake nobody

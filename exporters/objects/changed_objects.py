@@ -1,0 +1,96 @@
+"""Objects that are not any more what was listed: read as they are now, or known to be deleted.
+
+The inventory is taken once, but its bucket lives on. A read that is pinned to a version that is gone would
+fail in every run, so the object is asked what it is now, and the pin moves to that: what is read is always
+one version, whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+
+from exporters.api import Gap
+from exporters.bucket_api import Bucket, Fetched, ObjectSummary
+from exporters.errors import SourceChangedError, SourceError, SourceGoneError
+
+ATTEMPTS = 5
+"""So often an object may change while it is read before it becomes a gap."""
+DELETED = "deleted at the source after it was listed"
+
+
+def is_due(error: SourceError | None) -> bool:
+    """Tell whether a read failed because the object is not what was listed."""
+    return isinstance(error, SourceChangedError | SourceGoneError)
+
+
+def current(bucket: Bucket, summary: ObjectSummary) -> Fetched:
+    """Return what the key names now: summary, headers and tags, no body; or the error that asking ended in,
+    ``SourceGoneError`` where it names nothing.
+    """
+    head = bucket.head(replace(summary, etag=""))
+    if head.error is not None:
+        return Fetched(summary, error=head.error)
+    return Fetched(_summary(summary, head), headers=head.headers, tags=head.tags)
+
+
+def again(bucket: Bucket, found: Fetched, small_bytes: int, window_bytes: int) -> Fetched:
+    """Read an object that is not what was listed; one that has grown beyond ``small_bytes`` comes without its body."""
+    for _ in range(ATTEMPTS):
+        now = current(bucket, found.summary)
+        if now.error is not None or now.summary.size_bytes > small_bytes:
+            return now
+        found = next(iter(bucket.fetch([now.summary], window_bytes=window_bytes)))
+        if not is_due(found.error):
+            break
+    return found
+
+
+def still_listed(bucket: Bucket, lost: Collection[ObjectSummary], *, ordered: bool) -> set[str]:
+    """Return the names of those that the bucket lists. Objects that do not answer but are listed are no
+    deleted ones: some servers list names that they cannot read. Raises ``SourceError``: the bucket may be gone.
+    """
+    first, last = min(one.key for one in lost), max(one.key for one in lost)
+    wanted, found = {one.name for one in lost}, set[str]()
+    begin = first[:-1] if ordered else ""
+    if any(one.version_id for one in lost):
+        listing = bucket.list_versions(after=(begin, ""))
+    else:
+        listing = bucket.list(start_after=begin)
+    for one in listing:
+        if ordered and one.key > last:
+            break
+        if one.name in wanted:
+            found.add(one.name)
+    return found
+
+
+def gap(bucket: Bucket, listed: ObjectSummary, error: SourceError, *, ordered: bool) -> Gap:
+    """Return the gap that an object leaves: excluded where it was deleted since, else failed."""
+    return gaps(bucket, [(listed, error)], ordered=ordered)[0]
+
+
+def gaps(bucket: Bucket, lost: Sequence[tuple[ObjectSummary, SourceError]], *, ordered: bool) -> list[Gap]:
+    """Return the gaps of many objects, in order."""
+    gone = [summary for summary, error in lost if isinstance(error, SourceGoneError)]
+    there = still_listed(bucket, gone, ordered=ordered) if gone else set()
+    deleted = {summary.name for summary in gone} - there
+    return [
+        Gap(summary.name, "excluded", DELETED)
+        if summary.name in deleted
+        else Gap(summary.name, "failed", str(error))
+        for summary, error in lost
+    ]
+
+
+def _summary(listed: ObjectSummary, head: Fetched) -> ObjectSummary:
+    headers = head.headers
+    modified = headers.get("last-modified")
+    return replace(
+        listed,
+        size_bytes=int(headers.get("content-length", listed.size_bytes)),
+        etag=headers.get("etag", "").strip('"'),
+        modified=parsedate_to_datetime(modified) if modified else listed.modified,
+        storage_class=headers.get("x-amz-storage-class") or "STANDARD",
+    )

@@ -1,0 +1,129 @@
+"""One large object: read in ranges, several at once, hashed in order."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.api import Gap, Loss, Outcome, Sink, Unit
+from exporters.bucket_api import Bucket, Fetched, ObjectSummary
+from exporters.errors import (
+    SourceDamagedError,
+    SourceError,
+    SourceGoneError,
+    SourceItemError,
+    SourceUnreachableError,
+)
+from exporters.objects import acls, changed_objects, index_rows
+from exporters.objects.listing.inventory import Inventory
+from exporters.objects.object_losses import losses
+from exporters.objects.outage_detection import Outage
+from exporters.objects.source_checksums import READS, Proof
+from exporters.selection import EVERYTHING, Selection
+
+RANGE_BYTES = 8 * 2**20
+WINDOW_BYTES = 4 * RANGE_BYTES
+AT_ONCE = threading.BoundedSemaphore(3)
+"""Large objects that are read at the same time in one process: each holds a window, and its file two
+parts.
+"""
+
+
+def export(unit: Unit, bucket: Bucket, inventory: Inventory, sink: Sink, outage: Outage) -> Outcome:
+    """Write a large object's file: the version that was listed, else the one that is there now. An object
+    that is gone or cannot be read is a gap. Raises ``SourceUnreachableError`` when the source does not answer.
+    """
+    shard, row = unit.spec["shard"], unit.spec["start"]
+    listed = next(inventory.objects(shard, row, 1))
+    facts: dict[str, Any] = {"inventory": inventory.totals.id, "shard": shard}
+    read = write(bucket, listed, unit.id, sink, outage, selection=inventory.selection)
+    if read.unwanted:
+        gap = Gap(listed.name, "excluded", read.unwanted)
+        facts |= {"row": index_rows.to_json(index_rows.missing(bucket.name, row, listed, gap))}
+        return Outcome(0, 0, gaps=[gap], facts=facts)
+    if read.error is None:
+        found, content = read.found, read.content
+        made = index_rows.exported(bucket.name, row, found, content)
+        lost = [*losses(found), *read.doubts(), *acls.fill(bucket, [made], outage)]
+        facts |= {"row": index_rows.to_json(made)}
+        facts |= {"reread": 1} if found.summary.etag != listed.etag else {}
+        return Outcome(1, found.summary.size_bytes, losses=lost, facts=facts)
+    gap = changed_objects.gap(bucket, listed, read.error, ordered=inventory.totals.ordered)
+    facts |= {"row": index_rows.to_json(index_rows.missing(bucket.name, row, listed, gap))}
+    return Outcome(0, 0, gaps=[gap], facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What reading a large object came to."""
+
+    found: Fetched
+    content: index_rows.Content
+    error: SourceError | None = None
+    unwanted: str = ""
+    """Why it was not written after all."""
+    fault: str = ""
+    """What the source says otherwise of the bytes, though they came the same twice."""
+
+    def doubts(self) -> Iterator[Loss]:
+        """Yield what speaks against the bytes."""
+        if self.fault:
+            yield Loss(self.found.summary.name, "ETag", f"the content does not have {self.fault}")
+
+
+_NOTHING = index_rows.Content("", "", 0)
+
+
+def write(
+    bucket: Bucket,
+    summary: ObjectSummary,
+    name: str,
+    sink: Sink,
+    outage: Outage,
+    *,
+    selection: Selection = EVERYTHING,
+) -> Read:
+    """Write one object as a file of its own. Raises ``SourceUnreachableError`` when the source does not answer."""
+    found = bucket.head(summary)
+    error: SourceError | None = None
+    before = ""
+    for _ in range(max(changed_objects.ATTEMPTS, READS)):
+        error = found.error
+        if error is None:
+            if selection.tags and (reason := selection.excludes_tags(found.tags)) is not None:
+                return Read(found, _NOTHING, unwanted=reason)
+            try:
+                content, proof = _copy(bucket, found, name, sink)
+            except (SourceItemError, SourceUnreachableError) as exc:
+                error = exc
+            else:
+                fault = proof.fault() or ""
+                if not fault or (content.sha256 == before and not proof.is_certain):
+                    return Read(found, content, fault=fault)
+                before = content.sha256
+                error = SourceDamagedError(f"{found.summary.name}: what came does not have {fault}")
+                continue
+        if not changed_objects.is_due(error):
+            break
+        found = changed_objects.current(bucket, found.summary)
+        if isinstance(found.error, SourceGoneError):
+            error = found.error
+            break
+    outage.note(error)
+    return Read(found, _NOTHING, error)
+
+
+def _copy(bucket: Bucket, found: Fetched, name: str, sink: Sink) -> tuple[index_rows.Content, Proof]:
+    summary = found.summary
+    parts = bucket.parts(summary) if "-" in summary.etag else ()
+    sha256, proof = hashlib.sha256(), Proof(bucket, found, [part.size_bytes for part in parts])
+    with AT_ONCE, sink.create(name, size_bytes=summary.size_bytes) as file:
+        for body in bucket.stream(summary, part_bytes=RANGE_BYTES, window_bytes=WINDOW_BYTES):
+            sha256.update(body)
+            proof.update(body)
+            file.write(body)
+    content = index_rows.Content(sha256.hexdigest(), proof.md5, proof.crc64nvme, large=name, parts=parts)
+    return content, proof

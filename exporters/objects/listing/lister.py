@@ -1,0 +1,230 @@
+"""A bucket listed into shards, in as many parts at once as brings more.
+
+It begins as one listing. Where that goes on for a while, what is left of it is cut, and the parts are listed at once;
+when one of them ends, the rest of another is cut again. Parts do not overlap: each begins behind the key with which
+the one before it ends. A server that turns out not to list by key is listed once more, in one part.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from operator import le, lt
+from typing import Protocol
+
+import pyarrow as pa
+
+from exporters.api import Workspace
+from exporters.bucket_api import Bucket, Page, Position
+from exporters.objects.listing import shards, split
+from exporters.objects.listing.parallelism import Crowd
+from exporters.objects.listing.shards import Cover
+from exporters.selection import Selection
+
+MOST_AT_ONCE = 16
+_TICK_SECONDS = 0.05
+
+
+class OutOfOrderError(Exception):
+    """The server does not list by key."""
+
+
+class Counter(Protocol):
+    """Is told of every shard."""
+
+    def add(self, shard: pa.Table) -> None:
+        """Count the rows of a shard."""
+        ...
+
+
+@dataclass(slots=True)
+class Range:
+    """A part of the bucket: keys behind ``after``, up to and with ``until``, which may become an earlier one as long as
+    that lies behind ``cursor``, where its listing stands. ``known``: versions of the first key that an earlier run has
+    listed.
+    """
+
+    after: Position
+    until: str | None
+    known: frozenset[str] = frozenset()
+    cursor: str = ""
+    pages: int = 0
+    ended: bool = False
+    whole: bool = False
+    """Whether nothing was found where it could be cut."""
+
+    def __post_init__(self) -> None:
+        self.cursor = self.after[0]
+
+
+@dataclass(slots=True)
+class Listing:
+    """One inventory on its way. ``in_order``: whether the server is taken to list by key."""
+
+    bucket: Bucket
+    workspace: Workspace
+    counter: Counter
+    selection: Selection
+    versions: bool
+    in_order: bool
+    shard_rows: int
+    crowd: Crowd = field(default_factory=lambda: Crowd(MOST_AT_ONCE))
+    covers: list[Cover] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _number: int = 0
+
+    def run(self, found: Sequence[Cover], ranges: Iterable[Range]) -> list[Cover]:
+        """List these ranges beside what was found of an earlier run; return all shards in order. Raises
+        ``OutOfOrderError``, ``SourceError`` and what the workspace raises.
+        """
+        self.covers = list(found)
+        self._number = max((one.number for one in found), default=-1) + 1
+        waiting, active = list(ranges)[::-1], list[Range]()
+        pending: set[Future[None]] = set()
+        with ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="moveout-listing") as executor:
+            try:
+                while waiting or pending:
+                    while waiting and len(pending) < max(self.crowd.wanted, 1):
+                        active.append(waiting.pop())
+                        pending.add(executor.submit(self._list, active[-1]))
+                    done, pending = wait(pending, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
+                    for one in done:
+                        one.result()
+                    active = [one for one in active if not one.ended]
+                    if self.in_order and not waiting:
+                        with self._lock:
+                            wanted = self.crowd.reconsider(len(pending))
+                        waiting = self._cut(active, wanted - len(pending))
+            finally:
+                self._stop.set()
+        return shards.ordered(self.covers) if self.in_order else self.covers
+
+    def _cut(self, active: Sequence[Range], more: int) -> list[Range]:
+        """Cut the range that has been listed for longest, so that ``more`` are listed at once."""
+        if more <= 0:
+            return []
+        able = [one for one in active if not one.whole and one.pages]
+        if not able:
+            return []
+        it = max(able, key=lambda one: one.pages)
+        found = split.points(self.bucket, it.cursor, it.until, more)
+        with self._lock:
+            kept = [one for one in found if one > it.cursor and (it.until is None or one < it.until)]
+            it.pages = 1  # of what is left nothing is known yet
+            if not kept or it.ended:
+                it.whole = not found
+                return []
+            ends = [*kept[1:], it.until]
+            it.until = kept[0]
+        return [Range((one, ""), end) for one, end in zip(kept, ends, strict=True)][::-1]
+
+    def _list(self, it: Range) -> None:
+        held = _Held(self.shard_rows, whole_keys=self.versions)
+        after = it.after
+        try:
+            for page in self.bucket.pages(versions=self.versions, after=it.after, until=lambda: it.until):
+                if self._stop.is_set():
+                    return
+                held.add(self._take(it, page))
+                while (upto := held.full()) is not None:
+                    self._write(held.drain(), after, upto)
+                    after = upto
+                if it.ended:
+                    break
+            if held.rows:
+                until = it.until
+                self._write(held.drain(everything=True), after, None if until is None else (until, ""))
+        finally:
+            it.ended = True
+
+    def _take(self, it: Range, page: Page) -> Page:
+        """Return what of a page belongs to the range."""
+        keys = page.keys
+        with self._lock:
+            self.crowd.note(len(keys))
+            it.pages += 1
+            if not self.in_order or not keys:
+                return page
+            if not all(map(le if self.versions else lt, [it.cursor, *keys], keys)):
+                raise OutOfOrderError
+            end = len(keys) if it.until is None else bisect_right(keys, it.until)
+            it.ended = end < len(keys)
+            it.cursor = keys[end - 1] if end else it.cursor
+        page = page.cut(0, end) if it.ended else page
+        return _without(page, it.after[0], it.known) if it.known else page
+
+    def _write(self, pages: Sequence[Page], after: Position, upto: Position | None) -> None:
+        with self._lock:
+            cover = Cover(self._number, after, upto)
+            self._number += 1
+        table, data = shards.encode(pages, cover, self.selection, len(self.bucket.prefix))
+        self.workspace.write(shards.name(cover.number), data)
+        with self._lock:
+            self.covers.append(cover)
+            self.counter.add(table)
+
+
+def _without(page: Page, key: str, versions: frozenset[str]) -> Page:
+    """Return a page without these versions of a key: where the version that is to be gone on behind is gone itself,
+    servers begin with the key.
+    """
+    rows = [one for one in page.rows() if one.key != key or one.version_id not in versions]
+    return Page.of(rows)
+
+
+class _Held:
+    """Rows that are not in a shard yet. ``whole_keys``: all versions of a key in one, unless they are very many."""
+
+    def __init__(self, shard_rows: int, *, whole_keys: bool) -> None:
+        self.rows = 0
+        self._shard_rows, self._whole_keys = shard_rows, whole_keys
+        self._pages: list[Page] = []
+        self._end = 0
+
+    def add(self, page: Page) -> None:
+        if page.keys:
+            self._pages.append(page)
+            self.rows += len(page.keys)
+
+    def full(self) -> Position | None:
+        """Return where a shard ends, if there are enough rows for one; ``drain`` takes them."""
+        if self.rows < self._shard_rows:
+            return None
+        self._end = self._shard_rows
+        if self._whole_keys:
+            last, _ = self._row(self._end - 1)
+            most = 2 * self._shard_rows
+            while self._end < min(self.rows, most) and self._row(self._end)[0] == last:
+                self._end += 1
+            if self._end == self.rows < most:
+                return None  # the key may go on
+            goes_on = self._end < self.rows and self._row(self._end)[0] == last
+            return self._row(self._end - 1) if goes_on or self._end == self.rows else (last, "")
+        return self._row(self._end - 1)[0], ""
+
+    def drain(self, *, everything: bool = False) -> list[Page]:
+        """Take the rows of the shard, or all that are left."""
+        left = self.rows if everything else self._end
+        self.rows -= left
+        taken = []
+        while left:
+            page = self._pages[0]
+            size = len(page.keys)
+            if size <= left:
+                taken.append(self._pages.pop(0))
+            else:
+                taken.append(page.cut(0, left))
+                self._pages[0] = page.cut(left, size)
+            left -= min(size, left)
+        return taken
+
+    def _row(self, number: int) -> tuple[str, str]:
+        for page in self._pages:
+            if number < len(page.keys):
+                return page.keys[number], page.versions[number] if page.versions else ""
+            number -= len(page.keys)
+        raise IndexError(number)

@@ -1,0 +1,304 @@
+"""The second, independent enumeration: the bucket listed again at the end, compared with the inventory in
+passing. Where the inventory is a listing of versions, so is this one, and the plain listing is laid beside it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from itertools import chain, groupby
+from typing import Protocol
+
+from exporters.api import Gap, Loss
+from exporters.bucket_api import Bucket, ObjectSummary, Page
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError
+from exporters.objects.listing import prefetch
+from exporters.objects.listing.inventory import Totals
+
+
+class Relisting:
+    """Both listings are walked side by side by key; memory holds one shard, one page and what is new.
+
+    ``count`` is what the first listing should have found: what the second found, without the objects that
+    were written after the first began, with those that have vanished since. It differs from the first
+    listing's count only if that one has overlooked objects.
+    """
+
+    def __init__(self, bucket: Bucket, totals: Totals, begun: Begun | None = None) -> None:
+        self._bucket = bucket
+        self._since = datetime.fromisoformat(totals.listed_from)
+        self.refusal: SourceError | None = None
+        """Why there is no second listing: the source may have been shut since the first."""
+        with self._unless_shut():
+            self._again = _second_listing(bucket, totals, begun)
+        which = "a second listing of versions with a plain one" if totals.versions else "a second listing"
+        self.how = f"{which}, less what was written since the first began, plus what was deleted"
+        self.same = self.changed = self.vanished = self.added = self.overlooked = 0
+        self._overlooked_names: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Return the number of objects, see the class."""
+        return self.same + self.changed + self.vanished + self.overlooked
+
+    def compare(
+        self,
+        keys: Sequence[str],
+        versions: Sequence[str],
+        etags: Sequence[str | None],
+        listed: Sequence[str],
+    ) -> None:
+        """Go on to the end of these rows of the inventory. ``versions`` are empty in a plain listing. ``etags``
+        are those of what was read, None for what was found to be deleted; ``listed`` are the inventory's.
+        """
+        if self.refusal is not None:
+            return
+        with self._unless_shut():
+            at = 0
+            while at < len(keys):
+                run = self._again.run(keys, versions, etags, at)
+                self.same += run
+                at += run
+                if at == len(keys):
+                    break
+                etag, found = etags[at], self._again.take(keys[at], versions[at])
+                # The second listing may have passed here before the last units read what had been changed since.
+                before = listed[at]
+                at += 1
+                if etag is None:
+                    self.vanished += 1
+                    self.added += found not in {None, before}
+                elif found is None:
+                    self.vanished += 1
+                elif found in {etag, before}:
+                    self.same += 1
+                else:
+                    self.changed += 1
+
+    def end(self) -> None:
+        """Take in what only the second listing has."""
+        if self.refusal is None:
+            with self._unless_shut():
+                for found in self._again.others():
+                    self._see_new(found)
+
+    @contextmanager
+    def _unless_shut(self) -> Iterator[None]:
+        try:
+            yield
+        except (SourceNotAllowedError, SourceGoneError) as exc:
+            self.refusal = exc
+
+    def gaps(self) -> Iterator[Gap]:
+        """Yield what could not be looked at."""
+        if self.refusal is not None:
+            yield Gap(f"a second listing of {self._bucket.name}", "failed", str(self.refusal))
+
+    def losses(self) -> Iterator[Loss]:
+        """Yield what the bucket's users did meanwhile, which the bundle does not hold."""
+        name = self._bucket.name
+        for count, what in (
+            (self.added, "objects were written after the listing and are not in the bundle"),
+            (
+                self.changed,
+                "objects were overwritten after they were read; the bundle holds the older content",
+            ),
+            (self.vanished, "objects were deleted since the listing"),
+        ):
+            if count:
+                yield Loss(name, "changes during the export", f"{count} {what}")
+        for name in self._overlooked_names:
+            yield Loss(name, "object", "the first listing did not show it, though it was there")
+
+    def _see_new(self, found: ObjectSummary) -> None:
+        # Whole seconds: some servers round the times in listings.
+        if found.modified.timestamp() >= int(self._since.timestamp()):
+            self.added += 1
+            return
+        if isinstance(self._bucket.head(found).error, SourceGoneError):
+            return  # deleted between one page and the other
+        self.overlooked += 1
+        if len(self._overlooked_names) < 1000:
+            self._overlooked_names.append(found.name)
+
+
+class _Again(Protocol):
+    """The second listing."""
+
+    def run(
+        self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None], start: int
+    ) -> int:
+        """Take as many rows from ``start`` on as can be seen at a glance to be listed as they are here; return how
+        many.
+        """
+        ...
+
+    def take(self, key: str, version: str) -> str | None:
+        """Return the ETag of a version of a key, or None where it is not listed."""
+        ...
+
+    def others(self) -> Iterator[ObjectSummary]:
+        """Yield what was listed and not taken; at the end."""
+        ...
+
+
+class _InOrder:
+    """Both listings by key: one is walked beside the other. New objects are few and are kept."""
+
+    def __init__(self, pages: Iterator[Page]) -> None:
+        self._pages = pages
+        self._page = Page((), (), (), (), ())
+        self._at = 0
+        self._new: list[ObjectSummary] = []
+
+    def run(
+        self, keys: Sequence[str], versions: Sequence[str], etags: Sequence[str | None], start: int
+    ) -> int:
+        del versions
+        if not self._is_there():
+            return 0
+        at, page = self._at, self._page
+        count = min(len(page.keys) - at, len(keys) - start)
+        same = page.keys[at : at + count] == keys[start : start + count]
+        if not same or page.etags[at : at + count] != etags[start : start + count]:
+            return 0
+        self._at += count
+        return count
+
+    def take(self, key: str, version: str) -> str | None:
+        del version
+        while self._is_there() and self._page.keys[self._at] < key:
+            self._new.append(self._pass())
+        if not self._is_there() or self._page.keys[self._at] != key:
+            return None
+        return self._pass().etag
+
+    def others(self) -> Iterator[ObjectSummary]:
+        yield from self._new
+        while self._is_there():
+            yield self._pass()
+
+    def _pass(self) -> ObjectSummary:
+        self._at += 1
+        return next(self._page.cut(self._at - 1, self._at).rows())
+
+    def _is_there(self) -> bool:
+        """Go on to the next page where this one is at its end; tell whether there is a row."""
+        while self._at == len(self._page.keys):
+            page = next(self._pages, None)
+            if page is None:
+                return False
+            self._page, self._at = page, 0
+        return True
+
+
+class _VersionsInOrder:
+    """The same of versions, key by key: within one, new versions come first and deleted ones are missing."""
+
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
+        self._keys = groupby(listing, key=lambda one: one.key)
+        self._key = ""
+        self._versions: dict[str, ObjectSummary] = {}
+        self._new: list[ObjectSummary] = []
+        self._ended = False
+
+    def run(self, *_: object) -> int:
+        return 0
+
+    def take(self, key: str, version: str) -> str | None:
+        while not self._ended and self._key < key:
+            self._go_on()
+        found = self._versions.pop(version, None) if self._key == key else None
+        return None if found is None else found.etag
+
+    def others(self) -> Iterator[ObjectSummary]:
+        while not self._ended:
+            yield from self._new
+            self._new = []
+            self._go_on()
+        yield from self._new
+
+    def _go_on(self) -> None:
+        self._new += self._versions.values()
+        self._key, group = next(self._keys, ("", iter(())))
+        self._versions = {one.version_id: one for one in group}
+        self._ended = not self._versions
+
+
+class _AnyOrder:
+    """A server that does not list by key: the second listing is kept in a private file, asked key by key."""
+
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
+        self._rows = sqlite3.connect("", check_same_thread=False)
+        self._rows.execute(
+            "CREATE TABLE again (key TEXT, version TEXT, etag TEXT, modified TEXT, PRIMARY KEY (key, version))"
+        )
+        rows = ((one.key, one.version_id, one.etag, one.modified.isoformat()) for one in listing)
+        self._rows.executemany("INSERT OR REPLACE INTO again VALUES (?, ?, ?, ?)", rows)
+
+    def run(self, *_: object) -> int:
+        return 0
+
+    def take(self, key: str, version: str) -> str | None:
+        query = "DELETE FROM again WHERE key = ? AND version = ? RETURNING etag"
+        found = self._rows.execute(query, (key, version)).fetchone()
+        return None if found is None else str(found[0])
+
+    def others(self) -> Iterator[ObjectSummary]:
+        query = "SELECT key, version, etag, modified FROM again ORDER BY key"
+        for key, version, etag, modified in self._rows.execute(query):
+            yield ObjectSummary(key, 0, etag, datetime.fromisoformat(modified), version_id=version)
+        self._rows.close()
+
+
+class Begun:
+    """The pages of a second listing in the order of keys, fetched from now on beside other work."""
+
+    def __init__(self, bucket: Bucket, totals: Totals) -> None:
+        kinds = (True, False) if totals.versions else (False,)
+        self._listings = {of: prefetch.Background(_pages(bucket, totals, versions=of)) for of in kinds}
+
+    def pages(self, *, versions: bool) -> Iterator[Page]:
+        """Yield the pages of one of the listings; once."""
+        return iter(self._listings[versions])
+
+    def close(self) -> None:
+        """Fetch no more."""
+        for one in self._listings.values():
+            one.close()
+
+
+def _second_listing(bucket: Bucket, totals: Totals, begun: Begun | None) -> _Again:
+    if not totals.ordered:
+        return _AnyOrder(bucket.list_versions() if totals.versions else bucket.list())
+    pages = begun.pages if begun else partial(_pages, bucket, totals)
+    if not totals.versions:
+        return _InOrder(pages(versions=False))
+    both = (chain.from_iterable(page.rows() for page in pages(versions=of)) for of in (True, False))
+    return _VersionsInOrder(_with_plain(*both))
+
+
+def _pages(bucket: Bucket, totals: Totals, *, versions: bool) -> Iterator[Page]:
+    return prefetch.pages(bucket, totals.ends, totals.at_once, versions=versions)
+
+
+def _with_plain(versions: Iterable[ObjectSummary], plain: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+    """Yield the listing of versions, and what only the plain listing has, without a version. Both by key."""
+    current = iter(plain)
+    beside = next(current, None)
+    for key, group in groupby(versions, key=lambda one: one.key):
+        rows = list(group)
+        while beside is not None and beside.key < key:
+            yield beside
+            beside = next(current, None)
+        if beside is not None and beside.key == key:
+            if all(row.is_delete_marker or row.etag != beside.etag for row in rows):
+                rows.append(beside)
+            beside = next(current, None)
+        yield from rows
+    while beside is not None:
+        yield beside
+        beside = next(current, None)

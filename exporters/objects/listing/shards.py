@@ -1,0 +1,119 @@
+"""Shards of the inventory: Parquet files, each of which says what part of the bucket's keys it has.
+
+A shard covers everything between two positions of the listing, so what is listed already is what the shards say,
+whoever wrote them and in whatever order.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.bucket_api import ObjectSummary, Page, Position
+from exporters.selection import Selection
+
+PLAIN = pa.schema(
+    [
+        ("key", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("modified", pa.timestamp("us", tz="UTC")),
+        ("storage_class", pa.string()),
+    ]
+)
+VERSIONS = pa.schema(
+    [*PLAIN, ("version_id", pa.string()), ("is_latest", pa.bool_()), ("is_delete_marker", pa.bool_())]
+)
+CHOICE = pa.field("excluded", pa.string())
+"""Why a row is not wanted; only where there is a choice."""
+FOLDER = "inventory/"
+START: Position = ("", "")
+_COVER = b"moveout.cover"
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What a shard has: everything behind ``after`` up to ``upto``, to the end where that is None. ``number`` names
+    its file; shards in the middle of one key's versions are numbered in their order.
+    """
+
+    number: int
+    after: Position
+    upto: Position | None
+
+
+def name(number: int) -> str:
+    """Return the name of a shard in the workspace."""
+    return f"{FOLDER}{number:06d}.parquet"
+
+
+def encode(
+    pages: Iterable[Page], cover: Cover, selection: Selection, prefix_length: int
+) -> tuple[pa.Table, bytes]:
+    """Return the table of these rows, and the file."""
+    pages = list(pages)
+    columns = [list(chain.from_iterable(column)) for column in zip(*map(_columns, pages), strict=True)]
+    schema = VERSIONS if len(columns) == len(VERSIONS) else PLAIN
+    if selection.filters:
+        rows = chain.from_iterable(page.rows() for page in pages)
+        columns.append([_reason(row, selection, prefix_length) for row in rows])
+        schema = schema.append(CHOICE)
+    said = json.dumps([cover.after, cover.upto]).encode()
+    table = pa.table(
+        dict(zip(schema.names, columns, strict=True)), schema=schema.with_metadata({_COVER: said})
+    )
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd")
+    return table, out.getvalue()
+
+
+def decode(data: bytes) -> pa.Table:
+    """Read a shard."""
+    return pq.read_table(io.BytesIO(data))
+
+
+def cover_of(table: pa.Table, name: str) -> Cover | None:
+    """Return what the shard of this name says that it has; None where it does not say."""
+    said = (table.schema.metadata or {}).get(_COVER)
+    if said is None:
+        return None
+    after, upto = json.loads(said)
+    number = int(name.removeprefix(FOLDER).partition(".")[0])
+    return Cover(number, (after[0], after[1]), None if upto is None else (upto[0], upto[1]))
+
+
+def ordered(covers: Iterable[Cover]) -> list[Cover]:
+    """Return shards in the order of their keys."""
+    return sorted(covers, key=lambda one: (one.after[0], not one.after[1], one.number))
+
+
+def gaps(covers: Sequence[Cover]) -> list[tuple[Position, str | None]]:
+    """Return what these shards, in order, do not have: from behind a position up to and with all of a key (None: to the
+    end).
+    """
+    found: list[tuple[Position, str | None]] = []
+    at: Position | None = START
+    for one in covers:
+        if at is not None and one.after != at and one.after[0] >= at[0]:
+            found.append((at, one.after[0]))
+        at = one.upto
+    if at is not None:
+        found.append((at, None))
+    return found
+
+
+def _columns(page: Page) -> list[Sequence[Any]]:
+    found: list[Sequence[Any]] = [page.keys, page.sizes, page.etags, page.modified, page.classes]
+    return [*found, page.versions, page.latest, page.markers] if page.versions else found
+
+
+def _reason(row: ObjectSummary, selection: Selection, prefix_length: int) -> str | None:
+    size_bytes = None if row.is_delete_marker else row.size_bytes
+    return selection.excludes(row.key[prefix_length:], size_bytes, row.modified)

@@ -1,0 +1,315 @@
+"""What is left to do once all units are done: one index over all objects, the bucket's settings, and the
+account.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from exporters.api import (
+    Account,
+    CatalogEntry,
+    DoneUnit,
+    Enumeration,
+    Gap,
+    Loss,
+    Sink,
+    Unit,
+    Workspace,
+)
+from exporters.bucket_api import Bucket, ObjectSummary
+from exporters.objects import changed_objects
+from exporters.objects import index_rows as rows
+from exporters.objects import unit_plan as units
+from exporters.objects.listing.inventory import SMALL_BYTES, Inventory, Totals
+from exporters.objects.listing.s3_inventory_check import Reported
+from exporters.objects.listing.second_listing import Begun, Relisting
+from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath, nothing_under
+from exporters.objects.pack import rows_file
+
+INDEX_ROWS = 1_000_000
+"""At most so many rows in one file of the index."""
+_GROUP_ROWS = 50_000
+CONFIGURATION = "bucket.json"
+_TAG_SAMPLES = 3
+ReadReport = Callable[[Totals], Reported]
+"""Reads the S3 Inventory report that the listing is held against."""
+_NAMED_GAPS = 100_000
+"""So many objects that were not had are named one by one; they are in memory."""
+
+
+class Finished:
+    """Which units are done, and the index rows of the large ones. On disk once they are many."""
+
+    def __init__(self, done: Iterable[DoneUnit]) -> None:
+        self._packs: dict[str, str] = {}
+        self._large = sqlite3.connect("")  # a private file that SQLite removes
+        self._large.execute("CREATE TABLE large (id TEXT PRIMARY KEY, row TEXT)")
+        for one in done:
+            if "row" in one.outcome.facts:
+                pair = (one.unit.id, json.dumps(one.outcome.facts["row"]))
+                self._large.execute("INSERT OR REPLACE INTO large VALUES (?, ?)", pair)
+            else:
+                self._packs[one.unit.id] = rows_file(one)
+
+    def pack(self, unit_id: str) -> str | None:
+        """Return the name of the workspace file with a pack's index rows, or None where its unit is not done."""
+        return self._packs.get(unit_id)
+
+    def large(self, unit_id: str) -> dict[str, Any] | None:
+        """Return the work row of a large object, or None where its unit is not done."""
+        found = self._large.execute("SELECT row FROM large WHERE id = ?", (unit_id,)).fetchone()
+        return None if found is None else rows.from_json(json.loads(found[0]))
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._large.close()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the index holds."""
+
+    rows: int = 0
+    exported: int = 0
+    size_bytes: int = 0
+    files: int = 0
+    reread: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The end of an export of one bucket."""
+
+    bucket: Bucket
+    inventory: Inventory
+    workspace: Workspace
+    planned: Iterable[Unit]
+    begun: Begun | None = None
+    """The second listing, where it is under way."""
+    report: ReadReport | None = None
+
+    def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
+        """Write the index and the settings, give the account. Raises ``SourceError``."""
+        finished = Finished(done)
+        relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
+        reported = self.report(self.inventory.totals) if self.report else None
+        tally = Tally()
+        with ThreadPoolExecutor(1, thread_name_prefix="moveout-settings") as aside:
+            settings = aside.submit(self.bucket.configuration)
+            try:
+                _write_index(self._tables(finished, relisting, reported, tally), sink, tally)
+            finally:
+                finished.close()
+            relisting.end()
+            tally.gaps.extend(relisting.gaps())
+            configuration = settings.result()
+        with sink.create(CONFIGURATION) as file:
+            file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
+        if reported is not None:
+            reported.end()
+        return self._account(tally, relisting, reported, configuration)
+
+    def _tables(
+        self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: Tally
+    ) -> Iterator[pa.Table]:
+        """Yield the index rows of one shard after the other, in the order of the listing."""
+        for shard, gathered in _by_shard(self.planned):
+            # Nothing of a shard may be held here while its successor is made: each takes tens of MB.
+            yield self._compared(shard, self._rows(gathered, finished, tally), relisting, reported, tally)
+
+    def _rows(self, gathered: Iterable[Unit], finished: Finished, tally: Tally) -> pa.Table:
+        """Return the work rows of a shard's units, in the order of the listing."""
+        parts = [self._unit_rows(unit, finished, tally) for unit in gathered]
+        return pa.concat_tables(parts).sort_by("position")
+
+    def _compared(
+        self, shard: int, table: pa.Table, relisting: Relisting, reported: Reported | None, tally: Tally
+    ) -> pa.Table:
+        """Lay a shard's work rows beside the listings; return its rows of the index."""
+        listed = self.inventory.shard(shard)
+        before = listed["etag"].to_pylist()
+        etags = list(before)
+        tally.reread += _put_read(etags, table)
+        versions = listed["version_id"].to_pylist() if self.inventory.totals.versions else [""] * len(etags)
+        relisting.compare(listed["key"].to_pylist(), versions, etags, before)
+        if reported is not None:
+            reported.compare(listed)
+        return table.drop_columns(["position"])
+
+    def _unit_rows(self, unit: Unit, finished: Finished, tally: Tally) -> pa.Table:
+        spec = unit.spec
+        if "excluded" in spec:
+            return units.excluded_rows(self.inventory, self.bucket.name, spec["shard"])
+        if "number" in spec:
+            if (name := finished.pack(unit.id)) is not None:
+                data = self.workspace.read(name)
+                if data is not None:
+                    return pq.read_table(io.BytesIO(data))
+        elif (row := finished.large(unit.id)) is not None:
+            return rows.to_table([row])
+        return self._missing(unit, tally)
+
+    def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
+        """Return rows that say that a unit was not done, and note each object as a gap, so that the account adds up; of
+        very many the whole unit as one.
+        """
+        spec = unit.spec
+        small = "number" in spec
+        listed = self.inventory.wanted(spec["shard"], spec["start"], spec["rows"])
+        lost = [(at, it) for at, it in listed if _belongs(it, small=small)]
+        reason = f"unit {unit.id} was not finished"
+        gaps = [Gap(it.name, "failed", reason) for _, it in lost]
+        name = self.bucket.name
+        table = rows.to_table(
+            rows.missing(name, at, it, gap) for (at, it), gap in zip(lost, gaps, strict=True)
+        )
+        if len(gaps) > 1 and len(tally.gaps) + len(gaps) > _NAMED_GAPS:
+            item = f"{len(gaps)} objects from {gaps[0].item!r} to {gaps[-1].item!r}"
+            gaps = [Gap(item, "failed", reason)]
+        tally.gaps += gaps
+        return table
+
+    def _account(
+        self, tally: Tally, relisting: Relisting, reported: Reported | None, configuration: Mapping[str, Any]
+    ) -> Account:
+        totals = self.inventory.totals
+        name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
+        entry = CatalogEntry(
+            kind="bucket",
+            number=0,
+            schema="",
+            name=name,
+            items=tally.exported,
+            size_bytes=tally.size_bytes,
+            digest="",
+            details={
+                "bucket": self.bucket.name,
+                "prefix": self.bucket.prefix,
+                "index_files": tally.files,
+                "newer_than_listed": tally.reread,
+                "history": bool(totals.versions),
+                "delete_markers": totals.delete_markers,
+                "choice": totals.choice,
+            },
+        )
+        what = "versions" if totals.versions else "objects"
+        again = [] if relisting.refusal else [Enumeration(what, relisting.how, relisting.count)]
+        again += [reported.enumeration()] if reported else []
+        return Account(
+            entries=[entry],
+            enumerations=[
+                Enumeration(what, "the listing", totals.objects),
+                Enumeration(what, "rows of the index", tally.rows),
+                *again,
+            ],
+            gaps=tally.gaps if totals.objects else self._empty(),
+            losses=[
+                *self._losses(configuration),
+                *relisting.losses(),
+                *(reported.losses() if reported else ()),
+            ],
+            points=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
+            server=self.bucket.server,
+        )
+
+    def _empty(self) -> list[Gap]:
+        """Return the gap of a prefix under which nothing is."""
+        reason = nothing_under(self.bucket)
+        return [Gap(self.bucket.prefix, "failed", reason)] if reason else []
+
+    def _losses(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
+        name = self.bucket.name
+        for denied in configuration.get("denied", ()):
+            yield Loss(name, f"bucket {denied}", "these credentials may not read it")
+        for failing in configuration.get("failing", ()):
+            yield Loss(name, f"bucket {failing}", "the server fails when it is asked for it")
+        yield from self._lost_versions(configuration)
+        if lists_no_keys_beneath(self.bucket.server):
+            yield Loss(name, "keys below the names of objects", BENEATH)
+        samples = list(self.inventory.objects(0, 0, _TAG_SAMPLES)) if self.inventory.totals.shards else []
+        if not self.bucket.tags_readable(samples):
+            yield Loss(name, "tags", "these credentials may not read the objects' tags")
+
+    def _lost_versions(self, configuration: Mapping[str, Any]) -> Iterator[Loss]:
+        name, totals = self.bucket.name, self.inventory.totals
+        if totals.versions is None:
+            yield Loss(name, "versions", "these credentials may not know whether there are older versions")
+        elif not totals.versions and configuration.get("versioning", {}).get("Status"):
+            only = "only the current version of each object is in the bundle"
+            yield Loss(
+                name, "versions", f"{only}, as was chosen" if "current_only" in totals.choice else only
+            )
+
+
+def _put_read(etags: list[str | None], table: pa.Table) -> int:
+    """Put the ETags of what was read in the place of those that were listed, None for what was deleted
+    meanwhile. Return how many objects were read in a newer version.
+    """
+    newer = 0
+    columns = (table[name].to_pylist() for name in ("position", "etag", "disposition", "reason"))
+    for position, etag, disposition, reason in zip(*columns, strict=True):
+        if disposition == "exported":
+            newer += bool(etag) and etag != etags[position]
+            etags[position] = etag or ""
+        elif reason == changed_objects.DELETED:
+            etags[position] = None
+    return newer
+
+
+def _belongs(summary: ObjectSummary, *, small: bool) -> bool:
+    return not small or summary.size_bytes <= SMALL_BYTES
+
+
+def _by_shard(units: Iterable[Unit]) -> Iterator[tuple[int, list[Unit]]]:
+    shard, gathered = -1, list[Unit]()
+    for unit in units:
+        if unit.spec["shard"] != shard and gathered:
+            yield shard, gathered
+            gathered = []
+        shard = unit.spec["shard"]
+        gathered.append(unit)
+    if gathered:
+        yield shard, gathered
+
+
+def _write_index(tables: Iterator[pa.Table], sink: Sink, tally: Tally) -> None:
+    """Write tables as files of at most ``INDEX_ROWS`` rows; an empty bucket has one file without rows."""
+    left: list[pa.Table] = [next(tables, rows.INDEX.empty_table())]
+    while left:
+        with sink.create(f"index/objects-{tally.files:06d}.parquet") as file:
+            left = _write_file(left.pop(), tables, file, tally)
+        tally.files += 1
+
+
+def _write_file(first: pa.Table, tables: Iterator[pa.Table], file: BinaryIO, tally: Tally) -> list[pa.Table]:
+    """Return the table that did not go into the file, if there is one."""
+    written = 0
+    table: pa.Table | None = first
+    del first
+    with pq.ParquetWriter(file, rows.INDEX, compression="zstd") as writer:
+        while table is not None and written + table.num_rows <= INDEX_ROWS:
+            writer.write_table(table, row_group_size=_GROUP_ROWS)
+            written += table.num_rows
+            _count(table, tally)
+            table = None  # before the next one is made
+            table = next(tables, None)
+    return [] if table is None else [table]
+
+
+def _count(table: pa.Table, tally: Tally) -> None:
+    tally.rows += table.num_rows
+    sizes = table["size"].filter(pc.equal(table["disposition"], "exported"))
+    tally.exported += len(sizes)
+    tally.size_bytes += pc.sum(sizes).as_py() or 0

@@ -1,0 +1,100 @@
+"""What the source itself says of an object's bytes, held against the bytes that came: a bit that flips on the way is
+found while the object can still be read again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+from exporters.bucket_api import Bucket, Fetched
+
+READS = 4
+"""So often an object is read before bytes that contradict what the source says of them count as its own fault."""
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_CRC = "x-amz-checksum-crc64nvme"
+
+
+def promises_md5(found: Fetched) -> bool:
+    """Tell whether the ETag has the form of an MD5 of the content: not that of parts, nor of an encrypted
+    object.
+    """
+    return is_md5_of(found.summary.etag, found.headers)
+
+
+def is_md5_of(etag: str, headers: Mapping[str, str]) -> bool:
+    """``promises_md5`` of an ETag that came with these headers (Amazon S3 API reference, "Object")."""
+    encryption = headers.get("x-amz-server-side-encryption", "AES256")
+    customer = "x-amz-server-side-encryption-customer-algorithm" in headers
+    return encryption == "AES256" and not customer and bool(_MD5.fullmatch(etag))
+
+
+class Proof:
+    """Takes an object's bytes in order. ``md5`` is of the whole, None where something else proves them: the CRC64NVME
+    that the server keeps, or the MD5s of the ``parts`` (their sizes) of which the ETag is made.
+    """
+
+    def __init__(self, bucket: Bucket, found: Fetched, parts: Sequence[int]) -> None:
+        self.crc64nvme = 0
+        self._bucket, self._found = bucket, found
+        self._kept = _kept_crc(found)
+        whole = sum(parts) == found.summary.size_bytes
+        self._ends = list(accumulate(parts)) if self._kept is None and parts and whole else []
+        self._digests: list[bytes] = []
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._at = 0
+
+    def update(self, body: bytes) -> None:
+        """Take the next bytes."""
+        self.crc64nvme = self._bucket.crc64nvme(body, self.crc64nvme)
+        if self._kept is not None:
+            return
+        rest = memoryview(body)
+        while self._ends and self._at + len(rest) >= self._ends[len(self._digests)]:
+            left = self._ends[len(self._digests)] - self._at
+            self._md5.update(rest[:left])
+            self._digests.append(self._md5.digest())
+            self._md5 = hashlib.md5(usedforsecurity=False)
+            rest, self._at = rest[left:], self._at + left
+            if len(self._digests) == len(self._ends):
+                return
+        self._md5.update(rest)
+        self._at += len(rest)
+
+    @property
+    def md5(self) -> str | None:
+        """The MD5 of all, where it was taken."""
+        return None if self._kept is not None or self._ends else self._md5.hexdigest()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether what is compared can be nothing but a checksum of the bytes; an ETag only looks like one."""
+        return self._kept is not None
+
+    def fault(self) -> str | None:
+        """Return what the source says otherwise, None where it says the same or nothing."""
+        etag = self._found.summary.etag
+        if self._kept is not None:
+            return (
+                None
+                if self._kept == f"{self.crc64nvme:016x}"
+                else "the CRC64NVME that the server keeps for it"
+            )
+        if self._ends:
+            made = hashlib.md5(b"".join(self._digests), usedforsecurity=False).hexdigest()
+            return (
+                None if etag == f"{made}-{len(self._ends)}" else "the MD5 of parts that its ETag looks like"
+            )
+        if promises_md5(self._found) and self.md5 != etag:
+            return "the MD5 that its ETag looks like"
+        return None
+
+
+def _kept_crc(found: Fetched) -> str | None:
+    """Return the CRC64NVME of the whole that the server keeps, as hex digits."""
+    kept = found.headers.get(_CRC, "")
+    whole = found.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+    return base64.b64decode(kept).hex() if kept and whole and "-" not in kept else None

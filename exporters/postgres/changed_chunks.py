@@ -1,0 +1,53 @@
+"""Has a chunk changed since an earlier snapshot? Asked of the row versions, not of the values.
+
+A chunk has the same rows if as many are visible as then, and none of them was written by a transaction that
+the earlier snapshot might not have seen. Transactions below the snapshot's xmin were all over when it was
+taken; later ones, and subtransactions of running ones (which a snapshot's text does not list), count as
+unseen. So a changed chunk is never taken for unchanged; an unchanged one may be done again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporters.postgres.catalog import Table
+from exporters.postgres.chunk_plan import Range, rows_of
+
+_HALF = 1 << 31
+_EPOCH = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A snapshot's text, ``xmin:xmax:xip,…`` with 64-bit transaction numbers (PostgreSQL documentation,
+    9.27).
+    """
+
+    xmin: int
+    xmax: int
+
+    @staticmethod
+    def of(text: str) -> _Seen | None:
+        parts = text.split(":")
+        if len(parts) != 3 or not parts[0].isdecimal() or not parts[1].isdecimal():
+            return None
+        return _Seen(int(parts[0]), int(parts[1]))
+
+
+def nothing_happened(before: str, now: str) -> bool:
+    """Tell whether both snapshots see the same: no transaction ended in between."""
+    return bool(before) and before == now
+
+
+def query(table: Table, pages: Range, before: str, now: str) -> str | None:
+    """Return a query for the number of visible rows and of those that ``before`` may not have seen; None
+    where transaction numbers have come around since, so that nobody can tell.
+
+    ``age`` counts in 32-bit steps from the current transaction. A frozen row's xmin may be ancient and look
+    young: then the chunk is done again, which is only slower.
+    """
+    old, new = _Seen.of(before), _Seen.of(now)
+    if old is None or new is None or not 0 <= new.xmax - old.xmin < _HALF:
+        return None
+    unseen = f"pg_catalog.age(xmin) <= pg_catalog.age('{old.xmin % _EPOCH}'::pg_catalog.xid)"
+    return f"SELECT count(*), count(*) FILTER (WHERE {unseen}) {rows_of(table, pages)}"

@@ -1,0 +1,1 @@
+"""Databases whose text is not valid UTF-8."""

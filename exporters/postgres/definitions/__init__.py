@@ -1,0 +1,1 @@
+"""Definitions of a PostgreSQL database: what pg_dump prints, and what it leaves out."""

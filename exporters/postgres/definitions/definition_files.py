@@ -1,0 +1,173 @@
+"""The files of a source that are not rows: definitions, sequences' values, roles; and what they leave out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.api import Gap, Loss, Sink
+from exporters.errors import SourceError
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.postgres.charset.encodings import AS_STORED, Codec, may_change
+from exporters.postgres.charset.server_conversion import asking
+from exporters.postgres.charset.unmappable_names import unsayable
+from exporters.postgres.definitions import pg_dump, roles
+from exporters.postgres.definitions.constraint_triggers import constraint_triggers
+from exporters.postgres.definitions.extensions import read_extensions
+from exporters.postgres.definitions.languages import with_handlers
+from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY, with_refreshes
+from exporters.postgres.definitions.sequences import read_sequences
+from exporters.postgres.definitions.system_schema import undumped, with_system_objects
+from exporters.postgres.definitions.unrepresented import losses_of, unreadable
+from exporters.postgres.definitions.unwritten_by_pg_dump import with_unwritten
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.rows.type_catalog import fetch
+from exporters.postgres.sessions import lock_timeouts
+from exporters.postgres.sessions.snapshot_session import Session
+
+PRE_DATA = "schema/pre-data.sql"
+POST_DATA = "schema/post-data.sql"
+PRE_DATA_PORTABLE = "schema/pre-data-portable.sql"
+POST_DATA_PORTABLE = "schema/post-data-portable.sql"
+GLOBALS = "schema/globals.sql"
+SEQUENCES = "schema/sequences.json"
+ROLES = "schema/roles.json"
+SETTINGS = "schema/settings.json"
+LARGE_OBJECTS = "schema/large-objects.json"
+EXTENSIONS = "schema/extensions.json"
+CONSTRAINT_TRIGGERS = "schema/constraint-triggers.json"
+
+_SECTIONS = (
+    (pg_dump.PRE, PRE_DATA, False),
+    (pg_dump.POST, POST_DATA, False),
+    (pg_dump.PRE, PRE_DATA_PORTABLE, True),
+    (pg_dump.POST, POST_DATA_PORTABLE, True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What the definitions do not hold, and the items whose turn it was in vain."""
+
+    losses: list[Loss]
+    gaps: list[Gap]
+
+
+def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missing:
+    """Write the definitions as of the snapshot, and return what they do not hold. Raises ``SourceError``."""
+    tools = pg_dump.find_tools(session.version // 10000)
+    password = session.holder.info.password or None
+    environment = dict(os.environ) | session.address.environment(password)
+    environment["PGAPPNAME"] = session.manners.application
+    encoding = session.point["encoding"]
+    changes = may_change(encoding)
+    spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
+    environment["PGCLIENTENCODING"] = spoken
+    codec = Codec(encoding, asking(session.holder, encoding))
+    try:
+        kept = lock_timeouts.kept(session.holder, session.locked, seconds=session.manners.limits.lock_seconds)
+        nameless = unsayable(session.holder)
+        sequences, unread = read_sequences(
+            session.holder, {one.label for one in kept}, [one.oid for one in nameless]
+        )
+        labels = [
+            *(table.label for table in tables if not table.readable and not table.view),
+            *unread,
+            *(one.label for one in kept),
+        ]
+        without = {*_in_encoding(session.holder, labels, spoken), *(one.quoted for one in nameless)}
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, session.address.url) from exc
+    with ThreadPoolExecutor(session.manners.workers(2)) as pool:
+        every_role = pool.submit(_globals, tools, environment)
+        dumping = pool.submit(
+            pg_dump.dump_definitions,
+            tools,
+            environment,
+            session.exported,
+            without=without,
+            encoding=spoken,
+            lock_seconds=session.manners.limits.lock_seconds,
+        )
+    definitions = dumping.result()
+    for section, name, portable in _SECTIONS:
+        script = pg_dump.section_of(tools, environment, definitions, section, portable=portable)
+        try:
+            if section == pg_dump.PRE:
+                script = with_system_objects(script, session.holder, spoken, portable=portable)
+                script = with_handlers(script, session.holder, spoken)
+                script = with_unwritten(script, session.holder, spoken, portable=portable)
+            elif tools.major >= DEFINITIONS_ONLY:
+                left_out = [*(one.oid for one in kept), *(one.oid for one in nameless)]
+                script = with_refreshes(script, session.holder, left_out, spoken, portable=portable)
+            _write(sink, name, pg_dump.in_utf8(script, codec, encoding) if changes else script)
+        except DRIVER_ERRORS as exc:
+            raise translate(exc, session.address.url) from exc
+    globals_sql, losses = every_role.result()
+    if globals_sql is not None:
+        _write(sink, GLOBALS, globals_sql)
+    try:
+        losses += _write_lists(session, sequences, tools, sink)
+        losses += losses_of(session.holder, tables) + undumped(session.holder)
+        losses += [Loss(one.item, "definition", f"it could not be locked: {one.reason}") for one in kept]
+        gaps = unreadable(session.holder)
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, session.address.url) from exc
+    reason = "neither its value nor its definition can be read"
+    gaps += [Gap(f"sequence {label}", "failed", f"{reason}: {why}") for label, why in unread.items()]
+    gaps += [Gap(one.item, "failed", f"its definition cannot be read: {one.reason}") for one in kept]
+    gaps += [one.gap for one in nameless]
+    return Missing(losses, gaps)
+
+
+def _write_lists(
+    session: Session, sequences: Sequence[Mapping[str, Any]], tools: pg_dump.Tools, sink: Sink
+) -> list[Loss]:
+    """Write what is no SQL; return the settings that are secret."""
+    _write(sink, SEQUENCES, _json(sequences))
+    losses = []
+    for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
+        keepable, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
+        _write(sink, name, _json(keepable))
+        losses += secret
+    if session.large_objects and tools.major >= large_objects.METADATA_VERSION:
+        _write(sink, LARGE_OBJECTS, _json(fetch(session.holder, large_objects.METADATA)))
+    if extensions := read_extensions(session.holder, definitions=True):
+        _write(sink, EXTENSIONS, _json(extensions))
+    if triggers := constraint_triggers(session.holder, every=False):
+        _write(sink, CONSTRAINT_TRIGGERS, _json(triggers))
+    return losses
+
+
+def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding: str) -> Iterator[bytes]:
+    """Yield names as pg_dump reads them: in the encoding of what it writes."""
+    for name in names:
+        if name.isascii() or encoding in AS_STORED:
+            yield name.encode()
+        else:
+            row = holder.execute("SELECT pg_catalog.convert_to(%s, %s)", (name, encoding)).fetchone()
+            yield bytes(row[0]) if row else b""
+
+
+def _globals(tools: pg_dump.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
+    losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the target")]
+    try:
+        return pg_dump.dump_globals(tools, environment), losses
+    except SourceError as exc:
+        return None, [*losses, Loss("roles", "definition in globals.sql", str(exc))]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def _write(sink: Sink, name: str, data: bytes) -> None:
+    with sink.create(name) as file:
+        file.write(data)

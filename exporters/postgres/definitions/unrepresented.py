@@ -1,0 +1,137 @@
+"""What a database has that neither the definitions nor the rows hold: rows of the loss ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+
+from exporters.api import Gap, Loss
+from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
+from exporters.postgres.definitions.roles import TELLTALE
+from exporters.postgres.identifiers import quote_name
+from exporters.sql.reconciliation import of_a_restore
+
+_LOSSES = """
+SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
+  FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
+UNION SELECT 'database ' || current_database(), 'privileges on the database',
+    'the target database has its own'
+  FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
+UNION SELECT 'user mapping for ' || u.usename || ' on foreign server ' || u.srvname, 'option',
+    o.name || ' is left out of pre-data.sql; set it again on the target'
+  FROM pg_user_mappings u
+  CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(u.umoptions) AS one) AS o(name)
+  WHERE o.name ~* %(secret)s
+UNION SELECT 'foreign server ' || s.srvname, 'option',
+    o.name || ' is left out of pre-data.sql; set it again on the target'
+  FROM pg_foreign_server s
+  CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(s.srvoptions) AS one) AS o(name)
+  WHERE o.name ~* %(secret)s
+UNION SELECT 'constraint ' || quote_ident(k.conname) || ' of table ' || k.conrelid::regclass, 'name',
+    'a key of a partition gets the name of the partitioned table''s key, ' || quote_ident(root.conname)
+  FROM pg_constraint k JOIN pg_constraint parent ON parent.oid = k.conparentid AND parent.conrelid <> k.conrelid
+  CROSS JOIN LATERAL (
+    WITH RECURSIVE above AS (SELECT k.conparentid AS oid UNION ALL
+      SELECT c.conparentid FROM pg_constraint c JOIN above USING (oid) WHERE c.conparentid <> 0)
+    SELECT c.conname FROM pg_constraint c JOIN above USING (oid) WHERE c.conparentid = 0) AS root
+  WHERE k.contype = 'f' AND k.conname <> root.conname
+UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
+    'it is not valid, as one is that could not be made concurrently; a dump leaves it out'
+  FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE NOT i.indisvalid AND c.relkind <> 'p' AND n.nspname !~ '^pg_'
+UNION SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' WHEN 'p' THEN 'table ' ELSE 'index ' END
+    || c.oid::regclass,
+    'tablespace', 'it was in ' || t.spcname || '; the target''s default is used'
+  FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind IN ('i', 'I', 'm', 'p') AND n.nspname !~ '^pg_'
+UNION SELECT 'table ' || c.oid::regclass, 'rows',
+    'it belongs to the extension ' || e.extname || ', and the role may not read it, or somebody keeps it locked'
+  FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+  JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+  WHERE c.relkind = 'r' AND c.oid <> ALL (coalesce(e.extconfig, '{}')) AND c.oid <> ALL (%(read)s::oid[])
+    AND (NOT has_table_privilege(c.oid, 'SELECT') OR pg_relation_size(c.oid) > 0)
+UNION SELECT 'operator ' || o.oid::regoperator, 'definition',
+    'it is a shell that no operator names; a dump leaves it out'
+  FROM pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384
+  AND NOT EXISTS (SELECT FROM pg_operator u WHERE o.oid IN (u.oprcom, u.oprnegate))
+UNION SELECT 'prepared transaction ' || gid, 'all of it',
+    'it is neither committed nor rolled back, so what it wrote is not there yet; end it, and export again'
+  FROM pg_prepared_xacts WHERE database = current_database()
+UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this server; make it again on the target'
+  FROM pg_replication_slots WHERE database = current_database()
+UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit || '; the target database has its own'
+  FROM pg_database WHERE datname = current_database() AND datconnlimit <> -1
+"""
+_OF_A_RESTORE = """
+SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'finished')
+  AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid AND relname = 'about')
+FROM pg_namespace n WHERE nspname = %(own)s
+"""
+_UNREADABLE_MAPPINGS = """
+SELECT 'the options of the user mapping for ' || u.usename || ' on foreign server ' || u.srvname
+FROM pg_user_mappings u JOIN pg_foreign_server s ON s.oid = u.srvid
+WHERE u.umoptions IS NULL AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AND NOT CASE u.umuser
+  WHEN 0 THEN pg_has_role(s.srvowner, 'USAGE')
+  ELSE u.usename = current_user AND (pg_has_role(s.srvowner, 'USAGE') OR has_server_privilege(s.oid, 'USAGE')) END
+ORDER BY 1
+"""
+"""The view shows options under these conditions only (pg_user_mappings in src/backend/catalog/system_views.sql), and
+NULL both in place of hidden ones and where there are none.
+"""
+_OF_PARAMETERS = """
+SELECT 'role ' || x.grantee::regrole, 'privilege on a parameter',
+  x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the target'
+FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) AS x WHERE x.grantee <> 0 AND x.grantee <> 10
+ORDER BY 1, 3
+"""
+_PARAMETERS_VERSION = 150000
+
+
+def losses_of(holder: psycopg.Connection[Any], tables: Sequence[Table]) -> list[Loss]:
+    """Return the losses that the catalogs tell. Raises what the driver raises."""
+    rows = holder.execute(_OF_A_RESTORE, {"own": PROGRESS_SCHEMA}).fetchall()
+    losses = [of_a_restore(f"schema {PROGRESS_SCHEMA}", finished=finished) for (finished,) in rows]
+    values = {"secret": f"^(?:{TELLTALE})$", "read": [table.oid for table in tables]}
+    losses += [Loss(*row) for row in holder.execute(_LOSSES, values)]
+    if holder.info.server_version >= _PARAMETERS_VERSION:
+        losses += [Loss(*row) for row in holder.execute(_OF_PARAMETERS)]
+    return [*_table_losses(tables), *losses, *_subscriptions(holder)]
+
+
+def unreadable(holder: psycopg.Connection[Any]) -> list[Gap]:
+    """Return what the role may not read of the definitions. Raises what the driver raises."""
+    reason = "the role may not read them; a superuser may, and the user himself"
+    return [Gap(item, "failed", reason) for (item,) in holder.execute(_UNREADABLE_MAPPINGS)]
+
+
+def _table_losses(tables: Sequence[Table]) -> list[Loss]:
+    losses = []
+    for table in tables:
+        if table.view:
+            continue
+        if not table.readable:
+            reason = "pg_dump may not lock it, because the role may not read it"
+            losses.append(Loss(table.label, "definition", reason))
+        if table.foreign:
+            reason = "the rows lie on another server; only the definition is exported"
+            losses.append(Loss(table.label, "rows of the foreign table", reason))
+        for name in table.unread:
+            reason = f"COPY by a table's name reads none, and the server plans no query of this one: {table.refusal}"
+            losses.append(Loss(f"{table.label}.{quote_name(name)}", "generated values", reason))
+        if table.tablespace:
+            reason = f"it was in {table.tablespace}; the target's default is used"
+            losses.append(Loss(table.label, "tablespace", reason))
+    return losses
+
+
+def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
+    if holder.info.server_version < 100000:
+        return []
+    query = (
+        "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
+        " WHERE d.datname = current_database() AND has_column_privilege('pg_subscription', 'subname', 'SELECT')"
+    )
+    reason = "it holds the password of another server; make it again on the target"
+    return [Loss(row[0], "subscription", reason) for row in holder.execute(query)]

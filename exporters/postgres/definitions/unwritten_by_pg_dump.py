@@ -1,0 +1,96 @@
+"""What pg_dump does not write of objects that come back with others: owners of operators' shells; owners, privileges
+and comments of multirange types. Entries in pg_dump's words, at the end of pre-data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.definitions.matview_refresh import DUMP_END
+
+_MULTIRANGES_VERSION = 140000
+_NO_CHARACTERS = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)
+_SHELLS = """
+SELECT o.oid, 'OPERATOR' AS kind, o.oprname::text AS name, n.nspname AS schema, o.oprowner AS owner,
+  CASE WHEN %(portable)s THEN '' ELSE pg_catalog.format(E'ALTER OPERATOR %%I.%%s (%%s, %%s) OWNER TO %%I;\\n',
+    n.nspname, o.oprname,
+    CASE WHEN o.oprleft = 0 THEN 'NONE' ELSE pg_catalog.format_type(o.oprleft, NULL) END,
+    CASE WHEN o.oprright = 0 THEN 'NONE' ELSE pg_catalog.format_type(o.oprright, NULL) END,
+    pg_catalog.pg_get_userbyid(o.oprowner)) END AS sql
+FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+WHERE o.oprcode = 0 AND EXISTS (SELECT FROM pg_catalog.pg_operator u WHERE (u.oprcom = o.oid OR u.oprnegate = o.oid)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = u.oid
+    AND d.classid = 'pg_catalog.pg_operator'::pg_catalog.regclass))
+"""
+_MULTIRANGES = """
+SELECT t.oid, 'TYPE' AS kind, t.typname::text AS name, n.nspname AS schema, t.typowner AS owner,
+  CASE WHEN %(portable)s THEN '' WHEN t.typowner <> r.typowner THEN alter_owner ELSE pg_catalog.format(E'DO %%L;\\n',
+    'BEGIN IF pg_catalog.current_setting(''server_version_num'')::pg_catalog.int4 < 170000 THEN '
+    || alter_owner || 'END IF; END') END
+  || CASE WHEN %(portable)s OR t.typacl IS NULL THEN '' ELSE concat(
+    (SELECT pg_catalog.format(E'REVOKE ALL ON TYPE %%I.%%I FROM PUBLIC;\\n', n.nspname, t.typname)
+      WHERE NOT EXISTS (SELECT FROM pg_catalog.aclexplode(t.typacl) WHERE grantee = 0)),
+    (SELECT pg_catalog.string_agg(pg_catalog.format(E'GRANT USAGE ON TYPE %%I.%%I TO %%I%%s;\\n', n.nspname, t.typname,
+        pg_catalog.pg_get_userbyid(x.grantee), CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '')
+      FROM pg_catalog.aclexplode(t.typacl) AS x WHERE x.grantee NOT IN (0, t.typowner))) END
+  || CASE WHEN pg_catalog.obj_description(t.oid, 'pg_type') IS NULL THEN '' ELSE pg_catalog.format(
+    E'COMMENT ON TYPE %%I.%%I IS %%L;\\n', n.nspname, t.typname, pg_catalog.obj_description(t.oid, 'pg_type')) END
+  AS sql
+FROM pg_catalog.pg_range g JOIN pg_catalog.pg_type t ON t.oid = g.rngmultitypid
+JOIN pg_catalog.pg_type r ON r.oid = g.rngtypid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+CROSS JOIN LATERAL pg_catalog.format(E'ALTER TYPE %%I.%%I OWNER TO %%I;\\n', n.nspname, t.typname,
+  pg_catalog.pg_get_userbyid(t.typowner)) AS alter_owner
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = r.oid
+  AND d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass)
+"""
+"""From PostgreSQL 17 on a multirange type has the owner of its range type (AlterTypeOwner_oid)."""
+_ENTRIES = """
+SELECT pg_catalog.convert_to(pg_catalog.format(
+  E'--\\n-- Name: %%s; Type: %%s; Schema: %%s; Owner: %%s\\n--\\n\\n%%s\\n\\n',
+  pg_catalog.translate(e.name, E'\\n\\r', '  '), e.kind, pg_catalog.translate(e.schema, E'\\n\\r', '  '),
+  CASE WHEN %(portable)s THEN '-'
+    ELSE pg_catalog.translate(pg_catalog.pg_get_userbyid(e.owner), E'\\n\\r', '  ') END, e.sql), %(encoding)s)
+FROM ({objects}) AS e
+WHERE e.oid = coalesce(%(oid)s, e.oid) AND e.sql <> '' AND e.schema !~ '^pg_'
+  AND e.schema NOT IN ('information_schema', %(progress)s)
+ORDER BY e.kind, e.schema, e.name, e.sql
+"""
+_TYPES = """
+SELECT rngmultitypid::pg_catalog.int8 FROM pg_catalog.pg_range WHERE rngmultitypid >= 16384 ORDER BY 1
+"""
+
+
+def with_unwritten(script: bytes, holder: psycopg.Connection[Any], encoding: str, *, portable: bool) -> bytes:
+    """Return pre-data in this encoding with what pg_dump does not write."""
+    many = holder.info.server_version >= _MULTIRANGES_VERSION
+    parameters = {"portable": portable, "encoding": encoding, "progress": PROGRESS_SCHEMA, "oid": None}
+    entries = _entries(holder, _SHELLS, parameters)
+    if many:
+        try:
+            entries += _entries(holder, _MULTIRANGES, parameters)
+        except _NO_CHARACTERS:
+            entries += _nameable(holder, parameters)
+    head, end, tail = script.rpartition(DUMP_END)
+    return head + b"".join(entries) + end + tail
+
+
+def _entries(holder: psycopg.Connection[Any], objects: str, parameters: Mapping[str, Any]) -> list[bytes]:
+    with holder.transaction():
+        rows = holder.execute(_ENTRIES.format(objects=objects).encode(), parameters).fetchall()
+    return [bytes(row[0]) for row in rows]
+
+
+def _nameable(holder: psycopg.Connection[Any], parameters: Mapping[str, Any]) -> list[bytes]:
+    """Return the entries of the multirange types that have a name in characters. The server cuts long names that it
+    makes up within a character (makeMultirangeTypeName); such a type is left as the target makes it.
+    """
+    entries: list[bytes] = []
+    for (oid,) in holder.execute(_TYPES.encode()).fetchall():
+        with suppress(*_NO_CHARACTERS):
+            entries += _entries(holder, _MULTIRANGES, {**parameters, "oid": oid})
+    return entries

@@ -1,0 +1,98 @@
+"""Row counts and digests of a live database, under one snapshot, in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from exporters.errors import SourceError, SourceNotAllowedError
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.postgres.chunk_plan import Range, cut
+from exporters.postgres.rows.copy_feed import Feeds
+from exporters.postgres.sessions.connection import Address, parse_url
+from exporters.postgres.sessions.snapshot_session import hold
+from exporters.row_digest import Advance, Tally, tally_empty_rows
+from exporters.sql.blocks import tally_stream
+
+
+def live_tables(
+    url: str | Address,
+    *,
+    workers: int = 2,
+    advance: Advance | None = None,
+    names: Collection[tuple[str, str]] | None = None,
+    numbers: Collection[int] | None = None,
+    generated: bool = True,
+    also: Collection[tuple[str, str]] = (),
+    orders: Mapping[tuple[str, str], Sequence[str]] | None = None,
+    unread: dict[tuple[str, str], str] | None = None,
+) -> Mapping[tuple[str, str], Tally]:
+    """Return the tally of every table by (schema, name), or of those in ``names``; of materialized views and
+    tables of extensions only those in ``also``. Large objects count as
+    ``pg_catalog.pg_largeobject``, where there are any, or those of ``numbers``. Without ``generated`` the values that
+    the server computes are left out. ``orders``: in which order a table's columns are taken, where it has them in
+    another one. ``unread``: see ``Engine.live_tables``. Raises ``SourceError``.
+    """
+    address = parse_url(url) if isinstance(url, str) else url
+    with hold(address) as (session, tables):
+        feeds = Feeds(session, workers=workers)
+        work = [
+            (_as_compared(table, orders or {}, generated=generated), pages)
+            for table in tables
+            if not table.foreign and not table.out_of_reach and _is_wanted(table, names, also)
+            for pages in cut(table)
+        ]
+        if session.large_objects and names is None:
+            condition = "" if numbers is None else large_objects.only(numbers)
+            objects = large_objects.table(session.large_objects, condition)
+            work.append((objects, (0, None)))
+        found: dict[tuple[str, str], Tally] = {}
+        refused = {} if unread is None else unread
+        try:
+            with ThreadPoolExecutor(max(1, workers)) as pool:
+                tallies = pool.map(
+                    lambda item: _tally(feeds, item[0], item[1], advance, tolerant=unread is not None), work
+                )
+                for (table, _), tally in zip(work, tallies, strict=True):
+                    name = table.schema, table.name
+                    if isinstance(tally, str):
+                        refused.setdefault(name, tally)
+                    else:
+                        found[name] = found.get(name, Tally()) + tally
+        finally:
+            feeds.close()
+    return {name: tally for name, tally in found.items() if name not in refused}
+
+
+def _is_wanted(
+    table: Table, names: Collection[tuple[str, str]] | None, also: Collection[tuple[str, str]]
+) -> bool:
+    name = table.schema, table.name
+    return name in also if table.view or table.extension else names is None or name in names
+
+
+def _as_compared(table: Table, orders: Mapping[tuple[str, str], Sequence[str]], *, generated: bool) -> Table:
+    """Return a table with its columns in the wanted order, if it has these; without ``generated`` as if it had only
+    the columns into which one writes.
+    """
+    columns = table.columns
+    names = orders.get((table.schema, table.name), ())
+    if sorted(names) == sorted(one.name for one in columns):
+        columns = tuple(sorted(columns, key=lambda one: names.index(one.name)))
+    return replace(table, columns=tuple(one for one in columns if generated or not one.generated))
+
+
+def _tally(
+    feeds: Feeds, table: Table, pages: Range, advance: Advance | None, *, tolerant: bool
+) -> Tally | str:
+    """Return the tally of a chunk, or, where that is tolerated, why the table cannot be read."""
+    try:
+        tally, said = tally_stream(partial(feeds.rows, table, pages), advance)
+    except SourceError as exc:
+        if not tolerant or type(exc) not in {SourceError, SourceNotAllowedError}:
+            raise
+        return str(exc)
+    return tally if table.columns else tally_empty_rows(said)

@@ -1,0 +1,74 @@
+"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was
+lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.api import Account, DoneUnit, Gap, Loss
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.sql.reconciliation import (
+    Counted,
+    Exported,
+    column_details,
+    entries_of,
+    enumerations,
+    one_each,
+    settled,
+    uncounted,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What is known at the end. ``tables`` and ``counted`` by number: the exported tables, the server's
+    own counts, or why there is none; ``gaps`` of the definitions.
+    """
+
+    tables: Mapping[int, Table]
+    all_tables: Sequence[Table]
+    counted: Mapping[int, Counted | str]
+    done: Sequence[DoneUnit]
+    points: Sequence[Mapping[str, Any]]
+    server: str
+    losses: Sequence[Loss]
+    gaps: Sequence[Gap] = ()
+
+
+def account(finished: Finished) -> Account:
+    """Add up the units by table and set them beside what the server counted."""
+    counts = settled(finished.counted)
+    exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
+    entries, gaps = entries_of(exported, finished.done)
+    unreadable = [Gap(table.item, "failed", table.gap) for table in finished.all_tables if table.gap]
+    labels = {number: table.item for number, table in finished.tables.items()}
+    return Account(
+        entries,
+        enumerations(
+            exported,
+            entries,
+            listed=("pg_class", sum(1 for table in finished.all_tables if not table.foreign)),
+            counted="count(*) under the snapshot",
+            measured="sum(octet_length()) under the snapshot",
+            beside=sum(1 for entry in entries if entry.number == large_objects.NUMBER),
+        ),
+        gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
+        losses=finished.losses,
+        points=finished.points,
+        server=finished.server,
+    )
+
+
+def _exported(number: int, table: Table, counted: Counted) -> Exported:
+    columns = [column_details(column) | {"identity": column.identity} for column in table.columns]
+    persistence = {"p": "permanent", "u": "unlogged"}.get(table.persistence, table.persistence)
+    ancestors = [list(name) for name in table.ancestors]
+    details = {"columns": columns, "persistence": persistence, "ancestors": ancestors}
+    details |= {"extension": table.extension} if table.extension else {}
+    return Exported(
+        number, table.schema, table.name, table.item, counted.rows, details, counted.octets, table.kind
+    )

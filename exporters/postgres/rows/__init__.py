@@ -1,0 +1,1 @@
+"""Rows of PostgreSQL tables: COPY output and the types of its columns."""

@@ -1,0 +1,157 @@
+"""How each SQL type becomes an Arrow type: one ``Kind`` a column.
+
+A kind says what the CSV parser makes of the server's text (``parsed``), what stands in the Parquet file
+(``stored``), and, by its name, how the text is made again (``render``). The rule for values that a type
+cannot hold is one for all kinds: the typed column is NULL there and the exact text stands in a side column.
+
+Why the text of each kind determines the value, and the value the text (settings as in ``connect.PINNED``):
+
+``bool``  t or f. ``int``  canonical decimal digits. ``decimal``  numeric(p,s) with p <= 38 prints exactly s
+digits after the point; NaN and infinities fail to parse and go to the side. ``text``  itself. ``date``,
+``timestamp``, ``timestamptz``, ``time``  ISO 8601 with a fraction of up to six digits without trailing zeros;
+years beyond four digits, BC, infinities and 24:00:00 fail to parse. ``uuid``, ``bytes``  hexadecimal, lower
+case. These are parsed without being compared. ``float``  the shortest text that gives the same bits; two
+shortest-digit algorithms may differ, so it is compared, value by value (a float4 is sent as float8, which
+holds it exactly). ``interval``, ``timetz`` and all kinds that are made of others are compared, too.
+
+Arrays, ranges, multiranges, composites and hstore become lists, structs and maps as far as their text is only that; a
+bound, element or field that its own type cannot hold makes the whole value one for the side column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from exporters.sql.column_types import MAX_DECIMAL_DIGITS, Kind
+from exporters.sql.text_codec import hstore, intervals, ranges, time_with_zone
+from exporters.sql.text_codec.nested_kinds import named
+
+
+@dataclass(frozen=True, slots=True)
+class SqlType:
+    """A type after domains are resolved: its name, whether it is built in, and the type modifier (-1 for
+    none). ``shape`` says what it is made of: ``list range multirange struct map`` or nothing; ``parts``: the types of
+    its elements, bounds or fields; ``fields``: their names.
+    """
+
+    name: str
+    built_in: bool
+    modifier: int
+    shape: str = ""
+    parts: tuple[SqlType, ...] = ()
+    fields: tuple[str, ...] = ()
+
+
+_TEXT = Kind("text", pa.string(), pa.string(), plain=False)
+_BYTES_TEXT = Kind("text", pa.binary(), pa.binary(), plain=False)
+_FLOAT4 = Kind("float4", pa.string(), pa.float32(), compared=True, expression="{}::pg_catalog.float8".format)
+
+_SIMPLE: Mapping[str, Kind] = {
+    "bool": Kind("bool", pa.bool_(), pa.bool_()),
+    "int2": Kind("int", pa.int16(), pa.int16()),
+    "int4": Kind("int", pa.int32(), pa.int32()),
+    "int8": Kind("int", pa.int64(), pa.int64()),
+    "oid": Kind("int", pa.uint32(), pa.uint32()),
+    "float4": _FLOAT4,
+    "float8": Kind("float8", pa.string(), pa.float64(), compared=True),
+    "bytea": Kind("bytes", pa.string(), pa.binary()),
+    "date": Kind("date", pa.date32(), pa.date32()),
+    "timestamp": Kind("timestamp", pa.timestamp("us"), pa.timestamp("us")),
+    "timestamptz": Kind("timestamptz", pa.timestamp("us", "UTC"), pa.timestamp("us", "UTC")),
+    "time": Kind("time", pa.time64("us"), pa.time64("us")),
+    "uuid": Kind("uuid", pa.string(), pa.uuid()),
+    "timetz": Kind("timetz", pa.string(), time_with_zone.STORED, compared=True),
+    "interval": Kind("interval", pa.string(), intervals.STORED, compared=True),
+    **{
+        f"_{name}": Kind(f"{name}list", pa.string(), pa.list_(element), compared=True, plain=False)
+        for name, element in {"int2": pa.int16(), "int4": pa.int32(), "int8": pa.int64()}.items()
+    },
+    "json": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
+    "jsonb": Kind("json", pa.string(), pa.json_(pa.string()), plain=False),
+}
+
+
+def kind_of(sql_type: SqlType, *, utf8: bool = True, encoding: str = "") -> Kind:
+    """Return the kind of a column. ``utf8`` is False for a database without an encoding, whose text is
+    bytes; ``encoding`` is that of a database whose text may not come through UTF-8 as it is.
+    """
+    kind = _kind_of(sql_type, utf8=utf8)
+    return replace(kind, encoding=encoding) if encoding and not kind.plain else kind
+
+
+def _kind_of(sql_type: SqlType, *, utf8: bool) -> Kind:
+    if sql_type.built_in:
+        if sql_type.name == "numeric":
+            return _numeric(sql_type.modifier) or _TEXT
+        found = _SIMPLE.get(sql_type.name)
+        if found is not None and (utf8 or found.name != "json"):
+            return found
+    if not utf8:
+        return _BYTES_TEXT
+    made = _made_of_others(sql_type, _MAX_DEPTH)
+    return _TEXT if made is None else Kind(made.kind, pa.string(), made.stored, compared=True, plain=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    """The kind of a value within another, and how it is stored."""
+
+    kind: str
+    stored: pa.DataType
+
+
+_MAX_DEPTH = 8
+_MAX_FIELDS = 64
+"""A composite with more fields is its text."""
+_TEXT_WITHIN = _Inner("text", pa.string())
+_WITHIN: Mapping[str, _Inner] = {
+    "float4": _Inner("single", pa.float32()),
+    "json": _TEXT_WITHIN,
+    "jsonb": _TEXT_WITHIN,
+}
+"""Where a value within another is not what a column would be: it has the text of its own type, in any select."""
+
+
+def _made_of_others(sql_type: SqlType, depth: int) -> _Inner | None:
+    """Return what arrays, ranges, composites and maps become; None where that is text."""
+    if not depth or len(sql_type.parts) > _MAX_FIELDS:
+        return None
+    if sql_type.shape == "map":
+        return _Inner("map", hstore.STORED)
+    inner = [_within(part, depth - 1) for part in sql_type.parts]
+    if not inner:
+        return None
+    kind = named(sql_type.shape, *(one.kind for one in inner))
+    if sql_type.shape == "struct":
+        return _Inner(kind, pa.struct(list(zip(sql_type.fields, (one.stored for one in inner), strict=True))))
+    (only,) = inner
+    stored = only.stored if sql_type.shape == "list" else ranges.stored(only.stored)
+    return _Inner(kind, stored if sql_type.shape == "range" else pa.list_(stored))
+
+
+def _within(sql_type: SqlType, depth: int) -> _Inner:
+    found = _made_of_others(sql_type, depth)
+    if found is not None or not sql_type.built_in:
+        return found or _TEXT_WITHIN
+    if sql_type.name in _WITHIN:
+        return _WITHIN[sql_type.name]
+    kind = _numeric(sql_type.modifier) if sql_type.name == "numeric" else _SIMPLE.get(sql_type.name)
+    return _TEXT_WITHIN if kind is None else _Inner(kind.name, kind.stored)
+
+
+def _numeric(modifier: int) -> Kind | None:
+    """Return the DECIMAL kind of ``numeric(p, s)``, None where it has no precision or does not fit.
+
+    The modifier is ((p << 16) | (s & 0x7ff)) + 4, s signed in 11 bits (src/backend/utils/adt/numeric.c).
+    """
+    if modifier < 4:
+        return None
+    precision = ((modifier - 4) >> 16) & 0xFFFF
+    scale = (((modifier - 4) & 0x7FF) ^ 1024) - 1024
+    if precision > MAX_DECIMAL_DIGITS or not 0 <= scale <= precision:
+        return None
+    decimal = pa.decimal128(precision, scale)
+    return Kind("decimal", decimal, decimal)

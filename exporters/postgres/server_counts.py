@@ -1,0 +1,151 @@
+"""The server's own count of every table: the second opinion beside the rows that were exported."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+
+from exporters.errors import SourceError
+from exporters.postgres import large_objects
+from exporters.postgres.catalog import Table
+from exporters.postgres.chunk_plan import rows_of
+from exporters.postgres.errors import translate
+from exporters.postgres.identifiers import quote_name
+from exporters.postgres.rows.unplannable_tables import counted
+from exporters.postgres.sessions.connection import connect
+from exporters.postgres.sessions.session_settings import explained
+from exporters.postgres.sessions.snapshot_session import Session
+from exporters.postgres.sessions.snapshot_transaction import Transaction
+from exporters.sql.reconciliation import Counted
+
+Answer = TypeVar("Answer")
+_CANCEL_SECONDS = 5.0
+_CANCEL_AGAIN_SECONDS = 0.05
+
+
+def _result(count: Future[Counted]) -> Counted | str:
+    try:
+        return count.result()
+    except SourceError as exc:
+        if type(exc) is not SourceError:
+            raise
+        return str(exc)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Counter:
+    """A connection and its transaction within the snapshot."""
+
+    connection: psycopg.Connection[Any]
+    transaction: Transaction
+
+    def numbers(self, query: str) -> list[int]:
+        """Return the one row that a query finds."""
+        cursor = self.transaction.run(lambda: self.connection.execute(query.encode()))
+        return [int(number) for number in cursor.fetchone() or ()]
+
+    def copied(self, table: str) -> int:
+        """Return how many rows COPY reads of a table by its name."""
+
+        def read() -> int:
+            with self.connection.cursor() as cursor:
+                with cursor.copy(f"COPY {table} TO STDOUT".encode()) as copy:
+                    for _ in copy:
+                        pass
+                return cursor.rowcount
+
+        return self.transaction.run(read)
+
+
+class Counting:
+    """Counts all tables (by number), the largest first, ``workers`` of them at once on connections of its own. Begins
+    at once and ends with ``close``, which cancels what is still being counted.
+    """
+
+    def __init__(self, session: Session, tables: Mapping[int, Table], *, workers: int) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._idle: list[_Counter] = []
+        self._busy: list[_Counter] = []
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-count")
+        largest = sorted(tables, key=lambda number: -tables[number].size_bytes)
+        begun = {number: self._pool.submit(self._count, tables[number]) for number in largest}
+        self._counts = {number: begun[number] for number in tables}
+
+    def result(self) -> dict[int, Counted | str]:
+        """Wait for the counts; in place of one that could not be had because of the table itself is the reason. Raises
+        ``SourceError`` where it is the server's or the role's.
+        """
+        return {number: _result(count) for number, count in self._counts.items()}
+
+    def close(self) -> None:
+        """End everything."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        while not all(count.done() for count in self._counts.values()):
+            self._cancel()  # again and again: one that had not begun to ask was not cancelled
+            time.sleep(_CANCEL_AGAIN_SECONDS)
+        self._pool.shutdown()
+        for counter in self._idle:
+            counter.connection.close()
+
+    def _cancel(self) -> None:
+        """Cancel what is being counted."""
+        with self._lock:
+            for counter in self._busy:
+                with suppress(psycopg.Error):
+                    counter.connection.cancel_safe(timeout=_CANCEL_SECONDS)
+
+    def _count(self, table: Table) -> Counted:
+        """Let the server count a table's rows and the bytes of its texts."""
+        if table.oid == large_objects.OID:
+            return Counted(self._numbers(large_objects.COUNT)[0], {})
+        if table.refusal:
+            return Counted(self._asked(lambda counter: counter.copied(counted(table))), {})
+        names = [column.name for column in table.columns if column.measured]
+        sums = "".join(f", coalesce(sum(pg_catalog.octet_length({quote_name(name)})), 0)" for name in names)
+        rows, *octets = self._numbers(f"SELECT count(*){sums} {rows_of(table)}")
+        return Counted(rows, dict(zip(names, octets, strict=True)))
+
+    def _numbers(self, query: str) -> list[int]:
+        return self._asked(lambda counter: counter.numbers(query))
+
+    def _asked(self, ask: Callable[[_Counter], Answer]) -> Answer:
+        counter = self._taken()
+        try:
+            found = ask(counter)
+        except psycopg.Error as exc:
+            counter.connection.close()
+            error = translate(exc, self._session.address.url)
+            error.__cause__ = exc
+            raise explained(error, self._session.watch) from exc
+        finally:
+            with self._lock:
+                self._busy.remove(counter)
+        self._idle.append(counter)
+        return found
+
+    def _taken(self) -> _Counter:
+        """Return an idle counter, or a new one; from now on it may be cancelled."""
+        try:
+            counter = self._idle.pop()
+        except IndexError:
+            counter = self._opened()
+        with self._lock:
+            self._busy.append(counter)
+        return counter
+
+    def _opened(self) -> _Counter:
+        manners = self._session.manners
+        connection = connect(self._session.address, manners.application)
+        connection.execute(manners.timeouts().encode())
+        transaction = Transaction(
+            self._session.exported, lambda statements: connection.execute(statements.encode())
+        )
+        return _Counter(connection, transaction)

@@ -1,0 +1,1 @@
+"""Connections to PostgreSQL: settings, the shared snapshot, locks and their timeouts."""

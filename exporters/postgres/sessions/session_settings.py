@@ -1,0 +1,48 @@
+"""How an export behaves towards its server: limits, and a name by which its sessions are known."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.limits import Limits, Note
+from exporters.postgres.errors import sqlstate
+from exporters.postgres.sessions.lock_waits import WaitWatch
+
+_LOCK_NOT_AVAILABLE = "55P03"
+_HOLDER, _WATCH = 1, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """``application`` is the application_name of all sessions of one export."""
+
+    limits: Limits = field(default_factory=Limits)
+    note: Note = lambda _: None
+    application: str = field(default_factory=lambda: f"moveout-{secrets.token_hex(3)}")
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is a connection left to ask who keeps us waiting."""
+        most = self.limits.max_connections
+        return most is None or most > _HOLDER + _WATCH
+
+    def workers(self, wanted: int) -> int:
+        """Return how many connections may read at once."""
+        return self.limits.beside(_HOLDER + (_WATCH if self.watches else 0), wanted=wanted)
+
+    def timeouts(self) -> str:
+        """Return the statement that sets a session's limits."""
+        values = (self.limits.statement_seconds, self.limits.lock_seconds)
+        statement, lock = (max(0, round(seconds * 1000)) for seconds in values)
+        return f"SET statement_timeout = {statement}; SET lock_timeout = {lock}"
+
+
+def explained(error: SourceError, watch: WaitWatch | None) -> SourceError:
+    """Return an error that a lock could not be had with the name of who holds it; any other as it is."""
+    if watch is None or watch.last is None or sqlstate(error) != _LOCK_NOT_AVAILABLE:
+        return error
+    found = SourceUnreachableError(f"{error}; {watch.last.sentence()}", next_step=watch.last.step())
+    found.__cause__ = error.__cause__
+    return found

@@ -1,0 +1,177 @@
+"""The holder: one transaction that keeps the snapshot and the tables' locks until the export is over."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import psycopg
+
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.postgres.catalog import Table, read_tables
+from exporters.postgres.definitions.collation import read_locale
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.rows.unplannable_tables import note_refusals
+from exporters.postgres.sessions import lock_timeouts as locked
+from exporters.postgres.sessions.connection import AS_BEGUN, Address, connect
+from exporters.postgres.sessions.lock_waits import POLL_SECONDS, WaitWatch
+from exporters.postgres.sessions.session_settings import Manners, explained
+from exporters.postgres.sessions.snapshot_transaction import begin_statement
+
+_LOCK_BATCH = 500
+_LOCKING = {
+    False: "LOCK TABLE {} IN ACCESS SHARE MODE",
+    True: "PREPARE moveout_lock AS SELECT FROM {}; DEALLOCATE moveout_lock",
+}
+"""How tables, and how materialized views are locked until the end of the transaction: LOCK TABLE takes no materialized
+view, and a query locks what it names when it is parsed (src/backend/commands/lockcmds.c, parser/parse_relation.c).
+"""
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An exported snapshot. ``exported`` is its name for other sessions; ``point`` what the bundle says
+    about it.
+    """
+
+    address: Address
+    holder: psycopg.Connection[Any]
+    exported: str
+    point: Mapping[str, Any]
+    server: str
+    version: int
+    large_objects: int
+    manners: Manners
+    watch: WaitWatch | None = None
+    locked: Mapping[int, str] = field(default_factory=dict)
+    """Relations that are done without, and who keeps them."""
+
+    @property
+    def ticket(self) -> Mapping[str, Any]:
+        """What others need to ``join``."""
+        names = ("exported", "point", "server", "version", "large_objects")
+        locked = {str(oid): reason for oid, reason in self.locked.items()}
+        return {name: getattr(self, name) for name in names} | {"locked": locked}
+
+
+@contextmanager
+def hold(
+    address: Address, manners: Manners | None = None, *, tolerant: bool = False
+) -> Iterator[tuple[Session, list[Table]]]:
+    """Take a snapshot and lock every readable table against being dropped or rewritten. ``tolerant``: without those
+    that others keep locked for longer than one waits. Raises ``SourceError``.
+    """
+    manners = manners or Manners()
+    with ExitStack() as stack:
+        watch = stack.enter_context(_watch(address, manners)) if manners.watches else None
+        holder = stack.enter_context(closing(connect(address, manners.application)))
+        try:
+            holder.execute(manners.timeouts().encode())  # to ask for a table's size is to wait for its lock
+            if tolerant:
+                read = partial(_consistent, holder)
+                tables = locked.around(holder, read, seconds=manners.limits.lock_seconds)
+            else:
+                tables = _consistent(holder, {})
+            tables = note_refusals(holder, tables)
+            session = _describe(address, holder, manners)
+        except DRIVER_ERRORS as exc:
+            raise explained(_with_cause(translate(exc, address.url), exc), watch) from exc
+        without = {table.oid: table.locked for table in tables if table.locked}
+        yield replace(session, watch=watch, locked=without), tables
+
+
+@contextmanager
+def join(
+    address: Address, ticket: Mapping[str, Any], manners: Manners
+) -> Iterator[tuple[Session, list[Table]]]:
+    """See the snapshot that another machine's holder has exported, and the tables that it has locked. Raises
+    ``SourceError``, among them where that holder is gone.
+    """
+    with closing(connect(address, manners.application)) as holder:
+        try:
+            holder.execute(manners.timeouts().encode())
+            holder.execute(begin_statement(ticket["exported"]).encode())
+            without = {int(oid): reason for oid, reason in ticket["locked"].items()}
+            tables = note_refusals(holder, read_tables(holder, without))
+        except DRIVER_ERRORS as exc:
+            raise _with_cause(translate(exc, address.url), exc) from exc
+        yield Session(address, holder, **{**ticket, "locked": without}, manners=manners), tables
+
+
+def _watch(address: Address, manners: Manners) -> WaitWatch:
+    poll_seconds = min(POLL_SECONDS, max(manners.limits.lock_seconds / 4, 0.05))
+    return WaitWatch(address, manners.application, manners.note, poll_seconds=poll_seconds)
+
+
+def _with_cause(error: SourceError, cause: BaseException) -> SourceError:
+    error.__cause__ = cause
+    return error
+
+
+def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> list[Table]:
+    """Begin until the locked tables are the ones that the snapshot shows, ``without`` some. A table that was truncated
+    or rewritten between the snapshot and the lock would look empty.
+    """
+    for _ in range(_TRIES):
+        holder.execute(begin_statement("").encode())
+        tables = read_tables(holder, without)
+        _lock(
+            [table for table in tables if table.readable and not table.foreign and not table.locked], holder
+        )
+        again = {table.oid: table for table in read_tables(holder, without)}
+        if not any(table.moved for table in again.values()):
+            return tables
+        holder.execute("ROLLBACK")
+    raise SourceUnreachableError(
+        "tables are being rewritten faster than they can be locked",
+        next_step="Stop schema changes and TRUNCATE on the source, then give the same command again.",
+    )
+
+
+def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
+    for view, statement in _LOCKING.items():
+        names = [f"ONLY {table.label}" for table in tables if table.view == view]
+        for start in range(0, len(names), _LOCK_BATCH):
+            batch = ", ".join(names[start : start + _LOCK_BATCH])
+            holder.execute(statement.format(batch).encode())
+
+
+def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manners) -> Session:
+    version = holder.info.server_version
+    current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
+    position = (
+        "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
+        if version >= 100000
+        else "NULL"
+    )
+    row = holder.execute(
+        f"SELECT pg_export_snapshot(), {current}::text, ({position})::text, current_database(),"
+        " pg_is_in_recovery(), getdatabaseencoding(),"
+        " (SELECT count(*) FROM pg_largeobject_metadata), pg_postmaster_start_time()::text".encode()
+    ).fetchone()
+    assert row is not None
+    server = f"PostgreSQL {holder.info.parameter_status('server_version')}"
+    point = {
+        "snapshot": row[1],
+        "lsn": row[2],
+        "database": row[3],
+        "standby": row[4],
+        "encoding": row[5],
+        "locale": read_locale(holder),
+        "server": server,
+        "server_started": row[7],
+        "sessions": _sessions(holder),
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+    }
+    return Session(address, holder, row[0], point, server, version, row[6], manners)
+
+
+def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:
+    """Return with which settings a session of the database begins, of those that decide how values are written."""
+    query = "SELECT lower(name), reset_val FROM pg_catalog.pg_settings WHERE lower(name) = ANY (%s)"
+    return dict(holder.execute(query, (list(AS_BEGUN),)).fetchall())

@@ -1,0 +1,142 @@
+"""Which chunks of which tables: decided once, kept in the workspace, used again after a crash.
+
+A table keeps its number for the life of the bundle. Its chunks are half-open ranges, of whatever the engine cuts a
+table by, such that every row, also one that appears later, lies in exactly one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, TypeVar
+
+from exporters.api import Unit
+
+NAME = "plan.json"
+"""Where a plan lies in the workspace."""
+
+Range = tuple[Any, Any]
+"""First and first-of-the-next, in plain JSON; None where there is no end."""
+
+
+class Table(Protocol):
+    """What a plan needs to know of a table."""
+
+    @property
+    def schema(self) -> str:
+        """Its schema, "" where the engine has none."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what a finished chunk depends on besides the rows."""
+        ...
+
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A table's chunks, and what else was decided about it: the kinds of columns whose types do not tell."""
+
+    ranges: tuple[Range, ...]
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """A table's number and chunks. ``fingerprint`` as ``Table.fingerprint``; ``kinds`` as in ``Cut``."""
+
+    number: int
+    schema: str
+    name: str
+    fingerprint: str
+    ranges: tuple[Range, ...]
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Schema and name."""
+        return self.schema, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All tables, ordered by number."""
+
+    tables: tuple[PlannedTable, ...]
+
+    def dump(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps([asdict(table) for table in self.tables]).encode()
+
+    @staticmethod
+    def load(data: bytes | None) -> Plan | None:
+        """Read what ``dump`` wrote; None where nothing was written."""
+        if not data:
+            return None
+        rows = json.loads(data)
+        for row in rows:
+            row["ranges"] = tuple((first, last) for first, last in row["ranges"])
+            row["kinds"] = tuple(row["kinds"])
+        return Plan(tuple(PlannedTable(**row) for row in rows))
+
+
+def plan_tables(tables: Sequence[AnyTable], former: Plan | None, cut: Callable[[AnyTable], Cut]) -> Plan:
+    """Return the plan for ``tables``: what ``former`` says about a table holds as long as its fingerprint does."""
+    known = {table.key: table for table in former.tables} if former else {}
+    unused = max((table.number for table in known.values()), default=0) + 1
+    planned = []
+    for table in tables:
+        old = known.get((table.schema, table.name))
+        if old is not None and old.fingerprint == table.fingerprint:
+            planned.append(old)
+            continue
+        number = old.number if old else unused
+        unused += old is None
+        made = cut(table)
+        planned.append(
+            PlannedTable(number, table.schema, table.name, table.fingerprint, made.ranges, made.kinds)
+        )
+    return Plan(tuple(sorted(planned, key=lambda table: table.number)))
+
+
+def units_of(planned: PlannedTable, items: int, size_bytes: int) -> Iterator[Unit]:
+    """Yield a table's units; its rows and bytes are spread evenly."""
+    count = len(planned.ranges)
+    for chunk in range(count):
+        rest = items % count if chunk == count - 1 else 0
+        yield Unit(
+            id=unit_id(planned.number, chunk),
+            items=items // count + rest,
+            size_bytes=size_bytes // count,
+            spec=spec(planned, chunk),
+        )
+
+
+def unit_id(number: int, chunk: int) -> str:
+    """Return the id of a table's chunk."""
+    return f"tables/{number}/{chunk:06d}"
+
+
+def stem(spec_of_unit: Any) -> str:
+    """Return how the names of a unit's files begin."""
+    return f"tables/{spec_of_unit['table']}/part-{spec_of_unit['chunk']:06d}"
+
+
+def spec(planned: PlannedTable, chunk: int) -> dict[str, Any]:
+    """Return what a unit needs, and what must be the same for a finished one to count."""
+    return {
+        "table": planned.number,
+        "chunk": chunk,
+        "range": list(planned.ranges[chunk]),
+        "fingerprint": planned.fingerprint,
+        **({"kinds": list(planned.kinds)} if planned.kinds else {}),
+    }

@@ -1,0 +1,195 @@
+"""What a Parquet file's footer says of its column chunks, and chunks put together from others.
+
+A column chunk is its pages, one behind the other, so the pages of several chunks are those of one
+(https://parquet.apache.org/docs/file-format/). Only a dictionary stands in the way: a chunk has one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.sql.large_values.thrift import Reader, Struct, Value, number
+
+MAGIC = b"PAR1"
+LENGTH = struct.Struct("<I")
+
+ROWS, GROUPS = 3, 4
+"""Fields of FileMetaData (https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift)."""
+COLUMNS, GROUP_UNCOMPRESSED, GROUP_ROWS, GROUP_OFFSET, GROUP_COMPRESSED, ORDINAL = 1, 2, 3, 5, 6, 7
+CHUNK_OFFSET, META = 2, 3
+ENCODINGS, VALUES, UNCOMPRESSED, COMPRESSED = 2, 5, 6, 7
+DATA_PAGE, DICTIONARY_PAGE, STATISTICS, ENCODING_STATS, SIZE_STATISTICS = 9, 11, 12, 13, 16
+_MAXIMA, _MINIMA, _NULLS, _EXACT = (1, 5), (2, 6), 3, (7, 8)
+_COUNT = 3
+
+Order = Callable[[bytes], Any]
+"""Makes of a value, as statistics have it, what sorts as Parquet says that its column does."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A column chunk: its part of the footer, whose offsets count from anywhere, and its bytes."""
+
+    about: Struct
+    pages: list[memoryview]
+
+    @property
+    def meta(self) -> Struct:
+        """Its ColumnMetaData."""
+        found: Struct = self.about[META].data
+        return found
+
+    @property
+    def start(self) -> int:
+        """Where it begins, as its offsets count."""
+        meta = self.meta
+        found: int = meta[DICTIONARY_PAGE if DICTIONARY_PAGE in meta else DATA_PAGE].data
+        return found
+
+
+def footer_of(file: pa.Buffer) -> Struct:
+    """Return the FileMetaData of a whole file."""
+    data = memoryview(file).cast("B")
+    size = LENGTH.unpack(data[-8:-4])[0]
+    return Reader(data, len(data) - 8 - size).struct()
+
+
+def groups_of(file: pa.Buffer) -> Iterator[tuple[Struct, list[Chunk]]]:
+    """Yield the row groups of a whole file with their chunks."""
+    data = memoryview(file).cast("B")
+    for group in footer_of(file)[GROUPS].data:
+        chunks = [Chunk(about, []) for about in group[COLUMNS].data]
+        for chunk in chunks:
+            chunk.pages.append(data[chunk.start : chunk.start + chunk.meta[COMPRESSED].data])
+        yield group, chunks
+
+
+def merged(chunks: Sequence[Chunk], order: Order | None) -> Chunk:
+    """Return one chunk of the pages of several of a column, none of which has a dictionary. ``order`` is the column's;
+    without one there are no minima and maxima.
+    """
+    first, metas = chunks[0], [chunk.meta for chunk in chunks]
+    meta = dict(first.meta)
+    for field in (VALUES, UNCOMPRESSED, COMPRESSED):
+        meta[field] = number(sum(one[field].data for one in metas))
+    encodings = meta[ENCODINGS]
+    known = dict.fromkeys(chain.from_iterable(one[ENCODINGS].data for one in metas))
+    meta[ENCODINGS] = Value(encodings.kind, list(known), encodings.element)
+    made = (
+        (ENCODING_STATS, _encoding_stats(metas)),
+        (STATISTICS, _statistics(metas, order)),
+        (SIZE_STATISTICS, _sizes(metas)),
+    )
+    for field, value in made:
+        meta.pop(field, None)
+        if value is not None:
+            meta[field] = value
+    about = first.about | {META: Value(first.about[META].kind, meta)}
+    return Chunk(about, [page for chunk in chunks for page in chunk.pages])
+
+
+def _all_of(metas: Sequence[Struct], field: int) -> list[Any]:
+    """Return what each has in a field, or nothing where one has not."""
+    found = [meta[field].data for meta in metas if field in meta]
+    return found if len(found) == len(metas) else []
+
+
+def _encoding_stats(metas: Sequence[Struct]) -> Value | None:
+    counts: Counter[tuple[tuple[int, int], ...]] = Counter()
+    found: dict[tuple[tuple[int, int], ...], Struct] = {}
+    for one in chain.from_iterable(_all_of(metas, ENCODING_STATS)):
+        key = tuple((field, value.data) for field, value in one.items() if field != _COUNT)
+        found.setdefault(key, one)
+        counts[key] += one[_COUNT].data
+    if not found:
+        return None
+    like = metas[0][ENCODING_STATS]
+    stats = [one | {_COUNT: Value(one[_COUNT].kind, counts[key])} for key, one in found.items()]
+    return Value(like.kind, stats, like.element)
+
+
+def _sizes(metas: Sequence[Struct]) -> Value | None:
+    """Return SizeStatistics: bytes of values, and how often each level occurs."""
+    found = _all_of(metas, SIZE_STATISTICS)
+    if not found or any(one.keys() != found[0].keys() for one in found):
+        return None
+    sums: Struct = {}
+    for field, like in found[0].items():
+        values = [one[field].data for one in found]
+        total = [sum(some) for some in zip(*values, strict=True)] if like.element else sum(values)
+        sums[field] = Value(like.kind, total, like.element)
+    return Value(metas[0][SIZE_STATISTICS].kind, sums)
+
+
+def _statistics(metas: Sequence[Struct], order: Order | None) -> Value | None:
+    found = _all_of(metas, STATISTICS)
+    if not found:
+        return None
+    made: Struct = {}
+    if all(_NULLS in one for one in found):
+        made[_NULLS] = number(sum(one[_NULLS].data for one in found))
+    with_values = [
+        one
+        for one, meta in zip(found, metas, strict=True)
+        if _NULLS not in one or one[_NULLS].data != meta[VALUES].data
+    ]
+    if order is not None and with_values:
+        for fields, choose in ((_MAXIMA, max), (_MINIMA, min)):
+            for field in fields:
+                if all(field in one for one in with_values):
+                    made[field] = choose(
+                        (one[field] for one in with_values), key=lambda value: order(value.data)
+                    )
+        for field in _EXACT:
+            kinds = {one[field].kind if field in one else 0 for one in with_values}
+            if len(kinds) == 1 and 0 not in kinds:
+                made[field] = with_values[0][field]
+    return Value(metas[0][STATISTICS].kind, made)
+
+
+def order_of(column: pq.ColumnSchema) -> Order | None:
+    """Return how the values of a column are ordered ("Sort order" in the README of parquet-format), or None where that
+    is not told here.
+    """
+    decimal, unsigned = column.converted_type == "DECIMAL", column.converted_type.startswith("UINT")
+    if column.physical_type in {"INT32", "INT64"}:
+        return _unsigned if unsigned else _signed
+    if column.physical_type in {"BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"}:
+        if decimal:
+            return _big_endian
+        return _as_bytes if column.physical_type == "BYTE_ARRAY" else None
+    return {"BOOLEAN": _as_bytes, "FLOAT": _float, "DOUBLE": _double}.get(column.physical_type)
+
+
+def _signed(value: bytes) -> int:
+    return int.from_bytes(value, "little", signed=True)
+
+
+def _unsigned(value: bytes) -> int:
+    return int.from_bytes(value, "little")
+
+
+def _big_endian(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _as_bytes(value: bytes) -> bytes:
+    return value
+
+
+def _float(value: bytes) -> float:
+    found: float = struct.unpack("<f", value)[0]
+    return found
+
+
+def _double(value: bytes) -> float:
+    found: float = struct.unpack("<d", value)[0]
+    return found

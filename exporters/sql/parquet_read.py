@@ -1,0 +1,140 @@
+"""A table's Parquet parts as text again: for restore, and for the digest of what is really in the bundle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.row_digest import Tally, tally_empty_rows, tally_pieces
+from exporters.sql.arrow_to_text import lines_of, names_of
+from exporters.sql.large_values.long_lines import line_pieces
+from exporters.sql.large_values.long_values import SHORT_BYTES, LongRow, LongValue
+from exporters.sql.large_values.parquet_splice import long_value
+from exporters.sql.row_text import split_lines, tally_block
+from exporters.sql.text_codec.value_tokens import joined
+
+_BATCH_ROWS = 8192
+_BATCH_BYTES = 8 * 2**20
+"""So many rows and bytes are decoded at once; the rest of the row group stays as it is in the file."""
+_BUFFER_BYTES = 2**20
+_BUFFERS_BYTES = 32 * 2**20
+"""What is read ahead of each column, and of all of them."""
+
+
+def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
+    """Return the table's own columns in the order of the text."""
+    return list(names_of(file.schema_arrow, generated=generated))
+
+
+class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
+    """An open part; ``raw`` is the file itself."""
+
+    def __init__(self, raw: Any, metadata: pq.FileMetaData, buffer_bytes: int) -> None:
+        super().__init__(raw, metadata=metadata, memory_map=False, pre_buffer=False, buffer_size=buffer_bytes)
+        self.raw = raw
+
+
+def open_part(file: Any) -> Part:
+    """Open a part, to be read in pieces; ``file`` is a path or a random-access file."""
+    raw = pa.OSFile(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else file
+    whole = pq.ParquetFile(raw, memory_map=False, pre_buffer=False)
+    ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
+    return Part(raw, whole.metadata, max(ahead, 2**14))
+
+
+def rows_of(file: Part) -> Iterator[pa.RecordBatch | LongRow]:
+    """Yield the rows, a few thousand at a time, and those with long values alone: in memory there is never a whole row
+    group.
+    """
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        if group.num_rows == 1 and (row := _long_row(file, number)) is not None:
+            yield row
+            continue
+        fit = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
+        rows = max(1, min(_BATCH_ROWS, fit))
+        yield from file.iter_batches(rows, row_groups=[number], use_threads=False)
+
+
+def leaves_of(schema: pa.Schema) -> dict[str, range]:
+    """Return the numbers of the column chunks that hold each field."""
+    found, at = {}, 0
+    for field in schema:
+        found[field.name] = range(at, at := at + _count_leaves(field.type))
+    return found
+
+
+def _count_leaves(data_type: pa.DataType) -> int:
+    data_type = data_type.storage_type if isinstance(data_type, pa.BaseExtensionType) else data_type
+    return sum(_count_leaves(data_type.field(i).type) for i in range(data_type.num_fields)) or 1
+
+
+def _long_row(file: Part, number: int) -> LongRow | None:
+    group, schema = file.metadata.row_group(number), file.schema_arrow
+    leaves = leaves_of(schema)
+    long: dict[str, LongValue] = {}
+    for field in schema:
+        if field.type.num_fields == 0:
+            chunk = group.column(leaves[field.name][0])
+            if (value := long_value(file.raw, chunk, least_bytes=SHORT_BYTES)) is not None:
+                long[field.name] = value
+    if not long:
+        return None
+    rest = [leaf for field in schema if field.name not in long for leaf in leaves[field.name]]
+    others = iter(file.reader.read_row_group(number, column_indices=rest, use_threads=False).columns)
+    arrays = [_empty(one.type) if one.name in long else next(others).combine_chunks() for one in schema]
+    return LongRow(pa.RecordBatch.from_arrays(arrays, schema=schema), long)
+
+
+def _empty(data_type: pa.DataType) -> pa.Array:
+    """Return one empty value."""
+    if isinstance(data_type, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(data_type, _empty(data_type.storage_type))
+    return pa.array([b""], pa.binary()).cast(data_type)
+
+
+def blocks_of(file: Part, *, generated: bool = True) -> Iterator[tuple[bytes, int]]:
+    """Yield text and number of rows, a few thousand rows at a time; the text of a long row in pieces, the last of which
+    has the row.
+    """
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield from ((piece, 0) for piece in line_pieces(some, generated=generated))
+            yield b"\n", 1
+        else:
+            yield joined(lines_of(some, generated=generated)), some.num_rows
+
+
+def texts_of(file: Part) -> Iterator[list[bytes]]:
+    """Yield the lines of the rows, without their newlines, a few thousand at a time."""
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield [b"".join(line_pieces(some))]
+        else:
+            yield split_lines(joined(lines_of(some)), some.num_rows)
+
+
+def tally_part(file: Any, rows: int, *, generated: bool = True) -> Tally:
+    """Return rows and digest of one part, from its values, those that the server computes included unless ``generated``
+    is False. ``rows`` counts only where there are no columns.
+
+    Raises ``pa.ArrowException`` or ``OSError`` where the file cannot be read.
+    """
+    part = open_part(file)
+    if not column_names(part, generated=generated):
+        return tally_empty_rows(rows)
+    found = Tally()
+    for some in rows_of(part):
+        if isinstance(some, LongRow):
+            found += tally_pieces(line_pieces(some, generated=generated))
+        else:
+            found += tally_block(joined(lines_of(some, generated=generated)))
+    return found
+
+
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What a damaged part can raise: the metadata of its fields may be gone too."""

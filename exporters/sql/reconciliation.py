@@ -1,0 +1,178 @@
+"""The account at the end: one catalog row a table, two counts of everything, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporters.api import CatalogEntry, DoneUnit, Enumeration, Gap, ItemKind, Loss
+from exporters.row_digest import MODULUS, to_hex
+from exporters.sql import byte_counts as octets
+from exporters.sql.column_layout import Column
+
+
+def of_a_restore(item: str, *, finished: bool = False) -> Loss:
+    """Return the loss of what has the name of the place where a restore keeps its own state. ``finished``: there is
+    only the record of what it left out.
+    """
+    reason = "a restore that is not finished keeps its place there; it is no part of the data"
+    if finished:
+        reason = "the record of what a restore left out here; it is no part of the data"
+    return Loss(item, "all of it", reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a server counts of a table: its rows, and the bytes of text and binary columns by name."""
+
+    rows: int
+    octets: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported table. ``counted`` is the server's own count of its rows, ``octets`` its own sums of the bytes of
+    columns, by name; ``details`` what the engine adds to its catalog row; ``label`` its name for people.
+    """
+
+    number: int
+    schema: str
+    name: str
+    label: str
+    counted: int
+    details: Mapping[str, Any]
+    octets: Mapping[str, int] = field(default_factory=dict)
+    kind: ItemKind = "table"
+
+
+def settled(counted: Mapping[int, Counted | str]) -> dict[int, Counted]:
+    """Return the counts by number, none of what could not be counted."""
+    return {number: Counted(0, {}) if isinstance(one, str) else one for number, one in counted.items()}
+
+
+def uncounted(labels: Mapping[int, str], counted: Mapping[int, Counted | str]) -> Iterator[Gap]:
+    """Yield a gap for each table whose rows the server could not count, with the reason."""
+    for number, why in counted.items():
+        if isinstance(why, str):
+            yield Gap(labels[number], "failed", f"its rows cannot be counted: {why}")
+
+
+def one_each(gaps: Iterable[Gap]) -> list[Gap]:
+    """Return the first gap of each item, which says most."""
+    found: dict[str, Gap] = {}
+    for gap in gaps:
+        found.setdefault(gap.item, gap)
+    return list(found.values())
+
+
+def entries_of(tables: Sequence[Exported], done: Iterable[DoneUnit]) -> tuple[list[CatalogEntry], list[Gap]]:
+    """Add up the units by table; return the catalog's rows, and a gap for each table whose count is another."""
+    by_table: dict[int, list[DoneUnit]] = {table.number: [] for table in tables}
+    for unit in done:
+        by_table[int(unit.unit.spec["table"])].append(unit)
+    entries = [_entry(table, by_table[table.number]) for table in tables]
+    gaps = [
+        Gap(table.label, "failed", f"{entry.items} of {table.counted} rows were exported")
+        for table, entry in zip(tables, entries, strict=True)
+        if entry.items != table.counted
+    ]
+    for table, entry in zip(tables, entries, strict=True):
+        if entry.items == table.counted:
+            gaps += _octet_gaps(table, by_table[table.number])
+    return entries, gaps
+
+
+def _octet_gaps(table: Exported, done: Sequence[DoneUnit]) -> list[Gap]:
+    """Return a gap for each column whose bytes are not as many as the server says."""
+    found = octets.exported(done, table.octets)
+    return [
+        Gap(
+            f"{table.label}.{name}",
+            "failed",
+            f"{found[name]} of {expected} bytes of its values were exported",
+        )
+        for name, expected in table.octets.items()
+        if found is not None and found[name] != expected
+    ]
+
+
+def _entry(table: Exported, done: Sequence[DoneUnit]) -> CatalogEntry:
+    chunks = sorted(done, key=lambda unit: unit.unit.id)
+    measured = octets.exported(chunks, table.octets)
+    return CatalogEntry(
+        kind=table.kind,
+        number=table.number,
+        schema=table.schema,
+        name=table.name,
+        items=sum(unit.outcome.items for unit in chunks),
+        size_bytes=sum(unit.outcome.size_bytes for unit in chunks),
+        digest=to_hex(sum(unit.outcome.digest or 0 for unit in chunks) % MODULUS),
+        details={
+            "parts": [part for unit in chunks for part in unit.outcome.facts["parts"]],
+            "chunks": [_chunk(unit) for unit in chunks],
+            "exact": sorted({name for unit in chunks for name in unit.outcome.facts["exact"]}),
+            "server_count": table.counted,
+            "server_octets": dict(table.octets) if measured is not None else {},
+            "octets": measured or {},
+            **_proof(chunks),
+            **table.details,
+        },
+    )
+
+
+def _proof(chunks: Sequence[DoneUnit]) -> dict[str, str]:
+    """Return the digest as Parquet gives it back, where all chunks were read back at export: it is the source's."""
+    if not chunks or not all(unit.outcome.facts.get("proved") is True for unit in chunks):
+        return {}
+    return {"parquet_digest": to_hex(sum(unit.outcome.digest or 0 for unit in chunks) % MODULUS)}
+
+
+def _chunk(done: DoneUnit) -> dict[str, Any]:
+    """Return what the catalog keeps of a chunk: by the digests of chunks a later difference is narrowed down."""
+    return {
+        "rows": done.outcome.items,
+        "digest": to_hex(done.outcome.digest or 0),
+        "range": done.unit.spec["range"],
+        "parts": [part["name"] for part in done.outcome.facts["parts"]],
+    }
+
+
+def column_details(column: Column) -> dict[str, Any]:
+    """Return what the catalog says of a column, whichever engine it is of."""
+    return {
+        "name": column.name,
+        "type": column.sql_type,
+        "kind": column.kind.name,
+        "arrow": str(column.kind.stored),
+        "not_null": column.not_null,
+        "generated": column.generated,
+        "collation": column.collation,
+    }
+
+
+def enumerations(
+    tables: Sequence[Exported],
+    entries: Sequence[CatalogEntry],
+    *,
+    listed: tuple[str, int],
+    counted: str,
+    measured: str,
+    beside: int = 0,
+) -> list[Enumeration]:
+    """Return the two ways in which tables, rows and the bytes of texts were counted. ``listed``: how the server lists
+    tables, and how many; ``counted``, ``measured``: how it counts rows and bytes; so many entries, ``beside`` the
+    tables, are none.
+    """
+    return [
+        Enumeration("tables", *listed),
+        Enumeration("tables", "exported", len(entries) - beside),
+        Enumeration("rows", counted, sum(table.counted for table in tables)),
+        Enumeration("rows", "rows exported", sum(entry.items for entry in entries)),
+        Enumeration("bytes of text and binary values", measured, _octets(entries, "server_octets")),
+        Enumeration("bytes of text and binary values", "in the exported rows", _octets(entries, "octets")),
+    ]
+
+
+def _octets(entries: Sequence[CatalogEntry], which: str) -> int:
+    return sum(size for entry in entries for size in entry.details[which].values())

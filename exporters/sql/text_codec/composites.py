@@ -1,0 +1,36 @@
+r"""Composites as structs (record_out in src/backend/utils/adt/rowtypes.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.sql.text_codec.value_tokens import SPACE, Quotes, undoubled
+
+_FIELD = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()]*'
+_QUOTES = Quotes(b'"\\(),' + SPACE, quote=b'""')
+
+Elements = Sequence[Callable[[pa.Array], pa.Array]]
+"""For each field: makes values of texts, or texts of values."""
+
+
+def parse(text: pa.Array, kept: pa.DataType, elements: Elements) -> pa.Array:
+    """Return structs as ``kept`` has them; NULL where the text is none."""
+    fields = ",".join(f"(?P<f{number}>{_FIELD})" for number in range(len(elements)))
+    found = pc.extract_regex(text, pattern=rf"^\({fields}\)$")
+    values = [
+        element(undoubled(pc.struct_field(found, f"f{number}"))) for number, element in enumerate(elements)
+    ]
+    return pa.StructArray.from_arrays(values, fields=list(kept), mask=pc.is_null(found))
+
+
+def text_of(values: pa.Array, elements: Elements) -> pa.Array:
+    """Return the server's text; NULL for NULL."""
+    words = [
+        _QUOTES.around(element(field)) for element, field in zip(elements, values.flatten(), strict=True)
+    ]
+    inner = pc.binary_join_element_wise(*words, b",", null_handling="replace", null_replacement=b"")
+    text = pc.binary_join_element_wise(b"(", inner, b")", b"")
+    return pc.if_else(pc.is_valid(values), text, pa.scalar(None, text.type))

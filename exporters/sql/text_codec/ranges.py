@@ -1,0 +1,71 @@
+r"""Ranges as ``struct{lower, upper, lower_inc, upper_inc, empty}``, and lists of them (range_out and multirange_out in
+src/backend/utils/adt). A bound that is NULL is infinite.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.sql.text_codec.arrays import elements
+from exporters.sql.text_codec.value_tokens import ITEM, SPACE, Quotes, cut, lists_of, undoubled
+
+_BOUND = r'"(?:[^"\\]|""|\\\\)*"|[^",\\()\[\]]*'
+_PATTERN = rf"^(?P<opens>[\[(])(?P<lower>{_BOUND}),(?P<upper>{_BOUND})(?P<closes>[\])])$"
+_QUOTES = Quotes(b'"\\()[],' + SPACE, quote=b'""')
+_BETWEEN = re.compile(rb"(?<=[\])]),(?=[\[(])")
+_EMPTY = "empty"
+
+Element = Callable[[pa.Array], pa.Array]
+"""Makes values of the texts of bounds, or texts of the values."""
+
+
+def stored(element: pa.DataType) -> pa.DataType:
+    """Return the type of ranges over a type."""
+    flags = [(name, pa.bool_()) for name in ("lower_inc", "upper_inc", "empty")]
+    return pa.struct([("lower", element), ("upper", element), *flags])
+
+
+def parse(text: pa.Array, kept: pa.DataType, element: Element) -> pa.Array:
+    """Return ranges as ``kept`` has them; NULL where the text is none."""
+    found = pc.extract_regex(text, pattern=_PATTERN)
+    empty = pc.fill_null(pc.equal(text, _EMPTY), fill_value=False)
+    lower, upper = (element(undoubled(pc.struct_field(found, name))) for name in ("lower", "upper"))
+    closed = (
+        pc.fill_null(pc.equal(pc.struct_field(found, name), bracket), fill_value=False)
+        for name, bracket in (("opens", "["), ("closes", "]"))
+    )
+    nothing = pc.and_not(pc.is_null(found), empty)
+    return pa.StructArray.from_arrays([lower, upper, *closed, empty], fields=list(kept), mask=nothing)
+
+
+def text_of(values: pa.Array, element: Element) -> pa.Array:
+    """Return the server's text; NULL for NULL."""
+    lower, upper, lower_inc, upper_inc, empty = values.flatten()
+    low, high = (pc.fill_null(_QUOTES.around(element(bound)), b"") for bound in (lower, upper))
+    opens, closes = pc.if_else(lower_inc, b"[", b"("), pc.if_else(upper_inc, b"]", b")")
+    text = pc.binary_join_element_wise(opens, low, b",", high, closes, b"")
+    return pc.if_else(empty, _EMPTY.encode(), text)
+
+
+def parse_several(text: pa.Array, kept: pa.DataType, element: Element) -> pa.Array:
+    """Return lists of ranges."""
+    valid = pc.is_valid(text)
+    found = cut(pc.fill_null(text, "{}"), _separated, opening=b"{", closing=b"}", whole=True)
+    words = found.bare()
+    lengths = pc.if_else(valid, found.lengths, pa.scalar(None, found.lengths.type))
+    return lists_of(lengths, parse(words, kept.value_type, element))
+
+
+def _separated(outside: bytes) -> bytes:
+    return _BETWEEN.sub(ITEM, outside)
+
+
+def text_of_several(values: pa.Array, element: Element) -> pa.Array:
+    """Return the server's text of multiranges; NULL for NULL."""
+    words = text_of(elements(values), element)
+    inner = pc.binary_join(lists_of(pc.list_value_length(values), words), b",")
+    return pc.binary_join_element_wise(b"{", inner, b"}", b"")

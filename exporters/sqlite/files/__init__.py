@@ -1,0 +1,1 @@
+"""Database files: consistent copies, directories of files, connections to them."""

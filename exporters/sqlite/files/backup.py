@@ -1,0 +1,233 @@
+"""A consistent copy of a database file, taken while others write to it, without ever writing to it.
+
+The copy is what workers read: it does not change, needs no locks, and several connections see the same.
+
+A database in WAL mode lets writers go on while it is read. In the other modes a reader keeps writers from
+committing, so pages are copied in short steps; SQLite begins anew where somebody wrote in between
+(https://sqlite.org/backup.html). If that does not come to an end, the rest is copied in one go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.errors import (
+    SourceError,
+    SourceGoneError,
+    SourceNotAllowedError,
+    SourceUnreachableError,
+    SourceUsageError,
+)
+from exporters.sqlite.address import Address
+from exporters.sqlite.errors import needs_recovery, translate
+from exporters.sqlite.files.hot_journal import recovered
+from exporters.sqlite.files.temporary_copies import check_room, mark_of, scratch_directory
+
+LOCK_SECONDS = 60.0
+STEP_PAGES = 2000
+STEP_SLEEP_SECONDS = 0.002
+MOST_RESTARTS = 3
+_HEADER_BYTES = 100
+_WAL_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Facts of the first 100 bytes (https://sqlite.org/fileformat2.html#the_database_header)."""
+
+    wal: bool
+    reserved_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The copy's path. ``sha256`` of its content, the same for equal databases: the counters that a backup sets
+    anew are left out.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def check_file(address: Address) -> Header:
+    """Prove that the file is there, readable, and begins like a database. Raises ``SourceError``."""
+    path = address.path
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SourceUsageError(
+                f"{address.url} is no file",
+                next_step="Name the database's file; several files are several sources.",
+            )
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceGoneError(f"there is no file {path}", next_step="Check the path in the URL.") from None
+    except PermissionError:
+        raise SourceNotAllowedError(
+            f"{path} may not be read", next_step="Use an account that may read the file."
+        ) from None
+    except OSError as exc:
+        raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
+    if not head:
+        return Header(wal=False, reserved_bytes=0)
+    if not head.startswith(b"SQLite format 3\0"):
+        raise SourceUsageError(
+            f"{path} is no SQLite database, or an encrypted one",
+            next_step="Check the path; an encrypted database must be decrypted by the program that made it first.",
+        )
+    return Header(wal=head[18:19] == bytes([_WAL_VERSION]), reserved_bytes=head[20])
+
+
+@contextmanager
+def connected(address: Address) -> Iterator[sqlite3.Connection]:
+    """Open the live file for reading. A database in WAL mode that nobody has open is read as an immutable file:
+    SQLite would leave its two auxiliary files behind. Raises ``SourceError``.
+    """
+    header = check_file(address)
+    quiet = header.wal and not address.beside("-wal").exists()
+    before = mark_of(address)
+    try:
+        with _opened(address, quiet=quiet, seconds=LOCK_SECONDS) as connection:
+            yield connection
+    except sqlite3.Error as exc:
+        raise translate(exc, str(address.path)) from exc
+    if quiet and (address.beside("-wal").exists() or mark_of(address) != before):
+        raise OpenedMeanwhileError(
+            f"{address.path} was opened by another program while it was read",
+            next_step="Give the same command again.",
+        )
+
+
+class OpenedMeanwhileError(SourceUnreachableError):
+    """Somebody opened the file while it was read as if nobody could."""
+
+
+@contextmanager
+def _opened(address: Address, *, quiet: bool, seconds: float) -> Iterator[sqlite3.Connection]:
+    """Open the file itself, or where a program has ended in the middle of a write a copy that is put in order."""
+    connection = open_file(address.path, immutable=quiet, seconds=seconds)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as exc:
+        connection.close()
+        if not needs_recovery(exc):
+            raise
+        with recovered(address, exc) as connection:
+            yield connection
+        return
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def open_file(path: Path, *, immutable: bool = False, seconds: float = 5.0) -> sqlite3.Connection:
+    """Return a connection that only reads; usable by any one thread at a time."""
+    escaped = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    options = "mode=ro&immutable=1" if immutable else "mode=ro"
+    return sqlite3.connect(
+        f"file:{escaped}?{options}", uri=True, timeout=seconds, isolation_level=None, check_same_thread=False
+    )
+
+
+@contextmanager
+def copied(address: Address) -> Iterator[Copy]:
+    """Copy the database to a temporary directory, which goes away with the context. Raises ``SourceError``."""
+    with copies({"": address}) as made:
+        yield made[""]
+
+
+@contextmanager
+def copies(
+    addresses: Mapping[str, Address], *, lost: dict[str, SourceError] | None = None
+) -> Iterator[dict[str, Copy]]:
+    """Copy several databases, one after the other, to one temporary directory. ``lost`` takes what is wrong with single
+    files, by name; else, and where a file is locked, it is raised. Raises ``SourceError``.
+    """
+    with scratch_directory() as directory:
+        made = {}
+        for number, (name, address) in enumerate(addresses.items()):
+            check_room(address, directory)
+            try:
+                made[name] = _copied_to(directory / f"copy-{number}.db", address)
+            except SourceError as exc:
+                if lost is None or isinstance(exc, SourceUnreachableError):
+                    raise
+                lost[name] = exc
+        yield made
+
+
+def _copied_to(target: Path, address: Address) -> Copy:
+    for _ in range(MOST_RESTARTS):
+        try:
+            with connected(address) as connection:
+                _copy(connection, target, gently=not check_file(address).wal)
+            return Copy(target, _content_hash(target), target.stat().st_size)
+        except OpenedMeanwhileError:
+            target.unlink()
+    raise SourceError(f"{address.path} is opened and closed too fast to be copied")
+
+
+def _copy(source: sqlite3.Connection, target: Path, *, gently: bool) -> None:
+    destination = sqlite3.connect(target, isolation_level=None)
+    try:
+        destination.execute("PRAGMA synchronous = OFF")
+        if gently:
+            try:
+                source.backup(destination, pages=STEP_PAGES, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
+            except _TooManyRestartsError:
+                destination.close()
+                target.unlink()
+                destination = sqlite3.connect(target, isolation_level=None)
+            else:
+                return
+        source.backup(destination, pages=-1, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
+    finally:
+        destination.close()
+
+
+class _TooManyRestartsError(Exception):
+    """Others write faster than the file can be copied in steps."""
+
+
+class _Watch:
+    """Counts how often a backup began anew, and how long it has been kept waiting."""
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+        self._restarts = 0
+        self._moved = time.monotonic()
+
+    def __call__(self, status: int, remaining: int, total: int) -> None:
+        del total
+        if status in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            if time.monotonic() - self._moved > LOCK_SECONDS:
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorname = "SQLITE_BUSY"
+                raise error
+            return
+        self._moved = time.monotonic()
+        if self._left is not None and remaining >= self._left:
+            self._restarts += 1
+            if self._restarts > MOST_RESTARTS:
+                raise _TooManyRestartsError
+        self._left = remaining
+
+
+def _content_hash(path: Path) -> str:
+    """Hash all but the change counter, the schema cookie and the version-valid-for number."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        head = file.read(_HEADER_BYTES)
+        digest.update(head[:24] + head[28:40] + head[44:92])
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

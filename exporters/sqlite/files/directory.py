@@ -1,0 +1,303 @@
+"""A directory of SQLite files as one source: every file in it, and in the directories below, that is a database.
+
+Each file is one consistent copy; they are not of one moment together, which the loss ledger says. A table's schema in
+the catalog is its file's path below the directory; its parts lie under ``files/<number>/`` as those of one file would.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from exporters.api import (
+    Account,
+    DoneUnit,
+    Enumeration,
+    Estimate,
+    Gap,
+    Loss,
+    Outcome,
+    Sink,
+    Snapshot,
+    Survey,
+    SurveyItem,
+    Unit,
+    Workspace,
+)
+from exporters.errors import SourceError, SourceUnreachableError
+from exporters.rate_sampling import try_out
+from exporters.sql.snapshot_positions import remember
+from exporters.sqlite.address import Address
+from exporters.sqlite.catalog import RECORD_SUFFIX
+from exporters.sqlite.files.backup import check_file, copies
+from exporters.sqlite.snapshot import SqliteSnapshot, server
+from exporters.sqlite.table_survey import survey_file
+
+FILES = "files.json"
+_NUMBERS = "files.json"
+_MAGIC = b"SQLite format 3\0"
+_BESIDE = ("-wal", "-shm", "-journal", RECORD_SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies in a directory: paths of databases below it, and what is left out, with the reason."""
+
+    databases: Sequence[str]
+    gaps: Sequence[Gap]
+
+    def without(self, lost: Mapping[str, SourceError]) -> Found:
+        """Return the same, with files that cannot be read among what is left out."""
+        gaps = [*self.gaps, *(Gap(name, "failed", str(error)) for name, error in lost.items())]
+        return Found([name for name in self.databases if name not in lost], gaps)
+
+
+def find(root: Path) -> Found:
+    """Look through a directory. Links to directories are not followed. Raises ``SourceError``."""
+    databases: list[str] = []
+    gaps: list[Gap] = []
+    names: list[str] = []
+
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    for folder, _, files in os.walk(root, onerror=refuse):
+        names += [(Path(folder) / file).relative_to(root).as_posix() for file in files]
+    there = set(names)
+    for name in sorted(names):
+        if any(name.endswith(end) and name.removesuffix(end) in there for end in _BESIDE):
+            continue
+        if any("\udc80" <= one <= "\udcff" for one in name):  # how Python keeps bytes that are no UTF-8
+            shown = name.encode("utf-8", "backslashreplace").decode()
+            gaps.append(Gap(shown, "failed", "its name is not UTF-8"))
+            continue
+        try:
+            with (root / name).open("rb") as file:
+                is_database = file.read(len(_MAGIC)) == _MAGIC
+        except OSError as exc:
+            gaps.append(Gap(name, "failed", f"it cannot be read: {exc.strerror}"))
+            continue
+        if is_database:
+            databases.append(name)
+        else:
+            gaps.append(Gap(name, "excluded", "it is no SQLite database, or an encrypted one"))
+    return Found(databases, gaps)
+
+
+class DirectorySource:
+    """See ``exporters.api.Source``."""
+
+    def __init__(self, name: str, address: Address) -> None:
+        self.name = name
+        self.url = address.url
+        self._address = address
+
+    def survey(self) -> Survey:
+        """Return every table of every file, with its rows counted."""
+        found = find(self._address.path)
+        items: list[SurveyItem] = []
+        warnings = [f"{gap.item}: {gap.reason}" for gap in found.gaps]
+        for name in found.databases:
+            try:
+                more = survey_file(self._address.below(name))
+            except SourceUnreachableError:
+                raise
+            except SourceError as exc:
+                warnings.append(f"{name}: {exc}")
+                continue
+            items += [replace(item, name=f"{name}: {item.name}") for item in more.items]
+            warnings += [f"{name}: {warning}" for warning in more.warnings]
+        return Survey(items, server(), warnings)
+
+    def estimate(self, survey: Survey, *, seconds: float, workers: int) -> Estimate:
+        """See ``exporters.api.Measurable``."""
+        del survey
+        return try_out(self, seconds=seconds, workers=workers)
+
+    @contextmanager
+    def snapshot(self, workspace: Workspace, *, workers: int) -> Iterator[Snapshot]:
+        """Copy every file."""
+        del workers
+        found = find(self._address.path)
+        numbers = _number(found.databases, workspace)
+        with ExitStack() as stack:
+            members = []
+            addresses = {name: self._address.below(name) for name in found.databases}
+            lost: dict[str, SourceError] = {}
+            for name, copy in stack.enter_context(copies(addresses, lost=lost)).items():
+                folder = f"files/{numbers[name]:06d}"
+                own = _Below(workspace, folder)
+                try:
+                    view = SqliteSnapshot(copy, check_file(addresses[name]), addresses[name].url, own)
+                except SourceError as exc:
+                    lost[name] = exc
+                    continue
+                stack.callback(view.close)
+                view.release()
+                members.append(_Member(name, folder, view))
+            yield DirectorySnapshot(members, found.without(lost), workspace)
+
+    def close(self) -> None:
+        """Nothing is kept open between calls."""
+
+
+def _number(names: Sequence[str], workspace: Workspace) -> dict[str, int]:
+    """Return each file's number; it keeps it, whatever comes and goes."""
+    numbers: dict[str, int] = json.loads(workspace.read(_NUMBERS) or b"{}")
+    before = dict(numbers)
+    for name in names:
+        numbers.setdefault(name, max(numbers.values(), default=0) + 1)
+    if numbers != before:
+        workspace.write(_NUMBERS, json.dumps(numbers).encode())
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One file: its path below the directory, its folder in the bundle, its snapshot."""
+
+    name: str
+    folder: str
+    snapshot: SqliteSnapshot
+
+
+class _Below:
+    """A ``Workspace`` and a ``Sink`` for one file: all names begin with its folder."""
+
+    def __init__(self, workspace: Workspace, folder: str) -> None:
+        self._workspace = workspace
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        return self._workspace.read(f"{self._folder}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        self._workspace.write(f"{self._folder}/{name}", data)
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        root = f"{self._folder}/"
+        return [name.removeprefix(root) for name in self._workspace.names(root + prefix)]
+
+    def delete(self, name: str) -> None:
+        self._workspace.delete(f"{self._folder}/{name}")
+
+
+class _SinkBelow:
+    def __init__(self, sink: Sink, folder: str) -> None:
+        self._sink = sink
+        self._folder = folder
+
+    @contextmanager
+    def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
+        with self._sink.create(f"{self._folder}/{name}", size_bytes=size_bytes) as file:
+            yield file
+
+
+class DirectorySnapshot:
+    """See ``exporters.api.Snapshot``."""
+
+    def __init__(self, members: Sequence[_Member], found: Found, workspace: Workspace) -> None:
+        self._members = {member.name: member for member in members}
+        self._found = found
+        together = hashlib.sha256(
+            "".join(f"{one.name}\0{one.snapshot.point['snapshot']}\0" for one in members).encode()
+        )
+        self.point: Mapping[str, Any] = {
+            "snapshot": together.hexdigest(),
+            "files": len(members),
+            "server": server(),
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
+        }
+        self._points = remember(workspace, self.point)
+
+    def units(self) -> Iterator[Unit]:
+        """Yield the units of every file."""
+        for member in self._members.values():
+            for unit in member.snapshot.units():
+                yield replace(unit, id=f"{member.folder}/{unit.id}", spec={**unit.spec, "file": member.name})
+            member.snapshot.release()
+
+    def export(self, unit: Unit, sink: Sink) -> Outcome:
+        """Export one unit of one file."""
+        member = self._members[unit.spec["file"]]
+        outcome = member.snapshot.export(_inner(member, unit), _SinkBelow(sink, member.folder))
+        member.snapshot.release()
+        parts = [{**part, "name": f"{member.folder}/{part['name']}"} for part in outcome.facts["parts"]]
+        return replace(outcome, facts={**outcome.facts, "parts": parts})
+
+    def still_holds(self, done: DoneUnit) -> bool:
+        """Ask the file's snapshot; a file that is gone holds nothing."""
+        member = self._members.get(done.unit.spec.get("file", ""))
+        if member is None:
+            return False
+        held = member.snapshot.still_holds(_inner_done(member, done))
+        member.snapshot.release()
+        return held
+
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+        """Finish every file, and add up."""
+        by_file: dict[str, list[DoneUnit]] = {name: [] for name in self._members}
+        for one in done:
+            if (name := one.unit.spec.get("file")) in by_file:
+                by_file[name].append(_inner_done(self._members[name], one))
+        accounts = {}
+        for name, member in self._members.items():
+            accounts[name] = member.snapshot.finish(iter(by_file[name]), _SinkBelow(sink, member.folder))
+            member.snapshot.release()
+        with sink.create(FILES) as file:
+            listed = [{"name": one.name, "folder": one.folder} for one in self._members.values()]
+            file.write(json.dumps({"version": 1, "files": listed}, indent=1).encode() + b"\n")
+        return self._account(accounts)
+
+    def _account(self, accounts: Mapping[str, Account]) -> Account:
+        sums: dict[tuple[str, str], int] = {}
+        for account in accounts.values():
+            for one in account.enumerations:
+                sums[one.what, one.how] = sums.get((one.what, one.how), 0) + one.count
+        failed = sum(1 for gap in self._found.gaps if gap.disposition == "failed")
+        several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
+        return Account(
+            entries=[
+                replace(entry, schema=name) for name, account in accounts.items() for entry in account.entries
+            ],
+            enumerations=[
+                Enumeration("files", "databases in the directory", len(self._found.databases) + failed),
+                Enumeration("files", "exported", len(accounts)),
+                *(Enumeration(what, how, count) for (what, how), count in sums.items()),
+            ],
+            gaps=[
+                *self._found.gaps,
+                *(
+                    replace(gap, item=f"{name}: {gap.item}")
+                    for name, one in accounts.items()
+                    for gap in one.gaps
+                ),
+            ],
+            losses=[
+                *(several if len(accounts) > 1 else ()),
+                *(
+                    replace(loss, item=f"{name}: {loss.item}")
+                    for name, one in accounts.items()
+                    for loss in one.losses
+                ),
+            ],
+            points=self._points,
+            server=server(),
+        )
+
+
+def _inner(member: _Member, unit: Unit) -> Unit:
+    """Return a unit as the file's own snapshot knows it."""
+    spec = {key: value for key, value in unit.spec.items() if key != "file"}
+    return replace(unit, id=unit.id.removeprefix(f"{member.folder}/"), spec=spec)
+
+
+def _inner_done(member: _Member, done: DoneUnit) -> DoneUnit:
+    return replace(done, unit=_inner(member, done.unit))

@@ -1,0 +1,1 @@
+"""Rows of SQLite tables: read in blocks, typed, written as Parquet."""

@@ -1,0 +1,181 @@
+"""A chunk's rows into Parquet parts, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from exporters.row_digest import Tally
+from exporters.sql.arrow_to_text import EXACT_OF, KIND, TYPE
+from exporters.sql.column_layout import Typed
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import open_part, rows_of
+from exporters.sqlite.catalog import Table
+from exporters.sqlite.rows.long_rows import LongCells, from_parquet, text_pieces
+from exporters.sqlite.rows.row_batches import Batch
+from exporters.sqlite.rows.typed_columns import arrow_type, from_typed, to_typed
+from exporters.sqlite.rows.value_text import Column, row_texts, tally_columns
+
+READ_ERRORS: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
+"""What a damaged part can raise."""
+
+_ROWID = b"moveout.rowid"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table lies in Parquet: a field for each selected column, and one for its side column."""
+
+    fields: tuple[pa.Field, ...]
+    sides: tuple[pa.Field, ...]
+    kinds: tuple[str, ...]
+
+    @staticmethod
+    def of(table: Table, kinds: Sequence[str]) -> Layout:
+        """Return the layout; no field's name is that of another column, whatever its case."""
+        taken = {column.name.lower() for column in table.columns}
+        fields = []
+        if table.hidden_rowid:
+            name = _free("$rowid", taken)
+            fields.append(
+                pa.field(name, pa.int64(), nullable=False, metadata={KIND: b"integer", _ROWID: b"true"})
+            )
+        kinds_of_columns = kinds[len(fields) :]
+        for column, kind in zip(table.columns, kinds_of_columns, strict=True):
+            metadata = {KIND: kind.encode(), TYPE: column.declared.encode()}
+            metadata |= {b"moveout.generated": b"true"} if column.generated else {}
+            metadata |= {b"moveout.not_null": b"true"} if column.not_null else {}
+            fields.append(pa.field(column.name, arrow_type(kind), metadata=metadata))
+        sides = tuple(
+            pa.field(_free(f"{one.name}$exact", taken), pa.string(), metadata={EXACT_OF: one.name.encode()})
+            for one in fields
+        )
+        return Layout(tuple(fields), sides, tuple(kinds))
+
+    def schema(self, with_sides: frozenset[int]) -> pa.Schema:
+        """Return the schema of a file with these side columns, each after its column."""
+        fields = []
+        for position, (main, side) in enumerate(zip(self.fields, self.sides, strict=True)):
+            fields += [main, side] if position in with_sides else [main]
+        return pa.schema(fields)
+
+    def batch(self, typed: Typed, with_sides: frozenset[int]) -> pa.RecordBatch:
+        """Return a record batch of that schema."""
+        arrays = []
+        for position, main in enumerate(typed.columns):
+            arrays += [main, typed.side(position, pa.string())] if position in with_sides else [main]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema(with_sides))
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """The names of every column and of its side column."""
+        return [(main.name, side.name) for main, side in zip(self.fields, self.sides, strict=True)]
+
+    def columns_of(self, typed: Typed) -> list[tuple[str, str | None, str]]:
+        """Return the names of every column and of its side column, where it has one, and its kind."""
+        return [
+            (main, side if i in typed.sides else None, kind)
+            for i, ((main, side), kind) in enumerate(zip(self.names, self.kinds, strict=True))
+        ]
+
+    def typed(self, batch: Batch) -> Typed:
+        """Return a batch of values as arrays."""
+        pairs = [to_typed(column, kind) for column, kind in zip(batch.columns, self.kinds, strict=True)]
+        sides = {i: side for i, (_, side) in enumerate(pairs) if side is not None}
+        return Typed(tuple(main for main, _ in pairs), sides, batch.rows)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name.lower() in taken:
+        name += "$"
+    taken.add(name.lower())
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is written beside the values of a part: names and whether SQLite computes them. The hidden rowid has
+    none.
+    """
+
+    names: tuple[str | None, ...]
+    generated: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartRows:
+    """Some rows of a part. ``columns`` go with what is ``shown``."""
+
+    rows: int
+    shown: Shown
+    columns: tuple[Column, ...]
+
+    def tally(self) -> Tally:
+        """Return rows and digest."""
+        return tally_columns(self.columns, self.rows)
+
+    def texts(self) -> list[bytes]:
+        """Return the canonical texts."""
+        return row_texts(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class PartLong:
+    """One row with long values."""
+
+    rows: int
+    shown: Shown
+    row: LongCells
+
+    def tally(self) -> Tally:
+        """Return its digest."""
+        return self.row.tally()
+
+    def texts(self) -> list[bytes]:
+        """Return its canonical text."""
+        return [b"".join(text_pieces(self.row.cells))]
+
+
+def read_part(file: Any) -> Iterator[PartRows | PartLong]:
+    """Yield the rows of a part, a few thousand at a time, those with long values alone. ``file`` is a path or a
+    random-access file.
+    """
+    part = open_part(file)
+    schema = part.schema_arrow
+    sides = {one.metadata[EXACT_OF].decode(): one.name for one in schema if EXACT_OF in _of(one)}
+    fields = [one for one in schema if EXACT_OF not in _of(one)]
+    columns = [(one.name, sides.get(one.name), one.metadata[KIND].decode()) for one in fields]
+    shown = Shown(
+        tuple(None if _ROWID in one.metadata else one.name for one in fields),
+        tuple(b"moveout.generated" in one.metadata for one in fields),
+    )
+    for some in rows_of(part):
+        if isinstance(some, LongRow):
+            yield PartLong(1, shown, from_parquet(some, columns))
+            continue
+        found = tuple(
+            from_typed(some.column(name), None if side is None else some.column(side), kind)
+            for name, side, kind in columns
+        )
+        yield PartRows(some.num_rows, shown, found)
+
+
+def column_names(file: Any) -> list[str]:
+    """Return the names of a part's columns, side columns apart."""
+    schema = open_part(file).schema_arrow
+    return [one.name for one in schema if EXACT_OF not in _of(one)]
+
+
+def _of(one: pa.Field) -> dict[bytes, bytes]:
+    return one.metadata or {}
+
+
+def tally_part(file: Any) -> Tally:
+    """Return rows and digest of one part, from its values. Raises what ``READ_ERRORS`` lists."""
+    found = Tally()
+    for some in read_part(file):
+        found += some.tally()
+    return found

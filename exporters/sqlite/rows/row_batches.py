@@ -1,0 +1,165 @@
+"""The rows of a table in batches of bounded size, by columns."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.row_digest import Advance, Tally
+from exporters.sql.large_values.long_values import LONG_BYTES
+from exporters.sqlite.catalog import Table, select
+from exporters.sqlite.chunk_plan import kinds_of
+from exporters.sqlite.rows.blocks import Blocks, Bounds
+from exporters.sqlite.rows.long_rows import LongCells, between, held, read_row, rowids
+from exporters.sqlite.rows.typed_columns import KINDS
+from exporters.sqlite.rows.value_text import Column, RawText, tally_columns, to_text
+
+BATCH_ROWS = 8192
+BATCH_BYTES = 8 * 2**20
+"""A batch ends once it holds so much text and blobs, whatever its rows."""
+_BATCH_VALUES = 400_000
+_AT_ONCE_BYTES = 32 * 2**20
+_BLOCK_ROWS = 64
+"""With fewer rows at once blocks are not worthwhile."""
+_NUMBER_BYTES = 8
+UTF_16_CODECS = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows. ``size_bytes``: of their values, about."""
+
+    rows: int
+    columns: tuple[Column, ...]
+    size_bytes: int
+
+    def tally(self) -> Tally:
+        """Return rows and digest."""
+        return tally_columns(self.columns, self.rows)
+
+
+def read_batches(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: Bounds,
+    *,
+    largest_bytes: int,
+) -> Iterator[Batch | LongCells]:
+    """Yield a chunk's rows. ``largest_bytes``: no row of the table is larger. Raises ``sqlite3.Error``."""
+    encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+    if largest_bytes <= LONG_BYTES or encoding != "UTF-8" or not table.rowid:
+        yield from _read_batches(connection, table, bounds, largest_bytes, encoding)
+        return
+    found = rowids(connection, table, bounds)
+    for position, some in enumerate(between(found, bounds)):
+        yield from _read_batches(connection, table, some, LONG_BYTES, encoding)
+        if position < len(found):
+            yield read_row(connection, table, found[position])
+
+
+def _read_batches(
+    connection: sqlite3.Connection, table: Table, bounds: Bounds, largest_bytes: int, encoding: str
+) -> Iterator[Batch | LongCells]:
+    most = min(BATCH_ROWS, BATCH_BYTES // max(largest_bytes, 1))
+    if encoding == "UTF-8" and table.rowid and most >= _BLOCK_ROWS:
+        blocks = Blocks(connection, table, [KINDS[kind] for kind in kinds_of(connection, table)])
+        if blocks.worthwhile:
+            yield from map(_batch, blocks.read(bounds, most))
+            return
+    yield from _row_by_row(connection, table, bounds, largest_bytes, encoding)
+
+
+def _batch(columns: tuple[Column, ...]) -> Batch:
+    rows = columns[0].rows
+    numbers = sum(_NUMBER_BYTES for column in columns if column.of not in {str, bytes})
+    return Batch(rows, columns, sum(column.octets for column in columns) + numbers * rows)
+
+
+def _row_by_row(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: Bounds,
+    largest_bytes: int,
+    encoding: str,
+) -> Iterator[Batch | LongCells]:
+    limit = connection.getlimit(sqlite3.SQLITE_LIMIT_COLUMN)
+    codec = UTF_16_CODECS.get(encoding) if len(table.selected) * 2 <= limit else None
+    query = select(table, bounds, raw_text=codec is not None)
+    connection.text_factory = to_text
+    for rows, size_bytes in _slices(connection.execute(query), largest_bytes):
+        if len(rows) == 1 and size_bytes > LONG_BYTES:
+            yield held(_decoded(rows[0], codec))
+            continue
+        columns: Sequence[Sequence[Any]] = [[row[i] for row in rows] for i in range(len(rows[0]))]
+        if codec is not None:
+            columns = [
+                [_decode(value, codec) if text else value for text, value in zip(*pair, strict=True)]
+                for pair in zip(columns[::2], columns[1::2], strict=True)
+            ]
+        yield Batch(len(rows), tuple(map(Column.of_values, columns)), size_bytes)
+
+
+def _decoded(row: Sequence[Any], codec: str | None) -> Sequence[Any]:
+    if codec is None:
+        return row
+    pairs = zip(row[::2], row[1::2], strict=True)
+    return [_decode(value, codec) if text else value for text, value in pairs]
+
+
+def _slices(cursor: sqlite3.Cursor, largest_bytes: int) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
+    """Yield rows and their bytes; rows that may be large are taken few by few, and weighed."""
+    columns = len(cursor.description)
+    most = max(1, min(BATCH_ROWS, _BATCH_VALUES // columns))
+    at_once = max(
+        1, min(most, (_AT_ONCE_BYTES if largest_bytes <= LONG_BYTES else 0) // max(largest_bytes, 1))
+    )
+    if at_once == most:
+        while rows := cursor.fetchmany(most):
+            yield rows, _weight(rows[:32]) * len(rows) // len(rows[:32])
+        return
+    pending: list[tuple[Any, ...]] = []
+    weight = 0
+    while rows := cursor.fetchmany(at_once):
+        heavy = _weight(rows)
+        if pending and heavy > LONG_BYTES:
+            yield pending, weight
+            pending, weight = [], 0
+        pending += rows
+        weight += heavy
+        if weight >= BATCH_BYTES or len(pending) >= most:
+            yield pending, weight
+            pending, weight = [], 0
+    if pending:
+        yield pending, weight
+
+
+def _weight(rows: Sequence[Sequence[Any]]) -> int:
+    return sum(
+        len(value) if isinstance(value, (str, bytes)) else _NUMBER_BYTES for row in rows for value in row
+    )
+
+
+def _decode(data: bytes, codec: str) -> str | RawText:
+    try:
+        return data.decode(codec)
+    except UnicodeDecodeError:
+        return RawText(data)
+
+
+def tally_table(
+    connection: sqlite3.Connection,
+    table: Table,
+    bounds: Bounds = (None, None),
+    *,
+    largest_bytes: int,
+    advance: Advance | None = None,
+) -> Tally:
+    """Return rows and digest of a chunk. Raises ``sqlite3.Error``."""
+    found = Tally()
+    for batch in read_batches(connection, table, bounds, largest_bytes=largest_bytes):
+        found += batch.tally()
+        if advance is not None:
+            advance(batch.rows, batch.size_bytes)
+    return found

@@ -1,0 +1,106 @@
+"""How a column whose values may be of any class lies in Parquet, and how its values come back.
+
+The column has the type of one class, its *kind*. A value of another class stands in the side column as text, its first
+letter the class: ``i`` digits, ``r`` the shortest decimal that gives the same bits, ``t`` the text, ``b`` hexadecimal
+bytes, ``x`` the hexadecimal bytes of text that is not valid. Where the side column has a value, that is the value. The
+typed column is NULL there, save one comfort for readers: an integer in a REAL column stands there too, as the equal
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from exporters.sqlite.rows.value_text import ARROW, Column, RawText
+
+KINDS: dict[str, type] = {"integer": int, "real": float, "text": str, "blob": bytes}
+"""By SQLite's own names of the classes (``typeof``)."""
+_EXACT_IN_REAL = 2**53
+
+
+def arrow_type(kind: str) -> pa.DataType:
+    """Return the type of the typed column."""
+    return ARROW[KINDS[kind]]
+
+
+def to_typed(column: Column, kind: str) -> tuple[pa.Array, pa.Array | None]:
+    """Return the typed array and, where some value needs it, the side array."""
+    wanted = KINDS[kind]
+    if column.array is not None and column.of is wanted:
+        return column.array, None
+    if column.array is not None and column.of is None:
+        return pa.nulls(len(column.array), ARROW[wanted]), None
+    values = column.to_list()
+    main = [value if type(value) is wanted else _near(value, wanted) for value in values]
+    side = [None if value is None or type(value) is wanted else _exact(value) for value in values]
+    return pa.array(main, ARROW[wanted]), pa.array(side, pa.string())
+
+
+def from_typed(main: pa.Array, side: pa.Array | None, kind: str) -> Column:
+    """Return what ``to_typed`` was given. Raises ``ValueError`` for a side column that makes no sense."""
+    if side is None or side.null_count == len(side):
+        return Column(KINDS[kind], main)
+    values = main.to_pylist()
+    for position, text in enumerate(side.to_pylist()):
+        if text is not None:
+            values[position] = _parse(text)
+    return Column.of_values(values)
+
+
+def _near(value: Any, wanted: type) -> float | None:
+    if wanted is float and type(value) is int and abs(value) <= _EXACT_IN_REAL:
+        return float(value)
+    return None
+
+
+def _exact(value: Any) -> str:
+    if type(value) is str:
+        return "t" + value
+    if type(value) is int:
+        return f"i{value}"
+    if type(value) is float:
+        return f"r{value!r}"
+    return ("x" if type(value) is RawText else "b") + bytes(value).hex()
+
+
+def _parse(text: str) -> Any:
+    kind, rest = text[:1], text[1:]
+    if kind == "t":
+        return rest
+    if kind == "i":
+        return int(rest)
+    if kind == "r":
+        return float(rest)
+    if kind == "b":
+        return bytes.fromhex(rest)
+    if kind == "x":
+        return RawText(bytes.fromhex(rest))
+    raise ValueError(f"{text[:20]!r} begins with no class")
+
+
+def dominating(classes: Sequence[str], affinity: str) -> str:
+    """Return the kind for a column, from the classes of some of its values and its affinity."""
+    counts = {kind: classes.count(kind) for kind in KINDS}
+    if counts["real"] and counts["integer"] and affinity != "integer":
+        counts["real"] += counts.pop("integer")
+    best = max(counts, key=lambda kind: (counts[kind], kind == affinity))
+    return best if counts[best] else affinity
+
+
+def affinity_of(declared: str) -> str:
+    """Return the class that a declared type leans to (https://sqlite.org/datatype3.html, 3.1); NUMERIC leans to real
+    numbers only where values say so.
+    """
+    name = declared.upper()
+    if "INT" in name:
+        return "integer"
+    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
+        return "text"
+    if not name or "BLOB" in name:
+        return "blob"
+    if any(word in name for word in ("REAL", "FLOA", "DOUB")):
+        return "real"
+    return "real" if any(word in name for word in ("NUM", "DEC")) else "text"

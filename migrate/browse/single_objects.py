@@ -1,0 +1,179 @@
+"""Single objects of a bundle. Of the index only those groups of rows are read that can hold what is looked for, of a
+pack only the object's own bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from exporters.objects.pax_headers import member_name
+from exporters.selection import glob
+from migrate.bundle.object_index import ObjectRow, row_of, source_prefix
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, GoneError, NotEmptyError
+from migrate.storage.api import Store
+from migrate.storage.local.errors import translate_os
+
+PIECE_BYTES = 8 * 2**20
+_LITERAL = re.compile(r"[^*?\[]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which objects are looked for: these keys, or those that match one of ``globs``; with neither, all. Keys are
+    relative to the prefix that was exported. ``versions``: also older ones and delete markers, or only the version of
+    this id.
+    """
+
+    keys: Collection[str] = ()
+    globs: tuple[str, ...] = ()
+    versions: bool = False
+    version_id: str = ""
+
+    def may_be_within(self, first: str, last: str, prefix: str) -> bool:
+        """Tell whether keys from ``first`` to ``last``, with the prefix, can be among them."""
+        if self.keys:
+            return any(first <= prefix + key <= last for key in self.keys)
+        begins = [prefix + _begin(pattern) for pattern in self.globs] or [prefix]
+        return any(first[: len(begin)] <= begin <= last for begin in begins)
+
+    def has(self, row: ObjectRow) -> bool:
+        """Tell whether a row is among them."""
+        if self.version_id and row.version_id != self.version_id:
+            return False
+        if not self.version_id and not self.versions and (row.is_delete_marker or not row.is_latest):
+            return False
+        if self.keys:
+            return row.key in self.keys
+        return not self.globs or any(glob(pattern).match(row.key) for pattern in self.globs)
+
+
+def _begin(pattern: str) -> str:
+    """Return what every key that matches a glob begins with."""
+    return _LITERAL.match(pattern)[0] if "/" in pattern else ""  # type: ignore[index]
+
+
+def find(reader: BundleReader, source: str, wanted: Wanted) -> Iterator[ObjectRow]:
+    """Yield the objects that are looked for, in the order of the index. Raises ``DamageError``."""
+    prefix = source_prefix(reader, source)
+    for batch in _groups(reader, source, wanted, prefix):
+        table = batch.filter(pc.equal(batch["disposition"], "exported"))
+        if wanted.keys:
+            keys = pa.array([prefix + key for key in wanted.keys], pa.string())
+            table = table.filter(pc.is_in(table["key"], keys))
+        for record in table.to_batches(max_chunksize=10_000):
+            for row in map(row_of(prefix, source), record.to_pylist()):
+                if wanted.has(row):
+                    yield row
+
+
+def _groups(reader: BundleReader, source: str, wanted: Wanted, prefix: str) -> Iterator[pa.Table]:
+    for file in reader.source_files(source, "index/objects-"):
+        try:
+            with pq.ParquetFile(reader.open(file.key, size_bytes=file.size_bytes)) as parquet:
+                number = parquet.schema_arrow.names.index("key")
+                for group in range(parquet.num_row_groups):
+                    known = parquet.metadata.row_group(group).column(number).statistics
+                    ends = (
+                        (known.min, known.max)
+                        if known is not None and known.has_min_max
+                        else ("", "\U0010ffff")
+                    )
+                    if wanted.may_be_within(ends[0], ends[1], prefix):
+                        yield parquet.read_row_group(group)
+        except (pa.ArrowException, OSError, ValueError) as exc:
+            raise DamageError(file.key, expected="an object index", found=f"something else ({exc})") from exc
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What was written: files by key, and keys that are not in the bundle."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    size_bytes: int = 0
+    missing: list[str] = field(default_factory=list)
+
+
+def fetch(reader: BundleReader, source: str, wanted: Wanted, to: Path) -> Fetched:
+    """Write objects as files below a directory, under their keys where those are safe file names (else under a hash of
+    the key). Raises ``NotEmptyError`` for a file that is there, ``DamageError`` for bytes that are not those of the
+    index; nothing of such a file remains.
+    """
+    done = Fetched()
+    found = set()
+    for row in find(reader, source, wanted):
+        found.add(row.key)
+        if row.is_delete_marker:
+            continue
+        path = to / member_name(row.key, "" if row.is_latest else row.version_id)
+        _write_file(reader.store, row, path)
+        done.files[row.name] = str(path)
+        done.size_bytes += row.size_bytes
+    done.missing = sorted(set(wanted.keys) - found)
+    return done
+
+
+def _write_file(store: Store, row: ObjectRow, path: Path) -> None:
+    if path.exists():
+        raise NotEmptyError(f"{path} exists already", next_step="name another directory with --to")
+    half = path.with_name(f".{path.name[:200]}.moveout")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with half.open("wb") as file:
+                copy(store, row, file)
+            half.rename(path)
+        finally:
+            half.unlink(missing_ok=True)
+    except OSError as exc:
+        raise translate_os(exc, path) from exc
+
+
+def copy(store: Store, row: ObjectRow, file: BinaryIO) -> None:
+    """Write an object's bytes, piece by piece. Raises ``DamageError`` where they are not those of the index: what was
+    written by then is of no use.
+    """
+    digest = hashlib.sha256()
+    for start in range(0, row.size_bytes, PIECE_BYTES):
+        length = min(PIECE_BYTES, row.size_bytes - start)
+        try:
+            piece = store.read(row.file, row.offset + start, length)
+        except GoneError as exc:
+            raise DamageError(row.file, expected="a file", found="none") from exc
+        digest.update(piece)
+        file.write(piece)
+    if digest.hexdigest() != row.sha256:
+        raise DamageError(row.file, expected=f"SHA-256 {row.sha256} of {row.key!r}", found=digest.hexdigest())
+
+
+def as_json(row: ObjectRow) -> dict[str, Any]:
+    """Return an object as it is shown."""
+    return {
+        "key": row.key,
+        "size_bytes": row.size_bytes,
+        "modified": row.modified.isoformat() if row.modified else None,
+        "version_id": row.version_id or None,
+        "is_latest": row.is_latest,
+        "is_delete_marker": row.is_delete_marker,
+        "sha256": row.sha256 or None,
+        "headers": row.headers,
+        "metadata": row.metadata,
+        "tags": row.tags,
+        "file": row.file or None,
+        "offset": row.offset,
+    }
+
+
+def is_bucket(reader: BundleReader, source: str) -> bool:
+    """Tell whether a source is a bucket. Raises ``UsageError`` where it is none of the bundle's."""
+    reader.info.source(source)
+    return any(row.source == source and row.kind == "bucket" for row in reader.catalog())

@@ -1,0 +1,130 @@
+"""Rows of a bundle's tables, by their numbers: of what lies before and behind them as little as can be is read."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from exporters.sql.arrow_to_text import ENCODING, EXACT_OF, OWN
+from exporters.sql.csv_to_arrow import is_utf8
+from exporters.sql.parquet_read import Part, open_part
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, GoneError, UsageError
+
+_ROWS_AT_ONCE = 1000
+
+
+def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
+    """Return the catalog's row of a table: ``schema.table``, or the table alone where that is one only.
+
+    Raises ``GoneError`` where there is none, ``UsageError`` where there are several.
+    """
+    tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
+    found = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
+    if not found:
+        raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls PLACE shows them")
+    if len(found) > 1:
+        said = ", ".join(full_name(row) for row in found)
+        raise UsageError(f"{name!r} may be {said}", next_step="write the schema, too")
+    return found[0]
+
+
+def full_name(row: CatalogRow) -> str:
+    """Return a table's name with its schema."""
+    return f"{row.schema}.{row.name}" if row.schema else row.name
+
+
+def rows(reader: BundleReader, table: CatalogRow, start: int, end: int | None) -> Iterator[dict[str, Any]]:
+    """Yield rows ``start`` to ``end`` (without it) in the order of the parts, as JSON can hold them: exact texts
+    where a type cannot hold a value. Raises ``DamageError``.
+    """
+    at = 0
+    for part in table.details.get("parts", ()):
+        count = int(part["rows"])
+        if at + count > start and (end is None or at < end):
+            yield from _rows_of_part(
+                reader, table, str(part["name"]), start - at, None if end is None else end - at
+            )
+        at += count
+
+
+def _rows_of_part(
+    reader: BundleReader, table: CatalogRow, name: str, start: int, end: int | None
+) -> Iterator[dict[str, Any]]:
+    key = layout.source_file(table.source, name)
+    try:
+        with open_part(reader.open(key)) as part:
+            at = 0
+            for group in range(part.num_row_groups):
+                count = part.metadata.row_group(group).num_rows
+                if at + count > start and (end is None or at < end):
+                    yield from _rows_of_group(
+                        part, group, max(0, start - at), count if end is None else end - at
+                    )
+                at += count
+    except (pa.ArrowException, OSError) as exc:
+        raise DamageError(key, expected="a table's part", found=f"something else ({exc})") from exc
+
+
+def _rows_of_group(part: Part, group: int, start: int, end: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of a row group; what lies behind them is not read."""
+    at = 0
+    for batch in part.iter_batches(_ROWS_AT_ONCE, row_groups=[group], use_threads=False):
+        if at >= end:
+            return
+        yield from _plain_rows(batch[max(0, start - at) : end - at])
+        at += batch.num_rows
+
+
+def _plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    sides: Mapping[str, pa.Field] = {
+        field.metadata[EXACT_OF].decode(): field
+        for field in batch.schema
+        if EXACT_OF in (field.metadata or {})
+    }
+    names = {field.name for field in sides.values()}
+    for row in batch.to_pylist(maps_as_pydicts="strict"):
+        yield {
+            name: _plain(value)
+            if name not in sides or row[sides[name].name] is None
+            else _exact(sides[name], row[sides[name].name])
+            for name, value in row.items()
+            if name not in names
+        }
+
+
+def _exact(side: pa.Field, value: Any) -> Any:
+    """Return a value of a side column: bytes of the database's own encoding say which that is."""
+    if ENCODING not in side.metadata:
+        return _plain(value)
+    if is_utf8(value):
+        return value.decode()
+    encoding = side.metadata[ENCODING].decode()
+    own = value if encoding == "UTF8" else value.removeprefix(OWN)
+    return {"encoding": encoding, "base64": base64.b64encode(own).decode()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it: numbers that JSON has, else text; bytes in base64."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Decimal | UUID | timedelta):
+        return str(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return value

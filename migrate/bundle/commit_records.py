@@ -1,0 +1,245 @@
+"""Commit records: what is done is what has one.
+
+A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``. The record is one ``put``,
+so it is there whole or not at all. Where a unit is done *again* (its snapshot no longer holds, or something failed in
+it) the record is removed before the first file is replaced: a record never describes files that are being replaced.
+
+A source that is finished has one more record, ``_work/<source>/final.json``: its account and the files that
+belong to the whole source. From then on the seal needs the source no more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.api import (
+    Account,
+    CatalogEntry,
+    DoneUnit,
+    Enumeration,
+    Gap,
+    Loss,
+    Outcome,
+    Unit,
+)
+from migrate.bundle import canonical_json, layout
+from migrate.errors import DamageError
+from migrate.storage.api import Store
+
+VERSION = 1
+_AHEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file of the bundle as it was written. ``key`` is relative to the place; ``sha256`` is 64 hex
+    digits.
+    """
+
+    key: str
+    size_bytes: int
+    sha256: str
+    crc64nvme: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRecord:
+    """A finished unit: its outcome, its files, the point of the snapshot that it was read under, and when
+    (UTC, ISO 8601).
+    """
+
+    source: str
+    unit: Unit
+    outcome: Outcome
+    files: Sequence[FileRecord]
+    point: Mapping[str, Any]
+    finished: str
+
+    def done(self) -> DoneUnit:
+        """The unit as its source sees it."""
+        root = len(layout.source_file(self.source, ""))
+        return DoneUnit(self.unit, self.outcome, [file.key[root:] for file in self.files])
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRecord:
+    """A finished source: its account and the files that belong to no unit."""
+
+    source: str
+    account: Account
+    files: Sequence[FileRecord]
+
+
+def write_record(store: Store, record: CommitRecord) -> None:
+    """Commit a unit. Everything it names must be durable already."""
+    store.put(layout.commit_record(record.source, record.unit.id), encode_record(record))
+
+
+def read_record(store: Store, source: str, unit_id: str) -> CommitRecord:
+    """Return a unit's record. Raises ``GoneError`` where there is none, ``DamageError`` where it makes no
+    sense.
+    """
+    key = layout.commit_record(source, unit_id)
+    return decode_record(store.read(key), key, source)
+
+
+def record_ids(store: Store, source: str) -> Iterator[str]:
+    """Yield the ids of a source's finished units, by listing alone."""
+    prefix = layout.units_prefix(source)
+    for info in store.list(prefix):
+        if info.key.endswith(".json"):
+            yield info.key[len(prefix) : -len(".json")]
+
+
+def read_records(store: Store, source: str, ids: Iterable[str], executor: Executor) -> Iterator[CommitRecord]:
+    """Yield the records of ``ids`` in that order, read by ``executor``, at most ``_AHEAD`` of them in
+    memory.
+    """
+    waiting: deque[Future[CommitRecord]] = deque()
+    for unit_id in ids:
+        waiting.append(executor.submit(read_record, store, source, unit_id))
+        if len(waiting) >= _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def write_final(store: Store, final: FinalRecord) -> None:
+    """Commit a whole source."""
+    store.put(layout.final_record(final.source), encode_final(final))
+
+
+def read_final(store: Store, source: str) -> FinalRecord:
+    """Return a source's final record. Raises ``GoneError`` where there is none."""
+    key = layout.final_record(source)
+    value = canonical_json.decode(store.read(key), key)
+    canonical_json.check_version(value, key, VERSION)
+    try:
+        return FinalRecord(source, _account(value["account"]), [_file(item) for item in value["files"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise DamageError(key, expected="a final record", found=f"a malformed one ({exc!r})") from exc
+
+
+def encode_record(record: CommitRecord) -> bytes:
+    """Return a record as canonical JSON."""
+    outcome = record.outcome
+    return canonical_json.encode(
+        {
+            "version": VERSION,
+            "unit": {
+                "id": record.unit.id,
+                "items": record.unit.items,
+                "size_bytes": record.unit.size_bytes,
+                "spec": record.unit.spec,
+            },
+            "outcome": {
+                "items": outcome.items,
+                "size_bytes": outcome.size_bytes,
+                "digest": None if outcome.digest is None else f"{outcome.digest:032x}",
+                "losses": _losses_out(outcome.losses),
+                "gaps": _gaps_out(outcome.gaps),
+                "facts": outcome.facts,
+            },
+            "files": _files_out(record.files),
+            "point": record.point,
+            "finished": record.finished,
+        }
+    )
+
+
+def decode_record(data: bytes, key: str, source: str) -> CommitRecord:
+    """Parse what ``encode_record`` wrote. Raises ``DamageError`` that names ``key``."""
+    value = canonical_json.decode(data, key)
+    canonical_json.check_version(value, key, VERSION)
+    try:
+        unit, outcome = value["unit"], value["outcome"]
+        return CommitRecord(
+            source=source,
+            unit=Unit(unit["id"], int(unit["items"]), int(unit["size_bytes"]), dict(unit["spec"])),
+            outcome=Outcome(
+                items=int(outcome["items"]),
+                size_bytes=int(outcome["size_bytes"]),
+                digest=None if outcome["digest"] is None else int(outcome["digest"], 16),
+                losses=[Loss(*item) for item in outcome["losses"]],
+                gaps=[Gap(*item) for item in outcome["gaps"]],
+                facts=dict(outcome["facts"]),
+            ),
+            files=[_file(item) for item in value["files"]],
+            point=dict(value["point"]),
+            finished=str(value["finished"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise DamageError(key, expected="a commit record", found=f"a malformed one ({exc!r})") from exc
+
+
+def encode_final(final: FinalRecord) -> bytes:
+    """Return a final record as canonical JSON."""
+    account = final.account
+    return canonical_json.encode(
+        {
+            "version": VERSION,
+            "account": {
+                "entries": [_entry_out(entry) for entry in account.entries],
+                "enumerations": [[item.what, item.how, item.count] for item in account.enumerations],
+                "gaps": _gaps_out(account.gaps),
+                "losses": _losses_out(account.losses),
+                "points": list(account.points),
+                "server": account.server,
+            },
+            "files": _files_out(final.files),
+        }
+    )
+
+
+def _files_out(files: Sequence[FileRecord]) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": file.key,
+            "size_bytes": file.size_bytes,
+            "sha256": file.sha256,
+            "crc64nvme": f"{file.crc64nvme:016x}",
+        }
+        for file in files
+    ]
+
+
+def _file(value: Mapping[str, Any]) -> FileRecord:
+    return FileRecord(
+        str(value["key"]), int(value["size_bytes"]), str(value["sha256"]), int(value["crc64nvme"], 16)
+    )
+
+
+def _gaps_out(gaps: Sequence[Gap]) -> list[list[str]]:
+    return [[gap.item, gap.disposition, gap.reason] for gap in gaps]
+
+
+def _losses_out(losses: Sequence[Loss]) -> list[list[str]]:
+    return [[loss.item, loss.property, loss.reason] for loss in losses]
+
+
+def _entry_out(entry: CatalogEntry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "number": entry.number,
+        "schema": entry.schema,
+        "name": entry.name,
+        "items": entry.items,
+        "size_bytes": entry.size_bytes,
+        "digest": entry.digest,
+        "details": entry.details,
+    }
+
+
+def _account(value: Mapping[str, Any]) -> Account:
+    return Account(
+        entries=[CatalogEntry(**entry) for entry in value["entries"]],
+        enumerations=[Enumeration(*item) for item in value["enumerations"]],
+        gaps=[Gap(*item) for item in value["gaps"]],
+        losses=[Loss(*item) for item in value["losses"]],
+        points=[dict(point) for point in value["points"]],
+        server=str(value["server"]),
+    )

@@ -1,0 +1,166 @@
+"""Whose place it is: ``_work/export.json`` says which bundle is being made there, from which sources.
+
+It is the first file of an export and, with the lease, the last to go after a complete seal. A bundle that was
+sealed *incomplete* keeps its ``_work/``: the same export command later takes it up again. Then the bundle
+gets a new id (the old one stands in ``continues``), because what was sealed under the old id does not exist
+any more once its tag files are taken down.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from migrate.bundle import canonical_json, layout
+from migrate.errors import DamageError, GoneError, NotEmptyError
+from migrate.storage.api import Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SourceName:
+    """A source as the bundle remembers it. ``url`` holds no secrets."""
+
+    name: str
+    url: str
+
+    def same_as(self, other: SourceName) -> bool:
+        """Tell whether both mean one source: users, profiles and options may differ, server and path may
+        not.
+        """
+        return self.name == other.name and _address(self.url) == _address(other.url)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportState:
+    """The bundle in the making. ``created`` in UTC, ISO 8601; ``continues`` the ids of its incomplete
+    predecessors.
+    """
+
+    id: str
+    created: str
+    sources: Sequence[SourceName]
+    continues: Sequence[str] = ()
+
+
+class PlaceKind(Enum):
+    """What lies at a place."""
+
+    EMPTY = "empty"
+    EXPORT = "export"
+    SEALED = "sealed"
+    FOREIGN = "foreign"
+
+
+def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = None) -> ExportState:
+    """Return the state of a new bundle, or of the one that continues ``predecessor``."""
+    continues = (*predecessor.continues, predecessor.id) if predecessor else ()
+    return ExportState(str(uuid.uuid4()), now(), list(sources), continues)
+
+
+def read_state(store: Store) -> ExportState | None:
+    """Return the export that is at work at the place, None without one. Raises ``DamageError``."""
+    try:
+        data = store.read(layout.EXPORT_STATE)
+    except GoneError:
+        return None
+    value = canonical_json.decode(data, layout.EXPORT_STATE)
+    canonical_json.check_version(value, layout.EXPORT_STATE, VERSION)
+    try:
+        sources = [SourceName(str(item["name"]), str(item["url"])) for item in value["sources"]]
+        return ExportState(
+            str(value["id"]), str(value["created"]), sources, [str(i) for i in value["continues"]]
+        )
+    except (KeyError, TypeError) as exc:
+        raise DamageError(
+            layout.EXPORT_STATE, expected="an export", found=f"a malformed one ({exc!r})"
+        ) from exc
+
+
+def write_state(store: Store, state: ExportState) -> None:
+    """Write or replace the state; the lease must be held."""
+    store.put(layout.EXPORT_STATE, encode_state(state))
+
+
+def encode_state(state: ExportState) -> bytes:
+    """Return the bytes of ``_work/export.json``."""
+    return canonical_json.encode(
+        {
+            "version": VERSION,
+            "id": state.id,
+            "created": state.created,
+            "sources": [{"name": source.name, "url": source.url} for source in state.sources],
+            "continues": list(state.continues),
+        }
+    )
+
+
+def seal_time(store: Store, state: ExportState) -> str:
+    """Return when the seal of this bundle was begun: now, or what a dead run has noted. So a rerun gives
+    the same bytes.
+    """
+    try:
+        value: dict[str, Any] = canonical_json.decode(store.read(layout.SEAL_STATE), layout.SEAL_STATE)
+    except (GoneError, DamageError):
+        value = {}
+    if value.get("id") == state.id and isinstance(value.get("sealed"), str):
+        return str(value["sealed"])
+    sealed = now()
+    store.put(
+        layout.SEAL_STATE, canonical_json.encode({"version": VERSION, "id": state.id, "sealed": sealed})
+    )
+    return sealed
+
+
+def look(store: Store) -> tuple[PlaceKind, str]:
+    """Say what lies at the place, and name one file of it (the one that shows it)."""
+    for key in (layout.EXPORT_STATE, layout.TAG_MANIFEST):
+        try:
+            store.stat(key)
+        except GoneError:
+            continue
+        return (PlaceKind.EXPORT if key == layout.EXPORT_STATE else PlaceKind.SEALED), key
+    for info in store.list():
+        if info.key == layout.TRANSFER_STATE or not info.key.startswith(layout.WORK):
+            return PlaceKind.FOREIGN, info.key
+    return PlaceKind.EMPTY, ""
+
+
+def claim_error(store: Store, found: Sequence[SourceName], wanted: Sequence[SourceName]) -> NotEmptyError:
+    """Return the error for a place that holds another case's bundle."""
+
+    def said(sources: Sequence[SourceName]) -> str:
+        return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
+
+    return NotEmptyError(
+        f"{store.place} holds the bundle of {said(found)}, not of {said(wanted)}",
+        next_step="use another place for this export, or give the sources that this bundle was begun with",
+    )
+
+
+def same_sources(left: Sequence[SourceName], right: Sequence[SourceName]) -> bool:
+    """Tell whether two lists name the same sources, in any order."""
+    if len(left) != len(right):
+        return False
+    pairs = zip(sorted(left, key=_by_name), sorted(right, key=_by_name), strict=True)
+    return all(one.same_as(other) for one, other in pairs)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _by_name(source: SourceName) -> str:
+    return source.name
+
+
+def _address(url: str) -> tuple[str, str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/")

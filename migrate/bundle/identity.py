@@ -1,0 +1,95 @@
+"""``meta/bundle.json`` read: which bundle this is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle import throughput_history as pace
+from migrate.bundle.throughput_history import Pace
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.storage.api import Store
+
+FORMAT = "moveout-bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """A source of a bundle. ``kind`` is its URL's scheme."""
+
+    name: str
+    url: str
+    kind: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInfo:
+    """Identity of a sealed bundle. Times in UTC, ISO 8601. ``continues``: ids of incomplete predecessors at
+    this place.
+    """
+
+    id: str
+    created: str
+    sealed: str
+    software: str
+    complete: bool
+    continues: Sequence[str]
+    sources: Sequence[SourceInfo]
+    pace: Pace | None = None
+    """How fast the sources were read, where that is known."""
+
+    def source(self, name: str) -> SourceInfo:
+        """Return the source of that name. Raises ``UsageError`` with the names there are."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        names = ", ".join(source.name for source in self.sources)
+        raise UsageError(f"the bundle has no source {name!r}", next_step=f"it has: {names}")
+
+
+def decode(data: bytes) -> BundleInfo:
+    """Parse ``meta/bundle.json``. Raises ``DamageError``; ``UsageError`` for a newer version of the
+    format.
+    """
+    key = layout.BUNDLE_META
+    value: dict[str, Any] = canonical_json.decode(data, key)
+    if value.get("format") != FORMAT:
+        raise DamageError(key, expected=f"format {FORMAT}", found=repr(value.get("format")))
+    canonical_json.check_version(value, key, layout.VERSION)
+    try:
+        info = BundleInfo(
+            id=str(value["id"]),
+            created=str(value["created"]),
+            sealed=str(value["sealed"]),
+            software=str(value["software"]),
+            complete=value["complete"] is True,
+            continues=[str(item) for item in value["continues"]],
+            sources=[
+                SourceInfo(str(item["name"]), str(item["url"]), str(item["kind"]), item["complete"] is True)
+                for item in value["sources"]
+            ],
+            pace=pace.decode(value.get("pace")),
+        )
+    except (KeyError, TypeError) as exc:
+        raise DamageError(key, expected="a bundle's identity", found=f"a malformed one ({exc!r})") from exc
+    for source in info.sources:
+        if not layout.is_source_name(source.name):
+            raise DamageError(key, expected="names of sources", found=repr(source.name))
+    return info
+
+
+def read_sealed(store: Store) -> BundleInfo | None:
+    """Return the identity of the sealed bundle at a place, None where nothing is sealed. Raises like
+    ``decode``.
+    """
+    try:
+        store.stat(layout.TAG_MANIFEST)
+    except GoneError:
+        return None
+    try:
+        return decode(store.read(layout.BUNDLE_META))
+    except GoneError as exc:
+        raise DamageError(layout.BUNDLE_META, expected="a file", found="none") from exc

@@ -1,0 +1,189 @@
+"""The closure account: is everything that was enumerated accounted for? Pure; the answer is
+``meta/scope.json``.
+
+A source is complete when
+- it was counted in at least two independent ways, and all counts of one thing agree;
+- the items of its commit records add up to the items of its catalog, and to one of those counts (in a
+bucket: together with the
+  items that are missing for a stated reason);
+- no unit failed and no item has the disposition ``failed``. What was *excluded* on purpose is named, and
+does no harm.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.api import Account, Enumeration, Gap, Json
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.progress_database import Totals
+from migrate.errors import DamageError
+
+VERSION = 1
+INLINE_FAILURES = 20
+INLINE_GAPS = 1000
+"""So many gaps stand in ``meta/scope.json`` itself; all of them in ``data/gaps.parquet``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceScope:
+    """The account of one source. ``reasons`` are sentences; none means complete."""
+
+    name: str
+    url: str
+    account: Account
+    totals: Totals
+    dispositions: Mapping[str, int]
+    gaps: Sequence[Gap]
+    reasons: Sequence[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is accounted for."""
+        return not self.reasons
+
+
+def reasons_incomplete(
+    account: Account, totals: Totals, gaps: Mapping[str, int], failures: Sequence[str] = ()
+) -> list[str]:
+    """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition; ``failures``:
+    units that failed.
+    """
+    reasons = list(failures[:INLINE_FAILURES])
+    if len(failures) > INLINE_FAILURES:
+        reasons.append(f"{len(failures) - INLINE_FAILURES} more units failed")
+    reasons += _disagreements(account.enumerations)
+    listed = sum(entry.items for entry in account.entries)
+    if listed != totals.items:
+        reasons.append(f"the catalog says {listed} items, the commit records {totals.items}")
+    counts = {item.count for item in account.enumerations}
+    buckets = any(entry.kind == "bucket" for entry in account.entries)
+    accounted = totals.items + (sum(gaps.values()) if buckets else 0)
+    if counts and accounted not in counts and not gaps.get("failed"):
+        reasons.append(
+            f"{accounted} items are accounted for, but none of the counts says so: {sorted(counts)}"
+        )
+    if failed := gaps.get("failed", 0):
+        reasons.append(f"{failed} {'item' if failed == 1 else 'items'} could not be exported")
+    return reasons
+
+
+def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
+    if not enumerations:
+        return ["nothing was counted"]
+    by_what: dict[str, list[Enumeration]] = defaultdict(list)
+    for item in enumerations:
+        by_what[item.what].append(item)
+    reasons = []
+    for what, items in sorted(by_what.items()):
+        if len({item.how for item in items}) < 2:
+            reasons.append(f"{what} were counted in one way only ({items[0].how}: {items[0].count})")
+        elif len({item.count for item in items}) > 1:
+            said = ", ".join(f"{item.how}: {item.count}" for item in items)
+            reasons.append(f"the counts of {what} differ: {said}")
+    return reasons
+
+
+def used_points(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) -> list[Json]:
+    """Return the points over which a source was taken, oldest first: those under which units were read, each with
+    ``units`` and ``items``, and the newest, under which all of them were found to hold. ``known``: all points of all
+    runs; ``used``: point, units and items of the commit records.
+    """
+    counts = {canonical_json.encode(point): (units, items) for point, units, items in used}
+    listed = {canonical_json.encode(point) for point in known}
+    newest = canonical_json.encode(known[-1]) if known else b""
+    found: dict[bytes, Json] = {}
+    earlier = (point for point, _, _ in used if canonical_json.encode(point) not in listed)
+    for point in [*earlier, *known]:
+        key = canonical_json.encode(point)
+        if key in counts or key == newest:
+            units, items = counts.get(key, (0, 0))
+            found.setdefault(key, {**point, "units": units, "items": items})
+    return list(found.values())
+
+
+def scope_json(scopes: Sequence[SourceScope]) -> dict[str, Any]:
+    """Return the content of ``meta/scope.json``."""
+    return {
+        "version": VERSION,
+        "complete": all(scope.complete for scope in scopes),
+        "sources": [_source_json(scope) for scope in scopes],
+    }
+
+
+def _source_json(scope: SourceScope) -> dict[str, Any]:
+    gaps = sum(count for name, count in scope.dispositions.items() if name != "exported")
+    return {
+        "name": scope.name,
+        "url": scope.url,
+        "server": scope.account.server,
+        "complete": scope.complete,
+        "reasons": list(scope.reasons),
+        "units": scope.totals.units,
+        "items": scope.totals.items,
+        "size_bytes": scope.totals.size_bytes,
+        "dispositions": dict(scope.dispositions),
+        "enumerations": [
+            {"what": item.what, "how": item.how, "count": item.count} for item in scope.account.enumerations
+        ],
+        "points": list(scope.account.points),
+        "gaps_total": gaps,
+        "gaps": [
+            {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason} for gap in scope.gaps
+        ],
+    }
+
+
+def decode(data: bytes) -> list[SourceScope]:
+    """Parse ``meta/scope.json``; the accounts come back without catalog entries and losses. Raises
+    ``DamageError``.
+    """
+    value = canonical_json.decode(data, layout.SCOPE)
+    canonical_json.check_version(value, layout.SCOPE, VERSION)
+    try:
+        found = [_source_scope(item) for item in value["sources"]]
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
+        raise DamageError(
+            layout.SCOPE, expected="a closure account", found=f"a malformed one ({exc!r})"
+        ) from exc
+    for one in found:
+        if not layout.is_source_name(one.name):
+            raise DamageError(layout.SCOPE, expected="names of sources", found=repr(one.name))
+    return found
+
+
+def _source_scope(value: Mapping[str, Any]) -> SourceScope:
+    counts = [
+        Enumeration(str(item["what"]), str(item["how"]), _count(item["count"]))
+        for item in value["enumerations"]
+    ]
+    gaps = [_gap(item) for item in value["gaps"]]
+    return SourceScope(
+        name=str(value["name"]),
+        url=str(value["url"]),
+        account=Account(
+            [], counts, gaps, points=[dict(p) for p in value["points"]], server=str(value["server"])
+        ),
+        totals=Totals(_count(value["units"]), _count(value["items"]), _count(value["size_bytes"])),
+        dispositions={str(name): _count(count) for name, count in value["dispositions"].items()},
+        gaps=gaps,
+        reasons=[str(reason) for reason in value["reasons"]],
+    )
+
+
+def _gap(value: Mapping[str, Any]) -> Gap:
+    disposition = value["disposition"]
+    if disposition not in {"excluded", "failed"}:
+        raise ValueError(f"{disposition!r} is no disposition of a gap")
+    return Gap(str(value["item"]), disposition, str(value["reason"]))
+
+
+def _count(value: Any) -> int:
+    """Return a count that may be one. Raises ``ValueError``."""
+    found = int(value)
+    if not 0 <= found < 2**63:
+        raise ValueError(f"{str(value)[:40]} is no count")
+    return found

@@ -1,0 +1,142 @@
+"""Where a unit writes its files: straight to the place, hashed on the way, each noted for the commit
+record.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+from migrate.bundle import layout
+from migrate.bundle.commit_records import FileRecord
+from migrate.errors import MoveoutError, UsageError
+from migrate.storage.api import PART_BYTES, MultipartStore
+from migrate.storage.file_writer import FileWriter, OnPart
+
+RESUMED_BYTES = 4 * PART_BYTES
+"""Files from this size on are gone on with where an earlier run was interrupted; of smaller ones no more is sent twice
+than of the parts that were under way.
+"""
+
+
+class StoreSink:
+    """A ``Sink`` (see ``exporters.api``) over a store. ``files`` fills up as files are finished.
+
+    ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
+    half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies at the place
+    is replaced by ``publish`` only, and stays as it is after ``drop``.
+    """
+
+    def __init__(
+        self,
+        store: MultipartStore,
+        source: str,
+        *,
+        stop: threading.Event | None = None,
+        on_part: OnPart | None = None,
+        held: bool = False,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self.stop = stop or threading.Event()
+        self._on_part = on_part
+        self._lock = threading.Lock()
+        self._files: dict[str, FileRecord] = {}
+        self._waiting: dict[str, FileWriter] | None = {} if held else None
+        self.error: MoveoutError | None = None
+        """What went wrong at the place, also if the exporter swallowed it."""
+
+    @property
+    def files(self) -> list[FileRecord]:
+        """The files that were finished, ordered by key."""
+        with self._lock:
+            return [self._files[key] for key in sorted(self._files)]
+
+    @contextmanager
+    def create(self, name: str, *, size_bytes: int = 0) -> Iterator[BinaryIO]:
+        """Open ``data/<source>/<name>`` for writing. Raises ``UsageError`` for a name that a bundle cannot
+        hold.
+        """
+        if not layout.is_payload_name(name):
+            raise UsageError(
+                f"{self._source}: {name!r} cannot be a file of a bundle",
+                next_step="this is a defect of the exporter: names match [a-z0-9._/-]+",
+            )
+        key = layout.source_file(self._source, name)
+        self._forget(key)
+        # An object may grow between the listing and the reading: a tenth of room.
+        part_bytes = self._store.part_bytes(size_bytes + size_bytes // 10)
+        try:
+            with FileWriter(
+                self._store,
+                key,
+                part_bytes=part_bytes,
+                resume=size_bytes >= RESUMED_BYTES,
+                on_part=self._on_part,
+                held=self._waiting is not None,
+            ) as writer:
+                file = StoppableFile(writer, self)
+                yield cast("BinaryIO", file)
+                if file.broken is not None:
+                    raise file.broken
+        except MoveoutError as exc:
+            self.error = exc
+            raise
+        with self._lock:
+            self._files[key] = FileRecord(key, writer.size_bytes, writer.sha256, writer.crc64nvme)
+            if self._waiting is not None:
+                self._waiting[key] = writer
+
+    def publish(self) -> None:
+        """Replace what lies at the place by what was held. Raises the store's errors."""
+        while self._waiting:
+            _, writer = self._waiting.popitem()
+            writer.make()
+
+    def drop(self) -> None:
+        """Give up what was held."""
+        for key in list(self._waiting or ()):
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        """Give up a file that is held, of which another one is begun."""
+        with self._lock:
+            writer = self._waiting.pop(key, None) if self._waiting else None
+        if writer is not None:
+            writer.abort()
+
+
+class Stopped(BaseException):
+    """The run was told to stop. Not an ``Exception``, so that no exporter takes it for an item that
+    failed.
+    """
+
+
+class StoppableFile:
+    """A writer that asks before every write whether to go on, and keeps its errors; the rest is the
+    writer's. After the first error writes are dropped: Arrow writes once more as it lets go of a file.
+    """
+
+    def __init__(self, writer: FileWriter, sink: StoreSink) -> None:
+        self._writer = writer
+        self._sink = sink
+        self.broken: BaseException | None = None
+        """Why the file cannot become whole."""
+
+    def write(self, data: bytes) -> int:
+        """Write, unless the run was told to stop."""
+        if self.broken is not None:
+            return len(data)
+        if self._sink.stop.is_set():
+            self.broken = Stopped()
+            raise self.broken
+        try:
+            return self._writer.write(data)
+        except MoveoutError as exc:
+            self._sink.error = self.broken = exc
+            raise
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._writer, name)

@@ -1,0 +1,1 @@
+"""The case file: one move, described in TOML."""

@@ -1,0 +1,336 @@
+"""The case file: one move, described in TOML.
+
+``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the place. Relative
+paths are relative to the file. Secrets stand in it only as references (``env:VAR``, ``file:PATH``,
+``command:…``), resolved when they are needed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from exporters.limits import ARCHIVE_TIERS, Limits
+from exporters.selection import EVERYTHING, Selection
+from migrate.case import selection
+from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
+from migrate.errors import UsageError
+
+SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
+SELECTION_FIELDS = (
+    "include",
+    "exclude",
+    "min_size",
+    "max_size",
+    "newer_than",
+    "older_than",
+    "tags",
+    "current_only",
+)
+_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "case": ("name", "deadline"),
+    "source": ("name", "url", "inventory", CUSTOMER_KEY, *SECRET_FIELDS, *SELECTION_FIELDS),
+    "bundle": ("place", *SECRET_FIELDS),
+    "target": ("place", *SECRET_FIELDS),
+    "restore": ("source", "url", *SECRET_FIELDS),
+    "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
+    "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
+}
+_LISTS = ("source", "restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also the customer's own key
+    (``CUSTOMER_KEY``), which of its items are wanted, and where a report lies by which they are counted once more.
+    """
+
+    url: str
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
+    selection: Selection = EVERYTHING
+    inventory: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The URL as it may be printed: without a password, should somebody have written one into it."""
+        return redact(self.url)
+
+    def reveal(self) -> dict[str, str]:
+        """Return the secrets' values by name."""
+        return {
+            name: secret.reveal_key() if name == CUSTOMER_KEY else secret.reveal()
+            for name, secret in self.secrets.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """Who signs, and whose signatures count. ``timestamp`` is the URL of an authority (RFC 3161);
+    ``signers`` an ``allowed_signers`` file; ``release_keys`` the fingerprints of which ``release_quorum``
+    must sign to end a hold.
+    """
+
+    key: Path | None = None
+    passphrase: Secret | None = None
+    timestamp: str | None = None
+    signers: Path | None = None
+    release_keys: tuple[str, ...] = ()
+    release_quorum: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One move. ``sources`` and ``restores`` map a source's name to where it comes from and goes to."""
+
+    name: str
+    deadline: datetime | None
+    sources: Mapping[str, Endpoint]
+    bundle: Endpoint | None
+    target: Endpoint | None
+    restores: Mapping[str, Endpoint]
+    workers: int | None = None
+    bwlimit: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    custody: Custody = field(default_factory=Custody)
+
+
+def load(path: Path) -> Case:
+    """Read a case file. Raises ``UsageError`` with file and place of what is wrong."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no case file {path}", next_step="moveout init writes one") from None
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"{path} is not UTF-8 text (byte {exc.start})") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise UsageError(
+            f"{path} is not TOML: {exc}", next_step="compare with what `moveout init` writes"
+        ) from exc
+    return _Reader(path).case(document)
+
+
+class _Reader:
+    """Turns the parsed document into a ``Case``; knows the file's name for its complaints."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def case(self, document: Mapping[str, Any]) -> Case:
+        for section, content in document.items():
+            self._check_section(section, content)
+        head = document.get("case", {})
+        limits = document.get("limits", {})
+        sources = self._endpoints(document, "source", key="name")
+        restores = self._endpoints(document, "restore", key="source")
+        for name in restores:
+            if sources and name not in sources:
+                self._fail(f"[[restore]] names the source {name!r}, which is not among {', '.join(sources)}")
+        return Case(
+            name=self._text(head, "name", "[case]", default=self._path.stem),
+            deadline=self._deadline(head.get("deadline")),
+            sources=sources,
+            bundle=self._place(document, "bundle"),
+            target=self._place(document, "target"),
+            restores=restores,
+            workers=self._workers(limits.get("workers")),
+            bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
+            limits=self._limits(limits),
+            custody=self._custody(document.get("custody", {})),
+        )
+
+    def _fail(self, message: str) -> None:
+        raise UsageError(f"{self._path}: {message}")
+
+    def _check_section(self, section: str, content: Any) -> None:
+        if section not in _SECTIONS:
+            self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
+        wanted = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
+        tables = content if section in _LISTS else [content]
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            self._fail(f"{section!r} must be {wanted % section}")
+        for table in tables:
+            for key in table:
+                if key not in _SECTIONS[section]:
+                    self._fail(f"[{section}] has no {key!r}{_suggest(key, _SECTIONS[section])}")
+
+    def _text(self, table: Mapping[str, Any], key: str, where: str, *, default: str | None = None) -> str:
+        value = table.get(key, default)
+        if not isinstance(value, str) or not value.strip():
+            self._fail(f'{where} needs {key} = "…"')
+        return str(value)
+
+    def _endpoints(self, document: Mapping[str, Any], section: str, *, key: str) -> dict[str, Endpoint]:
+        found: dict[str, Endpoint] = {}
+        for position, table in enumerate(document.get(section, []), start=1):
+            where = f"[[{section}]] number {position}"
+            name = self._text(table, key, where)
+            if name in found:
+                self._fail(f"{where}: {name!r} stands there twice")
+            url = self._resolve(self._text(table, "url", f"{where} ({name})"))
+            report = self._resolve(self._text(table, "inventory", where)) if "inventory" in table else None
+            found[name] = Endpoint(url, self._secrets(table, where), self._selection(table, where), report)
+        return found
+
+    def _selection(self, table: Mapping[str, Any], where: str) -> Selection:
+        given = {name: table[name] for name in SELECTION_FIELDS if name in table}
+        try:
+            return selection.from_words(given)
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: {where}: {exc}", next_step=exc.next_step) from exc
+
+    def _place(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
+        if section not in document:
+            return None
+        table = document[section]
+        return Endpoint(
+            self._resolve(self._text(table, "place", f"[{section}]")), self._secrets(table, f"[{section}]")
+        )
+
+    def _resolve(self, url: str) -> str:
+        if "://" in url:
+            return url
+        return str((self._path.parent / Path(url).expanduser()).resolve())
+
+    def _custody(self, table: Mapping[str, Any]) -> Custody:
+        names = table.get("release_keys", [])
+        quorum = table.get("release_quorum", 1 if names else 0)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._fail(
+                "[custody] release_keys must be a list of fingerprints (moveout keys show prints them)"
+            )
+        if (
+            not isinstance(quorum, int)
+            or isinstance(quorum, bool)
+            or not bool(names) <= quorum <= len(set(names))
+        ):
+            self._fail("[custody] release_quorum must be a number from 1 to how many release_keys there are")
+        return Custody(
+            key=self._file(table, "key"),
+            passphrase=self._secrets(table, "[custody]", ("passphrase",)).get("passphrase"),
+            timestamp=self._text(table, "timestamp", "[custody]") if "timestamp" in table else None,
+            signers=self._file(table, "signers"),
+            release_keys=tuple(dict.fromkeys(names)),
+            release_quorum=quorum,
+        )
+
+    def _file(self, table: Mapping[str, Any], key: str) -> Path | None:
+        return Path(self._resolve(self._text(table, key, "[custody]"))) if key in table else None
+
+    def _secrets(
+        self, table: Mapping[str, Any], where: str, names: Iterable[str] = (*SECRET_FIELDS, CUSTOMER_KEY)
+    ) -> dict[str, Secret]:
+        found = {}
+        for name in names:
+            if name not in table:
+                continue
+            reference = table[name]
+            if not is_reference(reference):
+                self._fail(
+                    f"{where}: {name} takes no secret itself; write env:VAR, file:PATH or command:PROGRAM …"
+                )
+            found[name] = Secret(reference, self._path.parent)
+        return found
+
+    def _deadline(self, value: Any) -> datetime | None:
+        if value is None:
+            return None
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.astimezone()
+        try:
+            return parse_deadline(str(value), relative=False)
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [case] {exc}", next_step=exc.next_step) from exc
+
+    def _limits(self, table: Mapping[str, Any]) -> Limits:
+        most = table.get("max_connections")
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 2):
+            self._fail("[limits] max_connections must be a whole number, at least 2")
+        try:
+            return parse_limits(
+                most, table.get("statement_timeout"), table.get("lock_timeout"), table.get("archived")
+            )
+        except UsageError as exc:
+            raise UsageError(f"{self._path}: [limits] {exc}", next_step=exc.next_step) from exc
+
+    def _workers(self, value: Any) -> int | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 256:
+            self._fail("[limits] workers must be a whole number from 1 to 256")
+        return int(value)
+
+
+def _suggest(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; it may hold {', '.join(known)}"
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_limits(
+    max_connections: int | None,
+    statement: Any,
+    lock: Any,
+    archived: Any = None,
+    *,
+    base: Limits | None = None,
+) -> Limits:
+    """Return limits from words: times as ``90`` (seconds), ``30s``, ``5m``, ``2h``; what is None stays as
+    in ``base``. Raises ``UsageError``.
+    """
+    base = base or Limits()
+    return replace(
+        base,
+        max_connections=base.max_connections if max_connections is None else max_connections,
+        statement_seconds=base.statement_seconds
+        if statement is None
+        else _seconds("statement_timeout", statement),
+        lock_seconds=base.lock_seconds if lock is None else _seconds("lock_timeout", lock),
+        archive_tier=base.archive_tier if archived is None else _archive_tier(str(archived)),
+    )
+
+
+def _archive_tier(word: str) -> str:
+    found = next((tier for tier in ARCHIVE_TIERS if tier.lower() == word.lower()), None)
+    if found is None:
+        known = ", ".join(tier.lower() for tier in ARCHIVE_TIERS)
+        raise UsageError(
+            f"archived {word!r} is no way to have archived objects", next_step=f"write one of {known}"
+        )
+    return found
+
+
+def _seconds(name: str, value: Any) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip())
+    if found is None:
+        raise UsageError(f"{name} {value!r} is no length of time", next_step="write 90, 30s, 5m or 2h")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_deadline(text: str, *, relative: bool = True) -> datetime:
+    """Return the moment that ``text`` names: ISO 8601 (local time where it has no zone), or with
+    ``relative`` also ``30h``, ``90m``, ``2d`` from now.
+    """
+    text = text.strip()
+    try:
+        if relative and text[-1:] in _UNITS and text[:-1].isdecimal():
+            return datetime.now(UTC) + timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo else moment.astimezone()
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"deadline {text!r} is no moment in time",
+            next_step="write 2026-11-25T18:00:00Z, or with --deadline also 30h, 90m, 2d",
+        ) from None

@@ -1,0 +1,58 @@
+"""Options of commands whose work other machines can share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from migrate.cli.common.session import Session
+from migrate.errors import UsageError
+
+if TYPE_CHECKING:
+    from migrate.cluster.machines import Machines
+
+THREADS, DASK = "threads", "dask"
+
+Executor = Annotated[
+    str,
+    typer.Option(
+        "--executor", metavar="KIND", help="Who does the work: threads here, or the workers of dask."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", help="Of the Dask cluster: tcp://host:8786, or a scheduler file."
+    ),
+]
+
+
+def which_scheduler(executor: str, scheduler: str | None) -> str | None:
+    """Return the scheduler that is meant, None for threads. Raises ``UsageError``."""
+    if executor not in {THREADS, DASK}:
+        raise UsageError(f"there is no executor {executor!r}", next_step=f"there are {THREADS} and {DASK}")
+    if executor == THREADS and scheduler is not None:
+        raise UsageError(
+            "a scheduler is named, but no executor that has one", next_step="add --executor dask"
+        )
+    if executor == DASK and scheduler is None:
+        raise UsageError(
+            "the executor dask needs a scheduler",
+            next_step="add --scheduler tcp://HOST:8786; docs/guides/many-machines.md",
+        )
+    return scheduler
+
+
+@contextmanager
+def machines(session: Session, scheduler: str | None, bwlimit: str | None) -> Iterator[Machines | None]:
+    """Lend the machines of a scheduler; None without one."""
+    if scheduler is None:
+        yield None
+        return
+    from migrate.cluster.machines import connected  # noqa: PLC0415  who asks for no cluster need not wait for it
+
+    with connected(scheduler, session.rates(bwlimit)) as found:
+        yield found

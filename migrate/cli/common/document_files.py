@@ -1,0 +1,50 @@
+"""Signed documents as files, on their way from one side to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.errors import DamageError, MoveoutError, UsageError
+
+
+def read_files(path: Path) -> tuple[Document, dict[str, bytes]]:
+    """Read a document and the signatures beside it. Raises ``UsageError``, ``DamageError``."""
+    try:
+        document = documents.parse(path.read_bytes(), path.name)
+        beside = sorted(path.parent.glob(f"{path.name}.*.sig"))
+        return document, {one.name: one.read_bytes() for one in beside}
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def read_directory(directory: Path, kind: str) -> list[Document]:
+    """Return the documents of a kind in a directory, each with those whose signatures lie beside it and hold; what is
+    none, or was changed, is left out.
+    """
+    found = []
+    for path in sorted(directory.glob(f"{kind}-*.json")):
+        try:
+            document, signatures = read_files(path)
+            signers = [documents.signed_by(document, armored) for armored in signatures.values()]
+        except (DamageError, UsageError):
+            continue
+        found.append(replace(document, signers=signers))
+    return found
+
+
+def write_files(directory: Path, document: Document, signatures: Mapping[str, bytes]) -> list[str]:
+    """Write a document and signatures into a directory; return the files' names."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        made = {document.key: document.data, **signatures}
+        for key, data in made.items():
+            (directory / key.rpartition("/")[2]).write_bytes(data)
+    except OSError as exc:
+        raise MoveoutError(
+            f"{directory} cannot be written: {exc.strerror}", next_step="name another: --to DIR"
+        ) from exc
+    return [str(directory / key.rpartition("/")[2]) for key in made]

@@ -1,0 +1,119 @@
+"""Links that open one file of a bundle each: written for the shell, for aria2 and for people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import Console
+
+from migrate.bundle import identity
+from migrate.case.model import Endpoint
+from migrate.cli.common.number_text import count_words, moment_words
+from migrate.cli.common.session import Session
+from migrate.custody.grant import link_scripts
+from migrate.custody.log.events import record
+from migrate.custody.signing.keys import Signer
+from migrate.errors import OK, UsageError
+from migrate.report import Link, Offer, links_page
+from migrate.storage.api import Store
+from migrate.storage.local.errors import translated
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """What fetches a bundle by links, and needs no credential."""
+
+    place: str
+    name: str
+    file: str
+    list: str
+    page: str
+    files: int
+    expires: str
+    exit_code: int = OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the links."""
+        return asdict(self)
+
+    def draw(self, console: Console) -> None:
+        """Say how it is used."""
+        console.print(
+            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
+        )
+        console.print(
+            f"Its owner runs: sh {self.file} DIRECTORY (or aria2c -i {self.list}); {self.page} says how"
+        )
+        console.print("Whoever has one of the three can read the bundle: hand them over by a safe way")
+        console.print(
+            "Links cannot be taken back one by one: they end by themselves, or with the key that made them"
+        )
+
+
+def write_links(
+    session: Session, place: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
+) -> Linked:
+    """Write the grant into the custody log, then the script, and the list and the page beside it: no link is anywhere
+    that the log does not know. Raises ``UsageError`` where one of the files is there already, or the end is too far
+    away.
+    """
+    from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
+    from migrate.storage.s3.access import presigned_urls  # noqa: PLC0415  boto3 takes half a second to import
+
+    store = session.store(place)
+    location = client.parse(place.url, secrets=place.reveal())
+    listed = link_scripts.files_of(store)
+    made = presigned_urls.links(location, [key for key, _, _ in listed], until - datetime.now(UTC))
+    offered = [
+        Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, made, strict=True)
+    ]
+    paths = (file, file.with_suffix(".aria2"), file.with_suffix(".html"))
+    offer = Offer(_info(store), to, moment_words(until), file.name, paths[1].name, link_scripts.CHECK)
+    texts = (
+        "".join(link_scripts.script(offered, offer.expires)).encode(),
+        "".join(link_scripts.aria2(offered)).encode(),
+        links_page(offer, offered),
+    )
+    with new_files(*paths) as files:
+        details = {"to": to, "links": len(offered), "expires": until.astimezone(UTC).isoformat()}
+        record(store, signer, "granted", details)
+        for out, data in zip(files, texts, strict=True):
+            out.write(data)
+    made_script, made_list, made_page = map(str, paths)
+    return Linked(store.place, to, made_script, made_list, made_page, len(offered), offer.expires)
+
+
+def _info(store: Store) -> identity.BundleInfo:
+    info = identity.read_sealed(store)
+    assert info is not None  # its files were listed
+    return info
+
+
+@contextmanager
+def new_files(*paths: Path) -> Iterator[Sequence[BinaryIO]]:
+    """Make files that only their owner can read, before there is anything to write; they are gone again where nothing
+    comes. Raises ``UsageError`` where one is there already, ``NoSpaceError``.
+    """
+    with translated(paths[0]), ExitStack() as undo:
+        with ExitStack() as opened:
+            files = []
+            for path in paths:
+                files.append(opened.enter_context(_new_file(path)))
+                undo.callback(path.unlink)
+            yield files
+        undo.pop_all()
+
+
+def _new_file(path: Path) -> BinaryIO:
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+    except OSError as exc:
+        raise UsageError(
+            f"{path} cannot be made: {exc.strerror}", next_step="name another: --file FILE"
+        ) from exc

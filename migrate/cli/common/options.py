@@ -1,0 +1,131 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migrate.case.model import Case, Endpoint, parse_deadline
+from migrate.case.secrets import redact
+from migrate.cli.common.sources import parse_pairs
+from migrate.errors import UsageError
+
+CaseFile = Annotated[
+    Path | None, typer.Option("--case", "-c", metavar="CASE", help="The case file, moveout.toml.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to the question.")]
+
+CurrentOnly = Annotated[
+    bool,
+    typer.Option("--current-only", help="Of a bucket that keeps versions, only the current ones."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Of buckets, only keys that match: 'photos/**', '*.jpg'."),
+]
+Exclude = Annotated[
+    list[str] | None, typer.Option("--exclude", metavar="GLOB", help="Of buckets, no keys that match.")
+]
+MinSize = Annotated[
+    str | None, typer.Option("--min-size", metavar="SIZE", help="No smaller objects, such as 1K.")
+]
+MaxSize = Annotated[
+    str | None, typer.Option("--max-size", metavar="SIZE", help="No larger objects, such as 10M.")
+]
+NewerThan = Annotated[
+    str | None, typer.Option("--newer-than", metavar="TIME", help="Only objects changed since: 2026-11-25.")
+]
+OlderThan = Annotated[
+    str | None, typer.Option("--older-than", metavar="TIME", help="Only objects changed before.")
+]
+Tag = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="Only objects with this tag.")
+]
+
+Inventory = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inventory",
+        metavar="[NAME=]MANIFEST",
+        help="Count a bucket's objects by its S3 Inventory too: the report's manifest.json.",
+    ),
+]
+
+_PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Positional words sorted by their look: places, and NAME=URL pairs."""
+
+    places: tuple[str, ...]
+    pairs: dict[str, Endpoint]
+
+
+def sort_words(words: Sequence[str]) -> Words:
+    """Tell places from ``NAME=URL`` pairs."""
+    pairs = [word for word in words if _PAIR.fullmatch(word)]
+    return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
+
+
+def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
+    """Return the one place that is meant: the word, else the case's. Raises ``UsageError``."""
+    if len(words.places) > 1:
+        raise UsageError(
+            f"one {what} is wanted, {len(words.places)} are given: {', '.join(map(redact, words.places))}",
+            next_step="moveout COMMAND --help says what it takes",
+        )
+    if words.places:
+        return Endpoint(words.places[0])
+    if fallback is None:
+        raise UsageError(
+            f"no {what} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+        )
+    return fallback
+
+
+def known_place(words: Sequence[str] | None, case: Case | None) -> Endpoint:
+    """Return the place that is meant, with the secrets that the case has for it: the word, else the case's target, or
+    its bundle where it has no target.
+    """
+    listed = [place for place in (case.target, case.bundle) if place] if case else []
+    found = one_place(sort_words(words or []), listed[0] if listed else None, "place")
+    return next((place for place in listed if place.url == found.url), found)
+
+
+def with_inventories(endpoints: Mapping[str, Endpoint], words: Sequence[str]) -> dict[str, Endpoint]:
+    """Give sources the reports that ``--inventory`` names. Raises ``UsageError``."""
+    found = dict(endpoints)
+    for word in words:
+        name, equals, url = word.partition("=")
+        if not equals or name not in found:
+            if len(found) != 1:
+                raise UsageError(
+                    f"--inventory {redact(word)!r} does not say of which source it is",
+                    next_step="write NAME=MANIFEST",
+                )
+            name, url = next(iter(found)), word
+        found[name] = replace(found[name], inventory=url)
+    return found
+
+
+def moment_to_come(text: str) -> datetime:
+    """Return a moment to the second, since finer ones do not come back from every server. Raises ``UsageError`` where
+    it is past.
+    """
+    try:
+        moment = parse_deadline(text).astimezone(UTC).replace(microsecond=0)
+    except UsageError as exc:
+        raise UsageError(
+            f"{text!r} is no moment in time",
+            next_step="write 2027-01-31T00:00:00Z, or from now on: 30h, 90m, 2d",
+        ) from exc
+    if moment <= datetime.now(UTC):
+        raise UsageError(f"{text!r} is past", next_step="give a moment to come: 30d, or 2027-01-31T00:00:00Z")
+    return moment

@@ -1,0 +1,267 @@
+"""What all commands share: the common options, the error seam, and the two ways to answer (text and JSON)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import os
+import signal
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Protocol, get_type_hints
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from exporters.errors import SourceError
+from migrate.case.model import Endpoint
+from migrate.cli.common.progress_view import LineProgress, LiveProgress, Quiet
+from migrate.cli.common.terminal import make_console
+from migrate.errors import INTERRUPTED, OK, MoveoutError, UsageError
+from migrate.quantities import Timetable, parse_limit
+from migrate.runtime import cancellation
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.registry import open_place
+
+JSON_VERSION = 1
+_MAX_WORKERS = 256
+
+
+class Answer(Protocol):
+    """What a command says at its end."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the command ends with."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the machine-readable result."""
+        ...
+
+    def draw(self, console: Console) -> None:
+        """Print the result for people."""
+        ...
+
+
+@dataclass(slots=True)
+class Session:
+    """The common options of one command, and its progress."""
+
+    command: str
+    json: bool
+    quiet: bool
+    no_input: bool
+    workers_given: int | None
+    bwlimit_given: str | None
+    out: Console
+    err: Console
+    progress: Progress
+
+    def workers(self, *, default: int, case: int | None = None) -> int:
+        """Return the number of workers: the option, else the case's, else ``default``."""
+        return self.workers_given or case or default
+
+    def rates(self, case: str | None = None) -> Timetable | None:
+        """Return the bandwidth limit, or None."""
+        text = self.bwlimit_given or case
+        return parse_limit(text) if text else None
+
+    def throttle(self, case: str | None = None) -> Throttle | None:
+        """Return what keeps to the bandwidth limit, or None."""
+        rates = self.rates(case)
+        return Throttle(rates) if rates else None
+
+    def store(self, place: Endpoint, case: str | None = None) -> MultipartStore:
+        """Return the store of a place, within the bandwidth limit (``case``: the case's); who waits for it is told."""
+        throttle = self.throttle(case)
+        return open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=self.progress.note)
+
+    def confirm(self, question: str) -> bool:
+        """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""
+        if self.no_input or not sys.stdin.isatty():
+            raise UsageError(f"{question} Nobody can answer here.", next_step="add --yes to mean it")
+        return typer.confirm(question, err=True)
+
+
+def export_workers() -> int:
+    """Return how many units are exported at once unless told: each needs CPU and holds memory."""
+    return min(max(os.cpu_count() or 2, 2), 8)
+
+
+TRANSFER_WORKERS = 8
+"""How many parts travel at once unless told."""
+
+_JSON = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only the result and errors.")]
+_WORKERS = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=_MAX_WORKERS, metavar="N", help="How much is done at once."),
+]
+_BWLIMIT = Annotated[
+    str | None,
+    typer.Option(
+        "--bwlimit", metavar="RATE", help="Bytes a second: 10M, or by time of day '08:00,10M 19:00,off'."
+    ),
+]
+_NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail where an answer is needed.")]
+
+
+def verb(
+    app: typer.Typer, name: str, *, title: str = "", examples: Sequence[str] = ()
+) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
+    """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. ``title`` is its
+    whole name where it belongs to a group; ``examples`` stand at the end of its help.
+    """
+
+    def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(
+            *,
+            json_: bool = False,
+            quiet: bool = False,
+            workers: int | None = None,
+            bwlimit: str | None = None,
+            no_input: bool = False,
+            **own: Any,
+        ) -> None:
+            session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
+            raise typer.Exit(_run(session, lambda: function(session, **own)))
+
+        _add_common_options(command, function)
+        epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
+        app.command(name, epilog=epilog if examples else None)(command)
+        return command
+
+    return decorate
+
+
+def _add_common_options(command: Callable[..., None], function: Callable[..., Answer]) -> None:
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]
+    parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    common: list[tuple[str, Any, Any]] = [
+        ("json_", _JSON, False), ("quiet", _QUIET, False), ("workers", _WORKERS, None),
+        ("bwlimit", _BWLIMIT, None), ("no_input", _NO_INPUT, False),
+    ]  # fmt: skip
+    parameters += [
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, a, d in common
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+def _session(
+    name: str, as_json: bool, quiet: bool, no_input: bool, *, workers: int | None, bwlimit: str | None
+) -> Session:
+    err = make_console(stderr=True)
+    progress: Progress = Quiet() if quiet else (LiveProgress(err) if err.is_terminal else LineProgress(err))
+    return Session(
+        name,
+        as_json,
+        quiet,
+        no_input,
+        workers,
+        bwlimit,
+        make_console(),
+        err,
+        progress,
+    )
+
+
+def _run(session: Session, work: Callable[[], Answer]) -> int:
+    """Do the work, say its answer or its error, and return the exit code."""
+    try:
+        with _terminable():
+            answer = work()
+    except (MoveoutError, SourceError) as exc:
+        session.progress.end()
+        return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
+    except KeyboardInterrupt:
+        session.progress.end()
+        step = "run the same command again: what is done stays done"
+        return _fail(session, INTERRUPTED, "interrupted", "stopped", step)
+    except Exception as exc:
+        session.progress.end()
+        traceback.print_exc(file=sys.stderr)
+        step = "this is a defect of moveout; what is done stays done. Please report the lines above"
+        return _fail(session, 1, "defect", f"{type(exc).__name__}: {exc}", step)
+    session.progress.end()
+    if session.json:
+        _print_json(session.command, answer.exit_code, {"result": answer.as_json()})
+    else:
+        answer.draw(session.out)
+    return answer.exit_code
+
+
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, and a terminal that is closed, stop the work as Ctrl-C does; all of them cut waits short in all
+    threads.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        cancellation.halt()
+        raise KeyboardInterrupt
+
+    cancellation.resume()
+    # A shell may have said that a job in the background ignores Ctrl-C, and nohup that it outlives its terminal.
+    taken = [one for one in _STOPS if one is signal.SIGTERM or signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Write nowhere from now on what would go to a terminal: it is gone, and to write there would be an error in the
+    middle of tidying up.
+    """
+    for number in (1, 2):
+        if stat.S_ISCHR(os.fstat(number).st_mode):  # what has hung up says of itself that it is no terminal
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+
+
+def _fail(session: Session, exit_code: int, code: str, message: str, next_step: str) -> int:
+    if session.json:
+        print_error(session.command, exit_code, code, message, next_step)
+    text = Text.assemble(("moveout: ", "bold red"), message)
+    if next_step:
+        text.append(f"\n→ {next_step}")
+    session.err.print(text)
+    return exit_code
+
+
+def print_error(command: str, exit_code: int, code: str, message: str, next_step: str) -> None:
+    """Print an error as one object."""
+    error = {"code": code, "message": message, "next": next_step}
+    _print_json(command, exit_code, {"error": error})
+
+
+def _print_json(command: str, exit_code: int, body: dict[str, Any]) -> None:
+    head = {"moveout": JSON_VERSION, "command": command, "ok": exit_code == OK, "exit_code": exit_code}
+    sys.stdout.write(json.dumps(head | body, ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no word for: moments in ISO 8601, all else as it is printed."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)

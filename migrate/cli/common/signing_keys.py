@@ -1,0 +1,94 @@
+"""Who signs: the options, variables and the case file's ``[custody]`` by which keys are named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from migrate.case.model import Case, Custody
+from migrate.case.secrets import Secret, is_reference
+from migrate.custody.signing import allowed_signers, keys, ssh_agent
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.keys import Signer
+from migrate.errors import UsageError
+
+PASSPHRASE = "MOVEOUT_PASSPHRASE"  # noqa: S105 - a variable's name
+
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        envvar="MOVEOUT_KEY",
+        help="A private key to sign with, or FILE.pub of one that the ssh-agent has; may be repeated.",
+    ),
+]
+Passphrase = Annotated[
+    str | None,
+    typer.Option(
+        "--passphrase",
+        metavar="REF",
+        help="Where the key's passphrase is: env:VAR, file:PATH, command:PROGRAM …",
+    ),
+]
+Signers = Annotated[
+    Path | None,
+    typer.Option(
+        "--signers", metavar="FILE", help="Whose signatures count: an allowed_signers file of OpenSSH's."
+    ),
+]
+
+
+def custody_of(case: Case | None) -> Custody:
+    """Return what the case says of custody; nothing where there is no case."""
+    return case.custody if case else Custody()
+
+
+def load_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
+    """Return the keys that are named: on the command line, by MOVEOUT_KEY, or in the case; none where none is."""
+    said = custody_of(case)
+    chosen = list(paths or ([said.key] if said.key else []))
+    secret = _passphrase(passphrase, said)
+    return [_signer(path.expanduser(), secret) for path in chosen]
+
+
+def _signer(path: Path, secret: Secret | None) -> Signer:
+    if path.suffix == ".pub":
+        return ssh_agent.load(path)
+    return keys.load(path, lambda: secret.reveal() if secret else None)
+
+
+def need_keys(paths: Sequence[Path] | None, passphrase: str | None, case: Case | None) -> list[Signer]:
+    """Like ``load_keys``, and raise ``UsageError`` where no key is named."""
+    found = load_keys(paths, passphrase, case)
+    if not found:
+        raise UsageError(
+            "no key is named to sign with",
+            next_step="add --key FILE, MOVEOUT_KEY or [custody] key in the case file; `moveout keys init` makes one",
+        )
+    return found
+
+
+def load_trust(path: Path | None, case: Case | None) -> Trust | None:
+    """Return whose signatures count, None where nobody said."""
+    chosen = path or custody_of(case).signers
+    return allowed_signers.load(chosen) if chosen else None
+
+
+def reference(text: str | None) -> Secret | None:
+    """Return the secret that an option names. Raises ``UsageError`` where it looks like the secret itself."""
+    if text is not None and not is_reference(text):
+        raise UsageError(
+            "--passphrase takes no passphrase itself",
+            next_step="write env:VAR, file:PATH or command:PROGRAM …",
+        )
+    return Secret(text) if text is not None else None
+
+
+def _passphrase(option: str | None, said: Custody) -> Secret | None:
+    found = reference(option) or said.passphrase
+    return found or (Secret(f"env:{PASSPHRASE}") if PASSPHRASE in os.environ else None)

@@ -1,0 +1,131 @@
+"""From words on the command line to open sources: NAME=URL pairs and their secrets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporters.api import Snapshot, Source, Survey, Workspace
+from exporters.errors import SourceError
+from exporters.limits import Limits, Note
+from exporters.selection import EVERYTHING, Selection
+from migrate.bundle import layout
+from migrate.case.model import Case, Endpoint, load
+from migrate.case.secrets import redact
+from migrate.errors import UsageError
+
+
+def parse_pairs(words: Sequence[str]) -> dict[str, Endpoint]:
+    """Parse ``NAME=URL`` words. Raises ``UsageError`` naming the word."""
+    found: dict[str, Endpoint] = {}
+    for word in words:
+        name, equals, url = word.partition("=")
+        if not equals or not url:
+            raise UsageError(
+                f"{redact(word)!r} is not NAME=URL",
+                next_step="for example: app=postgresql://me@host/db media=s3://media",
+            )
+        check_name(name)
+        if name in found:
+            raise UsageError(f"the source {name!r} is named twice")
+        found[name] = Endpoint(url)
+    return found
+
+
+def check_name(name: str) -> None:
+    """Raise ``UsageError`` unless ``name`` can be a folder of the bundle."""
+    if not layout.is_source_name(name):
+        raise UsageError(
+            f"{name!r} cannot name a source",
+            next_step="use lower-case letters, digits, '-' and '_', at most 63",
+        )
+
+
+def load_case(path: Path | None) -> Case | None:
+    """Load the case file, where one is given."""
+    if path is None:
+        return None
+    case = load(path)
+    for name in case.sources:
+        check_name(name)
+    return case
+
+
+def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, Endpoint]:
+    """Return the sources that are meant: those on the command line, else the case's."""
+    if pairs:
+        return pairs
+    if case and case.sources:
+        return case.sources
+    raise UsageError(
+        "no source is named", next_step="give NAME=URL …, or a case file with -c (moveout init writes one)"
+    )
+
+
+def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
+    """Give each endpoint the secrets that the case file has for the same URL."""
+    listed = [*case.sources.values(), *case.restores.values()] if case else []
+    by_url = {endpoint.url: endpoint for endpoint in listed}
+    return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
+
+
+@dataclass(slots=True)
+class LostSource:
+    """A source that cannot be opened any more; whoever still wants to read it gets the reason."""
+
+    name: str
+    url: str
+    error: SourceError
+
+    def survey(self) -> Survey:
+        """Raise the reason."""
+        raise self.error
+
+    def snapshot(self, workspace: Workspace, *, workers: int) -> AbstractContextManager[Snapshot]:
+        """Raise the reason."""
+        del workspace, workers
+        raise self.error
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _nothing_is_finished(_name: str) -> bool:
+    return False
+
+
+def wanted(endpoint: Endpoint, selection: Selection) -> Selection:
+    """Return which items of a source are wanted: by the options, else by the case file."""
+    return endpoint.selection if selection == EVERYTHING else selection
+
+
+@contextlib.contextmanager
+def open_sources(
+    endpoints: Mapping[str, Endpoint],
+    *,
+    is_finished: Callable[[str], bool] = _nothing_is_finished,
+    selection: Selection = EVERYTHING,
+    limits: Limits | None = None,
+    note: Note = lambda _: None,
+) -> Iterator[list[Source]]:
+    """Open all sources; close them at the end. One that cannot be opened is an error, before anything is read,
+    unless all of it was read by an earlier run. ``note`` is told what a source waits for.
+    """
+    from migrate.export.open_sources import open_source  # noqa: PLC0415  who opens none need not wait for it
+
+    with contextlib.ExitStack() as stack:
+        opened: list[Source] = []
+        for name, endpoint in endpoints.items():
+            try:
+                chosen = wanted(endpoint, selection)
+                source = open_source(name, endpoint, chosen, limits or Limits(), note)
+            except SourceError as exc:
+                if not is_finished(name):
+                    raise
+                source = LostSource(name, endpoint.shown, exc)
+            stack.callback(source.close)
+            opened.append(source)
+        yield opened

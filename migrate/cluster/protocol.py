@@ -1,0 +1,239 @@
+"""What a worker is told: plain JSON with a version, without secrets and without anything that is open."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from exporters.api import Json
+from exporters.limits import Limits
+from exporters.selection import Selection
+from migrate.bundle.object_index import ObjectRow
+from migrate.case.model import Endpoint
+from migrate.case.secrets import Secret, redact
+from migrate.errors import UsageError
+from migrate.restore.objects.batches import History
+from migrate.restore.objects.capabilities import Terms
+
+VERSION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a place or a source is reached: its URL, and by which references a worker finds the secrets on its own
+    machine.
+    """
+
+    url: str
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Reach:
+        """Return how others reach an endpoint. Raises ``UsageError`` where the URL itself holds a secret."""
+        if redact(endpoint.url) != endpoint.url:
+            raise UsageError(
+                f"the URL {endpoint.shown} holds a password, which would travel through the cluster",
+                next_step="name where each worker finds it: password = 'env:VAR' or 'file:PATH' in the case file",
+            )
+        found = {name: _reference(secret) for name, secret in endpoint.secrets.items()}
+        return cls(absolute(endpoint.url), found)
+
+    def endpoint(self) -> Endpoint:
+        """Return the endpoint as it is reached from here."""
+        return Endpoint(self.url, {name: Secret(reference) for name, reference in self.secrets.items()})
+
+
+def absolute(url: str) -> str:
+    """Return a place's URL so that it means the same in another working directory."""
+    return url if "://" in url else str(Path(url).expanduser().absolute())
+
+
+def _reference(secret: Secret) -> str:
+    kind, _, rest = secret.reference.partition(":")
+    if kind != "file":
+        return secret.reference
+    return f"file:{(secret.directory / Path(rest).expanduser()).absolute()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """What all batches of one source share. ``id`` is this run's of them; ``lease`` is the lead's; ``limited``: bytes
+    may only pass by a share of the lead's budget. The rest is as in ``UnitWork``.
+    """
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    source: Reach
+    selection: Json
+    limits: Json
+    ticket: Json
+    attempts: int
+    prove: bool
+    strict: bool
+    sealed_before: str
+    kind: Literal["export"] = "export"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferJob:
+    """What all batches of one transfer share: ``place`` is the target, ``workers`` are threads for each batch."""
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    origin: Reach
+    workers: int
+    recheck: bool = False
+    kind: Literal["transfer"] = "transfer"
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreJob:
+    """What all batches of one bucket's restore share: ``origin`` is the bundle, ``place`` where in the ``target`` the
+    lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
+    """
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    origin: Reach
+    target: Reach
+    terms: Json
+    versions: bool
+    kind: Literal["restore"] = "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class RowsJob:
+    """What all parts of one PostgreSQL database's restore share: ``place`` is the bundle, ``lease`` the server's
+    process whose session holds the target's lock.
+    """
+
+    id: str
+    place: Reach
+    lease: str
+    limited: bool
+    name: str
+    target: Reach
+    kind: Literal["rows"] = "rows"
+
+
+Job = ExportJob | TransferJob | RestoreJob | RowsJob
+
+
+def new_id() -> str:
+    """Return an id for a job."""
+    return secrets.token_hex(8)
+
+
+_JOBS: Mapping[str, type[Job]] = {
+    "export": ExportJob,
+    "transfer": TransferJob,
+    "restore": RestoreJob,
+    "rows": RowsJob,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job and the pieces of it that are to be done now; each piece has an ``id``."""
+
+    job: Job
+    pieces: Sequence[Json]
+
+
+def encode(order: Order) -> str:
+    """Return an order as text."""
+    return json.dumps({"version": VERSION, "job": asdict(order.job), "pieces": list(order.pieces)})
+
+
+def decode(text: str) -> Order:
+    """Parse an order. Raises ``UsageError`` where it was written by another version."""
+    value: dict[str, Any] = json.loads(text)
+    if value.get("version") != VERSION:
+        raise UsageError(
+            f"orders of version {value.get('version')} came to a worker that knows version {VERSION}",
+            next_step="install the same moveout on all machines",
+        )
+    job = dict(value["job"])
+    for name in ("place", "source", "origin", "target"):
+        if name in job:
+            job[name] = Reach(**job[name])
+    return Order(_JOBS[job["kind"]](**job), value["pieces"])
+
+
+def selection_json(selection: Selection) -> Json:
+    """Return a choice of items as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(selection).items()}
+
+
+def selection_of(value: Json) -> Selection:
+    """Return the choice again."""
+    moments = {name: _moment(value[name]) for name in ("newer_than", "older_than")}
+    globs = {name: tuple(value[name]) for name in ("include", "exclude")}
+    return Selection(**{**value, **moments, **globs})
+
+
+def limits_json(limits: Limits) -> Json:
+    """Return the limits of a source as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(limits).items()}
+
+
+def limits_of(value: Json) -> Limits:
+    """Return the limits again."""
+    return Limits(**{**value, "deadline": _moment(value["deadline"])})
+
+
+def terms_json(terms: Terms) -> Json:
+    """Return the terms of a target as plain JSON."""
+    return {name: _plain(value) for name, value in asdict(terms).items()}
+
+
+def terms_of(value: Json) -> Terms:
+    """Return the terms again."""
+    return Terms(**{**value, "now": datetime.fromisoformat(value["now"])})
+
+
+def batch_json(batch: Sequence[History]) -> list[Json]:
+    """Return objects to be written as plain JSON."""
+    return [{"key": one.key, "before": one.before, "rows": [_row(row) for row in one.rows]} for one in batch]
+
+
+def batch_of(value: Sequence[Json]) -> list[History]:
+    """Return the objects again."""
+    return [History(one["key"], [_row_of(row) for row in one["rows"]], one["before"]) for one in value]
+
+
+_USUAL = {it.name: it.default for it in fields(ObjectRow) if it.default is not MISSING} | {
+    it.name: it.default_factory() for it in fields(ObjectRow) if it.default_factory is not MISSING
+}
+
+
+def _row(row: ObjectRow) -> Json:
+    """Return what is not as usual: rows travel by the million."""
+    found = {it.name: _plain(getattr(row, it.name)) for it in fields(row)}
+    return {name: value for name, value in found.items() if name not in _USUAL or value != _USUAL[name]}
+
+
+def _row_of(value: Json) -> ObjectRow:
+    parts = {name: tuple(value[name]) for name in ("part_sizes", "part_numbers") if name in value}
+    return ObjectRow(**{**value, **parts, "modified": _moment(value["modified"])})
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,121 @@
+"""A worker's part of a transfer: some files of the payload, looked for at the target first, then moved."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+from exporters.api import Json
+from migrate.bundle.findings import Finding
+from migrate.cluster.worker_state import TransferSession
+from migrate.errors import GoneError
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+from migrate.transfer.counters import Tally
+from migrate.transfer.file_copy import Mover, Way
+from migrate.transfer.plan import WantedFile
+
+
+@dataclass(slots=True)
+class Carried:
+    """What became of one file. ``here``: it is at the target now, whole."""
+
+    here: bool = False
+    bytes_moved: int = 0
+    bytes_skipped: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+class ByFile:
+    """See ``migrate.transfer.counters.Counter``: keeps what is told, file by file."""
+
+    def __init__(self, files: Sequence[WantedFile], progress: Progress) -> None:
+        self._lock = threading.Lock()
+        self._progress = progress
+        self.found = {file.key: Carried() for file in files}
+
+    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        with self._lock:
+            self.found[file.key].bytes_moved += size_bytes
+
+    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        with self._lock:
+            self.found[file.key].bytes_skipped += size_bytes
+
+    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+
+    def move_file(self, file: WantedFile) -> None:
+        """See ``Counter``."""
+        self.found[file.key].here = True
+
+    def skip_file(self, file: WantedFile) -> None:
+        """See ``Counter``."""
+        self.skip_bytes(file, file.size_bytes)
+        self.move_file(file)
+
+    def again(self, file: WantedFile, found: Finding) -> None:
+        """See ``Counter``."""
+        del file
+        self._progress.note(f"{found}; once more")
+
+    def find(self, finding: Finding, *, blocks: bool = True) -> None:
+        """See ``Counter``."""
+        del blocks
+        with self._lock:
+            self.found[finding.key].findings.append(finding)
+
+
+def carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
+    """Move files; yield what became of each. Raises whatever a store raises for good, ``Stopped``."""
+    tally = ByFile(files, session.notes)
+    way = Way(
+        session.origin,
+        session.store,
+        session.fence,
+        session.stop,
+        on_stuck=session.halt,
+        workers=session.workers,
+        recheck=session.recheck,
+    )
+    mover = Mover(way, tally, {}, look=True)
+    mover.move(mover.missing(files, _present(session.store, files)))
+    for key, carried in tally.found.items():
+        yield key, asdict(carried)
+
+
+def _present(store: Store, files: Sequence[WantedFile]) -> dict[str, int]:
+    """Return the sizes of those that lie there, perhaps by a worker that died before it could say so."""
+    found = {}
+    for file in files:
+        try:
+            found[file.key] = store.stat(file.key).size_bytes
+        except GoneError:
+            continue
+    return found
+
+
+def piece(file: WantedFile) -> Json:
+    """Return a file as a piece of an order."""
+    return {"id": file.key, "size_bytes": file.size_bytes, "sha256": file.sha256}
+
+
+def file_of(found: Json) -> WantedFile:
+    """Return the file of a piece."""
+    return WantedFile(found["id"], found["size_bytes"], found["sha256"])
+
+
+def take(tally: Tally, file: WantedFile, answer: Json) -> None:
+    """Count what a worker says of a file."""
+    if answer["bytes_skipped"] == file.size_bytes and answer["here"] and not answer["bytes_moved"]:
+        tally.skip_file(file)
+        return
+    tally.skip_bytes(file, answer["bytes_skipped"])
+    tally.move_bytes(file, answer["bytes_moved"])
+    for finding in answer["findings"]:
+        tally.find(Finding(**finding))
+    if answer["here"]:
+        tally.move_file(file)

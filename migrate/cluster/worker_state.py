@@ -1,0 +1,265 @@
+"""What a worker holds open for a lead: place, source, snapshot. Made from plain data, with secrets of this machine."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+from exporters.api import Shareable
+from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.bundle.source_workspace import StoreWorkspace
+from migrate.bundle.unit_sink import Stopped
+from migrate.cluster import protocol
+from migrate.cluster.bandwidth_share import Allowance
+from migrate.cluster.batch_claims import Claims
+from migrate.cluster.dask_client import own_threads
+from migrate.cluster.lease_guard import LOOK_SECONDS, Fence, LockFence
+from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
+from migrate.export.open_sources import open_source
+from migrate.export.read_back import engine_of
+from migrate.export.unit_runner import UnitWork
+from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.objects.workers import Writing
+from migrate.restore.postgres.destination import holds_lock
+from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.runtime.progress import Silent
+from migrate.storage.api import MultipartStore
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.registry import open_place
+from migrate.storage.retry import Note, Retrying
+from migrate.storage.s3.destination_bucket import open_target_bucket
+
+_REMEMBERED = 64
+
+
+class Notes(Silent):
+    """Keeps what the lead's user should be told."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Keep a sentence."""
+        with self._lock:
+            self._said.append(message)
+
+    def take(self) -> list[str]:
+        """Return what was said since the last time."""
+        with self._lock:
+            said, self._said = self._said, []
+            return said
+
+
+class Session:
+    """One job's place and fence, kept from batch to batch. Raises what opening them raises."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.notes = Notes()
+        self.stop = threading.Event()
+        self.allowance = Allowance()
+        self.running = 0
+        throttle = self.allowance.throttle if job.limited else None
+        self.store = _open(job.place, throttle, self.notes.note)
+        self.fence = self._fence()
+        self._held = ExitStack()
+        self._waiting = [self.store]
+        self.fence.start()
+
+    def _fence(self) -> Fence | LockFence:
+        return Fence(_open(self.job.place, None, None, LOOK_SECONDS), self.job.lease, self.stop)
+
+    def halt(self) -> None:
+        """End what is under way, as soon as may be."""
+        self.stop.set()
+        for store in self._waiting:
+            if isinstance(store, Retrying):
+                store.stop()
+
+    def _sealed(self, reach: Reach, throttle: Throttle | None) -> MultipartStore:
+        """Open a bundle, and prove that it can be read from here."""
+        store = _open(reach, throttle, self.notes.note)
+        self._waiting.append(store)
+        store.stat(layout.BAGIT)
+        return store
+
+    def close(self) -> None:
+        """Let go of what was opened, once nothing is under way any more."""
+        self.halt()
+        self._held.close()
+
+
+class ExportSession(Session):
+    """A source's snapshot beside the place."""
+
+    def __init__(self, job: ExportJob) -> None:
+        super().__init__(job)
+        selection, limits = protocol.selection_of(job.selection), protocol.limits_of(job.limits)
+        try:
+            source = open_source(job.name, job.source.endpoint(), selection, limits, self.notes.note)
+            self._held.callback(source.close)
+            workspace = StoreWorkspace(self.store, job.name)
+            joined = cast("Shareable", source).join(workspace, job.ticket, workers=own_threads())
+            snapshot = self._held.enter_context(joined)
+        except BaseException:
+            self.close()
+            raise
+        self.work = UnitWork(
+            self.store,
+            self.fence,
+            self.stop,
+            self.notes,
+            job.name,
+            snapshot,
+            job.attempts,
+            engine_of(source.url) if job.prove else None,
+            job.strict,
+            job.sealed_before,
+        )
+
+
+class TransferSession(Session):
+    """Where the bundle comes from, beside the place that it goes to."""
+
+    def __init__(self, job: TransferJob) -> None:
+        super().__init__(job)
+        self.workers, self.recheck = job.workers, job.recheck
+        try:
+            self.origin = self._sealed(job.origin, None)
+        except BaseException:
+            self.close()
+            raise
+
+
+class RestoreSession(Session):
+    """The bundle, the bucket that is filled from it, and the claims of those who do."""
+
+    def __init__(self, job: RestoreJob) -> None:
+        super().__init__(job)
+        try:
+            origin = self._sealed(job.origin, self.allowance.throttle if job.limited else None)
+            endpoint = job.target.endpoint()
+            target = open_target_bucket(endpoint.url, secrets=endpoint.reveal())
+        except BaseException:
+            self.close()
+            raise
+        self.writing = Writing(job.name, origin, target, protocol.terms_of(job.terms), job.versions)
+        self.claims = Claims(self.store, job.id, self.stop)
+
+
+class RowsSession(Session):
+    """A source's parts in the bundle, and the database that they go into."""
+
+    def __init__(self, job: RowsJob) -> None:
+        target = job.target.endpoint()
+        self._address = parse_url(target.url, password=target.reveal().get("password"))
+        super().__init__(job)
+        self._name = job.name
+        self._opening = threading.Lock()
+        self._rows: tuple[RowWriter, dict[str, PartFile]] | None = None
+
+    def rows(self) -> tuple[RowWriter, Mapping[str, PartFile]]:
+        """Return what writes parts, and the parts by name. The bundle is read when they are wanted, not before: a
+        session that is being opened has no share of the bandwidth yet.
+        """
+        with self._opening:
+            if self._rows is None:
+                reader = BundleReader(self.store)
+                run = Run.of(reader, self._name, workers=1, progress=self.notes)
+                writer = RowWriter(
+                    reader, self._address, workers=own_threads(), advance=_nobody, stop=self.stop
+                )
+                self._held.callback(writer.close)
+                self._rows = writer, {part.name: part for part in parts_of(run.tables)}
+            return self._rows
+
+    def _fence(self) -> LockFence:
+        return LockFence(self._is_led, self.stop)
+
+    def _is_led(self) -> bool:
+        with connect(self._address) as connection:
+            return holds_lock(connection, int(self.job.lease))
+
+
+def _nobody(_rows: int, _size_bytes: int) -> None:
+    """Tell nobody: the lead counts parts."""
+
+
+def _open(
+    reach: Reach, throttle: Throttle | None, note: Note | None, patience_seconds: float | None = None
+) -> MultipartStore:
+    secrets = reach.endpoint().reveal()
+    if patience_seconds is None:
+        return open_place(reach.url, secrets=secrets, bwlimit=throttle, note=note)
+    return open_place(reach.url, secrets=secrets, patience_seconds=patience_seconds)
+
+
+class Sessions:
+    """The sessions of one process."""
+
+    def __init__(self) -> None:
+        self._opening = threading.Lock()
+        self._lock = threading.Lock()
+        self._open: list[Session] = []
+        self._halted: deque[str] = deque(maxlen=_REMEMBERED)
+        """Jobs whose lead has said that they are at their end: what still comes of them is not begun."""
+
+    @contextmanager
+    def enter(self, job: Job, make: Callable[[], Session]) -> Iterator[Session]:
+        """Lend the job's session, made by ``make`` where there is none. Raises ``Stopped`` for a job at its end."""
+        session = self._claim(job, make)
+        try:
+            yield session
+        finally:
+            with self._lock:
+                session.running -= 1
+            self._sweep()
+
+    def of(self, job: str) -> list[Session]:
+        """Return the sessions of a job. Never waits for one that is being opened."""
+        with self._lock:
+            return [session for session in self._open if session.job.id == job]
+
+    def halt(self, job: str) -> int:
+        """Stop all that is done for a job; return how many batches are still under way."""
+        with self._lock:
+            if job not in self._halted:
+                self._halted.append(job)
+        found = self.of(job)
+        for session in found:
+            session.halt()
+        threading.Thread(target=self._sweep, name="moveout-sweep", daemon=True).start()
+        with self._lock:
+            return sum(session.running for session in found)
+
+    def _claim(self, job: Job, make: Callable[[], Session]) -> Session:
+        with self._opening:
+            with self._lock:
+                if job.id in self._halted:
+                    raise Stopped
+                for session in self._open:
+                    if session.job.id == job.id and not session.stop.is_set():
+                        session.running += 1
+                        return session
+            session = make()
+            with self._lock:
+                session.running += 1
+                self._open.append(session)
+                if job.id in self._halted:  # in the meantime
+                    session.halt()
+            return session
+
+    def _sweep(self) -> None:
+        """Close sessions that have come to their end, also those of leads that have died."""
+        with self._lock:
+            ended = [one for one in self._open if one.stop.is_set() and not one.running]
+            self._open = [one for one in self._open if one not in ended]
+        for session in ended:
+            session.close()

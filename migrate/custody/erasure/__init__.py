@@ -1,0 +1,1 @@
+"""Erasure of a bundle, and the proof of it."""

@@ -1,0 +1,76 @@
+"""What is at the place of a bundle besides the record of it: every version and every unfinished upload."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from migrate.bundle import layout
+from migrate.bundle.reader import read_manifest, read_tag_manifest
+from migrate.custody.handover import documents
+from migrate.custody.signing import ssh_signatures
+from migrate.custody.tree import checkpoint
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.storage.api import FileInfo, MultipartStore, Upload
+from migrate.storage.object_lock import FileVersion, Vault
+
+_DOCUMENT = re.compile(
+    rf"sig/({'|'.join(documents.KINDS)})-[0-9a-f]{{16}}\.json(?P<signature>\.[0-9a-f]{{16}}\.sig)?"
+)
+"""The signatures of the tag manifest go with it: that it was signed, and by whom, the log says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is there. ``files`` are versions of files, ``markers`` delete markers."""
+
+    files: Sequence[FileVersion]
+    markers: Sequence[FileVersion]
+    uploads: Sequence[Upload]
+
+    def said(self) -> Iterator[str]:
+        """Yield it in words."""
+        for one in (*self.files, *self.markers):
+            yield f"{one.key} (version {one.id or 'only'})"
+        for upload in self.uploads:
+            yield f"an unfinished upload of {upload.key}"
+
+
+def look(store: MultipartStore, vault: Vault, names: Collection[str], *, workers: int) -> Remains:
+    """List the place. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
+    that was started again lists those from before by their whole names only.
+    """
+    versions = [one for one in vault.versions() if not is_kept(one)]
+    uploads = {one.id: one for one in store.uploads()}
+    keys = sorted({*names, *(one.key for one in versions)} - {""})
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-erase") as pool:
+        for found in pool.map(lambda key: list(store.uploads(key)), keys):
+            uploads |= {one.id: one for one in found}
+    files = [one for one in versions if not one.is_marker]
+    return Remains(files, [one for one in versions if one.is_marker], list(uploads.values()))
+
+
+def names(store: MultipartStore) -> set[str]:
+    """Return the files that the bundle names, as far as its manifests can be read."""
+    found: set[str] = set()
+    unreadable = (DamageError, GoneError, UsageError)
+    with suppress(*unreadable):
+        found.update(read_tag_manifest(store))
+    with suppress(*unreadable):
+        found.update(one.key for one in read_manifest(store))
+    return found
+
+
+def is_kept(one: FileVersion | FileInfo) -> bool:
+    """Tell whether it is of the record: also by its size, for a document's name holds nothing else together."""
+    if layout.is_custody(one.key):
+        return True
+    if one.key == layout.CHECKPOINT:
+        return one.size_bytes <= checkpoint.MAX_BYTES
+    match = _DOCUMENT.fullmatch(one.key)
+    if match is None:
+        return False
+    return one.size_bytes <= (ssh_signatures.MAX_BYTES if match["signature"] else documents.MAX_BYTES)

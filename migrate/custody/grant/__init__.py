@@ -1,0 +1,1 @@
+"""Grants: one customer may read one bundle until a date."""

@@ -1,0 +1,1 @@
+"""Signed documents between provider and customer."""

@@ -1,0 +1,171 @@
+"""Signed statements beside a bundle: receipts, releases, audits, certificates of erasure.
+
+A document is ``sig/<kind>-<id>.json``: JSON for people and machines, whose id is the first 16 hex digits of its
+SHA-256; whoever stands for it has a signature beside it (see ``signing``). Several may sign: a receipt that was
+acknowledged has two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.findings import Finding
+from migrate.custody.log import custody_log
+from migrate.custody.signing import bundle_signatures, ssh_signatures
+from migrate.custody.signing.keys import PublicKey, Signer
+from migrate.errors import DamageError, GoneError
+from migrate.storage.api import Store
+
+VERSION = 1
+KINDS = ("receipt", "release", "audit", "erasure")
+MAX_BYTES = 2**20
+_NAME = re.compile(r"(sig/)?(?P<kind>[a-z]+)-(?P<id>[0-9a-f]{16})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as it was read. ``about`` is its first line, for people; ``signers`` are those who signed it."""
+
+    key: str
+    kind: str
+    value: Mapping[str, Any]
+    data: bytes
+    signers: Sequence[PublicKey] = ()
+
+    @property
+    def about(self) -> str:
+        """What it says in one sentence."""
+        return str(self.value.get("about", ""))
+
+    @property
+    def sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def root(self) -> str:
+        """The bundle's root that it names."""
+        return str(self.value.get("root", ""))
+
+
+def make(kind: str, about: str, value: Mapping[str, Any], *, now: datetime | None = None) -> Document:
+    """Return a document that nobody signed yet. ``value`` are plain JSON values, ``bundle`` and ``root`` among them."""
+    assert kind in KINDS
+    time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    whole = {"about": about, "kind": kind, "version": VERSION, "time": time, **value}
+    data = canonical_json.encode_pretty(whole)
+    return Document(f"{layout.SIGNATURES}{kind}-{_id(data)}.json", kind, whole, data)
+
+
+def resumed(store: Store, made: Document) -> Document:
+    """Return what a run that died has written and not signed, if it says the same as ``made``; else ``made``. Its time
+    must lie between the last entry of the log and now, or somebody else may have put it there.
+    """
+    last = custody_log.read(store).last
+    earliest = last.moment.replace(microsecond=0) if last else None
+    keys = [info.key for info in store.list(f"{layout.SIGNATURES}{made.kind}-")]
+    for key in keys:
+        if _NAME.fullmatch(key) is None or any(one.startswith(f"{key}.") for one in keys):
+            continue
+        try:
+            found = parse(store.read(key, 0, MAX_BYTES), key)
+            time = datetime.fromisoformat(str(found.value.get("time")))
+        except (DamageError, ValueError):
+            continue
+        if {**found.value, "time": None} != {**made.value, "time": None} or time.tzinfo is None:
+            continue
+        if (earliest is None or earliest <= time) and time <= datetime.fromisoformat(made.value["time"]):
+            return found
+    return made
+
+
+def keep(store: Store, document: Document, signers: Sequence[Signer]) -> None:
+    """Write the document and the signatures of ``signers`` beside it, as far as they are not there."""
+    _create(store, document.key, document.data)
+    for signer in signers:
+        bundle_signatures.sign_file(store, document.key, signer)
+
+
+def parse(data: bytes, name: str) -> Document:
+    """Read a document from its bytes; ``name`` is what its file is called. Raises ``DamageError``."""
+    match = _NAME.fullmatch(name if name.startswith(layout.SIGNATURES) else name.rpartition("/")[2])
+    if match is None or match["kind"] not in KINDS:
+        raise DamageError(name, expected=f"one of {', '.join(KINDS)}, by its name", found="another file")
+    if _id(data) != match["id"]:
+        raise DamageError(name, expected=f"SHA-256 {match['id']}…", found=f"{_id(data)}…: it was changed")
+    value = canonical_json.decode(data, name)
+    canonical_json.check_version(value, name, VERSION)
+    if value.get("kind") != match["kind"]:
+        raise DamageError(name, expected=match["kind"], found=repr(value.get("kind")))
+    return Document(f"{layout.SIGNATURES}{match['kind']}-{match['id']}.json", match["kind"], value, data)
+
+
+def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
+    """Return the name and the bytes of a signature of a document that lies at no place."""
+    key = bundle_signatures.signature_key(document.key, signer.public)
+    return key, ssh_signatures.sign(signer, ssh_signatures.DOCUMENT, [document.data])
+
+
+def signed_by(document: Document, armored: bytes) -> PublicKey:
+    """Return whose signature of the document this is. Raises ``DamageError``."""
+    try:
+        found = ssh_signatures.parse(armored)
+    except ValueError as exc:
+        raise DamageError(document.key, expected="a signature beside it", found=str(exc)) from exc
+    if not found.holds([document.data], ssh_signatures.DOCUMENT):
+        raise DamageError(document.key, expected="a signature that holds", found="one that does not")
+    return found.public
+
+
+def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding]]:
+    """Return the documents at a place, of one kind where that is given, and what is wrong with any of them."""
+    signed = bundle_signatures.signatures(store)
+    documents: list[Document] = []
+    findings: list[Finding] = list(signed.findings)
+    for info in list(store.list(layout.SIGNATURES)):
+        match = _NAME.fullmatch(info.key)
+        if match is None or match["kind"] not in KINDS:
+            continue
+        try:
+            found = parse(store.read(info.key, 0, MAX_BYTES), info.key)
+        except DamageError as exc:
+            findings.append(Finding(info.key, "is not as it was written", exc.expected, exc.found))
+            continue
+        signers = signed.of(info.key)
+        if not signers:
+            findings.append(Finding(info.key, "is not signed by anybody"))
+        elif kind in {"", found.kind}:
+            documents.append(Document(found.key, found.kind, found.value, found.data, signers))
+    return documents, findings
+
+
+def bring(store: Store, document: Document, signatures: Mapping[str, bytes]) -> None:
+    """Keep a document that came from elsewhere, with its signatures (bytes by name); each is checked first.
+
+    Raises ``DamageError``.
+    """
+    for armored in signatures.values():
+        signed_by(document, armored)
+    _create(store, document.key, document.data)
+    for armored in signatures.values():
+        public = signed_by(document, armored)
+        _create(store, bundle_signatures.signature_key(document.key, public), armored)
+
+
+def _create(store: Store, key: str, data: bytes) -> None:
+    try:
+        if store.read(key) == data:
+            return
+    except GoneError:
+        pass
+    store.put(key, data)
+
+
+def _id(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,165 @@
+"""Handover: the customer signs what he received, the provider signs that he has seen that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from migrate.bundle import identity, layout, reconciliation
+from migrate.bundle.findings import Finding
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.log.events import happening
+from migrate.custody.signing.bundle_signatures import root_of
+from migrate.custody.signing.keys import PublicKey, Signer
+from migrate.errors import UsageError
+from migrate.storage.api import Store
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was verified before a receipt is signed."""
+
+    level: str
+    files: int
+    size_bytes: int
+    findings: Sequence[Finding]
+
+
+def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Document:
+    """Sign the receipt for the bundle at a place, beside it and in its log. The same again finishes what a run before
+    has begun, and then changes nothing.
+
+    Raises ``NotAllowedError`` where one may only read.
+    """
+    by = [one.public for one in signers]
+    document = write(store, checked, by)
+    documents.keep(store, document, signers)
+    custody_log.append(store, signers[0], custody_log.once(happened(document, "received", store.place, by)))
+    return document
+
+
+def write(
+    store: Store, checked: Checked, by: Sequence[PublicKey] = (), beside: Sequence[Document] = ()
+) -> Document:
+    """Return the receipt for the bundle at a place. Its first line says whether all was well.
+
+    It is the one that a key of ``by`` has signed for the same before, at the place or in ``beside`` (the receiver's own
+    files, where it may lack its signature yet); else a new one, unsigned.
+    """
+    info = identity.read_sealed(store)
+    if info is None:
+        raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
+    gaps = 0
+    if not info.complete:
+        gaps = sum(
+            count for one in reconciliation.decode(store.read(layout.SCOPE)) for name, count in one.dispositions.items()
+            if name != "exported"
+        )  # fmt: skip
+    found = custody_log.read(store)
+    value = {
+        "bundle": info.id,
+        "root": root_of(store),
+        "place": store.place,
+        "complete": info.complete,
+        "gaps": gaps,
+        "level": checked.level,
+        "files": checked.files,
+        "size_bytes": checked.size_bytes,
+        "findings_total": len(checked.findings),
+        "findings": [asdict(one) for one in checked.findings[:_SHOWN]],
+        "custody": {"entries": len(found.entries), "hash": found.last.hash if found.last else ""},
+    }
+    made = documents.make("receipt", _about(info.id, gaps, checked, complete=info.complete), value)
+    signed = [one for one in documents.read_all(store, "receipt")[0] if set(by) & set(one.signers)]
+    own = [one for one in beside if not one.signers or set(by) & set(one.signers)]
+    same = [one for one in (*signed, *own) if _is_same(one, made, found)]
+    return same[0] if same else documents.resumed(store, made)
+
+
+def _is_same(one: Document, made: Document, found: custody_log.Log) -> bool:
+    """Tell whether a receipt says what ``made`` says, save for its time and how far the log had come by then."""
+    grown = {"time": None, "custody": None}
+    return {**one.value, **grown} == {**made.value, **grown} and not contradiction(one, found)
+
+
+def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
+    whole = f"{checked.files} files, {checked.size_bytes} bytes, checked at level {checked.level}"
+    if checked.findings:
+        return f"RECEIPT FOR A DAMAGED BUNDLE: {bundle}, {len(checked.findings)} findings ({whole})"
+    if not complete:
+        return f"RECEIPT FOR AN INCOMPLETE BUNDLE: {bundle}, {gaps} items are missing by its own account ({whole})"
+    return f"Receipt for the bundle {bundle}, complete and whole ({whole})"
+
+
+def happened(document: Document, event: str, place: str, signers: Sequence[PublicKey]) -> Happening:
+    """Return what the custody log says of a receipt that was written or acknowledged."""
+    details = {
+        "file": document.key,
+        "sha256": document.sha256,
+        "by": ", ".join(one.fingerprint for one in signers),
+        "complete": bool(document.value.get("complete")),
+        "findings": document.value.get("findings_total"),
+    }
+    return Happening(event, str(document.value.get("bundle")), document.root, place, details)
+
+
+def acknowledge(
+    store: Store, document: Document, signatures: Mapping[str, bytes], signer: Signer
+) -> list[PublicKey]:
+    """Check a receipt that came from the customer, keep it beside the bundle, counter-sign it, and write both into the
+    log; return who had signed it. The same again changes nothing.
+
+    Raises ``DamageError`` (a signature does not hold), ``UsageError`` (no receipt of this bundle, or unsigned).
+    """
+    if document.kind != "receipt":
+        raise UsageError(
+            f"{document.key} is no receipt", next_step="name the file that `moveout receive` wrote"
+        )
+    root = root_of(store)
+    if document.root != root:
+        raise UsageError(
+            f"the receipt is for the root {document.root}; the bundle at {store.place} has {root}",
+            next_step="check the place, and ask the customer what was received",
+        )
+    bundle = happening(store, "acknowledged").bundle
+    if document.value.get("bundle") != bundle:
+        raise UsageError(
+            f"the receipt names the bundle {document.value.get('bundle')}, and the root of {bundle}",
+            next_step="it was not written by moveout; ask for another",
+        )
+    by = [documents.signed_by(document, armored) for armored in signatures.values()]
+    by = [one for one in by if one != signer.public]
+    if not by:
+        raise UsageError("nobody but you has signed the receipt", next_step="ask for the .sig file beside it")
+    documents.bring(store, document, signatures)
+    documents.keep(store, document, [signer])
+
+    def choose(found: custody_log.Log) -> list[Happening]:
+        wanted = [
+            happened(document, "received", store.place, by),
+            happened(document, "acknowledged", store.place, by),
+        ]
+        return [
+            what for what in wanted
+            if not any(one.what.details.get("sha256") == document.sha256 for one in found.find(what.event, root))
+        ]  # fmt: skip
+
+    custody_log.append(store, signer, choose)
+    return by
+
+
+def contradiction(document: Document, found: custody_log.Log) -> str:
+    """Return what the log has instead of the entry that a receipt names, "" where it has that."""
+    said = document.value.get("custody")
+    if not isinstance(said, dict):
+        return ""
+    number = said.get("entries")
+    if not isinstance(number, int) or number < 1:
+        return ""
+    there = found.entries[number - 1].hash if number <= len(found.entries) else "no such entry"
+    return "" if there == said.get("hash") else there

@@ -1,0 +1,1 @@
+"""Holds: files of a bundle, and sources, that cannot be changed until a date."""

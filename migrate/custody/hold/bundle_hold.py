@@ -1,0 +1,283 @@
+"""A hold: every version of a bundle's files is locked, and read back one by one.
+
+What is held is what the place says when asked, never what was once done. A hold that broke off half-way is seen as
+such, and the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import read_manifest, read_tag_manifest
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Entry
+from migrate.custody.log.events import happening
+from migrate.custody.signing.keys import Signer
+from migrate.errors import DamageError, GoneError, NotAllowedError, UsageError
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+from migrate.storage.object_lock import FileVersion, Lock, Mode, Vault
+
+_SOON = timedelta(seconds=10)
+"""A server that knows no end of a retention has it end in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Until when, how firmly, and whether without an end besides (legal hold)."""
+
+    until: datetime
+    mode: Mode
+    legal: bool
+
+    def met_by(self, lock: Lock) -> bool:
+        """Tell whether a lock is at least this."""
+        firm = lock.mode == "COMPLIANCE" or self.mode == "GOVERNANCE"
+        return firm and lock.until is not None and lock.until >= self.until and (lock.legal or not self.legal)
+
+
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """What is protected at a place, version by version. ``until`` is the earliest end of a retention among them;
+    ``later`` counts versions of the custody log and documents that came after the hold, which are no part of it.
+    """
+
+    versions: int
+    protected: int
+    legal: int
+    until: datetime | None
+    findings: Sequence[Finding]
+    later: int = 0
+
+    @property
+    def is_held(self) -> bool:
+        """Whether everything of the bundle is protected."""
+        return self.versions > 0 and self.protected == self.versions and not self.findings
+
+
+def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = None) -> Protection:
+    """Ask the place for the lock of every version, and compare with what the bundle's manifest names.
+
+    A version counts as protected where its retention is firm here and has not ended, by the clock of the place, or a
+    legal hold is on; with ``terms`` where it meets them.
+    """
+    found = list(vault.versions())
+    now = vault.now()
+    hidden = {one.key for one in found if one.is_marker and one.is_latest and not _is_work(one.key)}
+    mine = [one for one in found if not one.is_marker and not _is_work(one.key)]
+    locks = dict(zip(mine, _each(vault.lock, mine, workers), strict=True))
+
+    def is_protected(lock: Lock) -> bool:
+        if terms:
+            return terms.met_by(lock)
+        return lock.legal or (
+            lock.mode is not None and lock.until is not None and lock.until > now and vault.is_firm(lock.mode)
+        )
+
+    bound = [one for one in mine if not _is_loose(one)]
+    open_ = [one for one in bound if not is_protected(locks[one])]
+    findings = [
+        Finding(
+            one.key,
+            "is not protected" if terms is None else "is not protected as it should be",
+            "",
+            _said(one, locks, vault),
+        )
+        for one in open_
+    ]
+    findings += [Finding(key, "is hidden behind a delete marker") for key in sorted(hidden)]
+    findings += _missing(store, {one.key for one in bound})
+    ends = [until for one in bound if (until := locks[one].until) is not None]
+    return Protection(
+        versions=len(bound),
+        protected=len(bound) - len(open_),
+        legal=sum(locks[one].legal for one in bound),
+        until=min(ends, default=None),
+        findings=findings,
+        later=sum(not is_protected(locks[one]) for one in mine if _is_loose(one)),
+    )
+
+
+def place(
+    store: Store,
+    vault: Vault,
+    terms: Terms,
+    *,
+    workers: int,
+    progress: Progress,
+    details: dict[str, Any],
+    signer: Signer,
+) -> Protection:
+    """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
+    weakened: one that lasts longer stays.
+
+    Raises ``NotAllowedError`` where the place has no Object Lock, or lets anybody lift such a retention, ``UsageError``
+    where it holds no sealed bundle.
+    """
+    vault.check_lock()
+    what = happening(store, "held", details)
+    if not terms.legal and not vault.is_firm(terms.mode):
+        raise NotAllowedError(
+            f"{vault.place}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
+            next_step="add --legal, which only who has the right to can lift, or --mode compliance",
+        )
+    mine = [one for one in vault.versions() if not one.is_marker and not _is_work(one.key)]
+    progress.begin("hold", items=len(mine), size_bytes=0)
+
+    def lock(version: FileVersion) -> None:
+        found = vault.lock(version)
+        if found.until is None or found.until < terms.until or (found.mode != terms.mode == "COMPLIANCE"):
+            mode = found.mode if found.mode == "COMPLIANCE" else terms.mode
+            firmer = found.mode is not None and found.mode != mode
+            vault.retain(version, max(terms.until, found.until or terms.until), mode, firmer=firmer)
+        if terms.legal and not found.legal:
+            vault.set_legal(version, on=True)
+        progress.advance(items=1)
+
+    _each(lock, mine, workers)
+    progress.end()
+    done = survey(store, vault, workers=workers, terms=terms)
+    if done.is_held:
+        what = replace(what, details={**details, "versions": done.versions})
+        custody_log.append(store, signer, custody_log.once(what, undone_by="released"))
+    return done
+
+
+def release(
+    store: Store, vault: Vault, reason: str, signers: Sequence[Signer], *, workers: int, progress: Progress
+) -> tuple[Document, Protection]:
+    """Lift the legal hold and, where the mode lets, the retention of every version, by the word of those whom the hold
+    names, and whom each hold names that was placed since the last release; return the signed release and what is still
+    protected.
+
+    Raises ``NotAllowedError`` where too few of the named keys sign, ``UsageError`` where nothing was held,
+    ``DamageError`` where the server holds on to what was released.
+    """
+    standing = standing_at(store)
+    if not standing:
+        raise UsageError(
+            f"no hold is in the custody log at {store.place}", next_step="moveout hold status PLACE"
+        )
+    for held in standing:
+        _need_keys(held, signers)
+    document = _release_document(store, reason, signers, standing[-1])
+    mine = [one for one in vault.versions() if not one.is_marker]
+    progress.begin("release", items=len(mine), size_bytes=0)
+
+    def unlock(version: FileVersion) -> None:
+        found = vault.lock(version)
+        if found.legal:
+            vault.set_legal(version, on=False)
+        if found.mode == "GOVERNANCE":
+            vault.retain(version, None, "GOVERNANCE")
+        if found.legal or found.mode == "GOVERNANCE":
+            _check_unlocked(vault, version)
+        progress.advance(items=1)
+
+    _each(unlock, mine, workers)
+    progress.end()
+    details = {"file": document.key, "sha256": document.sha256, "reason": reason}
+    custody_log.append(
+        store, signers[0], custody_log.once(happening(store, "released", details), undone_by="held")
+    )
+    return document, survey(store, vault, workers=workers)
+
+
+def _check_unlocked(vault: Vault, version: FileVersion) -> None:
+    """Read back what was lifted. Raises ``DamageError`` where it is still there."""
+    found = vault.lock(version)
+    lasts = found.mode == "GOVERNANCE" and found.until is not None and found.until > vault.now() + _SOON
+    if found.legal or lasts:
+        said = "a legal hold" if found.legal else f"a retention until {found.until}"
+        raise DamageError(
+            f"{vault.place}/{version.key}", expected="no hold any more", found=said,
+            next_step="the server took the release and does not have it; run the same command again",
+        )  # fmt: skip
+
+
+def _release_document(store: Store, reason: str, signers: Sequence[Signer], held: Entry) -> Document:
+    """Return the release of a hold for this reason: the one that a run before has begun, or a new one."""
+    what, found = happening(store, "released"), custody_log.read(store)
+    former = {one.what.details.get("file") for one in found.find("released") if one.number < held.number}
+    for one in documents.read_all(store, "release")[0]:
+        if one.key not in former and (one.root, one.value.get("reason")) == (what.root, reason):
+            documents.keep(store, one, signers)
+            return one
+    about = f"Release of the bundle {what.bundle} from its hold"
+    value = {"bundle": what.bundle, "root": what.root, "place": store.place, "reason": reason}
+    made = documents.resumed(store, documents.make("release", about, value))
+    documents.keep(store, made, signers)
+    return made
+
+
+def standing_at(store: Store) -> list[Entry]:
+    """Return the holds of the place, by its log, that no release has ended; where all are released the newest, for a
+    release may have to be finished.
+    """
+    found = custody_log.read(store)
+    held = found.at(store.place, "held")
+    released = max((one.number for one in found.at(store.place, "released")), default=0)
+    return [one for one in held if one.number > released] or held[-1:]
+
+
+def _need_keys(held: Entry, signers: Sequence[Signer]) -> None:
+    """Raise ``NotAllowedError`` unless as many of the keys sign that a hold names as it wants."""
+    details = held.what.details
+    named, wanted = _list(details.get("release_keys")), details.get("release_quorum")
+    quorum = wanted if isinstance(wanted, int) else 0
+    there = {signer.public.fingerprint for signer in signers} & set(named)
+    if len(there) < quorum:
+        raise NotAllowedError(
+            f"the hold of entry {held.number} ends by {quorum} of these keys: {', '.join(named)}; {len(there)} of"
+            " them signed",
+            next_step="name them all: --key FILE --key FILE",
+        )
+
+
+def _list(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
+
+
+def _missing(store: Store, present: Collection[str]) -> Iterator[Finding]:
+    """Yield the files of the bundle, by its manifests, of which there is not one version."""
+    try:
+        for key in (layout.TAG_MANIFEST, *read_tag_manifest(store)):
+            if key not in present:
+                yield Finding(key, "is missing")
+        for entry in read_manifest(store):
+            if entry.key not in present:
+                yield Finding(entry.key, "is missing")
+    except DamageError as exc:
+        yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
+    except (GoneError, UsageError) as exc:
+        yield Finding(layout.MANIFEST, f"cannot be read: {exc}")
+
+
+def _is_work(key: str) -> bool:
+    return key.startswith(layout.WORK)
+
+
+def _is_loose(version: FileVersion) -> bool:
+    """Tell whether a version is of what grows beside a held bundle: the log, and documents."""
+    grows = tuple(f"{layout.SIGNATURES}{kind}-" for kind in documents.KINDS)
+    return layout.is_custody(version.key) or version.key.startswith(grows)
+
+
+def _said(version: FileVersion, locks: dict[FileVersion, Lock], vault: Vault) -> str:
+    lock = locks[version]
+    until = f"{lock.mode} until {lock.until.isoformat()}" if lock.until else "no retention"
+    weak = " (which any account here may lift)" if lock.mode and not vault.is_firm(lock.mode) else ""
+    return f"version {version.id or 'only'}: {until}{weak}, {'a' if lock.legal else 'no'} legal hold"
+
+
+def _each(do: Callable[[FileVersion], Any], versions: Sequence[FileVersion], workers: int) -> list[Any]:
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-hold") as pool:
+        return list(pool.map(do, versions))

@@ -1,0 +1,188 @@
+"""A MySQL database in read-only mode: ``ALTER DATABASE … READ ONLY`` (MySQL manual, since 8.0.22). MariaDB and older
+servers have such a mode for the whole server only: ``read_only``, and ``super_read_only`` where there is one (MySQL
+manual, "read_only"; MariaDB knowledge base, "Read-Only Replicas"). Where other databases are on such a server, the
+privileges to write into the one are taken instead (``mysql_accounts``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from exporters.errors import SourceError
+from exporters.mysql.connection import parse_url
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.bundle.findings import Finding
+from migrate.custody.hold.sources.contract import Change, SourceHold, Wish
+from migrate.custody.hold.sources.mysql_accounts import AccountsHold
+from migrate.custody.hold.sources.mysql_events import Events
+from migrate.custody.hold.sources.mysql_server import Server, listed
+from migrate.errors import UsageError
+
+_VARIABLES = ("read_only", "super_read_only")
+_DATABASE = "the database"
+_OFF = {"0", "OFF"}
+_MAY_WRITE = ("SUPER", "READ_ONLY ADMIN", "READ ONLY ADMIN", "CONNECTION_ADMIN", "CONNECTION ADMIN")
+"""Privileges by which some server, of some version, lets an account write all the same."""
+_HAS_MODE = """
+SELECT 1 FROM information_schema.tables
+WHERE table_schema = 'information_schema' AND table_name = 'SCHEMATA_EXTENSIONS'
+"""
+_MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
+
+
+class _AtOnce:
+    """What holds have in common that bind open sessions at once."""
+
+    def __init__(self, server: Server) -> None:
+        self.url, self._server = server.url, server
+
+    def mark(self) -> str:
+        """See ``SourceHold.mark``."""
+        return str(self._server.value("SELECT UTC_TIMESTAMP(6)"))
+
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_ways``."""
+        del since
+        return ()
+
+    def close_ways(self, since: str) -> int:
+        """See ``SourceHold.close_ways``."""
+        del since
+        return 0
+
+    def close(self) -> None:
+        """See ``SourceHold.close``."""
+        self._server.close()
+
+
+class DatabaseHold(_AtOnce):
+    """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1."""
+
+    def wanted(self) -> Sequence[Change]:
+        """See ``SourceHold.wanted``."""
+        change = Change(_DATABASE, "0", "1", "0", self._sql("1"), self._sql("0"))
+        return [] if self.read(_DATABASE) == "1" else [change]
+
+    def read(self, setting: str) -> Any:
+        """See ``SourceHold.read``."""
+        _need(setting == _DATABASE, setting)
+        options = self._server.value(_MODE.format(quote_literal(self._server.name)))
+        return "1" if "READ ONLY=1" in str(options) else "0"
+
+    def write(self, setting: str, value: Any) -> None:
+        """See ``SourceHold.write``."""
+        _need(setting == _DATABASE and value in {"0", "1"}, setting)
+        self._server.run(self._sql(value))
+
+    def _sql(self, value: str) -> str:
+        return f"ALTER DATABASE {quote_name(self._server.name)} READ ONLY = {value}"
+
+    def same(self, setting: str, one: Any, other: Any) -> bool:
+        """See ``SourceHold.same``."""
+        del setting
+        return bool(one == other)
+
+    def limits(self) -> Sequence[str]:
+        """See ``SourceHold.limits``."""
+        return ("whoever has the privilege ALTER on the database may lift it; replicas do not get it",)
+
+
+class ServerHold(_AtOnce):
+    """See ``SourceHold``: a server that is read-only as a whole. A value is the text of the variable."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._events = Events(server)
+
+    def wanted(self) -> Sequence[Change]:
+        """See ``SourceHold.wanted``."""
+        variables = [
+            Change(name, value, "ON", value, _sql(name, "ON"), _sql(name, value))
+            for name in _VARIABLES
+            if (value := self._server.variable(name)) is not None and value.upper() in _OFF
+        ]
+        return [*self._events.wanted(), *variables]
+
+    def read(self, setting: str) -> Any:
+        """See ``SourceHold.read``; None where the server has no such variable."""
+        if self._events.has(setting):
+            return self._events.read(setting)
+        _need(setting in _VARIABLES, setting)
+        return self._server.variable(setting)
+
+    def write(self, setting: str, value: Any) -> None:
+        """See ``SourceHold.write``."""
+        if self._events.has(setting):
+            self._events.write(setting, value)
+            return
+        _need(setting in _VARIABLES and bool(re.fullmatch(r"[A-Za-z0-9_]+", str(value))), setting)
+        self._server.run(_sql(setting, value))
+
+    def same(self, setting: str, one: Any, other: Any) -> bool:
+        """See ``SourceHold.same``."""
+        del setting
+        return bool(_plain(one) == _plain(other))
+
+    def limits(self) -> Sequence[str]:
+        """See ``SourceHold.limits``."""
+        words = [
+            "it ends when the server is restarted, unless its configuration says read_only too",
+            "what a replica receives is still written, and temporary tables",
+        ]
+        others, mighty = self._server.neighbours(), self._mighty()
+        if others:
+            words.insert(0, f"these databases of the server are read-only too: {listed(others)}")
+        if mighty:
+            words.insert(0, f"accounts that may lift it may also write: {listed(mighty)}")
+        return words
+
+    def _mighty(self) -> list[str]:
+        if (self._server.variable("super_read_only") or "OFF").upper() not in _OFF:
+            return []
+        privileges = ", ".join(f"'{one}'" for one in _MAY_WRITE)
+        try:
+            rows = self._server.rows(
+                "SELECT DISTINCT grantee FROM information_schema.user_privileges"
+                f" WHERE privilege_type IN ({privileges}) ORDER BY grantee"
+            )
+        except SourceError:
+            return []
+        return [str(row[0]).replace("'", "") for row in rows]
+
+
+def _sql(name: str, value: str) -> str:
+    return f"SET GLOBAL {name} = {value}"
+
+
+def _plain(value: Any) -> Any:
+    return {"0": "OFF", "1": "ON"}.get(str(value), str(value).upper())
+
+
+def _need(known: bool, setting: str) -> None:
+    if not known:  # from a file that somebody has edited
+        raise UsageError(f"{setting!r} is no setting of this hold on a MySQL source, or has no such value")
+
+
+def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
+    """Open a server by the URL of one of its databases. What an undo file names already decides how it is held, then
+    what the server can, then whether other databases are concerned.
+    """
+    server = Server(parse_url(url, password=secrets.get("password")))
+    if server.value(_HAS_MODE):
+        return DatabaseHold(server)
+    is_on = (server.variable("read_only") or "OFF").upper() not in _OFF
+    if any(one in _VARIABLES for one in wish.settings):
+        return ServerHold(server)
+    if any(AccountsHold.has(one) for one in wish.settings):
+        if wish.whole_server:
+            server.close()
+            raise UsageError(
+                f"{server.url} is held by its accounts' privileges already",
+                next_step="moveout hold undo FILE first",
+            )
+        return AccountsHold(server)
+    if wish.whole_server or is_on or not server.neighbours():
+        return ServerHold(server)
+    return AccountsHold(server)

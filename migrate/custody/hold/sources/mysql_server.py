@@ -1,0 +1,75 @@
+"""A session with a MySQL or MariaDB, and what all holds there ask it for."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from exporters.errors import SourceError
+from exporters.mysql.connection import Address, connect
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from migrate.custody.hold.sources.driver import translated
+
+_SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
+_NEEDS = "use an account with ALL PRIVILEGES ON *.* WITH GRANT OPTION"
+_SHOWN = 10
+
+
+class Server:
+    """``name`` is the database that is to be held. Methods raise ``SourceError``."""
+
+    def __init__(self, address: Address) -> None:
+        self.url, self.name = address.url, address.database
+        self._connection = connect(address)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._translated():
+            return self._connection.rows(query)
+
+    def named(self, query: str) -> list[dict[str, Any]]:
+        """Return the rows by lower-case names of columns."""
+        with self._translated():
+            return self._connection.named(query)
+
+    def value(self, query: str) -> Any:
+        """Return the first value, None where there is none."""
+        with self._translated():
+            return self._connection.value(query)
+
+    def run(self, statement: str) -> None:
+        """Run a statement."""
+        with self._translated():
+            self._connection.run(statement)
+
+    def variable(self, name: str) -> str | None:
+        """Return a global variable's text, None where the server has none of that name."""
+        rows = self.rows(f"SHOW GLOBAL VARIABLES LIKE '{name}'")
+        return str(rows[0][1]) if rows else None
+
+    def neighbours(self) -> list[str]:
+        """Return the other databases of the server, without its own."""
+        rows = self.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")
+        return [str(row[0]) for row in rows if str(row[0]) not in (*_SYSTEM, self.name)]
+
+    def again(self) -> Server:
+        """Return another session with the same server."""
+        return Server(self._connection.address)
+
+    def end(self, number: int) -> None:
+        """End somebody's session, if it has not ended by itself."""
+        with suppress(SourceError):
+            self.run(f"KILL {number}")
+
+    def close(self) -> None:
+        """End the session."""
+        self._connection.close()
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(DRIVER_ERRORS, translate, self.url, needs=_NEEDS)
+
+
+def listed(names: list[str]) -> str:
+    """Return names as words, the first ones if they are many."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,185 @@
+"""A PostgreSQL database in read-only mode: ``default_transaction_read_only`` for the database, and for every role that
+has a setting of its own (PostgreSQL documentation, "ALTER DATABASE", "ALTER ROLE", "pg_db_role_setting").
+
+It is a default: new sessions begin read-only, whoever they are, and a program that just writes is refused. A session
+may switch it off for itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from exporters.errors import SourceUsageError
+from exporters.postgres.errors import DRIVER_ERRORS, translate
+from exporters.postgres.identifiers import quote_literal, quote_name
+from exporters.postgres.sessions.connection import connect, parse_url
+from migrate.bundle.findings import Finding
+from migrate.custody.hold.sources.contract import Change, Wish
+from migrate.custody.hold.sources.driver import translated
+
+_NAME = "default_transaction_read_only"
+_DATABASE = "the database"
+_ROLE = "the role "
+_ON = {"on", "true", "yes", "1", "t", "y", "tru", "tr", "ye"}
+"""What PostgreSQL takes for true (guc.c, parse_bool)."""
+_SETTINGS = f"""
+SELECT coalesce(r.rolname, ''), s.setdatabase <> 0, split_part(c.value, '=', 2)
+FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole,
+     unnest(s.setconfig) AS c(value)
+WHERE s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+  AND pg_catalog.lower(split_part(c.value, '=', 1)) = '{_NAME}'
+"""
+_SESSIONS = """
+SELECT pid, coalesce(usename, '?'), coalesce(application_name, '') FROM pg_catalog.pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+  AND (backend_start IS NULL OR backend_start < %s::timestamptz) ORDER BY pid
+"""
+_NEEDS = "use the database's owner; for roles with settings of their own, a superuser"
+_ENDING_SECONDS = 10.0
+_SHOWN = 20
+
+
+class PostgresHold:
+    """See ``SourceHold``."""
+
+    def __init__(self, url: str, *, password: str | None = None) -> None:
+        self._address = parse_url(url, password=password)
+        self.url = self._address.url
+        self._connection = connect(self._address, "moveout hold")
+        with self._translated():
+            row = self._connection.execute("SELECT current_database(), pg_is_in_recovery()").fetchone()
+            assert row is not None
+            if row[1]:
+                self._connection.close()
+                raise SourceUsageError(f"{self.url} is a standby", next_step="Hold its primary.")
+            self._database = str(row[0])
+            self._connection.execute(f"SET {_NAME} = off")
+
+    def wanted(self) -> Sequence[Change]:
+        """See ``SourceHold.wanted``."""
+        settings = self._settings()
+        found = []
+        if not _is_on(settings.get(("", True))):
+            found.append(self._change(_DATABASE, settings.get(("", True))))
+        for role in self._roles():
+            own = settings.get((role, True))
+            counts = own if own is not None else settings.get((role, False), "on")
+            if not _is_on(counts):
+                found.append(self._change(_ROLE + role, own))
+        return found
+
+    def _change(self, setting: str, before: str | None) -> Change:
+        return Change(setting, before, "on", before, self._sql(setting, "on"), self._sql(setting, before))
+
+    def _sql(self, setting: str, value: str | None) -> str:
+        database = quote_name(self._database)
+        whose = f"ALTER DATABASE {database}"
+        if setting != _DATABASE:
+            whose = f"ALTER ROLE {quote_name(setting.removeprefix(_ROLE))} IN DATABASE {database}"
+        return (
+            f"{whose} RESET {_NAME}"
+            if value is None
+            else f"{whose} SET {_NAME} = {quote_literal(value).strip()}"
+        )
+
+    def read(self, setting: str) -> Any:
+        """See ``SourceHold.read``: the text of the setting, None where there is none."""
+        role = "" if setting == _DATABASE else setting.removeprefix(_ROLE)
+        return self._settings().get((role, True))
+
+    def write(self, setting: str, value: Any) -> None:
+        """See ``SourceHold.write``."""
+        with self._translated():
+            self._connection.execute(self._sql(setting, value).encode())
+
+    def same(self, setting: str, one: Any, other: Any) -> bool:
+        """See ``SourceHold.same``."""
+        del setting
+        return bool(one == other or (_is_on(one) and _is_on(other)))
+
+    def mark(self) -> str:
+        """See ``SourceHold.mark``: the server's own clock."""
+        with self._translated():
+            row = self._connection.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        return str(row[0].isoformat())
+
+    def open_ways(self, since: str | None) -> Sequence[Finding]:
+        """See ``SourceHold.open_ways``: what a new session begins with, and sessions from before."""
+        with self._translated(), connect(self._address, "moveout hold") as fresh:
+            row = fresh.execute(f"SELECT pg_catalog.current_setting('{_NAME}')").fetchone()
+        found = []
+        if row is None or row[0] != "on":
+            found.append(Finding("a new session", "may write", "on", str(row and row[0])))
+        older = self._older(since) if since else []
+        found += [
+            Finding(
+                f"session {pid}",
+                "was opened before the hold, and may still write",
+                "",
+                f"{user} {program}".strip(),
+            )
+            for pid, user, program in older[:_SHOWN]
+        ]
+        if len(older) > _SHOWN:
+            found.append(Finding("sessions", f"{len(older) - _SHOWN} more were opened before the hold"))
+        return found
+
+    def _older(self, since: str) -> list[tuple[int, str, str]]:
+        with self._translated():
+            return [
+                (int(a), str(b), str(c))
+                for a, b, c in self._connection.execute(_SESSIONS, (since,)).fetchall()
+            ]
+
+    def close_ways(self, since: str) -> int:
+        """See ``SourceHold.close_ways``."""
+        found = self._older(since)
+        with self._translated():
+            for pid, _, _ in found:
+                self._connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        end = time.monotonic() + _ENDING_SECONDS
+        while self._older(since) and time.monotonic() < end:
+            time.sleep(0.05)
+        return len(found)
+
+    def limits(self) -> Sequence[str]:
+        """See ``SourceHold.limits``."""
+        return (
+            "it is a default: a session that says SET default_transaction_read_only = off, or READ WRITE, may write",
+            "so it stops programs that go on as ever, not somebody who means to",
+            "temporary tables can still be written; nextval() cannot be called",
+        )
+
+    def close(self) -> None:
+        """See ``SourceHold.close``."""
+        self._connection.close()
+
+    def _settings(self) -> Mapping[tuple[str, bool], str]:
+        """Return the settings by (role or "", whether for this database)."""
+        with self._translated():
+            rows = self._connection.execute(_SETTINGS.encode()).fetchall()
+        return {(str(role), bool(here)): str(value) for role, here, value in rows}
+
+    def _roles(self) -> Sequence[str]:
+        with self._translated():
+            rows = self._connection.execute(
+                "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin ORDER BY rolname"
+            ).fetchall()
+        return [str(row[0]) for row in rows]
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(DRIVER_ERRORS, translate, self.url, needs=_NEEDS)
+
+
+def _is_on(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() in _ON
+
+
+def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> PostgresHold:
+    """Open a database by its URL."""
+    del wish
+    return PostgresHold(url, password=secrets.get("password"))

@@ -1,0 +1,142 @@
+"""The undo file of holds on sources: which settings a hold changes, how each was and how it is to be.
+
+It is written whole, 0600 and durable, before the first change; what of it is done is what the sources say when asked.
+So a run that died anywhere is finished by the same command, or undone. It holds no secrets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from migrate.bundle import canonical_json
+from migrate.custody.hold.sources.contract import Change
+from migrate.errors import BusyError, DamageError, UsageError
+from migrate.storage.local.fsync import sync_directory
+
+VERSION = 1
+KIND = "undo of holds on sources"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A source in the file. ``since`` is the source's mark of when all of its settings were in force; None before."""
+
+    url: str
+    changes: Sequence[Change] = ()
+    since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UndoFile:
+    """What the file says. ``sources`` by name."""
+
+    reason: str
+    made: str
+    sources: Mapping[str, Recorded] = field(default_factory=dict)
+
+    def with_source(self, name: str, recorded: Recorded) -> UndoFile:
+        """Return the same with this source."""
+        return replace(self, sources={**self.sources, name: recorded})
+
+
+def new(reason: str) -> UndoFile:
+    """Return a file that says nothing yet."""
+    return UndoFile(reason, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def read(path: Path) -> UndoFile | None:
+    """Return what the file says, None where there is none. Raises ``DamageError``, ``UsageError``."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise UsageError(f"the undo file {path} cannot be read: {exc.strerror}") from exc
+    value = canonical_json.decode(data, str(path))
+    if value.get("kind") != KIND:
+        raise DamageError(str(path), expected="an undo file of moveout hold source", found="another file")
+    canonical_json.check_version(value, str(path), VERSION)
+    try:
+        sources = {name: _recorded(one) for name, one in value["sources"].items()}
+        return UndoFile(str(value["reason"]), str(value["made"]), sources)
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise DamageError(str(path), expected="an undo file", found=f"one that was changed ({exc})") from exc
+
+
+def _recorded(value: Mapping[str, Any]) -> Recorded:
+    since = str(value["since"]) if value["since"] else None
+    return Recorded(str(value["url"]), tuple(Change(**one) for one in value["changes"]), since)
+
+
+def write(path: Path, said: UndoFile, *, undone: Collection[str] = ()) -> None:
+    """Write or replace the file: whole, durable, readable by its owner alone. Nothing that it says goes but the sources
+    that are ``undone``. Raises ``UsageError``, ``BusyError`` where another run has written there meanwhile.
+    """
+    sources = {name: _plain(one) for name, one in said.sources.items()}
+    value = {
+        "kind": KIND, "version": VERSION, "reason": said.reason, "made": said.made, "sources": sources,
+    }  # fmt: skip
+    data = json.dumps(value, indent=2, allow_nan=False).encode() + b"\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _alone(path.parent):
+            _check_kept(path, said, undone)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+            sync_directory(path.parent)
+    except OSError as exc:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UsageError(
+            f"the undo file {path} cannot be written: {exc.strerror}; nothing was changed",
+            next_step="name another: --undo FILE",
+        ) from exc
+
+
+def _plain(one: Recorded) -> Any:
+    value = {"url": one.url, "since": one.since, "changes": [asdict(change) for change in one.changes]}
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other runs from looking and writing between our look and our writing."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # file systems of other machines may know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_kept(path: Path, said: UndoFile, undone: Collection[str]) -> None:
+    there = read(path)
+    for name, one in there.sources.items() if there else ():
+        kept = _plain(said.sources.get(name, Recorded("")))["changes"]
+        if name not in undone and any(change not in kept for change in _plain(one)["changes"]):
+            raise BusyError(
+                f"another run has written how {name} was into {path} meanwhile",
+                next_step="wait for its end, then run the same command again",
+            )
+
+
+def remove(path: Path, undone: UndoFile) -> None:
+    """Remove the file: all of what it said is undone. Raises ``BusyError`` where it says more by now."""
+    with _alone(path.parent):
+        _check_kept(path, undone, ())
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)

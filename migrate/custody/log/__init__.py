@@ -1,0 +1,1 @@
+"""The custody log: who did what to a bundle, and when."""

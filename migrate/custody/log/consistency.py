@@ -1,0 +1,156 @@
+"""Whether a custody log is the whole truth: beside another copy of it, beside receipts, and beside what lies at the
+place of the bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import hash_file
+from migrate.custody.handover import receipt
+from migrate.custody.handover.documents import Document
+from migrate.custody.log.custody_log import Log, is_same_place
+from migrate.custody.log.entry import Entry
+from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.keys import PublicKey
+from migrate.custody.tree import checkpoint
+from migrate.errors import GoneError
+from migrate.storage.api import Store
+
+
+def compare(here: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
+    """Set two copies of a log beside each other: findings where one was rewritten, notes where they parted honestly,
+    each going on at its own place.
+    """
+    for mine, others in zip(here.entries, other.entries, strict=False):
+        if mine.line == others.line:
+            continue
+        if mine.what.place != others.what.place:
+            return [], [f"the logs part after entry {mine.number - 1}: each place has its own from there"]
+        what = (
+            f"entry {mine.number} is another than at {name}: there is a second branch after {mine.number - 1}"
+        )
+        return [Finding(layout.CUSTODY_LOG, what, others.hash, mine.hash)], []
+    if len(other.entries) > len(here.entries):
+        missing = other.entries[len(here.entries)]
+        if not here.last or missing.what.place == here.last.what.place:
+            what = f"has {len(here.entries)} entries; {name} knows {len(other.entries)}: it was cut short"
+            return [Finding(layout.CUSTODY_LOG, what)], []
+    return [], []
+
+
+def against_receipts(found: Log, place: str, receipts: Sequence[Document]) -> tuple[list[Finding], list[str]]:
+    """Set the log of a place beside what receipts say of it: findings where it has not the entry that one names, which
+    was read there. A note where that was at a place of the same name, which may be another server's.
+    """
+    findings, notes = [], []
+    for one in receipts:
+        wrong = receipt.contradiction(one, found)
+        there = str(one.value.get("place"))
+        if wrong and there == place:
+            said = one.value["custody"]
+            what = f"is not the one that {one.key} names: its entry {said['entries']} is another or missing"
+            findings.append(Finding(layout.CUSTODY_LOG, what, str(said.get("hash")), wrong))
+        elif wrong and is_same_place(there, place):
+            notes.append(f"{one.key} is of {there}, and names an entry that this log has not")
+    return findings, notes
+
+
+def against_bundle(found: Log, store: Store) -> list[Finding]:
+    """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
+    what lies at the place.
+    """
+    try:
+        root = bundle_signatures.root_of(store)
+    except GoneError:
+        return _against_erased(found, store)
+    return [*_seal(found, root), *_signers(found, store, root), *_named_files(found, store, root)]
+
+
+def _against_erased(found: Log, store: Store) -> list[Finding]:
+    erased = [*found.find("erasing"), *found.find("erased")]
+    if not erased or erased[-1].number < max((one.number for one in found.find("sealed")), default=0):
+        return [Finding(layout.TAG_MANIFEST, "is missing, and no entry says that the bundle was erased")]
+    root = erased[-1].what.root
+    return [
+        *_named_documents(found, store, root),
+        *_document_signers(found, bundle_signatures.signatures(store), root),
+    ]
+
+
+def _seal(found: Log, root: str) -> Iterator[Finding]:
+    last = next(reversed(found.find("sealed")), None)
+    if last is not None and last.what.root != root:
+        what = f"is not the one that entry {last.number} of the custody log sealed"
+        yield Finding(layout.TAG_MANIFEST, what, last.what.root, root)
+
+
+def _signers(found: Log, store: Store, root: str) -> Iterator[Finding]:
+    signed = bundle_signatures.signatures(store)
+    there = {public.fingerprint for public in signed.of(layout.TAG_MANIFEST)}
+    in_tree = _tree_signers(store, signed.of(layout.TAG_MANIFEST))
+    for one in found.find("signed", root):
+        by = str(one.what.details.get("by"))
+        if by not in there:
+            yield Finding(layout.TAG_MANIFEST, f"lacks the signature by {by} that the custody log knows of")
+        elif in_tree is not None and by not in in_tree:
+            yield Finding(layout.CHECKPOINT, f"lacks the signature by {by} that the custody log knows of")
+    yield from _document_signers(found, signed, root)
+
+
+def _tree_signers(store: Store, known: Sequence[PublicKey]) -> set[str] | None:
+    """Return the fingerprints of those who signed the tree's root; None where there is none to be read."""
+    try:
+        signed = checkpoint.decode(store.read(layout.CHECKPOINT, 0, checkpoint.MAX_BYTES + 1))
+    except (GoneError, ValueError):
+        return None
+    return {public.fingerprint for public in signed.signers(known)}
+
+
+def _document_signers(found: Log, signed: bundle_signatures.Signatures, root: str) -> Iterator[Finding]:
+    """Yield documents that lack a signature which the log knows: of whom a receipt is by, or who wrote the entry."""
+    for one in found.entries:
+        file = one.what.details.get("file")
+        if one.what.root != root or not isinstance(file, str) or not file.endswith(".json"):
+            continue
+        wanted = {one.public.fingerprint} if one.what.event != "received" else set()
+        if one.what.event in {"received", "acknowledged"}:
+            wanted |= set(str(one.what.details.get("by")).split(", "))
+        for by in sorted(wanted - {public.fingerprint for public in signed.of(file)}):
+            yield Finding(
+                file, f"lacks the signature by {by} that entry {one.number} of the custody log knows of"
+            )
+
+
+def _named_files(found: Log, store: Store, root: str) -> Iterator[Finding]:
+    for one in found.entries:
+        finding = _named_file(one, store, root)
+        if finding is not None:
+            yield finding
+
+
+def _named_documents(found: Log, store: Store, root: str) -> Iterator[Finding]:
+    """Yield the same of the documents alone: what else lay under ``sig/`` may be gone with the bundle."""
+    for finding in _named_files(found, store, root):
+        if finding.key.endswith(".json"):
+            yield finding
+
+
+def _named_file(one: Entry, store: Store, root: str) -> Finding | None:
+    """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
+    key, expected = one.what.details.get("file"), one.what.details.get("sha256")
+    if one.what.root != root or one.what.place != store.place or not isinstance(key, str):
+        return None
+    if not key.startswith(layout.SIGNATURES) or not layout.is_tag_name(key):
+        return None
+    try:
+        digest = hash_file(store, key)
+    except GoneError:
+        return Finding(key, f"is missing; entry {one.number} of the custody log names it")
+    if digest != expected:
+        return Finding(
+            key, f"is not the one that entry {one.number} of the custody log names", str(expected), digest
+        )
+    return None

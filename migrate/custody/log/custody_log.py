@@ -1,0 +1,270 @@
+"""The custody log at a place: ``sig/custody.jsonl``, and its head, which says how far it went.
+
+Entries are only ever added, by a conditional write of the whole (small) file: of two writers one finds it changed, and
+goes on from what the other wrote. The head (``sig/custody-head.json``, signed) is written after the log, so that a log
+that was cut short is behind its head. Somebody who may write there can put an *older* log and its head back: that is
+found by comparing with a copy of the log, or with what a receipt says of it (``review``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.findings import Finding
+from migrate.custody.log import entry
+from migrate.custody.log.entry import Entry, Happening
+from migrate.custody.signing import ssh_signatures
+from migrate.custody.signing.keys import Signer
+from migrate.errors import AlreadyExistsError, BusyError, ChangedError, DamageError, GoneError
+from migrate.storage.api import Store
+
+MAX_BYTES = 64 * 2**20
+_MAX_HEAD_BYTES = 4096
+_TRIES = 50
+_NEXT = "moveout custody verify says more; a copy of the log from another place may help to mend it"
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log as it lies there. ``etag`` is the file's, None where there is no log. ``notes`` are oddities that are no
+    damage.
+    """
+
+    entries: Sequence[Entry]
+    findings: Sequence[Finding]
+    notes: Sequence[str]
+    data: bytes = b""
+    etag: str | None = None
+
+    @property
+    def last(self) -> Entry | None:
+        """The newest entry."""
+        return self.entries[-1] if self.entries else None
+
+    def find(self, event: str, root: str | None = None) -> list[Entry]:
+        """Return the entries of one kind, of one root where that is given."""
+        return [one for one in self.entries if one.what.event == event and root in {None, one.what.root}]
+
+    def at(self, place: str, event: str) -> list[Entry]:
+        """Return the entries of one kind that were written at a place, by whichever profile that was reached. What came
+        along with the bundle from another server, where the place has the same name, is of there.
+        """
+        here = [one for one in self.find(event) if is_same_place(one.what.place, place)]
+        came = [one for one in self.find("transferred") if is_same_place(one.what.place, place)]
+        return [one for one in here if not any(one.number < by.number and _is_of(one, by) for by in came)]
+
+
+def _is_of(one: Entry, transfer: Entry) -> bool:
+    """Tell whether an entry is of the place that a transfer came from."""
+    return one.what.place == transfer.what.details.get("from")
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Tell whether two URLs name one place, by whichever profile each is reached."""
+    return one.partition("?")[0] == other.partition("?")[0]
+
+
+def read(store: Store) -> Log:
+    """Read and check the log at a place; where there is none it is empty."""
+    head = _read_head(
+        store
+    )  # first: a writer that comes in between puts the log ahead of it, which is in order
+    try:
+        info = store.stat(layout.CUSTODY_LOG)
+        if info.size_bytes > MAX_BYTES:
+            return Log([], [Finding(layout.CUSTODY_LOG, "is too long for a log")], [], etag=info.etag)
+        data = store.read(layout.CUSTODY_LOG)
+    except GoneError:
+        return Log([], _behind_head([], head) if head is not None else [], [])
+    entries, findings = parse(data)
+    findings += _behind_head(entries, head)
+    return Log(entries, findings, list(_notes(entries)), data, info.etag)
+
+
+def parse(data: bytes) -> tuple[list[Entry], list[Finding]]:
+    """Read the bytes of a log."""
+    if not data.endswith(b"\n"):
+        entries, findings = entry.chain(data.split(b"\n"), layout.CUSTODY_LOG)
+        return entries, [
+            *findings,
+            Finding(layout.CUSTODY_LOG, "does not end with a newline: it was cut short"),
+        ]
+    return entry.chain(data[:-1].split(b"\n"), layout.CUSTODY_LOG)
+
+
+def append(
+    store: Store,
+    signer: Signer,
+    choose: Callable[[Log], Sequence[Happening]],
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> list[Entry]:
+    """Append what ``choose`` returns, given the log as it is; return the new entries. Nothing is written for nothing.
+
+    ``choose`` is asked again where another writer was faster. Raises ``DamageError`` where the log is not in order:
+    nothing is built upon a damaged one.
+    """
+    for attempt in range(_TRIES):
+        log = read(store)
+        if log.findings:
+            raise _damaged(log.findings[0])
+        new: list[Entry] = []
+        for what in choose(log):
+            new.append(entry.write(signer, what, new[-1] if new else log.last, clock()))
+        if not new:
+            if log.etag is not None:
+                _write_head(store, signer, log.entries)
+            return []
+        if log.etag is None:
+            _write_head(store, signer, [])  # so that a log without a head is one whose head was taken away
+        data = log.data + b"".join(one.line + b"\n" for one in new)
+        try:
+            _put(store, layout.CUSTODY_LOG, data, log.etag)
+        except (ChangedError, AlreadyExistsError):
+            time.sleep(random.uniform(0, 0.02 * (attempt + 1)))  # noqa: S311 - no secret, only jitter
+            continue
+        _write_head(store, signer, [*log.entries, *new])
+        return new
+    raise BusyError(
+        f"others keep writing to the custody log at {store.place}", next_step="run the same command again"
+    )
+
+
+def once(what: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
+    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same place, and no
+    entry of the event ``undone_by`` after it.
+    """
+
+    def choose(log: Log) -> Sequence[Happening]:
+        undone = max((one.number for one in log.find(undone_by, what.root)), default=0)
+        same = (one for one in log.find(what.event, what.root) if one.what == what and one.number > undone)
+        return [] if any(same) else [what]
+
+    return choose
+
+
+def carry(origin: Store, target: Store) -> bool:
+    """Bring the log along to a bundle's new place; tell whether the target then begins with the origin's entries.
+
+    A log at the target that has more stays; one that went another way stays too.
+    """
+    for _ in range(_TRIES):
+        here, there = read(origin), read(target)
+        if there.data.startswith(here.data):
+            if there.data == here.data:
+                _carry_head(origin, target)
+            return True
+        if not here.data.startswith(there.data):
+            return False
+        try:
+            _put(target, layout.CUSTODY_LOG, here.data, there.etag)
+            _carry_head(origin, target)
+        except (ChangedError, AlreadyExistsError):
+            continue
+        return True
+    raise BusyError(
+        f"others keep writing to the custody log at {target.place}", next_step="run the same command again"
+    )
+
+
+def _carry_head(origin: Store, target: Store) -> None:
+    head = _read_head(origin)
+    if head is not None and _read_head(target) != head:
+        target.put(layout.CUSTODY_HEAD, head)
+
+
+def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:
+    if etag is None:
+        store.create(key, data)
+    else:
+        store.replace(key, data, etag=etag)
+
+
+def _notes(entries: Sequence[Entry]) -> Sequence[str]:
+    back = ((one, after) for one, after in itertools.pairwise(entries) if after.moment < one.moment)
+    return [
+        f"entry {after.number} ({after.time}) is earlier than entry {one.number} ({one.time}): a clock was set back"
+        for one, after in back
+    ]
+
+
+def _write_head(store: Store, signer: Signer, entries: Sequence[Entry]) -> None:
+    """Say how far the log goes, unless somebody has said more already."""
+    size = len(entries)
+    value = {"version": entry.VERSION, "size": size, "hash": entries[-1].hash if entries else entry.NOBODY}
+    armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
+    data = (
+        canonical_json.encode({**value, "signature": b"".join(armored.splitlines()[1:-1]).decode()}) + b"\n"
+    )
+    for _ in range(_TRIES):
+        try:
+            etag = store.stat(layout.CUSTODY_HEAD).etag
+            said = _head(store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES))
+            if isinstance(said, Finding) or said[0] >= size:
+                return
+        except GoneError:
+            etag = None
+        try:
+            _put(store, layout.CUSTODY_HEAD, data, etag)
+        except (ChangedError, AlreadyExistsError):
+            continue
+        return
+
+
+def _read_head(store: Store) -> bytes | None:
+    try:
+        return store.read(layout.CUSTODY_HEAD, 0, _MAX_HEAD_BYTES)
+    except GoneError:
+        return None
+
+
+def _head(data: bytes) -> tuple[int, str] | Finding:
+    key = layout.CUSTODY_HEAD
+    try:
+        value = canonical_json.decode(data, key)
+        size, digest, text = value["size"], value["hash"], value["signature"]
+        if (
+            not isinstance(size, int)
+            or not isinstance(digest, str)
+            or canonical_json.encode(value) + b"\n" != data
+        ):
+            return Finding(key, "is no head of a log")
+        signature = ssh_signatures.parse(entry.armored(text))
+    except (DamageError, KeyError, TypeError, AttributeError, ValueError):
+        return Finding(key, "is no head of a log")
+    unsigned = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
+    if not signature.holds([unsigned], ssh_signatures.ENTRY):
+        return Finding(key, "was changed after it was signed")
+    return size, digest
+
+
+def _behind_head(entries: Sequence[Entry], data: bytes | None) -> list[Finding]:
+    if data is None:
+        return [Finding(layout.CUSTODY_HEAD, "is missing")]
+    said = _head(data)
+    if isinstance(said, Finding):
+        return [said]
+    size, digest = said
+    if size > len(entries):
+        found = f"it has {len(entries)} entries" if entries else "it is gone"
+        return [Finding(layout.CUSTODY_LOG, f"was cut short: {found}, its head says {size}")]
+    there = entries[size - 1].hash if size > 0 else entry.NOBODY
+    if there != digest:
+        what = f"is another log than its head names: entry {size} differs, so there is a second branch"
+        return [Finding(layout.CUSTODY_LOG, what, digest, there)]
+    return []
+
+
+def _damaged(finding: Finding) -> DamageError:
+    return DamageError(
+        finding.key,
+        expected=finding.expected or "a log in order",
+        found=finding.found or finding.what,
+        next_step=_NEXT,
+    )

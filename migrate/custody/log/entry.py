@@ -1,0 +1,174 @@
+"""One line of the custody log: who did what to a bundle, and when; signed, and tied to the line before.
+
+A line is canonical JSON. ``prev`` is the SHA-256 of the line before, without its newline (zeros for the first);
+``signature`` an SSH signature (base64 of what stands between the armor's lines) over the same JSON without
+``signature``, in the namespace ``moveout-custody``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from migrate.bundle import canonical_json
+from migrate.bundle.findings import Finding
+from migrate.custody.signing import ssh_signatures
+from migrate.custody.signing.keys import PublicKey, Signer
+from migrate.errors import DamageError
+
+VERSION = 1
+NOBODY = "0" * 64
+"""What the first line follows."""
+
+EVENTS = (
+    "created", "sealed", "signed", "timestamped", "transferred", "fetched", "verified", "restored", "audited", "held",
+    "released", "granted", "revoked", "received", "acknowledged", "noted", "erasing", "erased",
+)  # fmt: skip
+"""What moveout writes; readers let others be."""
+
+_TEXTS = ("prev", "time", "event", "bundle", "root", "place", "name", "key", "signature")
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``place`` where it lies.
+    ``details`` are plain JSON values without secrets.
+    """
+
+    event: str
+    bundle: str
+    root: str
+    place: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line that was read, and its signature holds. ``time`` is the writer's clock, ISO 8601 in UTC."""
+
+    number: int
+    prev: str
+    time: str
+    what: Happening
+    name: str
+    public: PublicKey
+    line: bytes = field(repr=False)
+
+    @property
+    def hash(self) -> str:
+        """What the next line follows."""
+        return hashlib.sha256(self.line).hexdigest()
+
+    @property
+    def moment(self) -> datetime:
+        """``time`` as a moment."""
+        return datetime.fromisoformat(self.time)
+
+
+def write(signer: Signer, what: Happening, after: Entry | None, now: datetime) -> Entry:
+    """Return the entry that follows ``after`` (None: the first)."""
+    value = {
+        "version": VERSION,
+        "number": after.number + 1 if after else 1,
+        "prev": after.hash if after else NOBODY,
+        "time": now.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "event": what.event,
+        "bundle": what.bundle,
+        "root": what.root,
+        "place": what.place,
+        "name": signer.public.name,
+        "key": signer.public.fingerprint,
+        "details": dict(what.details),
+    }
+    armored = ssh_signatures.sign(signer, ssh_signatures.ENTRY, [canonical_json.encode(value)])
+    value["signature"] = b"".join(armored.splitlines()[1:-1]).decode()
+    return read(canonical_json.encode(value))
+
+
+def read(line: bytes) -> Entry:
+    """Read a line without its newline. Raises ``ValueError`` that says what is wrong with it."""
+    try:
+        value = canonical_json.decode(line, "")
+    except DamageError as exc:
+        raise ValueError("is no entry") from exc
+    if value.get("version") != VERSION or not all(isinstance(value.get(name), str) for name in _TEXTS):
+        raise ValueError("is no entry of version 1")
+    number, details = value.get("number"), value.get("details")
+    if not (isinstance(number, int) and isinstance(details, dict)):
+        raise ValueError("is no entry of version 1")  # noqa: TRY004 - what a file holds, not a caller's mistake
+    if _encoded(value) != line:
+        raise ValueError("is not written as an entry is")
+    try:
+        signature = ssh_signatures.parse(armored(value["signature"]))
+        moment = datetime.fromisoformat(value["time"])
+    except ValueError as exc:
+        raise ValueError(f"is no entry: {exc}") from exc
+    message = canonical_json.encode({name: part for name, part in value.items() if name != "signature"})
+    if signature.public.fingerprint != value["key"] or not signature.holds([message], ssh_signatures.ENTRY):
+        raise ValueError("was changed after it was signed")
+    if moment.tzinfo is None:
+        raise ValueError("is no entry: its time has no zone")
+    what = Happening(value["event"], value["bundle"], value["root"], value["place"], details)
+    public = PublicKey(signature.public.raw, value["name"])
+    return Entry(number, value["prev"], value["time"], what, value["name"], public, line)
+
+
+def _encoded(value: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json.encode(value)
+    except ValueError:
+        return b""
+
+
+def armored(text: str) -> bytes:
+    """Return a signature as text with its armor. Raises ``ValueError``, also for bits that the bytes do not need."""
+    try:
+        blob = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise ValueError("its signature is no base64") from exc
+    if base64.b64encode(blob).decode() != text:
+        raise ValueError("its signature is base64 of another form")
+    return ssh_signatures.armor(blob)
+
+
+def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]:
+    """Read the lines of a log and check that each follows the one before; ``key`` names the log in findings.
+
+    Returns the entries that could be read, and what is wrong, by line.
+    """
+    entries: list[Entry] = []
+    findings: list[Finding] = []
+    places = {NOBODY: 0}
+    last, number = NOBODY, 0
+    for position, line in enumerate(lines, 1):
+        where = f"{key} line {position}"
+        try:
+            entry = read(line)
+        except ValueError as exc:
+            findings.append(Finding(where, str(exc)))
+            last, number = hashlib.sha256(line).hexdigest(), number + 1
+            places.setdefault(last, position)
+            continue
+        if entry.prev != last:
+            findings.append(Finding(where, _misplaced(entry, places), f"after {last}", f"after {entry.prev}"))
+        elif entry.number != number + 1:
+            findings.append(Finding(where, "has another number", str(number + 1), str(entry.number)))
+        entries.append(entry)
+        last, number = entry.hash, entry.number
+        places.setdefault(last, position)
+    return entries, findings
+
+
+def _misplaced(entry: Entry, places: Mapping[str, int]) -> str:
+    if entry.hash in places:
+        return f"repeats line {places[entry.hash]}"
+    if entry.prev in places:
+        before = places[entry.prev]
+        what = "the beginning" if before == 0 else f"line {before}"
+        return f"begins a second branch after {what}"
+    return f"is entry {entry.number}, and what it follows is missing or stands elsewhere"

@@ -1,0 +1,93 @@
+"""What the verbs write into the custody log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from migrate.bundle import identity, layout, tag_files
+from migrate.bundle.reader import hash_file
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Entry, Happening
+from migrate.custody.signing import timestamps
+from migrate.custody.signing.bundle_signatures import root_of
+from migrate.custody.signing.keys import Signer
+from migrate.errors import MoveoutError, UsageError
+from migrate.storage.api import Store
+
+
+def happening(store: Store, event: str, details: Mapping[str, Any] | None = None) -> Happening:
+    """Return what happened to the sealed bundle at a place. Raises ``UsageError`` where there is none."""
+    info = identity.read_sealed(store)
+    if info is None:
+        raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
+    return Happening(event, info.id, root_of(store), store.place, details or {})
+
+
+def record(store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None) -> list[Entry]:
+    """Append one event, every time it happens."""
+    what = happening(store, event, details)
+    return custody_log.append(store, signer, lambda _: [what])
+
+
+def record_once(
+    store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None
+) -> list[Entry]:
+    """Append one event, unless the log has it already: after a crash the same command comes by again."""
+    return custody_log.append(store, signer, custody_log.once(happening(store, event, details)))
+
+
+def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list[Entry]:
+    """Append that the bundle was created, sealed and signed, as far as the log does not say so."""
+    info = identity.read_sealed(store)
+    assert info is not None
+    labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
+    size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
+    sources = [{"name": one.name, "url": one.url, "complete": one.complete} for one in info.sources]
+    created = {"at": info.created, "software": info.software, "sources": sources}
+    sealed = {"at": info.sealed, "complete": info.complete, "files": files, "size_bytes": size_bytes}
+    wanted = [happening(store, "created", created), happening(store, "sealed", sealed)]
+    wanted += [happening(store, "signed", {"by": one.public.fingerprint}) for one in signers]
+
+    def choose(found: custody_log.Log) -> Sequence[Happening]:
+        """Choose what the log does not say: of another place, too, from which it came along with the bundle."""
+        return [
+            what
+            for what in wanted
+            if not any(one.what.details == what.details for one in found.find(what.event, what.root))
+        ]
+
+    return custody_log.append(store, signer, choose)
+
+
+def record_stamp(store: Store, signer: Signer, url: str) -> list[Entry]:
+    """Let a timestamp authority say when the bundle was there, and append that."""
+    key, stamp = timestamps.stamp(store, url)
+    details = {
+        "file": key,
+        "sha256": hash_file(store, key),
+        "at": stamp.moment.isoformat(),
+        "by": stamp.authority,
+    }
+    return record_once(store, signer, "timestamped", details)
+
+
+def record_transfer(origin: Store, target: Store, signer: Signer | None, details: Mapping[str, Any]) -> bool:
+    """Bring the log along to the target and append the transfer there; tell whether the log could be brought."""
+    carried = custody_log.carry(origin, target)
+    if signer is not None:
+        record_once(target, signer, "transferred", {"from": origin.place, **details})
+    return carried
+
+
+def record_if_allowed(
+    store: Store, signers: Sequence[Signer], event: str, details: Mapping[str, Any]
+) -> str | None:
+    """Append an event with the first key, if there is one; return why it could not be, for what was done is done."""
+    if not signers:
+        return None
+    try:
+        record(store, signers[0], event, details)
+    except MoveoutError as exc:
+        return f"not in the custody log: {exc}"
+    return None

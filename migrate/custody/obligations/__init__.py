@@ -1,0 +1,1 @@
+"""Deadlines that laws and contracts set, evaluated from the custody log."""

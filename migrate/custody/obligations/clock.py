@@ -1,0 +1,197 @@
+"""The obligation clock: what has to have happened by when, and what must not yet, by rules with a source for every
+number (``rulebook``), evaluated from the custody log. It is a clock, and no legal advice.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias
+
+from migrate.custody.log.entry import Entry
+from migrate.custody.obligations.rulebook import Period, Rule, RuleSet
+
+State: TypeAlias = Literal["met", "due", "breached", "unknown"]
+_EXACT = ("second", "minute", "hour")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the log says of one rule. ``due`` is the moment by which, or until which; ``entries`` the numbers of the
+    entries that show it; ``why`` says it in words.
+    """
+
+    rules: str
+    rule: Rule
+    state: State
+    due: datetime | None
+    entries: Sequence[int]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    moment: datetime
+    number: int
+
+
+def judge(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> list[Verdict]:
+    """Evaluate every rule at a moment. The moments of the log are its writers' clocks."""
+    return [_judge(case) for case in _cases(rules, entries, now)]
+
+
+def would_breach(
+    rules: RuleSet, entries: Sequence[Entry], events: Collection[str], now: datetime
+) -> list[Verdict]:
+    """Return the rules that one of ``events`` would breach if it happened now, whatever happened before."""
+    found = []
+    for case in _cases(rules, entries, now):
+        if not set(case.rule.event).isdisjoint(events) and case.rule.kind in {"not-before", "requires"}:
+            verdict = _judge(replace(case, events=()))
+            if verdict.state in {"due", "unknown"} and (case.starts or case.rule.kind == "requires"):
+                found.append(verdict)
+    return found
+
+
+def _cases(rules: RuleSet, entries: Sequence[Entry], now: datetime) -> Iterator[_Case]:
+    seen: dict[str, list[_Seen]] = {}
+    for one in entries:
+        what, moment = one.what.event, one.moment
+        if what == "noted":
+            what = f"noted:{one.what.details.get('what')}"
+            moment = _noted(one)
+        seen.setdefault(what, []).append(_Seen(moment, one.number))
+
+    def of(names: Sequence[str]) -> list[_Seen]:
+        return sorted((one for name in names for one in seen.get(name, ())), key=lambda one: one.moment)
+
+    for rule in rules.rules:
+        notes = [of(one.until) for one in rule.longer]
+        yield _Case(rules.id, rule, of(rule.start), of(rule.event), now, notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One rule and what the log has for it, in order of time."""
+
+    rules: str
+    rule: Rule
+    starts: Sequence[_Seen]
+    events: Sequence[_Seen]
+    now: datetime
+    notes: Sequence[Sequence[_Seen]] = ()
+    """What puts the end off, for each of the rule's ``longer``."""
+
+    def verdict(self, state: State, why: str, due: datetime | None, *shown: _Seen) -> Verdict:
+        return Verdict(self.rules, self.rule, state, due, sorted({one.number for one in shown}), why)
+
+    @property
+    def names(self) -> str:
+        return " or ".join(self.rule.start)
+
+    @property
+    def wanted(self) -> str:
+        return " or ".join(self.rule.event)
+
+    @property
+    def after(self) -> _Seen | None:
+        return next((one for one in self.events if one.moment >= self.starts[0].moment), None)
+
+
+def _judge(case: _Case) -> Verdict:
+    if case.rule.kind == "requires":
+        return _requires(case)
+    if not case.starts:
+        why = f"the log does not say when it began ({case.names})"
+        return case.verdict("unknown", why, None, *case.events[:1])
+    return {"within": _within, "not-before": _not_before, "happens": _happens}[case.rule.kind](case)
+
+
+def _requires(case: _Case) -> Verdict:
+    if case.events and (not case.starts or case.starts[0].moment > case.events[0].moment):
+        return case.verdict("breached", f"{case.wanted} without {case.names} before it", None, case.events[0])
+    if case.starts:
+        return case.verdict("met", f"{case.names} is in the log", None, case.starts[0], *case.events[:1])
+    return case.verdict("unknown", f"neither {case.names} nor {case.wanted} is in the log yet", None)
+
+
+def _happens(case: _Case) -> Verdict:
+    if case.after is not None:
+        return case.verdict("met", f"{case.wanted} is in the log", None, case.starts[0], case.after)
+    return case.verdict("due", f"no {case.wanted} yet; the rule names no day", None, case.starts[0])
+
+
+def _within(case: _Case) -> Verdict:
+    due, *by = _end(case)
+    shown = [case.starts[0], *by]
+    if case.after is not None:
+        state: State = "met" if case.after.moment <= due else "breached"
+        why = f"{case.wanted} at {_shown(case.after.moment)}"
+        return case.verdict(state, why, due, *shown, case.after)
+    if case.now <= due:
+        return case.verdict("due", f"{case.wanted} by {_shown(due)}", due, *shown)
+    return case.verdict("breached", f"no {case.wanted} by {_shown(due)}", due, *shown)
+
+
+def _end(case: _Case) -> tuple[datetime, *tuple[_Seen, ...]]:
+    """Return when a rule's time is over, and the notes that put it off."""
+    assert case.rule.period is not None
+    start = case.starts[0].moment
+    due, by = later(start, case.rule.period), []
+    for longer, notes in zip(case.rule.longer, case.notes, strict=True):
+        limit = later(start, longer.at_most) if longer.at_most else None
+        for note in notes:
+            end = min(note.moment, limit) if limit else note.moment
+            if end > due:
+                due, by = end, [note]
+    return (due, *by)
+
+
+def _not_before(case: _Case) -> Verdict:
+    assert case.rule.period is not None
+    due = later(case.starts[-1].moment, case.rule.period)
+    if case.events:
+        state: State = "met" if case.events[0].moment >= due else "breached"
+        why = f"{case.wanted} at {_shown(case.events[0].moment)}, allowed from {_shown(due)}"
+        return case.verdict(state, why, due, case.starts[-1], case.events[0])
+    if case.now < due:
+        return case.verdict("due", f"no {case.wanted} before {_shown(due)}", due, case.starts[-1])
+    return case.verdict("met", f"the time was over at {_shown(due)}", due, case.starts[-1])
+
+
+def later(moment: datetime, period: Period) -> datetime:
+    """Return when a period is over that begins at a moment: one in days, months or years at the end of its last day
+    (UTC), and the day on which it begins is not counted, as Regulation (EEC, Euratom) No 1182/71, Article 3 has it
+    (that a last day on a weekend or holiday is put off is not counted: the clock does not know the holidays).
+    Months and years go by the calendar, the last day where a month is shorter.
+    """
+    try:
+        return _later(moment, *period)
+    except (OverflowError, ValueError):  # beyond the calendar's last year
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _later(moment: datetime, number: int, unit: str) -> datetime:
+    if unit in _EXACT:
+        return moment + timedelta(**{f"{unit}s": number})
+    day = moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "day":
+        return day + timedelta(days=number + 1)
+    months = day.month - 1 + number * (12 if unit == "year" else 1)
+    year, month = day.year + months // 12, months % 12 + 1
+    last = min(day.day, calendar.monthrange(year, month)[1])
+    return day.replace(year=year, month=month, day=last) + timedelta(days=1)
+
+
+def _noted(one: Entry) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(one.what.details.get("at")))
+    except ValueError:
+        return one.moment
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,263 @@
+"""Samples of a bundle, drawn after its root was signed: what share of it may be lost, and how sure one is of that.
+
+If a share ``loss`` of all items were damaged, ``n`` samples would all be whole with a probability of (1 - loss)ⁿ. So
+``n = ⌈ln(1 - confidence) / ln(1 - loss)⌉`` whole samples show, with that confidence, that less is damaged. The seed is
+chosen when the audit begins, so nobody can have prepared for it; it is in the result, and anyone can draw the same
+again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.line_files import CHUNK_BYTES
+from migrate.bundle.reader import BundleReader
+from migrate.custody.handover import documents
+from migrate.custody.handover.documents import Document
+from migrate.custody.log import custody_log
+from migrate.custody.log.entry import Happening
+from migrate.custody.signing import bundle_signatures
+from migrate.custody.signing.allowed_signers import Trust
+from migrate.custody.signing.keys import Signer
+from migrate.custody.tree import bundle_tree, leaves
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+
+_COLUMNS = ["key", "sha256", "disposition", "pack", "offset", "length", "large", "size"]
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How sure one wants to be that a smaller share than ``loss`` is lost. Both between 0 and 1."""
+
+    confidence: float
+    loss: float
+
+    @property
+    def samples(self) -> int:
+        """How many whole samples answer it. Raises ``UsageError`` where the numbers make no sense."""
+        if not 0 < self.confidence < 1 or not 0 < self.loss < 1:
+            raise UsageError(
+                "confidence and loss are shares between 0 and 1", next_step="--confidence 0.99 --loss 0.001"
+            )
+        return math.ceil(math.log1p(-self.confidence) / math.log1p(-self.loss))
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What was drawn and found. ``known`` samples were of items that the bundle itself says are not in it."""
+
+    document: Document
+    items: int
+    samples: int
+    known: int
+    findings: Sequence[Finding]
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    """Where the bytes of an item are: ``length`` from ``offset`` of a file, None: all of it."""
+
+    name: str
+    file: str
+    offset: int
+    length: int | None
+    sha256: str
+
+
+def draw(seed: bytes, root: str, items: int, samples: int) -> list[int]:
+    """Return the numbers of the drawn items, in the order of the draw, some perhaps twice; all where there are no more
+    items than samples.
+    """
+    if samples >= items:
+        return list(range(items))
+    start = hashlib.sha256(seed + bytes.fromhex(root))
+    drawn = []
+    for number in range(samples):
+        one = start.copy()
+        one.update(number.to_bytes(8, "big"))
+        drawn.append(int.from_bytes(one.digest(), "big") % items)
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What the samples are drawn by. ``named``: somebody chose it, so it may have been known before the seal."""
+
+    value: bytes
+    named: bool = False
+
+
+def audit(
+    store: Store, question: Question, signer: Signer, trust: Trust | None, *, seed: Seed, workers: int,
+    progress: Progress,
+) -> Audited:  # fmt: skip
+    """Draw, check every drawn item's bytes at the place, sign the result and write it into the log.
+
+    The list of items itself is checked first, against the signed root; with ``trust`` a key of its list must have
+    signed that. Raises ``UsageError`` where there is no tree.
+    """
+    kept, signed = bundle_tree.read(store)
+    findings = _of_the_list(store, trust)
+    drawn = draw(seed.value, kept.root, kept.size, question.samples)
+    wanted = sorted(set(drawn))
+    located, wrong = _examine(store, wanted, workers, progress)
+    findings += wrong
+    if len(located) != len(wanted) and not findings:
+        what = "has other items than the bundle"
+        findings.append(Finding(layout.TREE, what, str(len(wanted)), str(len(located))))
+    counts = {
+        "items": kept.size,
+        "samples": len(drawn),
+        "distinct": len(wanted),
+        "known": located.count(None),
+    }
+    value = {
+        "bundle": kept.bundle,
+        "root": kept.root,
+        "place": store.place,
+        "tree": signed.hash.hex(),
+        "seed": seed.value.hex(),
+        "seed_named": seed.named,
+        "confidence": question.confidence,
+        "loss": question.loss,
+        **counts,
+        "findings_total": len(findings),
+        "findings": [asdict(one) for one in findings[:_SHOWN]],
+    }
+    document = documents.make("audit", _about(question, counts, findings, named=seed.named), value)
+    documents.keep(store, document, [signer])
+    said = {"file": document.key, "sha256": document.sha256}
+    details = {**said, "samples": len(drawn), "findings": len(findings)}
+    custody_log.append(
+        store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.place, details)]
+    )
+    return Audited(document, kept.size, len(drawn), counts["known"], findings)
+
+
+def _of_the_list(store: Store, trust: Trust | None) -> list[Finding]:
+    """Check who signed the root, and the list of items against that."""
+    names = bundle_signatures.signatures(store)
+    signers = names.of(layout.TAG_MANIFEST)
+    return [
+        *names.findings,
+        *bundle_tree.check(
+            store, list(dict.fromkeys([*(trust.names if trust else ()), *signers])), deep=True
+        ),
+        *(trust.missing(signers, layout.TAG_MANIFEST) if trust else ()),
+    ]
+
+
+def _examine(
+    store: Store, wanted: Sequence[int], workers: int, progress: Progress
+) -> tuple[list[_Located | None], list[Finding]]:
+    """Find the wanted items and hash each; return them, None for what the bundle says it has not, and what is wrong."""
+    progress.begin("audit", items=len(wanted), size_bytes=0)
+    located: list[_Located | None] = []
+    findings: list[Finding] = []
+    try:
+        located += _locate(BundleReader(store), wanted)
+    except DamageError as exc:
+        findings.append(Finding(exc.key, "cannot be read", exc.expected, exc.found))
+
+    def look(one: _Located) -> Finding | None:
+        found = _check(store, one)
+        progress.advance(items=1)
+        return found
+
+    there = [one for one in located if one is not None]
+    with ThreadPoolExecutor(workers, thread_name_prefix="moveout-audit") as pool:
+        findings += [one for one in pool.map(look, there) if one is not None]
+    progress.end()
+    return located, findings
+
+
+def _about(question: Question, counts: Mapping[str, int], findings: Sequence[Finding], *, named: bool) -> str:
+    drawn = f"{counts['samples']} samples of {counts['items']} items"
+    if findings:
+        return f"AUDIT WITH {len(findings)} FINDINGS in {drawn}"
+    missing = (
+        f"; {counts['known']} of them the bundle itself says it does not have" if counts["known"] else ""
+    )
+    if counts["samples"] >= counts["items"]:
+        return f"Audit of all {counts['items']} items: each that the bundle has is whole{missing}"
+    if named:
+        return (
+            f"Audit of {drawn} by a seed that was named, each whole{missing}: it shows nothing of the others unless the"
+            " root was signed before anybody knew the seed"
+        )
+    return (
+        f"Audit of {drawn}, drawn after the root was signed, each whole{missing}: with a confidence of"
+        f" {question.confidence:g} less than {question.loss:g} of them is damaged"
+    )
+
+
+def _locate(reader: BundleReader, wanted: Sequence[int]) -> Iterator[_Located | None]:
+    """Yield where the wanted items are, by their numbers in the tree; None for what the bundle says it has not."""
+    first, catalog = 0, reader.catalog()
+    files = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
+    for source in reader.info.sources:
+        if any(row.source == source.name and row.kind == "bucket" for row in catalog):
+            for batch in reader.index(source.name, columns=_COLUMNS):
+                yield from _rows(batch, source.name, _between(wanted, first, batch.num_rows))
+                first += batch.num_rows
+        for row in catalog:
+            if row.source == source.name and row.has_rows:
+                parts = leaves.parts(row)
+                for at in _between(wanted, first, len(parts)):
+                    key = parts[at].key
+                    yield _Located(key, key, 0, None, files.get(key, ""))
+                first += len(parts)
+
+
+def _between(wanted: Sequence[int], first: int, count: int) -> list[int]:
+    return [
+        number - first for number in wanted[bisect_left(wanted, first) : bisect_left(wanted, first + count)]
+    ]
+
+
+def _rows(batch: pa.RecordBatch, source: str, chosen: Sequence[int]) -> Iterator[_Located | None]:
+    for row in batch.take(pa.array(chosen, pa.int64())).to_pylist() if chosen else ():
+        yield _located(row, source)
+
+
+def _located(row: dict[str, Any], source: str) -> _Located | None:
+    if row["disposition"] != "exported":
+        return None
+    name = layout.source_file(source, row["pack"] or row["large"] or "")
+    length = None if row["pack"] is None else row["length"] if row["length"] is not None else row["size"]
+    return _Located(f"{row['key']!r} in {name}", name, row["offset"] or 0, length, row["sha256"] or "")
+
+
+def _check(store: Store, one: _Located) -> Finding | None:
+    try:
+        found = _hash(store, one)
+    except (GoneError, UsageError) as exc:
+        return Finding(one.name, f"cannot be read: {exc}")
+    except DamageError as exc:
+        return Finding(one.name, "cannot be read", exc.expected, exc.found)
+    return None if found == one.sha256 else Finding(one.name, "has other bytes", one.sha256, found)
+
+
+def _hash(store: Store, one: _Located) -> str:
+    digest, at = hashlib.sha256(), one.offset
+    end = None if one.length is None else one.offset + one.length
+    while end is None or at < end:
+        piece = store.read(one.file, at, CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - at))
+        if not piece:
+            break
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Keys, signatures and timestamps, in the formats of OpenSSH and RFC 3161."""

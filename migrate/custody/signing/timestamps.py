@@ -1,0 +1,145 @@
+"""Timestamps of the tag manifest by a timestamp authority (RFC 3161).
+
+The answer is kept as it came, ``sig/tagmanifest-sha256.txt.<time>.tsr``: ``openssl ts -verify -data … -in … -CAfile …``
+checks it. ``timestamp_token`` checks it here: up to the root certificates that the caller trusts, else up to a
+self-signed certificate in the token, which proves that the token is undamaged, but not who made it.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from cryptography import x509
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.custody.signing.bundle_signatures import root_of
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.storage.api import Store
+
+_SECONDS = 30.0
+MAX_BYTES = 65_536
+_NAME = re.compile(r"sig/tagmanifest-sha256\.txt\.[0-9tz-]+\.tsr")
+
+
+Chain: TypeAlias = Literal["trusted", "self-signed", "unknown"]
+"""Where the certificates of a token lead: to a root that the caller trusts, to a self-signed one in the token, or to a
+root that is not known, so that nothing could be checked.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a token says. ``hash`` is the SHA-256 that it is about, ``authority`` the subject of the certificate that
+    signed it, ``nonce`` the number that the request had asked it to repeat.
+    """
+
+    hash: bytes
+    moment: datetime
+    authority: str
+    nonce: int | None
+    chain: Chain
+
+
+def load_roots(path: Path) -> list[x509.Certificate]:
+    """Return the certificates in a PEM file. Raises ``UsageError``."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise UsageError(
+            f"{path} holds no certificates in PEM format", next_step="name the authority's root certificate"
+        ) from exc
+
+
+def stamp(store: Store, url: str) -> tuple[str, Stamp]:
+    """Ask the authority for a token over the tag manifest and keep it; return its key and what it says. Where there is
+    a token for this tag manifest by now, that one.
+
+    Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none).
+    """
+    from migrate.custody import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
+
+    request = timestamp_token.request(store.read(layout.TAG_MANIFEST))
+    digest = request.message_imprint.message
+    for key in _keys(store):
+        found = _read(store, key, ())
+        if isinstance(found, Stamp) and found.hash == digest:
+            return key, found
+    answer = _ask(url, request.as_bytes())
+    try:
+        given = timestamp_token.parse(answer)
+    except ValueError as exc:
+        raise UsageError(f"{url} did not answer with a timestamp: {exc}", next_step="check the URL") from exc
+    if (given.hash, given.nonce) != (digest, request.nonce):
+        raise NotAllowedError(f"{url} gave a timestamp for something else", next_step="ask another authority")
+    key = f"{layout.SIGNATURES}{layout.TAG_MANIFEST}.{given.moment.strftime('%Y%m%dt%H%M%Sz')}.tsr"
+    store.put(key, answer)
+    return key, given
+
+
+def stamps(
+    store: Store, roots: Sequence[x509.Certificate] = ()
+) -> tuple[list[tuple[str, Stamp]], list[Finding]]:
+    """Check every token at the place; with ``roots`` their certificates must lead to one of these."""
+    digest = bytes.fromhex(root_of(store))
+    good: list[tuple[str, Stamp]] = []
+    findings: list[Finding] = []
+    for key in _keys(store):
+        found = _read(store, key, roots)
+        if isinstance(found, Finding):
+            findings.append(found)
+        elif found.hash != digest:
+            what = f"is for another {layout.TAG_MANIFEST}"
+            findings.append(Finding(key, what, digest.hex(), found.hash.hex()))
+        else:
+            good.append((key, found))
+    return good, findings
+
+
+def _keys(store: Store) -> list[str]:
+    return [info.key for info in store.list(layout.SIGNATURES) if info.key.endswith(".tsr")]
+
+
+def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | Finding:
+    if not _NAME.fullmatch(key):
+        return Finding(key, "is named like no timestamp of a bundle")
+    from migrate.custody import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
+
+    try:
+        return timestamp_token.parse(store.read(key, 0, MAX_BYTES), roots)
+    except ValueError as exc:
+        return Finding(key, f"is no timestamp that holds: {exc}")
+
+
+def _ask(url: str, query: bytes) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(
+            f"{url!r} is no URL of a timestamp authority", next_step="write http://… or https://…"
+        )
+    asked = urllib.request.Request(url, query, {"Content-Type": "application/timestamp-query"})  # noqa: S310 - checked above
+    try:
+        with urllib.request.urlopen(asked, timeout=_SECONDS) as answer:  # noqa: S310
+            return bytes(answer.read(MAX_BYTES))
+    except urllib.error.HTTPError as exc:
+        raise _refused(url, exc) from exc
+    except OSError as exc:
+        raise UnreachableError(
+            f"the timestamp authority {url} did not answer: {exc}",
+            next_step="run the same command again later",
+        ) from exc
+
+
+def _refused(url: str, exc: urllib.error.HTTPError) -> MoveoutError:
+    said = f"the timestamp authority {url} answered {exc.code} {exc.reason}"
+    if exc.code >= 500 or exc.code == 429:
+        return UnreachableError(said, next_step="run the same command again later")
+    return NotAllowedError(said, next_step="check the URL and what the authority asks for")

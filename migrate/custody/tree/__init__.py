@@ -1,0 +1,1 @@
+"""The Merkle tree over a bundle's items, and proofs from it."""

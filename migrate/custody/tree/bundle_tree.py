@@ -1,0 +1,240 @@
+"""A bundle's tree at its place: made once after the seal, kept in three small files under ``sig/``.
+
+``sig/tree.json`` has the seed of the salts, size and root hash; ``sig/tree-256.bin`` one node for each 256 leaves, so
+that a proof needs no more than the leaves beside its own; ``sig/checkpoint`` is the signed root.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.custody.signing.bundle_signatures import root_of
+from migrate.custody.signing.keys import PublicKey, Signer
+from migrate.custody.tree import checkpoint, leaf_json, leaves, merkle_tree
+from migrate.custody.tree.checkpoint import Checkpoint
+from migrate.custody.tree.inclusion_proof import Proof
+from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, UsageError
+from migrate.storage.api import Store
+
+VERSION = 1
+_MAX_BYTES = 4096
+_ROOT = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """What is kept of a tree. ``root`` is the bundle's, ``hash`` the tree's own."""
+
+    bundle: str
+    root: str
+    seed: bytes
+    size: int
+    hash: bytes
+    nodes: bytes
+
+
+def plant(store: Store, signers: Sequence[Signer]) -> Checkpoint:
+    """Make the tree of the sealed bundle where there is none of it yet, and let every key sign its root.
+
+    Raises ``DamageError`` where index or catalog cannot be read.
+    """
+    tree = _planted(store)
+    plain = Checkpoint(tree.bundle, tree.size, tree.hash, tree.root)
+    while True:
+        etag, found = _checkpoint(store)
+        signed = found if found is not None and found.body == plain.body else plain
+        for signer in signers:
+            signed = signed.signed(signer)
+        try:
+            if etag is None:
+                store.create(layout.CHECKPOINT, signed.encode())
+            elif found != signed:
+                store.replace(layout.CHECKPOINT, signed.encode(), etag=etag)
+        except (AlreadyExistsError, ChangedError):  # somebody else has signed meanwhile
+            continue
+        return signed
+
+
+def _planted(store: Store) -> Tree:
+    """Return the bundle's tree, made where there is none. Of two runs that make one at once the first one's salts hold,
+    and the nodes, which either may have written, are made again where they are of others.
+    """
+    root = root_of(store)
+    while True:
+        there = _kept(store)
+        mine = there if there is not None and there.root == root else None
+        if mine is not None and merkle_tree.top(mine.nodes) == mine.hash:
+            return mine
+        made = grow(store, mine.seed if mine else b"")
+        store.put(layout.TREE_NODES, made.nodes)
+        try:
+            if there is None:
+                store.create(layout.TREE, _encode(made))
+            else:
+                store.put(layout.TREE, _encode(made))
+        except AlreadyExistsError:
+            continue
+
+
+def grow(store: Store, seed: bytes = b"") -> Tree:
+    """Compute the tree from the index and the catalog; with a new seed unless one is given."""
+    reader = BundleReader(store)
+    seed = seed or secrets.token_bytes(leaves.SEED_BYTES)
+    nodes, waiting, size = bytearray(), bytearray(), 0
+    whole = merkle_tree.GROUP * merkle_tree.SIZE
+    for batch in leaves.leaf_batches(reader, seed):
+        size += len(batch)
+        waiting += merkle_tree.leaf_hashes(batch)
+        ready = len(waiting) // whole * whole
+        nodes += merkle_tree.grouped(bytes(waiting[:ready]))
+        del waiting[:ready]
+    nodes += merkle_tree.grouped(bytes(waiting))
+    return Tree(reader.info.id, root_of(store), seed, size, merkle_tree.top(bytes(nodes)), bytes(nodes))
+
+
+def read(store: Store) -> tuple[Tree, Checkpoint]:
+    """Return the tree that is kept and its checkpoint. Raises ``UsageError`` where there is none, ``DamageError``."""
+    tree, signed = _kept(store), _checkpoint(store)[1]
+    if tree is None or signed is None:
+        raise UsageError(
+            f"the bundle at {store.place} has no tree for proofs", next_step="moveout sign makes one"
+        )
+    return tree, signed
+
+
+def prove(store: Store, wanted: Callable[[dict[str, object]], bool], needle: str = "") -> Iterator[Proof]:
+    """Yield the proof of every item that is wanted. ``needle`` stands in the text of each of them, so that not all need
+    be read. Raises ``UsageError`` where there is no tree, ``DamageError`` where it does not fit the bundle.
+    """
+    kept = read(store)
+    first, group = 0, []
+    for batch in leaves.unsalted(BundleReader(store)):
+        group += batch
+        while len(group) >= merkle_tree.GROUP:
+            yield from _prove(kept, group[: merkle_tree.GROUP], first, wanted, needle)
+            del group[: merkle_tree.GROUP]
+            first += merkle_tree.GROUP
+    yield from _prove(kept, group, first, wanted, needle)
+
+
+def _prove(
+    kept: tuple[Tree, Checkpoint],
+    group: Sequence[str],
+    first: int,
+    wanted: Callable[[dict[str, object]], bool],
+    needle: str,
+) -> Iterator[Proof]:
+    chosen = [at for at, text in enumerate(group) if needle in text and wanted(leaf_json.decode(text))]
+    if not chosen:
+        return
+    tree, signed = kept
+    salted = leaves.salted(group, tree.seed, first)
+    hashes = merkle_tree.leaf_hashes(salted)
+    number = first // merkle_tree.GROUP
+    if merkle_tree.top(hashes) != tree.nodes[number * merkle_tree.SIZE : (number + 1) * merkle_tree.SIZE]:
+        raise DamageError(layout.TREE_NODES, expected="the nodes of this bundle's tree", found="others")
+    above = merkle_tree.path(tree.nodes, number)
+    for at in chosen:
+        yield Proof(salted[at], first + at, [*merkle_tree.path(hashes, at), *above], signed)
+
+
+def check(store: Store, known: Sequence[PublicKey], *, deep: bool) -> list[Finding]:
+    """Check the tree that is kept against the bundle; ``deep`` makes it again from index and catalog. Nothing is found
+    where there is none.
+    """
+    try:
+        tree, signed = _kept(store), _checkpoint(store)[1]
+    except DamageError as exc:
+        return [Finding(exc.key, "cannot be read", exc.expected, exc.found)]
+    if tree is None or signed is None:
+        return [
+            Finding(key, "is missing, though another file of the tree is there")
+            for key, found in ((layout.TREE, tree), (layout.CHECKPOINT, signed))
+            if found is None and (tree or signed)
+        ]
+    return list(_differences(store, tree, signed, known, deep=deep))
+
+
+def _differences(
+    store: Store, tree: Tree, signed: Checkpoint, known: Sequence[PublicKey], *, deep: bool
+) -> Iterator[Finding]:
+    root = root_of(store)
+    if signed.root != root:
+        yield Finding(layout.CHECKPOINT, "is of another seal of the bundle", root, signed.root)
+        return
+    if signed.unknown(known):
+        yield Finding(
+            layout.CHECKPOINT, "has a signature that does not hold, or is by a key that signed nothing else"
+        )
+    if not signed.notes:
+        yield Finding(layout.CHECKPOINT, "is not signed")
+    kept = (tree.bundle, tree.root, tree.size, tree.hash)
+    if kept != (signed.bundle, signed.root, signed.size, signed.hash):
+        yield Finding(layout.TREE, f"differs from {layout.CHECKPOINT}", signed.hash.hex(), tree.hash.hex())
+    if merkle_tree.top(tree.nodes) != signed.hash:
+        yield Finding(layout.TREE_NODES, "does not lead to the root in the checkpoint", signed.hash.hex())
+    if deep:
+        try:
+            again = grow(store, tree.seed)
+        except DamageError as exc:
+            yield Finding(exc.key, "cannot be read", exc.expected, exc.found)
+            return
+        if (again.size, again.hash) != (signed.size, signed.hash):
+            what = "is not the root over index and catalog, with the salts of sig/tree.json"
+            yield Finding(layout.CHECKPOINT, what, again.hash.hex(), signed.hash.hex())
+
+
+def _kept(store: Store) -> Tree | None:
+    key = layout.TREE
+    try:
+        data = store.read(key, 0, _MAX_BYTES)
+    except GoneError:
+        return None
+    try:
+        value = canonical_json.decode(data, key)
+        canonical_json.check_version(value, key, VERSION)
+        size, found = int(value["size"]), store.stat(layout.TREE_NODES).size_bytes
+        length = -(-size // merkle_tree.GROUP) * merkle_tree.SIZE
+        nodes = store.read(layout.TREE_NODES) if found == length else b""
+        tree = Tree(
+            str(value["bundle"]), str(value["root"]), bytes.fromhex(value["seed"]), size,
+            bytes.fromhex(value["hash"]), nodes,
+        )  # fmt: skip
+    except GoneError as exc:
+        raise DamageError(layout.TREE_NODES, expected="a file", found="none") from exc
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise DamageError(key, expected="a tree", found=repr(exc)) from exc
+    if len(nodes) != length:
+        raise DamageError(layout.TREE_NODES, expected=f"nodes of {size} leaves", found=f"{found} bytes")
+    if _encode(tree) != data or not _ROOT.fullmatch(tree.root):
+        raise DamageError(key, expected="a tree as it is written", found="something else")
+    return tree
+
+
+def _encode(tree: Tree) -> bytes:
+    value = {
+        "version": VERSION,
+        "bundle": tree.bundle,
+        "root": tree.root,
+        "seed": tree.seed.hex(),
+        "size": tree.size,
+        "hash": tree.hash.hex(),
+    }
+    return canonical_json.encode(value) + b"\n"
+
+
+def _checkpoint(store: Store) -> tuple[str | None, Checkpoint | None]:
+    """Return the checkpoint that lies there, and its file's etag."""
+    try:
+        etag = store.stat(layout.CHECKPOINT).etag
+        return etag, checkpoint.decode(store.read(layout.CHECKPOINT, 0, checkpoint.MAX_BYTES + 1))
+    except GoneError:
+        return None, None
+    except ValueError as exc:
+        raise DamageError(layout.CHECKPOINT, expected="a signed checkpoint", found=str(exc)) from exc

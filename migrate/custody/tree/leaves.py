@@ -1,0 +1,127 @@
+"""The leaves of a bundle's tree: every row of an object index, every part of a table, each as JSON (see ``leaf``).
+
+Order: sources as ``meta/bundle.json`` has them; of each the rows of its index, then the parts as the catalog has them.
+A leaf has a salt of 16 bytes, so that nobody guesses from its hash what he was not shown.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.custody.tree import leaf_json
+from migrate.errors import DamageError
+
+SEED_BYTES = 32
+_SALT = 16
+_COLUMNS = [
+    "bucket", "disposition", "etag", "key", "last_modified", "reason", "sha256", "size", "version_id",
+]  # fmt: skip
+
+
+def salt(seed: bytes, index: int) -> str:
+    """Return the salt of leaf ``index``, in hex: no salt tells anything of another."""
+    return hmac.digest(seed, index.to_bytes(8, "big"), "sha256")[:_SALT].hex()
+
+
+def leaf_batches(reader: BundleReader, seed: bytes) -> Iterator[list[bytes]]:
+    """Yield all leaves in order, some thousands at a time. Raises ``DamageError``."""
+    index = 0
+    for batch in unsalted(reader):
+        yield salted(batch, seed, index)
+        index += len(batch)
+
+
+def salted(batch: Sequence[str], seed: bytes, first: int) -> list[bytes]:
+    """Put the salts into leaves, of which the first has the number ``first``."""
+    return [leaf_json.salted(text, salt(seed, number)) for number, text in enumerate(batch, first)]
+
+
+def unsalted(reader: BundleReader) -> Iterator[list[str]]:
+    """Yield the items of the leaves as JSON, in order. Raises ``DamageError``."""
+    hashes: dict[str, str] | None = None
+    catalog = reader.catalog()
+    for source in reader.info.sources:
+        if any(row.source == source.name and row.kind == "bucket" for row in catalog):
+            for batch in reader.index(source.name, columns=_COLUMNS):
+                yield objects(batch, source.name)
+        tables = [row for row in catalog if row.source == source.name and row.has_rows]
+        if tables and hashes is None:
+            hashes = {file.key: file.sha256 for file in reader.files() if "/tables/" in file.key}
+        for row in tables:
+            yield [_item(row, part, hashes or {}) for part in parts(row)]
+
+
+def objects(batch: pa.RecordBatch, source: str) -> list[str]:
+    """Return the items of rows of an index as JSON. Raises ``DamageError``."""
+    try:
+        columns = [_column(name, batch.column(name)) for name in _COLUMNS]
+    except (KeyError, TypeError, UnicodeDecodeError, pa.ArrowException) as exc:
+        raise DamageError(
+            layout.source_file(source, "index/"), expected=f"the columns {_COLUMNS}", found=str(exc)
+        ) from exc
+    tail = leaf_json.quoted(source)
+    return [
+        f'{{"bucket":{bucket},"disposition":{disposition},"etag":{etag},{key},"kind":"object",'
+        f'"last_modified":{modified},"reason":{reason},"sha256":{digest},"size":{size},"source":{tail},'
+        f'"version_id":{version}}}'
+        for bucket, disposition, etag, key, modified, reason, digest, size, version in zip(
+            *columns, strict=True
+        )
+    ]
+
+
+def _column(name: str, column: pa.Array) -> list[Any]:
+    """Return a column as JSON texts; of keys with their names."""
+    if pa.types.is_timestamp(column.type):
+        column = pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%dT%H:%M:%SZ")
+    if name == "key":
+        return [leaf_json.key_field(key) for key in column.to_pylist()]
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return ["null" if value is None else leaf_json.quoted(value) for value in column.to_pylist()]
+    if not pa.types.is_integer(column.type):
+        raise pa.ArrowTypeError(f"a column of type {column.type}")
+    return ["null" if value is None else value for value in column.to_pylist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file of a table, and how many rows it has."""
+
+    key: str
+    rows: int
+
+
+def parts(row: CatalogRow) -> list[Part]:
+    """Return the parts of a table by the catalog. Raises ``DamageError``."""
+    said = row.details.get("parts", [])
+    try:
+        return [Part(layout.source_file(row.source, str(one["name"])), int(one["rows"])) for one in said]
+    except (KeyError, TypeError, ValueError, OverflowError) as exc:
+        raise DamageError(layout.CATALOG, expected=f"parts of {row.name}", found=repr(said)[:200]) from exc
+
+
+def _item(row: CatalogRow, part: Part, hashes: dict[str, str]) -> str:
+    if part.key not in hashes:
+        raise DamageError(
+            layout.CATALOG, expected=f"parts of {row.name} that are in the manifest", found=part.key
+        )
+    return leaf_json.encode(
+        {
+            "file": part.key,
+            "kind": "part",
+            "rows": part.rows,
+            "schema": row.schema,
+            "sha256": hashes[part.key],
+            "source": row.source,
+            "table": row.name,
+        }
+    )

@@ -1,0 +1,91 @@
+"""Whether this place may take this export, and what lies there of it already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from migrate.bundle import export_state, identity, layout
+from migrate.bundle.export_state import ExportState, PlaceKind, SourceName
+from migrate.bundle.seal import clean_work, unseal
+from migrate.errors import NotEmptyError, UsageError
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore, Store
+
+
+def check_names(sources: Sequence[SourceName]) -> None:
+    """Raise ``UsageError`` for names that a bundle cannot hold."""
+    if not sources:
+        raise UsageError("there is no source to export", next_step="name one: NAME=URL")
+    for source in sources:
+        if not layout.is_source_name(source.name):
+            raise UsageError(
+                f"{source.name!r} cannot be the name of a source",
+                next_step="use lower-case letters, digits, - and _, at most 63",
+            )
+    if len({source.name for source in sources}) != len(sources):
+        raise UsageError("two sources have the same name", next_step="give each its own")
+
+
+def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.BundleInfo | None:
+    """Look, without writing, whether the place may take this export.
+
+    Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
+    else None. Raises ``NotEmptyError`` where something else lies.
+    """
+    kind, key = export_state.look(store)
+    if kind is PlaceKind.FOREIGN:
+        raise NotEmptyError(
+            f"{store.place} is not empty: there is {key}",
+            next_step="give an empty directory or another prefix for the bundle",
+        )
+    if kind is PlaceKind.EXPORT:
+        found = export_state.read_state(store)
+        if found and not export_state.same_sources(found.sources, wanted):
+            raise export_state.claim_error(store, found.sources, wanted)
+    if kind is PlaceKind.SEALED:
+        info = identity.read_sealed(store)
+        assert info is not None
+        if not export_state.same_sources(_names(info), wanted):
+            raise export_state.claim_error(store, _names(info), wanted)
+        if info.complete:
+            return info
+        raise NotEmptyError(
+            f"{store.place} holds an incomplete bundle without the records of its work, perhaps a copy",
+            next_step="continue at the place where it was made, or export to another place",
+        )
+    return None
+
+
+def claim(
+    store: MultipartStore, wanted: Sequence[SourceName], *, executor: Executor, progress: Progress
+) -> ExportState | identity.BundleInfo:
+    """Make the place ours, under the lease: begin, resume or continue. A bundle that proves complete is
+    cleaned up and returned.
+    """
+    if (whole := refuse_foreign(store, wanted)) is not None:
+        clean_work(store, executor)
+        return whole
+    mine = export_state.read_state(store)
+    if mine is None:
+        mine = export_state.new_state(wanted)
+        export_state.write_state(store, mine)
+        return mine
+    sealed = identity.read_sealed(store)
+    if sealed is None:
+        return mine
+    if sealed.id != mine.id:
+        unseal(store)
+        return mine
+    if sealed.complete:
+        clean_work(store, executor)
+        return sealed
+    progress.note("the bundle was sealed incomplete; continuing it: what failed is tried again")
+    mine = export_state.new_state(mine.sources, mine)
+    export_state.write_state(store, mine)
+    unseal(store)
+    return mine
+
+
+def _names(info: identity.BundleInfo) -> list[SourceName]:
+    return [SourceName(source.name, source.url) for source in info.sources]

@@ -1,0 +1,43 @@
+"""``_work/<source>/plan.json``: planned and done totals of a source, for whoever asks how far the export
+is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.progress_database import Totals
+from migrate.errors import DamageError, GoneError
+from migrate.storage.api import Store
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """``whole``: the plan is complete, ``planned`` grows no more. ``at``: when this was written (UTC, ISO
+    8601).
+    """
+
+    planned: Totals
+    whole: bool
+    done: Totals
+    at: str
+
+
+def write_summary(store: Store, source: str, summary: Summary) -> None:
+    """Write or replace a source's summary."""
+    store.put(layout.plan_summary(source), canonical_json.encode({"version": VERSION, **asdict(summary)}))
+
+
+def read_summary(store: Store, source: str) -> Summary | None:
+    """Return a source's summary, None where there is none (or none that makes sense: it is only for show)."""
+    key = layout.plan_summary(source)
+    try:
+        value = canonical_json.decode(store.read(key), key)
+        return Summary(
+            Totals(**value["planned"]), bool(value["whole"]), Totals(**value["done"]), str(value["at"])
+        )
+    except (GoneError, DamageError, KeyError, TypeError):
+        return None

@@ -1,0 +1,56 @@
+"""A unit's rows, read back from the files that were just written, must be those that the source sent.
+
+The digest of the source's stream is compared with that of the Parquet files at the place, rendered back to text, while
+the source is still there to be asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from exporters.engine import Engine, engine_for, has_engine
+from exporters.errors import SourceError
+from exporters.row_digest import Tally, to_hex
+from migrate.bundle import layout
+from migrate.bundle.commit_records import CommitRecord
+from migrate.storage.api import Store
+from migrate.storage.file_reader import RandomAccess
+
+PROVED = "proved"
+"""The fact that says so in a commit record."""
+
+
+def engine_of(url: str) -> Engine | None:
+    """Return the engine of a source whose rows have digests, None for others: buckets, say."""
+    kind = url.partition(":")[0]
+    return engine_for(kind) if has_engine(kind) else None
+
+
+def is_proved(record: CommitRecord) -> bool:
+    """Tell whether a unit was read back, or has no rows of a table to be read."""
+    return record.outcome.digest is None or record.outcome.facts.get(PROVED) is True
+
+
+def prove(store: Store, engine: Engine, record: CommitRecord) -> CommitRecord:
+    """Return the record with the fact added. Raises ``SourceError`` where a value did not survive."""
+    found = Tally()
+    parts: list[dict[str, Any]] = list(record.outcome.facts.get("parts", ()))
+    try:
+        for part in parts:
+            with RandomAccess(store, layout.source_file(record.source, part["name"])) as file:
+                found += engine.tally_part(file, part["rows"])
+    except engine.read_errors as exc:
+        raise SourceError(
+            f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
+            next_step="Give the same command again; if it stays so, please report it.",
+        ) from exc
+    expected = Tally(record.outcome.items, record.outcome.digest or 0)
+    if found != expected:
+        raise SourceError(
+            f"unit {record.unit.id} of {record.source}: {found.rows} rows with digest {to_hex(found.digest)}"
+            f" come out of its Parquet files, {expected.rows} with {to_hex(expected.digest)} were sent",
+            next_step="A value did not survive; please report the table's definition.",
+        )
+    outcome = replace(record.outcome, facts={**record.outcome.facts, PROVED: True})
+    return replace(record, outcome=outcome)

@@ -1,0 +1,323 @@
+"""The export: snapshot → units → bundle → seal.
+
+One source after the other; the units of one by all workers at once. What is done is what has a commit record
+at the place, so a run can die at any moment and the same command goes on. Decisions about failures:
+
+- the place fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
+  stays;
+- one unit fails: the others go on, the unit is a gap;
+- the source cannot be reached: the unit is tried again a few times, then the source is left, and after the
+  other sources the error is raised (nothing is sealed, unless ``seal_incomplete``);
+- the source denies or is gone: it is left after a few units in a row; with something exported the bundle is
+  sealed as incomplete, with nothing the error is raised.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+from exporters.api import Account, Gap, Snapshot, Source
+from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
+from migrate.bundle import identity, layout, reconciliation, tag_files
+from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
+from migrate.bundle.export_state import ExportState, SourceName
+from migrate.bundle.lease import Lease
+from migrate.bundle.progress_database import Ledger
+from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.seal import Sealed, seal
+from migrate.bundle.source_workspace import StoreWorkspace
+from migrate.bundle.unit_sink import StoreSink
+from migrate.errors import GoneError, MoveoutError
+from migrate.export.outcome import ExportOptions, ExportOutcome, result
+from migrate.export.preflight import check_names, claim, refuse_foreign
+from migrate.export.read_back import engine_of
+from migrate.export.source_units import UnitRun
+from migrate.export.unit_runner import UnitWork
+from migrate.export.worker_pool import Crew, Threads
+from migrate.report import sealed_page
+from migrate.runtime import malloc
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+from migrate.storage.retry import Retrying
+
+STOP_SECONDS = 10.0
+"""So long a stopped run waits for its threads: they end at their next write, or when their source's
+connection is closed.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all steps of one export share. ``stop`` ends running units at their next write."""
+
+    store: MultipartStore
+    state: ExportState
+    ledger: Ledger
+    lease: Lease
+    executor: Executor
+    workers: int
+    progress: Progress
+    options: ExportOptions
+    stop: threading.Event
+
+
+def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
+    """Return the outcome where the complete bundle of these sources lies at the place already: then they need
+    not even be reachable any more. Raises what ``export`` raises where something else lies there.
+    """
+    check_names(sources)
+    whole = refuse_foreign(store, sources)
+    return None if whole is None else described(store, whole)
+
+
+def export(
+    sources: Sequence[Source],
+    store: MultipartStore,
+    *,
+    workers: int,
+    progress: Progress,
+    options: ExportOptions | None = None,
+) -> ExportOutcome:
+    """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
+
+    Raises ``NotEmptyError`` (the place holds something else), ``BusyError`` (another run is at work), the
+    place's errors, and the error of a source that could not be had (see above). After each of them, and after
+    ``KeyboardInterrupt``, the same call goes on.
+    """
+    options = options or ExportOptions()
+    wanted = [SourceName(source.name, source.url) for source in sources]
+    check_names(wanted)
+    whole = refuse_foreign(store, wanted)
+    if whole is not None and next(iter(store.list(layout.WORK)), None) is None:
+        return described(store, whole)
+    stop = threading.Event()
+    with ExitStack() as stack:
+        lease = stack.enter_context(Lease(store, "export", progress=progress, alone=options.others is None))
+        executor = options.executor or stack.enter_context(_threads(workers, lease, stop, store))
+        state = claim(store, wanted, executor=executor, progress=progress)
+        if isinstance(state, identity.BundleInfo):
+            return described(store, state)
+        ledger = stack.enter_context(Ledger())
+        run = Run(store, state, ledger, lease, executor, workers, progress, options, stop)
+        try:
+            return _export(run, sources)
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
+    scopes: list[SourceScope] = []
+    broken: list[tuple[str, SourceError]] = []
+    for source in sources:
+        found, error = _source(run, source)
+        scopes.append(found)
+        if error is not None:
+            run.progress.note(f"{source.name}: broke off: {error}")
+            broken.append((source.name, error))
+    if not run.options.seal_incomplete:
+        _raise_if_open(scopes, broken)
+    run.progress.begin("seal", items=0, size_bytes=0)
+    sealed = seal(
+        run.store,
+        run.state,
+        run.ledger,
+        scopes,
+        executor=run.executor,
+        check=run.lease.check,
+        page=sealed_page,
+    )
+    run.progress.end()
+    return _outcome(run.store, sealed, broken)
+
+
+def _raise_if_open(scopes: Sequence[SourceScope], broken: Sequence[tuple[str, SourceError]]) -> None:
+    """Raise the error of a source for which the bundle had better stay open: all but one that was shut in the
+    middle, could still be finished, and has something to show.
+    """
+    by_name = {found.name: found for found in scopes}
+    for name, error in broken:
+        shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
+        if not shut or not by_name[name].totals.units or not by_name[name].account.enumerations:
+            raise error
+
+
+def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
+    """Export one source; return its account, and the error if it broke off."""
+    before = _finished_before(run, source)
+    if before is not None and (before.complete or not run.options.ask):
+        return before, None
+    run.progress.begin(f"export {source.name}", items=0, size_bytes=0)
+    error: SourceError | None = None
+    account: Account | None = None
+    units: UnitRun | None = None
+    try:
+        with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
+            if before is not None:
+                run.ledger.forget(source.name)
+                run.store.delete(layout.final_record(source.name))
+            work = _work(run, source, snapshot)
+            units = UnitRun(work, run.ledger, _crew(run, source, work))
+            error = units.run()
+            if error is not None or units.failed:
+                _load_records(run, source.name)  # what an earlier run has of a unit that failed now
+            if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
+                account = _finish(run, source, snapshot, whole=error is None and not units.failed)
+    except SourceError as exc:
+        error = error or exc
+    run.progress.end()
+    failures = list(units.failed) if units else []
+    if error is not None:
+        failures.insert(0, f"{source.name} broke off: {error}")
+    if units is None and before is not None:
+        return _scope(run.ledger, source.name, source.url, before.account, failures), error
+    if account is None:
+        # Nobody could say what is missing, so that is the one thing to say.
+        error = error or SourceError(f"{source.name} was not finished")
+        account = Account([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
+        _load_records(run, source.name)
+        run.ledger.add_gaps(source.name, account.gaps)
+    return _scope(run.ledger, source.name, source.url, account, failures), error
+
+
+def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
+    return UnitWork(
+        run.store,
+        run.lease,
+        run.stop,
+        run.progress,
+        source.name,
+        snapshot,
+        run.options.attempts,
+        engine_of(source.url) if run.options.prove else None,
+        run.options.strict_snapshot,
+        run.state.created if run.state.continues else "",
+    )
+
+
+def _crew(run: Run, source: Source, work: UnitWork) -> Crew:
+    others = run.options.others
+    if others is None:
+        return Threads(work, run.executor, run.workers)
+    if others.takes(source):
+        return others.hire(source, work, run.lease, run.executor)
+    run.progress.note(f"{source.name} can only be read by one machine at a time: this one does it")
+    return Threads(work, run.executor, run.workers)
+
+
+def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Account:
+    """Let the source write what belongs to the whole; a final record only where nothing failed, else a
+    rerun tries again.
+    """
+    run.lease.check()
+    malloc.give_back()  # the units' buffers are needed no more
+    sink = StoreSink(run.store, source.name, stop=run.stop)
+    try:
+        account = snapshot.finish(run.ledger.done(source.name), sink)
+    except (SourceError, MoveoutError):
+        raise
+    except Exception as exc:
+        raise sink.error or SourceError(f"{source.name} could not be finished: {exc!r}") from exc
+    if sink.error is not None:
+        raise sink.error
+    final = FinalRecord(source.name, account, sink.files)
+    run.lease.check()
+    if whole:
+        write_final(run.store, final)
+    run.ledger.add_final(final)
+    return account
+
+
+def _finished_before(run: Run, source: Source) -> SourceScope | None:
+    """Return the account of a source that an earlier run finished; with nothing amiss it is not even read again."""
+    try:
+        final = read_final(run.store, source.name)
+    except GoneError:
+        return None
+    _load_records(run, source.name)
+    run.ledger.add_final(final)
+    found = _scope(run.ledger, source.name, source.url, final.account)
+    if found.complete:
+        run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
+    return found
+
+
+def _load_records(run: Run, source: str) -> None:
+    """Take all commit records at the place into the ledger that are not there yet."""
+    ids: Iterable[str] = (
+        unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
+    )
+    for record in read_records(run.store, source, ids, run.executor):
+        run.ledger.add(record)
+
+
+def _scope(
+    ledger: Ledger, name: str, url: str, account: Account, failures: Sequence[str] = ()
+) -> SourceScope:
+    account = replace(account, points=reconciliation.used_points(account.points, ledger.points(name)))
+    totals = ledger.totals(name)
+    gaps = ledger.gap_counts(name)
+    first = [gap for gap, _ in zip(ledger.gaps(name), range(reconciliation.INLINE_GAPS), strict=False)]
+    return SourceScope(
+        name=name,
+        url=url,
+        account=account,
+        totals=totals,
+        dispositions={"excluded": 0, "failed": 0} | gaps | {"exported": totals.items},
+        gaps=first,
+        reasons=reconciliation.reasons_incomplete(account, totals, gaps, failures),
+    )
+
+
+def _outcome(
+    store: MultipartStore, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]
+) -> ExportOutcome:
+    return ExportOutcome(
+        place=store.place,
+        bundle_id=sealed.id,
+        complete=sealed.complete,
+        files=sealed.files,
+        size_bytes=sealed.size_bytes,
+        sources=[result(found) for found in sealed.scopes],
+        broken=broken,
+    )
+
+
+def described(store: MultipartStore, info: identity.BundleInfo) -> ExportOutcome:
+    """Describe a sealed bundle that lies there from its own account."""
+    scopes = reconciliation.decode(store.read(layout.SCOPE))
+    labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
+    size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
+    return ExportOutcome(
+        place=store.place,
+        bundle_id=info.id,
+        complete=info.complete,
+        files=files,
+        size_bytes=size_bytes,
+        sources=[result(found) for found in scopes],
+        already_sealed=True,
+    )
+
+
+@contextmanager
+def _threads(workers: int, lease: Lease, stop: threading.Event, store: MultipartStore) -> Iterator[Executor]:
+    """Lend threads; wait for them at the end. Those that do not end in time keep the lease from being given
+    back: they may still write, so another run has to see that this process is dead, or that the lease has
+    grown stale.
+    """
+    executor = ThreadPoolExecutor(workers, thread_name_prefix="moveout-export")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        if stop.is_set() and isinstance(store, Retrying):
+            store.stop()
+        ended = threading.Thread(target=executor.shutdown, daemon=True)
+        ended.start()
+        ended.join(STOP_SECONDS if stop.is_set() else None)
+        if ended.is_alive():
+            lease.abandon()

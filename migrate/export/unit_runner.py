@@ -1,0 +1,233 @@
+"""How one unit is done: exported, perhaps read back, committed; or found to be done already."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from exporters.api import Json, Mendable, Outcome, Snapshot, Unit
+from exporters.engine import Engine
+from exporters.errors import SourceError, SourceUnreachableError
+from migrate.bundle import canonical_json, layout
+from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record
+from migrate.bundle.export_state import now
+from migrate.bundle.lease import Fence
+from migrate.bundle.unit_sink import Stopped, StoreSink
+from migrate.errors import DamageError, GoneError
+from migrate.export.read_back import is_proved, prove
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+
+RETRY_WAITS = (1.0, 5.0, 15.0)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitWork:
+    """How one unit is done; called by the workers."""
+
+    store: MultipartStore
+    lease: Fence
+    stop: threading.Event
+    progress: Progress
+    source: str
+    snapshot: Snapshot
+    attempts: int
+    engine: Engine | None = None
+    """Reads rows back from what was written; None: they are not read back."""
+    strict: bool = False
+    """Whether units of other snapshots are done again, come what may."""
+    sealed_before: str = ""
+    """When (UTC, ISO 8601) a bundle that had been sealed incomplete was taken up again: in units that were finished
+    until then, what failed is tried again.
+    """
+
+    def do(self, unit: Unit, *, recorded: bool) -> CommitRecord:
+        """Return the unit's commit record: the earlier one where it still holds and nothing in it is to be tried again,
+        else after exporting the unit. What an earlier run has stays at the place until something better is there.
+        """
+        earlier = self._earlier(unit) if recorded else None
+        if earlier is not None and earlier.holds and not self._is_due(earlier.record):
+            grow_to(self.progress, unit, earlier.record.outcome)
+            outcome = earlier.record.outcome
+            self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
+            return earlier.record
+        told = _Told(self.progress, unit.size_bytes)
+        for attempt in range(self.attempts):
+            if self.stop.is_set():
+                raise Stopped
+            told.begin()
+            try:
+                record = self._export(unit, earlier, told)
+            except SourceUnreachableError as exc:
+                if attempt + 1 == self.attempts:
+                    raise
+                self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
+                self.stop.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
+            else:
+                grow_to(self.progress, unit, record.outcome)
+                told.end(record.outcome)
+                return record
+        raise Stopped
+
+    def _earlier(self, unit: Unit) -> _Earlier | None:
+        """Return what an earlier run has of a unit; None, and nothing is left of it, where that is of no use."""
+        try:
+            record = read_record(self.store, self.source, unit.id)
+        except DamageError as exc:
+            self._void(unit, exc)
+            return None
+        same = not self.strict or same_point(record.point, self.snapshot.point)
+        if not (same and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
+            return _Earlier(record, holds=False)
+        try:
+            return _Earlier(
+                record if self.engine is None or is_proved(record) else self._commit(record), holds=True
+            )
+        except (SourceError, DamageError, GoneError) as exc:
+            self._void(unit, exc)
+            return None
+
+    def _void(self, unit: Unit, why: Exception) -> None:
+        self.progress.note(f"{why}; the unit is exported again")
+        self._forget(unit)
+
+    def _forget(self, unit: Unit) -> None:
+        """Remove a unit's record: a record never describes files that are being replaced."""
+        self.lease.check()
+        self.store.delete(layout.commit_record(self.source, unit.id))
+
+    def _is_due(self, record: CommitRecord) -> bool:
+        """Tell whether something failed in a unit that is to be tried again: at once where that alone is read, else
+        once the bundle was sealed without it.
+        """
+        may_be = isinstance(self.snapshot, Mendable) or record.finished <= self.sealed_before
+        return may_be and _failed(record.outcome) > 0
+
+    def _export(self, unit: Unit, earlier: _Earlier | None, told: _Told) -> CommitRecord:
+        if earlier is not None and earlier.holds:
+            try:
+                return self._mend(earlier.record, told)
+            except SourceUnreachableError:
+                raise
+            except SourceError:
+                return earlier.record
+        sink = self._sink(told, held=earlier is not None)
+        try:
+            outcome = self._read(lambda: self.snapshot.export(unit, sink), sink)
+            if earlier is not None:
+                self._forget(unit)
+            sink.publish()
+        finally:
+            sink.drop()
+        return self._finish(unit, outcome, sink.files)
+
+    def _mend(self, before: CommitRecord, told: _Told) -> CommitRecord:
+        """Try again what failed in a unit; where no more comes of it, it stays as it is."""
+        unit, snapshot, sink = before.unit, self.snapshot, self._sink(told, held=True)
+        adds = isinstance(snapshot, Mendable)
+
+        def read() -> Outcome:
+            if isinstance(snapshot, Mendable):
+                return snapshot.mend(before.done(), sink)
+            return snapshot.export(unit, sink)
+
+        try:
+            outcome = self._read(read, sink)
+            if not _is_better(outcome, before.outcome):
+                return before
+            if not adds:
+                self._forget(unit)
+            sink.publish()
+        finally:
+            sink.drop()
+        return self._finish(unit, outcome, [*before.files, *sink.files] if adds else sink.files)
+
+    def _sink(self, told: _Told, *, held: bool) -> StoreSink:
+        return StoreSink(self.store, self.source, stop=self.stop, on_part=told.arrived, held=held)
+
+    def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
+        self.lease.check()
+        return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.point, now()))
+
+    def _read(self, read: Callable[[], Outcome], sink: StoreSink) -> Outcome:
+        """Have a unit read into the sink, whose own error comes first."""
+        try:
+            outcome = read()
+        except Exception:
+            if sink.error is not None:
+                raise sink.error from None
+            raise
+        if sink.error is not None:
+            raise sink.error
+        if self.stop.is_set():
+            raise Stopped
+        return outcome
+
+    def _commit(self, record: CommitRecord) -> CommitRecord:
+        """Write the record, after reading the rows back where that is wanted."""
+        if self.engine is not None and not is_proved(record):
+            record = prove(self.store, self.engine, record)
+            self.lease.check()
+        write_record(self.store, record)
+        return record
+
+
+class _Told:
+    """What progress is told of a unit: so much as has arrived of its files, and at the end the rest. Bytes of files are
+    not those of the source, so until the unit is done it is never told more than was planned for it, nor anything
+    twice.
+    """
+
+    def __init__(self, progress: Progress, size_bytes: int) -> None:
+        self._progress, self._size_bytes = progress, size_bytes
+        self._lock = threading.Lock()
+        self._told = self._here = 0
+
+    def begin(self) -> None:
+        """Say that the unit is begun, perhaps anew."""
+        with self._lock:
+            self._here = 0
+
+    def arrived(self, size_bytes: int) -> None:
+        """Say that a part of a file has arrived."""
+        with self._lock:
+            self._here += size_bytes
+            more = min(self._here, self._size_bytes) - self._told
+            self._told += max(0, more)
+        if more > 0:
+            self._progress.advance(size_bytes=more)
+
+    def end(self, outcome: Outcome) -> None:
+        """Say that the unit is done."""
+        self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._told)
+
+
+def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:
+    """Put what a unit had in place of its estimate, so that progress ends with the numbers of the result."""
+    progress.grow(items=outcome.items - unit.items, size_bytes=outcome.size_bytes - unit.size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What an earlier run has of a unit; ``holds``: it is what this run would read."""
+
+    record: CommitRecord
+    holds: bool
+
+
+def _failed(outcome: Outcome) -> int:
+    return sum(gap.disposition == "failed" for gap in outcome.gaps)
+
+
+def _is_better(new: Outcome, old: Outcome) -> bool:
+    """Tell whether a second reading has what the first one lacked, and lacks nothing that the first one has: by then a
+    source may refuse, or have deleted, what it gave before.
+    """
+    lacked = {gap.item for gap in old.gaps}
+    return _failed(new) < _failed(old) and all(gap.item in lacked for gap in new.gaps)
+
+
+def same_point(one: Json, other: Json) -> bool:
+    """Tell whether two points are of one snapshot."""
+    return canonical_json.encode(one) == canonical_json.encode(other)

@@ -1,0 +1,52 @@
+"""What is in a target already, where only a part of a source is to come into it (``--only``)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from migrate.errors import NotEmptyError, UsageError
+from migrate.restore.common.table_restore import Run
+
+
+class Present(Protocol):
+    """The tables of a target."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is such a table or view."""
+        ...
+
+    def has_rows(self, name: str) -> bool:
+        """Tell whether that table, which is there, has rows."""
+        ...
+
+
+def in_the_way(run: Run, present: Present, where: str) -> str:
+    """Return what of the target keeps the run's part from coming into it, "" for nothing. Raises ``UsageError`` where
+    rows have no table to go to.
+    """
+    names = [table.name for table in run.tables]
+    if run.selection.definitions:
+        return next((f"table {name}" for name in names if present.has(name)), "")
+    missing = [name for name in names if not present.has(name)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{where} has no table {missing[0]}{more}", next_step="Restore with --only schema first."
+        )
+    return next((f"table {name} with rows in it" for name in names if present.has_rows(name)), "")
+
+
+def not_empty(run: Run, found: str, where: str) -> NotEmptyError:
+    """Return what to tell where ``in_the_way`` found something."""
+    step = "Drop that table" if run.selection.definitions else "Empty that table"
+    return NotEmptyError(f"{where} has the {found} already", next_step=f"{step}, or leave it out.")
+
+
+def strange_trigger(trigger: str, table: str, where: str) -> NotEmptyError:
+    """Return what to tell of a trigger that would fire for every row, and is not the bundle's: it is not ours to
+    take away meanwhile.
+    """
+    return NotEmptyError(
+        f"{where}: the trigger {trigger} of table {table} is not as in the bundle, and would fire for every row",
+        next_step="Drop it, and make it again after the restore.",
+    )

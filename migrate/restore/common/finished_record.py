@@ -1,0 +1,63 @@
+"""The record of a finished restore that left something out. It is kept with the target, so that the same command, and
+a comparison with the bundle, name it again: also from another machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from exporters.api import Loss
+from exporters.row_digest import Tally, to_hex
+
+Item = TypeVar("Item")
+Name = tuple[str, str]
+"""Schema and name of a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRestore:
+    """What a restore of ``only`` (``Selection.words``) left out. ``tables``: those whose rows are not the bundle's,
+    with what the restore left in them; None for a table that could not be made.
+    """
+
+    only: str
+    left_out: Sequence[str]
+    notes: Sequence[str] = ()
+    losses: Sequence[Loss] = ()
+    tables: Mapping[Name, Tally | None] = field(default_factory=dict)
+
+    def accepts(self, name: Name, tally: Tally | None) -> bool:
+        """Tell whether a table that differs from the bundle is still as the restore left it."""
+        return name in self.tables and self.tables[name] == tally
+
+    def encode(self) -> str:
+        """Return it as JSON of ASCII characters only: a target may be of any encoding."""
+        tables = [
+            [*name, None if tally is None else [tally.rows, to_hex(tally.digest)]]
+            for name, tally in self.tables.items()
+        ]
+        losses = [[loss.item, loss.property, loss.reason] for loss in self.losses]
+        return json.dumps(
+            {"left_out": [*self.left_out], "notes": [*self.notes], "losses": losses, "tables": tables}
+        )
+
+    @staticmethod
+    def decode(only: str, text: str) -> FinishedRestore:
+        """Read what ``encode`` wrote. Raises ``ValueError``, ``KeyError``, ``TypeError``."""
+        value = json.loads(text)
+        tables = {
+            (str(schema), str(name)): None if found is None else Tally(int(found[0]), int(found[1], 16))
+            for schema, name, found in value["tables"]
+        }
+        losses = [Loss(*map(str, loss)) for loss in value["losses"]]
+        return FinishedRestore(
+            only, list(map(str, value["left_out"])), list(map(str, value["notes"])), losses, tables
+        )
+
+
+def unique(*sequences: Iterable[Item]) -> list[Item]:
+    """Return all sentences, or losses, in their order, each once."""
+    return list(dict.fromkeys(item for sequence in sequences for item in sequence))

@@ -1,0 +1,41 @@
+"""Objects that name their database themselves, in a database of another name: there the name means another one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from exporters.api import Loss
+from migrate.restore.common.table_restore import Run
+
+PROPERTY = "name of its database"
+_SHOWN = 5
+"""So many objects a note names; the ledger has all."""
+
+
+def source_database(run: Run) -> str:
+    """Return what the source's database was called, "" where the bundle does not say."""
+    return str(run.said("database") or "")
+
+
+def naming(database: str, *, quote: str) -> re.Pattern[str]:
+    """Return what finds the name before a point, quoted or not, in whatever case; also within texts, where statements
+    may be put together.
+    """
+    name, mark = re.escape(database), re.escape(quote)
+    quoted = re.escape(database.replace(quote, quote * 2))
+    plain = rf"|(?<![\w${mark}.]){name}" if re.fullmatch(r"[\w$]+", database) else ""
+    return re.compile(rf"(?:{mark}{quoted}{mark}{plain})\s*\.\s*(?=[\w${mark}])", re.IGNORECASE)
+
+
+def losses(objects: Iterable[str], *, before: str, now: str) -> list[Loss]:
+    """Return a row for each object (as people write it) that names the database ``before``."""
+    reason = f"it names {before} itself: where that is the database, it is not {now}; look at it, and make it again"
+    return [Loss(name, PROPERTY, reason) for name in objects]
+
+
+def note_of(found: list[Loss], *, before: str, now: str) -> str:
+    """Return what to tell of these losses."""
+    names = ", ".join(loss.item for loss in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"the database was {before} and is {now} here; it is named by {names}{more}"

@@ -1,0 +1,119 @@
+"""The parts of a source's tables, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from exporters.row_digest import Advance
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.errors import DamageError
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """A part of a table: ``name`` relative to ``data/<source>/``, unique within the source. ``first``: of its table."""
+
+    table: CatalogRow
+    name: str
+    rows: int
+    first: bool
+
+    @property
+    def key(self) -> str:
+        """Its key in the bundle."""
+        return layout.source_file(self.table.source, self.name)
+
+    @property
+    def size_bytes(self) -> int:
+        """Its share of the table's bytes, about."""
+        return self.table.size_bytes * self.rows // max(self.table.items, 1)
+
+
+def parts_of(tables: Sequence[CatalogRow]) -> list[PartFile]:
+    """Return all parts of these tables, in their order."""
+    return [
+        PartFile(table, part["name"], part["rows"], first=not position)
+        for table in tables
+        for position, part in enumerate(table.details["parts"])
+    ]
+
+
+def batches_of(parts: Iterable[PartFile], *, size_bytes: int, count: int) -> list[list[PartFile]]:
+    """Return parts in their order, those that are together no larger than ``size_bytes`` in one batch, ``count`` of
+    them at most.
+    """
+    batches: list[list[PartFile]] = []
+    filled = 0
+    for part in parts:
+        if not batches or filled + part.size_bytes > size_bytes or len(batches[-1]) == count:
+            batches.append([])
+            filled = 0
+        batches[-1].append(part)
+        filled += part.size_bytes
+    return batches
+
+
+def damage(part: PartFile, error: BaseException) -> DamageError:
+    """Return what to tell of a part that cannot be read."""
+    return DamageError(
+        part.key,
+        expected="a readable Parquet file",
+        found=str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+        next_step="Run verify --level full on the bundle and fetch the file again.",
+    )
+
+
+def missing_rows(label: str, part: PartFile, error: DamageError) -> str:
+    """Return what to say of a part that cannot be read: a finding. ``label``: its table, for people."""
+    return f"{label}: the rows in {part.key} are missing: expected {error.expected}, found {error.found}"
+
+
+REPAIR = (
+    "a file of the bundle is damaged: moveout transfer --recheck from a whole copy replaces it, then the same command"
+    " restores the rest"
+)
+
+
+class Shown:
+    """What one attempt to write a part has shown as progress, so that it can be taken back."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self._rows = 0
+        self._size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        """Show more."""
+        self._rows += rows
+        self._size_bytes += size_bytes
+        self._advance(rows, size_bytes)
+
+    def take_back(self) -> None:
+        """Show nothing of it any more."""
+        self._advance(-self._rows, -self._size_bytes)
+
+
+def readable(
+    part: PartFile,
+    items: Iterator[_Item],
+    errors: tuple[type[Exception], ...],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[_Item]:
+    """Pass on what is read of a part. Raises ``DamageError`` for ``errors`` of the reading, ``InterruptedError`` once
+    ``stopped`` says so.
+    """
+    while True:
+        if stopped():
+            raise InterruptedError
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except errors as exc:
+            raise damage(part, exc) from exc
+        yield item

@@ -1,0 +1,284 @@
+"""One restore of one source, and the account that it gives: what was there, what was written, what is not as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from exporters.api import Loss
+from exporters.row_digest import Advance, Tally, to_hex
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.partition_moves import moved_within
+from migrate.bundle.reader import BundleReader, hash_file
+from migrate.bundle.table_digests import digests_of
+from migrate.errors import NotEmptyError
+from migrate.restore.common.bundle_gaps import lacking_of
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.selection import Selection
+from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.runtime.progress import Progress
+
+_ALREADY = "the {where} holds all of this already: every table has the bundle's rows; nothing was done"
+_DAMAGED = (
+    "{}: {} is damaged: its SHA-256 is not that of the manifest. Once moveout transfer --recheck has replaced it,"
+    " restore into a new database"
+)
+_AS_LEFT = "the {where} is as an earlier restore has left it; nothing was done"
+
+Label = Callable[[str, str], str]
+"""Makes a table's name for people of its schema and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a run was restoring, as it stands in the target: the bundle's id, the source, and which part of it was
+    wanted (``Selection.words``).
+    """
+
+    bundle: str
+    source: str
+    only: str = ""
+
+
+class Unfinished(Protocol):
+    """A state that was found; engines may keep more than ``State`` does."""
+
+    @property
+    def bundle(self) -> str:
+        """See ``State``."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """See ``State``."""
+        ...
+
+    @property
+    def only(self) -> str:
+        """See ``State``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What comes from where. ``tables`` are the source's rows of the catalog that are meant, ``views`` those of
+    materialized views: the target computes their rows, which are compared only.
+    """
+
+    reader: BundleReader
+    source: str
+    tables: Sequence[CatalogRow]
+    workers: int
+    progress: Progress
+    selection: Selection = field(default_factory=Selection)
+    views: Sequence[CatalogRow] = ()
+    found: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    """What ``compare`` has read of the target."""
+
+    @property
+    def state(self) -> State:
+        """What to leave in the target."""
+        return State(self.reader.info.id, self.source, self.selection.words())
+
+    @staticmethod
+    def of(
+        reader: BundleReader, source: str, *, workers: int, progress: Progress, only: Iterable[str] = ()
+    ) -> Run:
+        """Raises ``UsageError`` where the bundle has no such source, or the source no such table."""
+        reader.info.source(source)
+        selection = Selection.parse(only)
+        chosen = selection.choose([row for row in reader.catalog() if row.source == source and row.has_rows])
+        tables = [row for row in chosen if row.kind == "table"]
+        views = [row for row in chosen if row.kind == "materialized view"]
+        return Run(reader, source, tables, workers, progress, selection, views)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all definitions are wanted, not those of some tables: into a database or file of its own."""
+        return self.selection.definitions and not self.selection.tables
+
+    def said(self, name: str) -> Any:
+        """Return what the last point of the source's snapshots that has it says, None where none does."""
+        scopes = [one for one in self.reader.scope() if one.name == self.source]
+        points = [point for one in scopes for point in one.account.points]
+        return next((point[name] for point in reversed(points) if point.get(name)), None)
+
+    def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
+        """Return the same for these tables, with an account of its own."""
+        return Run(self.reader, self.source, tables, self.workers, self.progress, self.selection)
+
+    @property
+    def items(self) -> int:
+        """How many rows the source has."""
+        return sum(table.items for table in self.tables)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of so many bytes of text."""
+        return sum(table.size_bytes for table in self.tables)
+
+    def ours(self, state: Unfinished, *, where: str, how: str) -> None:
+        """Raise ``NotEmptyError`` unless the state that was found at ``where`` is that of this very restore; ``how`` to
+        get rid of it.
+        """
+        if (state.bundle, state.source) != (self.reader.info.id, self.source):
+            what = f"source {state.source} of bundle {state.bundle}"
+        elif state.only != self.selection.words():
+            what = state.only or "everything"
+        else:
+            return
+        raise NotEmptyError(
+            f"{where} holds an unfinished restore of {what}", next_step=f"Finish that one, or {how}."
+        )
+
+    def already(
+        self,
+        where: str,
+        records: Sequence[FinishedRestore] = (),
+        findings: Sequence[str] = (),
+        *,
+        left_out: Sequence[str] = (),
+        notes: Sequence[str] = (),
+    ) -> RestoreOutcome:
+        """Return that nothing was to be done; ``where``: database or file. ``records``: what finished restores have
+        left out of it.
+        """
+        left_out = unique(*(record.left_out for record in records), left_out)
+        note = (_AS_LEFT if records else _ALREADY).format(where=where)
+        notes = unique([note] if not findings else [], *(record.notes for record in records), notes)
+        return self.outcome(Written(self.items, 0), findings, notes, left_out)
+
+    def outcome(
+        self, rows: Written, findings: Sequence[str], notes: Sequence[str], left_out: Sequence[str] = ()
+    ) -> RestoreOutcome:
+        """Return what it came to. What the bundle lacks is left out, too."""
+        return RestoreOutcome(
+            self.source,
+            self.items if self.selection.rows else 0,
+            rows.size_bytes,
+            rows.skipped_items,
+            tuple(findings),
+            tuple(notes),
+            left_out=tuple(unique(left_out, self._lacking())),
+            tables=digests_of(self.source, self.found),
+        )
+
+    def _lacking(self) -> list[str]:
+        """Return a sentence for each item that the bundle itself lacks, where all of it is wanted."""
+        return [] if self.selection.tables else lacking_of(self.reader, self.source)
+
+    def findings(self, tables: Sequence[CatalogRow], label: Label) -> list[str]:
+        """Return a sentence for every table whose rows ``compare`` has found not to be the bundle's, and for every
+        damaged file of such a table.
+        """
+        found = differences(tables, self.found, label)
+        named = [label(table.schema, table.name) for table in tables]
+        differing = [
+            table
+            for table, name in zip(tables, named, strict=True)
+            if any(sentence.startswith(f"{name}: ") for sentence in found)
+        ]
+        return [*found, *self._damaged(differing, label)] if differing else found
+
+    def _damaged(self, tables: Sequence[CatalogRow], label: Label) -> Iterator[str]:
+        parts = {part.key: part for part in parts_of(tables)}
+        for file in self.reader.source_files(self.source):
+            if file.key in parts and hash_file(self.reader.store, file.key) != file.sha256:
+                table = parts[file.key].table
+                yield _DAMAGED.format(label(table.schema, table.name), file.key)
+
+    def differing(self, records: Sequence[FinishedRestore]) -> list[CatalogRow]:
+        """Return the tables to be compared: all but those that are still as a finished restore has left them."""
+        return [table for table in self.tables if not self._accepted(table, records)]
+
+    def _accepted(self, table: CatalogRow, records: Sequence[FinishedRestore]) -> bool:
+        name = table.schema, table.name
+        return any(record.accepts(name, self.found.get(name)) for record in records)
+
+    def record(
+        self, left_out: Sequence[str], notes: Sequence[str], losses: Sequence[Loss]
+    ) -> FinishedRestore:
+        """Return the record of this restore, with the tables whose rows ``compare`` has found to be others."""
+        tables = {}
+        for table in (*self.tables, *self.views) if self.selection.rows else ():
+            tally = self.found.get((table.schema, table.name))
+            if tally is None or (tally.rows, to_hex(tally.digest)) != (table.items, table.digest):
+                tables[table.schema, table.name] = tally
+        return FinishedRestore(self.selection.words(), left_out, notes, losses, tables)
+
+    def rows(
+        self,
+        parts: Sequence[PartFile],
+        done: set[str],
+        write: Callable[[Sequence[PartFile], Advance], None],
+    ) -> Written:
+        """Let ``write`` bring in the parts that are not done, and show how far it is."""
+        todo = [part for part in parts if part.name not in done]
+        total = sum(part.rows for part in parts)
+        self.progress.begin(f"restore {self.source}", items=total, size_bytes=self.size_bytes)
+        skipped = total - sum(part.rows for part in todo)
+        if skipped:
+            left = sum(part.size_bytes for part in todo)
+            self.progress.skip(items=skipped, size_bytes=self.size_bytes - left)
+        sum_ = _Sum(self.progress)
+        write(todo, sum_.add)
+        self.progress.end()
+        return Written(skipped, sum_.size_bytes)
+
+    def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]]) -> None:
+        """Let ``live`` read the target's rows, for ``findings``."""
+        rows = sum(view.items for view in self.views)
+        size_bytes = sum(view.size_bytes for view in self.views)
+        with_views = " and its materialized views" if self.views else ""
+        self.progress.begin(
+            f"compare {self.source}{with_views}",
+            items=self.items + rows,
+            size_bytes=self.size_bytes + size_bytes,
+        )
+        found = live(lambda rows, size_bytes: self.progress.advance(items=rows, size_bytes=size_bytes))
+        self.progress.end()
+        self.found.update(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Rows that were there from an earlier run, and bytes that were written now."""
+
+    skipped_items: int
+    size_bytes: int
+
+
+class _Sum:
+    """Adds up what the workers wrote; integer addition under the interpreter's lock loses nothing that matters here."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.size_bytes = 0
+
+    def add(self, rows: int, size_bytes: int) -> None:
+        self.size_bytes += size_bytes
+        self._progress.advance(items=rows, size_bytes=size_bytes)
+
+
+def differences(
+    tables: Sequence[CatalogRow], live: Mapping[tuple[str, str], Tally], label: Label
+) -> list[str]:
+    """Return a sentence for every table of the bundle whose rows in the target are not the bundle's. Rows that lie in
+    another partition of the same table are no difference.
+    """
+    found = []
+    moved = moved_within(tables, live)
+    for table in tables:
+        if (table.schema, table.name) in moved:
+            continue
+        name = label(table.schema, table.name)
+        tally = live.get((table.schema, table.name))
+        if tally is None:
+            found.append(f"{name} is missing in the target")
+        elif tally.rows != table.items:
+            found.append(f"{name}: expected {table.items} rows, found {tally.rows}")
+        elif to_hex(tally.digest) != table.digest:
+            found.append(f"{name}: expected digest {table.digest}, found {to_hex(tally.digest)}")
+    return found

@@ -1,0 +1,135 @@
+"""Keys after the rows: a table's definition taken apart into what must be first, and what is quicker made later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pymysql
+
+from exporters.api import Loss
+from exporters.mysql.errors import number_of, said_by
+from exporters.mysql.identifiers import quote_name
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
+from migrate.restore.mysql.degrade.concessions import note
+from migrate.restore.mysql.degrade.relaxed_constraints import not_unique
+from migrate.restore.mysql.destination import TargetConnection, items_there, mark_done
+from migrate.restore.mysql.table_ddl import items_of
+
+Later = Mapping[str, Sequence[str]]
+"""By table: the keys and constraints that complete it."""
+
+LARGE_BYTES = 32 * 2**20
+"""From so many bytes of rows on it pays: a smaller table costs less than another ALTER TABLE."""
+
+_DUPLICATE = 1062
+_KEY = re.compile(r"KEY `")
+_UNIQUE = re.compile(r"UNIQUE KEY `")
+_NAMED = re.compile(r"(?:UNIQUE )?(?:KEY|CONSTRAINT) (?:`[^`]*`)+ ")
+_FOREIGN = re.compile(r"CONSTRAINT (?:`[^`]*`)+ FOREIGN KEY ")
+_ODD = re.compile(r"SPATIAL KEY |PERIOD |.* WITHOUT OVERLAPS", re.DOTALL)
+_PRIMARY = re.compile(r"PRIMARY KEY \((`(?:[^`]|``)*`)")
+_COUNTER = re.compile(r"(`(?:[^`]|``)*`) .* AUTO_INCREMENT", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """``first`` makes the table; ``later`` are the keys and constraints that complete it."""
+
+    first: str
+    later: Sequence[str] = ()
+
+
+def take_apart(sql: str, *, foreign_only: bool = False) -> Apart:
+    """Return a table's definition without the keys that can be added later. All stay where one of them is needed: by an
+    AUTO_INCREMENT column that the primary key does not begin with, or in place of a primary key. ``foreign_only``:
+    only those to other tables go.
+    """
+    open_, close, items = items_of(sql)
+    if foreign_only:
+        later = [item for item in items if _FOREIGN.match(item)]
+    else:
+        primary = next((found[1] for item in items if (found := _PRIMARY.match(item))), None)
+        counter = next((found[1] for item in items if (found := _COUNTER.match(item))), None)
+        if primary is None or counter not in {None, primary} or any(_ODD.match(item) for item in items):
+            return Apart(sql)
+        later = [item for item in items if _KEY.match(item) or _UNIQUE.match(item) or _FOREIGN.match(item)]
+    if not later:
+        return Apart(sql)
+    kept = ",\n  ".join(item for item in items if item not in later)
+    return Apart(f"{sql[:open_]}(\n  {kept}\n{sql[close:]}", later)
+
+
+def set_aside(
+    definitions: Sequence[Definition], tables: Sequence[CatalogRow], *, foreign: bool = False
+) -> tuple[list[Definition], Later]:
+    """Return the definitions with large tables' keys taken out, and what adds these later. ``foreign``: of all tables
+    those to other ones, which a server of the other flavour may refuse one by one, and only when both are there.
+    """
+    large = {
+        table.name
+        for table in tables
+        if table.size_bytes >= LARGE_BYTES and table.details.get("engine") == "InnoDB"
+    }
+    kept, later = [], {}
+    for one in definitions:
+        apart = Apart("")
+        if one["kind"] == "table" and (foreign or one["name"] in large):
+            apart = take_apart(one["sql"], foreign_only=one["name"] not in large)
+        kept.append({**one, "sql": apart.first} if apart.later else one)
+        if apart.later:
+            later[one["name"]] = apart.later
+    return kept, later
+
+
+def add_keys(target: TargetConnection, later: Later, done: set[str], workers: int) -> None:
+    """Complete the tables that are not noted as such, several at once. Raises ``MoveoutError``."""
+    todo = [name for name in later if _step(name) not in done]
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-keys") as pool:
+        for future in [pool.submit(_add, target, name, later[name]) for name in todo]:
+            future.result()
+
+
+def _add(target: TargetConnection, name: str, items: Sequence[str]) -> None:
+    connection = target.another()
+    try:
+        try:
+            _add_all(connection, name, items)
+        except pymysql.Error as exc:
+            raise ddl_error(exc, {"kind": "keys of", "name": name}) from exc
+        mark_done(connection, _step(name))
+    finally:
+        connection.close()
+
+
+def _add_all(connection: TargetConnection, name: str, items: Sequence[str]) -> None:
+    """Add all at once, or what the target takes of it; what it refuses is noted. Raises the driver's errors."""
+    try:
+        connection.run(f"ALTER TABLE {quote_name(name)} {', '.join(f'ADD {item}' for item in items)}")
+    except pymysql.Error as exc:
+        if needs_the_user(exc):
+            raise
+        if len(items) == 1 and _is_there(connection, name, items[0]):  # made by a run that could not note it
+            return
+        if len(items) > 1:
+            for item in items:
+                _add_all(connection, name, [item])
+        elif number_of(exc) == _DUPLICATE and _UNIQUE.match(items[0]):
+            note(connection, not_unique(name, items[0]))
+            _add_all(connection, name, [items[0].removeprefix("UNIQUE ")])
+        else:
+            lost = "foreign key" if _FOREIGN.match(items[0]) else "key"
+            reason = f"{' '.join(items[0].split())}: {said_by(exc)}"
+            note(connection, Loss(f"table {quote_name(name)}", lost, reason))
+
+
+def _is_there(connection: TargetConnection, name: str, item: str) -> bool:
+    begin = _NAMED.match(item)
+    return begin is not None and any(one.startswith(begin[0]) for one in items_there(connection, name))
+
+
+def _step(name: str) -> str:
+    return f"keys {name}"

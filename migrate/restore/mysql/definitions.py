@@ -1,0 +1,239 @@
+"""Definitions into the target, each under the settings it was made with."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pymysql
+
+from exporters.mysql.charsets import codec_of
+from exporters.mysql.connection import PINNED, Connection
+from exporters.mysql.definitions.show_create import DEFINITIONS, defaults_of, set_sequence
+from exporters.mysql.definitions.spatial_reference_systems import KIND as SPATIAL
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, MoveoutError, NotAllowedError, UsageError
+from migrate.restore.mysql.destination import alter
+from migrate.restore.mysql.table_ddl import undefaulted
+
+Definition = dict[str, Any]
+
+BEFORE_ROWS = (SPATIAL, "sequence", "table")
+AFTER_ROWS = ("library", "function", "procedure", "package", "package body", "view", "trigger")
+LAST = ("event",)
+"""An event may change rows at any moment once it is there: so it comes after these were compared."""
+
+_EXISTS = {1050, 1304, 1359, 1537}
+_NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
+_STEPS = {
+    1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the target",
+    1298: "Load the time zones into the target (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql, of /usr/share/zoneinfo)",
+}
+"""What lets a server make an object that it has refused, by the number of its error."""
+_FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
+"""The server has no room, memory or threads left."""
+_NAME = r"(?:`(?:[^`]|``)*`|\"(?:[^\"]|\"\")*\"|'[^']*'|[\w$]+)"
+_DEFINER = re.compile(rf"\s+DEFINER\s*=\s*{_NAME}(?:@{_NAME})?", re.IGNORECASE)
+_RUNS = re.compile(r"[\x00-\x7f]+|[\udc80-\udcff]+|[^\x00-\x7f\udc80-\udcff]+")
+"""Of ASCII, of bytes as ``surrogateescape`` has them, of other characters."""
+_BYTES = re.compile(r"[\udc80-\udcff]")
+_CONVERT = "CONVERT(_utf8mb4 X'{text}' USING {charset})"
+_CONVERTED = f"SELECT HEX({_CONVERT}), HEX(CONVERT({_CONVERT} USING utf8mb4))"
+
+
+def read_definitions(reader: BundleReader, source: str) -> list[Definition]:
+    """Return a source's definitions as they lie in the bundle, checked. Raises ``DamageError``."""
+    key = layout.source_file(source, DEFINITIONS)
+    for file in reader.source_files(source, "schema/"):
+        if file.key == key:
+            return list(json.loads(reader.read_checked(file)))
+    raise DamageError(key, expected="a file", found="nothing")
+
+
+def step_of(one: Definition) -> str:
+    """Return the name under which it is noted as done."""
+    return f"{one['kind']} {one['name']}"
+
+
+class Definer:
+    """Makes objects in one database. ``notes`` collects what the user should know, ``left_out`` what is lost."""
+
+    def __init__(self, connection: Connection, notes: list[str], left_out: list[str]) -> None:
+        self._connection = connection
+        self._notes, self._left_out = notes, left_out
+        self._without_definers = False
+        self._collation = str(connection.value("SELECT @@collation_database"))
+        self._ours = False
+
+    def set_database(self, one: Definition) -> None:
+        """Give the database the source's defaults, on which routines' and new tables' own depend."""
+        if "comment" in one and not self._connection.comments_databases:
+            self._notes.append("the database's comment was left out: only MariaDB 10.5 and newer have any")
+            one = {**one, "comment": ""}
+        self._alter_database(defaults_of(one))
+        self._collation, self._ours = one["collation"], True
+
+    def _alter_database(self, words: str) -> None:
+        self._connection.run(f"ALTER DATABASE {quote_name(self._connection.address.database)} {words}")
+
+    def make(self, one: Definition) -> None:
+        """Make an object; one that is there already was made by a run that could not note it. Raises
+        ``pymysql.Error``.
+        """
+        if one["kind"] == "trigger" and one.get("table"):
+            self._open(one["table"])
+        try:
+            with self._database_as(one):
+                charset = self._charset(one)
+                self._settings(one, charset)
+                self._run(one, charset)
+        except pymysql.Error as exc:
+            if number_of(exc) not in _EXISTS:
+                raise
+        finally:
+            self._connection.run("SET NAMES utf8mb4")
+            mode = quote_literal(self._connection.defining_mode)
+            self._connection.run(f"SET SESSION sql_mode = {mode}, time_zone = {PINNED['time_zone']}")
+        if one["kind"] == "sequence":
+            self._connection.rows(set_sequence(one))
+        if one["kind"] == "table" and (columns := undefaulted(one["sql"])):
+            words = ", ".join(f"ALTER COLUMN {name} DROP DEFAULT" for name in columns)
+            if said := alter(self._connection, one["name"], words):
+                self._left_out.append(f"{step_of(one)}: NULL is the default of {', '.join(columns)}: {said}")
+
+    def _open(self, table: str) -> None:
+        """Let the server read a table's definition before a trigger's ``sql_mode`` could make it read another one."""
+        with suppress(pymysql.Error):
+            self._connection.rows(f"SELECT 1 FROM {quote_name(table)} LIMIT 0")
+
+    @contextmanager
+    def _database_as(self, one: Definition) -> Iterator[None]:
+        """Let the database have the collation that it had when a routine, trigger or event was made, on which the
+        charset of its parameters and variables depends; not a database that others use.
+        """
+        wanted = str(one.get("database_collation", self._collation))
+        if wanted == self._collation:
+            yield
+        elif not self._ours:
+            self._notes.append(f"{step_of(one)}: made in a database of {self._collation} instead of {wanted}")
+            yield
+        else:
+            self._alter_database(f"COLLATE {wanted}")
+            try:
+                yield
+            finally:
+                self._alter_database(f"COLLATE {self._collation}")
+
+    def make_views(
+        self, views: Sequence[Definition], made: Callable[[Definition], None]
+    ) -> list[tuple[Definition, pymysql.Error]]:
+        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the target
+        refuses: they need what is not there, as at the source, or what it has not. Raises ``MoveoutError``.
+        """
+        left = list(views)
+        while True:
+            waiting: list[tuple[Definition, pymysql.Error]] = []
+            for one in left:
+                try:
+                    self.make(one)
+                except pymysql.Error as exc:
+                    if needs_the_user(exc):
+                        raise ddl_error(exc, one) from exc
+                    waiting.append((one, exc))
+                else:
+                    made(one)
+            if len(waiting) == len(left):
+                return waiting
+            left = [one for one, _ in waiting]
+
+    def _settings(self, one: Definition, charset: str) -> None:
+        """Set what the object was made under. The statement itself is sent in the client's charset."""
+        words = [f"sql_mode = {quote_literal(one.get('sql_mode', self._connection.defining_mode))}"]
+        if "time_zone" in one:
+            words.append(f"time_zone = {quote_literal(one['time_zone'])}")
+        if "client" in one:
+            words.append(f"character_set_client = {charset}")
+            words.append(f"collation_connection = {one['connection']}")
+        self._connection.run("SET SESSION " + ", ".join(words))
+
+    def _charset(self, one: Definition) -> str:
+        """Return the charset of the client that made an object, or utf8mb4 where that has not all of its characters."""
+        client = str(one.get("client", "utf8mb4"))
+        try:
+            self._encoded(one["sql"], client)
+        except UnicodeEncodeError:
+            words = f"{step_of(one)}: made with client charset utf8mb4 instead of {client}"
+            (self._left_out if _BYTES.search(one["sql"]) else self._notes).append(words)
+            return "utf8mb4"
+        return client
+
+    def _run(self, one: Definition, charset: str) -> None:
+        sql = self._encoded(one["sql"], charset)
+        if not self._without_definers:
+            try:
+                self._connection.raw.query(sql)
+            except pymysql.Error as exc:
+                if number_of(exc) not in _NEEDS_PRIVILEGE or not _DEFINER.search(one["sql"]):
+                    raise
+                self._without_definers = True
+                self._notes.append(f"definers were left out, because the target refused them: {said_by(exc)}")
+            else:
+                return
+        self._connection.raw.query(self._encoded(without_definer(one["sql"]), charset))
+
+    def _encoded(self, sql: str, charset: str) -> bytes:
+        """Return a statement as a client of this charset sends it. Raises ``UnicodeEncodeError``."""
+        try:
+            return sql.encode(codec_of(charset), "surrogateescape")
+        except UnicodeEncodeError:
+            return b"".join(self._converted(run[0], charset) for run in _RUNS.finditer(sql))
+
+    def _converted(self, text: str, charset: str) -> bytes:
+        """Let the server convert characters. Raises ``UnicodeEncodeError`` for those that the charset has not."""
+        plain = text.encode(errors="surrogateescape")
+        if text.isascii() or _BYTES.match(text):
+            return plain
+        query = _CONVERTED.format(text=plain.hex(), charset=charset)
+        converted, back = (bytes.fromhex(str(value)) for value in self._connection.rows(query)[0])
+        if back != plain:
+            raise UnicodeEncodeError(
+                charset, text, 0, len(text), "the charset has not all of these characters"
+            )
+        return converted
+
+
+def without_definer(sql: str) -> str:
+    """Return a statement without the account in whose name the object acts."""
+    return _DEFINER.sub("", sql, count=1)
+
+
+def needs_the_user(error: BaseException) -> bool:
+    """Tell whether a statement was refused for what somebody can and should change, or not at all: then the same
+    command goes on later. Anything else concerns this object only, and the rest can do without it.
+    """
+    number = number_of(error)
+    return not is_about_the_thing(error) or number in _NEEDS_PRIVILEGE or number in _STEPS or number in _FULL
+
+
+def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
+    """Return what to tell when an object cannot be made."""
+    said = said_by(error)
+    if number_of(error) in _NEEDS_PRIVILEGE:
+        return NotAllowedError(
+            f"{step_of(one)} cannot be made: {said}",
+            next_step="Grant the account ALL PRIVILEGES on the target database, then give the same command again.",
+        )
+    if (step := _STEPS.get(number_of(error))) is not None:
+        return UsageError(
+            f"{step_of(one)} cannot be made: {said}", next_step=f"{step}, then give the same command again."
+        )
+    return UsageError(
+        f"{step_of(one)} cannot be made: {said}",
+        next_step="Compare the servers' kinds and versions; the statement is in schema/definitions.json of the bundle.",
+    )

@@ -1,0 +1,161 @@
+"""The target database: may it be restored into, and how far an earlier run came.
+
+Control tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction,
+so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
+was made but not noted is recognised by its being there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pymysql
+
+from exporters.mysql.connection import Address, Connection, connect
+from exporters.mysql.control_tables import ControlTables, find_control_tables
+from exporters.mysql.errors import is_about_the_thing, number_of, said_by
+from exporters.mysql.identifiers import quote_literal, quote_name
+from migrate.errors import BusyError
+from migrate.restore.common.table_restore import State
+from migrate.restore.mysql.table_ddl import items_of
+
+_NO_DELETE = 1031
+_LOCK_SECONDS = 20
+
+_CONTENT = """
+SELECT what FROM (
+  SELECT 1 AS place, CONCAT(LOWER(TABLE_TYPE), ' ', TABLE_NAME) AS what FROM information_schema.TABLES
+    WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME NOT IN ({own})
+  UNION ALL SELECT 2, CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES
+    WHERE ROUTINE_SCHEMA = {schema}
+  UNION ALL SELECT 3, CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
+) AS found ORDER BY place, what LIMIT 1
+"""
+
+
+class TargetConnection(Connection):
+    """A session on the target. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
+
+    def __init__(self, address: Address, raw: Any, control: ControlTables) -> None:
+        super().__init__(address, raw)
+        self.control = control
+        names = map(quote_name, control.names)
+        self.about, self.done, self.left_out, self.again, self.away = names
+
+    def another(self) -> TargetConnection:
+        """Open a further session. Raises ``SourceError``."""
+        return TargetConnection(self.address, connect(self.address).raw, self.control)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The database and the session on which everything but rows is done; it holds the lock."""
+
+    address: Address
+    connection: TargetConnection
+
+
+@contextmanager
+def open_target(address: Address, names: Collection[str] = ()) -> Iterator[Target]:
+    """Connect and lock out other restores. The control tables have none of the ``names`` that the restore makes, and
+    none of what is there. Raises ``BusyError``, ``SourceError``.
+    """
+    connection = connect(address)
+    try:
+        name = quote_literal(f"moveout {address.database}"[:64])
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while connection.value(f"SELECT GET_LOCK({name}, 1)") != 1:
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"another restore works on {address.url}",
+                    next_step="Wait for it, or end its session (SHOW PROCESSLIST).",
+                )
+        _, others = find_control_tables(connection)
+        control = ControlTables.beside({*names, *others})
+        yield Target(address, TargetConnection(address, connection.raw, control))
+    finally:
+        connection.close()
+
+
+def content(target: Target) -> str:
+    """Return the name of something in the database, or ""."""
+    own = ", ".join(map(quote_literal, target.connection.control.names))
+    schema = quote_literal(target.address.database)
+    return str(target.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
+
+
+def read_state(target: Target) -> State | None:
+    """Return what an earlier restore left, None where there was none."""
+    connection = target.connection
+    control, _ = find_control_tables(connection)
+    if connection.control.about not in control:
+        return None
+    rows = connection.rows(f"SELECT bundle, source, only_ FROM {connection.about}")
+    return State(*rows[0]) if rows else None
+
+
+def begin_state(target: Target, state: State) -> None:
+    """Make the tables; the row that says whose they are comes last."""
+    connection = target.connection
+    kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
+    connection.run(f"DELETE FROM {connection.done}")
+    connection.run(
+        f"CREATE TABLE IF NOT EXISTS {connection.about}"
+        f" (bundle VARCHAR(200), source VARCHAR(200), only_ LONGTEXT) {kind}"
+    )
+    values = ", ".join(map(quote_literal, (state.bundle, state.source, state.only)))
+    connection.run(f"INSERT INTO {connection.about} VALUES ({values})")
+
+
+def read_done(connection: TargetConnection) -> set[str]:
+    """Return the names of the parts and steps that are done."""
+    return {str(row[0]) for row in connection.rows(f"SELECT name FROM {connection.done}")}
+
+
+def mark_done(connection: TargetConnection, name: str) -> None:
+    """Say, within the transaction that does it, that a part or step is done."""
+    connection.run(f"INSERT INTO {connection.done} VALUES ({quote_literal(name)})")
+
+
+def items_there(connection: Connection, table: str) -> list[str]:
+    """Return the columns, keys and constraints of a table of the target, as it prints them."""
+    return items_of(str(connection.rows(f"SHOW CREATE TABLE {quote_name(table)}")[0][1]))[2]
+
+
+def alter(connection: Connection, table: str, words: str) -> str | None:
+    """Alter a table; return what the target says if it refuses. Raises the driver's errors."""
+    try:
+        connection.run(f"ALTER TABLE {quote_name(table)} {words}")
+    except pymysql.Error as exc:
+        if not is_about_the_thing(exc):
+            raise
+        return said_by(exc)
+    return None
+
+
+def make_empty(connection: TargetConnection, table: str) -> None:
+    """Remove the rows of a table without transactions; one that no row can be deleted from is made again."""
+    name = quote_name(table)
+    if connection.value(f"SELECT 1 FROM {name} LIMIT 1") is None:
+        return
+    try:
+        connection.run(f"DELETE FROM {name}")
+    except pymysql.Error as exc:
+        if number_of(exc) != _NO_DELETE:
+            raise
+        again, away = connection.again, connection.away
+        connection.run(f"DROP TABLE IF EXISTS {again}")
+        connection.run(f"CREATE TABLE {again} LIKE {name}")
+        connection.run(f"RENAME TABLE {name} TO {away}, {again} TO {name}, {away} TO {again}")
+        connection.run(f"DROP TABLE {again}")
+
+
+def drop_state(target: Target) -> None:
+    """Remove the tables: the restore is over."""
+    connection = target.connection
+    connection.run(f"DROP TABLE IF EXISTS {connection.about}, {connection.done}, {connection.again}")

@@ -1,0 +1,466 @@
+"""Rows into the target: one transaction a part, together with the note that it is done. Tables without transactions
+are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
+
+import pyarrow as pa
+import pymysql
+
+from exporters.errors import SourceUsageError
+from exporters.mysql.connection import Connection
+from exporters.mysql.errors import DRIVER_ERRORS, is_refused, number_of, said_by, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.rows.arrow_to_rows import texts_of
+from exporters.mysql.rows.long_rows import payload_pieces
+from exporters.mysql.rows.protocol_rows import send
+from exporters.row_digest import Advance, Tally, tally_pieces, tally_texts
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
+from migrate.restore.common.connection_workers import Workers
+from migrate.restore.common.table_parts import PartFile, damage, parts_of, readable
+from migrate.restore.mysql.definitions import needs_the_user
+from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Way, loosen
+from migrate.restore.mysql.destination import TargetConnection, make_empty, mark_done, read_done
+from migrate.restore.mysql.refused_rows import forget_refused, note_refused
+from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
+from migrate.restore.mysql.values.insert_values import (
+    LongValues,
+    Select,
+    Values,
+    chosen,
+    columns_of,
+    generated_of,
+    literals_of,
+    values_of,
+)
+
+STATEMENT_BYTES = 2**20
+"""About so long is one INSERT, where the server takes as much."""
+_TRIES = 5
+_FEW = 256
+"""So many rows are tried at once where some are refused."""
+_MOST_REFUSED = 1000
+"""After so many refused rows of a part no more of it are tried."""
+_PASSING = {1205, 1213, 1180}
+"""A lock that was waited for too long, or in a circle: the same transaction may succeed now. What MariaDB loads in
+bulk it checks when that is committed, and cannot say what is wrong.
+"""
+
+
+class RowWriter:
+    """Writes parts into one database, several at once. ``ours``: this restore has made the tables, and may change them
+    for rows that they refuse; of others only checks give way. ``damaged`` are the parts that cannot be read: they are
+    not marked as done, so a later run tries them again.
+    """
+
+    def __init__(
+        self, reader: BundleReader, target: TargetConnection, *, workers: int, advance: Advance, ours: bool
+    ) -> None:
+        self._reader, self._ours = reader, ours
+        self._workers = Workers(target.another, workers)
+        self._target, self._advance = target, advance
+        self._refused: list[PartFile] = []
+        self.damaged: list[tuple[PartFile, DamageError]] = []
+
+    def write_all(self, parts: Sequence[PartFile]) -> None:
+        """Write every part; after the first error the others stop soon, and the error is raised. What the server
+        refuses comes last, without what of the table keeps it out.
+        """
+        self._write_all_momentary(parts)
+        unreadable = {part.table.name for part, _ in self.damaged}
+        self._workers.run([part for part in parts if part.table.name not in unreadable], self._write_or_wait)
+        if self._refused:
+            with closing(self._target.another()) as connection:
+                for table in {part.table.name: part.table for part in self._refused}.values():
+                    self._write_late(
+                        connection, table, [p for p in self._refused if p.table.name == table.name]
+                    )
+
+    def _write_or_wait(self, connection: TargetConnection, part: PartFile) -> None:
+        with translated(part):
+            try:
+                self._write(connection, part)
+            except pymysql.Error as exc:
+                if needs_the_user(exc):
+                    raise
+                self._refused.append(part)
+            except DamageError as exc:
+                connection.run("ROLLBACK")
+                self.damaged.append((part, exc))
+
+    def _write_late(self, connection: TargetConnection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
+        """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
+        todo = list(parts)
+        write = self._write
+        while todo:
+            with translated(todo[0]):
+                try:
+                    write(connection, todo[0])
+                except pymysql.Error as exc:
+                    if needs_the_user(exc) or write == self._write_singly:
+                        raise
+                    way = Way.NONE
+                    if self._ours or number_of(exc) == CHECK_VIOLATED:
+                        way = loosen(connection, table.name, exc)
+                    if way is Way.NONE:
+                        write = self._write_singly
+                    if way is Way.TABLE or (way is Way.NONE and not transactional(todo[0])):
+                        todo = list(parts_of([table]))
+                        empty(connection, todo)
+                        self._write_momentary(connection, table)
+                except DamageError as exc:
+                    connection.run("ROLLBACK")
+                    self.damaged.append((todo.pop(0), exc))
+                else:
+                    todo.pop(0)
+
+    def _write(self, connection: TargetConnection, part: PartFile) -> None:
+        """Write a part, or nothing of it. Raises the driver's errors."""
+        connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
+        if history_of(part.table) and connection.takes_history:
+            connection.run("SET SESSION system_versioning_insert_history = 1")
+        for left in reversed(range(_TRIES)):
+            try:
+                self._transaction(connection, part)
+            except pymysql.Error as exc:
+                if not is_refused(exc):
+                    raise
+                connection.run("ROLLBACK")
+                if not transactional(part) or number_of(exc) not in _PASSING or not left:
+                    raise
+                connection.run("SET SESSION unique_checks = 1")
+                time.sleep(random.uniform(0.05, 0.5))  # noqa: S311  so that two do not meet again
+            else:
+                return
+
+    def _transaction(self, connection: TargetConnection, part: PartFile) -> None:
+        """Insert all rows of a part; what was shown of a part that fails is taken back."""
+        shown_rows = shown_bytes = 0
+        try:
+            if transactional(part):
+                connection.run("BEGIN")
+                mark_done(connection, part.name)
+            for statement in self._statements(connection, part):
+                send(connection.raw, statement.pieces)
+                size_bytes = part.size_bytes * (shown_rows + statement.rows) // part.rows - shown_bytes
+                self._advance(statement.rows, size_bytes)
+                shown_rows, shown_bytes = shown_rows + statement.rows, shown_bytes + size_bytes
+            if not transactional(part):
+                mark_done(connection, part.name)
+            connection.run("COMMIT")
+        except (pymysql.Error, DamageError):
+            self._advance(-shown_rows, -shown_bytes)
+            raise
+
+    def _statements(self, connection: TargetConnection, part: PartFile) -> Iterator[Statement]:
+        opened = self._open(connection, part)
+        history = history_of(part.table)
+        select: Select = _all_of
+        if history:
+            select = partial(lasting if connection.takes_history else holding_still, history=history)
+        batches = values_of(opened.file, opened.without, select=select, decimals=opened.decimals)
+        return opened.statements(readable(part, batches, READ_ERRORS, self._workers.stopped))
+
+    def _open(self, connection: TargetConnection, part: PartFile) -> _Opened:
+        try:
+            file = open_part(self._reader.open(part.key))
+            history = [] if connection.takes_history else history_of(part.table)
+            without = [*history, *computed_of(connection, part.table.name, file.schema_arrow)]
+        except READ_ERRORS as exc:
+            raise damage(part, exc) from exc
+        allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
+        return _Opened(part, file, without, allowed, decimals=not connection.is_mariadb)
+
+    def _write_singly(self, connection: TargetConnection, part: PartFile) -> None:
+        """Write a part without the rows that the server refuses, and note these. Raises the driver's errors."""
+        opened = self._open(connection, part)
+        history = history_of(part.table)
+        connection.run("SET SESSION unique_checks = 1")
+        if transactional(part):
+            connection.run("BEGIN")
+            mark_done(connection, part.name)
+        refusals = Refusals()
+        for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+            rows = chosen(some, partial(lasting, history=history)) if history else some
+            for piece in pieces_of(rows, _FEW if transactional(part) else 1):
+                opened.insert(connection, piece, refusals)
+        note_refused(connection, part.table.name, part.name, refusals.tally, refusals.reason)
+        if not transactional(part):
+            mark_done(connection, part.name)
+        connection.run("COMMIT")
+
+    def _write_all_momentary(self, parts: Sequence[PartFile]) -> None:
+        tables = {part.table.name: part.table for part in parts if history_of(part.table)}
+        if tables and self._target.takes_history:
+            with closing(self._target.another()) as connection:
+                done = read_done(connection)
+                for table in tables.values():
+                    if done.isdisjoint({_momentary_step(table.name), *(p.name for p in parts_of([table]))}):
+                        try:
+                            self._write_momentary(connection, table)
+                        except DamageError as exc:
+                            connection.run("ROLLBACK")
+                            self.damaged.append((next(p for p in parts_of([table]) if p.key == exc.key), exc))
+
+    def _write_momentary(self, connection: TargetConnection, table: CatalogRow) -> None:
+        """Write the rows that never held, while the table has no others: insert and delete them when they began."""
+        history = history_of(table)
+        if not history or not connection.takes_history:
+            return
+        connection.run("BEGIN")
+        mark_done(connection, _momentary_step(table.name))
+        refusals = Refusals()
+        for part in parts_of([table]):
+            with translated(part):
+                opened = self._open(connection, part)
+                opened = replace(opened, without=[*opened.without, *history])
+                key = opened.key(connection)
+                for some in readable(part, rows_of(opened.file), READ_ERRORS, self._workers.stopped):
+                    batch = some.batch if isinstance(some, LongRow) else some
+                    for begin, rows in momentary(batch, history):
+                        connection.run(f"SET SESSION timestamp = {begin}")
+                        one = LongRow(rows, some.long) if isinstance(some, LongRow) else rows
+                        opened.insert(connection, one, refusals)
+                        where = opened.where(rows, key)
+                        connection.run(f"DELETE FROM {quote_name(table.name)}".encode() + where)
+        connection.run("SET SESSION timestamp = DEFAULT")
+        note_refused(connection, table.name, "", refusals.tally, refusals.reason)
+        connection.run("COMMIT")
+
+
+def _momentary_step(table: str) -> str:
+    return f"momentary {table}"
+
+
+def _all_of(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Rows that were refused, and what the server said last."""
+
+    tally: Tally = field(default_factory=Tally)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A part, how it is read for this target, and how long its server lets a statement be."""
+
+    part: PartFile
+    file: Part
+    without: Sequence[str]
+    allowed_bytes: int
+    decimals: bool
+
+    def statements(self, batches: Iterable[Values | LongValues]) -> Iterator[Statement]:
+        """Return the INSERTs."""
+        names = columns_of(self.file.schema_arrow, self.without)
+        head = f"INSERT INTO {quote_name(self.part.table.name)} ({', '.join(map(quote_name, names))}) "
+        found = statements(head.encode(), batches, min(STATEMENT_BYTES, self.allowed_bytes // 2))
+        return (_fitting(statement, self.part, self.allowed_bytes) for statement in found)
+
+    def key(self, connection: Connection) -> list[str]:
+        """Return the primary key's columns, as far as they are written. Raises the driver's errors."""
+        names = columns_of(self.file.schema_arrow, self.without)
+        rows = connection.rows(_PRIMARY.format(table=quote_literal(self.part.table.name)))
+        return [str(name) for (name,) in rows if name in names]
+
+    def where(self, rows: pa.RecordBatch, key: Sequence[str]) -> bytes:
+        """Return the condition for these rows among those that hold: that finds them by the key, if there is one."""
+        if not key:
+            return b""
+        others = [field.name for field in self.file.schema_arrow if field.name not in key]
+        found = [
+            row
+            for values in literals_of(rows, others, decimals=self.decimals)
+            if isinstance(values, Values)
+            for row in values.rows
+        ]
+        columns = ", ".join(map(quote_name, columns_of(self.file.schema_arrow, others)))
+        return f" WHERE ({columns}) IN (".encode() + b",".join(b"(%b)" % row for row in found) + b")"
+
+    def insert(self, connection: Connection, rows: pa.RecordBatch | LongRow, refusals: Refusals) -> None:
+        """Insert some rows; one by one, if the server refuses them together. Raises the driver's errors."""
+        if refusals.tally.rows >= _MOST_REFUSED:
+            refusals.tally += tally_of(rows)
+            return
+        undo = transactional(self.part)
+        try:
+            if undo:
+                connection.run("SAVEPOINT rows_of_moveout")
+            for statement in self.statements(literals_of(rows, self.without, decimals=self.decimals)):
+                send(connection.raw, statement.pieces)
+        except pymysql.Error as exc:
+            if needs_the_user(exc):
+                raise
+            if undo:
+                connection.run("ROLLBACK TO rows_of_moveout")
+            if _count(rows) == 1:
+                refusals.tally += tally_of(rows)
+                refusals.reason = said_by(exc)
+            else:
+                for row in pieces_of(rows, 1):
+                    self.insert(connection, row, refusals)
+
+
+def _count(rows: pa.RecordBatch | LongRow) -> int:
+    return 1 if isinstance(rows, LongRow) else int(rows.num_rows)
+
+
+def pieces_of(rows: pa.RecordBatch | LongRow, most_rows: int) -> Iterator[pa.RecordBatch | LongRow]:
+    """Yield rows, so many at a time."""
+    if isinstance(rows, LongRow):
+        yield from [rows] * rows.batch.num_rows
+    else:
+        yield from (rows.slice(first, most_rows) for first in range(0, rows.num_rows, most_rows))
+
+
+def tally_of(rows: pa.RecordBatch | LongRow) -> Tally:
+    """Return the tally of rows as the bundle has them."""
+    return tally_pieces(payload_pieces(rows)) if isinstance(rows, LongRow) else tally_texts(texts_of(rows))
+
+
+_PRIMARY = (
+    "SELECT COLUMN_NAME FROM information_schema.STATISTICS"
+    " WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {table} AND INDEX_NAME = 'PRIMARY'"
+)
+_PLAIN = (
+    "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {table}"
+    " AND COALESCE(GENERATION_EXPRESSION, '') = ''"
+)
+
+
+def computed_of(connection: Connection, table: str, schema: pa.Schema) -> list[str]:
+    """Return the columns that the source computed and this server does, too, or does without. Raises the driver's
+    errors.
+    """
+    names = generated_of(schema)
+    if not names:
+        return []
+    plain = {str(row[0]) for row in connection.rows(_PLAIN.format(table=quote_literal(table)))}
+    return [name for name in names if name not in plain]
+
+
+@contextmanager
+def translated(part: PartFile) -> Iterator[None]:
+    """Raise what ``translate`` returns for the driver's errors."""
+    try:
+        yield
+    except InterruptedError:
+        raise
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, f"{quote_name(part.table.name)} ({part.name})") from exc
+
+
+def _is_whole(part: PartFile) -> bool:
+    """Tell whether it is all of its table. Then InnoDB may load it in bulk, which it does without unique_checks;
+    it locks the table for that, so that others who write to it would wait until the end, or in a circle.
+    """
+    return len(part.table.details["parts"]) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """An INSERT in pieces: with how many rows, and about how long."""
+
+    pieces: Iterable[bytes]
+    rows: int
+    size_bytes: int
+
+
+def _fitting(statement: Statement, part: PartFile, allowed_bytes: int) -> Statement:
+    """Return a statement that the server takes: from a longer one it would hang up. Raises ``SourceUsageError``."""
+    if statement.size_bytes < allowed_bytes:
+        return statement
+    raise SourceUsageError(
+        f"{quote_name(part.table.name)} ({part.name}): a row takes {statement.size_bytes:,} bytes as a statement, the"
+        f" server's max_allowed_packet is {allowed_bytes:,}",
+        next_step=f"SET GLOBAL max_allowed_packet = {min(2**30, 2 * statement.size_bytes)} there, then the same command"
+        " again.",
+    )
+
+
+def statements(head: bytes, batches: Iterable[Values | LongValues], size_bytes: int) -> Iterator[Statement]:
+    """Join rows to statements of about ``size_bytes``, which begin with ``head``; those with long values are statements
+    of their own, and so are those with shapes that were never set: a SELECT of NULL is what lets MariaDB have them.
+    """
+    pending: list[bytes] = []
+    size = 0
+    for batch in batches:
+        if isinstance(batch, LongValues):
+            yield _alone(head, batch.pieces, never_set=batch.never_set)
+        elif batch.never_set:
+            yield from (_alone(head, partial(iter, [row]), never_set=True) for row in batch.rows)
+        else:
+            for row in batch.rows:
+                if pending and size + len(row) > size_bytes:
+                    yield _joined(head, pending)
+                    pending, size = [], 0
+                pending.append(row)
+                size += len(row) + 3
+    if pending:
+        yield _joined(head, pending)
+
+
+def _alone(head: bytes, pieces: Callable[[], Iterable[bytes]], *, never_set: bool) -> Statement:
+    """Return a statement of one row."""
+    begin, end = (head + b"SELECT ", b"") if never_set else (head + b"VALUES (", b")")
+    return Statement(chain([begin], pieces(), [end]), 1, len(begin) + 1 + sum(map(len, pieces())))
+
+
+def _joined(head: bytes, rows: Sequence[bytes]) -> Statement:
+    statement = b"".join([head, b"VALUES (", b"),(".join(rows), b")"])
+    return Statement([statement], len(rows), len(statement))
+
+
+def transactional(part: PartFile) -> bool:
+    """Tell whether a transaction that does not commit leaves nothing of it behind."""
+    return str(part.table.details.get("engine", "")).upper() == "INNODB"
+
+
+def empty_unfinished(connection: TargetConnection, parts: Sequence[PartFile], done: set[str]) -> set[str]:
+    """Return what of ``done`` still counts. Tables without transactions may hold a half of a part that is not done:
+    they are emptied, and all of their parts are written again. Raises the driver's errors.
+    """
+    by_table: dict[str, list[PartFile]] = {}
+    for part in parts:
+        if not transactional(part):
+            by_table.setdefault(part.table.name, []).append(part)
+    again: set[str] = set()
+    for own in by_table.values():
+        if not all(part.name in done for part in own):
+            empty(connection, own)
+            again |= {part.name for part in own}
+    return done - again
+
+
+def empty(connection: TargetConnection, parts: Sequence[PartFile]) -> None:
+    """Remove the rows of a table, and the notes of what is done of them; ``parts`` are all of its own. Raises the
+    driver's errors.
+    """
+    table = parts[0].table
+    make_empty(connection, table.name)
+    if history_of(table) and connection.is_mariadb:  # what is deleted there becomes history
+        connection.run(f"DELETE HISTORY FROM {quote_name(table.name)}")
+    _forget(connection, {_momentary_step(table.name), *(part.name for part in parts)})
+    forget_refused(connection, table.name)
+
+
+def _forget(connection: TargetConnection, parts: AbstractSet[str]) -> None:
+    for name in parts:
+        connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(name)}")

@@ -1,0 +1,353 @@
+"""A source's tables from a bundle into an empty MySQL or MariaDB database.
+
+Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
+views and triggers; then the target's rows are compared with the catalog's digests, and events come last of all. The
+same command after a crash goes on where it was: see ``target``. A part of it (``--only``) may come into a database
+that has other things in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from exporters.api import Loss
+from exporters.mysql.connection import parse_url
+from exporters.mysql.errors import DRIVER_ERRORS, translate
+from exporters.mysql.identifiers import quote_literal, quote_name
+from exporters.mysql.live_digests import live_tables
+from exporters.row_digest import Advance
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotEmptyError
+from migrate.restore.common import renamed_database
+from migrate.restore.common.existing_tables import in_the_way, not_empty
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.report import Account
+from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
+from migrate.restore.common.table_restore import Run, Written, differences
+from migrate.restore.mysql import destination as mysql_target
+from migrate.restore.mysql import left_out as mysql_left_out
+from migrate.restore.mysql.accounts import restore_accounts
+from migrate.restore.mysql.context import Job
+from migrate.restore.mysql.create_objects import make_all, note_expired, refuse_twins
+from migrate.restore.mysql.deferred_keys import add_keys, set_aside
+from migrate.restore.mysql.definitions import (
+    AFTER_ROWS,
+    BEFORE_ROWS,
+    LAST,
+    Definer,
+    Definition,
+    read_definitions,
+)
+from migrate.restore.mysql.degrade.concessions import conceded
+from migrate.restore.mysql.dialect import adapter_for
+from migrate.restore.mysql.existing_tables import Tables, put_aside, set_counters, were_aside
+from migrate.restore.mysql.load_rows import RowWriter, empty_unfinished
+from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_refused
+from migrate.restore.mysql.selected_tables import select_definitions
+from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
+from migrate.restore.mysql.values.value_differences import held_otherwise
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+
+
+def restore_database(
+    reader: BundleReader,
+    source: str,
+    target_url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    into_existing: bool = False,
+    password: str | None = None,
+    only: Iterable[str] = (),
+    account: MultipartStore | None = None,
+) -> RestoreOutcome:
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
+    the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
+    ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
+    """
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    address = parse_url(target_url, password=password)
+    try:
+        names = [one["name"] for one in read_definitions(reader, source)]
+        with mysql_target.open_target(address, names) as target:
+            adapter = adapter_for(_server(run), target.connection)
+            job = Job(run, target, adapter)
+            outcome = _restore(job, into_existing=into_existing)
+            if adapter is None and not job.losses:
+                return outcome
+            ledger = Account(account, source)
+            ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
+            return replace(outcome, losses=ledger.losses, account=ledger.place)
+    except DRIVER_ERRORS as exc:
+        raise translate(exc, address.url) from exc
+
+
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+    run, target = job.run, job.target
+    definitions = _definitions(job)
+    state = mysql_target.read_state(target)
+    if state is None:
+        if (outcome := _already(job, definitions, into_existing=into_existing)) is not None:
+            return outcome
+        state = run.state
+        mysql_left_out.begin(target.connection, state, every=run.whole and not into_existing)
+        mysql_target.begin_state(target, state)
+    how = f"drop the database (the state is in table {target.connection.control.about})"
+    run.ours(state, where=target.address.url, how=how)
+    definer = Definer(target.connection, job.notes, job.left_out)
+    if run.selection.definitions:
+        _note_names(job, definitions)
+        written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)
+    else:
+        written = _filled(job, definer, definitions)
+    if job.run.whole and not into_existing:
+        job.notes.extend(_grants(job))
+    job.refused.extend(read_refused(target.connection))
+    findings = [finding for missing in job.damaged.values() for finding in missing]
+    findings += _differences(job) if run.selection.rows else []
+    for loss in conceded(target.connection):
+        job.losses.append(loss)
+        job.left_out.append(f"{loss.item}: {loss.reason}")
+    for loss in losses_of(job.refused):
+        job.losses.append(loss)
+        job.left_out.append(f"{loss.item}: {loss.reason}")
+    if run.selection.rows:
+        job.left_out.extend(
+            f"the history of {quote_name(table.name)}: only MariaDB 10.11 and newer take one"
+            for table in job.reduced
+        )
+    if findings:
+        _recall(job)
+    else:
+        _end(job, definer, definitions)
+    return run.outcome(written, findings, job.notes, job.left_out)
+
+
+def _recall(job: Job) -> None:
+    """Add what earlier runs have recorded, and what the target refuses."""
+    recorded = mysql_left_out.read(job.target.connection)
+    job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
+    job.notes[:] = unique(recorded.notes, job.notes)
+    job.losses[:] = unique(recorded.losses, job.losses)
+
+
+def _definitions(job: Job) -> list[Definition]:
+    """Return what is to be made, as the target can have it."""
+    definitions = read_definitions(job.run.reader, job.run.source)
+    if job.run.selection.tables:
+        definitions = select_definitions(definitions, {table.name for table in job.run.tables})
+    before, now = renamed_database.source_database(job.run), job.target.address.database
+    if before != now:
+        definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
+    filled = {table.name for table in job.run.tables if table.items}
+    definitions = [
+        {**one, "sql": uncounted(one["sql"])} if one["kind"] == "table" and one["name"] in filled else one
+        for one in definitions
+    ]
+    if job.adapter is not None:
+        return job.adapter.adapt(definitions)
+    return [{**one, "sql": inheriting(one["sql"])} if one["kind"] == "table" else one for one in definitions]
+
+
+def _moved(one: Definition, before: str, now: str) -> Definition:
+    """Return a view of the database ``before`` for that called ``now``: the server prints both names, that of its own
+    database too, as soon as the view has something of another one.
+    """
+    return {**one, "sql": in_database(one["sql"], before, now)} if one["kind"] == "view" else one
+
+
+def _note_names(job: Job, definitions: Sequence[Definition]) -> None:
+    """Note what names the source's database itself, where the target is called otherwise."""
+    before, now = renamed_database.source_database(job.run), job.target.address.database
+    if not before or before.lower() == now.lower():
+        return
+    pattern = renamed_database.naming(before, quote="`")
+    found = [
+        f"{one['kind']} {quote_name(one['name'])}"
+        for one in definitions
+        if pattern.search(one.get("sql", ""))
+    ]
+    if found:
+        job.losses.extend(renamed_database.losses(found, before=quote_name(before), now=quote_name(now)))
+        job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+
+
+def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
+    """All is there and equal: make what acts by itself, and drop the state."""
+    if job.run.selection.definitions:
+        make_all(job, definer, definitions, LAST)
+        note_expired(job, definitions)
+        _note_engines(job)
+    _recall(job)
+    record = job.run.record(job.left_out, job.notes, job.losses)
+    mysql_left_out.finish(job.target.connection, job.run.state, record)
+    mysql_target.drop_state(job.target)
+    if job.left_out:
+        job.notes.append(mysql_left_out.how_to_forget(job.target.connection))
+
+
+def _server(run: Run) -> str:
+    """Return what the source's server was."""
+    return next((one.account.server for one in run.reader.scope() if one.name == run.source), "")
+
+
+def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:
+    """Make everything, and write the rows if they are wanted. ``alone``: the database holds nothing else."""
+    run, target = job.run, job.target
+    if alone:
+        definer.set_database(definitions[0])
+    definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
+    make_all(job, definer, definitions, BEFORE_ROWS)
+    written = _rows(job) if run.selection.rows else Written(0, 0)
+    later = {name: items for name, items in later.items() if name not in job.absent}
+    if later:
+        run.progress.note(f"{run.source}: making keys")
+        add_keys(target.connection, later, mysql_target.read_done(target.connection), run.workers)
+    make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
+    return written
+
+
+def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Written:
+    """Write the rows into tables that are there."""
+    connection = job.target.connection
+    put_aside(job.run, job.target, definitions, mysql_target.read_done(connection))
+    written = _rows(job)
+    set_counters(job.run, job.target, definitions)
+    aside = were_aside(definitions, mysql_target.read_done(connection))
+    make_all(job, definer, _without_triggers(job, aside), ("trigger",))
+    return written
+
+
+def _without_triggers(job: Job, definitions: Sequence[Definition]) -> list[Definition]:
+    """Leave out the triggers of tables that wait for rows: those must not fire them."""
+    waiting = [one for one in definitions if one["kind"] == "trigger" and one.get("table") in job.damaged]
+    job.refusals.extend(
+        f"trigger {quote_name(one['name'])}: it comes when the rows of its table are there" for one in waiting
+    )
+    return [one for one in definitions if one not in waiting]
+
+
+def _already(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> RestoreOutcome | None:
+    """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
+    come, ``UsageError`` for a table that has to be there.
+    """
+    run, connection = job.run, job.target.connection
+    there: NotEmptyError | None
+    try:
+        there = _in_the_way(job, definitions, into_existing=into_existing)
+    except NotEmptyError as exc:
+        there = exc
+    records = mysql_left_out.read_finished(connection, run.reader.info.id, run.source, connection.control)
+    same = any(record.only == run.selection.words() for record in records)
+    if there is None:
+        return None
+    findings = None
+    if run.selection.rows and run.tables:
+        findings = _differences(job, records)
+    elif same:
+        findings = []
+    if findings is None or (findings and not same):
+        raise there
+    job.losses[:] = unique(job.losses, *(record.losses for record in records))
+    notes = [mysql_left_out.how_to_forget(connection)] if records else []
+    return run.already("database", records, findings, left_out=job.left_out, notes=notes)
+
+
+def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: bool) -> NotEmptyError | None:
+    """Return what to tell where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
+    database and in the bundle, ``UsageError`` for a table that has to be there.
+    """
+    url = job.target.address.url
+    if not job.run.whole:
+        found = in_the_way(job.run, Tables(job.target), url)
+        return not_empty(job.run, found, url) if found else None
+    found = "" if into_existing else mysql_target.content(job.target)
+    if found:
+        return NotEmptyError(
+            f"{url} is not empty: it has the {found}",
+            next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
+        )
+    refuse_twins(job.target, definitions[1:])
+    return None
+
+
+def _rows(job: Job) -> Written:
+    """Write the parts that are not done."""
+    run, connection = job.run, job.target.connection
+    parts = parts_of(_present(job))
+    done = empty_unfinished(connection, parts, mysql_target.read_done(connection))
+
+    def write(todo: Sequence[PartFile], advance: Advance) -> None:
+        ours = run.selection.definitions
+        writer = RowWriter(run.reader, connection, workers=run.workers, advance=advance, ours=ours)
+        writer.write_all(todo)
+        for part, error in sorted(writer.damaged, key=lambda one: one[0].name):
+            name = part.table.name
+            job.damaged.setdefault(name, []).append(missing_rows(quote_name(name), part, error))
+        if writer.damaged:
+            job.notes.append(REPAIR)
+
+    return run.rows(parts, done, write)
+
+
+def _note_engines(job: Job) -> None:
+    """A server that lacks an engine takes its default one, and only warns."""
+    schema = quote_literal(job.target.address.database)
+    query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
+    found = {str(name): str(engine) for name, engine in job.target.connection.rows(query)}
+    wanted = {table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in found}
+    for name, engine in wanted.items():
+        if found[name] != engine:
+            reason = f"of engine {found[name]} here: the target has no {engine}"
+            job.losses.append(Loss(f"table {quote_name(name)}", "engine", f"it is {reason}"))
+            job.notes.append(f"{quote_name(name)} is {reason}")
+
+
+def _present(job: Job) -> Sequence[CatalogRow]:
+    """Return the tables that are wanted, but for those that the target has refused."""
+    return [table for table in job.run.tables if table.name not in job.absent]
+
+
+def _grants(job: Job) -> list[str]:
+    """Grant on the target what the source's accounts may on the source's database."""
+    database = next((str(table.point.get("database", "")) for table in job.run.tables), "")
+    return restore_accounts(job.run.reader, job.run.source, database, job.target.connection)
+
+
+def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]:
+    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole, that the bundle
+    has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are compared as it has
+    them, and the values named.
+    """
+    reduced = {table.name for table in job.reduced} | job.damaged.keys()
+    tables = [without_refused(table, job.refused) for table in _present(job) if table.name not in reduced]
+    run = replace(job.run, tables=tables)
+    names = {table.name for table in run.tables} if run.selection.tables else None
+    run.compare(
+        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names)
+    )
+    return _settled(job, replace(run, tables=run.differing(records)))
+
+
+def _settled(job: Job, run: Run) -> list[str]:
+    """Return the findings that are more than values which the target holds or computes otherwise; those are losses."""
+    others = []
+    for table in run.tables:
+        if not differences([table], run.found, _label):
+            continue
+        losses = held_otherwise(run, job.target, table)
+        job.losses.extend(losses)
+        job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
+        if not losses:
+            others.append(table)
+    return run.findings(others, _label)
+
+
+def _label(schema: str, name: str) -> str:
+    del schema
+    return quote_name(name)

@@ -1,0 +1,1 @@
+"""Values of rows as SQL literals, and values that the destination holds differently."""

@@ -1,0 +1,208 @@
+"""Rows of Parquet as the value lists of INSERT, whole columns at a time."""
+
+from __future__ import annotations
+
+from binascii import hexlify
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.mysql.rows.column_types import GEOMETRIES
+from exporters.sql.arrow_to_text import CHARACTERS, EXACT_OF, GENERATED, KIND, TYPE, exact_text, sides_of
+from exporters.sql.large_values.long_values import LongRow, LongValue
+from exporters.sql.parquet_read import Part, rows_of
+from migrate.restore.mysql.values.json_decimals import with_decimals
+from migrate.restore.mysql.values.long_json import with_paths
+
+_NUMBERS = {"int", "decimal"}
+_MARK = b"\\x"
+_BYTES_IN_SIDE = "charset"
+_JSON = b"json"
+"""The type as MySQL has it; MariaDB's is a text."""
+
+
+Select = Callable[[pa.RecordBatch], pa.RecordBatch]
+"""Chooses rows."""
+
+
+def generated_of(schema: pa.Schema) -> list[str]:
+    """Return the columns that the source has computed."""
+    return [field.name for field in schema if _has(field, GENERATED)]
+
+
+def columns_of(schema: pa.Schema, without: Collection[str]) -> list[str]:
+    """Return the columns that are written: no side columns, and not ``without``."""
+    return [field.name for field in schema if _is_written(field, without)]
+
+
+def values_of(
+    file: Part, without: Sequence[str], *, select: Select, decimals: bool = False
+) -> Iterator[Values | LongValues]:
+    """Yield the chosen rows as ``…,…``, a few thousand at a time, and those with long values alone. ``decimals``:
+    whether the server keeps decimals in JSON.
+    """
+    for some in rows_of(file):
+        yield from literals_of(chosen(some, select), without, decimals=decimals)
+
+
+def chosen(some: pa.RecordBatch | LongRow, select: Select) -> pa.RecordBatch | LongRow:
+    """Return the chosen ones of some rows."""
+    return LongRow(select(some.batch), some.long) if isinstance(some, LongRow) else select(some)
+
+
+def literals_of(
+    some: pa.RecordBatch | LongRow, without: Sequence[str], *, decimals: bool
+) -> Iterator[Values | LongValues]:
+    """Yield some rows, see ``values_of``."""
+    batch = some.batch if isinstance(some, LongRow) else some
+    for never_set, part in _by_set(batch, {*without, *(some.long if isinstance(some, LongRow) else ())}):
+        if not part.num_rows:
+            continue
+        if isinstance(some, LongRow):
+            yield LongValues(LongRow(part, some.long), without, never_set, decimals)
+        else:
+            yield Values(_values(part, without, decimals=decimals), never_set)
+
+
+def _by_set(batch: pa.RecordBatch, besides: Collection[str]) -> Iterator[tuple[bool, pa.RecordBatch]]:
+    """Yield the rows whose shapes were all set, and those of which some never were, with NULL for these: shapes without
+    a byte, as MariaDB has them where NULL came into a column that is NOT NULL. No server takes that for a value.
+    """
+    empty = {
+        number: pc.fill_null(pc.equal(pc.binary_length(batch.column(number)), 0), fill_value=False)
+        for number, field in enumerate(batch.schema)
+        if field.metadata.get(TYPE, b"").decode() in GEOMETRIES and field.name not in besides
+    }
+    some = reduce(pc.or_, empty.values()) if empty else None
+    if some is None or not pc.any(some, min_count=0).as_py():
+        yield False, batch
+        return
+    if pc.any(pc.invert(some)).as_py():
+        yield False, batch.filter(pc.invert(some))
+    columns = list(batch.columns)
+    for number, mask in empty.items():
+        columns[number] = pc.if_else(mask, pa.scalar(None, columns[number].type), columns[number])
+    yield True, pa.RecordBatch.from_arrays(columns, schema=batch.schema).filter(some)
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Rows as ``…,…``; of shapes that were ``never_set`` with NULL for these."""
+
+    rows: list[bytes]
+    never_set: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LongValues:
+    """A row with long values, without these columns; ``never_set`` and ``decimals`` as above."""
+
+    row: LongRow
+    without: Sequence[str]
+    never_set: bool = False
+    decimals: bool = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield it as ``…,…``."""
+        for number, (field, values, side) in enumerate(_written(self.row.batch, self.without)):
+            if number:
+                yield b","
+            if side is not None and (bytes_ := self.row.long.get(side)) is not None:
+                yield from _long_bytes(field, bytes_)
+            elif (value := self.row.long.get(field.name)) is not None:
+                quoted = _quoted(value, b"'" if _has(field, CHARACTERS) else b"_binary'")
+                exact = self.decimals and field.metadata[TYPE] == _JSON
+                yield from with_paths(quoted, value.pieces()) if exact else quoted
+            else:
+                side_values = None if side is None else self.row.batch.column(side)
+                text = _literal(field, values, side_values, decimals=self.decimals)
+                yield text[0].as_py() or b"NULL"
+
+
+def _quoted(value: LongValue, begin: bytes) -> Iterator[bytes]:
+    yield begin
+    for piece in value.pieces():
+        yield piece.replace(b"\\", b"\\\\").replace(b"'", b"''")
+    yield b"'"
+
+
+def _long_bytes(field: pa.Field, value: LongValue) -> Iterator[bytes]:
+    """Yield what is no UTF-8; see ``_side_bytes``."""
+    yield b"X'"
+    digits = field.metadata[KIND].decode() == _BYTES_IN_SIDE
+    for number, piece in enumerate(value.pieces()):
+        digits = digits and (number > 0 or piece.startswith(_MARK))
+        if not digits:
+            yield hexlify(piece)
+        else:
+            yield piece if number else piece[len(_MARK) :]
+    yield b"'"
+
+
+def _is_written(field: pa.Field, without: Collection[str]) -> bool:
+    return not (_has(field, EXACT_OF) or field.name in without)
+
+
+def _written(
+    batch: pa.RecordBatch, without: Collection[str]
+) -> Iterator[tuple[pa.Field, pa.Array, str | None]]:
+    """Yield the columns that are written, with their values and the name of their side column."""
+    sides = sides_of(batch.schema)
+    for field in batch.schema:
+        if _is_written(field, without):
+            yield field, batch.column(field.name), sides.get(field.name)
+
+
+def _values(batch: pa.RecordBatch, without: Collection[str], *, decimals: bool) -> list[bytes]:
+    literals = [
+        _literal(field, values, None if side is None else batch.column(side), decimals=decimals)
+        for field, values, side in _written(batch, without)
+    ]
+    if not literals:
+        return [b""] * batch.num_rows
+    joined = pc.binary_join_element_wise(*literals, b",", null_handling="replace", null_replacement=b"NULL")
+    return list(joined.to_pylist())
+
+
+def _literal(field: pa.Field, values: pa.Array, side: pa.Array | None, *, decimals: bool = False) -> pa.Array:
+    kind = field.metadata[KIND].decode()
+    if _has(field, CHARACTERS):
+        plain = exact_text(field, values, None)
+        text = _string(plain)
+        if decimals and field.metadata[TYPE] == _JSON:
+            text = with_decimals(plain, text)
+        return text if side is None else pc.coalesce(_side_bytes(kind, side), text)
+    if kind == "hex":
+        return _string(values, b"_binary'")
+    text = exact_text(field, values, side)
+    return text if kind in _NUMBERS else pc.binary_join_element_wise(b"'", text, b"'", b"")
+
+
+def _string(text: pa.Array, begin: bytes = b"'") -> pa.Array:
+    """Quotes and backslashes are doubled. Neither is part of any other character in UTF-8, which the session speaks; so
+    bytes that are none stand there as well, in half the length of their digits.
+    """
+    inner = pc.replace_substring(text, pattern=b"'", replacement=b"''")
+    if pc.any(pc.match_substring(inner, b"\\"), min_count=0).as_py():
+        inner = pc.replace_substring(inner, pattern=b"\\", replacement=b"\\\\")
+    return pc.binary_join_element_wise(begin, inner, b"'", b"")
+
+
+def _side_bytes(kind: str, side: pa.Array) -> pa.Array:
+    r"""Return what is no UTF-8 as binary literals: the bytes themselves, or those that ``\x…`` spells."""
+    found: list[bytes | None] = []
+    for value in side.cast(pa.binary()).to_pylist():
+        if value is None:
+            found.append(None)
+        elif kind == _BYTES_IN_SIDE and value.startswith(_MARK):
+            found.append(b"X'" + value[len(_MARK) :] + b"'")
+        else:
+            found.append(b"X'" + value.hex().encode() + b"'")
+    return pa.array(found, pa.binary())
+
+
+def _has(field: pa.Field, key: bytes) -> bool:
+    return field.metadata is not None and key in field.metadata

@@ -1,0 +1,1 @@
+"""Objects from a bundle into a bucket."""

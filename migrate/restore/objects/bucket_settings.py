@@ -1,0 +1,94 @@
+"""A bucket's settings: written where they can be, and looked at afterwards; what is not, and why, is a loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from exporters.api import Loss
+from migrate.bundle.object_index import bucket_details
+from migrate.bundle.reader import BundleReader
+from migrate.errors import MoveoutError, UnreachableError
+from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.metadata.acl import canned, grants
+from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, renamed, same_setting
+
+FIRST = ("encryption",)
+"""Settings that must hold before the first object is written."""
+UNREAD = ("denied", "failing")
+"""What stands beside settings: the names of those that could not be read."""
+_DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "location": {}}
+"""What a setting is where nobody has set it."""
+
+
+def of_bundle(reader: BundleReader, source: str, target: TargetBucket) -> Settings:
+    """Return the settings that a bundle has of a bucket; none where only a prefix was exported or is restored to."""
+    details = bucket_details(reader, source)
+    file = next(reader.source_files(source, "bucket.json"), None)
+    whole = not target.prefix and not details.get("prefix")
+    wanted = json.loads(reader.read_checked(file)) if file is not None and whole else {}
+    return Settings(wanted, str(details.get("bucket", "")), target)
+
+
+class Settings:
+    """The settings of a source's bucket, which is called ``old_name`` there, and the target that is to have them."""
+
+    def __init__(self, wanted: Mapping[str, Any], old_name: str, target: TargetBucket) -> None:
+        self.wanted, self._old_name, self._target = wanted, old_name, target
+
+    def write_first(self) -> list[Loss]:
+        """Write what must hold before objects are written."""
+        return list(self._write({name: self.wanted[name] for name in FIRST if name in self.wanted}))
+
+    def write_last(self) -> list[Loss]:
+        """Write the rest: what acts on objects, or would be in the way of writing them."""
+        rest = {name: value for name, value in self.wanted.items() if name not in {*FIRST, *UNREAD}}
+        return list(self._write(rest))
+
+    def losses_before(self) -> Iterator[Loss]:
+        """Yield what is known without trying."""
+        for name in sorted(self.wanted):
+            if is_of_the_host(name, self.wanted[name]) and self._matters(name):
+                yield self._loss(name, OF_THE_HOST[name])
+
+    def _write(self, wanted: Mapping[str, Any]) -> Iterator[Loss]:
+        there = self._target.configuration() if wanted else {}
+        for name, value in sorted(wanted.items()):
+            new = renamed(name, value, self._old_name, self._target.name)
+            if is_of_the_host(name, value) or same_setting(name, there.get(name), new):
+                continue
+            if name == "object-lock" and self._target.object_lock() is None:
+                yield self._loss(
+                    name, "the target bucket was made without object lock; that cannot be changed later"
+                )
+                continue
+            reason = self._try(name, new)
+            if reason is not None:
+                yield self._loss(name, reason)
+
+    def _try(self, name: str, value: Mapping[str, Any]) -> str | None:
+        try:
+            if not self._target.configure(name, value):
+                return "there is no way to write it"
+        except UnreachableError:
+            raise
+        except MoveoutError as exc:
+            return f"the target does not take it ({exc})"
+        if not same_setting(name, self._target.setting(name), value):
+            return "the target takes it, and has something else afterwards"
+        return None
+
+    def _matters(self, name: str) -> bool:
+        value = self.wanted[name]
+        if name == "acl":
+            return bool(grants(value))
+        return bool(value) and value != _DEFAULTS.get(name) and name != "location"
+
+    def _loss(self, name: str, reason: str) -> Loss:
+        return Loss(self._target.name, f"bucket {name}", reason)
+
+
+def is_of_the_host(name: str, value: Mapping[str, Any]) -> bool:
+    """Tell whether a setting means nothing at another host. An ACL that names no account means the same everywhere."""
+    return name in OF_THE_HOST and not (name == "acl" and canned(value))

@@ -1,0 +1,169 @@
+"""What of an object the target takes, and what it cannot: told before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from exporters.api import Loss
+from migrate.bundle.object_index import ObjectRow
+from migrate.storage.s3.capability_probe import Capabilities
+from migrate.storage.s3.metadata.acl import canned
+from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description, is_md5, keeps_checksum
+from migrate.storage.s3.tar_upload import fits
+
+LARGEST_PART_BYTES = 64 * 2**20
+"""Parts of the source's own size are sent up to this: each is held in memory, several at once."""
+STANDARD = "STANDARD"
+_PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """``encrypts``: the target encrypts what it stores by its own default. ``snowball``: small objects are written many
+    at once, see ``s3_snowball``. ``refused_*``: see ``Capabilities``.
+    """
+
+    object_lock: bool
+    refused_keys: Mapping[str, str] = field(default_factory=dict)
+    refused_classes: Mapping[str, str] = field(default_factory=dict)
+    refused_tags: str = ""
+    lost_tags: str = ""
+    refused_acls: Mapping[str, str] = field(default_factory=dict)
+    encrypts: bool = False
+    snowball: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def of(cls, found: Capabilities, *, encrypts: bool = False) -> Terms:
+        """Return the terms of a target that was tried out."""
+        return cls(
+            found.object_lock,
+            found.refused_keys,
+            found.refused_classes,
+            found.refused_tags,
+            found.lost_tags,
+            found.refused_acls,
+            encrypts=encrypts,
+        )
+
+    def describe(self, key: str, row: ObjectRow, before: int | None = None) -> Description:
+        """Return what goes along with a version's bytes; see ``Description`` for ``before``."""
+        taken = row.storage_class != STANDARD and row.storage_class not in self.refused_classes
+        locked = self.object_lock and self._is_locked(row)
+        return Description(
+            key,
+            row.headers,
+            row.metadata,
+            {tag: value for tag, value in row.tags.items() if not self._refuses(tag, value)},
+            row.checksums,
+            storage_class=row.storage_class if taken else "",
+            lock_mode=row.lock_mode if locked else "",
+            lock_until=row.lock_until if locked else "",
+            legal_hold=row.legal_hold and self.object_lock,
+            acl="" if canned_acl(row) in self.refused_acls else canned_acl(row),
+            before=before,
+        )
+
+    def losses(self, key: str, row: ObjectRow) -> Iterator[Loss]:
+        """Yield what will not be at the target of a version that is restored."""
+        name = f"{key} (version {row.version_id})" if row.version_id else key
+        if row.is_delete_marker:
+            return
+        if row.lock_mode:
+            yield from self._lost_retention(name, row)
+        if row.legal_hold and not self.object_lock:
+            yield Loss(name, "legal hold", "the target bucket has no object lock")
+        yield from self._lost_tags(name, row)
+        if row.storage_class in self.refused_classes:
+            reason = f"{row.storage_class}: the target {self.refused_classes[row.storage_class]}"
+            yield Loss(name, "storage class", reason)
+        if row.acl and not canned_acl(row):
+            yield Loss(name, "ACL", "it names accounts of the old host")
+        elif canned_acl(row) in self.refused_acls:
+            yield Loss(name, "ACL", f"{canned_acl(row)}: the target {self.refused_acls[canned_acl(row)]}")
+        if row.encryption and not self.encrypts:
+            yield Loss(name, "encryption", f"{row.encryption}: the target's own default holds")
+        if self.snowball and row.checksums and fits(self.describe(key, row), row.size_bytes):
+            yield Loss(name, "own checksum", "written with others by one request: the target keeps none")
+        else:
+            yield from _lost_sums(name, row)
+
+    def _lost_tags(self, name: str, row: ObjectRow) -> Iterator[Loss]:
+        for tag, value in row.tags.items():
+            if why := self._refuses(tag, value):
+                yield Loss(name, "tag", f"{tag}={value}: the target {why}")
+
+    def _refuses(self, tag: str, value: str) -> str:
+        """Return what the target does with a tag instead of keeping it; nothing where it keeps it."""
+        return self.lost_tags or ("" if is_plain_tag(tag, value) else self.refused_tags)
+
+    def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
+        said = f"{row.lock_mode} until {row.lock_until}"
+        if not self.object_lock:
+            yield Loss(name, "retention", f"{said}: the target bucket has no object lock")
+        elif not self._is_locked(row):
+            yield Loss(name, "retention", f"{said}: it has ended, and no server takes one that has")
+
+    def _is_locked(self, row: ObjectRow) -> bool:
+        if not row.lock_mode:
+            return False
+        try:
+            until = datetime.fromisoformat(row.lock_until)
+        except ValueError:
+            return False
+        return (until if until.tzinfo else until.replace(tzinfo=UTC)) > self.now
+
+
+def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:
+    if not has_same_etag(row):
+        yield Loss(name, "ETag", f"{row.etag} is of parts that are not known or too large to be sent alike")
+    if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
+        kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
+        yield Loss(name, "own checksum", f"{kinds}: the target keeps a CRC64NVME of the whole instead")
+
+
+def canned_acl(row: ObjectRow) -> str:
+    """Return the canned ACL of a version, empty where it has none or another one."""
+    return canned(row.acl) if row.acl else ""
+
+
+def is_plain_tag(name: str, value: str) -> bool:
+    """Tell whether every server takes a tag; S3 itself takes letters of any script."""
+    return bool(_PLAIN_TAG.fullmatch(name) and _PLAIN_TAG.fullmatch(value))
+
+
+def in_parts(row: ObjectRow) -> bool:
+    """Tell whether a version is sent in parts: large ones are, and those whose parts are known."""
+    return row.size_bytes > PUT_BYTES or has_own_parts(row)
+
+
+def has_own_parts(row: ObjectRow) -> bool:
+    """Tell whether a version is sent in the very parts in which the source had it, so that its ETag is the same."""
+    sizes = row.part_sizes
+    return len(sizes) > 1 and sum(sizes) == row.size_bytes and max(sizes) <= LARGEST_PART_BYTES
+
+
+def has_same_etag(row: ObjectRow) -> bool:
+    """Tell whether the ETag can be the same at the target: an MD5 of the whole is, one of parts where they are."""
+    if "-" in row.etag:
+        return has_own_parts(row)
+    return row.size_bytes <= PUT_BYTES or not is_md5(row.etag)
+
+
+def has_odd_tags(row: ObjectRow) -> bool:
+    """Tell whether a version has tags that some servers do not take."""
+    return any(not is_plain_tag(name, value) for name, value in row.tags.items())
+
+
+def is_of_concern(row: ObjectRow) -> bool:
+    """Tell whether some target might lose something of a version."""
+    if row.is_delete_marker:
+        return False
+    described = row.lock_mode or row.legal_hold or row.acl or row.encryption or row.storage_class != STANDARD
+    described = described or has_odd_tags(row)
+    return bool(
+        described or not has_same_etag(row) or not keeps_checksum(row.checksums, in_parts=in_parts(row))
+    )

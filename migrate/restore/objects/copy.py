@@ -1,0 +1,235 @@
+"""Objects from a bundle into a bucket: small ones in batches, large ones in parts. Nothing is written whose
+bytes are not those that the index promises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from migrate.bundle.object_index import ObjectRow
+from migrate.errors import (
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    UnreachableError,
+)
+from migrate.restore.common.report import Moved
+from migrate.restore.objects.capabilities import Terms, has_own_parts, in_parts
+from migrate.runtime.cancellation import is_halted
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+from migrate.storage.part_sizes import part_sizes
+from migrate.storage.s3 import tar_upload as snowball
+from migrate.storage.s3.destination_bucket import TargetBucket, Written
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.object_upload import PartsUpload
+
+BATCH_BYTES = 16 * 2**20
+READ_BYTES = 4 * 2**20
+"""Members that lie together are read together, up to so much."""
+WINDOW_BYTES = 8 * 2**20
+_LARGE_AT_ONCE = threading.BoundedSemaphore(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An object to write, and the whole key that it gets."""
+
+    key: str
+    row: ObjectRow
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a batch came to."""
+
+    items: int
+    size_bytes: int
+    findings: tuple[str, ...]
+    moved: tuple[Moved, ...] = ()
+
+    def __add__(self, other: Done) -> Done:
+        return Done(
+            self.items + other.items,
+            self.size_bytes + other.size_bytes,
+            (*self.findings, *other.findings),
+            (*self.moved, *other.moved),
+        )
+
+
+GoOn = Callable[[], None]
+"""Called again and again while something is written; raises where that must end."""
+
+
+def unless_halted() -> None:
+    """Raise ``UnreachableError`` where the run is being stopped."""
+    if is_halted():
+        raise UnreachableError("the run is being stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes batches; thread-safe. Raises what stops the whole restore, tells the rest as findings."""
+
+    store: Store
+    target: TargetBucket
+    progress: Progress
+    terms: Terms
+    go_on: GoOn = unless_halted
+
+    def write(self, batch: Sequence[Job]) -> Done:
+        """Write one batch."""
+        if len(batch) == 1 and in_parts(batch[0].row):
+            return self.upload(batch[0])
+        findings: list[str] = []
+        sent: deque[Job] = deque()
+        arrived = self._write_tars(batch) if self.terms.snowball else set()
+        items, size_bytes = len(arrived), sum(job.row.size_bytes for job in batch if job.key in arrived)
+        self.progress.advance(items=items, size_bytes=size_bytes)
+        batch = [job for job in batch if job.key not in arrived]
+        for written in self.target.put_all(self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES):
+            job = sent.popleft()
+            fault = fault_of(job, written)
+            if fault:
+                findings.append(fault)
+                continue
+            items += 1
+            size_bytes += job.row.size_bytes
+            self.progress.advance(items=1, size_bytes=job.row.size_bytes)
+        return Done(items, size_bytes, tuple(findings))
+
+    def upload(self, job: Job) -> Done:
+        """Write one object in parts. Raises what stops the whole restore."""
+        described = self.terms.describe(job.key, job.row)
+        upload = PartsUpload(
+            self.target,
+            described,
+            job.row.size_bytes,
+            self.progress,
+            numbers=job.row.part_numbers if has_own_parts(job.row) else (),
+            before_end=self.go_on,
+        )
+        try:
+            with _LARGE_AT_ONCE:
+                made = upload.run(partial(self._pieces, job), sha256=job.row.sha256)
+        except DamageError as exc:
+            return Done(0, 0, (f"{job.key}: {exc}; not restored",))
+        except (UnreachableError, NoSpaceError, NotAllowedError):
+            raise
+        except MoveoutError as exc:
+            return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
+        if has_own_parts(job.row) and made.info.etag != job.row.etag and not self.terms.encrypts:
+            self.progress.note(
+                f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
+            )
+        self.progress.advance(items=1)
+        return Done(1, job.row.size_bytes, ())
+
+    def _pieces(self, job: Job, cut: int) -> Iterator[bytes]:
+        row, start = job.row, 0
+        for size_bytes in row.part_sizes if has_own_parts(row) else part_sizes(row.size_bytes, cut):
+            self.go_on()
+            try:
+                piece = self.store.read(row.file, row.offset + start, size_bytes)
+            except GoneError as exc:
+                raise DamageError(row.file, expected="a file", found="none") from exc
+            yield piece
+            start += size_bytes
+
+    def _write_tars(self, batch: Sequence[Job]) -> set[str]:
+        """Write what can go many at once; return the keys of what has arrived."""
+        able = [
+            job for job in batch if snowball.fits(self.terms.describe(job.key, job.row), job.row.size_bytes)
+        ]
+        if len(able) < snowball.LEAST_MEMBERS:
+            return set()
+        arrived: set[str] = set()
+        sent: deque[Job] = deque()
+        members: list[snowball.Member] = []
+        held = 0
+        for described, body in self._bodies(able, sent, []):
+            row = sent.popleft().row
+            md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+            members.append(
+                snowball.Member(described, body, md5, int(row.modified.timestamp()) if row.modified else 0)
+            )
+            held += len(body)
+            if held >= snowball.TAR_BYTES:
+                arrived |= self._put_tar(members)
+                members, held = [], 0
+        return arrived | self._put_tar(members)
+
+    def _put_tar(self, members: list[snowball.Member]) -> set[str]:
+        """Write one tar; where the server does not take it, its members are written one by one afterwards."""
+        if not members:
+            return set()
+        members.sort(key=lambda one: one.described.key)
+        try:
+            return snowball.put(self.target, members)
+        except (UnreachableError, NoSpaceError, NotAllowedError):
+            raise
+        except MoveoutError:
+            return set()
+
+    def _bodies(
+        self, batch: Sequence[Job], sent: deque[Job], findings: list[str]
+    ) -> Iterator[tuple[Description, bytes]]:
+        for run in runs(sorted(batch, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
+            start = run[0].row.offset
+            end = run[-1].row.offset + run[-1].row.size_bytes
+            data = self._read(run[0].row.file, start, end - start)
+            for job in run:
+                self.go_on()
+                at = job.row.offset - start
+                body = data[at : at + job.row.size_bytes]
+                if hashlib.sha256(body).hexdigest() != job.row.sha256:
+                    findings.append(damaged(job))
+                    continue
+                sent.append(job)
+                yield self.terms.describe(job.key, job.row), body
+
+    def _read(self, file: str, start: int, length: int) -> bytes:
+        """Return a range of the bundle; a file that is not there has no bytes, which the hashes will tell."""
+        try:
+            return self.store.read(file, start, length) if length else b""
+        except GoneError:
+            return b""
+
+
+def runs(jobs: Sequence[Job], most_bytes: int) -> Iterator[list[Job]]:
+    """Split jobs, ordered by file and offset, into those that one read of so many bytes fetches."""
+    run: list[Job] = []
+    for job in jobs:
+        row = job.row
+        together = run and run[0].row.file == row.file
+        if together and row.offset + row.size_bytes - run[0].row.offset <= most_bytes:
+            run.append(job)
+            continue
+        if run:
+            yield run
+        run = [job]
+    if run:
+        yield run
+
+
+def fault_of(job: Job, written: Written) -> str | None:
+    """Return what is wrong with what was written, None where nothing is. Raises what stops the whole restore."""
+    error, md5 = written.error, written.md5
+    if error is None:
+        differs = bool(md5 and job.row.md5) and md5 != job.row.md5
+        return f"{job.key}: the target answers with the ETag {md5}, not {job.row.md5}" if differs else None
+    if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
+        raise error
+    return f"{job.key}: the target does not take it ({error})"
+
+
+def damaged(job: Job) -> str:
+    """Return what is to be said of bytes that are not those of the index."""
+    return f"{job.key}: its bytes in {job.row.file} do not have the SHA-256 of the index; not restored"

@@ -1,0 +1,384 @@
+"""A source's objects from a bundle into a bucket, with their history where the bundle has one.
+
+Nothing but the bundle and the bucket is needed to go on after a crash: what the bucket holds already is
+listed and compared. A bucket that holds anything else is not touched.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from exporters.api import Loss
+from exporters.objects.key_oddities import Oddities
+from exporters.objects.server_quirks import Trait, has
+from migrate.bundle.lease import Lease
+from migrate.bundle.object_index import (
+    FailedObject,
+    ObjectRow,
+    failed_objects,
+    has_history,
+    hidden_keys,
+    histories,
+    object_rows,
+)
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotEmptyError
+from migrate.restore.common.bundle_gaps import lacking_of
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.report import Account, VersionMap
+from migrate.restore.objects.batches import History
+from migrate.restore.objects.bucket_settings import of_bundle
+from migrate.restore.objects.capabilities import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
+from migrate.restore.objects.copy import Done
+from migrate.restore.objects.existing import Present, PresentObjects, PresentVersions
+from migrate.restore.objects.lease import RESERVED, Folder, lease_of
+from migrate.restore.objects.versions import Markers, why_flat
+from migrate.restore.objects.workers import Hands, Writing, by_threads
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
+from migrate.storage.s3.destination_bucket import TargetBucket, open_target_bucket
+
+_NAMED = 20
+"""Findings of one kind that are named one by one; the rest is counted."""
+
+
+def restore_bucket(
+    reader: BundleReader,
+    source: str,
+    target_url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    merge: bool = False,
+    secrets: Mapping[str, str] | None = None,
+    account: MultipartStore | None = None,
+    snowball: bool = False,
+    hands: Hands | None = None,
+) -> RestoreOutcome:
+    """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
+    where the bundle has them and the target keeps them; then the bucket's settings. ``account`` is where the restore
+    says what the target cannot hold, before it writes anything, and which version became which. ``snowball``: small
+    objects are written many at once where the target can unpack them and keeps no versions. ``hands`` write the objects
+    instead of the threads of this process.
+
+    The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
+    something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
+    ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
+    the target does not take is a finding.
+    """
+    target = open_target_bucket(target_url, secrets=secrets)
+    if hands is not None and Folder(target).would_stay:
+        hands = None
+        progress.note(
+            f"{target.url} locks all that is written to it, so no lease can lie there: one machine fills it"
+        )
+    restore = _Restore(reader, source, target, Account(account, source), progress)
+    return restore.run(workers, hands, merge=merge, snowball=snowball)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The objects of a source under the keys that they get at the target, each with the versions that are to be
+    restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
+    """
+
+    reader: BundleReader
+    source: str
+    target: TargetBucket
+    flat: str
+    markers: Markers = field(default_factory=Markers)
+    hidden: frozenset[str] = frozenset()
+
+    def __iter__(self) -> Iterator[tuple[str, Sequence[ObjectRow]]]:
+        for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
+            kept = [row for row, reason in self._chosen(rows) if not reason]
+            if kept:
+                yield self.target.prefix + key, kept
+
+    def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
+        """Yield the versions that are not restored, each with the reason."""
+        if self.flat or self.markers.refused:
+            for key, rows in histories(object_rows(self.reader, self.source)):
+                for row, reason in self._chosen(rows):
+                    if reason:
+                        yield self.target.prefix + key, row, reason
+
+    def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
+        before: ObjectRow | None = None
+        for row in rows:
+            not_current = self.flat and (row.is_delete_marker or not row.is_latest)
+            reason = self.flat if not_current else self.markers.refuse(row, before)
+            if not reason:
+                before = row
+            yield row, reason
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be done, found without writing anything."""
+
+    items: int = 0
+    size_bytes: int = 0
+    extra: int = 0
+    concerns: int = 0
+    odd_tags: bool = False
+    any_tags: bool = False
+    acls: set[str] = field(default_factory=set)
+    oddities: set[str] = field(default_factory=set)
+    classes: set[str] = field(default_factory=set)
+    findings: list[str] = field(default_factory=list)
+
+
+class _Restore:
+    """One restore: look, tell, write."""
+
+    def __init__(
+        self, reader: BundleReader, source: str, target: TargetBucket, account: Account, progress: Progress
+    ) -> None:
+        self._reader, self._source, self._target = reader, source, target
+        self._account, self._progress = account, progress
+        self._settings = of_bundle(reader, source, target)
+        self._notes: list[str] = []
+        self._lost_settings: list[Loss] = []
+
+    def run(self, workers: int, hands: Hands | None, *, merge: bool, snowball: bool) -> RestoreOutcome:
+        """Do all of it."""
+        with lease_of(self._target, self._progress, others=hands is not None) as lease:
+            history = has_history(self._reader, self._source)
+            flat = why_flat(self._target) if history else ""
+            with_versions = history and not flat
+            markers = Markers(refused_markers(self._target) if with_versions else frozenset())
+            hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
+            rows = _Rows(self._reader, self._source, self._target, flat, markers, hidden)
+            present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
+            try:
+                plan = _survey(rows, present, merge=merge)
+                terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
+                self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
+                writing = Writing(self._source, self._reader.store, self._target, terms, with_versions)
+                run = _Run(rows, present, writing, self._progress)
+                with self._account.versions() as moved:
+                    done = run.write(workers, hands, lease, moved if with_versions else None)
+                self._progress.end()
+            finally:
+                present.close()
+        self._finish(plan, flat)
+        return self._outcome(plan, run, done)
+
+    def _tell(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
+        """Find out what the target takes, and write down what it does not; what must hold before objects is set."""
+        terms = self._look(plan)
+        losses = [] if plan.extra else self._settings.write_first()
+        encrypts = bool(self._target.setting("encryption"))
+        terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
+        told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
+        self._account.write_losses(told)
+        return terms
+
+    def _outcome(self, plan: _Plan, run: _Run, done: Done) -> RestoreOutcome:
+        outcome = RestoreOutcome(
+            self._source,
+            done.items + run.skipped,
+            done.size_bytes,
+            run.skipped,
+            (*plan.findings, *done.findings),
+            tuple(self._notes),
+            self._account.losses,
+            self._account.place,
+            left_out=(*run.left_out(), *self._lacking()),
+        )
+        settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
+        kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
+        self._account.write_json("account.json", kept)
+        return outcome
+
+    def _lacking(self) -> Sequence[str]:
+        """Return what the bundle lacks: objects, or where it knows of none, what could not be listed."""
+        objects = list(_missing(failed_objects(self._reader, self._source)))
+        return objects or lacking_of(self._reader, self._source)
+
+    def _unpacks(self) -> bool:
+        """Tell whether the target makes objects of a tar's members, one version each."""
+        able = has(self._target.server, Trait.UNPACKS_TARS) and self._target.versioning() != "Enabled"
+        if not able:
+            self._notes.append(
+                "objects were written one by one: the target does not unpack tars, or keeps versions"
+            )
+        return able
+
+    def _look(self, plan: _Plan) -> Terms:
+        """Try the target out, and keep the record."""
+        found = probe(
+            self._target,
+            keys=plan.oddities,
+            classes=plan.classes - {STANDARD},
+            tags=plan.odd_tags,
+            any_tags=plan.any_tags,
+            acls=plan.acls,
+        )
+        if not found.probed:
+            self._notes.append(f"the target was not tried out: {found.why}")
+        self._account.write_json("capabilities.json", found.as_json())
+        return Terms.of(found)
+
+    def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
+        yield from self._settings.losses_before()
+        name = self._target.name
+        yield Loss(name, "last modified", "every object has the time of its restore")
+        if with_versions:
+            yield Loss(
+                name, "version ids", "the target gives its own; versions.parquet says which became which"
+            )
+
+    def _finish(self, plan: _Plan, flat: str) -> None:
+        """Write the settings, and say what people should know."""
+        if flat:
+            self._notes.append(f"only current versions were restored: {flat}")
+        if plan.extra and self._settings.wanted:
+            self._notes.append("the bucket held objects before, so its settings were left as they are")
+        elif self._settings.wanted:
+            lost = self._lost_settings = self._settings.write_last()
+            self._account.losses += len(lost)
+            self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
+
+
+def _missing(failed: Iterable[FailedObject]) -> Iterator[str]:
+    """Yield what the bundle lacks, the first objects by name."""
+    count = 0
+    for count, one in enumerate(failed, 1):
+        if count <= _NAMED:
+            older = "; no older version is shown instead" if one.is_latest and one.version_id else ""
+            yield f"{one.name} is not in the bundle ({one.reason}){older}"
+    if count > _NAMED:
+        yield f"{count - _NAMED} more objects are not in the bundle; data/gaps.parquet names them"
+
+
+def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
+    """Yield what will not be at the target, version by version; looks at none where that cannot be."""
+    if (
+        plan.concerns
+        or terms.snowball
+        or terms.lost_tags
+        or terms.refused_keys.keys() & {*plan.oddities, *ALWAYS}
+    ):
+        kinds = Oddities(ALWAYS & terms.refused_keys.keys())
+        for key, versions in rows:
+            refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
+            for row in versions:
+                if refused:
+                    reason = f"it has {refused[0]}: the target {terms.refused_keys[refused[0]]}"
+                    yield Loss(_name(key, row), "object", reason)
+                else:
+                    yield from terms.losses(key, row)
+    for key, row, reason in rows.left_out():
+        yield Loss(_name(key, row), "delete marker" if row.is_delete_marker else "version", reason)
+
+
+def _name(key: str, row: ObjectRow) -> str:
+    return f"{key} (version {row.version_id})" if row.version_id else key
+
+
+def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
+    plan, kinds, target = _Plan(), Oddities(), rows.target
+    for key, versions in rows:
+        plan.items += len(versions)
+        plan.size_bytes += sum(row.size_bytes for row in versions)
+        plan.oddities |= kinds.of(key, versions[-1].size_bytes)
+        plan.classes |= {row.storage_class for row in versions if not row.is_delete_marker}
+        plan.concerns += sum(map(is_of_concern, versions))
+        plan.acls |= {acl for row in versions if (acl := canned_acl(row))}
+        plan.any_tags = plan.any_tags or any(row.tags for row in versions)
+        plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
+        if present.begun(key, versions) is None:
+            if not merge:
+                raise _not_empty(target, key, "an object of that key with other content")
+            plan.findings.append(f"{key}: the bucket holds another object of this key; it was left alone")
+    foreign = present.foreign()
+    if foreign is not None:
+        plan.extra = 1
+        if not merge:
+            raise _not_empty(target, foreign, "an object that is not in the bundle")
+    return plan
+
+
+def _not_empty(target: TargetBucket, key: str, what: str) -> NotEmptyError:
+    return NotEmptyError(
+        f"{target.url} is not empty: {key!r} is {what}",
+        next_step="name an empty bucket or prefix, or say --merge to leave what is there as it is",
+    )
+
+
+class _Run:
+    """The writing."""
+
+    def __init__(self, rows: _Rows, present: Present, writing: Writing, progress: Progress) -> None:
+        self._rows, self._present, self._writing, self._progress = rows, present, writing, progress
+        self._terms = writing.terms
+        self._refused_keys: dict[str, list[str]] = {}
+        self._refused_count = Counter[str]()
+        self._ours = Folder(writing.target).prefix
+        self._reserved: list[str] = []
+        self.skipped = 0
+
+    def write(self, workers: int, hands: Hands | None, lease: Lease | None, moved: VersionMap | None) -> Done:
+        """Write what is not there yet; with all its versions where there is a map to note them in."""
+        items = size_bytes = 0
+        findings: list[str] = []
+        for done in self._by(workers, hands, lease, self._wanted(moved)):
+            items, size_bytes = items + done.items, size_bytes + done.size_bytes
+            findings.extend(done.findings)
+            if moved is not None:
+                moved.add(done.moved)
+        return Done(items, size_bytes, tuple(findings))
+
+    def _by(
+        self, workers: int, hands: Hands | None, lease: Lease | None, wanted: Iterable[History]
+    ) -> Iterator[Done]:
+        if hands is not None and lease is not None:
+            return hands.write(self._writing, wanted, lease, self._progress)
+        return by_threads(self._writing, wanted, workers, self._progress)
+
+    def left_out(self) -> Iterator[str]:
+        """Yield what the target does not take, the first keys of each kind by name."""
+        for key in self._reserved:
+            yield f"{key!r} lies where restores keep what they need themselves ({RESERVED})"
+        for oddity, keys in self._refused_keys.items():
+            what = f"the target {self._terms.refused_keys[oddity]}"
+            for key in keys:
+                yield f"{key!r} has {oddity}: {what}"
+            if self._refused_count[oddity] > _NAMED:
+                yield f"{self._refused_count[oddity] - _NAMED} more keys have {oddity}"
+
+    def _refuse(self, oddity: str, key: str) -> None:
+        self._refused_count[oddity] += 1
+        if self._refused_count[oddity] <= _NAMED:
+            self._refused_keys.setdefault(oddity, []).append(key)
+
+    def _wanted(self, moved: VersionMap | None) -> Iterator[History]:
+        kinds = Oddities(ALWAYS & self._terms.refused_keys.keys())
+        for key, rows in self._rows:
+            if key.startswith(self._ours):
+                self._reserved.append(key)
+                continue
+            refused = sorted(kinds.of(key, rows[-1].size_bytes) & self._terms.refused_keys.keys())
+            if refused:
+                self._refuse(refused[0], key)
+                continue
+            there = self._present.begun(key, rows)
+            if there is None:
+                continue
+            if there:
+                self._skip(rows[: len(there)])
+                if moved is not None:
+                    pairs = zip(rows, there, strict=False)
+                    moved.add((key, row.version_id, it.version_id, row.is_delete_marker) for row, it in pairs)
+            if len(there) < len(rows):
+                yield History(key, rows[len(there) :], len(there))
+
+    def _skip(self, rows: Sequence[ObjectRow]) -> None:
+        self.skipped += len(rows)
+        self._progress.skip(items=len(rows), size_bytes=sum(row.size_bytes for row in rows))

@@ -1,0 +1,192 @@
+"""Whole histories into a bucket: of each key the oldest version first, delete markers in their place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from migrate.errors import GoneError, MoveoutError, UnreachableError
+from migrate.restore.common.report import Moved
+from migrate.restore.objects.batches import History
+from migrate.restore.objects.capabilities import Terms, in_parts
+from migrate.restore.objects.copy import (
+    READ_BYTES,
+    Done,
+    GoOn,
+    Job,
+    Writer,
+    damaged,
+    fault_of,
+    runs,
+    unless_halted,
+)
+from migrate.restore.objects.existing import of_others
+from migrate.runtime.progress import Progress
+from migrate.storage.api import Store
+from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
+from migrate.storage.s3.destination_bucket import TargetBucket, Written
+from migrate.storage.s3.metadata.object_metadata import Description
+
+BATCH_BYTES = 8 * 2**20
+"""Bytes of a batch, held in memory until its last version is written."""
+
+
+REFUSED = "the target makes no delete marker"
+
+
+class Kind(Protocol):
+    """A version or a delete marker, wherever it is known from."""
+
+    @property
+    def is_delete_marker(self) -> bool:
+        """Whether it is a delete marker."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """The delete markers that a target does not make (see ``s3_canary``)."""
+
+    refused: frozenset[str] = frozenset()
+
+    def refuse(self, one: Kind, before: Kind | None) -> str:
+        """Return why the target does not make it on top of what is before; nothing where it does."""
+        if one.is_delete_marker and before is None and FIRST_MARKER in self.refused:
+            return f"{REFUSED} {FIRST_MARKER}"
+        if one.is_delete_marker and before and before.is_delete_marker and REPEATED_MARKER in self.refused:
+            return f"{REFUSED} {REPEATED_MARKER}"
+        return ""
+
+
+def why_flat(target: TargetBucket) -> str:
+    """Return why the target cannot have older versions; nothing where it can, then it keeps them from now on. Switches
+    nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
+    """
+    if target.versioning() == "Enabled":
+        return ""
+    if next(of_others(target, target.list(prefix="")), None) is not None:
+        return "the bucket holds objects and keeps no versions"
+    try:
+        target.configure("versioning", {"Status": "Enabled"})
+    except UnreachableError:
+        raise
+    except MoveoutError as exc:
+        return f"the target keeps no versions ({exc})"
+    return "" if target.versioning() == "Enabled" else "the target keeps no versions"
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryWriter:
+    """Writes batches; thread-safe, as long as no key is in two of them."""
+
+    store: Store
+    target: TargetBucket
+    progress: Progress
+    terms: Terms
+    go_on: GoOn = unless_halted
+
+    def write(self, batch: Sequence[History]) -> Done:
+        """Write a batch in layers: the next version of every key at once, then the one after it."""
+        layers = _Layers(self, batch)
+        for depth in range(max(len(one.rows) for one in batch)):
+            layers.write(depth)
+        return Done(layers.items, layers.size_bytes, tuple(layers.findings), tuple(layers.moved))
+
+
+@dataclass(slots=True)
+class _Layers:
+    """One batch on its way."""
+
+    writer: HistoryWriter
+    batch: Sequence[History]
+    items: int = 0
+    size_bytes: int = 0
+    findings: list[str] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _bodies: dict[tuple[str, int], bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._counts = {one.key: one.before for one in self.batch}
+        if sum(one.size_bytes for one in self.batch) <= BATCH_BYTES:
+            jobs = [
+                Job(one.key, row) for one in self.batch for row in one.rows if row.file and not in_parts(row)
+            ]
+            self._read(jobs)
+
+    def write(self, depth: int) -> None:
+        """Write the version that is ``depth``-th of those to be written, of every key that has one."""
+        self.writer.go_on()
+        layer = [Job(one.key, one.rows[depth]) for one in self.batch if len(one.rows) > depth]
+        markers = [job for job in layer if job.row.is_delete_marker]
+        large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
+        small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
+        target = self.writer.target
+        self._take(
+            markers,
+            target.put_versions((Description(job.key, before=self._before(job)), None) for job in markers),
+        )
+        sent: list[Job] = []
+        self._take(sent, target.put_versions(self._described(small, sent)))
+        for job in large:
+            self._upload(job)
+
+    def _described(self, jobs: Sequence[Job], sent: list[Job]) -> Iterator[tuple[Description, bytes]]:
+        for job in jobs:
+            self.writer.go_on()
+            body = self._body(job)
+            if hashlib.sha256(body).hexdigest() != job.row.sha256:
+                self.findings.append(damaged(job))
+                continue
+            sent.append(job)
+            yield self.writer.terms.describe(job.key, job.row, self._before(job)), body
+
+    def _take(self, jobs: Sequence[Job], answers: Iterable[Written]) -> None:
+        """Note what became of jobs, which are answered in order. ``jobs`` may grow meanwhile."""
+        for number, written in enumerate(answers):
+            job = jobs[number]
+            fault = fault_of(job, written)
+            if written.error is None:
+                self._counts[job.key] += 1
+                self.moved.append((job.key, job.row.version_id, written.version_id, job.row.is_delete_marker))
+            if fault:
+                self.findings.append(fault)
+                continue
+            self.items += 1
+            self.size_bytes += job.row.size_bytes
+            self.writer.progress.advance(items=1, size_bytes=job.row.size_bytes)
+
+    def _upload(self, job: Job) -> None:
+        writer = self.writer
+        single = Writer(writer.store, writer.target, writer.progress, writer.terms, writer.go_on)
+        done = single.upload(job)
+        self.items += done.items
+        self.size_bytes += done.size_bytes
+        self.findings += done.findings
+        if done.items:
+            self._counts[job.key] += 1
+            self.moved.append((job.key, job.row.version_id, writer.target.newest_version(job.key), False))
+
+    def _before(self, job: Job) -> int:
+        return self._counts[job.key]
+
+    def _body(self, job: Job) -> bytes:
+        place = (job.row.file, job.row.offset)
+        if place not in self._bodies and job.row.size_bytes:
+            self._bodies.clear()
+            self._read([job])
+        return self._bodies.get(place, b"")
+
+    def _read(self, jobs: Iterable[Job]) -> None:
+        for run in runs(sorted(jobs, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):
+            start, last = run[0].row.offset, run[-1].row
+            length = last.offset + last.size_bytes - start
+            try:
+                data = self.writer.store.read(run[0].row.file, start, length) if length else b""
+            except GoneError:
+                data = b""  # the hashes will tell
+            for job in run:
+                at = job.row.offset - start
+                self._bodies[job.row.file, job.row.offset] = data[at : at + job.row.size_bytes]

@@ -1,0 +1,80 @@
+"""One restore into one database: what the steps of it share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from exporters.api import Loss
+from exporters.postgres.identifiers import quote_qualified
+from migrate.bundle.catalog import CatalogRow
+from migrate.errors import DamageError
+from migrate.restore.common.selection import Selection
+from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.definitions.column_order import Orders
+from migrate.restore.postgres.definitions.definition_files import Definitions
+from migrate.restore.postgres.definitions.dump_script import Name
+from migrate.restore.postgres.destination import State, Target
+from migrate.restore.postgres.rows.load_rows import Copiers
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A restore, and where to. ``names``: the tables and materialized views that are meant, those above partitions
+    included. ``copiers`` bring in the rows instead of threads. ``notes``, ``left_out``, ``losses`` and ``damaged`` (by
+    table, the rows that could not be read) are filled on the way; ``refused_parts``: rows to be tried again once there
+    are indexes and constraints.
+    """
+
+    run: Run
+    target: Target
+    names: frozenset[Name]
+    copiers: Copiers | None = None
+    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    damaged: dict[Name, list[str]] = field(default_factory=dict)
+    unread: dict[Name, str] = field(default_factory=dict)
+    """Tables that the target does not let be read, and why."""
+    refused_parts: list[PartFile] = field(default_factory=list)
+
+    @property
+    def selection(self) -> Selection:
+        """Which part is wanted."""
+        return self.run.selection
+
+    @property
+    def state(self) -> State:
+        """What is written into the target to know this restore again."""
+        return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
+
+    @property
+    def tables(self) -> list[CatalogRow]:
+        """Of the catalog's rows those that are the user's tables: neither large objects nor of extensions."""
+        return [table for table in self.run.tables if table.number and not table.details.get("extension")]
+
+    @property
+    def derived(self) -> set[Name]:
+        """What the target fills by itself: materialized views, and tables of extensions."""
+        tables = [table for table in self.run.tables if table.details.get("extension")]
+        return {(table.schema, table.name) for table in (*self.run.views, *tables)}
+
+    @property
+    def orders(self) -> Orders:
+        """In which order the tables have their columns at the source."""
+        return {
+            (table.schema, table.name): [column["name"] for column in table.details["columns"]]
+            for table in self.tables
+        }
+
+    def note_damage(self, damaged: Sequence[tuple[PartFile, DamageError]]) -> None:
+        """Note parts that cannot be read."""
+        for part, error in sorted(damaged, key=lambda one: one[0].name):
+            name = part.table.schema, part.table.name
+            self.damaged.setdefault(name, []).append(missing_rows(quote_qualified(*name), part, error))
+        self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
+
+    def definitions(self) -> Definitions:
+        """Read the definitions from the bundle."""
+        return Definitions.read(self.run.reader, self.run.source)

@@ -1,0 +1,1 @@
+"""Definitions into a PostgreSQL database: before the rows and after them."""

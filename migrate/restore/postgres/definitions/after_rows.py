@@ -1,0 +1,158 @@
+"""What comes after the rows: indexes, constraints, foreign keys, the rest of post-data, sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.large_objects import NUMBER
+from migrate.restore.common.selection import ancestors
+from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.definitions.constraint_triggers import (
+    Trigger,
+    names_constraint_trigger,
+    set_constraint_triggers,
+)
+from migrate.restore.postgres.definitions.definition_files import (
+    Definitions,
+    begun_as,
+    ddl_error,
+    describe_large_objects,
+    read_script,
+    set_sequences,
+)
+from migrate.restore.postgres.definitions.dump_script import Entry, Script
+from migrate.restore.postgres.definitions.post_data import OF_ROWS, StepRunner
+from migrate.restore.postgres.definitions.post_data_order import Stage, stages
+from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.selected_entries import OwnedSequences, select_entries
+from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.rows.load_rows import RowWriter
+
+_SEQUENCES = "sequences"
+_LARGE_OBJECTS = "large-objects"
+_TRIGGERS = "constraint-triggers"
+
+
+def complete(job: Job, state: State, done: set[str]) -> Script:
+    """Make what is not done yet, and set sequences; return the script of post-data."""
+    connection, progress = job.target.connection, job.run.progress
+    definitions = job.definitions()
+    script = read_script(connection, definitions.section("post-data", portable=state.portable))
+    triggers = definitions.constraint_triggers()
+    if triggers:
+        kept = tuple(entry for entry in script.entries if not names_constraint_trigger(entry))
+        script = replace(script, entries=kept)
+    planned = _stages(job, script)
+    steps = sum(len(stage.steps) for stage in planned)
+    if steps:
+        progress.begin(f"indexes and constraints of {job.run.source}", items=steps, size_bytes=0)
+        runner = StepRunner(
+            job.target.address,
+            script.head + begun_as(connection, job.run.said("sessions")),
+            workers=job.run.workers,
+            advance=lambda: progress.advance(items=1),
+        )
+
+        def write_rows() -> None:
+            _write_refused_parts(job)
+            runner.rows_missing = bool(job.damaged)
+
+        runner.rows_missing = bool(job.damaged)
+        progress.skip(items=runner.count_done(planned, done))
+        runner.run(planned, done, write_rows)
+        job.left_out.extend(runner.left_out)
+        progress.end()
+    else:
+        _write_refused_parts(job)
+    objects = [(row.schema, row.name) for row in job.run.tables if row.number == NUMBER]
+    damaged = any(name in job.damaged for name in objects)
+    if job.selection.is_everything and _LARGE_OBJECTS not in done and not damaged:
+        statements = list(describe_large_objects(definitions.large_objects(), portable=state.portable))
+        _set(connection, _LARGE_OBJECTS, statements)
+    if job.selection.definitions and _TRIGGERS not in done and not job.damaged:
+        _set_triggers(job, triggers)
+    if job.selection.rows and _SEQUENCES not in done:
+        _set(connection, _SEQUENCES, list(set_sequences(_sequences(job, definitions))))
+    return script
+
+
+def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tuple[str, str]]) -> None:
+    """Run statements, each with the name of what it sets, as one step; what the server refuses is left out by name."""
+    every = "; ".join(sql for _, sql in statements) or "SELECT 1"
+    try:
+        with connection.transaction():
+            sql_target.mark_done(connection, step)
+            if refusal_of(connection, step, every.encode()):
+                refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
+                sql_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
+    except psycopg.Error as exc:
+        raise ddl_error(exc, step) from exc
+
+
+def _write_refused_parts(job: Job) -> None:
+    """Write the rows that the target refused before it had indexes and constraints."""
+    if not job.refused_parts:
+        return
+    writer = RowWriter(job.run.reader, job.target.address, workers=1, advance=lambda _rows, _size_bytes: None)
+    writer.rows_missing = bool(job.damaged)
+    writer.write_last(job.refused_parts)
+    job.left_out.extend(writer.left_out)
+    job.note_damage(writer.damaged)
+
+
+def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
+    """Let triggers of constraints fire as at the source."""
+    if job.selection.tables:
+        triggers = [one for one in triggers if (one["schema"], one["table"]) in job.names]
+    if not triggers:
+        return
+    connection = job.target.connection
+    try:
+        with connection.transaction():
+            sql_target.mark_done(connection, _TRIGGERS)
+            sql_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "constraint-triggers.json") from exc
+
+
+def _stages(job: Job, script: Script) -> list[Stage]:
+    """Return what is to be made of post-data by this restore."""
+    selection = job.selection
+    wanted = [
+        entry
+        for entry in script.entries
+        if (selection.rows if entry.kind in OF_ROWS else selection.definitions)
+    ]
+    if selection.tables:
+        wanted = select_entries(wanted, job.names)
+    if job.damaged:
+        wanted = _without_triggers(job, wanted)
+    return stages(wanted, {(table.schema, table.name): table.size_bytes for table in job.tables})
+
+
+def _without_triggers(job: Job, entries: Sequence[Entry]) -> list[Entry]:
+    """Leave out the triggers of tables that wait for rows: those must not fire them."""
+    rows = [row for row in job.tables if (row.schema, row.name) in job.damaged]
+    names = {name for row in rows for name in ((row.schema, row.name), *ancestors(row))}
+    waiting = {entry for entry in select_entries(entries, names) if entry.kind == "TRIGGER"}
+    job.left_out.extend(
+        f"{entry.label}: it comes when the rows of its table are there"
+        for entry in entries
+        if entry in waiting
+    )
+    return [entry for entry in entries if entry not in waiting]
+
+
+def _sequences(job: Job, definitions: Definitions) -> Sequence[Mapping[str, Any]]:
+    every = definitions.sequences()
+    if not job.selection.tables:
+        return every
+    script = read_script(job.target.connection, definitions.section("pre-data", portable=True))
+    owned = OwnedSequences.of(script.entries).of_tables(job.names)
+    return [one for one in every if (one["schema"], one["name"]) in owned]

@@ -1,0 +1,235 @@
+"""Definitions into the target: roles, pg_dump's sections, sequences."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from exporters.errors import SourceError
+from exporters.postgres.errors import translate
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from exporters.postgres.sessions.connection import AS_BEGUN
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.postgres.definitions.dump_script import Entry, Script, plain_sql, split_script
+from migrate.restore.postgres.rows.source_charset import OwnEncoding
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """A source's definitions as they lie in the bundle, checked. ``files`` by name, e.g. ``pre-data.sql``."""
+
+    files: Mapping[str, bytes]
+
+    @staticmethod
+    def read(reader: BundleReader, source: str) -> Definitions:
+        """Raises ``DamageError``."""
+        prefix = layout.source_file(source, "schema/")
+        files = {
+            file.key.removeprefix(prefix): reader.read_checked(file)
+            for file in reader.source_files(source, "schema/")
+        }
+        for name in ("pre-data.sql", "post-data.sql", "sequences.json", "roles.json"):
+            if name not in files:
+                raise DamageError(prefix + name, expected="a file", found="nothing")
+        return Definitions(files)
+
+    def section(self, name: str, *, portable: bool) -> bytes:
+        """Return the SQL of ``pre-data`` or ``post-data``."""
+        return self.files[f"{name}-portable.sql" if portable else f"{name}.sql"]
+
+    def roles(self) -> Sequence[Mapping[str, Any]]:
+        """Return the roles that own or may use something."""
+        return list(json.loads(self.files["roles.json"]))
+
+    def settings(self) -> Sequence[Mapping[str, Any]]:
+        """Return what is set for the database, and for roles in it."""
+        return list(json.loads(self.files.get("settings.json", b"[]")))
+
+    def large_objects(self) -> Sequence[Mapping[str, Any]]:
+        """Return owner, privileges and comment of every large object, where pre-data has not said them."""
+        return list(json.loads(self.files.get("large-objects.json", b"[]")))
+
+    def extensions(self) -> Sequence[Mapping[str, Any]]:
+        """Return the extensions with their members, where the bundle says them."""
+        return list(json.loads(self.files.get("extensions.json", b"[]")))
+
+    def constraint_triggers(self) -> Sequence[Mapping[str, Any]]:
+        """Return the triggers of constraints that fire otherwise than new ones do."""
+        return list(json.loads(self.files.get("constraint-triggers.json", b"[]")))
+
+    def sequences(self) -> Sequence[Mapping[str, Any]]:
+        """Return the sequences' values."""
+        return list(json.loads(self.files["sequences.json"]))
+
+
+_DUMPED_BY = re.compile(rb"^-- Dumped by pg_dump version (\d+)", re.MULTILINE)
+_CLOSED_PUBLIC = 15
+"""From this version on nobody may create anything in schema public unless it is said, and pg_dump says nothing where
+nobody may, whatever version the source is of (PostgreSQL 15 release notes; getNamespaces in src/bin/pg_dump/pg_dump.c).
+"""
+
+
+_LOGGED_SEQUENCES = 15
+"""From this version on a sequence may be unlogged, and pg_dump says of an older server's identity column that its
+sequence is not what its table is (dumpSequence in src/bin/pg_dump/pg_dump.c).
+"""
+_CLIENT_ENCODING = re.compile(rb"^(SET client_encoding = ')(\w+)(';)$", re.MULTILINE)
+_LOGGING = re.compile(rb"^    LOGGED\n", re.MULTILINE)
+
+
+def begin_as_dumped(connection: psycopg.Connection[Any], definitions: Definitions) -> None:
+    """Give schema public of a new database on an older server the privileges from which the definitions go on."""
+    found = _DUMPED_BY.search(definitions.section("pre-data", portable=False))
+    newer = found is not None and int(found[1]) >= _CLOSED_PUBLIC
+    if newer and connection.info.server_version < _CLOSED_PUBLIC * 10000:
+        connection.execute(
+            "DO $$ BEGIN IF pg_catalog.to_regnamespace('public') IS NOT NULL THEN"
+            " REVOKE CREATE ON SCHEMA public FROM PUBLIC; END IF; END $$"
+        )
+
+
+def read_script(connection: psycopg.Connection[Any], script: bytes) -> Script:
+    """Return a section's entries, as this server takes them."""
+    known = {row[0].lower() for row in connection.execute("SELECT name FROM pg_catalog.pg_settings")}
+    if (own := _own_encoding(connection, script)) is not None:
+        # Where bytes are taken as they are, the driver need not know the encoding.
+        script = _CLIENT_ENCODING.sub(rb"\1SQL_ASCII\3" if own.kept else rb"\1UTF8\3", script, count=1)
+        script = script if own.kept else own.in_utf8(script)
+    found = split_script(plain_sql(script, known))
+    if connection.info.server_version >= _LOGGED_SEQUENCES * 10000:
+        return found
+    return replace(found, entries=tuple(map(without_logging, found.entries)))
+
+
+def held_otherwise(connection: psycopg.Connection[Any], script: bytes) -> list[str]:
+    """Return the names of entries with text that this server cannot hold as it is (``source_charset``)."""
+    own = _own_encoding(connection, script)
+    return (
+        [] if own is None else [one.label for one in split_script(script).entries if not own.is_held(one.sql)]
+    )
+
+
+def _own_encoding(connection: psycopg.Connection[Any], script: bytes) -> OwnEncoding | None:
+    """Return what knows the encoding of a script that is in neither UTF-8 nor none."""
+    found = _CLIENT_ENCODING.search(script)
+    if found is None or found[2] in (b"UTF8", b"SQL_ASCII"):
+        return None
+    return OwnEncoding(connection, found[2].decode())
+
+
+def without_logging(entry: Entry) -> Entry:
+    """Return an entry as servers take it whose sequences are all logged, also those of unlogged tables."""
+    return replace(entry, sql=_LOGGING.sub(b"", entry.sql)) if entry.kind == "SEQUENCE" else entry
+
+
+def begun_as(connection: psycopg.Connection[Any], settings: Mapping[str, str] | None) -> bytes:
+    """Return statements for a session that writes values as those of the source do, where a bundle says how
+    (``connect.AS_BEGUN``), as far as this server knows that: for what is filled by code of the database's own.
+    """
+    found = b""
+    for name in AS_BEGUN:
+        if settings is None or name not in settings:
+            continue
+        statement = (
+            f"SELECT pg_catalog.set_config('{name}', {quote_literal(settings[name])}, false);".encode()
+        )
+        with (
+            suppress(psycopg.DataError, psycopg.ProgrammingError),
+            connection.transaction(force_rollback=True),
+        ):
+            connection.execute(statement)
+            found += statement
+    return found
+
+
+@contextmanager
+def under_settings(connection: psycopg.Connection[Any], script: Script) -> Iterator[None]:
+    """Run the settings at the script's head, its encoding among them; afterwards what we send is UTF-8
+    again.
+    """
+    connection.execute(script.head)
+    yield
+    connection.execute("SET client_encoding = 'UTF8'")
+
+
+def set_sequences(sequences: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give every sequence the value it had. One that is not there is passed over: its
+    definition was left out.
+    """
+    for sequence in sequences:
+        label = quote_qualified(sequence["schema"], sequence["name"])
+        name = quote_literal(label)
+        value, called = int(sequence["last_value"]), "true" if sequence["is_called"] else "false"
+        sql = f"SELECT pg_catalog.setval(pg_catalog.to_regclass({name}), {value}, {called})"
+        yield f"the value of sequence {label}", sql
+
+
+def describe_large_objects(
+    objects: Sequence[Mapping[str, Any]], *, portable: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield by name the statements that give large objects their owner and privileges, unless the restore leaves them
+    out, and their comment.
+    """
+    for one in objects:
+        name = f"LARGE OBJECT {int(one['oid'])}"
+        statements = [] if portable else [f"ALTER {name} OWNER TO {quote_name(one['owner'])}"]
+        if one["privileges"] is not None and not portable:
+            statements.append(f"REVOKE ALL ON {name} FROM {quote_name(one['owner'])}")
+            statements += [
+                f"GRANT {_word(privilege)} ON {name} TO {quote_name(role) if role else 'PUBLIC'}"
+                + (" WITH GRANT OPTION" if grantable else "")
+                for role, privilege, grantable in one["privileges"]
+            ]
+        if one["comment"]:
+            statements.append(f"COMMENT ON {name} IS {quote_literal(one['comment'])}")
+        if statements:
+            yield f"owner, privileges and comment of {name}", "; ".join(statements)
+
+
+def _word(privilege: str) -> str:
+    """Return a privilege's name, which a bundle says, only where it is one word."""
+    if not privilege.isalpha():
+        raise DamageError("schema/large-objects.json", expected="a privilege", found=privilege)
+    return privilege
+
+
+def target_error(error: BaseException, where: str) -> MoveoutError | SourceError:
+    """Return what to tell when the target fails."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return NoSpaceError(
+            f"{where}: {' '.join(str(error).split())}",
+            next_step="Make room on the target server, then give the same command again.",
+        )
+    return translate(error, where)
+
+
+def ddl_error(error: psycopg.Error, section: str) -> MoveoutError | SourceError:
+    """Return what to tell when a section, or one of its entries, cannot be run."""
+    said = " ".join(str(error).split())
+    if (
+        isinstance(error, psycopg.errors.UndefinedFile | psycopg.errors.FeatureNotSupported)
+        and "extension" in said
+    ):
+        return UsageError(
+            f"the target server lacks an extension: {said}",
+            next_step="Install the extension's package on the target server, then give the same command again.",
+        )
+    if isinstance(error, psycopg.OperationalError):
+        return target_error(error, section)
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return NotAllowedError(
+            f"{section} cannot be restored: {said}",
+            next_step="Restore as the owner of the target database or as a superuser.",
+        )
+    return UsageError(
+        f"{section} cannot be restored: {said}",
+        next_step="Nothing of it was kept. Compare the servers' versions and extensions, then try again.",
+    )

@@ -1,0 +1,212 @@
+"""Extensions as the source had them: their versions, objects that were added to them, what was changed of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from exporters.api import Loss
+from exporters.postgres.definitions.extensions import read_extensions
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from exporters.row_digest import Tally
+from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.definitions.dump_script import Entry, Name
+from migrate.restore.postgres.destination import has_table, mark_done, table_with_rows
+
+_CREATE = re.compile(rb"^CREATE EXTENSION IF NOT EXISTS [^;]+(?=;$)", re.MULTILINE)
+_AVAILABLE = """
+SELECT v.name, v.version FROM pg_catalog.pg_available_extension_versions v
+JOIN pg_catalog.pg_available_extensions e ON e.name = v.name AND e.default_version <> v.version
+"""
+_LISTS = frozenset(
+    {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
+)
+"""Settings whose values are lists of names (variable_is_guc_list_quote in src/bin/pg_dump/dumputils.c)."""
+MEMBER = -1
+"""The number of entries for members of extensions: no script has them."""
+_MARK = "extension-table/"
+"""How the name begins under which the target remembers that an extension's table is ours to fill."""
+
+Extension = Mapping[str, Any]
+Member = Mapping[str, Any]
+
+
+def with_versions(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], extensions: Sequence[Extension]
+) -> tuple[Entry, ...]:
+    """Return a script's entries in which extensions are made in the source's versions, where the server has these and
+    takes them.
+    """
+    if not extensions:
+        return tuple(entries)
+    available = set(connection.execute(_AVAILABLE).fetchall())
+    versions = {
+        one["name"]: one["version"] for one in extensions if (one["name"], one["version"]) in available
+    }
+    return tuple(
+        _with_version(entry, versions[entry.name])
+        if entry.kind == "EXTENSION" and entry.name in versions
+        else entry
+        for entry in entries
+    )
+
+
+def _with_version(entry: Entry, version: str) -> Entry:
+    def tried(found: re.Match[bytes]) -> bytes:
+        statement = found[0].decode()
+        either = (
+            f"BEGIN {statement} VERSION {quote_literal(version)}; EXCEPTION WHEN OTHERS THEN {statement}; END"
+        )
+        return f"DO {quote_literal(either)}".encode()
+
+    return replace(entry, sql=_CREATE.sub(tried, entry.sql, count=1))
+
+
+def _set(setting: str) -> str:
+    """Return the clause for a setting of a function as the catalog has it; lists are quoted there already."""
+    name, _, value = setting.partition("=")
+    shown = value if name in _LISTS and value not in {"", '""'} else quote_literal(value.strip('"'))
+    return f"SET {quote_name(name)} TO {shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A member of an extension at the source, and the same here; None where it is not."""
+
+    extension: str
+    there: Member
+    here: Member | None
+
+    @property
+    def label(self) -> str:
+        """Its name for people."""
+        return f"{self.there['type']} {self.there['identity']} of extension {self.extension}"
+
+    @property
+    def alterations(self) -> list[str]:
+        """What is to be altered of a function."""
+        if self.here is None:
+            return []
+        clauses = [one for one in self.there.get("clauses", ()) if one not in self.here.get("clauses", ())]
+        settings, found = self.there.get("settings", ()), self.here.get("settings", ())
+        reset = ["RESET ALL"] if set(settings) != set(found) else []
+        return [*clauses, *reset, *map(_set, settings if reset else ())]
+
+    @property
+    def is_other_body(self) -> bool:
+        """Whether it is a function with other code here."""
+        return self.here is not None and self.there.get("body") != self.here.get("body")
+
+    @property
+    def is_other_comment(self) -> bool:
+        """Whether another comment stands on it here."""
+        return self.here is not None and self.there.get("comment") != self.here.get("comment")
+
+
+def members(
+    connection: psycopg.Connection[Any], extensions: Sequence[Extension], *, portable: bool
+) -> list[Entry]:
+    """Return entries for what the extensions here lack, or have otherwise than those of the source."""
+    return [entry for pair in _pairs(connection, extensions) for entry in _entries(pair, portable=portable)]
+
+
+def _pairs(connection: psycopg.Connection[Any], extensions: Sequence[Extension]) -> Iterator[_Pair]:
+    """Yield the members of the extensions that are here in the same version: of another one nobody can tell."""
+    if not extensions:
+        return
+    found = {one["name"]: one for one in read_extensions(connection, definitions=False)}
+    for extension in extensions:
+        here = found.get(extension["name"])
+        if here is None or here["version"] != extension["version"]:
+            continue
+        known = {(member["type"], member["identity"]): member for member in here["members"]}
+        for member in extension["members"]:
+            yield _Pair(extension["name"], member, known.get((member["type"], member["identity"])))
+
+
+def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
+    there = pair.there
+    kind, named = there["type"].upper(), f"{there['type'].upper()} {there['identity']}"
+    schema = there.get("schema") or "-"
+    name = there["name"].removeprefix(f"{schema}.")
+
+    def entry(kind: str, *statements: str) -> Entry:
+        return Entry(
+            MEMBER, kind, name, schema, "".join(f"{statement};\n" for statement in statements).encode()
+        )
+
+    definition = str(there.get("definition", "")).rstrip().removesuffix(";")
+    if pair.here is None and definition:
+        owner = [] if portable else [f"ALTER {named} OWNER TO {there['owner']}"]
+        yield entry(kind, definition, *owner, f"ALTER EXTENSION {quote_name(pair.extension)} ADD {named}")
+    elif pair.is_other_body and definition:
+        yield entry(kind, definition)
+    if pair.alterations:
+        yield entry(kind, *(f"ALTER {named} {one}" for one in pair.alterations))
+    if pair.is_other_comment or (pair.here is None and there.get("comment")):
+        comment = "NULL" if there.get("comment") is None else quote_literal(there["comment"])
+        yield entry("COMMENT", f"COMMENT ON {named} IS {comment}")
+
+
+def filled_otherwise(job: Job, done: AbstractSet[str]) -> frozenset[Name]:
+    """Return the tables of extensions that are not to be filled: the extension does that, or there is no such table
+    here. Others are empty, and the target remembers that their rows are ours to write.
+    """
+    connection = job.target.connection
+    found = set()
+    for table in job.run.tables:
+        name, mark = (table.schema, table.name), f"{_MARK}{table.number}"
+        if not table.details.get("extension") or mark in done:
+            continue
+        if has_table(connection, name) and not table_with_rows(connection, [name]):
+            mark_done(connection, mark)
+        else:
+            found.add(name)
+    return frozenset(found)
+
+
+def note_other_rows(job: Job, names: AbstractSet[Name]) -> None:
+    """Record as lost the rows of tables that their extensions fill, where those are others."""
+    for table in job.run.tables:
+        name = table.schema, table.name
+        tally = job.run.found.get(name, Tally())
+        if name not in names or name in job.unread or tally == Tally(table.items, int(table.digest, 16)):
+            continue
+        extension = table.details["extension"]
+        reason = (
+            f"the extension {extension} makes the table here, with {tally.rows} rows; the bundle has the source's"
+            f" {table.items}"
+        )
+        loss = Loss(f"table {quote_qualified(*name)}", "rows", reason)
+        job.losses.append(loss)
+        job.left_out.append(f"the rows of {loss.item}: {reason}")
+
+
+def unlike(
+    connection: psycopg.Connection[Any], extensions: Sequence[Extension], known: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return what is not here as at the source: members by name, but those that the ``known`` sentences name, and, as
+    notes, extensions of another version.
+    """
+    left_out = []
+    for pair in _pairs(connection, extensions):
+        if any(str(pair.there["identity"]) in sentence for sentence in known):
+            continue
+        if pair.here is None:
+            left_out.append(f"{pair.label}: the extension does not make it here")
+        elif pair.is_other_body or pair.alterations or pair.is_other_comment:
+            left_out.append(f"{pair.label}: it was altered at the source, and is not here")
+    query = "SELECT extname, extversion FROM pg_catalog.pg_extension"
+    versions = dict(connection.execute(query).fetchall())
+    notes = [
+        f"extension {one['name']} is of version {versions[one['name']]} here, of {one['version']} at the source: what"
+        " was added to it or altered by hand cannot be told"
+        for one in extensions
+        if one["name"] in versions and versions[one["name"]] != one["version"]
+    ]
+    return left_out, notes

@@ -1,0 +1,253 @@
+"""Post-data into the target: one transaction an entry, or several light ones, with the note that they are done."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.sessions.connection import Address
+from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.definitions.definition_files import ddl_error
+from migrate.restore.postgres.definitions.dump_script import Entry
+from migrate.restore.postgres.definitions.post_data_order import Stage, Step
+from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
+from migrate.restore.postgres.destination import connect_writer, mark_done
+
+OF_ROWS = frozenset({"MATERIALIZED VIEW DATA"})
+"""Entries of post-data that fill something."""
+MEMORY_KB = 256 * 1024
+"""A session that makes indexes may sort so much in memory, unless the server allows more by itself."""
+TOGETHER = 32
+"""So many light entries are made in one transaction."""
+_MARK = "post-data/"
+_IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
+
+
+class StepRunner:
+    """Makes entries in the target. ``head``: the settings under which the script is run. An entry that the server
+    refuses is tried again when all others are there; what it refuses even then is named in ``left_out``, and not
+    marked as done: a later run tries it again.
+    """
+
+    def __init__(self, address: Address, head: bytes, *, workers: int, advance: Callable[[], None]) -> None:
+        self._address = address
+        self._head = head
+        self._workers = max(1, workers)
+        self._advance = advance
+        self._refused: list[tuple[Step, psycopg.Error]] = []
+        self._idle: list[psycopg.Connection[Any]] = []
+        self._busy: set[psycopg.Connection[Any]] = set()
+        self._stop = threading.Event()
+        self.left_out: list[str] = []
+        self.rows_missing = False
+        """Some rows are still to come, in a later run. What depends on them is made, and not marked as done."""
+
+    @staticmethod
+    def count_done(stages: Sequence[Stage], done: AbstractSet[str]) -> int:
+        """Return how many steps an earlier run has made."""
+        return sum(mark_of(step.entry) in done for stage in stages for step in stage.steps)
+
+    def run(
+        self, stages: Sequence[Stage], done: AbstractSet[str], write_rows: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make what is not done yet. After the first error but a refusal the others stop soon, and it is raised.
+        ``write_rows`` is called once, before the first stage that needs all rows.
+        """
+        first = next((number for number, stage in enumerate(stages) if stage.needs_rows), len(stages))
+        try:
+            with ThreadPoolExecutor(self._workers, thread_name_prefix="moveout-ddl") as pool:
+                for number, stage in enumerate([*stages, Stage((), parallel=False)]):
+                    if number == first:
+                        write_rows()
+                    todo = [step for step in stage.steps if mark_of(step.entry) not in done]
+                    if stage.parallel:
+                        self._at_once(pool, todo)
+                    else:
+                        while todo:
+                            self._make_each(_taken(todo, ()))
+            self._again()
+            if not self.rows_missing:
+                self._for_new_rows()
+            self.left_out += [f"{step.entry.label}: {first_line(error)}" for step, error in self._refused]
+        finally:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _again(self) -> None:
+        """Try what was refused as long as something of it succeeds, with an aid only if nothing does without."""
+        while self._refused and any(self._retry(aid) for aid in Aid):
+            pass
+
+    def _for_new_rows(self) -> None:
+        """Make foreign keys that rows violate, as they do at the source, where they came by another way: for rows to
+        come.
+        """
+        refused, self._refused = self._refused, []
+        for step, error in refused:
+            late = step.for_new_rows() if isinstance(error, psycopg.errors.ForeignKeyViolation) else None
+            known = len(self._refused)
+            if late is not None:
+                said = f"{step.entry.label} for rows that are there: {first_line(error)}"
+                self._make(late, left_out=[said])
+            if late is None or len(self._refused) > known:
+                self._refused[known:] = [(step, error)]
+
+    def _retry(self, aid: Aid) -> bool:
+        waiting, self._refused = self._refused, []
+        for number, (step, _) in enumerate(waiting):
+            self._make(step, aid)
+            if aid is not Aid.NONE and len(self._refused) == number:
+                self._refused += waiting[number + 1 :]
+                break
+        return len(self._refused) < len(waiting)
+
+    def _at_once(self, pool: ThreadPoolExecutor, todo: Sequence[Step]) -> None:
+        """Make steps in parallel, those that lock the same table one after the other."""
+        waiting = list(todo)
+        running: dict[Future[bool], list[Step]] = {}
+        again: list[Step] = []
+        try:
+            while waiting or running:
+                while len(running) < self._workers and (
+                    steps := _taken(waiting, [step for some in running.values() for step in some])
+                ):
+                    running[pool.submit(self._try, steps)] = steps
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    steps = running.pop(future)
+                    if not future.result():
+                        again += steps
+        except BaseException:
+            self._cancel()
+            raise
+        finally:
+            self._stop.set()
+            wait(running)
+            self._stop.clear()
+        for step in again:
+            self._make(step)
+
+    def _try(self, steps: Sequence[Step]) -> bool:
+        """Make steps; False where others were in their way, so that they have to be made alone."""
+        if self._stop.is_set():
+            return True
+        try:
+            self._make_each(steps)
+        except _IN_EACH_OTHERS_WAY:
+            return False
+        return True
+
+    def _make_each(self, steps: Sequence[Step]) -> None:
+        """Make entries in one transaction; if the server refuses anything of it, each in one of its own."""
+        if len(steps) > 1 and self._make_together(steps):
+            return
+        for step in steps:
+            self._make(step)
+
+    def _make_together(self, steps: Sequence[Step]) -> bool:
+        """Make entries in one transaction; tell whether that succeeded. If not, nothing of it is there."""
+        with self._lent() as connection:
+            try:
+                with connection.transaction():
+                    mark_done(connection, *(mark_of(step.entry) for step in steps))
+                    connection.execute(b"\n".join(step.entry.sql for step in steps))
+            except _IN_EACH_OTHERS_WAY:
+                raise
+            except psycopg.Error:
+                if connection.broken:
+                    raise
+                return False
+        for _ in steps:
+            self._advance()
+        return True
+
+    def _make(self, step: Step, aid: Aid = Aid.NONE, left_out: Sequence[str] = ()) -> None:
+        """Make an entry, marked as done together with what is ``left_out`` of it."""
+        entry = step.entry
+        notes = [f"{entry.label} needs {aid.value}"] if aid.value else []
+        with self._lent() as connection:
+            try:
+                with connection.transaction():
+                    if not (self.rows_missing and entry.kind in OF_ROWS):
+                        mark_done(connection, mark_of(entry))
+                    with aid.given(connection, entry):
+                        connection.execute(entry.sql)
+                    sql_left_out.add(connection, mark_of(entry), left_out, notes)
+            except _IN_EACH_OTHERS_WAY:
+                raise
+            except psycopg.Error as exc:
+                if not (isinstance(exc, psycopg.errors.InsufficientPrivilege) or is_refusal(exc, connection)):
+                    raise ddl_error(exc, entry.label) from exc
+                self._refused.append((step, exc))
+                return
+        self._advance()
+
+    @contextlib.contextmanager
+    def _lent(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection, which is closed after an error that is not another one's lock."""
+        connection = self._idle.pop() if self._idle else self._connect()
+        self._busy.add(connection)
+        try:
+            yield connection
+        except _IN_EACH_OTHERS_WAY:
+            self._idle.append(connection)
+            raise
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            self._idle.append(connection)
+        finally:
+            self._busy.discard(connection)
+
+    def _cancel(self) -> None:
+        """End what the other workers do: a large index may have hours to go."""
+        for connection in list(self._busy):
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        connection = connect_writer(self._address)
+        try:
+            connection.execute(self._head)
+            connection.execute(
+                "SELECT set_config(name, %s, false) FROM pg_catalog.pg_settings"
+                " WHERE name = 'maintenance_work_mem' AND setting::int8 < %s",
+                (f"{MEMORY_KB}kB", MEMORY_KB),
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
+    """Take out of ``waiting`` the first step that can be made beside those that run, and behind it light ones if it is
+    one.
+    """
+    begin = next((place for place, step in enumerate(waiting) if step.fits(running)), len(waiting))
+    end = begin + 1
+    if begin < len(waiting) and waiting[begin].is_light:
+        while (
+            end < min(begin + TOGETHER, len(waiting)) and waiting[end].is_light and waiting[end].fits(running)
+        ):
+            end += 1
+    steps = waiting[begin:end]
+    del waiting[begin:end]
+    return steps
+
+
+def mark_of(entry: Entry) -> str:
+    """Return by what name the target remembers that an entry is made."""
+    return f"{_MARK}{entry.number:06d}"
+
+
+def is_mark(name: str) -> bool:
+    """Tell whether what the target remembers under a name is an entry of post-data."""
+    return name.startswith(_MARK)

@@ -1,0 +1,168 @@
+"""In which order post-data's entries are made, and which of them at once. Pure: no I/O.
+
+pg_dump's order is right one by one. Indexes and the constraints that are indexes need nothing of each
+other, neither do foreign keys once all indexes are there, so those go in parallel; what holds for sure is
+kept: an entry that is not known to be independent (a function or a view that pg_dump had to put after the
+data) divides the script, and nothing moves across it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, Entry, Name, unquote
+
+_INDEX = re.compile(
+    rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb") USING ", re.MULTILINE
+)
+_ALTER = re.compile(rb"^ALTER TABLE (?:IF EXISTS )?(?:ONLY )?(" + QUALIFIED + rb")", re.MULTILINE)
+_FOREIGN_KEY = re.compile(rb"^(    ADD CONSTRAINT [^\n]+ FOREIGN KEY [^\n]+);$", re.MULTILINE)
+_REFERENCES = re.compile(rb" REFERENCES (" + QUALIFIED + rb")\(")
+
+_POSTPONED = frozenset(
+    {
+        "ACL",
+        "CHECK CONSTRAINT",
+        "COMMENT",
+        "DEFAULT ACL",
+        "EVENT TRIGGER",
+        "INDEX ATTACH",
+        "MATERIALIZED VIEW DATA",
+        "POLICY",
+        "PUBLICATION",
+        "PUBLICATION TABLE",
+        "PUBLICATION TABLES IN SCHEMA",
+        "ROW SECURITY",
+        "RULE",
+        "SECURITY LABEL",
+        "STATISTICS",
+        "TRIGGER",
+    }
+)
+"""Kinds that no index and no foreign key can need: they may come after those."""
+
+
+_LIGHT = frozenset({"CONSTRAINT", "INDEX", "INDEX ATTACH", "FK CONSTRAINT"}) | (
+    _POSTPONED - {"MATERIALIZED VIEW DATA", "CHECK CONSTRAINT"}
+)
+"""Kinds that take no longer than their table is large."""
+_LIGHT_BYTES = 2**20
+_STRUCTURE = frozenset({"CONSTRAINT", "FK CONSTRAINT", "INDEX", "INDEX ATTACH"})
+
+
+class Lock(Enum):
+    """How an entry holds its tables while it is made (PostgreSQL documentation, 13.3)."""
+
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An entry with the tables that it locks; without any it is made alone."""
+
+    entry: Entry
+    tables: frozenset[Name] = frozenset()
+    lock: Lock = Lock.EXCLUSIVE
+    size_bytes: int = 0
+    """Of the table that it is about."""
+
+    @property
+    def is_light(self) -> bool:
+        """Tell whether it is soon made, so that it may share a transaction with others."""
+        return self.size_bytes <= _LIGHT_BYTES and self.entry.kind in _LIGHT
+
+    def for_new_rows(self) -> Step | None:
+        """Return how a foreign key is made that is not held against the rows that are there, None of all else."""
+        sql, found = _FOREIGN_KEY.subn(rb"\1 NOT VALID;", self.entry.sql)
+        return replace(self, entry=replace(self.entry, sql=sql)) if found == 1 else None
+
+    def fits(self, running: Iterable[Step]) -> bool:
+        """Tell whether it can be made while those are."""
+        return not any(
+            self.tables & other.tables and Lock.EXCLUSIVE in {self.lock, other.lock} for other in running
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Steps to be made before the next stage begins: at once, or one after the other."""
+
+    steps: tuple[Step, ...]
+    parallel: bool
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether entries are not indexes or constraints: they may read rows, or fire on these."""
+        return any(step.entry.kind not in _STRUCTURE for step in self.steps)
+
+
+@dataclass
+class _Segment:
+    """What lies between two entries that nothing may cross."""
+
+    indexes: list[Step] = field(default_factory=list)
+    attached: list[Step] = field(default_factory=list)
+    foreign_keys: list[Step] = field(default_factory=list)
+    others: list[Step] = field(default_factory=list)
+
+    def stages(self, weights: Mapping[Name, int]) -> Iterator[Stage]:
+        yield Stage(tuple(_heaviest_first(self.indexes, weights)), parallel=True)
+        yield Stage(tuple(self.attached), parallel=False)
+        yield Stage(tuple(_heaviest_first(self.foreign_keys, weights)), parallel=True)
+        yield Stage(tuple(self.others), parallel=False)
+
+
+def stages(entries: Sequence[Entry], weights: Mapping[Name, int] | None = None) -> list[Stage]:
+    """Return the stages of a post-data script. ``weights``: the tables' sizes. Event triggers are not among
+    them, see ``is_event_trigger``.
+    """
+    found: list[Stage] = []
+    segment = _Segment()
+    for entry in entries:
+        if is_event_trigger(entry):
+            continue
+        step = _step(entry, weights or {})
+        if entry.kind == "INDEX ATTACH":
+            segment.attached.append(step)
+        elif not step.tables and entry.kind not in _POSTPONED:
+            found += [*segment.stages(weights or {}), Stage((step,), parallel=False)]
+            segment = _Segment()
+        elif entry.kind == "FK CONSTRAINT" and step.tables:
+            segment.foreign_keys.append(step)
+        elif step.tables:
+            segment.indexes.append(step)
+        else:
+            segment.others.append(step)
+    found += segment.stages(weights or {})
+    return [stage for stage in found if stage.steps]
+
+
+def _step(entry: Entry, weights: Mapping[Name, int]) -> Step:
+    """Find what an entry locks; the kind counts only where the statement is one of that kind."""
+    if entry.kind == "INDEX" and (index := _INDEX.search(entry.sql)) is not None:
+        table = unquote(index[1])
+        return Step(entry, frozenset({table}), Lock.SHARED, weights.get(table, 0))
+    alter = _ALTER.search(entry.sql)
+    if alter is None or entry.kind not in {"CONSTRAINT", "FK CONSTRAINT"}:
+        return Step(entry)
+    table = unquote(alter[1])
+    others = _REFERENCES.findall(entry.sql) if entry.kind == "FK CONSTRAINT" else []
+    return Step(entry, frozenset({table, *map(unquote, others)}), size_bytes=weights.get(table, 0))
+
+
+def _heaviest_first(steps: Iterable[Step], weights: Mapping[Name, int]) -> list[Step]:
+    """The longest work first, so that it does not end alone."""
+    return sorted(steps, key=lambda step: -sum(weights.get(table, 0) for table in step.tables))
+
+
+def is_event_trigger(entry: Entry) -> bool:
+    """Tell whether an entry makes an event trigger or speaks of one. They come last of all: they may forbid
+    what a restore still has to do.
+    """
+    return entry.kind == "EVENT TRIGGER" or (
+        entry.kind in {"COMMENT", "SECURITY LABEL"} and b" ON EVENT TRIGGER " in entry.sql[:400]
+    )

@@ -1,0 +1,228 @@
+"""Roles, types, tables and functions (pre-data) into the target, together with the state of the restore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psycopg
+
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.definitions.column_order import Orders
+from migrate.restore.postgres.definitions.definition_files import (
+    Definitions,
+    begin_as_dumped,
+    ddl_error,
+    read_script,
+    under_settings,
+)
+from migrate.restore.postgres.definitions.dump_script import Entry, Name, Script
+from migrate.restore.postgres.definitions.extensions import members, with_versions
+from migrate.restore.postgres.definitions.pre_data_entries import EntryMaker
+from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.roles import make_roles, missing_roles, set_for_database
+from migrate.restore.postgres.definitions.selected_entries import select_entries
+from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+from migrate.restore.postgres.destination import State
+
+_REFUSED = psycopg.errors.InsufficientPrivilege
+_PRE_DATA = "pre-data"
+_ROLES = "roles"
+_BATCH = 200
+_SYSTEM_FUNCTIONS = """
+SELECT pg_catalog.regexp_replace(pg_catalog.pg_get_functiondef(oid), '^CREATE OR REPLACE ', 'CREATE ')
+FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND oid >= 16384 AND prokind <> 'a'
+"""
+"""Functions that somebody has made in pg_catalog, as ``exporters.postgres.definitions.system_schema`` writes them."""
+_BEFORE_MEMBERS = frozenset({"SCHEMA", "EXTENSION"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be defined. ``tables``: only these, None for all. ``alone``: the database holds nothing else.
+    ``orders``: the tables' columns, as the source has them.
+    """
+
+    definitions: Definitions
+    state: State
+    tables: AbstractSet[Name] | None = None
+    alone: bool = False
+    orders: Orders = field(default_factory=dict)
+
+
+def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
+    """Make it all in one transaction: first with owners and privileges, then, where the target does not
+    permit that, without. A database whose server cannot lock so many tables in one transaction is made in
+    several. What is left out is recorded in the target (``left_out``). Returns the state that was begun.
+    """
+    try:
+        return _define(connection, wanted, portable=False)
+    except _REFUSED as exc:
+        refused = " ".join(str(exc).split())
+    note = f"owners and privileges were left out, because the target refused them: {refused}"
+    try:
+        return _define(connection, wanted, portable=True, notes=[note])
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+
+
+def go_on(connection: psycopg.Connection[Any], wanted: Wanted, done: AbstractSet[str]) -> None:
+    """Make what an earlier run in several transactions has not made. Raises ``MoveoutError``."""
+    portable = wanted.state.portable
+    try:
+        _make_in_batches(
+            connection, _script(connection, wanted, portable=portable), done, wanted, portable=portable
+        )
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+
+
+def _define(
+    connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool, notes: Sequence[str] = ()
+) -> State:
+    state = wanted.state.made(portable=portable)
+    try:
+        script = _script(connection, wanted, portable=portable)
+        try:
+            with connection.transaction():
+                _begin(connection, wanted, state, notes)
+                sql_target.mark_done(connection, _PRE_DATA)
+                with under_settings(connection, script):
+                    left_out = _make_all(connection, script.entries, wanted, portable=portable)
+                sql_left_out.add(connection, _PRE_DATA, left_out)
+        except psycopg.errors.OutOfMemory:  # of locks: max_locks_per_transaction
+            with connection.transaction():
+                _begin(connection, wanted, state, notes)
+            _make_in_batches(connection, script, set(), wanted, portable=portable)
+    except _REFUSED:
+        raise
+    except psycopg.Error as exc:
+        raise ddl_error(exc, "pre-data.sql") from exc
+    return state
+
+
+def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, notes: Sequence[str]) -> None:
+    """Make roles and the state, within the caller's transaction."""
+    sql_target.begin_state(connection, state)
+    roles = [] if state.portable else wanted.definitions.roles()
+    made = missing_roles(connection, roles)
+    refused = make_roles(connection, roles, made)
+    if wanted.alone and not state.portable:
+        begin_as_dumped(connection, wanted.definitions)
+    if made:
+        notes = [f"these roles were made and have no password yet: {', '.join(made)}", *notes]
+    sql_left_out.add(connection, _ROLES, refused, notes)
+
+
+def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bool) -> Script:
+    script = read_script(connection, wanted.definitions.section("pre-data", portable=portable))
+    if wanted.tables is None:
+        entries = with_versions(connection, script.entries, wanted.definitions.extensions())
+        return Script(script.head, entries)
+    missing = {name for name in wanted.tables if not sql_target.has_table(connection, name)}
+    schemas = {schema for schema, _ in missing if not sql_target.has_schema(connection, schema)}
+    chosen = select_entries(script.entries, missing)
+    made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
+    return Script(script.head, (*made, *chosen))
+
+
+def _without_present(connection: psycopg.Connection[Any], entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Return the entries but those for functions in the server's own schema that are here already, as they are where a
+    provider puts them into every database.
+    """
+    present = [definition.encode() for (definition,) in connection.execute(_SYSTEM_FUNCTIONS)]
+    return tuple(
+        entry
+        for entry in entries
+        if entry.schema != "pg_catalog" or not any(definition in entry.sql for definition in present)
+    )
+
+
+def _make_all(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
+) -> list[str]:
+    """Run all entries of pre-data within the caller's transaction, with what was added to extensions, for which those
+    must be there; return what was left out.
+    """
+    extensions = wanted.definitions.extensions() if wanted.tables is None else ()
+    if not extensions:
+        return _make(connection, entries, wanted, portable=portable)
+    first = [entry for entry in entries if entry.kind in _BEFORE_MEMBERS]
+    left_out = _make(connection, first, wanted, portable=portable)
+    added = members(connection, extensions, portable=portable)
+    rest = [entry for entry in entries if entry.kind not in _BEFORE_MEMBERS]
+    return [*left_out, *_make(connection, [*added, *rest], wanted, portable=portable)]
+
+
+def _make(
+    connection: psycopg.Connection[Any], entries: Sequence[Entry], wanted: Wanted, *, portable: bool
+) -> list[str]:
+    """Run the entries within the caller's transaction; return what was left out. To others than superusers a refusal
+    for lack of privileges matters only once owners and privileges are left out.
+    """
+    privileged = portable or is_superuser(connection)
+    maker = EntryMaker(connection, alone=wanted.alone, privileged=privileged, orders=wanted.orders)
+    return maker.make(_without_present(connection, entries))
+
+
+def _make_in_batches(
+    connection: psycopg.Connection[Any],
+    script: Script,
+    done: AbstractSet[str],
+    wanted: Wanted,
+    *,
+    portable: bool,
+) -> None:
+    if _PRE_DATA in done:
+        return
+    for start in range(0, len(script.entries), _BATCH):
+        name = f"{_PRE_DATA}/{start:06d}"
+        if name in done:
+            continue
+        with connection.transaction():
+            sql_target.mark_done(connection, name)
+            with under_settings(connection, script):
+                batch = script.entries[start : start + _BATCH]
+                left_out = _make(connection, batch, wanted, portable=portable)
+            sql_left_out.add(connection, name, left_out)
+    with connection.transaction():
+        sql_target.mark_done(connection, _PRE_DATA)
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """What a restore does at its end: ``settings`` of the database, and ``entries`` of the script of post-data (event
+    triggers, which from then on may forbid anything).
+    """
+
+    script: Script
+    entries: Sequence[Entry]
+    settings: Sequence[Mapping[str, Any]]
+
+
+def finish(
+    connection: psycopg.Connection[Any], last: Last, state: State, record: FinishedRestore
+) -> list[str]:
+    """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
+    before or now, ``record`` stays in the target with all of it.
+    """
+    keep = bool(record.left_out)
+    while True:
+        with connection.transaction() as transaction:
+            sql_left_out.end(connection, keep=keep)
+            left_out = set_for_database(connection, last.settings)
+            with under_settings(connection, last.script):
+                left_out += [
+                    word for entry in last.entries if (word := refusal_of(connection, entry.label, entry.sql))
+                ]
+            if left_out and not keep:
+                keep = True
+                raise psycopg.Rollback(transaction)
+            if keep:
+                whole = replace(record, left_out=unique(record.left_out, left_out))
+                sql_left_out.write_finished(connection, state, whole)
+            return left_out

@@ -1,0 +1,261 @@
+"""The entries of pre-data into the target. What the server refuses costs only itself and what needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.identifiers import quote_name
+from migrate.restore.postgres.definitions.column_order import Orders, describe_order, misordered, reordered
+from migrate.restore.postgres.definitions.definition_files import ddl_error
+from migrate.restore.postgres.definitions.dump_script import Entry, Name
+from migrate.restore.postgres.definitions.extensions import MEMBER
+from migrate.restore.postgres.definitions.optional_clauses import (
+    GENERATED,
+    Clause,
+    Statement,
+    parse_statement,
+    with_late_validator,
+)
+from migrate.restore.postgres.definitions.refused_objects import Aid, first_line, is_refusal
+from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+
+_TAKEN = (
+    psycopg.errors.DuplicateFunction,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateSchema,
+    psycopg.errors.DuplicateTable,
+)
+_ABSENT = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedObject,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.InvalidSchemaName,
+)
+"""What the server says where an entry needs an object that is not there."""
+_OF_EXTENSION = """
+SELECT min(e.extname) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS o
+WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+  AND o.schema = pg_catalog.quote_ident(%s) AND o.identity = ANY (
+    SELECT o.schema || '.' || one FROM pg_catalog.unnest(%s::text[]) AS one)
+"""
+_UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
+"""What is not worth a word where the object that it speaks of is missing."""
+_OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
+_INSTALL = "install its package on the target server and restore into a fresh database, or do without it"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An entry that the server does not take, and what it said."""
+
+    entry: Entry
+    error: psycopg.Error
+
+    @property
+    def line(self) -> str:
+        """The refusal for people."""
+        missing = isinstance(self.error, psycopg.errors.FeatureNotSupported | psycopg.errors.UndefinedFile)
+        step = f": {_INSTALL}" if missing and self.entry.kind == "EXTENSION" else ""
+        return f"{self.entry.label}: {first_line(self.error)}{step}"
+
+
+def is_superusers(entry: Entry) -> bool:
+    """Tell whether an entry changes what is the server's or an extension's, as few others than superusers may."""
+    of_server = entry.schema in {"pg_catalog", "information_schema"} and entry.kind in _OF_SERVER
+    return of_server or entry.number == MEMBER
+
+
+class EntryMaker:
+    """Makes entries within the caller's transaction. ``alone``: the database holds nothing else, so an object that is
+    there already is the server's, and costs only the entry. ``privileged``: a refusal for lack of privileges costs only
+    the entry, too; else it is raised, unless the entry is for superusers. ``orders``: in which order tables have their
+    columns at the source.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection[Any], *, alone: bool, privileged: bool, orders: Orders
+    ) -> None:
+        self._connection = connection
+        self._alone = alone
+        self._privileged = privileged
+        self._orders = orders
+        self._misordered: set[Name] = set()
+        self._lost: list[str] = []
+
+    def make(self, entries: Sequence[Entry]) -> list[str]:
+        """Make all entries that the server takes; return what is left out. Raises what is no refusal, and
+        ``MoveoutError`` where an object of the user's is in the way.
+        """
+        with self._connection.transaction():
+            lines = self._all(entries)
+            made = {(entry.schema, entry.name) for entry in entries if entry.kind == "TABLE"}
+            self._misordered = made & misordered(self._connection, self._orders).keys()
+            if self._misordered:
+                raise psycopg.Rollback
+        return self._all(entries) if self._misordered else lines
+
+    def _all(self, entries: Sequence[Entry]) -> list[str]:
+        self._lost = []
+        refusals = self._rounds(entries)
+        while refusals and (reduced := self._reduce(refusals)) is not None:
+            refusals = self._rounds([one.entry for one in refusals if one.entry is not reduced])
+        return [*self._lost, *self._lines(refusals)]
+
+    def _rounds(self, entries: Sequence[Entry]) -> list[Refusal]:
+        """Make entries, and try what is refused again as long as something of it succeeds."""
+        refusals = self._some(entries)
+        while refusals:
+            again = self._some([one.entry for one in refusals])
+            if len(again) == len(refusals):
+                return again
+            refusals = again
+        return []
+
+    def _some(self, entries: Sequence[Entry]) -> list[Refusal]:
+        """Make entries in one statement, or half of them and then the others where one is refused."""
+        if not entries:
+            return []
+        special = any(self._is_misordered(entry) for entry in entries)
+        if len(entries) == 1:
+            if special and self._in_order(entries[0]):
+                return []
+            error = self._with_aid(entries[0])
+            return [] if error is None else [Refusal(entries[0], error)]
+        spare = any(map(is_superusers, entries))
+        if not special and self._error(b"".join(entry.sql for entry in entries), spare=spare) is None:
+            return []
+        middle = len(entries) // 2
+        return [*self._some(entries[:middle]), *self._some(entries[middle:])]
+
+    def _is_misordered(self, entry: Entry) -> bool:
+        return entry.kind == "TABLE" and (entry.schema, entry.name) in self._misordered
+
+    def _in_order(self, entry: Entry) -> bool:
+        """Make a table with its columns in the source's order; False where the server does not take it so."""
+        order = self._orders[entry.schema, entry.name]
+        try:
+            with self._connection.transaction(force_rollback=True):
+                self._connection.execute(entry.sql)
+                table = reordered(self._connection, entry, order)
+        except psycopg.Error as exc:
+            if not self._is_refusal(exc):
+                raise
+            return False
+        if table is None or self._error(table.sql) is not None:
+            return False
+        if is_superuser(self._connection):
+            self._connection.execute(table.as_inherited)
+        elif table.inherited:
+            self._lost.append(
+                f"inheritance of columns {describe_order(table.inherited)} of {entry.label}: to keep their order they"
+                " are its own here, too, and stay where its parent loses them"
+            )
+        return True
+
+    def _with_aid(self, entry: Entry) -> psycopg.Error | None:
+        """Make an entry, at last with an aid; return why the server refuses it even so."""
+        first: psycopg.Error | None = None
+        for aid in Aid:
+            error = self._error(entry.sql, entry, aid, spare=is_superusers(entry))
+            if error is None:
+                return None
+            first = first or error
+        late = with_late_validator(entry)
+        return None if late is not None and self._error(late) is None else first
+
+    def _error(
+        self,
+        sql: bytes,
+        entry: Entry | None = None,
+        aid: Aid = Aid.NONE,
+        *,
+        keep: bool = True,
+        spare: bool = False,
+    ) -> psycopg.Error | None:
+        """Run statements; return why the server refuses them. Without ``keep`` it is only tried. ``spare``: among them
+        are some of superusers'.
+        """
+        try:
+            with self._connection.transaction(force_rollback=not keep):
+                if entry is not None:
+                    with aid.given(self._connection, entry):
+                        self._connection.execute(sql)
+                    self._connection.execute("SELECT pg_catalog.set_config('search_path', '', true)")
+                else:
+                    self._connection.execute(sql)
+        except psycopg.Error as exc:
+            if not self._is_refusal(exc, spare=spare):
+                raise
+            return exc
+        return None
+
+    def _is_refusal(self, error: psycopg.Error, *, spare: bool = False) -> bool:
+        if isinstance(error, psycopg.errors.InsufficientPrivilege):
+            return self._privileged or spare
+        return is_refusal(error, self._connection)
+
+    def _reduce(self, refusals: Sequence[Refusal]) -> Entry | None:
+        """Make the first object that the server takes without some clauses, which are lost; return its entry."""
+        for one in refusals:
+            statement = parse_statement(one.entry)
+            if statement is None or not statement.optional():
+                continue
+            if self._error(statement.without(statement.optional()), keep=False) is not None:
+                continue
+            dropped = dict(self._refused_clauses(statement))
+            self._connection.execute(statement.without(dropped))
+            self._lost += [f"{clause.label} of {one.entry.label}: {why}" for clause, why in dropped.items()]
+            return one.entry
+        return None
+
+    def _refused_clauses(self, statement: Statement) -> Iterator[tuple[Clause, str]]:
+        """Yield the clauses without which the server takes a statement, each with the reason. A table keeps all of its
+        generation expressions or none: rows are written with or without such columns.
+        """
+        dropped = list(statement.optional())
+        for group in _groups(dropped):
+            rest = [clause for clause in dropped if clause not in group]
+            error = self._error(statement.without(rest), keep=False)
+            if error is None:
+                dropped = rest
+            else:
+                yield from ((clause, f"{first_line(error)}{_kept(clause)}") for clause in group)
+
+    def _lines(self, refusals: Sequence[Refusal]) -> list[str]:
+        """Return what to say of refused entries. Raises ``MoveoutError`` where an object is in the way that may be the
+        user's.
+        """
+        lines = []
+        for one in refusals:
+            taken = isinstance(one.error, _TAKEN)
+            extension = self._extension_with(one.entry) if taken else None
+            if extension is not None:
+                lines.append(f"{one.entry.label}: the extension {extension} has one of its own here")
+            elif taken and not self._alone and not is_superusers(one.entry):
+                raise ddl_error(one.error, one.entry.label) from one.error
+            elif one.entry.kind not in _UNIMPORTANT or not isinstance(one.error, _ABSENT):
+                lines.append(one.line)
+        return lines
+
+    def _extension_with(self, entry: Entry) -> str | None:
+        """Return the extension that has the object here: at the source it was taken from it."""
+        names = [quote_name(entry.name), entry.name]
+        row = self._connection.execute(_OF_EXTENSION.encode(), (entry.schema, names)).fetchone()
+        return row[0] if row else None
+
+
+def _kept(clause: Clause) -> str:
+    return "; its values come as they were" if clause.label.startswith(GENERATED) else ""
+
+
+def _groups(clauses: Sequence[Clause]) -> list[Collection[Clause]]:
+    """Return the clauses one by one, but all generation expressions together."""
+    generated = [one for one in clauses if one.label.startswith(GENERATED)]
+    others: list[Collection[Clause]] = [[one] for one in clauses if one not in generated]
+    return [generated, *others] if generated else others

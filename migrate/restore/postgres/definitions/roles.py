@@ -1,0 +1,133 @@
+"""Roles that the target lacks, and what is set for roles and for the database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.identifiers import quote_literal, quote_name
+from migrate.restore.postgres.definitions.refused_objects import refusal_of
+from migrate.restore.postgres.definitions.temporary_grants import is_superuser
+
+_ATTRIBUTES = (
+    ("inherit", "INHERIT", "NOINHERIT"),
+    ("createrole", "CREATEROLE", "NOCREATEROLE"),
+    ("createdb", "CREATEDB", "NOCREATEDB"),
+    ("login", "LOGIN", "NOLOGIN"),
+)
+_SUPERUSERS_ATTRIBUTES = (
+    ("superuser", "SUPERUSER", "NOSUPERUSER"),
+    ("replication", "REPLICATION", "NOREPLICATION"),
+    ("bypassrls", "BYPASSRLS", "NOBYPASSRLS"),
+)
+_OPTIONS_VERSION = 160000
+"""From here on a membership says by itself whether it is inherited and whether one may become the role."""
+_LISTS = frozenset(
+    {
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    }
+)
+"""Settings whose values are lists of quoted names (variable_is_guc_list_quote, src/bin/pg_dump/dumputils.c)."""
+_ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
+
+
+def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the roles that the target does not have."""
+    have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
+    return [role["name"] for role in roles if role["name"] not in have]
+
+
+def make_roles(
+    connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]], missing: Sequence[str]
+) -> list[str]:
+    """Make roles without passwords, within the caller's transaction; return what the server refuses of their settings.
+    The source's bootstrap superuser becomes a plain role that cannot log in. Raises
+    ``psycopg.errors.InsufficientPrivilege``.
+    """
+    superuser = is_superuser(connection)
+    wanted = [role for role in roles if role["name"] in set(missing)]
+    for role in wanted:
+        connection.execute(create_role(role, superuser=superuser).encode())
+    refused = [] if superuser else [f"{name}: only a superuser gives that" for name in _withheld(wanted)]
+    for role in wanted:
+        for statement in _belonging(role, options=connection.info.server_version >= _OPTIONS_VERSION):
+            connection.execute(statement.encode())
+        refused += set_all(connection, f"ROLE {quote_name(role['name'])}", role.get("settings", ()))
+    return refused
+
+
+def create_role(role: Mapping[str, Any], *, superuser: bool) -> str:
+    """Return the statement that makes a role as it was on the source, as far as one who is no superuser
+    may.
+    """
+    name = quote_name(role["name"])
+    if role["bootstrap"]:
+        return f"CREATE ROLE {name} NOLOGIN"
+    attributes = _ATTRIBUTES + (_SUPERUSERS_ATTRIBUTES if superuser else ())
+    words = [yes if role[key] else no for key, yes, no in attributes]
+    if role["connection_limit"] != -1:
+        words.append(f"CONNECTION LIMIT {int(role['connection_limit'])}")
+    if role["valid_until"]:
+        words.append(f"VALID UNTIL {quote_literal(role['valid_until'])}")
+    return f"CREATE ROLE {name} {' '.join(words)}"
+
+
+def _withheld(roles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what roles had of what only a superuser may give."""
+    for role in roles:
+        words = [yes for key, yes, _ in _SUPERUSERS_ATTRIBUTES if role[key] and not role["bootstrap"]]
+        if words:
+            yield f"{', '.join(words)} of role {quote_name(role['name'])}"
+
+
+def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
+    """Yield the statements that put a role into its groups, and say what it is. ``options``: the target knows them."""
+    name = quote_name(role["name"])
+    for one in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:
+        words = ["ADMIN OPTION"] * bool(one.get("admin"))
+        if options:
+            said = [(key, one[key]) for key in ("admin", "inherit", "set") if one.get(key) is not None]
+            words = [f"{key} {value is True}".upper() for key, value in said]
+        yield f"GRANT {quote_name(one['role'])} TO {name}" + (f" WITH {', '.join(words)}" if words else "")
+    if role.get("comment"):
+        yield f"COMMENT ON ROLE {name} IS {quote_literal(role['comment'])}"
+
+
+def set_for_database(connection: psycopg.Connection[Any], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Set what holds in this database, for all or for single roles, within the caller's transaction; return what is
+    refused. It holds for sessions to come.
+    """
+    database = f"DATABASE {quote_name(connection.info.dbname)}"
+    refused = []
+    for one in settings:
+        whose = f"ROLE {quote_name(one['role'])} IN {database}" if one["role"] is not None else database
+        refused += set_all(connection, whose, one["settings"])
+    return refused
+
+
+def set_all(connection: psycopg.Connection[Any], whose: str, settings: Sequence[str]) -> list[str]:
+    """Set ``name=value`` for ``DATABASE …`` or ``ROLE …``, within the caller's transaction; return what is refused."""
+    refused: list[str] = []
+    for one in settings:
+        name, _, value = one.partition("=")
+        statement = f"ALTER {whose} SET {setting(name, value)}".encode()
+        refused.append(refusal_of(connection, f"{name} of {whose} is not set", statement))
+    return list(filter(None, refused))
+
+
+def setting(name: str, value: str) -> str:
+    """Return how a setting is written as it is stored (pg_db_role_setting)."""
+    values = [value]
+    if name.lower() in _LISTS:
+        found = _ELEMENT.findall(value)
+        values = [plain or quoted.replace('""', '"') for quoted, plain in found] or [""]
+    words = ", ".join(quote_literal(one) for one in values)
+    return f"{'.'.join(quote_name(part) for part in name.split('.'))} TO {words}"

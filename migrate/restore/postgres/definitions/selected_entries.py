@@ -1,0 +1,90 @@
+"""The entries of a script that belong to some tables, for ``--only TABLE``. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from migrate.restore.postgres.definitions.dump_script import NAME, QUALIFIED, Entry, Name, unquote
+
+_OWN: Sequence[re.Pattern[bytes]] = [
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        rb"^CREATE (?:UNLOGGED |FOREIGN )?TABLE (" + QUALIFIED + rb")",
+        rb"^(?:CREATE|REFRESH) MATERIALIZED VIEW (" + QUALIFIED + rb")",
+        rb"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?(?:"
+        + QUALIFIED
+        + rb") ATTACH PARTITION ("
+        + QUALIFIED
+        + rb")",
+        rb"^ALTER (?:FOREIGN )?TABLE (?:ONLY )?(" + QUALIFIED + rb")",
+        rb"^ALTER SEQUENCE " + QUALIFIED + rb" OWNED BY (" + QUALIFIED + rb")\." + NAME,
+        rb"^CREATE (?:UNIQUE )?INDEX " + NAME + rb" ON (?:ONLY )?(" + QUALIFIED + rb")",
+        rb"^COMMENT ON (?:TABLE|COLUMN|MATERIALIZED VIEW) (" + QUALIFIED + rb")",
+        rb"^COMMENT ON (?:CONSTRAINT|TRIGGER|POLICY|RULE) " + NAME + rb" ON (" + QUALIFIED + rb")",
+        rb"^(?:GRANT|REVOKE) [^;]* ON TABLE (" + QUALIFIED + rb")",
+        rb"^CREATE (?:CONSTRAINT )?TRIGGER [^;]*? ON (" + QUALIFIED + rb")",
+        rb"^CREATE POLICY " + NAME + rb" ON (" + QUALIFIED + rb")",
+        rb"^CREATE RULE " + NAME + rb" AS\s+ON \w+ TO (" + QUALIFIED + rb")",
+    )
+]
+"""Where statements name the table that they belong to."""
+
+_SEQUENCE = re.compile(rb"^CREATE SEQUENCE (" + QUALIFIED + rb")", re.MULTILINE)
+_OWNED = re.compile(rb"^ALTER SEQUENCE (" + QUALIFIED + rb") OWNED BY (" + QUALIFIED + rb")\.", re.MULTILINE)
+_IDENTITY = re.compile(
+    rb"^ALTER TABLE (?:ONLY )?(" + QUALIFIED + rb") .*SEQUENCE NAME (" + QUALIFIED + rb")",
+    re.DOTALL | re.MULTILINE,
+)
+_ATTACH = re.compile(rb"^ALTER TABLE (?:ONLY )?(" + QUALIFIED + rb") ATTACH PARTITION", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedSequences:
+    """Which sequences belong to a column of which table."""
+
+    by_table: Mapping[Name, frozenset[Name]]
+
+    @staticmethod
+    def of(entries: Sequence[Entry]) -> OwnedSequences:
+        """Find them in pre-data."""
+        found: dict[Name, set[Name]] = {}
+        for entry in entries:
+            if (owned := _OWNED.search(entry.sql)) is not None:
+                found.setdefault(unquote(owned[2]), set()).add(unquote(owned[1]))
+            elif entry.kind == "SEQUENCE" and (identity := _IDENTITY.search(entry.sql)) is not None:
+                found.setdefault(unquote(identity[1]), set()).add(unquote(identity[2]))
+        return OwnedSequences({table: frozenset(names) for table, names in found.items()})
+
+    def of_tables(self, tables: AbstractSet[Name]) -> set[Name]:
+        """Return the sequences of these tables."""
+        return {name for table in tables for name in self.by_table.get(table, ())}
+
+
+def select_entries(entries: Sequence[Entry], tables: AbstractSet[Name]) -> list[Entry]:
+    """Return, in order, the entries that make these tables and what is theirs: columns' sequences,
+    defaults, indexes, constraints, triggers, rules, policies, comments and privileges. Partitions come
+    without the tables above them, unless those are among ``tables``.
+    """
+    owned = OwnedSequences.of(entries).of_tables(tables)
+    return [entry for entry in entries if _is_of(entry, tables, owned)]
+
+
+def _is_of(entry: Entry, tables: AbstractSet[Name], owned: AbstractSet[Name]) -> bool:
+    attach = _ATTACH.search(entry.sql)
+    if attach is not None and unquote(attach[1]) not in tables:
+        return False
+    sequence = _SEQUENCE.search(entry.sql)
+    if sequence is not None and unquote(sequence[1]) in owned:
+        return True
+    return any(name in tables for name in _named(entry))
+
+
+def _named(entry: Entry) -> Iterator[Name]:
+    """Yield the table that the first statement belongs to."""
+    for pattern in _OWN:
+        if (found := pattern.search(entry.sql)) is not None:
+            yield unquote(found[1])
+            return

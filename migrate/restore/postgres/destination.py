@@ -1,0 +1,297 @@
+"""The target database: may it be restored into, and how far an earlier run came.
+
+A schema of our own in the target holds the state, written in the same transactions as what it speaks of. So a
+run can die at any moment: what the state says is done is done, once, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
+from exporters.postgres.sessions.connection import Address, connect
+from migrate.errors import BusyError, UsageError
+from migrate.restore.postgres.definitions.refused_objects import is_refusal
+
+_LOCK = 0x6D6F7665
+"""The advisory lock that a restore holds ("move")."""
+_LOCK_SECONDS = 20
+
+_GENERATED_VERSION = 120000
+"""From here on a server has generated columns."""
+
+_CONTENT = """
+SELECT what FROM (
+  SELECT 1 AS rank, CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' WHEN 'S' THEN 'sequence '
+    ELSE 'table ' END || n.nspname || '.' || c.relname AS what, c.oid, 'pg_class'::regclass AS class, n.nspname
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+  UNION ALL SELECT 2, 'function ' || n.nspname || '.' || p.proname, p.oid, 'pg_proc'::regclass, n.nspname
+  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+  UNION ALL SELECT 3, 'type ' || n.nspname || '.' || t.typname, t.oid, 'pg_type'::regclass, n.nspname
+  FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typtype IN ('e', 'd', 'r')
+  UNION ALL SELECT 4, 'large object ' || oid, oid, 'pg_largeobject'::regclass, '' FROM pg_largeobject_metadata
+) AS found
+WHERE nspname <> 'information_schema' AND nspname !~ '^pg_' AND nspname <> '{own}'
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = found.class AND d.objid = found.oid
+    AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e')
+ORDER BY rank, what LIMIT 1
+""".replace("{own}", PROGRESS_SCHEMA)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The database and the connection on which everything but rows is done; it holds the lock."""
+
+    address: Address
+    connection: psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an earlier run left. ``portable``: it made the objects without owners and privileges. ``only``:
+    which part was wanted (``Selection.words``).
+    """
+
+    bundle: str
+    source: str
+    portable: bool = False
+    only: str = ""
+
+    def made(self, *, portable: bool) -> State:
+        """Return the same with or without owners and privileges."""
+        return replace(self, portable=portable)
+
+
+@contextlib.contextmanager
+def open_target(address: Address) -> Iterator[Target]:
+    """Connect and lock out other restores. Raises ``BusyError``, ``SourceError``."""
+    connection = connect_writer(address)
+    try:
+        _lock(connection, address)
+        yield Target(address, connection)
+    finally:
+        connection.close()
+
+
+def connect_writer(address: Address) -> psycopg.Connection[Any]:
+    """Return a connection for restoring: a server that loses its client gives up soon, and a commit need
+    not wait for the disk, because state and data are lost together. It writes also where sessions begin as readers.
+    """
+    connection = connect(address)
+    connection.execute(
+        "SELECT set_config(name, CASE name WHEN 'client_connection_check_interval' THEN '2s' ELSE 'off' END, false)"
+        " FROM pg_settings WHERE name IN ('synchronous_commit', 'client_connection_check_interval',"
+        " 'default_transaction_read_only')"
+    )
+    return connection
+
+
+def _lock(connection: psycopg.Connection[Any], address: Address) -> None:
+    """Wait a little: the session of a run that was killed may still be ending."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while not _value(connection, f"SELECT pg_try_advisory_lock({_LOCK})"):
+        if time.monotonic() > deadline:
+            raise BusyError(
+                f"another restore works on {address.url}",
+                next_step="Wait for it, or end its session (pg_stat_activity, application_name moveout).",
+            )
+        time.sleep(0.2)
+
+
+def holds_lock(connection: psycopg.Connection[Any], pid: int) -> bool:
+    """Tell whether the session of that server process holds the lock of this database."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %s AND objid = %s"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        (pid, _LOCK),
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def content(target: Target) -> str:
+    """Return the name of something in the database that is neither the system's nor an extension's, or ""."""
+    return str(_value(target.connection, _CONTENT) or "")
+
+
+def read_state(target: Target) -> State | None:
+    """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
+    if not _value(target.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
+        return None
+    try:
+        if _value(
+            target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL"
+        ) and not _value(target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NOT NULL"):
+            return None
+        row = target.connection.execute(
+            f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()
+        ).fetchone()
+    except psycopg.Error as exc:
+        raise UsageError(
+            f"{target.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
+            next_step="Restore into a fresh, empty database.",
+        ) from exc
+    return State(*row) if row else None
+
+
+def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
+    """Make the schema. Called within the transaction that makes the objects."""
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {PROGRESS_SCHEMA}".encode())
+    connection.execute(
+        f"CREATE TABLE {PROGRESS_SCHEMA}.about (bundle text, source text, portable boolean, only_ text)".encode()
+    )
+    connection.execute(f"CREATE TABLE {PROGRESS_SCHEMA}.done (name text PRIMARY KEY)".encode())
+    connection.execute(
+        f"CREATE TABLE {PROGRESS_SCHEMA}.left_out"
+        " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, step text, entry text)".encode()
+    )
+    connection.execute(
+        f"INSERT INTO {PROGRESS_SCHEMA}.about VALUES (%s, %s, %s, %s)".encode(),
+        (state.bundle, state.source, state.portable, state.only),
+    )
+
+
+def read_done(target: Target) -> set[str]:
+    """Return the names of the parts and steps that are done."""
+    return {row[0] for row in target.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())}
+
+
+def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:
+    """Say, within the transaction that does it, that parts or steps are done. It waits where another
+    transaction that may yet commit said so too, and then raises.
+    """
+    connection.execute(
+        f"INSERT INTO {PROGRESS_SCHEMA}.done SELECT pg_catalog.unnest(%s::text[])".encode(), (list(names),)
+    )
+
+
+def has_table(connection: psycopg.Connection[Any], name: tuple[str, str]) -> bool:
+    """Tell whether there is a table (schema, name)."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (quote_qualified(*name),)).fetchone()
+    return bool(row and row[0])
+
+
+def column_types(connection: psycopg.Connection[Any], labels: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return the types of the columns of tables, which are named as in SQL, by table and column."""
+    rows = connection.execute(
+        "SELECT label, attname, format_type(atttypid, atttypmod) FROM unnest(%s::text[]) AS l(label)"
+        " JOIN pg_attribute ON attrelid = to_regclass(label) AND attnum > 0 AND NOT attisdropped",
+        (list(labels),),
+    ).fetchall()
+    types: dict[str, dict[str, str]] = {label: {} for label in labels}
+    for label, name, declared in rows:
+        types[label][name] = declared
+    return types
+
+
+def has_generated(connection: psycopg.Connection[Any], label: str) -> bool:
+    """Tell whether the server computes columns of a table, which is named as in SQL."""
+    if connection.info.server_version < _GENERATED_VERSION:
+        return False
+    query = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = %s::regclass AND attgenerated <> '')"
+    row = connection.execute(query, (label,)).fetchone()
+    return bool(row and row[0])
+
+
+def absent_tables(
+    connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]
+) -> frozenset[tuple[str, str]]:
+    """Return those of these tables (schema, name) that are not there."""
+    query = (
+        "SELECT s, n FROM unnest(%s::text[], %s::text[]) AS u(s, n)"
+        " WHERE to_regclass(quote_ident(s) || '.' || quote_ident(n)) IS NULL"
+    )
+    schemas, tables = [schema for schema, _ in names], [name for _, name in names]
+    return frozenset(connection.execute(query.encode(), (schemas, tables)).fetchall())
+
+
+def table_with_rows(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
+    """Return the name of one of these tables that is there and has rows, or ""."""
+    for name in names:
+        if has_table(connection, name) and _has_rows(connection, quote_qualified(*name)):
+            return f"table {name[0]}.{name[1]} with rows in it"
+    return ""
+
+
+def _has_rows(connection: psycopg.Connection[Any], label: str) -> bool:
+    """Tell whether a table has rows; where the server plans no query of it, whether it has room for some."""
+    try:
+        return bool(_value(connection, f"SELECT EXISTS (SELECT FROM ONLY {label})"))
+    except psycopg.Error as exc:
+        if not is_refusal(exc, connection):
+            raise
+        size = f"pg_catalog.pg_relation_size({quote_literal(label)}::pg_catalog.regclass)"
+        return bool(_value(connection, f"SELECT {size} > 0"))
+
+
+def has_schema(connection: psycopg.Connection[Any], name: str) -> bool:
+    """Tell whether there is such a schema."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s)", (name,)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def without_triggers(connection: psycopg.Connection[Any]) -> bool:
+    """Keep triggers and foreign keys from firing in this session; False where that is not permitted."""
+    try:
+        connection.execute("SET session_replication_role = replica")
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def without_user_triggers(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
+    """Within the caller's transaction, keep the triggers of a table, but those of constraints, from firing, also where
+    ``without_triggers`` is not permitted. ``label``: the table, as in SQL.
+    """
+    query = (
+        "SELECT tgname, CASE tgenabled WHEN 'O' THEN '' WHEN 'A' THEN 'ALWAYS' ELSE 'REPLICA' END FROM pg_trigger"
+        " WHERE tgrelid = %s::regclass AND NOT tgisinternal AND tgenabled IN ('A',"
+        " CASE current_setting('session_replication_role') WHEN 'replica' THEN 'R' ELSE 'O' END)"
+    )
+    triggers = connection.execute(query.encode(), (label,)).fetchall()
+    for name, _ in triggers:
+        connection.execute(f"ALTER TABLE {label} DISABLE TRIGGER {quote_name(name)}".encode())
+    yield
+    for name, word in triggers:
+        connection.execute(f"ALTER TABLE {label} ENABLE {word} TRIGGER {quote_name(name)}".encode())
+
+
+@contextlib.contextmanager
+def with_compression(connection: psycopg.Connection[Any], label: str) -> Iterator[None]:
+    """Within the caller's transaction, let the server compress values of columns that are STORAGE PLAIN: a row that was
+    stored before its column became so may be larger than a page. ``label``: the table, as in SQL.
+    """
+    query = (
+        "SELECT a.attname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid WHERE a.attrelid = %s::regclass"
+        " AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage = 'p' AND t.typstorage <> 'p'"
+    )
+    columns = [quote_name(name) for (name,) in connection.execute(query.encode(), (label,)).fetchall()]
+    for column in columns:
+        connection.execute(f"ALTER TABLE {label} ALTER COLUMN {column} SET STORAGE EXTENDED".encode())
+    yield
+    for column in columns:
+        connection.execute(f"ALTER TABLE {label} ALTER COLUMN {column} SET STORAGE PLAIN".encode())
+
+
+def table_with_triggers(connection: psycopg.Connection[Any], names: Collection[tuple[str, str]]) -> str:
+    """Return the name of one of these tables that has an enabled trigger or foreign key, or ""."""
+    row = connection.execute(
+        "SELECT min(c.oid::regclass::text) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+        " WHERE t.tgenabled <> 'D' AND c.oid = ANY (SELECT to_regclass(n)::oid FROM unnest(%s::text[]) AS u(n))",
+        ([quote_qualified(*name) for name in names],),
+    ).fetchone()
+    return str(row[0]) if row and row[0] else ""
+
+
+def _value(connection: psycopg.Connection[Any], query: str) -> Any:
+    row = connection.execute(query.encode()).fetchone()
+    return row[0] if row else None

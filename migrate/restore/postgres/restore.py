@@ -1,0 +1,382 @@
+"""A source's tables from a bundle into a PostgreSQL database.
+
+Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign
+keys, then the rest in order (triggers, rules, policies, materialized views), sequences; then the target's
+rows are compared with the catalog's digests, and event triggers come last of all. The same command after a
+crash goes on where it was: see ``target``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.definitions.collation import create_words, read_locale, same
+from exporters.postgres.errors import DRIVER_ERRORS
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.live_digests import live_tables
+from exporters.postgres.sessions.connection import parse_url
+from exporters.row_digest import Advance
+from migrate.bundle.reader import BundleReader
+from migrate.errors import NotAllowedError, NotEmptyError, UsageError
+from migrate.restore.common import renamed_database
+from migrate.restore.common.finished_record import FinishedRestore, unique
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.report import Account
+from migrate.restore.common.table_parts import PartFile, parts_of
+from migrate.restore.common.table_restore import Run, Written, differences
+from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.definitions import definition_files, pre_data
+from migrate.restore.postgres.definitions.after_rows import complete
+from migrate.restore.postgres.definitions.column_order import describe_order, misordered
+from migrate.restore.postgres.definitions.definition_files import target_error
+from migrate.restore.postgres.definitions.dump_script import Name, Script
+from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
+from migrate.restore.postgres.definitions.matview_refresh import note_recomputed
+from migrate.restore.postgres.definitions.post_data import is_mark
+from migrate.restore.postgres.definitions.post_data_order import is_event_trigger
+from migrate.restore.postgres.destination import State
+from migrate.restore.postgres.rows import large_objects
+from migrate.restore.postgres.rows.generated_columns import computed_otherwise
+from migrate.restore.postgres.rows.load_rows import Copiers, RowWriter
+from migrate.restore.postgres.rows.recoded_values import held_otherwise
+from migrate.restore.postgres.rows.refused_values import without_refused
+from migrate.restore.postgres.statistics import analyze
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+
+_SHOWN = 5
+"""So many tables that cannot be made are named at once; the outcome has all."""
+
+
+def restore_database(
+    reader: BundleReader,
+    source: str,
+    target_url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    into_existing: bool = False,
+    password: str | None = None,
+    only: Iterable[str] = (),
+    account: MultipartStore | None = None,
+    copiers: Copiers | None = None,
+) -> RestoreOutcome:
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    the restore goes: what names its database itself. ``copiers`` bring in the rows instead of the threads of this
+    process. Raises ``NotEmptyError`` if the database holds something else
+    and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
+    of ``exporters.errors``.
+    """
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    names = frozenset(run.selection.names([*run.tables, *run.views]))
+    address = parse_url(target_url, password=password)
+    try:
+        with sql_target.open_target(address) as target:
+            job = Job(run, target, names, copiers)
+            outcome = _restore(job, into_existing=into_existing)
+            if not job.losses:
+                return outcome
+            ledger = Account(account, source)
+            ledger.write_losses(job.losses)
+            return replace(outcome, losses=ledger.losses, account=ledger.place)
+    except DRIVER_ERRORS as exc:
+        raise target_error(exc, address.url) from exc
+
+
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+    run, target, selection = job.run, job.target, job.selection
+    state = sql_target.read_state(target)
+    if state is None:
+        if (found := _in_the_way(job, into_existing=into_existing)) is not None:
+            return found
+        _note_locale(job)
+        state = _begin(job, alone=not into_existing)
+    else:
+        _note_locale(job)
+    _check_ours(job, state)
+    done = sql_target.read_done(target)
+    if selection.definitions:
+        pre_data.go_on(target.connection, _wanted(job, state, alone=not into_existing), done)
+    absent = _absent(job)
+    filled = filled_otherwise(job, done) if selection.rows else frozenset()
+    without = absent | filled
+    run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
+    written = _rows(job, run, done) if selection.rows else Written(0, 0)
+    script = complete(job, state, done)
+    findings: list[str] = []
+    if selection.rows:
+        run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
+        job.notes.extend(analyze(target.connection))
+        run.progress.end()
+        missing = [finding for found in job.damaged.values() for finding in found]
+        findings = [*missing, *_settled(job, _compared(job, run))]
+        note_recomputed(job)
+        note_other_rows(job, filled)
+    if selection.definitions:
+        _note_names(job)
+        job.left_out.extend(_recoded(job, state))
+        if not selection.tables:
+            known, _ = sql_left_out.read(target.connection)
+            left_out, notes = unlike(target.connection, job.definitions().extensions(), known)
+            job.left_out.extend(left_out)
+            job.notes.extend(notes)
+        job.left_out.extend(_other_orders(job))
+    job.left_out.extend(
+        f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
+    )
+    left_out, notes = sql_left_out.read(target.connection)
+    job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
+    if not findings:
+        _finish(job, state, script, into_existing=into_existing)
+    return run.outcome(written, findings, job.notes, job.left_out)
+
+
+def _finish(job: Job, state: State, script: Script, *, into_existing: bool) -> None:
+    """All is there and equal: do what comes last, and forget the state, but for what was left out."""
+    selection = job.selection
+    entries = [entry for entry in script.entries if is_event_trigger(entry) and selection.definitions]
+    settings = job.definitions().settings() if selection.is_everything else ()
+    if settings and into_existing:
+        job.notes.append("what the source had set for its database is not set here: others use this one")
+        settings = ()
+    record = job.run.record(job.left_out, job.notes, job.losses)
+    last = pre_data.Last(script, entries, settings)
+    job.left_out.extend(pre_data.finish(job.target.connection, last, state, record))
+    if job.left_out:
+        job.notes.append(sql_left_out.HOW_TO_FORGET)
+
+
+def _note_locale(job: Job) -> None:
+    """Note, before anything is made, that the target sorts text otherwise than the source: partitions, checks and
+    ranges of text may refuse rows then.
+    """
+    there, here = job.run.said("locale"), read_locale(job.target.connection)
+    if there is None or same(there, here):
+        return
+    words = f"text sorts as {create_words(here)} here, at the source as {create_words(there)}"
+    note = f"{words}: CREATE DATABASE … TEMPLATE template0 with that is like it"
+    job.run.progress.note(f"{job.run.source}: {note}")
+    job.notes.append(note)
+
+
+_NAMING = """
+SELECT lower(l.kind) || ' ' || p.oid::pg_catalog.regprocedure::text, p.prosrc
+FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_catalog.pg_language w ON w.oid = p.prolang AND w.lanname NOT IN ('internal', 'c')
+CROSS JOIN LATERAL (SELECT CASE p.prokind WHEN 'p' THEN 'procedure' ELSE 'function' END) AS l(kind)
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+    AND d.objid = p.oid AND d.deptype = 'e')
+UNION ALL SELECT 'foreign server ' || pg_catalog.quote_ident(s.srvname), o.value || '.x'
+FROM pg_catalog.pg_foreign_server s CROSS JOIN LATERAL (SELECT pg_catalog.regexp_replace(option, '^dbname=', '')
+  FROM pg_catalog.unnest(s.srvoptions) AS option WHERE option LIKE 'dbname=%') AS o(value)
+ORDER BY 1
+"""
+"""What may name a database: bodies, and where foreign servers lead. All else names nothing beyond its schema."""
+
+
+def _note_names(job: Job) -> None:
+    """Note what names the source's database itself, where the target is called otherwise."""
+    connection = job.target.connection
+    before, now = renamed_database.source_database(job.run), str(connection.info.dbname)
+    if not before or before == now:
+        return
+    pattern = renamed_database.naming(before, quote='"')
+    found = [name for name, body in connection.execute(_NAMING).fetchall() if pattern.search(body)]
+    if found:
+        job.losses.extend(renamed_database.losses(found, before=quote_name(before), now=quote_name(now)))
+        job.notes.append(renamed_database.note_of(job.losses, before=quote_name(before), now=quote_name(now)))
+
+
+def _other_orders(job: Job) -> list[str]:
+    """Return what to say of tables whose columns are in another order than at the source."""
+    orders = job.orders
+    return [
+        f"the order of the columns of {quote_qualified(*name)}: {describe_order(columns)},"
+        f" at the source {describe_order(orders[name])}"
+        for name, columns in misordered(job.target.connection, orders).items()
+    ]
+
+
+def _recoded(job: Job, state: State) -> list[str]:
+    """Return what to say of definitions with bytes for which the target has no character."""
+    sections = [
+        job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
+    ]
+    names = [
+        name for script in sections for name in definition_files.held_otherwise(job.target.connection, script)
+    ]
+    return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
+
+
+def _check_ours(job: Job, state: State) -> None:
+    """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
+    where = job.target.address.url
+    how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
+    job.run.ours(state, where=where, how=how)
+
+
+def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
+    """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
+    what is to come, ``DamageError`` where that cannot be told.
+    """
+    connection, run = job.target.connection, job.run
+    names = [(table.schema, table.name) for table in job.tables]
+    whole = job.selection.definitions and not job.selection.tables
+    if whole:
+        found = "" if into_existing else sql_target.content(job.target)
+    else:
+        found = sql_target.table_with_rows(connection, names)
+    if into_existing or not whole:
+        found = found or large_objects.in_the_way(connection, run, filled=not whole)
+    records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
+    same = any(record.only == job.selection.words() for record in records)
+    if same and not found and job.selection.definitions:
+        found = next(
+            (f"table {'.'.join(name)}" for name in names if sql_target.has_table(connection, name)), ""
+        )
+    if not found:
+        return None
+    if same and not job.selection.rows:
+        return _already(job, records)
+    if job.selection.rows and run.tables:
+        findings = differences(_compared(job, run).differing(records), run.found, quote_qualified)
+        if same or not findings:
+            note_recomputed(job)
+            return _already(job, records, findings)
+    raise NotEmptyError(
+        f"{job.target.address.url} is not empty: it has the {found}",
+        next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
+        if whole
+        else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
+    )
+
+
+def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[str] = ()) -> RestoreOutcome:
+    """Return that nothing was to be done, with what earlier restores have left out."""
+    job.losses[:] = unique(job.losses, *(record.losses for record in records))
+    notes = [sql_left_out.HOW_TO_FORGET] if records else []
+    return job.run.already("database", records, findings, left_out=job.left_out, notes=notes)
+
+
+def _begin(job: Job, *, alone: bool) -> State:
+    """Make what the rows need, and the state."""
+    connection = job.target.connection
+    alone = alone and job.run.whole
+    sql_left_out.forget_finished(connection, job.state, every=alone)
+    if job.selection.definitions:
+        job.run.progress.note(f"{job.run.source}: making tables, types and functions")
+        return pre_data.define(connection, _wanted(job, job.state, alone=alone))
+    names = [(table.schema, table.name) for table in job.tables]
+    missing = [quote_qualified(*name) for name in names if not sql_target.has_table(connection, name)]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UsageError(
+            f"{job.target.address.url} has no table {missing[0]}{more}",
+            next_step="Restore with --only schema first.",
+        )
+    with connection.transaction():
+        sql_target.begin_state(connection, job.state)
+    return job.state
+
+
+def _wanted(job: Job, state: State, *, alone: bool) -> pre_data.Wanted:
+    tables = job.names if job.selection.tables else None
+    return pre_data.Wanted(job.definitions(), state, tables, alone and job.run.whole, job.orders)
+
+
+def _absent(job: Job) -> frozenset[Name]:
+    """Return the tables that the target does not have, because they need what it refuses or what the bundle lacks."""
+    absent = sql_target.absent_tables(job.target.connection, [(one.schema, one.name) for one in job.tables])
+    for name in sorted(absent)[:_SHOWN]:
+        job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")
+    return absent
+
+
+def _rows(job: Job, run: Run, done: set[str]) -> Written:
+    """Copy the parts that are not done, the largest first: the end is reached sooner."""
+    _check_triggers(job)
+
+    def write(todo: Sequence[PartFile], advance: Advance) -> None:
+        left = sorted(todo, key=lambda part: part.size_bytes, reverse=True)
+        if any(is_mark(name) for name in done) and not _keeps_triggers_from_firing(job):
+            job.refused_parts.extend(left)  # an earlier run has made triggers
+            return
+        if job.copiers is not None:
+            lead = job.target.connection.info.backend_pid
+            left = job.copiers.copy(run.source, left, lead, run.progress, advance)
+        writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
+        job.refused_parts.extend(writer.write_all(left))
+        job.note_damage(writer.damaged)
+
+    return run.rows(parts_of(run.tables), done, write)
+
+
+def _keeps_triggers_from_firing(job: Job) -> bool:
+    """Tell whether the role may write rows without any trigger."""
+    with job.target.connection.transaction(force_rollback=True):
+        return sql_target.without_triggers(job.target.connection)
+
+
+def _check_triggers(job: Job) -> None:
+    """Triggers are made after the rows; a table that was there before may have some. Raises
+    ``NotAllowedError`` where they can not be kept from firing.
+    """
+    if job.selection.is_everything:
+        return
+    if _keeps_triggers_from_firing(job):
+        return
+    if table := sql_target.table_with_triggers(job.target.connection, job.names):
+        raise NotAllowedError(
+            f"{table} has triggers or foreign keys, and this role may not keep them from firing",
+            next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
+        )
+
+
+def _settled(job: Job, run: Run) -> list[str]:
+    """Return the differences that are more than values which the target computes by itself, does not take or has no
+    bytes for; those are losses, by name.
+    """
+    findings = differences(run.tables, run.found, quote_qualified)
+    otherwise = (
+        computed_otherwise(job, run) | held_otherwise(job, run) | without_refused(job, run)
+        if findings
+        else {}
+    )
+    for losses in otherwise.values():
+        job.losses.extend(losses)
+        job.left_out.extend(
+            f"the {'rows' if loss.property == 'rows' else 'values'} of {loss.item}: {loss.reason}"
+            for loss in losses
+        )
+    rest = [table for table in run.tables if (table.schema, table.name) not in otherwise]
+    return run.findings(rest, quote_qualified)
+
+
+def _compared(job: Job, run: Run) -> Run:
+    """Read the target's rows, and return the tables that can be compared with the bundle's. What the target does not
+    let be read is left out of that by name; what cannot be read of the bundle is a finding already.
+    """
+    names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
+    numbers = large_objects.numbers(run, job.damaged.keys())
+    run.compare(
+        lambda advance: live_tables(
+            job.target.address,
+            workers=run.workers,
+            advance=advance,
+            names=names,
+            numbers=numbers,
+            also=job.derived,
+            orders=job.orders,
+            unread=job.unread,
+        )
+    )
+    job.left_out.extend(
+        f"the comparison of {quote_qualified(*name)}: {reason}" for name, reason in job.unread.items()
+    )
+    unknown = job.unread.keys() | job.damaged.keys()
+    return replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in unknown])

@@ -1,0 +1,224 @@
+"""Rows as ``COPY … FROM STDIN (FORMAT binary)`` takes them: the server need not parse numbers and dates (PostgreSQL
+documentation, COPY, "Binary Format"; the values are what each type's receive function reads, src/backend/utils/adt).
+
+Not every type is written so: a table that has a column of another type, or a value in a side column, goes as CSV.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporters.sql.arrow_to_text import EXACT_OF, KIND, names_of
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import Part, rows_of
+from exporters.sql.text_codec.value_tokens import joined
+
+_BEGIN = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+"""What stands before all rows, and behind them."""
+
+Pieces = list[pa.Array | pa.Scalar]
+Encode = Callable[[pa.Array], Pieces]
+"""Makes what stands before values, and them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """Makes rows of batches. ``columns``: which of a batch's are written, and how."""
+
+    columns: Sequence[tuple[str, Encode]]
+
+    @property
+    def head(self) -> bytes:
+        """What stands before each row."""
+        return struct.pack(">h", len(self.columns))
+
+    def rows(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return a binary value of each row."""
+        pieces: Pieces = [pa.scalar(self.head, pa.binary())]
+        for name, encode in self.columns:
+            pieces += encode(batch.column(name))
+        return pc.binary_join_element_wise(*pieces, b"", null_handling="replace", null_replacement=b"")
+
+    def pieces(self, row: LongRow) -> Iterator[bytes]:
+        """Yield a row with long values."""
+        yield self.head
+        for name, encode in self.columns:
+            if (value := row.long.get(name)) is not None:
+                yield struct.pack(">i", value.size_bytes)
+                yield from value.pieces()
+            else:
+                pieces = encode(row.batch.column(name))
+                text = pc.binary_join_element_wise(
+                    *pieces, b"", null_handling="replace", null_replacement=b""
+                )
+                yield text[0].as_py() if isinstance(text, pa.Array) else text.as_py()
+
+
+_NULL = b"\xff\xff\xff\xff"
+_EPOCH_DAYS = 10957
+_EPOCH_MICROS = _EPOCH_DAYS * 86_400_000_000
+"""Dates and times count from 2000-01-01."""
+_CODES = {1: "B", 2: "h", 4: "i", 8: "q"}
+_MANY = 2**14
+_MOST_DIGITS = 15
+"""With up to three more, that whole digits of 10,000 stand behind the point, they fit into 64 bits."""
+
+
+def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
+    """Return what makes rows of batches of a part, a binary value each; None where they have to go as CSV. ``types``:
+    of the target's columns, by name, as ``format_type`` writes them.
+    """
+    if any(EXACT_OF in (field.metadata or {}) for field in schema):
+        return None
+    names = names_of(schema, generated=False)
+    encoders: list[tuple[str, Encode]] = []
+    for name in names:
+        field = schema.field(name)
+        declared, kind = types.get(name, ""), field.metadata[KIND].decode()
+        pattern, encode = _KINDS.get(kind, (None, None))
+        if encode is None or pattern is None or not pattern.fullmatch(declared):
+            return None
+        if declared != field.metadata[b"moveout.type"].decode() or not _fits(field.type):
+            return None
+        encoders.append((name, encode))
+    return Encoder(encoders)
+
+
+def blocks_of(file: Part, encode: Encoder) -> Iterator[tuple[bytes, int]]:
+    """Yield what COPY takes, and the number of rows in it."""
+    yield _BEGIN, 0
+    for some in rows_of(file):
+        if isinstance(some, LongRow):
+            yield from ((piece, 0) for piece in encode.pieces(some))
+            yield b"", 1
+        else:
+            yield joined(encode.rows(some)), some.num_rows
+    yield _END, 0
+
+
+def _fits(data_type: pa.DataType) -> bool:
+    return not pa.types.is_decimal(data_type) or data_type.precision <= _MOST_DIGITS
+
+
+def _before(head: bytes, values: pa.Array) -> pa.Array | pa.Scalar:
+    """Return what stands before a value: ``head``, or that it is NULL."""
+    if not values.null_count:
+        return pa.scalar(head, pa.binary())
+    return pc.if_else(pc.is_valid(values), pa.scalar(head, pa.binary()), pa.scalar(_NULL, pa.binary()))
+
+
+def _swapped(values: pa.Array, width: int) -> pa.Array:
+    """Return numbers of so many bytes as bytes, the most significant first."""
+    numbers = array(_CODES[width])
+    start = values.offset * width
+    numbers.frombytes(memoryview(values.buffers()[1])[start : start + len(values) * width])
+    numbers.byteswap()
+    valid = (
+        pa.concat_arrays([pc.is_valid(values), pa.array([], pa.bool_())]).buffers()[1]
+        if values.null_count
+        else None
+    )
+    offsets = _offsets(width, max(_MANY, len(values))).buffers()[1]
+    return pa.Array.from_buffers(pa.binary(), len(values), [valid, offsets, pa.py_buffer(numbers)])
+
+
+@lru_cache(maxsize=8)
+def _offsets(width: int, rows: int) -> pa.Array:
+    return pa.array(range(0, (rows + 1) * width, width), pa.int32())
+
+
+def _fixed(values: pa.Array, width: int) -> Pieces:
+    return [_before(struct.pack(">i", width), values), _swapped(values, width)]
+
+
+def _int(values: pa.Array) -> Pieces:
+    return _fixed(values, values.type.bit_width // 8)
+
+
+def _date(values: pa.Array) -> Pieces:
+    return _fixed(pc.subtract(values.cast(pa.int32()), pa.scalar(_EPOCH_DAYS, pa.int32())), 4)
+
+
+def _moment(values: pa.Array) -> Pieces:
+    return _fixed(pc.subtract(values.cast(pa.int64()), _EPOCH_MICROS), 8)
+
+
+def _bool(values: pa.Array) -> Pieces:
+    return [_before(struct.pack(">i", 1), values), pc.if_else(values, b"\1", b"\0").cast(pa.binary())]
+
+
+def _bytes(values: pa.Array) -> Pieces:
+    return [_swapped(pc.fill_null(pc.binary_length(values), -1), 4), values.cast(pa.binary())]
+
+
+def _uuid(values: pa.Array) -> Pieces:
+    storage = values.storage if isinstance(values, pa.ExtensionArray) else values
+    return [_before(struct.pack(">i", 16), values), storage.cast(pa.binary())]
+
+
+def _decimal(values: pa.Array) -> Pieces:
+    """Digits of 10,000, as many for all: the server drops zeros in front and behind (``make_result``, numeric.c)."""
+    scale = values.type.scale
+    whole = pa.decimal128(38, 0)  # the same digits without the point
+    buffers = values.buffers()
+    unscaled = pa.Array.from_buffers(whole, len(values), buffers, values.null_count, values.offset).cast(
+        pa.int64()
+    )
+    ends: Mapping[str, int | None] = pc.min_max(unscaled).as_py()
+    negative = (ends["min"] or 0) < 0
+    fill = 10 ** (-scale % 4)
+    size = pc.multiply(pc.abs(unscaled) if negative else unscaled, fill)
+    digits, words = _digits(size, max(abs(end or 0) for end in ends.values()) * fill)
+    head = struct.pack(">ihh", 8 + 2 * digits, digits, digits - -(-scale // 4) - 1)
+    signs = [struct.pack(">Hh", sign, scale) for sign in (0, 0x4000)]
+    if not negative:
+        return [_before(head + signs[0], values), *words]
+    which = pc.less(unscaled, 0).cast(pa.int8())
+    return [_before(head, values), pa.array(signs, pa.binary()).take(which), *words]
+
+
+def _digits(size: pa.Array, largest: int) -> tuple[int, Pieces]:
+    """Return how many digits of 10,000 are needed, and these."""
+    if largest < 10**4:
+        return 1, [_swapped(size.cast(pa.int16()), 2)]
+    if largest < 10**8:
+        return 2, [_swapped(_two(size).cast(pa.int32()), 4)]
+    if largest < 10**16:
+        return 4, [_swapped(_four(size), 8)]
+    top = pc.divide(size, 10**16)
+    return 8, [_swapped(top, 8), _swapped(_four(pc.subtract(size, pc.multiply(top, 10**16))), 8)]
+
+
+def _two(size: pa.Array) -> pa.Array:
+    """Two digits in one number: the first one in the upper 16 bits."""
+    return pc.add(size, pc.multiply(pc.divide(size, 10**4), 2**16 - 10**4))
+
+
+def _four(size: pa.Array) -> pa.Array:
+    upper = pc.divide(size, 10**8)
+    lower = pc.subtract(size, pc.multiply(upper, 10**8))
+    return pc.bit_wise_or(pc.shift_left(_two(upper), 32), _two(lower))
+
+
+_KINDS: Mapping[str, tuple[re.Pattern[str], Encode]] = {
+    "bool": (re.compile("boolean"), _bool),
+    "int": (re.compile("smallint|integer|bigint"), _int),
+    "decimal": (re.compile(r"numeric\(\d+,\d+\)"), _decimal),
+    "float8": (re.compile("double precision"), lambda values: _fixed(values, 8)),
+    "date": (re.compile("date"), _date),
+    "timestamp": (re.compile(r"timestamp(\(\d\))? without time zone"), _moment),
+    "timestamptz": (re.compile(r"timestamp(\(\d\))? with time zone"), _moment),
+    "text": (re.compile(r"text|character( varying)?(\(\d+\))?"), _bytes),
+    "bytes": (re.compile("bytea"), _bytes),
+    "uuid": (re.compile("uuid"), _uuid),
+}
+"""By kind: the types that are written so, and how."""

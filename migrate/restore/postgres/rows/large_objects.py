@@ -1,0 +1,59 @@
+"""Large objects into the target: found by their numbers, which must not be another's there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import psycopg
+import pyarrow.parquet as pq
+
+from exporters.postgres.large_objects import NUMBER
+from exporters.sql.parquet_read import READ_ERRORS
+from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.definitions.dump_script import Name
+
+_THERE = """
+SELECT min(m.oid) FROM pg_catalog.pg_largeobject_metadata m
+WHERE m.oid = ANY (%s::oid[]) AND (NOT %s OR pg_catalog.lo_get(m.oid, 0, 1) <> '')
+"""
+
+
+def numbers(run: Run, damaged: Collection[Name] = ()) -> set[int]:
+    """Return the numbers of the bundle's objects, unless they are among what is ``damaged``. Raises ``DamageError``."""
+    found: set[int] = set()
+    tables = [table for table in run.tables if table.number == NUMBER]
+    for part in parts_of([table for table in tables if (table.schema, table.name) not in damaged]):
+        try:
+            with pq.ParquetFile(run.reader.open(part.key)) as file:
+                found.update(map(int, file.read(["oid"]).column("oid").unique().to_pylist()))
+        except READ_ERRORS as exc:
+            raise damage(part, exc) from exc
+    return found
+
+
+def in_the_way(connection: psycopg.Connection[Any], run: Run, *, filled: bool) -> str:
+    """Return the name of a large object that the target has under a number of the bundle's, or ""; with ``filled`` of
+    one that is not empty.
+    """
+    wanted = sorted(numbers(run))
+    row = connection.execute(_THERE.encode(), (wanted, filled)).fetchone() if wanted else None
+    return f"large object {row[0]}" if row and row[0] is not None else ""
+
+
+def write(connection: psycopg.Connection[Any], file: pq.ParquetFile, advance: Callable[[int], None]) -> None:
+    """Fill the objects that the definitions made empty; one that is not there is made."""
+    for number in range(file.num_row_groups):
+        rows = file.read_row_group(number).to_pylist()
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "SELECT pg_catalog.lo_create(%(oid)s::oid) WHERE NOT EXISTS"
+                " (SELECT FROM pg_catalog.pg_largeobject_metadata WHERE oid = %(oid)s::oid)",
+                [{"oid": oid} for oid in sorted({row["oid"] for row in rows})],
+            )
+            cursor.executemany(
+                "SELECT pg_catalog.lo_put(%s::oid, %s, %b)",
+                [(row["oid"], row["start"], row["data"]) for row in rows],
+            )
+        advance(len(rows))

@@ -1,0 +1,355 @@
+"""Rows into the target: one transaction a part, or several small ones, together with the note that they are done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import Any, Protocol
+
+import psycopg
+
+from exporters.postgres.catalog import PROGRESS_SCHEMA
+from exporters.postgres.charset.server_conversion import database_encoding
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.postgres.large_objects import NUMBER
+from exporters.postgres.rows.copy_feed import copy_encoding
+from exporters.postgres.sessions.connection import Address
+from exporters.row_digest import Advance
+from exporters.sql.parquet_read import READ_ERRORS, Part, blocks_of, column_names, open_part
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError
+from migrate.restore.common.connection_workers import Workers
+from migrate.restore.common.table_parts import PartFile, Shown, batches_of, damage, readable
+from migrate.restore.postgres import left_out as sql_left_out
+from migrate.restore.postgres.definitions.definition_files import target_error
+from migrate.restore.postgres.definitions.refused_objects import (
+    Check,
+    first_line,
+    is_refusal,
+    suspects,
+    use_every_schema,
+    without_checks,
+)
+from migrate.restore.postgres.destination import (
+    column_types,
+    connect_writer,
+    has_generated,
+    mark_done,
+    with_compression,
+    without_triggers,
+    without_user_triggers,
+)
+from migrate.restore.postgres.rows import copy_binary, large_objects
+from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
+from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
+from migrate.runtime.progress import Progress
+
+_PIECE_BYTES = 2**20
+_BATCH_BYTES = 2 * 2**20
+_BATCH_PARTS = 64
+"""Parts that are together no larger are copied in one transaction, so many at most: each locks its table."""
+
+
+class Copiers(Protocol):
+    """Others than the threads of this process."""
+
+    def copy(
+        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
+    ) -> list[PartFile]:
+        """Copy parts, as ``RowWriter.write`` does, as long as the session of the server's process ``lead`` holds the
+        lock; return those that were refused. Raises what stops the restore.
+        """
+        ...
+
+
+class RowWriter:
+    """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
+    the target refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run tries
+    them again.
+    """
+
+    def __init__(
+        self,
+        reader: BundleReader,
+        address: Address,
+        *,
+        workers: int,
+        advance: Advance,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._reader = reader
+        self._address = address
+        self._workers = Workers(lambda: _connect(address), workers, stop)
+        self._advance = advance
+        self._by_root: dict[str, str] = {}
+        self._encoding = ""
+        self._refused: list[PartFile] = []
+        self.left_out: list[str] = []
+        self.damaged: list[tuple[PartFile, DamageError]] = []
+        self.rows_missing = False
+
+    def write_all(self, parts: Sequence[PartFile]) -> list[PartFile]:
+        """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
+        comes last: its function may read other tables. Returns what the target refuses even so, for ``write_last``.
+        """
+        self._workers.run(batches_of(parts, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS), self._write_batch)
+        if not self._refused:
+            return []
+        with closing(_connect(self._address)) as connection:
+            return [part for part in self._refused if self._refusal(connection, part) is not None]
+
+    def write_last(self, parts: Sequence[PartFile]) -> None:
+        """Copy parts that the target refused while it had no indexes and constraints yet: a value may name one. What
+        it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does not
+        stop the rest: the comparison will miss it.
+        """
+        with closing(_connect(self._address)) as connection:
+            for part in parts:
+                error = self._refusal(connection, part)
+                if error is not None and self._refusal(connection, part, filtered=True) is not None:
+                    label = quote_qualified(part.table.schema, part.table.name)
+                    self.left_out.append(f"rows of {label} ({part.name}): {first_line(error)}")
+
+    def write(self, part: PartFile) -> bool:
+        """Copy one part, in this thread; tell whether it is in. What was refused, or could not be read, is for
+        ``write_all``, once all others are there. Raises ``InterruptedError`` once it must end.
+        """
+        self._workers.one(part, self._write)
+        return part not in self._refused and all(part != damaged for damaged, _ in self.damaged)
+
+    def close(self) -> None:
+        """End the sessions that are not at work."""
+        self._workers.close()
+
+    def _write_batch(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> None:
+        """Copy parts in one transaction; if the target refuses anything of it, or a part is damaged, each in one of its
+        own.
+        """
+        if len(parts) > 1 and self._copy_together(connection, parts):
+            return
+        for part in parts:
+            self._write(connection, part)
+
+    def _copy_together(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> bool:
+        """Copy parts in one transaction; tell whether that succeeded. If not, nothing of it is there."""
+        written = Shown(self._advance)
+        try:
+            with connection.transaction():
+                mark_done(connection, *(part.name for part in parts))
+                types = column_types(connection, {_label(part) for part in parts})
+                for part in parts:
+                    self._copy(connection, part, _label(part), written.add, types)
+        except (psycopg.Error, DamageError):
+            written.take_back()
+            if connection.closed:
+                raise
+            return False
+        return True
+
+    def _write(self, connection: psycopg.Connection[Any], part: PartFile) -> None:
+        label = _label(part)
+        try:
+            try:
+                self._copy_once(connection, part, self._by_root.get(label, label))
+            except psycopg.errors.CheckViolation as exc:
+                self._copy_once(connection, part, self._above(connection, label, exc))
+        except psycopg.Error as exc:
+            if not is_refusal(exc, connection):
+                raise target_error(exc, f"{label} ({part.name})") from exc
+            self._refused.append(part)
+        except DamageError as exc:
+            self.damaged.append((part, exc))
+
+    def _refusal(
+        self, connection: psycopg.Connection[Any], part: PartFile, *, filtered: bool = False
+    ) -> psycopg.Error | None:
+        """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
+        violate at the source, where such a check is not looked at again. Where rows are missing because of damage, a
+        check may need those. Returns why the target refuses it for another reason. ``filtered``: without the values
+        that it does not take.
+        """
+        label = _label(part)
+        loose: list[Check] = []
+        while True:
+            try:
+                self._copy_once(connection, part, self._by_root.get(label, label), loose, filtered=filtered)
+            except psycopg.Error as exc:
+                if not is_refusal(exc, connection):
+                    raise target_error(exc, f"{label} ({part.name})") from exc
+                found = [check for check in suspects(connection, exc, label) if check not in loose]
+                if not found or self.rows_missing or self.damaged:
+                    return exc
+                loose += found
+            except DamageError as exc:
+                self.damaged.append((part, exc))
+                return None
+            else:
+                return None
+
+    def _above(self, connection: psycopg.Connection[Any], label: str, error: psycopg.Error) -> str:
+        """Return the partitioned table into which the rows of a partition go that belong into another one
+        here: the hash of an enum, or the order of texts, differs between servers. Raises ``error`` where
+        that is not the reason.
+        """
+        row = connection.execute(
+            "SELECT p.relid::text FROM pg_partition_ancestors(%s::regclass) AS p(relid)"
+            " WHERE p.relid = pg_partition_root(%s::regclass) AND p.relid <> %s::regclass",
+            (label, label, label),
+        ).fetchone()
+        if row is None or error.diag.constraint_name:
+            raise error
+        self._by_root[label] = str(row[0])
+        return str(row[0])
+
+    def _copy_once(
+        self,
+        connection: psycopg.Connection[Any],
+        part: PartFile,
+        label: str,
+        loose: Sequence[Check] | None = None,
+        *,
+        filtered: bool = False,
+    ) -> None:
+        """Copy a part in a transaction; with ``loose`` names are found in every schema, no trigger fires, long values
+        are compressed, and these checks wait; those that do not hold any more are recorded as left out. ``filtered``:
+        see ``_refusal``.
+        """
+        written = Shown(self._advance)
+        try:
+            with connection.transaction():
+                if loose is not None:
+                    use_every_schema(connection, part.table.schema)
+                mark_done(connection, part.name)
+                with ExitStack() as stack:
+                    if loose is not None:
+                        stack.enter_context(without_user_triggers(connection, label))
+                        stack.enter_context(with_compression(connection, label))
+                    untrue = stack.enter_context(without_checks(connection, loose or ()))
+                    types = column_types(connection, {label})
+                    self._copy(connection, part, label, written.add, types, filtered=filtered)
+                names = [f"{check.name} for rows that are there: some violate it" for check in untrue]
+                sql_left_out.add(connection, part.name, names, _divided(part, label))
+        except DamageError:
+            written.take_back()
+            raise
+        except psycopg.Error as exc:
+            written.take_back()
+            if not isinstance(exc, psycopg.errors.UniqueViolation) or exc.diag.schema_name != PROGRESS_SCHEMA:
+                raise
+            # A worker that was taken for dead, or whose lead is, has done it meanwhile.
+            self._advance(part.rows, part.size_bytes)
+
+    def _copy(
+        self,
+        connection: psycopg.Connection[Any],
+        part: PartFile,
+        label: str,
+        advance: Advance,
+        types: Mapping[str, Mapping[str, str]],
+        *,
+        filtered: bool = False,
+    ) -> None:
+        try:
+            file = open_part(self._reader.open(part.key))
+            names = column_names(file, generated=False)
+            every = column_names(file, generated=True)
+        except READ_ERRORS as exc:
+            raise damage(part, exc) from exc
+        generated = len(every) > len(names) and not has_generated(connection, label)
+        names = every if generated else names
+        if part.table.number == NUMBER:
+            share = _Share(part)
+            large_objects.write(connection, file, lambda rows: advance(rows, share.of(rows)))
+            return
+        if not names:
+            rows = part.rows if not file.schema_arrow.names else file.metadata.num_rows
+            connection.execute(
+                f"INSERT INTO {label} SELECT FROM pg_catalog.generate_series(1, {rows})".encode()
+            )
+            advance(rows, 0)
+            return
+        columns = ", ".join(map(quote_name, names))
+        share = _Share(part)
+        with ExitStack() as stack:
+            if filtered:
+                options, blocks = "FORMAT csv, ENCODING 'UTF8'", self._filtered(file, part, names, stack)
+            else:
+                own = types.get(label, {})
+                options, blocks = self._blocks(connection, file, own, stack, generated=generated)
+            statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
+            copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
+            for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
+                view = memoryview(block)
+                for start in range(0, len(view), _PIECE_BYTES):
+                    copy.write(view[start : start + _PIECE_BYTES])
+                advance(rows, share.of(rows))
+
+    def _filtered(
+        self, file: Part, part: PartFile, names: Sequence[str], stack: ExitStack
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield the rows without the values that the table does not take, and how many rows of the part they were."""
+        connection = stack.enter_context(closing(_connect(self._address)))
+        stack.enter_context(connection.transaction())
+        use_every_schema(connection, part.table.schema)
+        label = quote_qualified(part.table.schema, part.table.name)
+        values = ValueFilter(connection, label, names)
+        generated = len(names) == len(column_names(file, generated=True))
+        for lines in lines_of_part(file, generated=generated):
+            yield b"".join(line + b"\n" for line in values.filtered(lines)), len(lines)
+
+    def _blocks(
+        self,
+        connection: psycopg.Connection[Any],
+        file: Part,
+        types: Mapping[str, str],
+        stack: ExitStack,
+        *,
+        generated: bool,
+    ) -> tuple[str, Iterator[tuple[bytes, int]]]:
+        """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
+        that the source's server computed. ``types`` of the target's columns, by name.
+        """
+        if encoding := encoding_of(file.schema_arrow):
+            own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
+            return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
+        if not self._encoding:
+            self._encoding = copy_encoding(database_encoding(connection))
+        encoding = self._encoding
+        encode = (
+            copy_binary.encoder_of(file.schema_arrow, types) if encoding == "UTF8" and not generated else None
+        )
+        if encode is not None:
+            return "FORMAT binary", copy_binary.blocks_of(file, encode)
+        return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
+
+
+class _Share:
+    """What some rows are of a part's bytes, which are those of its text, however it is sent."""
+
+    def __init__(self, part: PartFile) -> None:
+        self._part = part
+        self._rows = 0
+
+    def of(self, rows: int) -> int:
+        before, self._rows = self._rows, self._rows + rows
+        size, whole = self._part.size_bytes, max(self._part.rows, 1)
+        return size * self._rows // whole - size * before // whole
+
+
+def _label(part: PartFile) -> str:
+    return quote_qualified(part.table.schema, part.table.name)
+
+
+def _divided(part: PartFile, label: str) -> list[str]:
+    """Return what to note where the rows of a partition go into the table above it."""
+    own = _label(part)
+    if label == own:
+        return []
+    return [f"rows of {own} were divided among the partitions of {label} anew: they belong elsewhere here"]
+
+
+def _connect(address: Address) -> psycopg.Connection[Any]:
+    connection = connect_writer(address)
+    without_triggers(connection)
+    return connection

@@ -1,0 +1,103 @@
+"""Values in the source's own encoding (``render.OWN``) that a target of another encoding holds otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow.compute as pc
+from xxhash import xxh3_128
+
+from exporters.api import Loss
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.row_digest import Tally, to_hex
+from exporters.sql.arrow_to_text import OWN, sides_of
+from exporters.sql.csv_to_arrow import is_utf8
+from exporters.sql.large_values.long_values import LongRow
+from exporters.sql.parquet_read import READ_ERRORS, Part, open_part, rows_of
+from exporters.sql.row_text import tally_block
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.definitions.dump_script import Name
+from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
+
+_PROPERTY = "bytes of its values"
+
+
+def held_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
+    """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
+    found: dict[Name, list[Loss]] = {}
+    for table in run.tables:
+        name = table.schema, table.name
+        tally = run.found.get(name)
+        if tally is None or not table.details.get("exact") or to_hex(tally.digest) == table.digest:
+            continue
+        expected, losses = _as_sent(job, run, table)
+        if losses and expected == tally:
+            found[name] = losses
+    return found
+
+
+def _as_sent(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+    """Return what the target has of a table, if it took what it was sent, and the losses in that."""
+    tally = Tally()
+    counts: Counter[tuple[str, str]] = Counter()
+    for part in parts_of([table]):
+        try:
+            file = open_part(run.reader.open(part.key))
+            encoding = encoding_of(file.schema_arrow)
+            own = OwnEncoding(job.target.connection, encoding)
+            if not own.kept:
+                counts.update(
+                    {(column, encoding): many for column, many in _values(file, encoding).items() if many}
+                )
+            tally += _tally(own, file)
+        except READ_ERRORS as exc:
+            raise damage(part, exc) from exc
+    label = quote_qualified(table.schema, table.name)
+    return tally, [
+        Loss(f"{label}.{quote_name(column)}", _PROPERTY, _reason(many, encoding))
+        for (column, encoding), many in sorted(counts.items())
+    ]
+
+
+def _reason(values: int, encoding: str) -> str:
+    return (
+        f"{values} have bytes of {encoding} for which there is no character, or a second code of one: the target has"
+        " the characters, a replacement where there is none; the bundle has the bytes"
+    )
+
+
+def _values(file: Part, encoding: str) -> Mapping[str, int]:
+    """Return how many values of each column stand in the source's own encoding."""
+    counts: Counter[str] = Counter()
+    for some in rows_of(file):
+        batch = some.batch if isinstance(some, LongRow) else some
+        for column, side in sides_of(batch.schema).items():
+            if isinstance(some, LongRow) and side in some.long:
+                counts[column] += next(iter(some.long[side].pieces())).startswith(OWN)
+            elif encoding == "UTF8":
+                counts[column] += sum(
+                    not is_utf8(value) for value in batch.column(side).drop_null().to_pylist()
+                )
+            else:
+                counts[column] += pc.sum(pc.starts_with(batch.column(side), OWN)).as_py() or 0
+    return counts
+
+
+def _tally(own: OwnEncoding, file: Part) -> Tally:
+    tally = Tally()
+    long = None
+    for block, rows in own.blocks_of(file, generated=True):
+        if not rows:
+            long = long or xxh3_128()
+            long.update(block)
+        elif long is not None:
+            long.update(block[:-1])
+            tally += Tally(1, long.intdigest())
+            long = None
+        else:
+            tally += tally_block(block)
+    return tally

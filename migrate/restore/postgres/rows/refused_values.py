@@ -1,0 +1,56 @@
+"""Tables of which the target does not take some values (``value_filter``), and has all else."""
+
+from __future__ import annotations
+
+from exporters.api import Loss
+from exporters.postgres.identifiers import quote_name, quote_qualified
+from exporters.row_digest import Tally, tally_texts, to_hex
+from exporters.sql.parquet_read import READ_ERRORS, open_part
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.common.table_parts import damage, parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.context import Job
+from migrate.restore.postgres.definitions.dump_script import Name
+from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
+
+
+def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
+    """Return the tables that ``run.compare`` has found to differ in nothing but such values; for each the losses."""
+    found: dict[Name, list[Loss]] = {}
+    for table in run.tables:
+        name = table.schema, table.name
+        tally = run.found.get(name)
+        if tally is None or not table.number or to_hex(tally.digest) == table.digest:
+            continue
+        with job.target.connection.transaction(force_rollback=True):
+            expected, losses = _as_taken(job, run, table)
+        if losses and expected == tally:
+            found[name] = losses
+    return found
+
+
+def _as_taken(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
+    """Return what the target has of a table if it lacks nothing but such values, and the losses in that."""
+    label = quote_qualified(table.schema, table.name)
+    values = ValueFilter(job.target.connection, label, job.orders[table.schema, table.name])
+    tally = Tally()
+    for part in parts_of([table]) if values.doubtful else ():
+        try:
+            file = open_part(run.reader.open(part.key))
+            for lines in lines_of_part(file, generated=True):
+                tally += tally_texts(values.filtered(lines))
+        except READ_ERRORS as exc:
+            raise damage(part, exc) from exc
+    losses = [
+        Loss(f"{label}.{quote_name(name)}", "values", f"{count} came as NULL{_why(values, name)}")
+        for name, count in sorted(values.values.items())
+    ]
+    losses += [
+        Loss(label, "rows", f"{count} did not come, for column {quote_name(name)}{_why(values, name)}")
+        for name, count in sorted(values.rows.items())
+    ]
+    return tally, losses
+
+
+def _why(values: ValueFilter, name: str) -> str:
+    return f", which the bundle has: {values.reasons[name]}"

@@ -1,0 +1,120 @@
+"""Values that the target's types do not take: of types without an input function (pg_node_tree), or with names of
+objects and roles that are not there. A row comes with NULL in place of such a value; where the column is NOT NULL it
+does not come.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from exporters.postgres.identifiers import quote_literal
+from exporters.sql.arrow_to_text import OWN
+from exporters.sql.csv_lines import csv_fields, unquoted
+from exporters.sql.csv_to_arrow import is_utf8
+from exporters.sql.parquet_read import Part, blocks_of
+from exporters.sql.row_text import split_lines
+from migrate.restore.postgres.definitions.refused_objects import first_line, is_refusal
+
+_COLUMNS = """
+SELECT attname, pg_catalog.format_type(atttypid, atttypmod), attnotnull FROM pg_catalog.pg_attribute
+WHERE attrelid = pg_catalog.to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+"""
+_ALWAYS_TAKEN = re.compile(
+    r"(smallint|integer|bigint|oid|boolean|numeric|real|double precision|text|character( varying)?|bytea|uuid|date|"
+    r"interval|json|jsonb|time(stamp)?(\(\d\))? with(out)? time zone)(\([\d,]+\))?"
+)
+"""Types that take whatever they once printed."""
+_BATCH = 1000
+
+
+class ValueFilter:
+    """Takes out of rows what a table's columns do not take. ``values``: how many of which column; ``rows``: how many by
+    the column that keeps them out; ``reasons`` by column. The connection is in a transaction.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], label: str, names: Sequence[str]) -> None:
+        self._connection = connection
+        self._names = names
+        found = {name: (kind, not_null) for name, kind, not_null in connection.execute(_COLUMNS, (label,))}
+        self._types = [found.get(name, ("text", False))[0] for name in names]
+        self._not_null = [found.get(name, ("text", False))[1] for name in names]
+        self._without_input: set[int] = set()
+        self.values: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
+
+    @property
+    def doubtful(self) -> list[int]:
+        """Return the numbers of the columns whose types may refuse a value."""
+        return [number for number, kind in enumerate(self._types) if not _ALWAYS_TAKEN.fullmatch(kind)]
+
+    def filtered(self, lines: Sequence[bytes]) -> list[bytes]:
+        """Return CSV lines as the table takes them."""
+        rows = [csv_fields(line) for line in lines]
+        refused = {number: self._refused(number, {row[number] for row in rows}) for number in self.doubtful}
+        return [line for row in rows if (line := self._line(row, refused)) is not None]
+
+    def _line(self, row: list[bytes], refused: Mapping[int, set[bytes]]) -> bytes | None:
+        numbers = [number for number, values in refused.items() if row[number] in values]
+        for number in numbers:
+            if self._not_null[number]:
+                self.rows[self._names[number]] += 1
+                return None
+        for number in numbers:
+            self.values[self._names[number]] += 1
+            row[number] = b""
+        return b",".join(row)
+
+    def _refused(self, number: int, fields: set[bytes]) -> set[bytes]:
+        """Return which values of a column the server refuses; those in an encoding of their own are not tried."""
+        known = [
+            one for one in sorted(fields) if one and not one.lstrip(b'"').startswith(OWN) and is_utf8(one)
+        ]
+        if number in self._without_input:
+            return set(known)
+        batches = (known[start : start + _BATCH] for start in range(0, len(known), _BATCH))
+        return {one for batch in batches for one in self._halved(number, batch)}
+
+    def _halved(self, number: int, fields: Sequence[bytes]) -> Iterator[bytes]:
+        error = self._error(number, fields)
+        if error is None:
+            return
+        if isinstance(error, psycopg.errors.FeatureNotSupported):
+            self._without_input.add(number)
+        if number in self._without_input or len(fields) == 1:
+            self.reasons.setdefault(self._names[number], first_line(error))
+            yield from fields
+            return
+        middle = len(fields) // 2
+        yield from self._halved(number, fields[:middle])
+        yield from self._halved(number, fields[middle:])
+
+    def _error(self, number: int, fields: Sequence[bytes]) -> psycopg.Error | None:
+        """Return why the server refuses one of these values; what violates a domain is not refused by the type."""
+        texts = (quote_literal((unquoted(one) or b"").decode()) for one in fields)
+        values = ", ".join(f"({text}::{self._types[number]})" for text in texts)
+        try:
+            with self._connection.transaction():
+                self._connection.execute(f"SELECT FROM (VALUES {values}) AS u(v) LIMIT 1".encode())
+        except psycopg.IntegrityError as exc:
+            return exc if len(fields) > 1 else None
+        except psycopg.Error as exc:
+            if not is_refusal(exc, self._connection):
+                raise
+            return exc
+        return None
+
+
+def lines_of_part(file: Part, *, generated: bool) -> Iterator[list[bytes]]:
+    """Yield the lines of a part, some thousand at a time; a long one alone."""
+    pending = b""
+    for block, rows in blocks_of(file, generated=generated):
+        pending += block
+        if rows:
+            yield split_lines(pending)
+            pending = b""

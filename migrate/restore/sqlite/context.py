@@ -1,0 +1,67 @@
+"""One restore into one file: what the steps of it share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from exporters.sqlite.address import Address
+from exporters.sqlite.catalog import Entry
+from exporters.sqlite.identifiers import SCHEMA, is_own
+from migrate.bundle.catalog import CatalogRow
+from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.sqlite.definitions import SEQUENCE, Definitions, select_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A restore: what, and where to. ``counters``: the table of AUTOINCREMENT's counters, where only a part is
+    wanted; then SQLite's own tables are not among the run's.
+    """
+
+    run: Run
+    definitions: Definitions
+    address: Address
+    counters: CatalogRow | None = None
+
+    @staticmethod
+    def of(run: Run, definitions: Definitions, address: Address, schema: str = SCHEMA) -> Job:
+        """Return the job for one file. ``schema``: what the catalog calls it."""
+        tables = [replace(table, schema=SCHEMA) for table in run.tables if table.schema == schema]
+        if run.whole:
+            return Job(run.with_tables(tables), definitions, address)
+        tables = [table for table in tables if not is_own(table.name)]
+        return Job(run.with_tables(tables), definitions, address, _counters(run, schema))
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """What is to be made."""
+        entries = self.definitions.entries
+        return select_entries(entries, self.names) if self.run.selection.tables else entries
+
+    @property
+    def virtual(self) -> dict[str, str]:
+        """By shadow table: the virtual table whose rows it holds."""
+        every = ((table.name, table.details.get("shadow_of")) for table in self.run.tables)
+        return {name: str(virtual) for name, virtual in every if virtual}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tables that are meant."""
+        return frozenset(table.name for table in self.run.tables)
+
+
+def _counters(run: Run, schema: str) -> CatalogRow | None:
+    wanted = (run.source, schema, SEQUENCE)
+    return next((one for one in run.reader.catalog() if (one.source, one.schema, one.name) == wanted), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What this run did, and what it could not do. ``finished``: all of it is there, and what came after the rows."""
+
+    rows: Written
+    findings: Sequence[str]
+    left_out: Sequence[str]
+    notes: Sequence[str]
+    finished: bool = True

@@ -1,0 +1,206 @@
+"""Definitions into the target: tables before the rows, everything else after them, all in the source's own order."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.sqlite import definitions
+from exporters.sqlite.catalog import Entry
+from exporters.sqlite.identifiers import is_own
+from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
+from migrate.errors import DamageError, UsageError
+from migrate.restore.sqlite.application_functions import Lent
+
+SEQUENCE, _STATISTICS = "sqlite_sequence", "sqlite_stat1"
+_OF_THE_APPLICATION = (
+    "no such collation",
+    "no such function",
+    "unknown function",
+    "non-deterministic functions",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """The rows of the source's ``sqlite_schema``, and its settings."""
+
+    entries: Sequence[Entry]
+    pragmas: Mapping[str, Any]
+
+    @staticmethod
+    def read(reader: BundleReader, source: str, folder: str = "") -> Definitions:
+        """Read them from the bundle, checked. ``folder``: of one of several files. Raises ``DamageError``."""
+        files = {file.key: file for file in reader.source_files(source, f"{folder}schema/")}
+        found = []
+        for name in (definitions.ENTRIES, definitions.PRAGMAS):
+            key = layout.source_file(source, folder + name)
+            if key not in files:
+                raise DamageError(key, expected="a file", found="none")
+            found.append((key, reader.read_checked(files[key])))
+        (key, entries), (_, pragmas) = found
+        try:
+            return Definitions(definitions.parse_entries(entries), json.loads(pragmas))
+        except (ValueError, TypeError) as exc:
+            raise DamageError(key, expected="definitions", found=f"something else ({exc})") from exc
+
+
+def is_virtual(entry: Entry) -> bool:
+    """Tell whether an entry is a virtual table: it has no pages of its own."""
+    return entry.type == "table" and (entry.sql or "").upper().startswith("CREATE VIRTUAL")
+
+
+def select_entries(entries: Sequence[Entry], tables: AbstractSet[str]) -> list[Entry]:
+    """Return, in order, what makes these tables: themselves, their indexes and triggers; and the virtual tables all of
+    whose shadow tables are among them.
+    """
+    names = set(tables)
+    for one in filter(is_virtual, entries):
+        shadows = {other.name for other in shadows_of(one, entries)}
+        names |= {one.name} if shadows and shadows <= tables else set()
+    return [entry for entry in entries if entry.table in names]
+
+
+def make_tables(connection: sqlite3.Connection, entries: Sequence[Entry], lent: Lent, *, empty: bool) -> None:
+    """Make all tables that hold rows, shadow tables as plain ones. Called within a transaction. ``empty``: no rows will
+    come; then virtual tables are made by their modules, since none of them works over empty shadow tables.
+    """
+    tables = [entry for entry in entries if entry.type == "table" and not is_virtual(entry)]
+    virtual = [entry for entry in entries if is_virtual(entry)] if empty else []
+    made = {name for entry in virtual for name in _make_virtual(connection, entry, tables)}
+    for entry in tables:
+        if not is_own(entry.name) and entry.name not in made:
+            _run(connection, entry, lent)
+    names = {entry.name for entry in tables}
+    if SEQUENCE in names:
+        connection.execute("CREATE TABLE moveout_sequence (i INTEGER PRIMARY KEY AUTOINCREMENT)")
+        connection.execute("DROP TABLE moveout_sequence")
+    if _STATISTICS in names:
+        connection.execute("ANALYZE sqlite_schema")
+
+
+def shadows_of(entry: Entry, tables: Sequence[Entry]) -> list[Entry]:
+    """Return the tables that hold a virtual table's rows (https://sqlite.org/vtab.html#the_xshadowname_method)."""
+    return [one for one in tables if one.type == "table" and one.name.rpartition("_")[0] == entry.name]
+
+
+def _make_virtual(connection: sqlite3.Connection, entry: Entry, tables: Sequence[Entry]) -> list[str]:
+    """Let the module make a virtual table; return the names of its shadow tables. None, and nothing is made, where the
+    module is not there or makes others than the source has.
+    """
+    wanted = {one.name: one.sql for one in shadows_of(entry, tables)}
+    connection.execute("SAVEPOINT virtual")
+    try:
+        connection.execute(entry.sql or "")
+        there = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+        same = {name: sql for name, sql in there if name in wanted} == wanted
+    except sqlite3.OperationalError:
+        same = False
+    connection.execute("RELEASE virtual" if same else "ROLLBACK TO virtual")
+    return list(wanted) if same else []
+
+
+def _run(connection: sqlite3.Connection, entry: Entry, lent: Lent) -> None:
+    try:
+        lent.run(entry.name, lambda: connection.execute(entry.sql or ""))
+    except sqlite3.OperationalError as exc:
+        raise UsageError(
+            f"SQLite {sqlite3.sqlite_version} cannot make the {entry.type} {entry.name}: {exc}",
+            next_step="Its rows are whole in the bundle. If a function is missing, only the application can make it;"
+            " else the source is of a newer SQLite: use a Python with a newer one.",
+        ) from exc
+
+
+def make_indexes(connection: sqlite3.Connection, entries: Sequence[Entry]) -> list[str]:
+    """Make the indexes; return a sentence for each that is left out: only the application can make it, or rows that
+    are there violate it, as at the source.
+    """
+    left_out = []
+    for entry in entries:
+        if entry.type != "index" or entry.sql is None:
+            continue
+        try:
+            connection.execute(entry.sql)
+        except sqlite3.IntegrityError as exc:
+            left_out.append(f"{_left_out(entry)}{exc}: {entry.sql}")
+        except sqlite3.OperationalError as exc:
+            if not str(exc).startswith(_OF_THE_APPLICATION):
+                raise
+            left_out.append(f"{_left_out(entry)}{exc}; the application has to: {entry.sql}")
+    return left_out
+
+
+def _left_out(entry: Entry) -> str:
+    return f"the index {entry.name} could not be made: "
+
+
+def without_left_out(entries: Sequence[Entry], left_out: Sequence[str]) -> list[Entry]:
+    """Return the entries but for the indexes that are among what ``make_indexes`` has left out."""
+    return [
+        entry
+        for entry in entries
+        if entry.type != "index" or not any(one.startswith(_left_out(entry)) for one in left_out)
+    ]
+
+
+def make_triggers(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Make the triggers among these entries."""
+    for entry in entries:
+        if entry.type == "trigger":
+            connection.execute(entry.sql or "")
+
+
+def add_virtual(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Add the virtual tables that are not there to what the schema has already. Called as ``complete`` is."""
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.executemany(
+        "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) SELECT ?1, ?2, ?3, 0, ?4"
+        " WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = ?2)",
+        [(entry.type, entry.name, entry.table, entry.sql) for entry in entries if is_virtual(entry)],
+    )
+
+
+def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    """Add what has no pages (views, triggers, virtual tables) and give every entry its old place. Called within the
+    last transaction of a connection, because SQLite does not notice (https://sqlite.org/pragma.html#pragma_writable_schema).
+    """
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
+    found = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
+    places = {
+        (kind, name): place for place, kind, name in found
+    }  # by name each would be looked for from the start
+    for entry in entries:
+        if (place := places.get((entry.type, entry.name))) is not None:
+            connection.execute(
+                "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE rowid = ?",
+                (entry.number, entry.sql, place),
+            )
+        elif entry.type in {"view", "trigger"} or is_virtual(entry):
+            connection.execute(
+                "INSERT INTO sqlite_schema (rowid, type, name, tbl_name, rootpage, sql) VALUES (?, ?, ?, ?, 0, ?)",
+                (entry.number, entry.type, entry.name, entry.table, entry.sql),
+            )
+
+
+def schema_differences(wanted: Sequence[Entry], found: Sequence[Entry]) -> list[str]:
+    """Return a sentence for every definition that is not as in the source."""
+    expected = {(entry.type, entry.name): entry for entry in wanted}
+    present = {(entry.type, entry.name): entry for entry in found}
+    differences = [
+        f"the {kind} {name} is missing in the target" for kind, name in expected.keys() - present.keys()
+    ]
+    differences += [
+        f"the {kind} {name} is not in the bundle" for kind, name in present.keys() - expected.keys()
+    ]
+    differences += [
+        f"the {kind} {name} has another definition"
+        for kind, name in expected.keys() & present.keys()
+        if expected[kind, name].sql != present[kind, name].sql
+    ]
+    return sorted(differences)

@@ -1,0 +1,156 @@
+"""The target file: may it be restored into, and how far an earlier run came.
+
+A table of our own in the target holds the state, written in the same transactions as what it speaks of; the last
+transaction drops it and overwrites its bytes. So a run can die at any moment: what the state says is done is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.sqlite.address import Address
+from exporters.sqlite.catalog import PROGRESS_TABLE
+from exporters.sqlite.errors import code_of
+from migrate.errors import BusyError, GoneError, MoveoutError, NoSpaceError, NotAllowedError, UsageError
+from migrate.restore.common.table_restore import State
+
+LOCK_SECONDS = 10.0
+_ABOUT = "about"
+_ONLY = "only"
+_DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The file and the one connection that writes to it; it holds an exclusive lock."""
+
+    address: Address
+    connection: sqlite3.Connection
+
+
+@contextmanager
+def open_target(address: Address) -> Iterator[Target]:
+    """Open or make the file, and lock others out. Raises ``GoneError``, ``BusyError``, ``UsageError`` and what
+    ``translated`` raises.
+    """
+    if not address.path.parent.is_dir():
+        raise GoneError(
+            f"there is no directory {address.path.parent}",
+            next_step="Make it, then give the same command again.",
+        )
+    existed = address.path.exists()
+    with translated(address):
+        connection = sqlite3.connect(
+            address.path, isolation_level=None, timeout=LOCK_SECONDS, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if not _is_fresh(connection):  # a new file would get its first page by this
+                connection.execute("BEGIN EXCLUSIVE")
+                connection.execute("COMMIT")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            yield Target(address, connection)
+        finally:
+            connection.close()
+            if not existed and address.path.exists() and not address.path.stat().st_size:
+                os.unlink(address.path)  # noqa: PTH108  nothing was written, so nothing is left
+
+
+@contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Raise what SQLite says about the target as an error with a next step."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise _translate(exc, str(address.path)) from exc
+
+
+def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
+    code = code_of(error)
+    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return BusyError(
+            f"{where} is used by another program: {error}",
+            next_step="End it (maybe another restore), then give the same command again.",
+        )
+    if code == "SQLITE_FULL":
+        return NoSpaceError(f"{where}: {error}", next_step="Make room, then give the same command again.")
+    if code == "SQLITE_NOTADB":
+        return UsageError(
+            f"{where} is no SQLite database: {error}", next_step="Name a file that does not exist yet."
+        )
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
+        return NotAllowedError(
+            f"{where}: {error}", next_step="Check the permissions of the file and its directory."
+        )
+    return MoveoutError(f"{where}: {error}", next_step="Remove the file, then give the same command again.")
+
+
+def is_fresh(target: Target) -> bool:
+    """Tell whether nothing at all was ever written to the file."""
+    return _is_fresh(target.connection)
+
+
+def _is_fresh(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
+
+
+def read_state(target: Target) -> State | None:
+    """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
+    connection = target.connection
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone()
+    if found is None:
+        return None
+    try:
+        (about,) = connection.execute(f"SELECT name, note FROM {PROGRESS_TABLE} WHERE kind = '{_ABOUT}'")
+    except (sqlite3.Error, ValueError) as exc:
+        raise UsageError(
+            f"{target.address.path} has a table {PROGRESS_TABLE} that is not a restore's",
+            next_step="Name a file that does not exist yet.",
+        ) from exc
+    return State(about[0], about[1], _note(connection, _ONLY))
+
+
+def _note(connection: sqlite3.Connection, kind: str) -> str:
+    row = connection.execute(f"SELECT note FROM {PROGRESS_TABLE} WHERE kind = ?", (kind,)).fetchone()
+    return str(row[0]) if row else ""
+
+
+def begin_state(connection: sqlite3.Connection, state: State) -> None:
+    """Make the table. Called within the transaction that makes the others."""
+    connection.execute(
+        f"CREATE TABLE {PROGRESS_TABLE} (kind TEXT, name TEXT, note TEXT, PRIMARY KEY (kind, name))"
+    )
+    connection.execute(
+        f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_ABOUT}', ?, ?), ('{_ONLY}', '', ?)",
+        (state.bundle, state.source, state.only),
+    )
+
+
+def read_done(target: Target) -> set[str]:
+    """Return the names of the parts that are done."""
+    query = f"SELECT name FROM {PROGRESS_TABLE} WHERE kind = '{_DONE}'"
+    return {row[0] for row in target.connection.execute(query)}
+
+
+def mark_done(connection: sqlite3.Connection, name: str) -> None:
+    """Say, within the transaction that does it, that a part is done."""
+    connection.execute(f"INSERT INTO {PROGRESS_TABLE} VALUES ('{_DONE}', ?, NULL)", (name,))
+
+
+def drop_state(connection: sqlite3.Connection) -> None:
+    """Drop the table within the last transaction; its pages are overwritten."""
+    connection.execute(f"DROP TABLE {PROGRESS_TABLE}")
+
+
+def prepare(connection: sqlite3.Connection, pragmas: Mapping[str, Any]) -> None:
+    """Set what must be set before the first page is written."""
+    connection.execute(f"PRAGMA page_size = {int(pragmas['page_size'])}")
+    connection.execute(f"PRAGMA auto_vacuum = {int(pragmas['auto_vacuum'])}")
+    encoding = str(pragmas["encoding"]).replace("'", "''")
+    connection.execute(f"PRAGMA encoding = '{encoding}'")

@@ -1,0 +1,223 @@
+"""A source's tables from a bundle into a new SQLite file.
+
+Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
+file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
+where it was: see ``target``. A part of it (``--only``) may come into a file that there is: see ``part``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from exporters.sqlite.address import Address, parse_url
+from exporters.sqlite.catalog import check_library, read_catalog
+from exporters.sqlite.files.backup import open_file
+from exporters.sqlite.identifiers import label
+from exporters.sqlite.live_digests import quiet_tables
+from migrate.bundle.reader import BundleReader
+from migrate.errors import MoveoutError, NotEmptyError, UsageError
+from migrate.restore.common.finished_record import FinishedRestore
+from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.sqlite import definitions as sqlite_schema
+from migrate.restore.sqlite import destination as sqlite_target
+from migrate.restore.sqlite import left_out as sqlite_left_out
+from migrate.restore.sqlite.application_functions import Lent
+from migrate.restore.sqlite.context import Job, Loaded
+from migrate.restore.sqlite.definitions import Definitions
+from migrate.restore.sqlite.destination import Target
+from migrate.restore.sqlite.file_set import make_room, read_files
+from migrate.restore.sqlite.load_rows import bring_rows
+from migrate.restore.sqlite.partial_restore import load_part, unfinished
+from migrate.runtime.progress import Progress
+
+_NEW_FILE = "Name a file that does not exist yet."
+_FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in", "TEXT value in", "non-")
+"""What ``integrity_check`` says of rows rather than of pages: the source's rows say the same."""
+
+
+def restore_database(
+    reader: BundleReader,
+    source: str,
+    target_url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    into_existing: bool = False,
+    password: str | None = None,
+    only: Iterable[str] = (),
+) -> RestoreOutcome:
+    """Restore one source, or what ``only`` says of it (see ``Selection``). Raises ``NotEmptyError`` if the file holds
+    what is in the way, ``UsageError`` for ``into_existing``, ``BusyError``, ``DamageError``, ``NoSpaceError``,
+    ``NotAllowedError`` and errors of ``exporters.errors``.
+    """
+    del password
+    check_library()
+    address = parse_url(target_url)
+    run = Run.of(reader, source, workers=workers, progress=progress, only=only)
+    files = read_files(reader, source)
+    if files is None:
+        job = Job.of(run, Definitions.read(reader, source), address)
+        return _restore(job, into_existing=into_existing)
+    outcomes = []
+    for name, folder in files.items():
+        target = address.below(name)
+        job = Job.of(run, Definitions.read(reader, source, f"{folder}/"), target, name)
+        if run.selection.tables and not job.run.tables:
+            continue
+        make_room(target.path.parent)
+        outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
+    return _together(source, outcomes)
+
+
+def _in_file(name: str, one: RestoreOutcome) -> RestoreOutcome:
+    """Return the outcome of one file of several, which says so."""
+    return replace(
+        one,
+        findings=tuple(f"{name}: {finding}" for finding in one.findings),
+        notes=tuple(f"{name}: {note}" for note in one.notes),
+        tables=tuple(replace(table, schema=name) for table in one.tables),
+    )
+
+
+def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome:
+    return RestoreOutcome(
+        source,
+        items=sum(one.items for one in outcomes),
+        size_bytes=sum(one.size_bytes for one in outcomes),
+        skipped_items=sum(one.skipped_items for one in outcomes),
+        findings=tuple(finding for one in outcomes for finding in one.findings),
+        notes=tuple(note for one in outcomes for note in one.notes),
+        left_out=tuple(dict.fromkeys(entry for one in outcomes for entry in one.left_out)),
+        tables=tuple(table for one in outcomes for table in one.tables),
+    )
+
+
+def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
+    run, address = job.run, job.address
+    with sqlite_target.open_target(address) as target:
+        loaded = _load(job, target) if run.whole else load_part(job, target)
+    if not isinstance(loaded, Loaded):
+        records = sqlite_left_out.read_finished(address, run.reader.info.id, run.source)
+        same = any(record.only == run.selection.words() for record in records)
+        if run.selection.rows or same:
+            findings = _findings(job, [entry for record in records for entry in record.left_out])
+            if not findings or same:
+                how = [sqlite_left_out.how_to_forget(address)] if records else []
+                return run.already("file", records, findings, notes=how)
+        if into_existing and run.whole:
+            raise UsageError("a SQLite database is restored into a file of its own", next_step=_NEW_FILE)
+        raise loaded
+    if not loaded.finished:
+        return run.outcome(loaded.rows, loaded.findings, loaded.notes, loaded.left_out)
+    checked, notes = _check(address)
+    how = [sqlite_left_out.how_to_forget(address)] if loaded.left_out else []
+    findings = [*_findings(job, loaded.left_out), *checked]
+    return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
+
+
+def _load(job: Job, target: Target) -> Loaded | MoveoutError:
+    """Bring tables, rows and the rest into the target; or return what to tell where the file is not ours to write to,
+    unless it is the same.
+    """
+    run, connection = job.run, target.connection
+    lent = Lent(connection)
+    state = sqlite_target.read_state(target)
+    if state is None:
+        if not sqlite_target.is_fresh(target):
+            return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
+        sqlite_target.prepare(connection, job.definitions.pragmas)
+        connection.execute("BEGIN IMMEDIATE")
+        sqlite_target.begin_state(connection, run.state)
+        sqlite_schema.make_tables(connection, job.definitions.entries, lent, empty=not run.selection.rows)
+        connection.execute("COMMIT")
+    else:
+        run.ours(state, where=str(job.address.path), how="remove the file")
+    written, damaged = bring_rows(job, target, lent) if run.selection.rows else (Written(0, 0), [])
+    notes = lent.take_back()
+    if damaged:
+        return unfinished(written, damaged, notes)
+    run.progress.note(f"{run.source}: making indexes")
+    return Loaded(written, [], _complete(job, connection, notes), notes)
+
+
+def _complete(job: Job, connection: sqlite3.Connection, notes: Sequence[str]) -> list[str]:
+    """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
+    recorded before.
+    """
+    pragmas = job.definitions.pragmas
+    if pragmas.get("journal_mode") == "wal":
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("BEGIN IMMEDIATE")
+    sqlite_target.drop_state(connection)
+    left_out = sqlite_schema.make_indexes(connection, job.definitions.entries)
+    for name in ("user_version", "application_id"):
+        connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
+    sqlite_schema.complete(connection, job.definitions.entries)
+    sqlite_left_out.write(
+        job.address, job.run.state, FinishedRestore(job.run.selection.words(), left_out, notes)
+    )
+    connection.execute("COMMIT")
+    return left_out
+
+
+def _findings(job: Job, left_out: Sequence[str]) -> list[str]:
+    """Compare rows and definitions of the finished file with the bundle, but for what is ``left_out`` of them."""
+    rows = _differences(job) if job.run.selection.rows else []
+    if not job.run.selection.definitions:
+        return rows
+    connection = open_file(job.address.path, immutable=True)
+    try:
+        with sqlite_target.translated(job.address):
+            found = read_catalog(connection)
+    finally:
+        connection.close()
+    if not job.run.whole:
+        wanted_names = {(entry.type, entry.name) for entry in job.entries}
+        made = [entry for entry in found.entries if (entry.type, entry.name) in wanted_names]
+        entries = sqlite_schema.without_left_out(job.entries, left_out)
+        return [*rows, *sqlite_schema.schema_differences(entries, made)]
+    wanted = {name: value for name, value in job.definitions.pragmas.items() if name in found.pragmas}
+    settings = [
+        f"{name}: expected {value!r}, found {found.pragmas[name]!r}"
+        for name, value in wanted.items()
+        if found.pragmas[name] != value
+    ]
+    entries = sqlite_schema.without_left_out(job.definitions.entries, left_out)
+    definitions = sqlite_schema.schema_differences(entries, found.entries)
+    return [*rows, *definitions, *settings]
+
+
+def _differences(job: Job) -> list[str]:
+    """Compare the finished file's rows with the bundle's."""
+    path, url, workers = job.address.path, job.address.url, job.run.workers
+    names = None if job.run.whole else job.names
+    job.run.compare(lambda advance: quiet_tables(path, url, workers=workers, advance=advance, names=names))
+    return job.run.findings(job.run.tables, label)
+
+
+def _check(address: Address) -> tuple[list[str], list[str]]:
+    """Let SQLite check the file. Return findings about the file, and notes about its rows."""
+    findings: list[str] = []
+    notes: list[str] = []
+    connection = open_file(address.path, immutable=True)
+    try:
+        said = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+        for line in said:
+            if line.startswith(_FROM_THE_DATA):
+                notes.append(f"integrity_check says of the rows, which are the source's: {line}")
+            elif line != "ok":
+                findings.append(f"integrity_check: {line}")
+        broken = len(connection.execute("PRAGMA foreign_key_check").fetchall())
+        if broken:
+            notes.append(
+                f"foreign_key_check: {broken} rows refer to rows that are not there, as in the source"
+            )
+    except sqlite3.OperationalError as exc:
+        notes.append(f"SQLite could not check all of the file: {exc}")
+    finally:
+        connection.close()
+    return findings, notes

@@ -1,0 +1,1 @@
+"""What every command uses while it runs: cancellation, progress, memory, process identity."""

@@ -1,0 +1,1 @@
+"""Locations of bundles: directories and S3 buckets behind one contract."""

@@ -1,0 +1,340 @@
+"""A directory as a place.
+
+A file is written beside the others (``_work/tmp``), made durable, and then renamed: nobody ever sees a part
+of it. An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its place
+from the start, so that completing it is one rename; a journal names the parts that are durable.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as stat_module
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import takewhile
+from pathlib import Path
+
+from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
+from migrate.storage.api import PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.storage.key_rules import HIDDEN, checked
+from migrate.storage.local import lock
+from migrate.storage.local import uploads as local_uploads
+from migrate.storage.local.errors import translated
+from migrate.storage.local.fsync import sync_directory
+from migrate.storage.part_sizes import part_bytes_for
+
+_TRIES = 20
+
+
+class LocalStore:
+    """The ``MultipartStore`` over a directory, which need not exist yet. Several processes may use it at
+    once.
+    """
+
+    keeps_sha256 = False
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).absolute()
+        self.place = self.root.as_uri()
+        self._work = self.root / "_work"
+        self._temporary = self._work / "tmp"
+        self._lock = lock.DirectoryLock(self._work)
+        self._uploads = local_uploads.Uploads(self._work / "uploads")
+        self._own = frozenset({self._work / "lock", self._temporary, self._uploads.directory})
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:  # noqa: ARG002
+        """See ``Store.put``. A directory keeps no ``sha256``."""
+        path = self._path(key)
+        with translated(path), self._written(data) as temporary:
+            self._rename(temporary, path)
+        return self._finish(key, path)
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create``: a hard link is made or refused by the file system in one step."""
+        path = self._path(key)
+        with translated(path), self._written(data) as temporary:
+            try:
+                self._locked(path, lambda: os.link(temporary, path))
+            except FileExistsError as exc:
+                raise AlreadyExistsError(f"{path} exists already") from exc
+        return self._finish(key, path)
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace``; a lock file keeps other writers away between the comparison and the
+        rename.
+        """
+        path = self._path(key)
+        with translated(path), self._written(data) as temporary, self._lock:
+            try:
+                found = self.stat(key).etag
+            except GoneError as exc:
+                raise ChangedError(f"{path} is not there any more") from exc
+            if found != etag:
+                raise ChangedError(f"{path} was changed by someone else")
+            temporary.rename(path)
+        return self._finish(key, path)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``."""
+        path = self._path(key)
+        with translated(path), path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            wanted = max(0, size - start) if length is None else min(length, max(0, size - start))
+            return _read_exactly(file.fileno(), start, wanted)
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        path = self._path(key)
+        with translated(path):
+            found = path.lstat()
+        if not stat_module.S_ISREG(found.st_mode):
+            raise GoneError(f"{path} is not a file")
+        return _info(key, found)
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``. Symbolic links are not followed and are not files."""
+        yield from self._walk("", prefix.encode(), start_after.encode())
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``; directories that become empty go too."""
+        path = self._path(key)
+        with translated(path):
+            if not path.exists():
+                return
+            self._remove(path)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return part_bytes_for(size_bytes)
+
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
+        """See ``MultipartStore.begin``."""
+        path = self._path(key)
+        with translated(path):
+            return self._uploads.begin(key, sha256=sha256, part_bytes=part_bytes)
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``."""
+        with translated(self.root):
+            found = self._uploads.all()
+        yield from (upload for upload in found if upload.key.startswith(prefix))
+
+    def parts(self, key: str, upload: str) -> Parts:
+        """See ``MultipartStore.parts``. Every part that the journal claims is read again."""
+        with translated(self._path(key)):
+            return self._uploads.parts(key, upload)
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        with translated(self._path(key)):
+            return self._uploads.put_part(key, upload, number, data)
+
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``: one rename, nothing is copied."""
+        path = self._path(key)
+        with translated(path):
+            whole = self._uploads.finish(key, upload, parts, crc64nvme=crc64nvme)
+            _stamp(whole)
+            self._rename(whole, path)
+            self._uploads.drop(upload)
+        return self._finish(key, path)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        with translated(self._path(key)):
+            self._uploads.drop(upload)
+            self._prune(self._work)
+
+    def leftovers(self) -> Iterator[FileInfo]:
+        """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by
+        their names below the root. They are not files of the place: ``remove_leftover`` removes them.
+        """
+        with translated(self._temporary):
+            found = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []
+            for path in found:
+                with suppress(FileNotFoundError):
+                    yield _info(path.relative_to(self.root).as_posix(), path.lstat())
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove a file that ``leftovers`` named."""
+        path = self._temporary / Path(name).name
+        with translated(path):
+            path.unlink(missing_ok=True)
+            self._prune(self._work)
+
+    def erase(self, name: str) -> None:
+        """Remove a file by its name below the root, one of the store's own or a symbolic link too; directories that
+        become empty go with it.
+        """
+        path = self.root / name
+        with translated(path):
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        with self._lock, suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _sync_directory(path.parent)
+        self._prune(path.parent)
+
+    def _rename(self, source: Path, path: Path) -> None:
+        self._locked(path, lambda: source.rename(path))
+
+    def _locked(self, path: Path, do: Callable[[], object]) -> None:
+        """Run ``do`` under the lock, after making the directory of ``path``: others need not wait until that is on the
+        disk.
+        """
+
+        def locked() -> None:
+            with self._lock:
+                do()
+
+        _retry_without_directory(path, locked)
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked(key)
+
+    @contextmanager
+    def _written(self, data: bytes) -> Iterator[Path]:
+        """Write ``data`` to a durable temporary file, which is gone at the end, renamed or not."""
+        temporary = self._temporary / uuid.uuid4().hex
+        try:
+            _retry_without_directory(temporary, lambda: _write(temporary, data))
+            yield temporary
+        finally:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                temporary.unlink()
+
+    def _finish(self, key: str, path: Path) -> FileInfo:
+        with translated(path):
+            _sync_directory(path.parent)
+            if not key.startswith("_work/") and self._is_idle():
+                self._prune(self._work)
+            return self.stat(key)
+
+    def _is_idle(self) -> bool:
+        """Tell whether nothing lies in the working directory but what this store needs itself. Else somebody is at work
+        here, who removes that directory at the end; to do without it in between would be to make it again and again.
+        """
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return self._own.issuperset(self._work.iterdir())
+        return False
+
+    def _prune(self, directory: Path) -> None:
+        """Remove ``directory`` and those above it up to the root, and the store's own, as far as they are empty."""
+        for own in (self._temporary, self._uploads.directory):
+            with suppress(OSError):
+                own.rmdir()
+        while self.root in directory.parents:
+            if directory == self._work:
+                self._lock.remove_if_last()
+            try:
+                directory.rmdir()
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return
+            directory = directory.parent
+
+    def _walk(self, directory: str, prefix: bytes, start_after: bytes) -> Iterator[FileInfo]:
+        path = self.root / directory if directory else self.root
+        with translated(path):
+            try:
+                with os.scandir(path) as entries:
+                    found = sorted((_sort_key(entry), entry) for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        for name, entry in found:
+            raw = os.fsencode(directory) + name
+            key = os.fsdecode(raw)
+            if key.startswith(HIDDEN):
+                continue
+            if name.endswith(b"/"):
+                inside = raw.startswith(prefix) or prefix.startswith(raw)
+                if inside and (raw > start_after or start_after.startswith(raw)):
+                    yield from self._walk(key, prefix, start_after)
+            elif raw.startswith(prefix) and raw > start_after and entry.is_file(follow_symlinks=False):
+                with translated(path / entry.name), suppress(FileNotFoundError):
+                    yield _info(key, entry.stat(follow_symlinks=False))
+
+
+def _sort_key(entry: os.DirEntry[str]) -> bytes:
+    """Order a directory where its files' keys come: as if its name ended with the slash."""
+    return os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b"")
+
+
+def _info(key: str, found: os.stat_result) -> FileInfo:
+    return FileInfo(
+        key=key,
+        size_bytes=found.st_size,
+        etag=f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}",
+        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+    )
+
+
+def _read_exactly(descriptor: int, start: int, wanted: int) -> bytes:
+    data = os.pread(descriptor, wanted, start)
+    if len(data) == wanted:
+        return data
+    pieces = [data]  # Linux gives at most 2 GiB - 4 KiB at once
+    done = len(data)
+    while done < wanted and pieces[-1]:
+        pieces.append(os.pread(descriptor, wanted - done, start + done))
+        done += len(pieces[-1])
+    return b"".join(pieces)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        _stamp(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _stamp(file: int | Path) -> None:
+    """Set the modification time in nanoseconds: the kernel's own has the grain of a tick, too coarse for an
+    etag.
+    """
+    now = time.time_ns()
+    os.utime(file, ns=(now, now))
+
+
+def _retry_without_directory(path: Path, do: Callable[[], object]) -> None:
+    """Run ``do`` after making the directory of ``path``; again if another thread removed it, empty, in
+    between.
+    """
+    for attempt in range(_TRIES):
+        try:
+            do()
+        except FileNotFoundError:
+            if attempt == _TRIES - 1:
+                raise
+            _make_directories(path.parent)
+        else:
+            return
+
+
+def _make_directories(directory: Path) -> None:
+    missing = list(takewhile(lambda each: not each.exists(), (directory, *directory.parents)))
+    for each in reversed(missing):
+        try:
+            each.mkdir(exist_ok=True)
+        except FileExistsError as exc:
+            if each.is_dir() or not each.exists():
+                return  # removed, perhaps made again, between two looks of mkdir; the caller tries again
+            raise UsageError(f"{each} is a file, so nothing can be stored below it") from exc
+        except FileNotFoundError:
+            return  # removed in between; the caller tries again
+        _sync_directory(each.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    with suppress(FileNotFoundError):
+        sync_directory(directory)

@@ -1,0 +1,196 @@
+"""Unfinished uploads in a directory: ``<id>/meta.json``, ``<id>/data`` and ``<id>/journal``.
+
+The journal gets a line ``number size crc`` only after the part's bytes are durable, yet it is never believed:
+a part counts when its bytes, read again, have that CRC64NVME.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.storage.api import MAX_PARTS, Part, Upload
+from migrate.storage.checksums import combine, crc64nvme, to_header
+from migrate.storage.local.fsync import sync_directory
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_BLOCK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    key: str
+    started: datetime
+    part_bytes: int
+
+
+class Uploads:
+    """All unfinished uploads of a directory. Raises ``OSError`` as it comes; the store translates."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._checked: dict[tuple[str, int], tuple[int, int]] = {}
+        """(upload, number) -> (size, crc) of parts that this process wrote or read again."""
+
+    def begin(self, key: str, *, sha256: str | None, part_bytes: int) -> str:
+        """Return the id of a new upload."""
+        upload = uuid.uuid4().hex
+        directory = self.directory / upload
+        for _ in range(20):
+            with suppress(FileNotFoundError):
+                directory.mkdir(parents=True, exist_ok=True)
+                (directory / "data").touch()
+                (directory / "journal").touch()
+                break
+        meta = {
+            "key": key, "started": datetime.now(UTC).isoformat(), "part_bytes": part_bytes, "sha256": sha256,
+        }  # fmt: skip
+        # Renamed into place last: an upload without it was never begun.
+        temporary = directory / "meta.new"
+        _write_durably(temporary, json.dumps(meta).encode(), os.O_CREAT | os.O_TRUNC)
+        temporary.rename(directory / "meta.json")
+        for each in (directory, self.directory, self.directory.parent):
+            sync_directory(each)
+        return upload
+
+    def all(self) -> list[Upload]:
+        """Return every upload that was begun, by key and time."""
+        if not self.directory.is_dir():
+            return []
+        found = []
+        for each in self.directory.iterdir():
+            with suppress(GoneError):
+                meta = self._meta(each.name)
+                found.append(Upload(meta.key, each.name, meta.started))
+        return sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
+
+    def parts(self, key: str, upload: str) -> list[Part]:
+        """Return the parts whose bytes are what the journal says."""
+        meta = self._meta(upload, key)
+        found = []
+        for number, (size, crc) in sorted(self._journal(upload).items()):
+            if self._computed(upload, meta, number, size) == crc:
+                self._checked[upload, number] = (size, crc)
+                found.append(_part(number, size, crc))
+        return found
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """Write the part to its place, make it durable, then note it."""
+        meta = self._meta(upload, key)
+        if not 1 <= number <= MAX_PARTS:
+            raise UsageError(f"{key}: there is no part {number}; parts are numbered 1 to {MAX_PARTS}")
+        if len(data) > meta.part_bytes:
+            raise UsageError(f"{key}: part {number} has {len(data)} bytes, more than {meta.part_bytes}")
+        crc = crc64nvme(data)
+        directory = self.directory / upload
+        descriptor = os.open(directory / "data", os.O_WRONLY)
+        try:
+            _write_at(descriptor, data, (number - 1) * meta.part_bytes)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        _write_durably(directory / "journal", f"\n{number} {len(data)} {crc:016x}\n".encode(), os.O_APPEND)
+        self._checked[upload, number] = (len(data), crc)
+        return _part(number, len(data), crc)
+
+    def finish(self, key: str, upload: str, parts: list[Part], *, crc64nvme: int) -> Path:
+        """Check the whole and return the path of the durable file, ready to be renamed."""
+        meta = self._meta(upload, key)
+        sizes = [part.size_bytes for part in parts]
+        if [part.number for part in parts] != list(range(1, len(parts) + 1)) or not parts:
+            raise UsageError(f"{key}: the parts of an upload are numbered from 1 without a gap")
+        if any(size != meta.part_bytes for size in sizes[:-1]):
+            raise UsageError(f"{key}: all parts but the last must have {meta.part_bytes} bytes")
+        found = combine(self._check_part(key, upload, meta, part) for part in parts)
+        if found != crc64nvme:
+            raise DamageError(
+                key, expected=f"CRC64NVME {to_header(crc64nvme)}", found=f"CRC64NVME {to_header(found)}"
+            )
+        path = self.directory / upload / "data"
+        descriptor = os.open(path, os.O_WRONLY)
+        try:
+            os.ftruncate(descriptor, sum(sizes))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return path
+
+    def drop(self, upload: str) -> None:
+        """Remove an upload."""
+        if _ID.fullmatch(upload):
+            with suppress(FileNotFoundError):
+                (self.directory / upload / "meta.json").unlink()
+            shutil.rmtree(self.directory / upload, ignore_errors=True)
+            for key in [key for key in self._checked if key[0] == upload]:
+                self._checked.pop(key, None)
+
+    def _check_part(self, key: str, upload: str, meta: _Meta, part: Part) -> tuple[int, int]:
+        """Return (crc, size) of a part, read again unless this process has done so before."""
+        size, crc = self._checked.get((upload, part.number)) or (
+            part.size_bytes,
+            self._computed(upload, meta, part.number, part.size_bytes),
+        )
+        if (size, f"{crc or 0:016x}") != (part.size_bytes, part.etag) or crc is None:
+            raise DamageError(key, expected=f"part {part.number} as {part.etag}", found=f"{crc or 0:016x}")
+        return crc, size
+
+    def _meta(self, upload: str, key: str | None = None) -> _Meta:
+        gone = GoneError(f"{key or self.directory}: there is no upload {upload}")
+        if not _ID.fullmatch(upload):
+            raise gone
+        try:
+            meta = json.loads((self.directory / upload / "meta.json").read_bytes())
+            found = _Meta(meta["key"], datetime.fromisoformat(meta["started"]), int(meta["part_bytes"]))
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            raise gone from None
+        if key is not None and key != found.key:
+            raise gone
+        return found
+
+    def _journal(self, upload: str) -> dict[int, tuple[int, int]]:
+        """Return number -> (size, crc) as claimed; the last line of a number holds, a torn line does not."""
+        claimed: dict[int, tuple[int, int]] = {}
+        for line in (self.directory / upload / "journal").read_bytes().split(b"\n"):
+            if match := re.fullmatch(rb"(\d+) (\d+) ([0-9a-f]{16})", line):
+                claimed[int(match[1])] = (int(match[2]), int(match[3], 16))
+        return claimed
+
+    def _computed(self, upload: str, meta: _Meta, number: int, size: int) -> int | None:
+        """Return the CRC64NVME of the part's bytes as they lie there, or None if they are not all there."""
+        crc, done, start = 0, 0, (number - 1) * meta.part_bytes
+        with (self.directory / upload / "data").open("rb", buffering=0) as file:
+            while done < size:
+                block = os.pread(file.fileno(), min(_BLOCK_BYTES, size - done), start + done)
+                if not block:
+                    return None
+                crc = crc64nvme(block, crc)
+                done += len(block)
+        return crc
+
+
+def _part(number: int, size: int, crc: int) -> Part:
+    return Part(number, size, etag=f"{crc:016x}", crc64nvme=crc)
+
+
+def _write_at(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(descriptor, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def _write_durably(path: Path, data: bytes, flags: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | flags, 0o666)
+    try:
+        os.write(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,92 @@
+"""The vault of a place, by its URL; and that of a directory, which holds nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from migrate.errors import NotAllowedError
+from migrate.storage.key_rules import LOCK
+from migrate.storage.local.errors import translated
+from migrate.storage.object_lock import FileVersion, Lock, Mode, Vault
+from migrate.storage.registry import open_local
+from migrate.storage.retry import Note
+
+
+def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
+    """Return the vault of a place; takes what ``open_place`` takes."""
+    if url.startswith("s3://"):
+        from migrate.storage.s3 import client, object_lock  # noqa: PLC0415  boto3 takes half a second to import
+
+        return object_lock.S3Vault(client.parse(url, secrets=secrets), note)
+    return DirectoryVault(url)
+
+
+class DirectoryVault:
+    """A directory: one version of each file, and nothing that could hold it against its owner. Files of the store's own
+    are among them, such as what a writer that died has left: they hold what any other does.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store = open_local(url)
+        self.place = self._store.place
+
+    def check_lock(self) -> None:
+        """See ``Vault.check_lock``."""
+        raise NotAllowedError(
+            f"{self.place} is a directory: nothing there can be held against whoever may write to it",
+            next_step="hold the bundle in a bucket with Object Lock",
+        )
+
+    def is_firm(self, mode: Mode) -> bool:
+        """See ``Vault.is_firm``."""
+        del mode
+        return False
+
+    def now(self) -> datetime:
+        """See ``Vault.now``."""
+        return datetime.now(UTC)
+
+    def versions(self) -> Iterator[FileVersion]:
+        """See ``Vault.versions``. A symbolic link is a file of its own, whatever it leads to."""
+        with translated(self._store.root):
+            found = sorted(self._files(self._store.root), key=lambda one: os.fsencode(one[0]))
+        for key, size_bytes in found:
+            yield FileVersion(key, "", size_bytes, is_latest=True, is_marker=False)
+
+    def _files(self, directory: Path) -> Iterator[tuple[str, int]]:
+        try:
+            entries = list(os.scandir(directory))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            key = Path(entry.path).relative_to(self._store.root).as_posix()
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._files(Path(entry.path))
+                continue
+            size_bytes = entry.stat(follow_symlinks=False).st_size
+            if key != LOCK or size_bytes:  # the store's own is empty, and comes and goes
+                yield key, size_bytes
+
+    def lock(self, version: FileVersion) -> Lock:
+        """See ``Vault.lock``."""
+        del version
+        return Lock(None, None, legal=False)
+
+    def retain(
+        self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
+    ) -> None:
+        """See ``Vault.retain``."""
+        del version, until, mode, firmer
+        self.check_lock()
+
+    def set_legal(self, version: FileVersion, *, on: bool) -> None:
+        """See ``Vault.set_legal``."""
+        del version, on
+        self.check_lock()
+
+    def remove(self, version: FileVersion) -> None:
+        """See ``Vault.remove``."""
+        self._store.erase(version.key)

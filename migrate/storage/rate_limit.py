@@ -1,0 +1,152 @@
+"""A limit on bytes per second, shared by all threads of a run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from migrate.errors import UsageError
+from migrate.quantities import Rates, Timetable
+from migrate.runtime.cancellation import is_halted, pause
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+
+_STEP_SECONDS = 1.0
+"""So long one waits at once: the timetable may have changed the rate by then."""
+_NEXT_TO_NOTHING = 0.5
+
+
+class Throttle:
+    """A token bucket that may be overdrawn: whoever takes waits until what was taken before has been paid
+    for.
+
+    So a part larger than a second's worth goes out in one piece, and the average over any long time is the
+    rate. With a timetable the rate is that of the local time of day, also for those who wait already. An interruption
+    (``patience.halt``) ends all waiting.
+    """
+
+    def __init__(
+        self,
+        limit: float | Rates,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = pause,
+        local_time: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        if isinstance(limit, float | int):
+            if limit <= 0:
+                raise UsageError(f"{limit} is not a rate")
+            limit = Timetable(((0, float(limit)),))
+        self._table: Rates = limit
+        self._clock, self._sleep, self._local_time = clock, sleep, local_time
+        self._lock = threading.Lock()
+        self._taken = self._paid = 0.0
+        self._paid_at = clock()
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """The rate; of a timetable the lowest; None where there is no limit."""
+        return self._table.lowest
+
+    def take(self, size_bytes: int) -> None:
+        """Wait until ``size_bytes`` may pass."""
+        with self._lock:
+            self._pay()
+            due = self._taken
+            self._taken += size_bytes
+        while not is_halted():
+            with self._lock:
+                rate = self._pay()
+                left = due - self._paid
+            if rate is None or left < _NEXT_TO_NOTHING:
+                return
+            self._sleep(min(left / rate, _STEP_SECONDS))
+
+    def settle(self) -> tuple[float, float]:
+        """Pay for the time until now, at the rate that holds; return the bytes that were taken in all, and those of
+        them that are still to be paid for.
+        """
+        with self._lock:
+            self._pay()
+            return self._taken, self._taken - self._paid
+
+    def _pay(self) -> float | None:
+        """Pay for the time that has passed, at the rate that holds now; return the rate."""
+        now, rate = self._clock(), self._table.at(self._local_time())
+        paid = self._taken if rate is None else self._paid + rate * (now - self._paid_at)
+        self._paid, self._paid_at = min(paid, self._taken), now
+        return rate
+
+
+class Throttled:
+    """A store whose bodies, read and written, count against a throttle."""
+
+    def __init__(self, store: MultipartStore, throttle: Throttle) -> None:
+        self.inner = store
+        self.place = store.place
+        self.keeps_sha256 = store.keeps_sha256
+        self._throttle = throttle
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``."""
+        self._throttle.take(len(data))
+        return self.inner.put(key, data, sha256=sha256)
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create``."""
+        self._throttle.take(len(data))
+        return self.inner.create(key, data)
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace``."""
+        self._throttle.take(len(data))
+        return self.inner.replace(key, data, etag=etag)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``. What was read is paid for afterwards, by whoever comes next."""
+        self._throttle.take(0)
+        data = self.inner.read(key, start, length)
+        self._throttle.take(len(data))
+        return data
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        return self.inner.stat(key)
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``."""
+        return self.inner.list(prefix, start_after=start_after)
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+        self.inner.delete(key)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``."""
+        return self.inner.part_bytes(size_bytes)
+
+    def begin(self, key: str, *, sha256: str | None = None, part_bytes: int = PART_BYTES) -> str:
+        """See ``MultipartStore.begin``."""
+        return self.inner.begin(key, sha256=sha256, part_bytes=part_bytes)
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``."""
+        return self.inner.uploads(prefix)
+
+    def parts(self, key: str, upload: str) -> Parts:
+        """See ``MultipartStore.parts``."""
+        return self.inner.parts(key, upload)
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        self._throttle.take(len(data))
+        return self.inner.put_part(key, upload, number, data)
+
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``."""
+        return self.inner.complete(key, upload, parts, crc64nvme=crc64nvme)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        self.inner.abort(key, upload)

@@ -1,0 +1,163 @@
+"""Accounts of a MinIO server: narrow ones, with an end, made by who owns a wider one (through MinIO's own SDK)."""
+
+from __future__ import annotations
+
+import functools
+import http
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+import urllib3.exceptions as http_errors
+from minio import MinioAdmin
+from minio.credentials.providers import StaticProvider
+from minio.error import MinioAdminException, MinioException
+
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError, UsageError
+from migrate.storage.retry import Contact
+from migrate.storage.s3 import client
+
+T = TypeVar("T")
+_SECONDS = 30.0
+
+
+class _Command(Enum):
+    """What MinIO's SDK has no method for."""
+
+    REVOKE = "revoke-tokens/builtin"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A narrow account. ``expires`` is None for one without an end."""
+
+    access_key: str
+    name: str
+    expires: datetime | None
+    is_enabled: bool
+    secret_key: str = field(default="", repr=False)
+
+
+class Accounts:
+    """The accounts that belong to the user by whose credentials a place is opened."""
+
+    def __init__(self, location: client.S3Location) -> None:
+        boto = client.client(location)
+        found = client.session(location).get_credentials().get_frozen_credentials()
+        self.endpoint = str(boto.meta.endpoint_url)
+        self.region = str(boto.meta.region_name)
+        address = urlsplit(self.endpoint)
+        self.user = str(found.access_key)
+        self._contact = Contact()
+        self.admin = MinioAdmin(
+            endpoint=address.netloc,
+            credentials=StaticProvider(found.access_key, found.secret_key, found.token),
+            region=self.region,
+            secure=address.scheme == "https",
+            http_client=urllib3.PoolManager(timeout=_SECONDS, retries=False),
+        )
+
+    def add(self, name: str, policy: Mapping[str, Any], expires: datetime, purpose: str = "") -> Account:
+        """Make an account that may do what the policy says, until it expires. It is found by its purpose again."""
+        access, secret = f"mo{secrets.token_hex(9)}", secrets.token_urlsafe(30)
+        until = expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        with _translated(self.endpoint):
+            self.admin.add_service_account(
+                access_key=access,
+                secret_key=secret,
+                name=name[:32],
+                description=purpose[:256],
+                policy=dict(policy),
+                expiration=until,
+            )
+        return Account(access, name, expires, is_enabled=True, secret_key=secret)
+
+    def find(self, access_key: str) -> Account | None:
+        """Return an account, None where there is none (any more)."""
+        try:
+            answer = self.ask(lambda: self.admin.get_service_account(access_key))
+        except GoneError:
+            return None
+        return _account(access_key, json.loads(answer))
+
+    def of(self, purpose: str) -> list[str]:
+        """Return the access keys of accounts with this purpose."""
+        found = json.loads(self.ask(lambda: self.admin.list_service_account(self.user))).get("accounts") or ()
+        return [str(one.get("accessKey")) for one in found if one.get("description") == purpose]
+
+    def remove(self, access_key: str) -> None:
+        """Remove an account; nothing happens where there is none."""
+        try:
+            self.ask(lambda: self.admin.delete_service_account(access_key))
+        except GoneError:
+            return
+
+    def end_sessions(self, name: str) -> None:
+        """End the sessions of this account (``user``) that were begun with this revocation type (MinIO's admin call
+        ``revoke-tokens``). Raises ``MoveoutError`` where the server knows no such thing.
+        """
+        admin: Any = self.admin
+        query = {"tokenRevokeType": name}
+        call = functools.partial(admin._url_open, method="POST", command=_Command.REVOKE, query_params=query)  # noqa: SLF001
+        if self.ask(call).status != http.HTTPStatus.NO_CONTENT:
+            raise UsageError(f"{self.endpoint} does not answer as MinIO does")
+
+    def ask(self, call: Callable[[], T]) -> T:
+        """Return what a call of the SDK returns; tried again after passing faults, its errors translated."""
+
+        def once() -> T:
+            with _translated(self.endpoint):
+                return call()
+
+        return self._contact.ask(once)
+
+
+def _account(access_key: str, value: Mapping[str, Any]) -> Account:
+    until = str(value.get("expiration") or "")
+    expires = datetime.fromisoformat(until) if until and not until.startswith(("0001", "1970")) else None
+    return Account(
+        access_key, str(value.get("name", "")), expires, value.get("accountStatus") in {"on", "enabled"}
+    )
+
+
+@contextmanager
+def _translated(endpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except MinioAdminException as exc:
+        raise _translate(endpoint, exc) from exc
+    except (MinioException, ValueError) as exc:
+        raise UsageError(
+            f"{endpoint} does not answer as MinIO does: {exc}",
+            next_step="only a MinIO server makes such accounts",
+        ) from exc
+    except (http_errors.HTTPError, OSError) as exc:
+        raise UnreachableError(f"{endpoint}: {exc}", next_step="run the same command again") from exc
+
+
+def _translate(endpoint: str, exc: MinioAdminException) -> MoveoutError:
+    code, text = str(exc._code), str(exc._body)  # noqa: SLF001 - it offers no other way to them
+    try:
+        said = json.loads(text)
+        name, words = str(said.get("Code", "")), str(said.get("Message", ""))
+    except (ValueError, AttributeError):
+        name, words = "", text[:200]
+    if "NoSuch" in name or "does not exist" in words or "not found" in words:
+        return GoneError(f"{endpoint}: {words}")
+    if code in {"401", "403"} or "Denied" in name:
+        return NotAllowedError(
+            f"{endpoint}: {words or code}",
+            next_step="making grants needs the right to manage service accounts",
+        )
+    if code.startswith("5") or code == "429":
+        return UnreachableError(f"{endpoint}: {words or code}", next_step="run the same command again")
+    return UsageError(
+        f"{endpoint} refuses: {words or code}", next_step="only a MinIO server makes such accounts"
+    )

@@ -1,0 +1,144 @@
+"""What a narrow credential must not be able to do, as attempts that do no harm where they succeed: they concern names
+that do not exist, or bring settings that no server takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import SlowDownError
+from migrate.storage.retry import patiently
+from migrate.storage.s3 import client as s3_client
+
+_REFUSED = {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "InvalidTokenId", "ExpiredToken", "InvalidToken",
+            "SignatureDoesNotMatch", "AllAccessDisabled", "MethodNotAllowed"}  # fmt: skip
+_BUSY_SECONDS = 60.0
+NO_VERSION = "00000000-0000-4000-8000-000000000000"
+"""The id of a version that no file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One forbidden operation. ``run`` returns ``refused``, or what the server did instead; raises only errors of
+    ``migrate.errors``.
+    """
+
+    what: str
+    run: Callable[[], str]
+
+
+def forbidden(location: s3_client.S3Location, *, known: str = "") -> list[Attempt]:
+    """Return attempts at everything but reading and listing below the place. ``known``: a key that exists elsewhere
+    in the bucket, to be read.
+    """
+    client = s3_client.client(location)
+    calls = _Calls(location.bucket, location.folder, f"moveout-grant-test-{secrets.token_hex(8)}", known)
+    return [
+        Attempt(what, lambda call=call, request=request: _run(client, call, request))  # type: ignore[misc]
+        for what, call, request in calls.all()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    bucket: str
+    prefix: str
+    name: str
+    known: str
+
+    def all(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Yield (in words, operation of boto3's, request)."""
+        here = {"Bucket": self.bucket, "Key": self.prefix + self.name}
+        there = {"Bucket": self.bucket, "Key": f"{self.prefix}bagit.txt"}
+        beside = {"Bucket": self.bucket, "Key": self.name}
+        yield "write a file into the bundle", "put_object", {**here, "Body": b""}
+        yield "begin an upload", "create_multipart_upload", here
+        yield "send a part", "upload_part", {**here, "UploadId": self.name, "PartNumber": 1, "Body": b""}
+        yield "abort an upload", "abort_multipart_upload", {**here, "UploadId": self.name}
+        yield "copy a file", "copy_object", {**here, "CopySource": {**here}}
+        yield "delete a file", "delete_object", here
+        yield (
+            "delete a version",
+            "delete_object",
+            {**here, "VersionId": NO_VERSION},
+        )
+        yield "delete several files", "delete_objects", {
+            "Bucket": self.bucket, "Delete": {"Objects": [{"Key": here["Key"]}]},
+        }  # fmt: skip
+        yield "read a version by its id", "get_object", {**there, "VersionId": NO_VERSION}
+        yield "set tags", "put_object_tagging", {**here, "Tagging": {"TagSet": []}}
+        # MinIO looks for the object before it looks at who asks, so this concerns one that exists; without the right
+        # to bypass, which is not asked for, no lock can be shortened by it.
+        yield (
+            "shorten a retention",
+            "put_object_retention",
+            {**there, "Retention": {"Mode": "GOVERNANCE"}},
+        )
+        yield "lift a legal hold", "put_object_legal_hold", {**here, "LegalHold": {"Status": "OFF"}}
+        yield "write beside the bundle", "put_object", {**beside, "Body": b""}
+        yield "delete beside the bundle", "delete_object", beside
+        if self.prefix:
+            yield "read beside the bundle", "get_object", {**beside, "Key": self.known or self.name}
+            yield "list the whole bucket", "list_objects_v2", {"Bucket": self.bucket}
+            yield "list beside the bundle", "list_objects_v2", {"Bucket": self.bucket, "Prefix": self.name}
+        yield "list unfinished uploads", "list_multipart_uploads", {"Bucket": self.bucket}
+        yield "read the bucket's policy", "get_bucket_policy", {"Bucket": self.bucket}
+        yield "change the bucket's policy", "put_bucket_policy", {"Bucket": self.bucket, "Policy": "{}"}
+        yield "change the bucket's versioning", "put_bucket_versioning", {
+            "Bucket": self.bucket, "VersioningConfiguration": {"Status": "Enabled"},
+        }  # fmt: skip
+        yield "change the bucket's lifecycle", "put_bucket_lifecycle_configuration", {
+            "Bucket": self.bucket, "LifecycleConfiguration": {"Rules": []},
+        }  # fmt: skip
+        yield "delete the bucket", "delete_bucket", {"Bucket": self.bucket}
+        yield "read another bucket", "list_objects_v2", {"Bucket": self.name}
+
+
+def _run(client: Any, operation: str, request: dict[str, Any]) -> str:
+    """Try it, and again where a busy server has not looked at it."""
+    return patiently(lambda: _once(client, operation, request), total_seconds=_BUSY_SECONDS)
+
+
+def _once(client: Any, operation: str, request: dict[str, Any]) -> str:
+    if "Retention" in request:  # until a moment that is to come when it is tried: a past one is malformed
+        soon = {"RetainUntilDate": datetime.now(UTC) + timedelta(seconds=10)}
+        request = {**request, "Retention": {**request["Retention"], **soon}}
+    try:
+        answer = getattr(client, operation)(**request)
+    except boto_errors.ClientError as exc:
+        busy = s3_client.translate(exc, operation)
+        if isinstance(busy, SlowDownError):
+            raise busy from exc
+        error = exc.response.get("Error", {})
+        return judged(str(error.get("Code", "")), str(error.get("Message", "")))
+    except (boto_errors.BotoCoreError, OSError) as exc:
+        raise s3_client.translate(exc, operation) from exc
+    if operation == "delete_objects" and answer.get("Errors"):
+        return judged(str(answer["Errors"][0].get("Code", "")), "")
+    _undo(client, operation, request, answer)
+    return "done"
+
+
+def judged(code: str, message: str) -> str:
+    """Return ``refused`` where an error means that, else its code. A bucket without Object Lock says so before it looks
+    at who asks, and one with a lock that it holds.
+    """
+    return "refused" if code in _REFUSED or "ObjectLock" in message or "WORM protected" in message else code
+
+
+def _undo(client: Any, operation: str, request: dict[str, Any], answer: dict[str, Any]) -> None:
+    """Take back what should not have been possible."""
+    named = {"Bucket": request["Bucket"], "Key": request.get("Key")}
+    with contextlib.suppress(boto_errors.BotoCoreError, boto_errors.ClientError, OSError):
+        if operation == "put_object":
+            version = {"VersionId": answer["VersionId"]} if "VersionId" in answer else {}
+            client.delete_object(**named, **version)
+        elif operation == "create_multipart_upload":
+            client.abort_multipart_upload(**named, UploadId=answer["UploadId"])

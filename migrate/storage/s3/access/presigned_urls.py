@@ -1,0 +1,60 @@
+"""Links that open one file each for a time, for places whose server makes no accounts (Amazon S3 user guide, "presigned
+URLs"): whoever has the link reads the file, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import UsageError
+from migrate.storage.s3 import client as s3_client
+
+LONGEST = timedelta(days=7)
+"""What signature version 4 allows."""
+
+
+def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta) -> Iterator[tuple[str, str]]:
+    """Yield (key, link). Nothing is asked of the server: the link is computed. Raises ``UsageError``, also where the
+    credential that signs them ends sooner, and they with it.
+    """
+    if not timedelta(seconds=1) <= lasts <= LONGEST:
+        raise UsageError(
+            "links last at most 7 days", next_step="name an earlier end, and make new links then"
+        )
+    made = s3_client.session(location)
+    _check_credential(made, datetime.now(UTC) + lasts)
+    client = s3_client.client(
+        location, signature="s3v4", made=made
+    )  # botocore would make links of version 2 for most servers
+    for key in keys:
+        try:
+            link = client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": location.bucket, "Key": location.folder + key},
+                ExpiresIn=int(lasts.total_seconds()),
+            )
+        except (boto_errors.BotoCoreError, ValueError) as exc:
+            raise s3_client.translate(exc, location.url) from exc
+        yield key, str(link)
+
+
+def _check_credential(made: Any, end: datetime) -> None:
+    """Raise ``UsageError`` where a session's credential may end before the links do."""
+    found = made.get_credentials()
+    if found is None or not found.get_frozen_credentials().token:
+        return
+    known = getattr(found, "_expiry_time", None)  # botocore tells it nowhere else
+    if known is None or known < end:
+        said = (
+            f"ends at {known.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            if known
+            else "ends at a moment that nobody knows here"
+        )
+        raise UsageError(
+            f"the credential is a session's and {said}: links that it signs end with it",
+            next_step="name a profile with a key of its own: s3://bucket/prefix?profile=NAME",
+        )

@@ -1,0 +1,301 @@
+"""What a target takes as it is, tried out with keys of our own before the first object is written.
+
+S3 servers over file systems refuse keys that are no paths, or, worse, store them under another name and
+answer 200. Each kind of oddity that occurs is tried once, and so is what a target may refuse of an object.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from exporters.bucket_api import ObjectSummary
+from exporters.objects import key_oddities
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
+from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.metadata.object_metadata import Description
+from migrate.storage.s3.transport.crt_client import was_answered
+
+LONGEST_KEY_BYTES = 1024
+"""S3's maximum (Amazon S3 user guide, "Object key naming guidelines")."""
+_BODY = b"canary"
+_AT_ONCE = 8
+"""A trial is a dozen requests, one after the other."""
+_HEADERS, _METADATA = {"content-type": "text/x-canary"}, {"canary": "yes"}
+_SAMPLES: Mapping[str, tuple[str, ...]] = {
+    key_oddities.LEADING: ("/{name}",),
+    key_oddities.EMPTY: ("{name}//x",),
+    key_oddities.DOT: ("{name}/./x",),
+    key_oddities.DOTDOT: ("{name}/../{name}-x",),
+    key_oddities.LONG: ("{name}" + "x" * key_oddities.LONG_SEGMENT_BYTES,),
+    key_oddities.DIRECTORY: ("{name}/",),
+    key_oddities.DIRECTORY_WITH_BYTES: ("{name}/",),
+    key_oddities.DIRECTORY_BESIDE: ("{name}", "{name}/"),
+    key_oddities.BESIDE: ("{name}", "{name}/x"),
+    key_oddities.CASE: ("{name}/a", "{name}/A"),
+    key_oddities.FORM: ("{name}/\u00e9", "{name}/e\u0301"),
+}
+ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
+"""Tried of every target: which keys of a bucket would meet can only be told by looking at all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What was found out about a target. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
+    ``refused_tags`` (texts of other scripts) say what it does instead, ``lost_tags`` what it does with all tags.
+    ``probed`` is False where nothing could be tried out, because it would have stayed (``why``).
+    """
+
+    url: str
+    server: str
+    at: str
+    versioning: str
+    object_lock: bool
+    refused_keys: Mapping[str, str] = field(default_factory=dict)
+    refused_classes: Mapping[str, str] = field(default_factory=dict)
+    refused_tags: str = ""
+    lost_tags: str = ""
+    refused_acls: Mapping[str, str] = field(default_factory=dict)
+    probed: bool = True
+    why: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as it is kept."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def probe(
+    target: TargetBucket,
+    *,
+    keys: Iterable[str],
+    classes: Iterable[str] = (),
+    tags: bool = False,
+    any_tags: bool = False,
+    acls: Iterable[str] = (),
+) -> Capabilities:
+    """Try out these oddities, storage classes and canned ACLs, and tags (``any_tags``), also those that are not plain
+    (``tags``). Leaves nothing behind. Raises ``UnreachableError``, ``NotAllowedError``.
+    """
+    lock = target.object_lock()
+    found = Capabilities(
+        url=target.url,
+        server=target.server,
+        at=datetime.now(UTC).isoformat(),
+        versioning=target.versioning(),
+        object_lock=lock is not None,
+    )
+    if lock and lock.get("Rule"):
+        why = "the bucket locks everything that is written to it; what is tried out would stay"
+        return Capabilities(**{**found.as_json(), "probed": False, "why": why})
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
+
+        def tried(trial: Callable[[TargetBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
+            return {kind: threads.submit(trial, target, kind) for kind in sorted(kinds)}
+
+        refused_keys = tried(partial(_try_keys, versions=bool(found.versioning)), {*keys, *ALWAYS})
+        refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
+        refused_tags = threads.submit(_try_tags, target, {"t\u00f6": "\u65e5"}) if tags else None
+        lost_tags = threads.submit(_try_tags, target, {"moveout": "canary"}) if any_tags else None
+        return Capabilities(
+            **{
+                **found.as_json(),
+                "refused_keys": _faults(refused_keys),
+                "refused_classes": _faults(refused_classes),
+                "refused_tags": refused_tags.result() if refused_tags else "",
+                "lost_tags": lost_tags.result() if lost_tags else "",
+                "refused_acls": _faults(refused_acls),
+            }
+        )
+
+
+_Trials = dict[str, Future[str | None]]
+
+
+def _faults(trials: _Trials) -> dict[str, str]:
+    """Return what is wrong, by what was tried."""
+    return {kind: fault for kind, trial in trials.items() if (fault := trial.result())}
+
+
+FIRST_MARKER = "before any version"
+REPEATED_MARKER = "after another one"
+
+
+def refused_markers(target: TargetBucket) -> frozenset[str]:
+    """Return which delete markers a bucket that keeps versions does not make: some servers make none for a key that
+    has no version, or that has one already. Leaves nothing behind.
+    """
+    if (target.object_lock() or {}).get("Rule"):
+        return frozenset()
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key, never = f"{target.prefix}{name}", f"{target.prefix}{name}-never"
+    try:
+        if target.attempt(Description(key), _BODY) is not None:
+            return frozenset()
+        for one in (key, key, never):
+            target.delete(one)
+        made = [one.key for one in target.list_versions(prefix=key) if one.is_delete_marker]
+    finally:
+        _clear(target, name, [key, never])
+    refused = {FIRST_MARKER: never not in made, REPEATED_MARKER: made.count(key) < 2}
+    return frozenset(kind for kind, is_refused in refused.items() if is_refused)
+
+
+def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
+    """Return what the target does with such keys, None where it keeps them. ``versions``: these are listed, too."""
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    wanted = _sample(target, kind, name)
+    if any(len(key.encode()) > LONGEST_KEY_BYTES for key in wanted):
+        return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
+    try:
+        bodies = {
+            key: b"" if kind == key_oddities.DIRECTORY else _BODY + b"!" * number
+            for number, key in enumerate(wanted)
+        }
+        for key, body in bodies.items():
+            error = _attempt(target, Description(key, _HEADERS, _METADATA), body, plain=target.prefix + name)
+            if error is not None:
+                return f"refuses it ({error})"
+        stored = _stored(target, name)
+        return (
+            _differently({one.key for one in stored}, set(wanted))
+            or (_differently({one.key for one in _versions(target, name)}, set(wanted)) if versions else None)
+            or _changed(target, stored, bodies)
+        )
+    finally:
+        _clear(target, name, wanted)
+
+
+def _attempt(target: TargetBucket, described: Description, body: bytes, *, plain: str) -> MoveoutError | None:
+    """Write one object; return why not. Some servers say of keys that they cannot hold that access is denied: so it is
+    only where that is said of a plain one, too. Raises ``NotAllowedError``.
+    """
+    try:
+        return target.attempt(described, body)
+    except NotAllowedError as exc:
+        if described.key == plain:
+            raise
+        target.attempt(Description(plain), body)
+        _quietly(target, plain, "")
+        return exc
+
+
+def _try_one(target: TargetBucket, kept: Callable[[str], str | None], **described: Any) -> str | None:
+    """Write one object so described; ``kept`` looks at it by its key. Return what is wrong, None where nothing is."""
+    name = f"moveout-canary-{secrets.token_hex(6)}"
+    key = target.prefix + name
+    try:
+        error = target.attempt(Description(key, **described), _BODY)
+        return kept(key) if error is None else f"refuses it ({error})"
+    finally:
+        _clear(target, name, [key])
+
+
+def _try_tags(target: TargetBucket, tags: Mapping[str, str]) -> str:
+    def kept(key: str) -> str | None:
+        return None if target.tags(key) == tags else "takes it and does not keep it"
+
+    return _try_one(target, kept, tags=tags) or ""
+
+
+def _try_acl(target: TargetBucket, acl: str) -> str | None:
+    def kept(key: str) -> str | None:
+        return None if target.acl(key) == acl else "takes it, and has another one afterwards"
+
+    return _try_one(target, kept, acl=acl)
+
+
+def _try_class(target: TargetBucket, storage_class: str) -> str | None:
+    def kept(key: str) -> str | None:
+        found = next((one.storage_class for one in target.list(prefix=key)), "")
+        return None if found == storage_class else f"makes {found or 'nothing'} of it"
+
+    return _try_one(target, kept, storage_class=storage_class)
+
+
+def _differently(stored: set[str], wanted: set[str]) -> str | None:
+    # MinIO of 2020 lists a prefix with a slash before it as if it had none, and puts the slash before each key.
+    stored = stored - {f"/{key}" for key in wanted & stored}
+    if stored == wanted:
+        return None
+    other = min(stored - wanted, default=None)
+    return "does not list it afterwards" if other is None else f"stores it as {other!r}"
+
+
+def _changed(
+    target: TargetBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
+) -> str | None:
+    """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
+    kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
+    for one in (one for one in stored if one.key in bodies):
+        found = target.source.head(one)
+        if found.error is not None:
+            return f"lists it and cannot read it ({found.error})"
+        size_bytes = int(found.headers.get("content-length", one.size_bytes))
+        if {one.size_bytes, size_bytes} != {len(bodies[one.key])}:
+            return f"makes {size_bytes} bytes of {len(bodies[one.key])}"
+        if any(found.headers.get(name) != value for name, value in kept.items()):
+            return "does not keep its headers and metadata"
+    return None
+
+
+def _sample(target: TargetBucket, kind: str, name: str) -> list[str]:
+    if kind.startswith(key_oddities.CHARACTER):
+        char = chr(int(kind.removeprefix(key_oddities.CHARACTER + "U+"), 16))
+        return [f"{target.prefix}{name}{char}x"]
+    if kind == key_oddities.WHOLE:
+        begun = f"{target.prefix}{name}/"
+        rest = LONGEST_KEY_BYTES - len(begun.encode())
+        return [begun + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
+    return [
+        sample.format(name=name) if kind == key_oddities.LEADING else target.prefix + sample.format(name=name)
+        for sample in _SAMPLES[kind]
+    ]
+
+
+def _stored(target: TargetBucket, name: str) -> list[ObjectSummary]:
+    """Return what has come to lie anywhere under the canary's name."""
+    return _everywhere(target, name, lambda prefix: target.list(prefix=prefix))
+
+
+def _versions(target: TargetBucket, name: str) -> list[ObjectSummary]:
+    return _everywhere(target, name, lambda prefix: target.list_versions(prefix=prefix))
+
+
+def _everywhere(
+    target: TargetBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
+) -> list[ObjectSummary]:
+    found: list[ObjectSummary] = []
+    for within in {"", target.prefix}:
+        for prefix in (f"{within}{name}", f"{within}/{name}"):
+            try:
+                found += listing(prefix)
+            except (UnreachableError, NotAllowedError):
+                raise
+            except MoveoutError:
+                continue  # what it cannot list it cannot hold
+    return found
+
+
+def _clear(target: TargetBucket, name: str, wanted: Sequence[str]) -> None:
+    """Remove the canaries, all versions of them."""
+    for key in {*(one.key for one in _stored(target, name)), *wanted}:
+        _quietly(target, key, "")
+    for left in _versions(target, name):
+        # SeaweedFS 4.53 lists versions, and only them, with U+FFFD for characters that XML cannot carry.
+        for key in [left.key] if left.key in wanted else [left.key, *wanted]:
+            _quietly(target, key, left.version_id)
+
+
+def _quietly(target: TargetBucket, key: str, version_id: str) -> None:
+    try:
+        target.delete(key, version_id)
+    except UnreachableError as exc:
+        if not was_answered(exc):
+            raise
+    except MoveoutError:
+        return  # a key that it refuses to write it also refuses to delete

@@ -1,0 +1,276 @@
+"""S3 clients from URLs, and botocore's errors translated.
+
+A URL is ``s3://bucket/prefix?profile=NAME``. The profile is one of AWS's own configuration files,
+``endpoint_url`` included, so that every S3-compatible server is just a profile; without it the usual
+``AWS_*`` variables hold.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import boto3
+import botocore.config
+import botocore.exceptions as boto_errors
+import botocore.loaders
+import botocore.session
+
+from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference
+from migrate.errors import (
+    ChangedError,
+    DamagedOnTheWayError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    SlowDownError,
+    UnreachableError,
+    UsageError,
+)
+from migrate.storage.s3.transport.connection import SILENT_SECONDS, be_patient
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+"""As botocore has it: buckets that are older than today's rules have other names."""
+MAX_CONNECTIONS = 64
+CONNECT_SECONDS = 10.0
+SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Location:
+    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a place. ``CUSTOMER_KEY`` may be
+    among the secrets, in base64.
+    """
+
+    bucket: str
+    prefix: str
+    profile: str | None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def folder(self) -> str:
+        """The prefix of what lies below: empty, or with a slash at its end."""
+        return self.prefix + "/" * (bool(self.prefix) and not self.prefix.endswith("/"))
+
+    @property
+    def url(self) -> str:
+        """The URL again; it never holds secrets."""
+        query = f"?profile={self.profile}" if self.profile else ""
+        return f"s3://{self.bucket}/{quote(self.prefix)}{query}"
+
+
+def parse(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Location:
+    """Parse an ``s3://`` URL. ``secrets`` (by the names in ``SECRET_NAMES``) go before the profile's.
+
+    Raises ``UsageError`` with what is wrong in it.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise UsageError(
+            f"{url!r} is not an s3://bucket/prefix URL: {exc}",
+            next_step="write s3://BUCKET/PREFIX?profile=NAME",
+        ) from exc
+    if parts.scheme != "s3" or not parts.netloc:
+        raise UsageError(f"{url!r} is not an s3://bucket/prefix URL")
+    if "@" in parts.netloc:
+        raise UsageError(
+            "an s3:// URL takes no credentials",
+            next_step="put them into a profile of ~/.aws/credentials and name it: s3://bucket?profile=NAME",
+        )
+    if any(char in parts.netloc for char in "*?[]"):
+        raise UsageError(
+            f"{url!r}: the name of a bucket takes no wildcards",
+            next_step="name each bucket: s3://BUCKET?profile=NAME; `aws s3 ls` lists them",
+        )
+    if not _BUCKET.fullmatch(parts.netloc):
+        raise UsageError(
+            f"{parts.netloc!r} is no name of a bucket", next_step="write s3://BUCKET/PREFIX?profile=NAME"
+        )
+    query = parse_qs(parts.query, keep_blank_values=True)
+    unknown = sorted(set(query) - {"profile", CUSTOMER_KEY})
+    if unknown:
+        raise UsageError(
+            f"{url!r}: unknown option {unknown[0]!r}; an s3:// URL takes profile=NAME, and sse_c=file:PATH of a source"
+        )
+    profiles = query.get("profile")
+    known = dict(secrets or {})
+    if CUSTOMER_KEY in query:
+        known[CUSTOMER_KEY] = _key(query[CUSTOMER_KEY][0])
+    return S3Location(parts.netloc, unquote(parts.path.lstrip("/")), profiles[0] if profiles else None, known)
+
+
+def _key(reference: str) -> str:
+    if not is_reference(reference):
+        raise UsageError("sse_c takes no key itself", next_step="write sse_c=file:PATH or sse_c=env:VAR")
+    return Secret(reference).reveal_key()
+
+
+def session(location: S3Location) -> Any:
+    """Return the boto3 session of the location's profile."""
+    try:
+        inner = botocore.session.Session(profile=location.profile)
+        inner.register_component("data_loader", _loader())
+        inner.get_scoped_config()  # looks for the profile
+        return boto3.Session(botocore_session=inner, **_given(location.secrets))
+    except boto_errors.ProfileNotFound as exc:
+        raise UsageError(
+            f"there is no AWS profile {location.profile!r}",
+            next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
+        ) from exc
+
+
+@functools.cache
+def _loader() -> Any:
+    """Return what reads botocore's description of S3: 100 ms, needed once a process."""
+    return botocore.loaders.create_loader()
+
+
+def _given(secrets: Mapping[str, str]) -> dict[str, str]:
+    return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
+
+
+def client(location: S3Location, *, signature: str | None = None, made: Any = None) -> Any:
+    """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
+    accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
+    version, whatever the profile says (botocore's Config, ``signature_version``). ``made``: the location's session,
+    where there is one already.
+    """
+    config = botocore.config.Config(
+        signature_version=signature,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=MAX_CONNECTIONS,
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=SILENT_SECONDS,
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"payload_signing_enabled": False},
+    )
+    made = made or session(location)
+    if made.get_credentials() is None:
+        raise NotAllowedError(
+            f"no credentials for {location.url}",
+            next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
+        )
+    try:
+        found = made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
+    except (ValueError, boto_errors.BotoCoreError) as exc:
+        raise UsageError(f"the settings for {location.url} cannot be used: {exc}") from exc
+    be_patient(found)
+    return found
+
+
+_ARCHIVED = "InvalidObjectState"
+_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
+_DENIED = {
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403", "Forbidden", "ExpiredToken",
+    "InvalidToken", "InvalidTokenId", "TokenRefreshRequired", "RequestTimeTooSkewed",
+    "AllAccessDisabled", "AccountProblem", "NotSignedUp", "401",
+}  # fmt: skip
+_EXPIRED = "get new credentials, then run the same command again: it goes on from there"
+_DENIED_NEXT = {
+    "RequestTimeTooSkewed": "set this machine's clock: it and the server's are minutes apart",
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+}
+"""What helps beside a look at the credentials and their permissions."""
+_GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NoSuchVersion", "404", "NotFound"}
+_SLOW = {
+    "SlowDown",
+    "SlowDownRead",
+    "SlowDownWrite",
+    "TooManyRequests",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "429",
+    "503",
+}
+_PASSING = {
+    "InternalError",
+    "ServiceUnavailable",
+    "RequestTimeout",
+    "OperationAborted",
+    "ConditionalRequestConflict",  # two conditional writes at once; S3's guide says: send it again
+    "500",
+    "502",
+    "504",
+}
+_DAMAGED = {"BadDigest", "XAmzContentChecksumMismatch", "InvalidDigest", "XAmzContentSHA256Mismatch"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage", "507"}
+
+
+def translate(exc: Exception, what: str) -> MoveoutError:
+    """Return the error of ours that says what ``exc`` means; ``what`` names the file or bucket."""
+    if isinstance(exc, boto_errors.ClientError):
+        return _translate_response(exc, what)
+    if isinstance(
+        exc,
+        boto_errors.NoCredentialsError
+        | boto_errors.CredentialRetrievalError
+        | boto_errors.TokenRetrievalError,
+    ):
+        return NotAllowedError(
+            f"{what}: no usable credentials", next_step="check the profile or the AWS_* variables"
+        )
+    if isinstance(exc, boto_errors.ParamValidationError):
+        return UsageError(f"{what}: {exc}")
+    if isinstance(exc, boto_errors.BotoCoreError | OSError):
+        return UnreachableError(
+            f"{what}: {exc}", next_step="check the endpoint and the network, then run the same command again"
+        )
+    return UnreachableError(f"{what}: {exc}")
+
+
+def _translate_response(exc: boto_errors.ClientError, what: str) -> MoveoutError:
+    error = exc.response.get("Error", {})
+    metadata = exc.response.get("ResponseMetadata", {})
+    code = str(error.get("Code", ""))
+    status = int(metadata.get("HTTPStatusCode", 0))
+    said = f"{what}: {code} {error.get('Message', '')}".rstrip()
+    if code in _SLOW or status in {429, 503}:
+        return SlowDownError(
+            said,
+            wait_seconds=retry_after(metadata.get("HTTPHeaders", {}).get("retry-after")),
+            next_step="wait, or use fewer --workers",
+        )
+    if code in _NO_SUCH_CALL or status in {405, 501}:
+        return MoveoutError(f"{said} (this server cannot do that)")
+    if code == _ARCHIVED:
+        return MoveoutError(
+            f"{said} (archived)", next_step="ask for it to be brought back, then run the same again"
+        )
+    if code in _DENIED or status in {401, 403}:
+        usual = "check the credentials and what they are permitted to do here"
+        return NotAllowedError(said, next_step=_DENIED_NEXT.get(code, usual))
+    if code in _GONE or status == 404:
+        return GoneError(said, next_step="check the name of the bucket and the prefix")
+    if code == "PreconditionFailed" or status == 412:
+        return ChangedError(said)
+    if code in _DAMAGED:
+        return DamagedOnTheWayError(what, expected="the checksum that was sent", found=code)
+    if code in _FULL or status == 507:
+        return NoSpaceError(said, next_step="make room there, then run the same command again")
+    if code in _PASSING or status >= 500:
+        return UnreachableError(said, next_step="run the same command again")
+    return MoveoutError(said)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a server asks to wait: RFC 9110, section 10.2.3, a number or a date."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

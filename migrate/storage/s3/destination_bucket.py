@@ -1,0 +1,389 @@
+"""A bucket as the target of a restore: objects with their headers, metadata and tags, each in one request.
+
+Small objects go by one PUT that carries everything and its checksums, so that none is ever seen half
+described. Larger ones go in parts, and what an interrupted run has sent is found again through ListParts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import botocore.exceptions as boto_errors
+
+from exporters.bucket_api import ObjectSummary
+from exporters.objects.source_checksums import is_md5_of
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.object_content import Content
+from migrate.storage.part_sizes import part_sizes
+from migrate.storage.retry import patiently
+from migrate.storage.s3 import client
+from migrate.storage.s3.metadata import acl as s3_acl
+from migrate.storage.s3.metadata.bucket_configuration import (
+    read_configuration,
+    read_setting,
+    remove_setting,
+    write_setting,
+)
+from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
+from migrate.storage.s3.metadata.object_metadata import Description, described_headers, is_md5, put_request
+from migrate.storage.s3.source_bucket import S3Bucket
+from migrate.storage.s3.store import S3Store
+from migrate.storage.s3.transport.crt_client import Headers, Request, was_answered
+from migrate.storage.s3.transport.http import Wire, is_kept
+from migrate.storage.s3.transport.read_responses import acl_query, parse_tags
+from migrate.storage.s3.transport.request_window import PATIENCE_SECONDS, Answer, Job, Stream
+
+_ATTEMPT_SECONDS = 5.0
+TINY_BYTES = 256 * 2**10
+"""Objects up to this size fit into what the kernel takes at once."""
+_READ_BYTES = 8 * 2**20
+_VERSIONS_AT_ONCE = 8
+_VERSION = "x-amz-version-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one object. ``etag`` is the server's, without quotes; ``md5`` the same where it is the MD5 of the
+    bytes, else empty; ``version_id`` empty where it keeps no versions.
+    """
+
+    key: str
+    etag: str = ""
+    error: MoveoutError | None = None
+    version_id: str = ""
+    md5: str = ""
+
+
+class ObjectParts(S3Store):
+    """Multipart uploads whose objects are described when they are begun. Keys are whole keys of the
+    bucket.
+    """
+
+    def __init__(self, location: client.S3Location, requests: Stream) -> None:
+        super().__init__(replace(location, prefix=""))
+        self._requests = requests
+
+    def begin_described(self, it: Description) -> str:
+        """Begin an upload, return its id. Not through boto, which takes no metadata beyond ASCII."""
+        headers = described_headers(it)
+        if self.checksums == "crc64nvme":
+            headers |= {"x-amz-checksum-algorithm": "CRC64NVME", "x-amz-checksum-type": "FULL_OBJECT"}
+        request = Request("CreateMultipartUpload", "POST", it.key, {"uploads": ""}, headers)
+        answer = self._requests.call(request)
+        if answer.headers.get("x-amz-checksum-algorithm") != "CRC64NVME":
+            self.checksums = "none"
+        found = ET.fromstring(answer.body).findtext("{*}UploadId")  # noqa: S314 - see s3_pages
+        if not found:
+            raise UnreachableError(f"{it.key}: the server began an upload and does not say which")
+        return found
+
+    def _whole(self, key: str) -> str:
+        """Any key goes here, not only those of a bundle."""
+        return key
+
+
+class TargetBucket:
+    """Writes to one bucket under one prefix. Thread-safe. Raises ``MoveoutError``s."""
+
+    def __init__(self, location: client.S3Location) -> None:
+        self.source = S3Bucket(location)
+        self.name, self.prefix, self.url = location.bucket, self.source.prefix, location.url
+        self._boto = self.source.boto
+        self._requests = self.source.requests
+        self._wire = Wire(self._boto, self.name)
+        self._location = location
+
+    @property
+    def server(self) -> str:
+        """What the server calls itself, or empty."""
+        return self.source.server
+
+    def list(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
+        """Yield what is there, by key: under the bucket's prefix or another one."""
+        for page in self.source.listing.objects(self.prefix if prefix is None else prefix):
+            yield from page.rows()
+
+    def list_versions(self, *, prefix: str | None = None) -> Iterator[ObjectSummary]:
+        """Yield all versions and delete markers, by key, newest first."""
+        for page in self.source.listing.versions(self.prefix if prefix is None else prefix):
+            yield from page.rows()
+
+    def holds(self, found: ObjectSummary, content: Content) -> bool:
+        """Tell whether an object of the target has this content: by its ETag where that is an MD5, by the
+        whole-object checksum that the server keeps, or by reading it.
+        """
+        if found.size_bytes != content.size_bytes:
+            return False
+        if is_md5(found.etag) and found.etag == content.etag:
+            return True
+        headers = self.headers(found.key, found.version_id)
+        kept = kept_crc64nvme(headers)
+        if kept is not None:
+            return f"{kept:016x}" == content.crc64nvme
+        return not is_md5_of(found.etag, headers) and self.sha256(found) == content.sha256
+
+    def sha256(self, found: ObjectSummary) -> str:
+        """Read an object, return its SHA-256 in hex digits."""
+        digest = hashlib.sha256()
+        sizes = part_sizes(found.size_bytes, _READ_BYTES)
+        for body in self.source.read_parts(found, sizes, window_bytes=4 * _READ_BYTES):
+            digest.update(body)
+        return digest.hexdigest()
+
+    def put_all(
+        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
+    ) -> Iterator[Written]:
+        """Write small objects, many at once; yield in order what became of each. Raises what concerns all
+        of them.
+        """
+        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
+        yield from map(_written, self._requests.run(jobs, window_bytes=window_bytes))
+
+    def put_tiny(
+        self, objects: Iterable[tuple[Description, bytes]], *, window_bytes: int
+    ) -> Iterator[Written]:
+        """``put_all`` of objects up to ``TINY_BYTES``, for half of the processor's time."""
+        jobs = (Job(it.key, put_request(it, body), len(body)) for it, body in objects)
+        yield from map(_written, self.source.write(jobs, window_bytes=window_bytes))
+
+    def put_versions(self, objects: Iterable[tuple[Description, bytes | None]]) -> Iterator[Written]:
+        """Write versions, a few at once, None for a delete marker; like ``put_all``, but none is made twice: a request
+        is sent again only after a look at what the key has become.
+        """
+        with ThreadPoolExecutor(_VERSIONS_AT_ONCE, thread_name_prefix="moveout-versions") as executor:
+            pending: deque[Future[Written]] = deque()
+            for it, body in objects:
+                pending.append(executor.submit(self._put_version, it, body))
+                while len(pending) >= self._requests.pace.of(_VERSIONS_AT_ONCE):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    def _put_version(self, it: Description, body: bytes | None) -> Written:
+        request = Request("DeleteObject", "DELETE", it.key) if body is None else put_request(it, body)
+        if not is_kept(it.key):
+            job = Job(it.key, request, len(body or b""))
+            return _written(next(self._requests.run([job], window_bytes=1)))
+        sent = False
+
+        def attempt() -> Headers:
+            nonlocal sent
+            if sent and (found := self._earlier(it, body)) is not None:
+                return found
+            sent = True
+            try:
+                with self._wire.flow.sending(len(body or b"")):
+                    return self._wire.once(
+                        request.method, it.key, request.query, request.headers, body or b""
+                    ).headers
+            except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+                error = client.translate(exc, it.key)
+                if isinstance(error, UnreachableError):
+                    self._requests.pace.slower()
+                raise error from exc
+
+        try:
+            answer = patiently(attempt, total_seconds=PATIENCE_SECONDS)
+        except GoneError:
+            raise
+        except MoveoutError as exc:
+            return Written(it.key, error=exc)
+        return _written_as(it.key, answer)
+
+    def _earlier(self, it: Description, body: bytes | None) -> Headers | None:
+        """Return what was made by an attempt whose answer was lost, None where nothing was."""
+        found = self.versions(it.key)
+        if it.before is None or len(found) <= it.before:
+            return None
+        newest = found[-1]
+        if body is None or newest.is_delete_marker:
+            same = body is None and newest.is_delete_marker
+            return {_VERSION: newest.version_id} if same else None
+        if not self.holds(newest, _content(body)):
+            return None
+        return {**self.headers(it.key, newest.version_id), _VERSION: newest.version_id}
+
+    def between(self, first: str, last: str) -> Iterator[ObjectSummary]:
+        """Yield what is there from one key to another, both included."""
+        for page in self.source.listing.objects(self.prefix, first[:-1], lambda: last):
+            yield from (one for one in page.rows() if first <= one.key <= last)
+
+    def send(self, request: Request) -> None:
+        """Send a request that may be sent twice, with patience."""
+        self._requests.call(request)
+
+    def versions(self, key: str) -> Sequence[ObjectSummary]:
+        """Return all versions and delete markers of a key, oldest first."""
+        found = []
+        for one in self.list_versions(prefix=key):
+            if one.key > key:
+                break
+            if one.key == key:
+                found.append(one)
+        return found[::-1]
+
+    def attempt(self, described: Description, body: bytes) -> MoveoutError | None:
+        """Write one object without much patience; return why the server does not take it. Raises
+        ``UnreachableError`` where there is no answer at all, and ``NotAllowedError``.
+        """
+        request = put_request(described, body)
+        try:
+            patiently(lambda: self.source.client.call(request), total_seconds=_ATTEMPT_SECONDS)
+        except NotAllowedError:
+            raise
+        except UnreachableError as exc:
+            if not was_answered(exc):
+                raise
+            return exc
+        except MoveoutError as exc:
+            return exc
+        return None
+
+    def put(self, described: Description, body: bytes) -> Written:
+        """Write one object by one request."""
+        return next(self.put_all([(described, body)], window_bytes=len(body)))
+
+    def parts(self) -> ObjectParts:
+        """Return the store by which large objects are written in parts, under their whole keys."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> ObjectParts:
+        return ObjectParts(self._location, self._requests)
+
+    def crc64nvme(self, key: str, version_id: str = "") -> int | None:
+        """Return the CRC64NVME that the server keeps for a whole object, or None. Raises ``GoneError``."""
+        return kept_crc64nvme(self.headers(key, version_id))
+
+    def headers(self, key: str, version_id: str = "") -> Headers:
+        """Return what the server says of an object, its checksums included. Raises ``GoneError``."""
+        query = {"versionId": version_id} if version_id else {}
+        request = Request("HeadObject", "HEAD", key, query, {"x-amz-checksum-mode": "ENABLED"})
+        return self._requests.call(request).headers
+
+    def delete_all(self, keys: Iterable[str]) -> Iterator[Written]:
+        """Remove objects, many at once; like ``put_all``. Where versions are kept they stay, below delete markers."""
+        jobs = (Job(key, Request("DeleteObject", "DELETE", key), 0) for key in keys)
+        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+
+    def delete_versions(self, wanted: Iterable[tuple[str, str]]) -> Iterator[Written]:
+        """Remove versions (key, id) for good, many at once; like ``delete_all``."""
+        jobs = (Job(key, Request("DeleteObject", "DELETE", key, {"versionId": it}), 0) for key, it in wanted)
+        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+
+    def amend(self, changes: Iterable[Request]) -> Iterator[Written]:
+        """Send changes of what is there (see ``version_updates``), many at once; like ``put_all``."""
+        jobs = (Job(change.key, change, 0) for change in changes)
+        yield from map(_written, self._requests.run(jobs, window_bytes=0))
+
+    def delete(self, key: str, version_id: str = "") -> None:
+        """Remove an object, or a version of it for good; nothing happens where there is none."""
+        query = {"versionId": version_id} if version_id else {}
+        self._requests.call(Request("DeleteObject", "DELETE", key, query))
+
+    def newest_version(self, key: str) -> str:
+        """Return the id of the version that the key names now, empty without versions. Raises ``GoneError``."""
+        return self._requests.call(Request("HeadObject", "HEAD", key)).headers.get(_VERSION, "")
+
+    def versioning(self) -> str:
+        """Return ``Enabled``, ``Suspended`` or nothing."""
+        try:
+            body = self._requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""})).body
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            return ""
+        return ET.fromstring(body).findtext("{*}Status") or ""  # noqa: S314 - see s3_pages
+
+    def acl(self, key: str, version_id: str = "") -> str:
+        """Return the canned ACL that an object has, or a version of it; empty where it has another one or the server
+        has none.
+        """
+        try:
+            body = self._requests.call(Request("GetObjectAcl", "GET", key, acl_query(version_id))).body
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            return ""
+        return s3_acl.canned(s3_acl.parse(body) or {})
+
+    def tags(self, key: str) -> Mapping[str, str]:
+        """Return the tags that an object has; none where the server has no tags. Asks once."""
+        try:
+            response = self.source.client.call(Request("GetObjectTagging", "GET", key, {"tagging": ""}))
+            return parse_tags(response, key)
+        except UnreachableError as exc:
+            if not was_answered(exc):
+                raise
+            return {}
+        except MoveoutError:
+            return {}
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object of this key."""
+        try:
+            self._requests.call(Request("HeadObject", "HEAD", key))
+        except GoneError:
+            return False
+        return True
+
+    def object_lock(self) -> Mapping[str, Any] | None:
+        """Return the bucket's lock configuration (with its ``Rule`` of default retention, if there is one); None
+        where it has none.
+        """
+        found: Mapping[str, Any] = self.setting("object-lock").get("ObjectLockConfiguration", {})
+        return found if found.get("ObjectLockEnabled") == "Enabled" else None
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Return the bucket's settings by name."""
+        return read_configuration(self._boto, self.name)
+
+    def setting(self, name: str) -> Mapping[str, Any]:
+        """Return one of the bucket's settings, empty where it is not set."""
+        try:
+            return read_setting(self._boto, self.name, name)
+        except UnreachableError:
+            raise
+        except MoveoutError:
+            return {}
+
+    def configure(self, name: str, value: Mapping[str, Any]) -> bool:
+        """Write one setting, as ``configuration`` gives it. Return whether there is a way to write it."""
+        return write_setting(self._boto, self.name, name, value)
+
+    def unset(self, name: str) -> bool:
+        """Take one setting away. Return whether there is a way to."""
+        return remove_setting(self._boto, self.name, name)
+
+
+def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> TargetBucket:
+    """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
+    target = TargetBucket(client.parse(url, secrets=secrets))
+    target.source.check()
+    return target
+
+
+def _content(body: bytes) -> Content:
+    md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return Content(len(body), hashlib.sha256(body).hexdigest(), md5, f"{crc64nvme(body):016x}")
+
+
+def _written(answer: Answer[str]) -> Written:
+    if answer.response is None:
+        return Written(answer.item, error=answer.error)
+    return _written_as(answer.item, answer.response.headers)
+
+
+def _written_as(key: str, headers: Headers) -> Written:
+    """Return what became of an object by what the server says of it."""
+    etag = headers.get("etag", "").strip('"')
+    md5 = etag if is_md5_of(etag, headers) else ""
+    return Written(key, etag, version_id=headers.get(_VERSION, ""), md5=md5)

@@ -1,0 +1,122 @@
+"""What S3's answers say, read out of what botocore and urllib3 make of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import MoveoutError, UnreachableError
+from migrate.storage.api import Part, Parts
+from migrate.storage.checksums import from_header
+from migrate.storage.s3.metadata.metadata_check import kept_crc64nvme
+
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/")
+
+
+_INSTEAD = "check the endpoint, and what is on the way to it; then run the same command again"
+
+
+def needed(answer: Mapping[str, Any], name: str, what: str) -> Any:
+    """Return what every S3 server says. Raises ``UnreachableError`` where it is not there: something on the way has
+    answered instead.
+    """
+    if name not in answer:
+        raise UnreachableError(f"{what}: the answer has no {name}, so it is not S3's", next_step=_INSTEAD)
+    return answer[name]
+
+
+def spoken(answer: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Return an answer that says anything: an empty one would pass for an empty list, or for no lock. Raises
+    ``UnreachableError``.
+    """
+    if not answer.keys() - {"ResponseMetadata"}:
+        raise UnreachableError(f"{what}: the answer is empty, so it is not S3's", next_step=_INSTEAD)
+    return answer
+
+
+def asked_range(start: int, length: int | None) -> dict[str, str]:
+    """Return the header that asks for a range; none for all."""
+    if length is None:
+        return {"Range": f"bytes={start}-"} if start else {}
+    return {"Range": f"bytes={start}-{start + length - 1}"}
+
+
+def opened(answer: Mapping[str, Any]) -> tuple[int, Any]:
+    """Return (announced size, body) of boto's answer to GetObject. Where something on the way sends bodies in chunks,
+    without their size, the body is read at once: chunks that break off are an error, and a range says how long it is.
+    """
+    if "ContentLength" in answer:
+        return int(answer["ContentLength"]), answer["Body"]
+    data = answer["Body"].read()
+    found = _RANGE.match(answer.get("ContentRange", ""))
+    return int(found[2]) - int(found[1]) + 1 if found else len(data), io.BytesIO(data)
+
+
+def read_body(body: Any, announced: int) -> bytes:
+    """Read the body; shorter than announced where the connection broke."""
+    try:
+        # With the size given, urllib3 reads into one buffer: half the time of reading "all there is".
+        return bytes(body.read(announced)) if announced else b""
+    except boto_errors.IncompleteReadError as exc:
+        done = exc.kwargs.get("actual_bytes")
+        raise UnreachableError(f"the connection broke after {done} of {announced} bytes") from exc
+    finally:
+        body.close()
+
+
+def kept_of_body(body: Any) -> int | None:
+    """Return the CRC64NVME of the whole file that came with its raw body."""
+    return kept_crc64nvme(getattr(body, "headers", {}))
+
+
+def part_of(row: Mapping[str, Any]) -> Part:
+    """Return a part of a row of ListParts."""
+    checksum = row.get("ChecksumCRC64NVME")
+    return Part(
+        int(row["PartNumber"]),
+        int(row["Size"]),
+        row["ETag"].strip('"'),
+        from_header(checksum) if checksum else None,
+    )
+
+
+def as_listed(parts: Parts, listed: Parts) -> Parts:
+    """Return parts with the ETags that the server lists, where what it has is the same by size and CRC64NVME."""
+    there = {part.number: part for part in listed}
+    found = [there.get(part.number, part) for part in parts]
+    return [
+        theirs
+        if theirs.crc64nvme is not None
+        and (theirs.crc64nvme, theirs.size_bytes) == (ours.crc64nvme, ours.size_bytes)
+        else ours
+        for ours, theirs in zip(parts, found, strict=True)
+    ]
+
+
+def is_invalid_part(error: MoveoutError) -> bool:
+    """Tell whether a server did not know a part by its ETag or checksum when it was to make a file."""
+    cause = error.__cause__
+    return isinstance(cause, boto_errors.ClientError) and code_of(cause) == "InvalidPart"
+
+
+def code_of(exc: boto_errors.ClientError) -> str:
+    """Return S3's code of an error."""
+    return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC."""
+    return moment.astimezone(UTC)
+
+
+def http_date(text: str) -> datetime:
+    """Return the moment of a Date header, now where it cannot be read."""
+    try:
+        return datetime.strptime(text, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.now(UTC)

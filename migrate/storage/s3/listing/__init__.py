@@ -1,0 +1,1 @@
+"""Listings of S3 buckets: pages, their parser, listings in key order."""

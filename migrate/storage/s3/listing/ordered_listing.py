@@ -1,0 +1,114 @@
+"""A bucket's listings, kept where they can be asked for keys in any order."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from exporters.bucket_api import ObjectSummary
+
+
+class Listed:
+    """In a private file that SQLite removes: a listing may be long. Each key can be given a mark, a word of
+    the caller's. For one thread at a time.
+    """
+
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
+        self._rows = sqlite3.connect("", check_same_thread=False)
+        self._rows.execute(
+            "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified REAL, mark TEXT)"
+        )
+        rows = ((one.key, one.size_bytes, one.etag, one.modified.timestamp()) for one in listing)
+        self._rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, '')", rows)
+        self.count: int = self._rows.execute("SELECT count(*) FROM listed").fetchone()[0]
+
+    def find(self, key: str) -> tuple[ObjectSummary, str] | None:
+        """Return what was listed under a key, and its mark; None where nothing was."""
+        if not self.count:
+            return None
+        query = "SELECT size, etag, modified, mark FROM listed WHERE key = ?"
+        found = self._rows.execute(query, (key,)).fetchone()
+        if found is None:
+            return None
+        size, etag, modified, mark = found
+        return ObjectSummary(key, size, etag, datetime.fromtimestamp(modified, UTC)), mark
+
+    def mark(self, key: str, mark: str) -> None:
+        """Mark a key."""
+        self._rows.execute("UPDATE listed SET mark = ? WHERE key = ?", (mark, key))
+
+    def unmarked(self) -> Iterator[str]:
+        """Yield the keys without a mark, in order."""
+        for (key,) in self._rows.execute("SELECT key FROM listed WHERE mark = '' ORDER BY key"):
+            yield key
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._rows.close()
+
+
+class ListedVersions:
+    """The same of a listing of versions, asked for all versions of a key."""
+
+    def __init__(self, listing: Iterable[ObjectSummary]) -> None:
+        self._rows = sqlite3.connect("", check_same_thread=False)
+        self._rows.execute(
+            "CREATE TABLE listed (number INTEGER PRIMARY KEY, key TEXT, size INTEGER, etag TEXT, modified REAL,"
+            " class TEXT, version TEXT, latest INTEGER, marker INTEGER)"
+        )
+        self._rows.execute("CREATE TABLE known (key TEXT PRIMARY KEY, mark TEXT) WITHOUT ROWID")
+        rows = (
+            (
+                one.key, one.size_bytes, one.etag, one.modified.timestamp(), one.storage_class, one.version_id,
+                one.is_latest, one.is_delete_marker,
+            )
+            for one in listing
+        )  # fmt: skip
+        self._rows.executemany(
+            "INSERT INTO listed (key, size, etag, modified, class, version, latest, marker)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+        self._rows.execute("CREATE INDEX by_key ON listed (key, number DESC)")
+        self.count: int = self._rows.execute("SELECT count(*) FROM listed").fetchone()[0]
+
+    def of(self, key: str) -> tuple[list[ObjectSummary], str]:
+        """Return what was listed of a key, oldest first, and its mark."""
+        if not self.count:
+            return [], ""
+        query = "SELECT * FROM listed WHERE key = ? ORDER BY number DESC"
+        found = [_summary(row) for row in self._rows.execute(query, (key,))]
+        mark = (
+            self._rows.execute("SELECT mark FROM known WHERE key = ?", (key,)).fetchone() if found else None
+        )
+        return found, mark[0] if mark else ""
+
+    def mark(self, key: str, mark: str) -> None:
+        """Mark a key."""
+        self._rows.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (key, mark))
+
+    def unmarked(self) -> Iterator[str]:
+        """Yield the keys without a mark, in order."""
+        query = "SELECT DISTINCT key FROM listed WHERE key NOT IN (SELECT key FROM known) ORDER BY key"
+        for (key,) in self._rows.execute(query):
+            yield key
+
+    def close(self) -> None:
+        """Drop the file."""
+        self._rows.close()
+
+
+def _summary(row: tuple[Any, ...]) -> ObjectSummary:
+    _, key, size_bytes, etag, modified, storage_class, version, latest, marker = row
+    return ObjectSummary(
+        key,
+        size_bytes,
+        etag,
+        datetime.fromtimestamp(modified, UTC),
+        storage_class,
+        version,
+        bool(latest),
+        bool(marker),
+    )

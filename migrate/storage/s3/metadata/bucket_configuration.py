@@ -1,0 +1,285 @@
+"""The settings of a bucket, as JSON: read what can be read, write what the target takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
+from migrate.storage.retry import patiently
+from migrate.storage.s3.client import translate
+from migrate.storage.s3.metadata.acl import canned, grants
+
+READERS = {
+    "location": "get_bucket_location",
+    "versioning": "get_bucket_versioning",
+    "policy": "get_bucket_policy",
+    "cors": "get_bucket_cors",
+    "lifecycle": "get_bucket_lifecycle_configuration",
+    "encryption": "get_bucket_encryption",
+    "tagging": "get_bucket_tagging",
+    "object-lock": "get_object_lock_configuration",
+    "notification": "get_bucket_notification_configuration",
+    "website": "get_bucket_website",
+    "acl": "get_bucket_acl",
+    "ownership": "get_bucket_ownership_controls",
+    "public-access-block": "get_public_access_block",
+    "logging": "get_bucket_logging",
+    "replication": "get_bucket_replication",
+    "request-payment": "get_bucket_request_payment",
+    "accelerate": "get_bucket_accelerate_configuration",
+    "analytics": "list_bucket_analytics_configurations",
+    "inventory": "list_bucket_inventory_configurations",
+    "metrics": "list_bucket_metrics_configurations",
+    "intelligent-tiering": "list_bucket_intelligent_tiering_configurations",
+}
+"""Names in the bundle, and the calls that read them."""
+_AT_ONCE = 8
+"""Each takes as long as the way there and back."""
+_WRITE_SECONDS = 5.0
+_FAILING_SECONDS = 2.0
+_BESIDE = ("TransitionDefaultMinimumObjectSize",)
+"""What is read as a field of a setting (of lifecycle) and written beside it."""
+
+
+OF_THE_HOST = {
+    "location": "where the bucket is kept is the new host's affair",
+    "acl": "it names accounts of the old host",
+    "ownership": "it is about accounts of the old host",
+    "logging": "it writes to another bucket of the old host",
+    "replication": "it copies to another bucket, under a role of the old host",
+    "notification": "it sends to queues, topics or functions of the old host",
+    "request-payment": "who pays is agreed with the new host",
+    "accelerate": "it is a service of the old host",
+    "analytics": "it writes to another bucket of the old host",
+    "inventory": "it writes to another bucket of the old host",
+    "metrics": "it is a service of the old host",
+}
+"""Settings that are never written to a target, and why. They would fail there, or act on what is not meant."""
+
+WRITERS = {
+    "versioning": ("put_bucket_versioning", "VersioningConfiguration", None),
+    "policy": ("put_bucket_policy", "Policy", "Policy"),
+    "cors": ("put_bucket_cors", "CORSConfiguration", None),
+    "lifecycle": ("put_bucket_lifecycle_configuration", "LifecycleConfiguration", None),
+    "encryption": (
+        "put_bucket_encryption",
+        "ServerSideEncryptionConfiguration",
+        "ServerSideEncryptionConfiguration",
+    ),
+    "tagging": ("put_bucket_tagging", "Tagging", None),
+    "website": ("put_bucket_website", "WebsiteConfiguration", None),
+    "object-lock": (
+        "put_object_lock_configuration",
+        "ObjectLockConfiguration",
+        "ObjectLockConfiguration",
+    ),
+    "public-access-block": (
+        "put_public_access_block",
+        "PublicAccessBlockConfiguration",
+        "PublicAccessBlockConfiguration",
+    ),
+}
+"""Names, the calls that write them, the argument, and the field of what was read that is its value (None:
+all).
+"""
+
+
+def read_configuration(client: Any, bucket: str) -> dict[str, Any]:
+    """Return the bucket's settings by name. What is not set or not known to the server is left out; what
+    these credentials may not read is listed under ``denied``, what the server fails at under ``failing``. Raises
+    ``UnreachableError``.
+    """
+    found: dict[str, Any] = {}
+    denied, failing = [], []
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-settings") as threads:
+        asked = {name: threads.submit(read_setting, client, bucket, name) for name in READERS}
+        for name, answer in asked.items():
+            try:
+                value = answer.result()
+            except NotAllowedError:
+                denied.append(name)
+                continue
+            except UnreachableError:
+                for other in asked.values():
+                    other.cancel()
+                raise
+            except MoveoutError:
+                failing.append(name)
+                continue
+            if value:
+                found[name] = value
+    return found | ({"denied": denied} if denied else {}) | ({"failing": failing} if failing else {})
+
+
+def read_setting(client: Any, bucket: str, name: str) -> Mapping[str, Any]:
+    """Return one setting, empty where it is not set or not known. Raises ``NotAllowedError``,
+    ``UnreachableError``, and ``MoveoutError`` where the server fails at it, and only at it as far as can be told: some
+    answer 500 to what they do not know.
+    """
+
+    def read() -> Mapping[str, Any]:
+        return _read(client, READERS[name], bucket)
+
+    try:
+        return patiently(read, total_seconds=_FAILING_SECONDS)
+    except UnreachableError as exc:
+        if _fails(exc.__cause__):
+            raise MoveoutError(str(exc)) from exc
+        return patiently(read)
+
+
+def _fails(cause: BaseException | None) -> bool:
+    if not isinstance(cause, boto_errors.ClientError):
+        return False
+    return bool(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 500)
+
+
+def _read(client: Any, call: str, bucket: str) -> Mapping[str, Any]:
+    try:
+        answer = getattr(client, call)(Bucket=bucket)
+    except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+        error = translate(exc, f"{bucket}: {call}")
+        if isinstance(error, NotAllowedError | UnreachableError) and not _unknown(exc):
+            raise error from exc
+        return {}
+    found = {name: value for name, value in answer.items() if name != "ResponseMetadata" and value}
+    lock = found.get("ObjectLockConfiguration", {})
+    if lock.get("Rule", None) == {}:  # versitygw's way to say that there is none
+        del lock["Rule"]
+    if call == READERS["policy"] and not _is_json(found.get("Policy", "")):
+        return {}  # a server that knows no policies may answer with its listing
+    return found
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _unknown(exc: Exception) -> bool:
+    """Tell whether the server has no such setting at all."""
+    if not isinstance(exc, boto_errors.ClientError):
+        return False
+    status = exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status in {405, 501} or exc.response.get("Error", {}).get("Code") == "NotImplemented"
+
+
+def write_setting(client: Any, bucket: str, name: str, value: Mapping[str, Any]) -> bool:
+    """Write one setting as ``read_configuration`` gives it; return whether there is a way to. Raises
+    ``MoveoutError``; ``UnreachableError`` only where there was no answer: a setting that a server fails at is one that
+    it does not take.
+    """
+    request = _request(name, value)
+    if request is None:
+        return False
+    _change(client, bucket, name, *request)
+    return True
+
+
+def _change(client: Any, bucket: str, name: str, call: str, arguments: Mapping[str, Any]) -> None:
+    def change() -> None:
+        try:
+            getattr(client, call)(Bucket=bucket, **arguments)
+        except (boto_errors.ClientError, boto_errors.BotoCoreError, OSError) as exc:
+            raise translate(exc, f"{bucket}: {name}") from exc
+
+    try:
+        patiently(change, total_seconds=_WRITE_SECONDS)
+    except UnreachableError as exc:
+        if isinstance(exc.__cause__, boto_errors.ClientError):
+            raise MoveoutError(str(exc)) from exc
+        raise
+
+
+def _request(name: str, value: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the call that writes a setting, with its arguments; None where there is none."""
+    if name == "acl":
+        found = canned(value)
+        return ("put_bucket_acl", {"ACL": found}) if found else None
+    if name not in WRITERS:
+        return None
+    call, argument, inner = WRITERS[name]
+    given = value[inner] if inner else dict(value)
+    beside = {field: given.pop(field) for field in _BESIDE if not inner and field in given}
+    return call, {argument: given, **beside}
+
+
+REMOVERS = {
+    "policy": "delete_bucket_policy",
+    "cors": "delete_bucket_cors",
+    "lifecycle": "delete_bucket_lifecycle",
+    "encryption": "delete_bucket_encryption",
+    "tagging": "delete_bucket_tagging",
+    "website": "delete_bucket_website",
+    "public-access-block": "delete_public_access_block",
+}
+"""Names of settings that can be taken away again, and the calls that do it."""
+
+
+def remove_setting(client: Any, bucket: str, name: str) -> bool:
+    """Take a setting away; return whether there is a way to. Raises ``MoveoutError``."""
+    if name not in REMOVERS:
+        return False
+    _change(client, bucket, name, REMOVERS[name], {})
+    return True
+
+
+def renamed(name: str, value: Mapping[str, Any], old_bucket: str, new_bucket: str) -> Mapping[str, Any]:
+    """Return a setting as it must be in a bucket of another name: a policy names its bucket."""
+    if name != "policy" or old_bucket == new_bucket or "Policy" not in value:
+        return value
+    old, new = f"arn:aws:s3:::{old_bucket}", f"arn:aws:s3:::{new_bucket}"
+    policy = json.loads(value["Policy"])
+    for statement in policy.get("Statement", ()):
+        for field in ("Resource", "NotResource"):
+            if field in statement:
+                named = statement[field]
+                listed = [named] if isinstance(named, str) else named
+                moved = [new + it.removeprefix(old) if _is_of(it, old) else it for it in listed]
+                statement[field] = moved[0] if isinstance(named, str) else moved
+    return {**value, "Policy": json.dumps(policy)}
+
+
+def _is_of(resource: str, arn: str) -> bool:
+    return resource in {arn, arn + "*"} or resource.startswith(arn + "/")
+
+
+def same_setting(name: str, one: Any, other: Any) -> bool:
+    """Tell whether two values of a setting mean the same: servers write policies in other orders."""
+    return bool(_comparable(name, one) == _comparable(name, other))
+
+
+def _comparable(name: str, value: Any) -> Any:
+    if not value:
+        return None
+    plain = json.loads(json.dumps(value, default=str))
+    if name == "acl":
+        return sorted(grants(plain))  # who the owner is, is the host's affair
+    if name == "policy":
+        plain = json.loads(plain.get("Policy", "{}"))
+        for statement in _listed(plain.get("Statement", [])):
+            if statement.get("Principal") == "*":  # which servers write as the same in more words
+                statement["Principal"] = {"AWS": "*"}
+    return _ordered(plain)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _ordered(value: Any) -> Any:
+    """Return a value with lists in one order, and lists of one as that one: policies mean the same by both."""
+    if isinstance(value, dict):
+        return {name: _ordered(one) for name, one in value.items()}
+    if isinstance(value, list):
+        listed = sorted((_ordered(one) for one in value), key=lambda one: json.dumps(one, sort_keys=True))
+        return listed[0] if len(listed) == 1 else listed
+    return value

@@ -1,0 +1,209 @@
+"""All versions of a place in a bucket, and Object Lock, through boto3."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import unquote_plus
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import GoneError, MoveoutError, NotAllowedError, UnreachableError
+from migrate.storage.object_lock import FileVersion, Lock, Mode
+from migrate.storage.retry import Contact, Note
+from migrate.storage.s3 import client
+from migrate.storage.s3.errors import spoken
+
+T = TypeVar("T")
+_AGREES = timedelta(seconds=2)
+_NO_LOCK = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NotImplemented"}
+_LOOKS = {"get_object_retention", "get_object_legal_hold"}
+"""To these servers answer InvalidRequest where the bucket has no Object Lock."""
+_NO_FILE = "moveout-no-such-file"
+_TELLING = {*_LOOKS, "list_object_versions"}
+_HELD = "moveout hold status PLACE says what holds it, and until when"
+_MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
+
+
+class S3Vault:
+    """See ``Vault``."""
+
+    def __init__(self, location: client.S3Location, note: Note | None = None) -> None:
+        self._prefix = location.folder
+        self._bucket = location.bucket
+        self._client = client.client(location)
+        self.place = location.url
+        self._contact = Contact(note)
+        self._ahead: timedelta | None = None
+        self._server = ""
+        self._minio: bool | None = None
+
+    def now(self) -> datetime:
+        """See ``Vault.now``: the date that the server gave with its last answer, and what has passed since."""
+        self._meet()
+        return datetime.now(UTC) + (self._ahead or timedelta())
+
+    def is_firm(self, mode: Mode) -> bool:
+        """See ``Vault.is_firm``. MinIO (2026-02-12) lets every account take a GOVERNANCE retention away: it asks for no
+        right where a request to bypass it brings an empty retention.
+        """
+        if mode == "COMPLIANCE":
+            return True
+        if self._minio is None:
+            self._meet()
+            self._minio = self._server == "MinIO" or self._contact.ask(self._errs_as_minio)
+        return not self._minio
+
+    def _errs_as_minio(self) -> bool:
+        """Tell whether the server words its errors as MinIO does: a proxy on the way may give it another name."""
+        try:
+            self._client.head_object(Bucket=self._bucket, Key=f"{self._prefix}{_NO_FILE}")
+        except boto_errors.ClientError as exc:
+            found = client.translate(exc, self.place)
+            if found.retryable:
+                raise found from exc
+            headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            return any(str(name).lower().startswith("x-minio-") for name in headers)
+        except (boto_errors.BotoCoreError, OSError) as exc:
+            raise client.translate(exc, self.place) from exc
+        return False
+
+    def _meet(self) -> None:
+        """See that the server has answered once: its answers say whose they are, and what its clock says."""
+        if self._ahead is None:
+            self._call("", "head_bucket", Bucket=self._bucket)
+
+    def check_lock(self) -> None:
+        """See ``Vault.check_lock``."""
+        self._call(
+            "", "head_bucket", Bucket=self._bucket
+        )  # of a bucket that is not there MinIO says that it has no lock
+        try:
+            answer = self._call("", "get_object_lock_configuration", Bucket=self._bucket)
+        except _NoLockError:
+            answer = {}
+        if answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") != "Enabled":
+            raise NotAllowedError(
+                f"the bucket {self._bucket!r} has no Object Lock, so nothing in it can be held: who may write there may"
+                " delete",
+                next_step="transfer the bundle to a bucket that was made with Object Lock, and hold it there",
+            )
+
+    def versions(self) -> Iterator[FileVersion]:
+        """See ``Vault.versions``; one page in memory."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix, "EncodingType": "url"}
+        while True:
+            page = self._call("", "list_object_versions", **request)
+            decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
+            rows = [
+                FileVersion(
+                    decode(row["Key"])[len(self._prefix) :],
+                    row["VersionId"],
+                    int(row.get("Size", 0)),
+                    bool(row["IsLatest"]),
+                    is_marker=kind == "DeleteMarkers",
+                )
+                for kind in ("Versions", "DeleteMarkers")
+                for row in page.get(kind, ())
+            ]
+            yield from sorted(rows, key=lambda row: (row.key, not row.is_latest))
+            if not page.get("IsTruncated"):
+                return
+            request["KeyMarker"] = decode(page["NextKeyMarker"])
+            if page.get("NextVersionIdMarker"):
+                request["VersionIdMarker"] = page["NextVersionIdMarker"]
+
+    def lock(self, version: FileVersion) -> Lock:
+        """See ``Vault.lock``."""
+        mode, until = self._retention(version)
+        return Lock(mode, until, self._legal(version))
+
+    def _retention(self, version: FileVersion) -> tuple[Mode | None, datetime | None]:
+        try:
+            found = self._of(version, "get_object_retention").get("Retention", {})
+        except _NoLockError:
+            return None, None
+        until = found.get("RetainUntilDate")
+        mode = _MODES.get(found.get("Mode", ""))
+        return (mode, until.astimezone(UTC)) if until and mode else (None, None)
+
+    def _legal(self, version: FileVersion) -> bool:
+        try:
+            found = self._of(version, "get_object_legal_hold")
+        except _NoLockError:
+            return False
+        return bool(found.get("LegalHold", {}).get("Status") == "ON")
+
+    def retain(
+        self, version: FileVersion, until: datetime | None, mode: Mode, *, firmer: bool = False
+    ) -> None:
+        """See ``Vault.retain``."""
+        if until is None:
+            self._lift(version)
+            return
+        bypass = {"BypassGovernanceRetention": True} if firmer else {}
+        wanted = {"Mode": mode, "RetainUntilDate": until}
+        self._of(version, "put_object_retention", Retention=wanted, **bypass)
+
+    def _lift(self, version: FileVersion) -> None:
+        """Take the retention away; versitygw knows no such thing, so there it is made to end at once."""
+        try:
+            self._of(version, "put_object_retention", Retention={}, BypassGovernanceRetention=True)
+        except (NotAllowedError, GoneError, UnreachableError):
+            raise
+        except MoveoutError:
+            soon = {"Mode": "GOVERNANCE", "RetainUntilDate": self.now() + timedelta(seconds=2)}
+            self._of(version, "put_object_retention", Retention=soon, BypassGovernanceRetention=True)
+
+    def set_legal(self, version: FileVersion, *, on: bool) -> None:
+        """See ``Vault.set_legal``."""
+        self._of(version, "put_object_legal_hold", LegalHold={"Status": "ON" if on else "OFF"})
+
+    def remove(self, version: FileVersion) -> None:
+        """See ``Vault.remove``. What is gone already is gone."""
+        try:
+            self._of(version, "delete_object")
+        except GoneError:
+            return
+
+    def _of(self, version: FileVersion, operation: str, **more: Any) -> Any:
+        named = {"VersionId": version.id} if version.id else {}
+        key = self._prefix + version.key
+        return self._call(version.key, operation, Bucket=self._bucket, Key=key, **named, **more)
+
+    def _call(self, key: str, operation: str, **request: Any) -> Any:
+        return self._contact.ask(lambda: self._once(key, operation, **request))
+
+    def _once(self, key: str, operation: str, **request: Any) -> Any:
+        try:
+            answer = getattr(self._client, operation)(**request)
+        except (boto_errors.BotoCoreError, boto_errors.ClientError, OSError) as exc:
+            code = (
+                exc.response.get("Error", {}).get("Code") if isinstance(exc, boto_errors.ClientError) else ""
+            )
+            if code in _NO_LOCK or (code == "InvalidRequest" and operation in _LOOKS):
+                raise _NoLockError(str(exc)) from exc
+            if code in {"InvalidRequest", "ObjectLocked"}:
+                said = client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}")
+                raise NotAllowedError(str(said), next_step=_HELD) from exc
+            raise client.translate(exc, f"s3://{self._bucket}/{self._prefix}{key}") from exc
+        if operation in _TELLING:
+            spoken(answer, f"s3://{self._bucket}/{self._prefix}{key}")
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        self._server = headers.get("server", "")
+        self._look_at_clock(headers.get("date"))
+        return answer
+
+    def _look_at_clock(self, date: str | None) -> None:
+        """Note how far the server's clock is ahead of ours: nothing where they agree; its dates are whole seconds."""
+        self._ahead = timedelta()
+        with contextlib.suppress(ValueError, TypeError):
+            ahead = parsedate_to_datetime(date or "") - datetime.now(UTC)
+            self._ahead = timedelta() if abs(ahead) < _AGREES else ahead
+
+
+class _NoLockError(NotAllowedError):
+    """There is no lock to read."""

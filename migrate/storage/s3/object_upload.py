@@ -1,0 +1,194 @@
+"""A described object in parts. What an interrupted run has sent is compared with what is to be sent, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+
+from exporters.bucket_api import Fetched, ObjectSummary
+from migrate.errors import (
+    DamagedOnTheWayError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    NoSpaceError,
+    NotAllowedError,
+    UnreachableError,
+)
+from migrate.runtime.progress import Progress
+from migrate.storage.api import FileInfo, Part
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.multipart import is_part
+from migrate.storage.part_sizes import cut_of
+from migrate.storage.retry import Retrying
+from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
+from migrate.storage.s3.metadata.object_metadata import Description
+
+PARTS_AHEAD = 6
+"""Parts of one object that are sent at once: fewer where they are large."""
+AHEAD_BYTES = 48 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The object as the target has it, and the hashes of what was sent."""
+
+    info: FileInfo
+    sha256: str
+    crc64nvme: int
+
+
+_STOPS_ALL = (UnreachableError, NotAllowedError, NoSpaceError)
+ANOTHERS = "another program had begun to upload it, with other metadata, and that was gone on with"
+
+
+class _RefusedError(Exception):
+    """The target does not take the parts, or makes no object of them. Seen of uploads that others had begun, with
+    other checksums or none. Of MinIO 2026-02-12 also once in some hundred uploads of ours that were gone on with after
+    a kill: every part had the checksum that was sent, the whole another one.
+    """
+
+    def __init__(self, reason: MoveoutError, size_bytes: int) -> None:
+        super().__init__(reason)
+        self.reason, self.size_bytes = reason, size_bytes
+
+
+@dataclass(slots=True)
+class PartsUpload:
+    """One object on its way. ``named`` is the upload to go on with, where the caller knows it; else, with ``newest``,
+    it is the newest unfinished one of the key: if others had begun that, it shows in what becomes of it. ``on_begun``
+    is told of a new one before the first part is sent; ``before_end`` raises where the object must not be made.
+    """
+
+    target: TargetBucket
+    described: Description
+    size_bytes: int
+    progress: Progress
+    named: str = ""
+    newest: bool = True
+    numbers: Sequence[int] = ()
+    """Of the parts, where they are not to be 1, 2, 3 …; a target that refuses that gets these."""
+    on_begun: Callable[[str], None] = lambda _: None
+    before_end: Callable[[], None] = lambda: None
+
+    def run(self, pieces: Callable[[int], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
+        """Send the pieces, each a part; those of an object that may be cut at will are to have the size that is given,
+        but the last. Where the target refuses them, or what it makes of them, or where it makes an
+        object that is described otherwise, they are sent once more, by another upload.
+
+        Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
+        are refused again; otherwise what is there stays, to go on with.
+        """
+        patient = Retrying(self.target.parts())
+        upload, there = self._find(patient)
+        cut = cut_of(there.values()) or patient.part_bytes(self.size_bytes)
+        try:
+            made = self._send(
+                patient, upload, there, zip(self.numbers or count(1), pieces(cut), strict=False), sha256
+            )
+            if not upload or self.named or self._drop_another(made.info):
+                return made
+            self._tell(ANOTHERS, made.info.size_bytes)
+        except _RefusedError as exc:
+            self._tell(str(exc.reason), exc.size_bytes)
+        try:
+            return self._send(patient, "", {}, enumerate(pieces(cut), 1), sha256)
+        except _RefusedError as exc:
+            raise exc.reason from exc
+
+    def _tell(self, reason: str, size_bytes: int) -> None:
+        self.progress.grow(size_bytes=size_bytes)
+        self.progress.note(f"{self.described.key}: {reason}; sent once more")
+
+    def _drop_another(self, info: FileInfo) -> bool:
+        """Look at what an upload has become that was there before; tell whether it is described as it is to be.
+        Otherwise it is removed where versions are kept; where not, it is written over.
+        """
+        wanted, target = self.described, self.target
+        summary = ObjectSummary(wanted.key, info.size_bytes, info.etag, info.modified)
+        found = Fetched(summary, headers=target.headers(wanted.key), tags=target.tags(wanted.key))
+        if has_headers(found, wanted) and has_tags(found, wanted) and has_locks(found, wanted):
+            return True
+        if version := found.headers.get("x-amz-version-id", ""):
+            try:
+                target.delete(wanted.key, version)
+            except UnreachableError:
+                raise
+            except MoveoutError as exc:
+                raise MoveoutError(f"{ANOTHERS}; the version it became cannot be removed: {exc}") from exc
+        return False
+
+    def _send(
+        self,
+        patient: Retrying,
+        upload: str,
+        there: Mapping[int, Part],
+        pieces: Iterable[tuple[int, bytes]],
+        sha256: str,
+    ) -> Uploaded:
+        key, resumed = self.described.key, bool(upload or self.numbers)
+        if not upload:
+            upload = self.target.parts().begin_described(self.described)
+            self.on_begun(upload)
+        whole, crc, size_bytes = hashlib.sha256(), 0, 0
+        sent: list[Part] = []
+        with ThreadPoolExecutor(PARTS_AHEAD) as executor:
+            under_way: deque[Future[Part]] = deque()
+            for number, body in pieces:
+                whole.update(body)
+                crc = crc64nvme(body, crc)
+                size_bytes += len(body)
+                if is_part(there.get(number), body):
+                    sent.append(there[number])
+                    self.progress.skip(size_bytes=len(body))
+                    continue
+                under_way.append(executor.submit(patient.put_part, key, upload, number, body))
+                while len(under_way) >= _ahead(len(body)):
+                    self._arrived(under_way.popleft(), sent, resumed=resumed)
+            while under_way:
+                self._arrived(under_way.popleft(), sent, resumed=resumed)
+        if sha256 and whole.hexdigest() != sha256:
+            patient.abort(key, upload)
+            raise DamageError(key, expected=f"SHA-256 {sha256}", found=whole.hexdigest())
+        self.before_end()
+        try:
+            info = patient.complete(key, upload, sorted(sent, key=lambda it: it.number), crc64nvme=crc)
+        except MoveoutError as exc:
+            strange = resumed and not isinstance(exc, (*_STOPS_ALL, DamageError))
+            if not strange and not isinstance(exc, DamagedOnTheWayError):
+                raise
+            patient.abort(key, upload)
+            raise _RefusedError(exc, size_bytes) from exc
+        return Uploaded(info, whole.hexdigest(), crc)
+
+    def _find(self, patient: Retrying) -> tuple[str, dict[int, Part]]:
+        """Return the unfinished upload to go on with, and its parts."""
+        key, upload = self.described.key, self.named
+        if not upload and self.newest:
+            found = [it for it in patient.uploads(key) if it.key == key]
+            upload = max(found, key=lambda it: it.started).id if found else ""
+        if not upload:
+            return "", {}
+        try:
+            return upload, {it.number: it for it in patient.parts(key, upload)}
+        except GoneError:
+            return "", {}
+
+    def _arrived(self, future: Future[Part], sent: list[Part], *, resumed: bool) -> None:
+        try:
+            part = future.result()
+        except MoveoutError as exc:
+            if not resumed or isinstance(exc, _STOPS_ALL):
+                raise
+            raise _RefusedError(exc, sum(one.size_bytes for one in sent)) from exc
+        sent.append(part)
+        self.progress.advance(size_bytes=part.size_bytes)
+
+
+def _ahead(part_bytes: int) -> int:
+    return max(2, min(PARTS_AHEAD, AHEAD_BYTES // max(part_bytes, 1)))

@@ -1,0 +1,478 @@
+"""A bucket as a source: listing, reading many small objects at once, tags, its own settings.
+
+Implements ``exporters.bucket_api.Bucket``; the errors of this side of the fence end here and go on as
+``SourceError``s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from exporters.bucket_api import Bound, Fetched, ObjectPart, ObjectSummary, Page, Position
+from exporters.errors import (
+    SourceChangedError,
+    SourceError,
+    SourceItemError,
+)
+from exporters.objects.server_quirks import Trait, has
+from migrate.case.secrets import CUSTOMER_KEY
+from migrate.errors import (
+    ChangedError,
+    GoneError,
+    MoveoutError,
+    NotAllowedError,
+    UnreachableError,
+)
+from migrate.runtime.cancellation import is_halted, pause
+from migrate.storage.checksums import crc64nvme
+from migrate.storage.part_sizes import part_sizes
+from migrate.storage.s3 import client
+from migrate.storage.s3.archive_restore import EXPEDITED, STANDARD_TIER, is_under_way, restore_request
+from migrate.storage.s3.listing.page_parser import NULL, parse_objects, parse_versions, parsed
+from migrate.storage.s3.listing.pages import PAGE_KEYS, Pages, no_end, objects_request, versions_request
+from migrate.storage.s3.metadata import acl as s3_acl
+from migrate.storage.s3.metadata.bucket_configuration import read_configuration, read_setting
+from migrate.storage.s3.metadata.customer_keys import (
+    GIVE_KEY,
+    CustomerKey,
+    is_about_key,
+    is_encrypted,
+    needs_key,
+)
+from migrate.storage.s3.source_errors import as_source_errors, source_error
+from migrate.storage.s3.transport.crt_client import (
+    CrtClient,
+    Headers,
+    Request,
+    concerns_bucket,
+    error_code,
+    was_answered,
+)
+from migrate.storage.s3.transport.http import Wire
+from migrate.storage.s3.transport.pipelined_requests import Lanes
+from migrate.storage.s3.transport.range_reads import Ranges
+from migrate.storage.s3.transport.read_responses import (
+    acl_query,
+    checked,
+    get_request,
+    head_request,
+    of_length,
+    parse_parts,
+    parse_tags,
+    parts_request,
+    pinned,
+    tags_request,
+    which,
+    whole,
+)
+from migrate.storage.s3.transport.request_window import Answer, Job, Stream
+from migrate.storage.s3.transport.threaded_requests import Heavy
+
+Item = TypeVar("Item")
+
+_OF_PARTS = re.compile(r"[0-9a-f]{32}-[1-9][0-9]{0,4}")
+_PARTS_ASKED = 200
+_NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
+
+
+class S3Bucket:
+    """See ``exporters.bucket_api.Bucket``. ``stream`` and ``client`` are for the writing side."""
+
+    def __init__(self, location: client.S3Location) -> None:
+        self.location = location
+        self.name = location.bucket
+        self.prefix = location.folder
+        self.url = location.url
+        made = client.session(location)  # 25 ms each
+        self.boto = client.client(location, made=made)
+        self.client = CrtClient(self.boto, location, made)
+        wire = Wire(self.boto, self.name)
+        self.requests = Stream(self.client, Heavy(wire, self.client))
+        self.listing = Pages(self.requests, self.url)
+        self._lanes = Lanes(self.boto, location, self.requests, made)
+        self._ranges = Ranges(wire, self.requests)
+        encoded = location.secrets.get(CUSTOMER_KEY)
+        self._customer_key = CustomerKey(encoded) if encoded else None
+        self.server = ""
+        self._no_tags = self._counts_tags = False
+        self._lists_parts: bool | None = None
+        self._acls: bool | None = None
+        self._first_key = ""
+
+    def check(self) -> None:
+        """Prove that the bucket can be listed. Raises ``MoveoutError``, at once."""
+        try:
+            response = self.client.call(objects_request(self.prefix, "", "", 1))
+        except GoneError as exc:
+            raise GoneError(
+                f"there is no bucket {self.name!r} at {self.boto.meta.endpoint_url}",
+                next_step="check its name, or create it",
+            ) from exc
+        self.server = response.headers.get("server", "")
+        self._counts_tags = has(self.server, Trait.COUNTS_TAGS)
+        self._first_key = next(iter(parse_objects(response.body).keys), "")
+        if not self._counts_tags and self._first_key:
+            self._no_tags = not self._knows(
+                Request("GetObjectTagging", "GET", self._first_key, {"tagging": ""})
+            )
+
+    def _knows(self, request: Request) -> bool:
+        """Tell whether the server has such a call at all; some answer 500 where it has not. Asks once."""
+        try:
+            self.client.call(request)
+        except (NotAllowedError, GoneError):
+            return True
+        except UnreachableError as exc:
+            if was_answered(exc):
+                return False
+            raise
+        except MoveoutError:
+            return False
+        return True
+
+    def fetch(self, wanted: Iterable[ObjectSummary], *, window_bytes: int) -> Iterator[Fetched]:
+        """See ``Bucket.fetch``."""
+        with as_source_errors(self.url):
+            for answer in self._answers(wanted, get_request, window_bytes=window_bytes):
+                yield self._fetched(answer)
+
+    def write(self, jobs: Iterable[Job[Item]], *, window_bytes: int) -> Iterator[Answer[Item]]:
+        """Send small PUTs, many at once; answers in order. Raises ``MoveoutError`` for what concerns all of them."""
+        if self._lanes.usable:
+            return self._lanes.run(jobs, also=_nothing_more)
+        return self.requests.run(jobs, window_bytes=window_bytes)
+
+    def head(self, summary: ObjectSummary) -> Fetched:
+        """See ``Bucket.head``."""
+        return next(iter(self.heads([summary])))
+
+    def heads(self, wanted: Iterable[ObjectSummary]) -> Iterator[Fetched]:
+        """``head`` of many, in order."""
+        with as_source_errors(self.url):
+            for answer in self._answers(wanted, head_request, window_bytes=0):
+                yield self._fetched(answer, body=False)
+
+    def _answers(
+        self,
+        wanted: Iterable[ObjectSummary],
+        request_of: Callable[[ObjectSummary], Request],
+        *,
+        window_bytes: int,
+    ) -> Iterator[Answer[ObjectSummary]]:
+        """Read objects, many at once, in order, with the customer's key where there is one and it is needed."""
+        key, asked = self._customer_key, deque[Request]()
+
+        def jobs() -> Iterator[Job[ObjectSummary]]:
+            for summary in wanted:
+                request = request_of(summary)
+                if key is not None:
+                    request = key.likely(request)
+                    asked.append(request)
+                yield Job(summary, request, summary.size_bytes if request.method == "GET" else 0)
+
+        for answer in self._run(jobs(), window_bytes=window_bytes):
+            yield answer if key is None else self._by_key(key, answer, asked.popleft())
+
+    def _run(
+        self, jobs: Iterable[Job[ObjectSummary]], *, window_bytes: int
+    ) -> Iterator[Answer[ObjectSummary]]:
+        if self._lanes.usable:
+            return self._lanes.run(jobs, also=self._ask_tags)
+        return self.requests.run(jobs, window_bytes=window_bytes, also=self._ask_tags)
+
+    def _by_key(
+        self, key: CustomerKey, answer: Answer[ObjectSummary], request: Request
+    ) -> Answer[ObjectSummary]:
+        """Return the answer to a request; that to the other one, with the key or without, where it was refused."""
+        if answer.error is None:
+            key.learn(request)
+        elif is_about_key(answer.error):
+            other = key.other(request)
+            again = self.requests.one(Job(answer.item, other, answer.item.size_bytes), self._ask_tags)
+            if again.error is None:
+                key.learn(other)
+                return again
+            if is_encrypted(other.headers):  # what is said of the key tells more
+                return again
+        return answer
+
+    def _keyed(self, summary: ObjectSummary, request: Request) -> Request:
+        """Return a request for an object with the customer's key, if the object needs it."""
+        key = self._customer_key
+        return key.with_key(request) if key and is_encrypted(self.head(summary).headers) else request
+
+    @property
+    def has_acls(self) -> bool:
+        """See ``Bucket.has_acls``. Buckets of S3 have none unless they are old or somebody has changed that."""
+        if self._acls is None:
+            asked = Request("GetObjectAcl", "GET", self._first_key, {"acl": ""})
+            with as_source_errors(self.url):
+                known = not has(self.server, Trait.NO_ACLS) and bool(self._first_key) and self._knows(asked)
+                self._acls = known and not self._owner_enforced()
+        return self._acls
+
+    def _owner_enforced(self) -> bool:
+        try:
+            found = read_setting(self.boto, self.name, "ownership")
+        except MoveoutError:
+            return False
+        rules = found.get("OwnershipControls", {}).get("Rules", [])
+        return any(rule.get("ObjectOwnership") == "BucketOwnerEnforced" for rule in rules)
+
+    def acls(self, wanted: Iterable[tuple[str, str]]) -> Iterator[tuple[str | None, SourceError | None]]:
+        """See ``Bucket.acls``. A server that has none at all is not asked again."""
+        jobs = (Job(it, Request("GetObjectAcl", "GET", it[0], acl_query(it[1])), 0) for it in wanted)
+        with as_source_errors(self.url):
+            for answer in self.requests.run(jobs, window_bytes=0):
+                acl = None if answer.response is None else s3_acl.parse(answer.response.body)
+                if acl is not None:
+                    yield s3_acl.to_text(acl), None
+                elif answer.error is None or error_code(answer.error) in _NO_SUCH_CALL:
+                    self._acls = False
+                    yield None, None
+                else:
+                    yield None, source_error(answer.error)
+
+    def thaw(self, wanted: Iterable[tuple[ObjectSummary, str]], *, days: int) -> Iterator[SourceError | None]:
+        """See ``Bucket.thaw``: RestoreObject. Expedited may not be available; then it is asked for by Standard."""
+        jobs = (Job((it, tier), restore_request(it.key, which(it), days, tier), 0) for it, tier in wanted)
+        with as_source_errors(self.url):
+            for answer in self.requests.run(jobs, window_bytes=0):
+                error = answer.error
+                if error is not None and answer.item[1] == EXPEDITED:
+                    it = answer.item[0]
+                    request = restore_request(it.key, which(it), days, STANDARD_TIER)
+                    error = next(self.requests.run([Job(answer.item, request, 0)], window_bytes=0)).error
+                yield None if error is None or is_under_way(error) else source_error(error)
+
+    def pause(self, seconds: float) -> bool:
+        """See ``Bucket.pause``."""
+        pause(seconds)
+        return not is_halted()
+
+    def read_range(self, summary: ObjectSummary, start: int, length: int) -> bytes:
+        """See ``Bucket.read_range``."""
+        with as_source_errors(self.url):
+            request = self._keyed(summary, get_request(summary, start, length))
+            return whole(self.requests.call(request), summary, length).body
+
+    def stream(self, summary: ObjectSummary, *, part_bytes: int, window_bytes: int) -> Iterator[bytes]:
+        """See ``Bucket.stream``."""
+        return self.stream_parts(
+            summary, part_sizes(summary.size_bytes, part_bytes), window_bytes=window_bytes
+        )
+
+    def stream_parts(
+        self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
+    ) -> Iterator[bytes]:
+        """``stream`` in ranges of these sizes."""
+        parts = self.read_parts(summary, sizes, window_bytes=window_bytes)
+        with as_source_errors(self.url):
+            while (body := _own_fault(parts)) is not None:
+                yield body
+
+    def read_parts(
+        self, summary: ObjectSummary, sizes: Sequence[int], *, window_bytes: int
+    ) -> Iterator[bytes]:
+        """Do the work of ``stream_parts``. Raises ``MoveoutError``."""
+        headers = pinned(summary)
+        del headers["x-amz-checksum-mode"]
+        request = self._keyed(summary, Request("GetObject", "GET", summary.key, which(summary), headers))
+        bodies = self._ranges.read(request, sizes, window_bytes=window_bytes)
+        for body, length in zip(bodies, sizes, strict=True):
+            yield of_length(body, summary, length)
+
+    @property
+    def lists_in_order(self) -> bool:
+        """See ``Bucket.lists_in_order``."""
+        return not has(self.server, Trait.OUT_OF_ORDER)
+
+    @property
+    def lists_from_anywhere(self) -> bool:
+        """See ``Bucket.lists_from_anywhere``."""
+        return not has(self.server, Trait.WALKS_ON)
+
+    def pages(self, *, versions: bool, after: Position = ("", ""), until: Bound = no_end) -> Iterator[Page]:
+        """See ``Bucket.pages``."""
+        with as_source_errors(self.url):
+            if versions:
+                yield from self.listing.versions(self.prefix, after, until)
+            else:
+                yield from self.listing.objects(self.prefix, after[0], until)
+
+    def names(self, directory: str, after: str) -> tuple[Sequence[str], bool]:
+        """See ``Bucket.names``."""
+        with as_source_errors(self.url):
+            return self.listing.names(directory, after)
+
+    def first_behind(self, after: str, until: str | None) -> str | None:
+        """See ``Bucket.first_behind``."""
+        with as_source_errors(self.url):
+            return self.listing.first_behind(self.prefix, after, until)
+
+    def list(self, *, start_after: str = "") -> Iterator[ObjectSummary]:
+        """See ``Bucket.list``."""
+        for page in self.pages(versions=False, after=(start_after, "")):
+            yield from page.rows()
+
+    def list_versions(self, *, after: tuple[str, str] = ("", "")) -> Iterator[ObjectSummary]:
+        """See ``Bucket.list_versions``."""
+        for page in self.pages(versions=True, after=after):
+            yield from page.rows()
+
+    def keeps_versions(self) -> bool | None:
+        """See ``Bucket.keeps_versions``."""
+        with as_source_errors(self.url):
+            try:
+                answer = self.requests.call(Request("GetBucketVersioning", "GET", query={"versioning": ""}))
+            except NotAllowedError:
+                return self._shows_versions()
+            except UnreachableError:
+                raise
+            except MoveoutError:  # the server knows no versions
+                return False
+        return b"<Status>" in answer.body
+
+    def _shows_versions(self) -> bool | None:
+        """Look at the listing of versions where the setting may not be read."""
+        try:
+            response = self.requests.call(versions_request(self.prefix, ("", ""), PAGE_KEYS))
+        except NotAllowedError:
+            return None
+        page = parse_versions(parsed(response.body))
+        return any(version != NULL for version in page.versions)
+
+    def parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
+        """See ``Bucket.parts``. Where the server does not list them, each is asked for by its number."""
+        count = int(summary.etag.rpartition("-")[2]) if _OF_PARTS.fullmatch(summary.etag) else 0
+        if count < 2:
+            return [ObjectPart(1, summary.size_bytes)] * count
+        with as_source_errors(self.url):
+            listed = self._listed_parts(summary)
+            if len(listed) != count or sum(part.size_bytes for part in listed) != summary.size_bytes:
+                listed = list(map(ObjectPart, range(1, count + 1), self._asked_sizes(summary, count)))
+        return listed
+
+    def _listed_parts(self, summary: ObjectSummary) -> Sequence[ObjectPart]:
+        """Return the parts as GetObjectAttributes lists them; many servers do so only for uploads with checksums."""
+        found: list[ObjectPart] = []
+        if self._lists_parts is None:
+            self._lists_parts = self._knows(parts_request(summary, 0))
+        while self._lists_parts:
+            after = found[-1].number if found else 0
+            try:
+                request = self._keyed(summary, parts_request(summary, after))
+                page = parse_parts(self.requests.call(request))
+            except UnreachableError:
+                raise
+            except MoveoutError as exc:
+                self._lists_parts = isinstance(exc, GoneError)
+                return ()
+            more = [part for part in page if part.number > after]
+            if not more:
+                break
+            found += more
+        self._lists_parts = bool(found)
+        return found
+
+    def _asked_sizes(self, summary: ObjectSummary, count: int) -> Sequence[int]:
+        """Ask for each part, of very many only for the first and the last; none where the answers do not add up."""
+        first = next(self._part_sizes(summary, [1]))
+        if first is None:
+            return ()
+        if count > _PARTS_ASKED:
+            last = summary.size_bytes - (count - 1) * first
+            is_so = 0 <= last <= first and next(self._part_sizes(summary, [count])) in {None, last}
+            return [first] * (count - 1) + [last] if is_so else ()
+        asked = [first, *self._part_sizes(summary, range(2, count + 1))]
+        sizes = [size for size in asked if size is not None]
+        if asked[-1] is None:  # some servers do not answer for an empty one
+            sizes.append(0)
+        return sizes if len(sizes) == count and sum(sizes) == summary.size_bytes else ()
+
+    def _part_sizes(self, summary: ObjectSummary, numbers: Iterable[int]) -> Iterator[int | None]:
+        """Yield the sizes of parts; None where the server does not tell."""
+        request = self._keyed(summary, Request("HeadObject", "HEAD", summary.key))
+        queries = (which(summary) | {"partNumber": str(number)} for number in numbers)
+        jobs = (Job(None, replace(request, query=query), 0) for query in queries)
+        for answer in self.requests.run(jobs, window_bytes=0):
+            if isinstance(answer.error, UnreachableError):
+                raise answer.error
+            length = -1 if answer.response is None else int(answer.response.headers.get("content-length", -1))
+            yield length if 0 <= length <= summary.size_bytes else None
+
+    def crc64nvme(self, data: bytes, previous: int = 0) -> int:
+        """See ``Bucket.crc64nvme``."""
+        return crc64nvme(data, previous)
+
+    def tags_readable(self, samples: Sequence[ObjectSummary]) -> bool:
+        """See ``Bucket.tags_readable``."""
+        with as_source_errors(self.url):
+            for summary in samples:
+                try:
+                    self.requests.call(tags_request(summary))
+                except NotAllowedError:
+                    return False
+                except (GoneError, UnreachableError):  # of this object alone, or reading it tells
+                    continue
+                except MoveoutError:  # the server knows no tags
+                    self._no_tags = True
+                    return True
+        return True
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See ``Bucket.configuration``."""
+        with as_source_errors(self.url):
+            return read_configuration(self.boto, self.name)
+
+    def _ask_tags(self, summary: ObjectSummary, headers: Headers) -> Request | None:
+        count = headers.get("x-amz-tagging-count")
+        if count is None and (self._no_tags or self._counts_tags):
+            return None
+        return None if count == "0" else tags_request(summary)
+
+    def _fetched(self, answer: Answer[ObjectSummary], *, body: bool = True) -> Fetched:
+        summary, response = answer.item, answer.response
+        if response is None:
+            error = answer.error or GoneError(summary.key)
+            if needs_key(error):
+                error = MoveoutError(f"{error}; {GIVE_KEY}")
+            return Fetched(summary, error=source_error(error))
+        try:
+            if body:
+                whole(response, summary, summary.size_bytes)
+            crc = checked(response, summary.key) if body else None
+            tags = parse_tags(answer.also, summary.key)
+        except MoveoutError as exc:
+            return Fetched(summary, error=source_error(exc))
+        return Fetched(summary, response.body, response.headers, tags, crc64nvme=crc)
+
+
+def open_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> S3Bucket:
+    """Open the bucket of ``s3://bucket/prefix?profile=NAME`` and prove that it can be listed.
+
+    Raises ``SourceError``s: a wrong URL (2), credentials (4), no answer (5), no such bucket (7).
+    """
+    with as_source_errors(url.partition("?")[0]):
+        bucket = S3Bucket(client.parse(url, secrets=secrets))
+        bucket.check()
+        return bucket
+
+
+def _nothing_more(_item: object, _headers: Headers) -> None:
+    """Ask for nothing more."""
+
+
+def _own_fault(parts: Iterator[bytes]) -> bytes | None:
+    """Return the next part. What is the object's fault alone is told apart from an outage."""
+    try:
+        return next(parts, None)
+    except MoveoutError as exc:
+        if isinstance(exc, UnreachableError) or concerns_bucket(exc):
+            raise
+        kind = SourceChangedError if isinstance(exc, ChangedError | GoneError) else SourceItemError
+        raise kind(str(source_error(exc)), next_step=exc.next_step) from exc

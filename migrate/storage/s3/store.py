@@ -1,0 +1,400 @@
+"""A bucket and a prefix as a place, through boto3.
+
+Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are
+begun with a full-object CRC64NVME, which the server compares with ours when it makes the file. A server that
+knows none of this is noted in ``S3Store.checksums``; what it does not check is checked by reading back.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+from urllib.parse import unquote_plus
+
+import botocore.exceptions as boto_errors
+
+from migrate.errors import (
+    AlreadyExistsError,
+    ChangedError,
+    DamagedOnTheWayError,
+    DamageError,
+    GoneError,
+    MoveoutError,
+    UnreachableError,
+)
+from migrate.runtime.cancellation import GRACE_SECONDS
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.storage.checksums import crc64nvme as crc64
+from migrate.storage.checksums import from_header, to_header
+from migrate.storage.inflight_limit import leaving
+from migrate.storage.key_rules import checked
+from migrate.storage.part_sizes import HALF_PART_BYTES, part_bytes_for
+from migrate.storage.s3 import client
+from migrate.storage.s3.errors import (
+    as_listed,
+    as_utc,
+    asked_range,
+    code_of,
+    http_date,
+    is_invalid_part,
+    kept_of_body,
+    needed,
+    opened,
+    part_of,
+    read_body,
+    spoken,
+)
+from migrate.storage.s3.transport.http import FOREIGN, Wire
+
+SHA256_METADATA = "moveout-sha256"
+_FAST = 8_000_000
+"""Bytes a second, from which on parts are as large as usual."""
+_CHECKSUM = "x-amz-checksum-crc64nvme"
+_FOREIGN = (*FOREIGN, http.client.HTTPException)
+
+
+class S3Store:
+    """The ``MultipartStore`` over S3. ``checksums`` says what the server was seen to check: CRC64NVME, or
+    nothing.
+    """
+
+    keeps_sha256 = True
+
+    def __init__(self, location: client.S3Location) -> None:
+        self.location = replace(location, prefix=location.folder)
+        self.place = self.location.url
+        self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
+        self._client = client.client(self.location)
+        self._bucket = self.location.bucket
+        self._wire = Wire(self._client, self._bucket)
+        self._page_size = 1000
+        self._stopped_at: float | None = None
+
+    def stop(self) -> None:
+        """Begin to send nothing more that still waits for its turn; what is on its way has ``GRACE_SECONDS``."""
+        self._stopped_at = self._stopped_at or time.monotonic()
+
+    def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
+        """See ``Store.put``. ``sha256`` is kept as user metadata."""
+        crc = to_header(crc64(data))
+        headers = {_CHECKSUM: crc}
+        if sha256:
+            headers[f"x-amz-meta-{SHA256_METADATA}"] = sha256
+        with self._sending(data), self._translated(key):
+            answer = self._wire.put(self._whole(key), {}, headers, data)
+            if answer is None:
+                long = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **_metadata(sha256))
+                answer = long["ResponseMetadata"]["HTTPHeaders"]
+        return replace(self._was_put(key, len(data), answer, crc), sha256=sha256)
+
+    def create(self, key: str, data: bytes) -> FileInfo:
+        """See ``Store.create`` (If-None-Match)."""
+        try:
+            return self._put(key, data, IfNoneMatch="*")
+        except ChangedError as exc:
+            raise AlreadyExistsError(f"{self._named(key)} exists already") from exc
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> FileInfo:
+        """See ``Store.replace`` (If-Match)."""
+        try:
+            return self._put(key, data, IfMatch=f'"{etag}"')
+        except GoneError as exc:
+            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+                raise
+            raise ChangedError(f"{self._named(key)} is not there any more") from exc
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        """See ``Store.read``. A body shorter than the server announced is an ``UnreachableError``."""
+        if length == 0:
+            self.stat(key)
+            return b""
+        data, kept = self._read(key, start, length)
+        if kept is not None and crc64(data) != kept:
+            data, kept = self._read(key, start, length)  # it may have been damaged on the way
+        if kept is not None and (found := crc64(data)) != kept:
+            raise DamageError(
+                self._named(key),
+                expected=f"CRC64NVME {to_header(kept)}",
+                found=f"CRC64NVME {to_header(found)}",
+            )
+        return data
+
+    def _read(self, key: str, start: int, length: int | None) -> tuple[bytes, int | None]:
+        """Return the bytes, and the CRC64NVME that the server keeps of them: of a whole file, and if it has one."""
+        with self._translated(key):
+            try:
+                announced, body = self._open(key, start, length)
+            except boto_errors.ClientError as exc:
+                if code_of(exc) in {"InvalidRange", "416"}:
+                    return b"", None
+                raise
+            data = read_body(body, announced)
+        if len(data) != announced:
+            raise UnreachableError(
+                f"{self._named(key)}: the connection broke after {len(data)} of {announced} bytes"
+            )
+        if length is not None and announced > length:
+            raise UnreachableError(
+                f"{self._named(key)}: the server sent {announced} bytes where {length} were asked"
+            )
+        return data, kept_of_body(body) if start == 0 and length is None else None
+
+    def stat(self, key: str) -> FileInfo:
+        """See ``Store.stat``."""
+        return self._stat(key)[0]
+
+    def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
+        """See ``Store.list``; one page in memory."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self.location.prefix + prefix}
+        if start_after:
+            request["StartAfter"] = self.location.prefix + start_after
+        while True:
+            with self._translated(""):
+                page = self._client.list_objects_v2(**request, MaxKeys=self._page_size)
+            spoken(page, self._named(""))
+            for row in page.get("Contents", ()):
+                key = row["Key"][len(self.location.prefix) :]
+                if key and key > start_after:
+                    yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), as_utc(row["LastModified"]))
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        """See ``Store.delete``."""
+        with self._translated(key):
+            if not self._wire.delete(self._whole(key)):
+                self._call("delete_object", key)
+
+    def part_bytes(self, size_bytes: int) -> int:
+        """See ``MultipartStore.part_bytes``: a part takes a few seconds, where it can."""
+        rate = self._wire.flow.rate
+        if not rate:
+            return part_bytes_for(size_bytes, HALF_PART_BYTES)
+        return part_bytes_for(size_bytes, PART_BYTES if rate >= _FAST else MIN_PART_BYTES)
+
+    def begin(
+        self,
+        key: str,
+        *,
+        sha256: str | None = None,
+        part_bytes: int = PART_BYTES,  # noqa: ARG002
+    ) -> str:
+        """See ``MultipartStore.begin``."""
+        with self._translated(key):
+            answer = self._call("create_multipart_upload", key, **self._algorithm(), **_metadata(sha256))
+        if answer.get("ChecksumAlgorithm") != "CRC64NVME":
+            self.checksums = "none"
+        return str(needed(answer, "UploadId", self._named(key)))
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """See ``MultipartStore.uploads``.
+
+        MinIO takes the prefix for a whole key and otherwise answers with nothing; so where a folder is asked for and
+        nothing is found, all of the bucket's uploads are asked for.
+        """
+        whole = self.location.prefix + prefix
+        found = list(self._uploads(whole))
+        if not found and whole.endswith("/"):
+            found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
+        yield from sorted(found, key=lambda upload: (upload.key.encode(), upload.started, upload.id))
+
+    def parts(self, key: str, upload: str) -> Parts:
+        """See ``MultipartStore.parts``."""
+        found: Parts = []
+        request: dict[str, Any] = {"UploadId": upload, "MaxParts": self._page_size}
+        while True:
+            with self._translated(key):
+                page = self._call("list_parts", key, **request)
+            spoken(page, self._named(key))
+            found.extend(part_of(row) for row in page.get("Parts", ()))
+            if not page.get("IsTruncated"):
+                return sorted(found, key=lambda part: part.number)
+            request["PartNumberMarker"] = int(page["NextPartNumberMarker"])
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See ``MultipartStore.put_part``."""
+        crc = crc64(data)
+        headers = {_CHECKSUM: to_header(crc)} if self.checksums == "crc64nvme" else {}
+        query = {"partNumber": str(number), "uploadId": upload}
+        with self._sending(data), self._translated(key):
+            answer = self._wire.put(self._whole(key), query, headers, data)
+            if answer is None:
+                sent = {"ChecksumCRC64NVME": headers[_CHECKSUM]} if headers else {}
+                long = self._call("upload_part", key, UploadId=upload, PartNumber=number, Body=data, **sent)
+                answer = long["ResponseMetadata"]["HTTPHeaders"]
+        return Part(number, len(data), needed(answer, "etag", self._named(key)).strip('"'), crc)
+
+    def complete(self, key: str, upload: str, parts: Parts, *, crc64nvme: int) -> FileInfo:
+        """See ``MultipartStore.complete``. Called again after a lost answer it finds the file and says so."""
+        request: dict[str, Any] = {"UploadId": upload}
+        if self.checksums == "crc64nvme":
+            request |= {"ChecksumCRC64NVME": to_header(crc64nvme), "ChecksumType": "FULL_OBJECT"}
+        size_bytes = sum(part.size_bytes for part in parts)
+        try:
+            self._make(key, request, parts)
+        except GoneError:
+            info, found = self._stat(key)
+            if info.size_bytes == size_bytes and found == crc64nvme:
+                return info
+            raise
+        info, found = self._stat(key)
+        if info.size_bytes != size_bytes or found not in {None, crc64nvme}:
+            raise DamageError(
+                key, expected=f"{size_bytes} bytes, CRC64NVME {to_header(crc64nvme)}",
+                found=f"{info.size_bytes} bytes, CRC64NVME {to_header(found or 0)}",
+            )  # fmt: skip
+        if found is None:
+            self._check_by_reading(key, info, crc64nvme)
+        return info
+
+    def _make(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
+        """Make the file. Where the server does not know a part by its ETag, the answer that gave it may have been
+        damaged: it is taken from the listing, if the part there has our checksum.
+        """
+        try:
+            self._make_of(key, request, parts)
+        except MoveoutError as exc:
+            if not is_invalid_part(exc):
+                raise
+            listed = as_listed(parts, self.parts(key, request["UploadId"]))
+            try:
+                self._make_of(key, request, listed)
+            except MoveoutError as again:
+                if not is_invalid_part(again):
+                    raise
+                raise DamagedOnTheWayError(
+                    key, expected="the parts that were sent", found=str(again)
+                ) from again
+
+    def _make_of(self, key: str, request: Mapping[str, Any], parts: Parts) -> None:
+        rows = {"Parts": [self._row(part) for part in parts]}
+        with self._translated(key):
+            self._call("complete_multipart_upload", key, **request, MultipartUpload=rows)
+
+    def abort(self, key: str, upload: str) -> None:
+        """See ``MultipartStore.abort``."""
+        try:
+            with self._translated(key):
+                self._call("abort_multipart_upload", key, UploadId=upload)
+        except GoneError as exc:
+            if isinstance(exc.__cause__, self._client.exceptions.NoSuchBucket):
+                raise
+
+    def _put(self, key: str, data: bytes, **condition: str) -> FileInfo:
+        """Put under a condition: the long way, for its errors are part of the answer."""
+        crc = to_header(crc64(data))
+        with self._translated(key):
+            answer = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **condition)
+        return self._was_put(key, len(data), answer["ResponseMetadata"]["HTTPHeaders"], crc)
+
+    def _was_put(self, key: str, size_bytes: int, headers: Mapping[str, str], crc: str) -> FileInfo:
+        if headers.get(_CHECKSUM) != crc:
+            self.checksums = "none"
+        etag = needed(headers, "etag", self._named(key)).strip('"')
+        return FileInfo(key, size_bytes, etag, http_date(headers.get("date", "")))
+
+    def _open(self, key: str, start: int, length: int | None) -> tuple[int, Any]:
+        """Return (announced size, body) of a file or a range of it."""
+        span = asked_range(start, length)
+        found = self._wire.get(self._whole(key), span or {"x-amz-checksum-mode": "ENABLED"})
+        if found is not None:
+            return found
+        answer = self._call("get_object", key, **span)
+        return opened(answer)
+
+    def _stat(self, key: str) -> tuple[FileInfo, int | None]:
+        """Return the file and the CRC64NVME that the server has of the whole, if it has one."""
+        with self._translated(key):
+            answer = self._call("head_object", key, ChecksumMode="ENABLED")
+        size_bytes = answer.get("ContentLength")
+        info = FileInfo(
+            key=key,
+            size_bytes=self._listed_size(key) if size_bytes is None else int(size_bytes),
+            etag=needed(answer, "ETag", self._named(key)).strip('"'),
+            modified=as_utc(answer["LastModified"]),
+            sha256=answer.get("Metadata", {}).get(SHA256_METADATA),
+        )
+        checksum = answer.get("ChecksumCRC64NVME")
+        return info, from_header(checksum) if checksum and "-" not in checksum else None
+
+    def _listed_size(self, key: str) -> int:
+        """Return the size of a file of which HEAD does not tell it: a proxy on the way may take it out."""
+        for info in self.list(key):
+            if info.key == key:
+                return info.size_bytes
+        raise GoneError(f"{self._named(key)} is not listed")
+
+    def _check_by_reading(self, key: str, info: FileInfo, expected: int) -> None:
+        found = 0
+        for start in range(0, info.size_bytes, PART_BYTES):
+            found = crc64(self.read(key, start, PART_BYTES), found)
+        if found != expected:
+            raise DamageError(
+                key, expected=f"CRC64NVME {to_header(expected)}", found=f"CRC64NVME {to_header(found)}"
+            )
+
+    def _uploads(self, whole_prefix: str) -> Iterator[Upload]:
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": whole_prefix, "EncodingType": "url"}
+        while True:
+            with self._translated(""):
+                page = self._client.list_multipart_uploads(**request)
+            spoken(page, self._named(""))
+            decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
+            for row in page.get("Uploads", ()):
+                key = decode(row["Key"])
+                if key.startswith(self.location.prefix):
+                    yield Upload(key[len(self.location.prefix) :], row["UploadId"], as_utc(row["Initiated"]))
+            if not page.get("IsTruncated"):
+                return
+            request["KeyMarker"] = decode(page["NextKeyMarker"])
+            request["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def _algorithm(self) -> dict[str, str]:
+        if self.checksums == "none":
+            return {}
+        return {"ChecksumAlgorithm": "CRC64NVME", "ChecksumType": "FULL_OBJECT"}
+
+    def _row(self, part: Part) -> dict[str, Any]:
+        row: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+        if self.checksums == "crc64nvme" and part.crc64nvme is not None:
+            row["ChecksumCRC64NVME"] = to_header(part.crc64nvme)
+        return row
+
+    def _call(self, operation: str, key: str, **arguments: Any) -> Any:
+        return getattr(self._client, operation)(Bucket=self._bucket, Key=self._whole(key), **arguments)
+
+    def _whole(self, key: str) -> str:
+        return self.location.prefix + checked(key)
+
+    def _named(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self.location.prefix}{key}"
+
+    def _sending(self, data: bytes) -> AbstractContextManager[None]:
+        return self._wire.flow.sending(len(data), go_on=self._go_on)
+
+    def _go_on(self) -> None:
+        if self._stopped_at is not None and (
+            leaving() is None or time.monotonic() - self._stopped_at > GRACE_SECONDS
+        ):
+            raise UnreachableError("the run is being stopped")
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except _FOREIGN as exc:
+            if isinstance(exc, self._client.exceptions.NoSuchBucket):
+                raise GoneError(
+                    f"there is no bucket {self._bucket!r} at {self._client.meta.endpoint_url}",
+                    next_step="check its name, or create it",
+                ) from exc
+            raise client.translate(exc, self._named(key)) from exc
+
+
+def _metadata(sha256: str | None) -> dict[str, Any]:
+    return {"Metadata": {SHA256_METADATA: sha256}} if sha256 else {}

@@ -1,0 +1,73 @@
+"""Many small objects by one request, where the server unpacks tars (MinIO: "Snowball", ``PutObjectExtractHandler``).
+
+Headers, metadata and tags go along as pax records of each member; so does the time of the last change, which the server
+keeps. It keeps no checksums of such objects, and answers once for all of them: what has arrived is listed afterwards.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from exporters.objects import pax_headers
+from migrate.storage.checksums import crc64nvme, to_header
+from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.metadata.object_metadata import Description, described_headers
+from migrate.storage.s3.transport.crt_client import Request
+
+LARGEST_BYTES = 2**20
+TAR_BYTES = 4 * 2**20
+LEAST_MEMBERS = 20
+"""Fewer are written one by one."""
+_RECORD = "minio.metadata."
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One object of a tar. ``md5`` in hex digits, of its bytes; ``modified_seconds`` since 1970."""
+
+    described: Description
+    body: bytes
+    md5: str
+    modified_seconds: int
+
+
+def fits(it: Description, size_bytes: int) -> bool:
+    """Tell whether nothing of an object but its checksum would be lost in a tar."""
+    if size_bytes > LARGEST_BYTES or it.lock_mode or it.legal_hold or it.acl or it.storage_class:
+        return False
+    if it.key != posixpath.normpath(it.key) or it.key.startswith("/") or not it.headers.get("content-type"):
+        return False
+    return all(value.isascii() for pair in described_headers(it).items() for value in pair)
+
+
+def put(target: TargetBucket, members: Sequence[Member]) -> set[str]:
+    """Write objects, in the order of their keys; return the keys of those that are there afterwards with the right
+    bytes. Raises ``MoveoutError``.
+    """
+    body = b"".join(_pieces(members))
+    key = f"{target.prefix}moveout-{secrets.token_hex(6)}.tar"
+    headers = {
+        "x-amz-meta-snowball-auto-extract": "true",
+        "x-amz-checksum-crc64nvme": to_header(crc64nvme(body)),
+        "Content-Type": "application/x-tar",
+    }
+    target.send(Request("PutObject", "PUT", key, headers=headers, body=body))
+    wanted = {one.described.key: one.md5 for one in members}
+    first, last = members[0].described.key, members[-1].described.key
+    return {one.key for one in target.between(first, last) if wanted.get(one.key) == one.etag}
+
+
+def _pieces(members: Sequence[Member]) -> Iterator[bytes]:
+    for one in members:
+        records = {_RECORD + name: value for name, value in _headers(one.described).items()}
+        yield pax_headers.header(one.described.key, len(one.body), one.modified_seconds, records)
+        yield one.body
+        yield pax_headers.padding(len(one.body))
+    yield pax_headers.END
+
+
+def _headers(it: Description) -> Mapping[str, str]:
+    return {name.title(): value for name, value in described_headers(it).items()}

@@ -1,0 +1,1 @@
+"""Requests to S3 endpoints: signing, connections, many requests at once."""

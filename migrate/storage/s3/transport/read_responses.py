@@ -1,0 +1,102 @@
+"""Requests that read objects, and what their answers must be."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from exporters.bucket_api import ObjectPart, ObjectSummary
+from migrate.errors import ChangedError, DamageError, MoveoutError
+from migrate.storage.checksums import crc64nvme, from_header, to_header
+from migrate.storage.s3.transport.crt_client import Request, Response
+
+
+def acl_query(version: str) -> dict[str, str]:
+    """Return the query that asks for the ACL of an object (``version``: empty without)."""
+    return {"acl": ""} | ({"versionId": version} if version else {})
+
+
+def pinned(summary: ObjectSummary) -> dict[str, str]:
+    """Return the headers by which a read is one of the version that was listed, with its checksum."""
+    headers = {"x-amz-checksum-mode": "ENABLED"}
+    return headers | {"If-Match": f'"{summary.etag}"'} if summary.etag else headers
+
+
+def get_request(summary: ObjectSummary, start: int = 0, length: int | None = None) -> Request:
+    """Return the request for an object, or a range of it."""
+    headers = pinned(summary)
+    if length is not None:
+        del headers["x-amz-checksum-mode"]
+        headers["Range"] = f"bytes={start}-{start + length - 1}"
+    return Request("GetObject", "GET", summary.key, which(summary), headers)
+
+
+def head_request(summary: ObjectSummary) -> Request:
+    """Return the request for an object's headers."""
+    return Request("HeadObject", "HEAD", summary.key, which(summary), pinned(summary))
+
+
+def which(summary: ObjectSummary) -> dict[str, str]:
+    """Return the query that names the version, where one is named."""
+    return {"versionId": summary.version_id} if summary.version_id else {}
+
+
+def tags_request(summary: ObjectSummary) -> Request:
+    """Return the request for an object's tags."""
+    return Request("GetObjectTagging", "GET", summary.key, query={"tagging": ""} | which(summary))
+
+
+def parts_request(summary: ObjectSummary, after: int) -> Request:
+    """Return the request for the list of an object's parts, behind the one with this number."""
+    headers = {"x-amz-object-attributes": "ObjectParts", "x-amz-part-number-marker": str(after)}
+    return Request("GetObjectAttributes", "GET", summary.key, {"attributes": ""} | which(summary), headers)
+
+
+def parse_parts(response: Response) -> list[ObjectPart]:
+    """Return the parts of an answer to GetObjectAttributes, in order; none where it has none."""
+    return [
+        ObjectPart(int(part.findtext("{*}PartNumber") or 0), int(part.findtext("{*}Size") or 0))
+        for part in ET.fromstring(response.body).iter()  # noqa: S314 - see s3_pages
+        if part.tag.rpartition("}")[2] == "Part"
+    ]
+
+
+def parse_tags(response: Response | None, key: str) -> dict[str, str]:
+    """Return the tags of an answer to GetObjectTagging; none where there is no answer. Raises ``MoveoutError``."""
+    if response is None:
+        return {}
+    try:
+        root = ET.fromstring(response.body)  # noqa: S314 - see s3_pages
+    except ET.ParseError as exc:
+        raise MoveoutError(f"{key}: its tags cannot be read: {exc}") from exc
+    return {
+        tag.findtext("{*}Key") or "": tag.findtext("{*}Value") or "" for tag in root.iter() if _is_tag(tag)
+    }
+
+
+def _is_tag(element: Any) -> bool:
+    return bool(element.tag.rpartition("}")[2] == "Tag")
+
+
+def whole(response: Response, summary: ObjectSummary, length: int) -> Response:
+    """Return a response whose body is of this length. Raises ``ChangedError``."""
+    of_length(response.body, summary, length)
+    return response
+
+
+def of_length(body: bytes, summary: ObjectSummary, length: int) -> bytes:
+    """Return a body that is of this length. Raises ``ChangedError``."""
+    if len(body) != length:
+        raise ChangedError(f"{summary.key}: {len(body)} bytes came, {length} were listed")
+    return body
+
+
+def checked(response: Response, key: str) -> int | None:
+    """Compare the body with the whole-object CRC64NVME that the server keeps. Return it; None where it keeps none."""
+    kept = response.headers.get("x-amz-checksum-crc64nvme")
+    if kept is None:
+        return None
+    crc = crc64nvme(response.body)
+    if from_header(kept) != crc:
+        raise DamageError(key, expected=f"the CRC64NVME {kept} that the server keeps", found=to_header(crc))
+    return crc

@@ -1,0 +1,242 @@
+"""The settings of the source's bucket, at the target's: written by the code of a restore, and again when they have
+changed. What the target has set itself is not touched unless told.
+
+    settings.json      which settings this sync has written, and what the target has not, with the reason
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from exporters.api import Loss
+from migrate.bundle import canonical_json
+from migrate.errors import DamageError, GoneError, MoveoutError, UnreachableError
+from migrate.restore.objects.bucket_settings import FIRST, UNREAD, Settings, is_of_the_host
+from migrate.storage.api import Store
+from migrate.storage.s3.metadata.acl import grants
+from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
+from migrate.sync.plan import Sides
+
+KEPT = "settings.json"
+WRITTEN, REMOVED = "written", "removed"
+_UNREADABLE = "it could not be read, or these credentials may not"
+_LEFT = "the target's settings are left alone, as was told"
+_OWN = "the target has its own, which this sync did not write; --settings replace puts the source's there"
+_OTHERS = "the bucket holds objects that this sync did not write; --settings replace writes it nevertheless"
+_LOCKS = (
+    "it would lock the record of the sync, which lies in the bucket; --record PLACE, or set it after the move"
+)
+_GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the target"
+_STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
+
+
+class Wish(StrEnum):
+    """What may happen to the target's settings."""
+
+    WRITE = "write"
+    """What the target has not set, or a sync wrote, is written."""
+    REPLACE = "replace"
+    """What the target has set itself, too."""
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be done: settings to ``write`` as the source has them, names to ``remove``; and why the target's stay
+    as they are where they are not the same.
+    """
+
+    write: Mapping[str, Any] = field(default_factory=dict)
+    remove: tuple[str, ...] = ()
+    stay: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``delete``: what the source has no more is removed; ``others``: the bucket holds objects of others; ``inside``:
+    the record lies in the bucket.
+    """
+
+    wish: Wish = Wish.WRITE
+    delete: bool = False
+    others: bool = False
+    inside: bool = False
+
+    def decide(
+        self,
+        wanted: Mapping[str, Any],
+        new: Mapping[str, Any],
+        there: Mapping[str, Any],
+        ours: Mapping[str, Any],
+    ) -> Decision:
+        """Decide. ``wanted`` is what the source has, ``new`` the same under the target's name, ``there`` what the
+        target has, ``ours`` what a sync wrote there.
+        """
+        write, stay, remove = {}, {}, []
+        for name, value in new.items():
+            if same_setting(name, there.get(name), value):
+                continue
+            if why := self._against(name, value, there.get(name), ours.get(name)):
+                stay[name] = why
+            else:
+                write[name] = wanted[name]
+        for name, value in ours.items():
+            if name not in wanted and same_setting(name, there.get(name), value):
+                if self.delete and self.wish != Wish.LEAVE:
+                    remove.append(name)
+                else:
+                    stay[name] = _GONE
+        return Decision(write, tuple(remove), stay)
+
+    def _against(self, name: str, value: Any, there: Any, ours: Any) -> str:
+        """Return what speaks against writing a setting."""
+        if self.wish == Wish.LEAVE:
+            return _LEFT
+        if name == "object-lock" and self.inside and _rule(value):
+            return _LOCKS
+        if self.wish == Wish.REPLACE:
+            return ""
+        if not is_unset(name, there) and not (ours and same_setting(name, there, ours)):
+            return _OWN
+        return _OTHERS if self.others else ""
+
+
+def is_unset(name: str, value: Any) -> bool:
+    """Tell whether a bucket has of a setting only what it has by itself."""
+    if not value:
+        return True
+    if name == "acl":
+        return not grants(value)
+    if name == "object-lock":
+        return not _rule(value)
+    if name == "encryption":  # Amazon S3 encrypts every bucket so (user guide, "Default encryption")
+        rules = value.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
+        return all(_default(rule).get("SSEAlgorithm") == "AES256" for rule in rules)
+    return False
+
+
+def _rule(value: Mapping[str, Any]) -> Any:
+    return value.get("ObjectLockConfiguration", {}).get("Rule")
+
+
+def _default(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = rule.get("ApplyServerSideEncryptionByDefault", {})
+    return found
+
+
+class BucketSettings:
+    """The settings in one command. Where only a prefix is copied, or copied to, there are none. ``told``: what became
+    of each that was not the same, by name.
+    """
+
+    def __init__(self, sides: Sides, store: Store, rules: Rules) -> None:
+        self._sides, self._store, self._rules = sides, store, rules
+        kept = _read(store)
+        self._ours: dict[str, Any] = dict(kept.get("written", {}))
+        self._kept = [Loss(sides.target.name, name, reason) for name, reason in kept.get("losses", ())]
+        self.told: dict[str, str] = {}
+        whole = not sides.source.prefix and not sides.target.prefix
+        self._wanted: Mapping[str, Any] = _plain(sides.source.configuration()) if whole else {}
+
+    @property
+    def losses(self) -> list[Loss]:
+        """What the target has not of the settings, as far as it is known by now."""
+        return self._kept
+
+    def write_first(self, *, others: bool) -> bool:
+        """Write what must hold before objects are written; tell whether there was any."""
+        decided = self._decide(others=others)
+        chosen = {name: value for name, value in decided.write.items() if name in FIRST}
+        self._write(chosen)
+        return bool(chosen)
+
+    def write_last(self, *, others: bool) -> bool:
+        """Write the rest, remove what is to be removed, and keep what was done; tell whether the losses are others."""
+        if not self._wanted and not self._ours:
+            return False
+        decided = self._decide(others=others)
+        lost = [self._loss(name, why) for name, why in decided.stay.items()]
+        lost += self._write(decided.write)
+        lost += [self._loss(name, why) for name in decided.remove if (why := self._remove(name))]
+        for name in UNREAD:
+            lost += [self._loss(it, _UNREADABLE) for it in self._wanted.get(name, ())]
+        lost += Settings(self._wanted, self._sides.source.name, self._sides.target).losses_before()
+        self.told |= {it.property.removeprefix("bucket "): it.reason for it in lost}
+        lost.sort(key=lambda it: it.property)
+        differ = lost != self._kept
+        self._kept = lost
+        self._keep()
+        return differ
+
+    def foresee(self, *, others: bool) -> list[str]:
+        """Return the names of what would be written or removed."""
+        decided = self._decide(others=others)
+        return sorted([*decided.write, *decided.remove])
+
+    def _decide(self, *, others: bool) -> Decision:
+        unread = {name for kind in UNREAD for name in self._wanted.get(kind, ())}
+        wanted = {
+            name: value
+            for name, value in self._wanted.items()
+            if name not in UNREAD and not is_of_the_host(name, value)
+        }
+        ours = {name: value for name, value in self._ours.items() if name not in unread}
+        target = self._sides.target
+        new = {name: self._renamed(name, value) for name, value in wanted.items()}
+        there = {name: _plain(target.setting(name)) for name in sorted({*new, *ours})}
+        rules = Rules(self._rules.wish, self._rules.delete, others, self._rules.inside)
+        return rules.decide(wanted, new, there, ours)
+
+    def _renamed(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        return renamed(name, value, self._sides.source.name, self._sides.target.name)
+
+    def _write(self, chosen: Mapping[str, Any]) -> list[Loss]:
+        if not chosen:
+            return []
+        settings = Settings(chosen, self._sides.source.name, self._sides.target)
+        lost = [*settings.write_first(), *settings.write_last()]
+        missing = {it.property.removeprefix("bucket ") for it in lost}
+        done = {name: self._renamed(name, value) for name, value in chosen.items() if name not in missing}
+        self._ours |= done
+        self.told |= dict.fromkeys(done, WRITTEN)
+        if done:
+            self._keep()
+        return lost
+
+    def _remove(self, name: str) -> str:
+        """Remove a setting; return why it stays, empty where it does not."""
+        try:
+            if not self._sides.target.unset(name):
+                return _STAYS
+        except UnreachableError:
+            raise
+        except MoveoutError as exc:
+            return f"the target does not remove it ({exc})"
+        del self._ours[name]
+        self.told[name] = REMOVED
+        return ""
+
+    def _keep(self) -> None:
+        lost = [[it.property, it.reason] for it in self._kept]
+        value = {"version": 1, "written": self._ours, "losses": lost}
+        if value != _read(self._store):
+            self._store.put(KEPT, canonical_json.encode_pretty(value))
+
+    def _loss(self, name: str, reason: str) -> Loss:
+        return Loss(self._sides.target.name, f"bucket {name}", reason)
+
+
+def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return found
+
+
+def _read(store: Store) -> dict[str, Any]:
+    try:
+        return canonical_json.decode(store.read(KEPT), KEPT)
+    except (GoneError, DamageError):
+        return {}

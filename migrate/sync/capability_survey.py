@@ -1,0 +1,89 @@
+"""What is found out about both ends before the first object is copied, and holds for a day: what the target takes, and
+what a sync does not bring there whatever the objects are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from exporters.api import Loss
+from exporters.objects.object_losses import BENEATH, lists_no_keys_beneath
+from migrate.bundle import canonical_json
+from migrate.errors import DamageError, GoneError
+from migrate.restore.objects.capabilities import Terms
+from migrate.storage.api import MultipartStore
+from migrate.storage.s3.capability_probe import Capabilities, probe
+from migrate.storage.s3.metadata.acl import CANNED
+from migrate.sync.plan import Sides
+
+CAPABILITIES = "capabilities.json"
+_HOLDS = timedelta(days=1)
+_TAG_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """``capabilities`` of the target, whether it ``encrypts`` by its own default, and what is lost of the bucket."""
+
+    capabilities: Capabilities
+    encrypts: bool
+    losses: Sequence[Loss]
+
+    @property
+    def terms(self) -> Terms:
+        """On what terms objects go to the target."""
+        return Terms.of(self.capabilities, encrypts=self.encrypts)
+
+
+def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]) -> Survey:
+    """Return what was found out less than a day ago, if these were tried then; else find out, and keep it. Raises
+    ``UnreachableError``, ``NotAllowedError``, ``SourceError``.
+    """
+    known = _kept(sides, store, keys, classes)
+    if known is not None:
+        return known
+    acls = set(CANNED.values()) if sides.source.has_acls else ()
+    found = probe(sides.target, keys=keys, classes=classes, tags=True, acls=acls)
+    made = Survey(found, bool(sides.target.setting("encryption")), tuple(_losses(sides)))
+    value = found.as_json() | {
+        "version": 1,
+        "tried": {"keys": sorted(keys), "classes": sorted(classes)},
+        "encrypts": made.encrypts,
+        "bucket_losses": [[it.property, it.reason] for it in made.losses],
+    }
+    store.put(CAPABILITIES, canonical_json.encode_pretty(value))
+    return made
+
+
+def _kept(
+    sides: Sides, store: MultipartStore, keys: frozenset[str], classes: frozenset[str]
+) -> Survey | None:
+    try:
+        kept = canonical_json.decode(store.read(CAPABILITIES), CAPABILITIES)
+        tried, lost = kept["tried"], kept["bucket_losses"]
+        found = Capabilities(**{name: kept[name] for name in Capabilities.__slots__})
+        fresh = datetime.now(UTC) - datetime.fromisoformat(found.at) < _HOLDS
+    except (GoneError, DamageError, KeyError, ValueError):
+        return None
+    same = (found.url, found.server) == (sides.target.url, sides.target.server)
+    if not (fresh and same and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
+        return None
+    losses = tuple(Loss(sides.source.name, what, reason) for what, reason in lost)
+    return Survey(found, bool(kept.get("encrypts")), losses)
+
+
+def _losses(sides: Sides) -> Iterator[Loss]:
+    """Yield what a sync does not bring to the target, whatever the objects are."""
+    source, name = sides.source, sides.source.name
+    yield Loss(name, "last modified", "every object has the time at which it was copied")
+    if sides.history:
+        yield Loss(name, "version ids", "the target gives its own; the record says which became which")
+    elif source.keeps_versions():
+        yield Loss(name, "versions", "only current ones are copied; with --history all are")
+    if lists_no_keys_beneath(source.server):
+        yield Loss(name, "keys below the names of objects", BENEATH)
+    if not source.tags_readable(list(islice(source.list(), _TAG_SAMPLES))):
+        yield Loss(name, "tags", "these credentials may not read the objects' tags")

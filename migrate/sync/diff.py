@@ -1,0 +1,167 @@
+"""What there is to do: the source's listing, the target's and the record, walked side by side by key. Pure, and
+streamed: memory holds one page of each.
+
+Nearly all rows are the same on all three nearly always, so runs of them are compared as columns, at the speed of
+comparing lists; only where they differ does it go row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from exporters.bucket_api import ObjectSummary, Page
+from migrate.sync.record.column_pages import Known, KnownPage, Listed, Noted, run_of_same
+
+AGAIN = "looked at again"
+"""Why there is a step about an object that is the same as far as listings show."""
+
+
+class Do(StrEnum):
+    """What is to be done about a key."""
+
+    COPY = "copy"
+    LOOK = "look"
+    """The target has an object of that key, and the record does not say that it is the same."""
+    EXTRA = "extra"
+    """Only the target has it."""
+    FORGET = "forget"
+    """Only the record has it: it was copied, and is gone from both sides."""
+    STUCK = "stuck"
+    """A version that cannot come to its place at the target any more."""
+    EXCLUDED = "excluded"
+    """Not wanted: left as it is on both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the target was written
+    by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it. ``before``:
+    how many versions of the key the target has, where the step is about one more.
+    """
+
+    do: Do
+    key: str
+    why: str
+    source: ObjectSummary | None = None
+    target: ObjectSummary | None = None
+    ours: bool = False
+    known: bool = False
+    odd: tuple[str, ...] = ()
+    before: int = 0
+
+    @property
+    def name(self) -> str:
+        """The key, and which version of the source where the step is about one."""
+        version = self.source.version_id if self.source is not None else ""
+        return f"{self.key} (version {version})" if version else self.key
+
+    @property
+    def marks(self) -> bool:
+        """Whether it is about a delete marker of the source."""
+        return self.source is not None and self.source.is_delete_marker
+
+
+OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], object]
+"""Is told of objects that are the same: keys, sizes, ETags of both sides."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """One walk. ``excludes`` tells of a key that the source lists why it is not wanted, ``foreign`` of one that only
+    the target has whether it is none of our business; ``chooses``: a key that the record has may be unwanted, too.
+    Counted are the source's objects, and those that are the same.
+    """
+
+    source_prefix: str
+    target_prefix: str
+    excludes: Callable[[str, ObjectSummary], str | None]
+    foreign: Callable[[str], bool]
+    chooses: bool = False
+    recheck: bool = False
+    """Whether what seems the same is to be looked at, too: listings do not show tags."""
+    see: Callable[[Sequence[str]], object] | None = None
+    """Called with all keys that the source lists and that are wanted, some at a time."""
+    on_same: OnSame | None = None
+    listed: int = 0
+    listed_bytes: int = 0
+    same: int = 0
+
+    def steps(
+        self, source: Iterable[Page], target: Iterable[Page], known: Iterable[KnownPage]
+    ) -> Iterator[Step | int]:
+        """Yield what is to be done, by key, and between that how many keys in a row are the same everywhere. Raises
+        ``UnorderedError``.
+        """
+        ours = Listed(source, len(self.source_prefix), "source")
+        theirs = Listed(target, len(self.target_prefix), "target")
+        noted = Noted(known)
+        while True:
+            keys = [one.key for one in (ours, theirs, noted) if one.key is not None]
+            if not keys:
+                return
+            if (
+                not (self.chooses or self.recheck)
+                and len(keys) == 3
+                and (count := run_of_same(ours, theirs, noted))
+            ):
+                self._take(ours.take(count), theirs.take(count))
+                noted.go(count)
+                yield count
+                continue
+            key = min(keys)
+            here = ours.row() if ours.key == key else None
+            there = theirs.row() if theirs.key == key else None
+            before = noted.row() if noted.key == key else None
+            yield self._step(key, here, there, before) or 1
+
+    def _take(self, ours: Page, theirs: Page) -> None:
+        """Count objects that are the same."""
+        self.listed += len(ours.keys)
+        self.listed_bytes += sum(ours.sizes)
+        if self.see is not None:
+            self.see(ours.keys)
+        self.same += len(ours.keys)
+        if self.on_same is not None:
+            self.on_same(ours.keys, ours.sizes, ours.etags, theirs.etags)
+
+    def _step(
+        self, key: str, source: ObjectSummary | None, target: ObjectSummary | None, known: Known | None
+    ) -> Step | None:
+        has_row = known is not None and known.size_bytes >= 0
+        if source is None:
+            if target is not None:
+                return None if self.foreign(key) else Step(Do.EXTRA, key, "", None, target, known=has_row)
+            return Step(Do.FORGET, key, "", known=True) if has_row else None
+        self.listed += 1
+        self.listed_bytes += source.size_bytes
+        reason = self.excludes(key, source)
+        if reason is not None:
+            return Step(Do.EXCLUDED, key, reason, source, target, known=has_row)
+        if self.see is not None:
+            self.see([key])
+        step = decide(key, source, target, known)
+        if step is None and self.recheck:
+            return Step(Do.LOOK, key, AGAIN, source, target, ours=True, known=True)
+        if step is None:
+            self.same += 1
+            if self.on_same is not None and target is not None:
+                self.on_same([key], [source.size_bytes], [source.etag], [target.etag])
+        return step
+
+
+def decide(key: str, source: ObjectSummary, target: ObjectSummary | None, known: Known | None) -> Step | None:
+    """Return what to do about an object of the source; None where the target has it as it is."""
+    has_row = known is not None and known.size_bytes >= 0
+    if target is None:
+        why = "missing" if has_row else "new"
+        return Step(Do.COPY, key, why, source, None, ours=True, known=has_row)
+    if known is None:
+        return Step(Do.LOOK, key, "there already", source, target)
+    if has_row and known.is_at(target):
+        if known.is_of(source):
+            return None
+        return Step(Do.COPY, key, "changed", source, target, ours=True, known=True)
+    why = "begun" if known.begun else "changed at the target"
+    return Step(Do.LOOK, key, why, source, target, ours=known.begun, known=has_row)

@@ -1,0 +1,140 @@
+"""That both sides were equal at one moment.
+
+Two walks over both listings, one after the other. In each of them every object of the source is what was copied, every
+one of the target is what was written, and neither side has anything else. Between the two walks lies a moment: what a
+listing showed before it and again after it, with the same ETag and time, was so at that moment, on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import eq
+from typing import Any
+
+from migrate.bundle.export_state import now
+from migrate.runtime.progress import Progress
+from migrate.sync.diff import Do, Step
+from migrate.sync.outcome import Proof
+from migrate.sync.plan import Sides
+from migrate.sync.record.column_pages import UnorderedError
+from migrate.sync.record.sync_record import Record
+
+
+@dataclass(slots=True)
+class Walk:
+    """What one walk found. ``different`` counts what is to be done by its kind, ``example`` is a key of it."""
+
+    began: str = ""
+    ended: str = ""
+    objects: int = 0
+    size_bytes: int = 0
+    by_etag: int = 0
+    excluded: int = 0
+    source_digest: str = ""
+    target_digest: str = ""
+    different: dict[Do, int] = field(default_factory=dict)
+    example: str = ""
+    noun: str = "objects"
+
+    @property
+    def changes(self) -> bool:
+        """Whether another run can make both sides equal: something is to be copied."""
+        return bool({Do.COPY, Do.LOOK} & self.different.keys())
+
+    @property
+    def sentence(self) -> str:
+        """What is not equal."""
+        if self.changes:
+            count = self.different.get(Do.COPY, 0) + self.different.get(Do.LOOK, 0)
+            return f"{count} {self.noun} are not the same on both sides ({self.example!r})"
+        extra = self.different.get(Do.EXTRA, 0)
+        if stuck := self.different.get(Do.STUCK, 0):
+            return f"{stuck} versions cannot come to their place at the target ({self.example!r})"
+        return f"{extra} {self.noun} are only at the target ({self.example!r}); --delete removes them"
+
+
+def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | None, Walk]:
+    """Walk twice; return the proof, or None with the walk that found a difference."""
+    progress.begin("prove", items=2 * record.header.rows, size_bytes=0)
+    first = _walk(sides, record, progress)
+    if first.different:
+        progress.end()
+        return None, first
+    moment = now()
+    second = _walk(sides, record, progress)
+    progress.end()
+    if second.different:
+        return None, second
+    digests = (first.source_digest, first.target_digest)
+    if digests != (second.source_digest, second.target_digest):
+        second.different, second.example = {Do.COPY: 1}, "its listing"
+        return None, second
+    return (
+        Proof(
+            moment=moment,
+            walks=((first.began, first.ended), (second.began, second.ended)),
+            objects=second.objects,
+            size_bytes=second.size_bytes,
+            source_digest=second.source_digest,
+            target_digest=second.target_digest,
+            by_etag=second.by_etag,
+            by_record=second.objects - second.by_etag,
+            excluded=second.excluded,
+            choice=sides.selection.describe(),
+            history=sides.history,
+        ),
+        second,
+    )
+
+
+def _walk(sides: Sides, record: Record, progress: Progress) -> Walk:
+    unordered: frozenset[str] = frozenset()
+    while True:
+        try:
+            return _walked(sides, record, progress, unordered)
+        except UnorderedError as exc:
+            unordered |= {exc.side}
+
+
+def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozenset[str]) -> Walk:
+    noun = "versions" if sides.history else "objects"
+    walk, source, target = Walk(began=now(), noun=noun), _Digest(), _Digest()
+    comparison = sides.comparison()
+
+    def on_same(
+        keys: Sequence[str], sizes: Sequence[int], ours: Sequence[str], theirs: Sequence[str]
+    ) -> None:
+        source.add(keys, sizes, ours)
+        target.add(keys, sizes, theirs)
+        walk.size_bytes += sum(sizes)
+        walk.by_etag += sum(map(eq, ours, theirs))
+        progress.advance(items=len(keys))
+
+    comparison.on_same = on_same
+    for step in sides.walk(comparison, record, unordered):
+        walk.excluded += isinstance(step, Step) and step.do == Do.EXCLUDED
+        if isinstance(step, Step) and step.do in {Do.COPY, Do.LOOK, Do.EXTRA, Do.STUCK}:
+            walk.different[step.do] = walk.different.get(step.do, 0) + 1
+            if not walk.example or step.do != Do.EXTRA:
+                walk.example = step.key
+    walk.ended, walk.objects = now(), comparison.same
+    walk.source_digest, walk.target_digest = source.end(), target.end()
+    return walk
+
+
+class _Digest:
+    """SHA-256 over a line ``size etag key`` for each object, or version, by key."""
+
+    def __init__(self) -> None:
+        self._hash: Any = hashlib.sha256()
+
+    def add(self, keys: Sequence[str], sizes: Sequence[int], etags: Sequence[str]) -> None:
+        rows = zip(sizes, etags, keys, strict=True)
+        lines = "".join([f"{size} {etag} {key}\n" for size, etag, key in rows])
+        self._hash.update(lines.encode("utf-8", "surrogatepass"))
+
+    def end(self) -> str:
+        digest: str = self._hash.hexdigest()
+        return digest

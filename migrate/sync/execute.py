@@ -1,0 +1,121 @@
+"""What the plan says, done: spans by several threads, each committed to the record as it ends."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from exporters.api import Gap
+from exporters.objects.key_oddities import Oddities
+from migrate.errors import UnreachableError
+from migrate.runtime.cancellation import is_halted
+from migrate.storage.s3.capability_probe import ALWAYS
+from migrate.sync.batches import spans
+from migrate.sync.copy import SmallCopy, Way, is_small
+from migrate.sync.diff import Do, Step
+from migrate.sync.inspect import Look
+from migrate.sync.large_object_copy import LargeCopy
+from migrate.sync.object_item import Done
+from migrate.sync.plan import NAMELESS
+from migrate.sync.record.sync_record import Record
+from migrate.sync.upload_owners import Uploads
+from migrate.sync.versions.version_copy import HistoryCopy
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One run's work. ``check`` raises once the lease is lost. ``locks_itself``: see ``version_inspect``."""
+
+    way: Way
+    record: Record
+    run: str
+    overwrite: bool
+    check: Callable[[], None]
+    uploads: Uploads
+    history: bool = False
+    locks_itself: bool = False
+
+    def all(self, workers: int) -> Done:
+        """Do all of it; return the counts and what is wrong. Raises what stops the whole sync."""
+        total = Done()
+        steps = self._allowed(total)
+        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-sync") as executor:
+            under_way: deque[Future[Done]] = deque()
+            try:
+                for number, span in enumerate(spans(steps)):
+                    under_way.append(executor.submit(self._span, number, span))
+                    while len(under_way) > workers:
+                        total.add(under_way.popleft().result())
+                while under_way:
+                    total.add(under_way.popleft().result())
+            finally:
+                for future in under_way:
+                    future.cancel()
+        return total
+
+    def _allowed(self, total: Done) -> Iterator[Step]:
+        """Yield what the target takes; what it does not is a gap."""
+        refused = self.way.terms.refused_keys
+        meeting = self._meeting(refused)
+        for step in self.record.plan(self.run):
+            if step.do not in {Do.COPY, Do.LOOK}:
+                continue
+            reason = refusal_of([*step.odd, *meeting.get(step.key, ())], refused)
+            if reason:
+                total.gaps.append(Gap(step.name, "failed", reason))
+                self.way.progress.advance(items=1)
+            else:
+                yield step
+
+    def _meeting(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
+        """Return the keys that would meet another one at a target that takes the two for the same; which they are can
+        only be told by looking at all of them.
+        """
+        if not ALWAYS & refused.keys():
+            return {}
+        kinds, skip = Oddities(ALWAYS & refused.keys()), len(self.way.source.prefix)
+        seen = (
+            (one.key[skip:], kinds.of(self.way.target.prefix + one.key[skip:], one.size_bytes) & ALWAYS)
+            for one in self.way.source.list()
+        )
+        return {key: found for key, found in seen if found}
+
+    def _span(self, number: int, span: list[Step]) -> Done:
+        done = Done()
+        try:
+            if is_halted():
+                raise UnreachableError("the run is being stopped")
+            self.check()
+            self._do(span, done)
+        finally:
+            if done.rows:
+                self.check()
+                self.record.write_done(self.run, number, done.rows)
+                done.noted = len(done.rows)
+                done.rows = []
+        return done
+
+    def _do(self, span: list[Step], done: Done) -> None:
+        if self.history:
+            HistoryCopy(self.way, done, self.uploads, self.locks_itself).run(span)
+            return
+        due = [step for step in span if step.do == Do.COPY]
+        looked_at = [step for step in span if step.do == Do.LOOK]
+        if looked_at:
+            due += Look(self.way, done, self.overwrite).run(looked_at)
+        small = SmallCopy(self.way, done)
+        small.run([step for step in due if is_small(step)])
+        rest = [step for step in due if not is_small(step)] + small.grown
+        LargeCopy(self.way, done, self.uploads).run(rest)
+
+
+def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
+    """Return why the target does not take a key, empty where it does."""
+    for kind in odd:
+        if kind == NAMELESS:
+            return f"it has {kind}"
+        if kind in refused:
+            return f"it has {kind}: the target {refused[kind]}"
+    return ""

@@ -1,0 +1,94 @@
+"""One object on its way: what was read of it, what goes along with it, and the row that the record gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporters.api import Gap, Loss
+from exporters.bucket_api import Fetched
+from exporters.objects import index_rows as rows
+from exporters.objects.object_losses import losses
+from migrate.bundle.object_index import ObjectRow, row_of
+from migrate.restore.objects.capabilities import Terms, is_of_concern
+from migrate.storage.s3.destination_bucket import Written
+from migrate.storage.s3.metadata.object_metadata import Description, is_md5
+from migrate.sync.diff import Step
+from migrate.sync.record.record_rows import LOSSES, TARGET_ETAG, TARGET_VERSION
+
+Acl = tuple[str | None, tuple[Loss, ...]]
+"""The ACL of an object as the index keeps it, and what could not be had of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object of the source as it was read. ``work``: its row for the record, so far."""
+
+    step: Step
+    found: Fetched
+    row: ObjectRow
+    work: dict[str, Any]
+    lost: tuple[Loss, ...] = ()
+
+    def described(self, key: str, terms: Terms) -> Description:
+        """Return what goes along with its bytes to ``key`` of the target."""
+        return terms.describe(key, self.row)
+
+    def finished(self, written: Written, terms: Terms, *more: Loss) -> dict[str, Any]:
+        """Return the row of the record once it is at the target, with what the target does not have of it."""
+        lost = [(it.property, it.reason) for it in (*self.lost, *self._losses(terms), *more)]
+        work = self.work | {
+            TARGET_ETAG: written.etag,
+            TARGET_VERSION: written.version_id or None,
+            LOSSES: lost,
+        }
+        if work["md5"] is None and is_md5(written.etag) and written.etag == self.found.summary.etag:
+            work["md5"] = written.etag  # both servers say so, of what each of them has
+        return work
+
+    def _losses(self, terms: Terms) -> list[Loss]:
+        lost = list(losses(self.found))
+        if is_of_concern(self.row):
+            lost += terms.losses(self.step.key, self.row)
+        return lost
+
+
+def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Acl = (None, ())) -> Item:
+    """Put together what was read. An empty ``content.sha256`` means that the bytes were not."""
+    work = rows.exported(bucket, 0, found, content) | {"acl": acl[0]}
+    row = row_of("", bucket)(work)
+    work |= {"key": step.key, "sha256": content.sha256 or None}
+    return Item(step, found, row, work, acl[1])
+
+
+@dataclass(slots=True)
+class Done:
+    """What a span came to. ``rows`` are for the record, and ``noted`` so many that it has; ``damaged``: sentences about
+    objects that are at the target and are not what they should be; ``amended``: versions whose tags, locks or ACL were
+    changed; ``hidden``: keys whose newest version could not be copied.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    noted: int = 0
+    copied: int = 0
+    copied_bytes: int = 0
+    adopted: int = 0
+    amended: int = 0
+    same: int = 0
+    newer: int = 0
+    hidden: set[str] = field(default_factory=set)
+
+    def add(self, other: Done) -> None:
+        """Take in the counts of another span, and what is wrong; not its rows."""
+        self.gaps += other.gaps
+        self.damaged += other.damaged
+        self.noted += other.noted
+        self.copied += other.copied
+        self.copied_bytes += other.copied_bytes
+        self.adopted += other.adopted
+        self.amended += other.amended
+        self.same += other.same
+        self.newer += other.newer
+        self.hidden |= other.hidden

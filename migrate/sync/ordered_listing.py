@@ -1,0 +1,53 @@
+"""Listings by key, also of servers that list in another order, and without what is no object."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+from exporters.bucket_api import Page
+from migrate.sync.record.column_pages import microseconds
+
+_PAGE_ROWS = 1000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+RESERVED = ".moveout-sync/"
+"""What lies below is the record of a sync: no object of anybody's."""
+_BEHIND = RESERVED[:-1] + chr(ord(RESERVED[-1]) + 1)
+"""No key below it comes behind this one."""
+
+
+def without_records(pages: Iterable[Page], prefix: str) -> Iterator[Page]:
+    """Leave out the records of syncs, where the listing of a prefix can hold them."""
+    if not RESERVED.startswith(prefix):
+        yield from pages
+        return
+    for page in pages:
+        if not page.keys or max(page.keys) < RESERVED or min(page.keys) >= _BEHIND:
+            yield page
+            continue
+        kept = [at for at, key in enumerate(page.keys) if not key.startswith(RESERVED)]
+        yield page if len(kept) == len(page.keys) else page.choose(kept)
+
+
+def in_order(pages: Iterable[Page]) -> Iterator[Page]:
+    """Sort a listing by key, through a private file that SQLite removes."""
+    rows = sqlite3.connect("", check_same_thread=False)
+    try:
+        rows.execute(
+            "CREATE TABLE listed (key TEXT PRIMARY KEY, size INTEGER, etag TEXT, modified INTEGER, class TEXT)"
+            " WITHOUT ROWID"
+        )
+        found = (
+            (one.key, one.size_bytes, one.etag, microseconds(one.modified), one.storage_class)
+            for page in pages
+            for one in page.rows()
+        )
+        rows.executemany("INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?)", found)
+        ordered = rows.execute("SELECT * FROM listed ORDER BY key")
+        while piece := ordered.fetchmany(_PAGE_ROWS):
+            keys, sizes, etags, modified, classes = map(list, zip(*piece, strict=True))
+            times = [_EPOCH + timedelta(microseconds=one) for one in modified]
+            yield Page(keys, sizes, etags, times, classes)
+    finally:
+        rows.close()

@@ -1,0 +1,181 @@
+"""Rows of the record, of a plan, and of what else a sync says: as Parquet, and back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.api import Loss
+from exporters.bucket_api import ObjectSummary
+from exporters.objects.index_rows import INDEX
+from migrate.storage.s3.listing.page_parser import NULL
+from migrate.sync.diff import Do, Step
+from migrate.sync.record.column_pages import Known, KnownPage
+from migrate.sync.versions.version_diff import KnownVersion
+
+_ELSEWHERE = {"pack", "offset", "length", "large", "disposition", "reason"}
+"""Columns of a bundle's index that are about bundles, and those that say what all rows of a record have in common."""
+TARGET_ETAG, TARGET_VERSION, LOSSES = "target_etag", "target_version_id", "losses"
+SYNCED = pa.schema(
+    [one for one in INDEX if one.name not in _ELSEWHERE]
+    + [
+        pa.field(TARGET_ETAG, pa.string()),
+        pa.field(TARGET_VERSION, pa.string()),
+        pa.field(LOSSES, pa.map_(pa.string(), pa.string())),
+    ]
+)
+"""One object that is at the target as it was at the source: columns as in a bundle's index, ``key`` relative to the
+source's prefix; ``losses`` are what the target does not have of it, the reason by property.
+"""
+_OF_KNOWN = ("key", "etag", "size", "last_modified", TARGET_ETAG)
+_OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", TARGET_VERSION)
+_LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
+_MOMENT = pa.timestamp("us", tz="UTC")
+_PLAN = pa.schema(
+    [
+        ("do", pa.string()),
+        ("key", pa.string()),
+        ("why", pa.string()),
+        ("ours", pa.bool_()),
+        ("known", pa.bool_()),
+        ("odd", pa.list_(pa.string())),
+        ("before", pa.int64()),
+        *(
+            (f"{side}_{name}", kind)
+            for side in ("source", "target")
+            for name, kind in (
+                ("key", pa.string()),
+                ("size", pa.int64()),
+                ("etag", pa.string()),
+                ("modified", _MOMENT),
+                ("class", pa.string()),
+                ("version", pa.string()),
+                ("marker", pa.bool_()),
+            )
+        ),
+    ]
+)
+
+
+def synced_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows of the record as a table."""
+    listed = list(rows)
+    columns = [pa.array([row.get(one.name) for row in listed], one.type) for one in SYNCED]
+    return pa.Table.from_arrays(columns, schema=SYNCED)
+
+
+def read_known(data: bytes) -> Iterator[KnownPage]:
+    """Read a file of the record, as far as comparing needs it."""
+    table = _read(data, _OF_KNOWN)
+    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+        columns = [batch[name] for name in _OF_KNOWN]
+        columns[3] = columns[3].view(pa.int64())  # a cast would import all functions of Arrow
+        yield KnownPage(*(column.to_pylist() for column in columns))
+
+
+def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
+    """Read a file of the record of a sync of histories, as far as comparing needs it."""
+    table = _read(data, _OF_VERSIONS)
+    for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
+        columns = [batch[name] for name in _OF_VERSIONS]
+        columns[4] = columns[4].view(pa.int64())
+        for key, version, etag, size_bytes, modified, is_marker, target in zip(
+            *(it.to_pylist() for it in columns), strict=True
+        ):
+            yield key, KnownVersion(version or "", etag or "", size_bytes, modified, is_marker, target or "")
+
+
+def which_version(key: str, version_id: str, modified: int) -> str:
+    """Return what ``fold.by_version`` calls a row; the time, in microseconds, tells apart those without an id."""
+    return f"{key}\0{version_id}\0{modified if version_id == NULL else ''}"
+
+
+def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
+    """Read what the target does not have of the objects of a file of the record."""
+    columns = ["key", "version_id", LOSSES]
+    for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=columns):
+        if not len(batch[LOSSES].items):
+            continue
+        for key, version, lost in zip(*(batch[name].to_pylist() for name in columns), strict=True):
+            name = f"{key} (version {version})" if history else key
+            for what, reason in lost or ():
+                yield Loss(name, what, reason)
+
+
+def plan_bytes(steps: Sequence[Step]) -> bytes:
+    """Return steps as a Parquet file."""
+    columns: dict[str, list[Any]] = {
+        "do": [str(step.do) for step in steps],
+        "key": [step.key for step in steps],
+        "why": [step.why for step in steps],
+        "ours": [step.ours for step in steps],
+        "known": [step.known for step in steps],
+        "odd": [list(step.odd) for step in steps],
+        "before": [step.before for step in steps],
+    }
+    for side in ("source", "target"):
+        there: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
+        columns[f"{side}_key"] = [None if it is None else it.key for it in there]
+        columns[f"{side}_size"] = [None if it is None else it.size_bytes for it in there]
+        columns[f"{side}_etag"] = [None if it is None else it.etag for it in there]
+        columns[f"{side}_modified"] = [None if it is None else it.modified for it in there]
+        columns[f"{side}_class"] = [None if it is None else it.storage_class for it in there]
+        columns[f"{side}_version"] = [None if it is None else it.version_id for it in there]
+        columns[f"{side}_marker"] = [None if it is None else it.is_delete_marker for it in there]
+    return to_bytes(pa.table(columns, schema=_PLAN))
+
+
+def read_plan(data: bytes) -> Iterator[Step]:
+    """Read what ``plan_bytes`` wrote."""
+    for row in _read(data).to_pylist():
+        yield Step(
+            Do(row["do"]),
+            row["key"],
+            row["why"],
+            _summary(row, "source"),
+            _summary(row, "target"),
+            ours=row["ours"],
+            known=row["known"],
+            odd=tuple(row["odd"]),
+            before=row["before"],
+        )
+
+
+def begun_rows(data: bytes) -> Iterator[Known]:
+    """Yield the keys of a plan that a run may have written before it ended."""
+    table = _read(data, ["do", "key", "ours"])
+    for do, key, ours in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        if ours and do in {Do.COPY, Do.LOOK}:
+            yield Known(key, begun=True)
+
+
+def _read(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a file. Not by ``read_table``, which imports Arrow's datasets first: a quarter of a second."""
+    return pq.ParquetFile(io.BytesIO(data)).read(columns=None if columns is None else list(columns))
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file."""
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd")
+    return out.getvalue()
+
+
+def _summary(row: Mapping[str, Any], side: str) -> ObjectSummary | None:
+    if row[f"{side}_key"] is None:
+        return None
+    modified: datetime = row[f"{side}_modified"]
+    return ObjectSummary(
+        row[f"{side}_key"],
+        row[f"{side}_size"],
+        row[f"{side}_etag"],
+        modified,
+        row[f"{side}_class"],
+        row[f"{side}_version"],
+        is_delete_marker=row[f"{side}_marker"],
+    )

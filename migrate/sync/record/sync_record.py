@@ -1,0 +1,258 @@
+"""The record of a sync: which object of the source became which object of the target, and what a run is at.
+
+    sync.json                                   which buckets, and which generation of the index is the one that counts
+    index/<generation>/objects-000000.parquet   a row for every object that is at the target as it was at the source
+    work/<run>/plan-000000.parquet              what a run is going to do; written before it touches anything
+    work/<run>/done-000000.parquet              rows of what it has done, span by span
+
+What a run writes lies in its plan before it is written, so that an object that a killed run has left is known to be
+ours. Losing all of this costs time: objects are then compared one by one.
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.api import Loss
+from migrate.bundle import canonical_json
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.storage.api import MultipartStore
+from migrate.sync.diff import Step
+from migrate.sync.record.column_pages import Known, KnownPage, microseconds
+from migrate.sync.record.record_rows import (
+    SYNCED,
+    begun_rows,
+    plan_bytes,
+    read_known,
+    read_losses,
+    read_plan,
+    read_versions,
+    synced_table,
+    to_bytes,
+    which_version,
+)
+from migrate.sync.versions.version_diff import KnownVersion
+
+VERSION = 1
+HEADER = "sync.json"
+FILE_ROWS = 100_000
+"""Rows of one file of the index."""
+PLAN_ROWS = 10_000
+_RUN = re.compile(r"work/(\d{6,})/")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
+    ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the target does
+    not make, None where that was not tried out.
+    """
+
+    source_bucket: str
+    source_prefix: str
+    target_bucket: str
+    target_prefix: str
+    begun: str
+    generation: int = 0
+    files: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    losses: int = 0
+    history: bool = False
+    refused_markers: Sequence[str] | None = None
+
+
+class Record:
+    """The record at its store. For one thread, but for ``write_done``."""
+
+    def __init__(self, store: MultipartStore, fresh: Header) -> None:
+        self.store = store
+        self.header = _read_header(store, fresh) or fresh
+
+    def known(self) -> Iterator[KnownPage]:
+        """Yield what is known of each key, by key."""
+        index = (page for name in self._index() for page in read_known(self._read(name)))
+        plans = [names for run in self.runs() if (names := self._names(f"{run}plan-"))]
+        if not plans:
+            yield from index
+            return
+        streams: list[Iterator[Known]] = [(page.row(at) for page in index for at in range(len(page.keys)))]
+        streams += [(one for name in names for one in begun_rows(self._read(name))) for names in plans]
+        merged = (_together(list(rows)) for _, rows in groupby(heapq.merge(*streams, key=_key), key=_key))
+        while piece := list(islice(merged, PLAN_ROWS)):
+            yield KnownPage.of(piece)
+
+    def known_versions(self) -> Iterator[tuple[str, Sequence[KnownVersion]]]:
+        """Yield what is known of the versions of each key, by key, in the order in which they were written."""
+        rows = (row for name in self._index() for row in read_versions(self._read(name)))
+        for key, group in groupby(rows, key=itemgetter(0)):
+            yield key, [one for _, one in group]
+
+    def which(self, step: Step) -> tuple[str, str]:
+        """Return the key of a step, and what its row is called (see ``fold``)."""
+        if not self.header.history or step.source is None:
+            return step.key, step.key
+        it = step.source
+        return step.key, which_version(step.key, it.version_id, microseconds(it.modified))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the rows of the index, by key."""
+        for name in self._index():
+            yield from _tables(self._read(name))
+
+    def losses(self) -> Iterator[Loss]:
+        """Yield what the target does not have of the objects of the index."""
+        for name in self._index():
+            yield from read_losses(self._read(name), history=self.header.history)
+
+    def runs(self) -> list[str]:
+        """Return the folders of runs that did not end, the oldest first."""
+        found = {match[0] for name in self._names("work/") if (match := _RUN.match(name))}
+        return sorted(found, key=lambda run: int(run.split("/")[1]))
+
+    def begin_run(self) -> str:
+        """Return the folder of a new run."""
+        numbers = [int(run.split("/")[1]) for run in self.runs()]
+        return f"work/{max(numbers, default=self.header.generation) + 1:06d}/"
+
+    def write_plan(self, run: str, number: int, steps: Sequence[Step]) -> None:
+        """Write a piece of the plan."""
+        self.store.put(f"{run}plan-{number:06d}.parquet", plan_bytes(steps))
+
+    def plan(self, run: str) -> Iterator[Step]:
+        """Yield the plan again."""
+        for name in self._names(f"{run}plan-"):
+            yield from read_plan(self._read(name))
+
+    def write_done(self, run: str, number: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit what a span has done. Spans are numbered in the order of their keys, and do not overlap."""
+        if rows:
+            table = synced_table(rows).sort_by("key")
+            self.store.put(f"{run}done-{number:06d}.parquet", to_bytes(table))
+
+    def fold(self, run: str, dropped: Iterable[tuple[str, str]]) -> None:
+        """Make the index that has what the run has done, and has not what is ``dropped`` (see ``which``; by key). The
+        old one counts until the new one is whole.
+        """
+        done = self._names(f"{run}done-")
+        new = (table for name in done for table in _tables(self._read(name)))
+        generation = self.header.generation + 1
+        files = rows = size_bytes = 0
+        from migrate.sync.record import record_merge as fold  # noqa: PLC0415  runs that find nothing to do need not wait for Arrow's functions
+
+        identity = fold.by_version if self.header.history else fold.by_object
+        for table in fold.grouped(fold.folded(self.tables(), new, dropped, identity), FILE_ROWS):
+            self.store.put(_index_file(generation, files), to_bytes(table.select(SYNCED.names)))
+            files, rows = files + 1, rows + table.num_rows
+            size_bytes += fold.size_bytes_of(table)
+        self.header = replace(
+            self.header, generation=generation, files=files, rows=rows, size_bytes=size_bytes
+        )
+        self.write_header()
+
+    def settle(self) -> bool:
+        """Take in what runs have done that did not end; tell whether there was any. Their plans stay: they say what may
+        be ours.
+        """
+        before = self.header.generation
+        for run in self.runs():
+            done = self._names(f"{run}done-")
+            if done:
+                self.fold(run, ())
+            for name in done:
+                self.store.delete(name)
+        return self.header.generation > before
+
+    def write_header(self) -> None:
+        """Write ``sync.json``."""
+        self.store.put(HEADER, canonical_json.encode_pretty({"version": VERSION, **asdict(self.header)}))
+
+    def sweep(self, *runs: str) -> None:
+        """Remove what these runs have left, or all, and generations of the index that do not count."""
+        for run in runs or self.runs():
+            # What is done goes first: without its plan nobody would know whose it is.
+            for name in sorted(self._names(run)):
+                self.store.delete(name)
+        current = _index_folder(self.header.generation)
+        for name in self._names("index/"):
+            if not name.startswith(current):
+                self.store.delete(name)
+
+    def _index(self) -> list[str]:
+        return [_index_file(self.header.generation, number) for number in range(self.header.files)]
+
+    def _names(self, prefix: str) -> list[str]:
+        return [info.key for info in self.store.list(prefix)]
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self.store.read(name)
+        except GoneError as exc:
+            raise DamageError(
+                name,
+                expected="a file of the record",
+                found="nothing",
+                next_step=f"remove what is left of the record at {self.store.place}; the objects are then compared",
+            ) from exc
+
+
+def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
+    try:
+        value = canonical_json.decode(store.read(HEADER), HEADER)
+    except GoneError:
+        return None
+    canonical_json.check_version(value, HEADER, VERSION)
+    found = Header(**{name: value[name] for name in Header.__slots__ if name in value})
+    if _which(found) != _which(fresh):
+        before = f"s3://{found.source_bucket}/{found.source_prefix}"
+        raise UsageError(
+            f"{store.place} is the record of another sync: from {before}"
+            f" to s3://{found.target_bucket}/{found.target_prefix}",
+            next_step="name another place with --record, or another prefix of the target",
+        )
+    if found.history != fresh.history:
+        what = "whole histories" if found.history else "current versions"
+        raise UsageError(
+            f"{store.place} is the record of a sync of {what}",
+            next_step="say --history"
+            if found.history
+            else "leave out --history, or begin anew in another bucket",
+        )
+    return found
+
+
+def _which(header: Header) -> tuple[str, ...]:
+    return (header.source_bucket, header.source_prefix, header.target_bucket, header.target_prefix)
+
+
+def _together(rows: Sequence[Known]) -> Known:
+    whole = next((one for one in rows if one.size_bytes >= 0), rows[0])
+    return replace(whole, begun=True) if any(one.begun for one in rows) else whole
+
+
+def _key(known: Known) -> str:
+    return known.key
+
+
+def _tables(data: bytes) -> Iterator[pa.Table]:
+    file = pq.ParquetFile(io.BytesIO(data))
+    for batch in file.iter_batches(batch_size=20_000):
+        yield pa.Table.from_batches([batch])
+
+
+def _index_folder(generation: int) -> str:
+    return f"index/{generation:06d}/"
+
+
+def _index_file(generation: int, number: int) -> str:
+    return f"{_index_folder(generation)}objects-{number:06d}.parquet"

@@ -1,0 +1,115 @@
+"""What a sync says of itself, beside its record: what is where, what is missing, what was lost, and what was
+removed.
+
+    account.json, REPORT.html         what the last run came to
+    gaps.parquet                      what the source has and the target has not, with the reason; as in a bundle
+    losses.parquet                    what the target does not have of the objects and of the bucket; as in a bundle
+    extra.parquet                     what only the target has
+    deleted/<time>-….parquet          what was removed at the target then
+    capabilities.json, cutover.json   what was found out about the target; the last proof that both sides were equal
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from exporters.api import Gap, Loss
+from migrate.bundle import canonical_json
+from migrate.bundle.catalog import write_gaps, write_losses
+from migrate.storage.api import MultipartStore
+from migrate.storage.file_writer import FileWriter
+from migrate.sync.diff import Do, Step
+from migrate.sync.outcome import Removed, SyncOutcome
+from migrate.sync.plan import Sides
+from migrate.sync.report_page import page
+
+GAPS, EXTRA, PROOF = "gaps.parquet", "extra.parquet", "cutover.json"
+_OBJECTS = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("version_id", pa.string()),
+    ]
+)
+_BATCH = 20_000
+
+
+class Account:
+    """The account at the record's store."""
+
+    def __init__(self, store: MultipartStore, sides: Sides) -> None:
+        self._store, self._sides = store, sides
+        self._stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
+        self._files = 0
+        self._written = {info.key for name in (GAPS, EXTRA) for info in store.list(name)}
+
+    def write_losses(self, losses: Iterable[Loss]) -> int:
+        """Write the loss ledger, return its rows."""
+        with FileWriter(self._store, "losses.parquet") as file:
+            return write_losses(cast("Any", file), ((self._sides.name, loss) for loss in losses))
+
+    def write_removed(self, removed: Sequence[Removed]) -> None:
+        """Write what was removed at the target."""
+        self._files += 1
+        rows = ((one.key, one.size_bytes, one.etag, one.version_id) for one in removed)
+        self._write_objects(f"deleted/{self._stamp}-{self._files:03d}.parquet", rows)
+
+    def write_gaps(self, steps: Iterable[Step], gaps: Iterable[Gap]) -> None:
+        """Write what of the source is not at the target: excluded by the plan or stuck, or a gap since."""
+        planned = (
+            Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
+        )
+        rows = ((self._sides.name, gap) for one in (planned, gaps) for gap in one)
+        if (first := next(rows, None)) is None:
+            self._drop(GAPS)
+            return
+        self._written.add(GAPS)
+        with FileWriter(self._store, GAPS) as file:
+            write_gaps(cast("Any", file), chain([first], rows))
+
+    def write_extra(self, steps: Iterable[Step], removed: frozenset[tuple[str, str]]) -> None:
+        """Write what only the target has."""
+        rows = (
+            (step.key, step.target.size_bytes, step.target.etag, step.target.version_id)
+            for step in steps
+            if step.do == Do.EXTRA
+            and step.target is not None
+            and (step.key, step.target.version_id) not in removed
+        )
+        if (first := next(rows, None)) is None:
+            self._drop(EXTRA)
+            return
+        self._written.add(EXTRA)
+        self._write_objects(EXTRA, chain([first], rows))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the small files."""
+        self._store.put(name, canonical_json.encode_pretty({"version": 1, **value}))
+
+    def close(self, outcome: SyncOutcome) -> None:
+        """Say what the command came to."""
+        self.write_json("account.json", outcome.as_json())
+        self._store.put("REPORT.html", page(outcome))
+
+    def _drop(self, name: str) -> None:
+        if name in self._written:
+            self._store.delete(name)
+            self._written.discard(name)
+
+    def _write_objects(self, name: str, rows: Iterable[tuple[str, int, str, str]]) -> None:
+        source = iter(rows)
+        with (
+            FileWriter(self._store, name) as file,
+            pq.ParquetWriter(cast("Any", file), _OBJECTS, compression="zstd") as writer,
+        ):
+            while batch := list(islice(source, _BATCH)):
+                columns = zip(zip(*batch, strict=True), _OBJECTS, strict=True)
+                arrays = [pa.array(list(column), field.type) for column, field in columns]
+                writer.write_batch(pa.record_batch(arrays, schema=_OBJECTS))

@@ -1,0 +1,367 @@
+"""One bucket brought to where another one is: plan, act, account; with a proof at the end where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from exporters.api import Loss
+from exporters.objects.object_losses import nothing_under
+from exporters.objects.outage_detection import Outage
+from exporters.selection import EVERYTHING, Selection
+from migrate.bundle.export_state import now
+from migrate.bundle.lease import Lease
+from migrate.errors import UsageError
+from migrate.restore.objects.capabilities import STANDARD, Terms
+from migrate.restore.objects.versions import REFUSED, Markers
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore
+from migrate.storage.rate_limit import Throttle
+from migrate.storage.s3.capability_probe import refused_markers
+from migrate.sync.bucket_settings import BucketSettings, Rules, Wish
+from migrate.sync.capability_survey import CAPABILITIES, Survey, survey
+from migrate.sync.copy import Way
+from migrate.sync.delete_extra import Removal
+from migrate.sync.diff import Do, Step
+from migrate.sync.equality_proof import prove
+from migrate.sync.execute import Work, refusal_of
+from migrate.sync.inspect import FOREIGN
+from migrate.sync.object_item import Done
+from migrate.sync.open_buckets import check_histories
+from migrate.sync.outcome import SyncOutcome
+from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
+from migrate.sync.record.sync_record import Header, Record
+from migrate.sync.report import PROOF, Account
+from migrate.sync.upload_owners import Uploads
+from migrate.sync.versions.hidden_keys import HiddenKeys
+
+CUTOVER_TRIES = 5
+"""So often what has changed since is copied before a cutover is given up: then the source is still written to."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
+    this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in listings.
+    ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may happen to
+    those of the target's bucket; ``apart``: the record lies somewhere else. ``history``: copy every version and delete
+    marker.
+    """
+
+    selection: Selection = EVERYTHING
+    delete: bool = False
+    overwrite: bool = False
+    recheck: bool = False
+    cutover: bool = False
+    dry_run: bool = False
+    settings: Wish = Wish.WRITE
+    apart: bool = False
+    history: bool = False
+
+
+def sync(
+    sides: Sides,
+    store: MultipartStore,
+    options: SyncOptions,
+    *,
+    workers: int,
+    progress: Progress,
+    throttle: Throttle | None = None,
+) -> SyncOutcome:
+    """Copy what is new or has changed, one object to one object. ``store`` is where the record lies.
+
+    Raises ``UsageError`` before anything is touched, ``BusyError`` where another run keeps the same record, and what
+    stops everything: ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``, ``SourceError``.
+    """
+    fresh = Header(
+        sides.source.name,
+        sides.source.prefix,
+        sides.target.name,
+        sides.target.prefix,
+        begun=now(),
+        history=options.history,
+    )
+    _check(options)
+    if options.history:
+        check_histories(sides, dry_run=options.dry_run)
+    sides = replace(sides, recheck=options.recheck, history=options.history, overwrite=options.overwrite)
+    if options.dry_run:
+        return _Sync(sides, Record(store, fresh), options, progress, throttle, workers).foresee()
+    with Lease(store, "sync", progress=progress) as lease:
+        record = Record(store, fresh)
+        return _Sync(sides, record, options, progress, throttle, workers, lease.check).run()
+
+
+def _check(options: SyncOptions) -> None:
+    chosen = options.selection
+    bounds = (chosen.min_bytes, chosen.max_bytes, chosen.newer_than, chosen.older_than)
+    if options.delete and (chosen.tags or any(bound is not None for bound in bounds)):
+        raise UsageError(
+            "--delete goes with --include and --exclude only: of what the source has deleted nobody knows"
+            " size, time and tags",
+            next_step="leave one of them out",
+        )
+
+
+def _nobody() -> None:
+    """Hold nothing."""
+
+
+@dataclass(slots=True)
+class _Sync:
+    """One command."""
+
+    sides: Sides
+    record: Record
+    options: SyncOptions
+    progress: Progress
+    throttle: Throttle | None
+    workers: int
+    check: Callable[[], None] = _nobody
+    _settled: bool = False
+    _bucket: BucketSettings | None = None
+
+    @property
+    def _settings(self) -> BucketSettings:
+        if self._bucket is None:
+            chosen = self.options
+            rules = Rules(chosen.settings, chosen.delete, inside=not chosen.apart)
+            self._bucket = BucketSettings(self.sides, self.record.store, rules)
+        return self._bucket
+
+    def run(self) -> SyncOutcome:
+        """Do all of it."""
+        if not self.record.header.generation:
+            self.record.write_header()
+        self._settled = self.record.settle()
+        if self.options.history:
+            hidden = HiddenKeys(self.record.store, self.sides.target)
+            self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
+        account = Account(self.record.store, self.sides)
+        outcome = self._pass(account)
+        self.sides = replace(self.sides, recheck=False)
+        if self.options.cutover:
+            outcome = self._cut_over(account, outcome)
+        account.close(outcome)
+        return outcome
+
+    def foresee(self) -> SyncOutcome:
+        """Say what would be done; write nothing."""
+        plan = make_plan(self.sides, self.record, "", self.progress)
+        return replace(self._outcome(plan, Done(), Removal()), planned=self._planned(plan))
+
+    def _markers(self) -> Markers:
+        """Return which delete markers the target does not make; tried out once."""
+        record = self.record
+        if record.header.refused_markers is None:
+            refused = sorted(refused_markers(self.sides.target))
+            record.header = replace(record.header, refused_markers=refused)
+            record.write_header()
+        return Markers(frozenset(record.header.refused_markers or ()))
+
+    def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
+        for _ in range(CUTOVER_TRIES):
+            if not outcome.complete:
+                return replace(outcome, unproven="not every object is at the target")
+            proof, walk = prove(self.sides, self.record, self.progress)
+            if proof is not None:
+                account.write_json(PROOF, proof.as_json())
+                return replace(outcome, proof=proof)
+            if not walk.changes:
+                return replace(outcome, unproven=walk.sentence)
+            self.progress.note(f"not equal yet: {walk.sentence}")
+            outcome = outcome.then(self._pass(account))
+        return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
+
+    def _pass(self, account: Account) -> SyncOutcome:
+        """Bring the target to where the source is now."""
+        run = self.record.begin_run()
+        plan = make_plan(self.sides, self.record, run, self.progress)
+        others = plan.strangers > 0
+        if self._settings.write_first(others=others):
+            self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
+        done = self._copy(account, plan) if plan.to_do else Done()
+        if self.sides.hidden is not None:
+            self.sides.hidden.settle(done.hidden)
+        removal = Removal()
+        if self.options.delete and plan.extra:
+            self._remove(account, plan, removal)
+        others = (others and not self.options.delete) or any(
+            gap.reason.startswith(FOREIGN) for gap in done.gaps
+        )
+        lost = self._settings.write_last(others=others)
+        if self._fold(plan, done, removal) or self._settled or lost:
+            self._write_losses(account, plan, self._survey(plan))
+            self._settled = False
+        account.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*done.gaps, *removal.gaps()])
+        removed = frozenset(one.which for one in removal.removed)
+        account.write_extra(self._steps(plan, Do.EXTRA), removed)
+        self.record.sweep()
+        return self._outcome(plan, done, removal)
+
+    def _copy(self, account: Account, plan: Plan) -> Done:
+        found = self._survey(plan)
+        way = self._way(found.terms)
+        self._write_losses(account, plan, found)
+        uploads = Uploads(self.record.store, self.sides.target)
+        self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
+        work = Work(
+            way,
+            self.record,
+            plan.run,
+            self.options.overwrite,
+            self.check,
+            uploads,
+            self.options.history,
+            locks_itself=bool((self.sides.target.object_lock() or {}).get("Rule")),
+        )
+        done = work.all(self.workers)
+        self.progress.end()
+        uploads.clear()
+        return done
+
+    def _survey(self, plan: Plan) -> Survey:
+        """Return what the target takes, and what a sync does not bring there."""
+        keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
+        found = survey(self.sides, self.record.store, keys, classes)
+        if not found.capabilities.probed:
+            self.progress.note(f"the target was not tried out: {found.capabilities.why}")
+        return found
+
+    def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
+        """Yield what is known not to come to the target, before the first object goes there."""
+        if not plan.odd & {NAMELESS, *terms.refused_keys}:
+            return
+        for step in self._steps(plan, Do.COPY):
+            if reason := refusal_of(step.odd, terms.refused_keys):
+                yield Loss(step.name, "object", reason)
+
+    def _left_out(self, plan: Plan) -> Iterator[Loss]:
+        """Yield the delete markers that the target does not make."""
+        if self.sides.markers.refused:
+            for step in self._steps(plan, Do.EXCLUDED):
+                if step.marks and step.why.startswith(REFUSED):
+                    yield Loss(step.name, "delete marker", step.why)
+
+    def _way(self, terms: Terms) -> Way:
+        sides = self.sides
+        return Way(
+            sides.source,
+            sides.target,
+            terms,
+            self.options.selection,
+            self.progress,
+            Outage(sides.source),
+            Outage(sides.target.source),
+            self.throttle,
+        )
+
+    def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
+        """Remove what only the target has; what was removed is said, also where not all could be."""
+        if not plan.listed:
+            raise UsageError(
+                f"{self.sides.source.url} lists no object; nothing was removed at the target",
+                next_step="check the source's prefix, or empty the target by other means if that is what you want",
+            )
+        self.check()
+        self.progress.begin("remove at the target", items=plan.extra, size_bytes=0)
+        try:
+            removal.run(self._way(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
+        finally:
+            if removal.removed:
+                account.write_removed(removal.removed)
+            self.progress.end()
+
+    def _write_losses(self, account: Account, plan: Plan, found: Survey) -> None:
+        """Write the ledger, as far as it is known by now."""
+        known = chain(
+            found.losses,
+            self._settings.losses,
+            self._refused(plan, found.terms),
+            self._left_out(plan),
+            self.record.losses(),
+        )
+        self.record.header = replace(self.record.header, losses=account.write_losses(known))
+        self.record.write_header()
+
+    def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:
+        """Make the record that holds from now on; tell whether it is another one."""
+        removed = frozenset(one.which for one in removal.removed)
+        if not (done.noted or plan.steps[Do.FORGET] or removed):
+            return False
+        self.check()
+
+        def dropped(step: Step) -> bool:
+            if step.target is None or step.do != Do.EXTRA:
+                return step.do == Do.FORGET
+            return step.known and (step.key, step.target.version_id) in removed
+
+        self.record.fold(plan.run, map(self.record.which, filter(dropped, self.record.plan(plan.run))))
+        return True
+
+    def _steps(self, plan: Plan, *kinds: Do) -> Iterator[Step]:
+        if not any(plan.steps[do] for do in kinds):
+            return iter(())
+        return (step for step in self.record.plan(plan.run) if step.do in kinds)
+
+    def _outcome(self, plan: Plan, done: Done, removal: Removal) -> SyncOutcome:
+        sides, gaps = self.sides, [*done.gaps, *removal.gaps()]
+        excluded = sum(gap.disposition == "excluded" for gap in gaps)
+        return SyncOutcome(
+            source=sides.source.url,
+            target=sides.target.url,
+            record=self.record.store.place,
+            listed=plan.listed,
+            listed_bytes=plan.listed_bytes,
+            same=plan.same + done.same,
+            copied=done.copied,
+            copied_bytes=done.copied_bytes,
+            adopted=done.adopted,
+            amended=done.amended,
+            newer=done.newer,
+            excluded=plan.excluded + excluded,
+            failed=len(gaps) - excluded + plan.steps[Do.STUCK],
+            extra=plan.extra,
+            deleted=len(removal.removed),
+            losses=self.record.header.losses,
+            rows=self.record.header.rows,
+            gaps=tuple(gaps),
+            damaged=tuple(done.damaged),
+            removed=tuple(removal.removed),
+            extras=tuple(plan.examples.get(Do.EXTRA, ())),
+            reasons=(*_reconciled(plan, done), *(() if plan.listed else _nothing(sides))),
+            history=sides.history,
+            settings=self._settings.told,
+        )
+
+    def _planned(self, plan: Plan) -> dict[str, object]:
+        names = self._settings.foresee(others=plan.strangers > 0)
+        found: dict[str, object] = {
+            str(do): {"count": plan.steps[do], "first": plan.examples.get(do, [])} for do in Do
+        }
+        return found | {"settings": {"count": len(names), "first": names}}
+
+
+def _nothing(sides: Sides) -> Sequence[str]:
+    reason = nothing_under(sides.source)
+    return (reason,) if reason else ()
+
+
+def _reconciled(plan: Plan, done: Done) -> Iterator[str]:
+    """Yield what does not add up: every object that was listed has ended in one way."""
+    if not plan.run:
+        return
+    ended = (
+        plan.same
+        + done.same
+        + plan.excluded
+        + done.copied
+        + done.adopted
+        + done.amended
+        + len(done.gaps)
+        + len(done.damaged)
+        + plan.steps[Do.STUCK]
+    )
+    if ended != plan.listed:
+        yield f"{plan.listed} objects were listed, {ended} are accounted for"

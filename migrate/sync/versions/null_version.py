@@ -1,0 +1,39 @@
+"""The version without an id: the one that a bucket which keeps no versions (yet, or any more) replaces with each write.
+No answer to a read tells it from what was there before with the same bytes, and where it is a delete marker by now a
+read is refused; its listing tells.
+"""
+
+from __future__ import annotations
+
+from exporters.bucket_api import ObjectSummary
+from migrate.storage.s3.listing.page_parser import NULL
+from migrate.storage.s3.source_bucket import S3Bucket
+from migrate.storage.s3.source_errors import as_source_errors
+from migrate.sync.record.column_pages import is_moment
+
+REPLACED = "replaced at the source after it was listed; the next run adds what it is now, on top"
+
+
+def is_null(found: ObjectSummary | None) -> bool:
+    """Tell whether this is the version without an id of some key."""
+    return found is not None and found.version_id == NULL
+
+
+def is_replaced(source: S3Bucket, was: ObjectSummary) -> bool:
+    """Tell whether the version without an id is another one by now, or gone. Raises ``SourceError``."""
+    now = _listed(source, was.key)
+    if now is None:
+        return True
+    ours, its = ((one.etag, one.size_bytes, one.is_delete_marker) for one in (was, now))
+    return ours != its or not is_moment(was.modified, now.modified)
+
+
+def _listed(source: S3Bucket, key: str) -> ObjectSummary | None:
+    with as_source_errors(source.url):
+        for page in source.listing.versions(key):
+            for one in page.rows():
+                if one.key == key and one.version_id == NULL:
+                    return one
+                if source.lists_in_order and one.key > key:
+                    return None
+    return None

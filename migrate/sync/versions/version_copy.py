@@ -1,0 +1,170 @@
+"""Whole histories for one span: of each key the oldest version first, delete markers in their place, in layers: the
+next version of every key at once, then the one after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+
+from exporters.api import Gap, Loss
+from exporters.bucket_api import Fetched
+from exporters.objects import index_rows
+from exporters.objects.source_checksums import promises_md5
+from migrate.storage.s3.destination_bucket import Written
+from migrate.storage.s3.metadata.object_metadata import Description, is_md5
+from migrate.sync.copy import (
+    UNLIKE,
+    WINDOW_BYTES,
+    SmallCopy,
+    Way,
+    acls,
+    arrived,
+    is_small,
+    lost_gaps,
+    refusal,
+    source_of,
+)
+from migrate.sync.diff import AGAIN, Do, Step
+from migrate.sync.inspect import Look
+from migrate.sync.large_object_copy import LargeCopy
+from migrate.sync.object_item import Done, Item
+from migrate.sync.record.record_rows import LOSSES, TARGET_ETAG, TARGET_VERSION
+from migrate.sync.upload_owners import Uploads
+from migrate.sync.versions.version_diff import OTHERS
+from migrate.sync.versions.version_inspect import HistoryLook
+
+_READ_BYTES = 8 * 2**20
+
+
+class VersionCopy(SmallCopy):
+    """Reads and notes small versions. What is written stays, so what may have been damaged is read again before."""
+
+    __slots__ = ()
+
+    def sure(self, found: Fetched) -> Fetched:
+        """See ``SmallCopy.sure``."""
+        if _is_as_promised(found):
+            return found
+        again = next(iter(self.way.source.fetch([found.summary], window_bytes=WINDOW_BYTES)))
+        return found if again.error is not None else again
+
+    def doubt(self, made: Item, written: Written) -> None:
+        """See ``SmallCopy.doubt``: read twice, it is what it is."""
+        arrived(self.way, self.done, made, written, Loss(made.step.name, "ETag", UNLIKE))
+
+
+def _is_as_promised(found: Fetched) -> bool:
+    etag = found.summary.etag
+    if found.crc64nvme is not None or not is_md5(etag) or not promises_md5(found):
+        return True
+    return hashlib.md5(found.body, usedforsecurity=False).hexdigest() == etag
+
+
+@dataclass(slots=True)
+class HistoryCopy:
+    """Copies histories for one span: all steps of its keys. ``locks_itself``: see ``version_inspect``."""
+
+    way: Way
+    done: Done
+    uploads: Uploads
+    locks_itself: bool = False
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Look and copy. Raises what stops the whole sync."""
+        again = [step for step in steps if step.why == AGAIN]
+        if again:
+            HistoryLook(self.way, self.done, self.locks_itself).run(again)
+        due = [part for _, group in groupby(steps, key=attrgetter("key")) if (part := self._due(list(group)))]
+        self._counts = {part[0].key: part[0].before for part in due}
+        for depth in range(max(map(len, due), default=0)):
+            self._layer([part[depth] for part in due if len(part) > depth])
+        failed = {gap.item for gap in self.done.gaps if gap.disposition == "failed"}
+        self.done.hidden |= {part[-1].key for part in due if part[-1].name in failed}
+
+    def _due(self, steps: Sequence[Step]) -> list[Step]:
+        """Take in what a run that was killed has written of a key; return what is to be added."""
+        looked_at = [step for step in steps if step.do == Do.LOOK and step.why != AGAIN]
+        due = [step for step in steps if step.do == Do.COPY]
+        adopted = [self._adopt(step) for step in looked_at]
+        if all(adopted):
+            return due
+        self.done.gaps += [Gap(step.name, "failed", OTHERS) for step in due]
+        return []
+
+    def _adopt(self, step: Step) -> bool:
+        """Take in a version if it is the same at the target; tell whether it is."""
+        assert step.target is not None
+        if step.marks:
+            self._marked(step, step.target.version_id)
+            self.done.adopted += 1
+            return True
+        ours = self.way.source.head(source_of(step))
+        theirs = self.way.target.source.head(step.target)
+        self.way.note(ours, theirs)
+        acl = next(acls(self.way, [source_of(step)]))
+        same = None
+        if ours.error is None and theirs.error is None:
+            same = Look(self.way, self.done, overwrite=False).same(
+                step, ours, theirs, acl, self.way.is_same_when_read
+            )
+        if same is None:
+            gap = Gap(step.name, "failed", OTHERS if ours.error is None else str(ours.error))
+            if ours.error is not None:
+                gap = lost_gaps(self.way.source, [(step, ours.error)])[0]
+            self.done.gaps.append(gap)
+            return gap.disposition == "excluded"
+        self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
+        written = Written(step.key, step.target.etag, version_id=step.target.version_id)
+        self.done.rows.append(same.finished(written, self.way.terms))
+        self.done.adopted += 1
+        return True
+
+    def _layer(self, steps: Sequence[Step]) -> None:
+        """Add one version to each key."""
+        whole = [step for step in steps if step.marks or is_small(step)]
+        small, sent = VersionCopy(self.way, self.done), deque[Item | Step]()
+        for written in self.way.target.put_versions(self._bodies(whole, small, sent)):
+            self._take(small, sent.popleft(), written)
+        small.end()
+        large = LargeCopy(self.way, self.done, self.uploads, versions=True)
+        for step in [*(step for step in steps if not (step.marks or is_small(step))), *small.grown]:
+            before = self.done.copied
+            large.run([replace(step, before=self._counts[step.key])])
+            self._counts[step.key] += self.done.copied - before
+
+    def _bodies(
+        self, steps: Sequence[Step], small: VersionCopy, sent: deque[Item | Step]
+    ) -> Iterator[tuple[Description, bytes | None]]:
+        for step in steps:
+            if step.marks:
+                sent.append(step)
+                yield Description(self.way.name(step), before=self._counts[step.key]), None
+        read: deque[Item] = deque()
+        for described, body in small.bodies([step for step in steps if not step.marks], read):
+            made = read.popleft()
+            sent.append(made)
+            yield replace(described, before=self._counts[made.step.key]), body
+
+    def _take(self, small: VersionCopy, made: Item | Step, written: Written) -> None:
+        step = made if isinstance(made, Step) else made.step
+        self._counts[step.key] += written.error is None
+        if isinstance(made, Item):
+            small.take(made, written)
+        elif written.error is not None:
+            self.done.gaps.append(refusal(step, written.error))
+        else:
+            self._marked(step, written.version_id)
+            self.done.copied += 1
+            self.way.progress.advance(items=1)
+
+    def _marked(self, step: Step, version_id: str) -> None:
+        """Note a delete marker that is at the target."""
+        work = index_rows.marker(self.way.source.name, 0, source_of(step))
+        work |= {"key": step.key, TARGET_ETAG: "", TARGET_VERSION: version_id or None, LOSSES: []}
+        self.done.rows.append(work)

@@ -1,0 +1,115 @@
+"""Counts what a transfer does, for its outcome and for whoever watches."""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+from migrate.bundle.findings import Finding
+from migrate.runtime.progress import Progress
+from migrate.transfer.outcome import TransferOutcome
+from migrate.transfer.plan import WantedFile
+from migrate.transfer.source_bundle import Sealed
+
+
+class Counter(Protocol):
+    """What is told of files on their way. Thread-safe; sizes are bytes."""
+
+    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes became durable at the target."""
+        ...
+
+    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes were durable from an earlier run."""
+        ...
+
+    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """So many bytes were counted before and are done with again."""
+        ...
+
+    def move_file(self, file: WantedFile) -> None:
+        """A file is there now."""
+        ...
+
+    def skip_file(self, file: WantedFile) -> None:
+        """A file was there already."""
+        ...
+
+    def again(self, file: WantedFile, found: Finding) -> None:
+        """A file is moved once more, because of what was found."""
+        ...
+
+    def find(self, finding: Finding, *, blocks: bool = True) -> None:
+        """Something is wrong; ``blocks``: it stands in the way of a whole bundle."""
+        ...
+
+
+class Tally:
+    """See ``Counter``: sums over all files."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self.findings: list[Finding] = []
+        self.blocked = False
+        """Whether a finding stands in the way of a whole bundle at the target."""
+        self._files_moved = self._files_skipped = 0
+        self._bytes_moved = self._bytes_skipped = 0
+
+    def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
+        with self._lock:
+            self._bytes_moved += size_bytes
+        self._progress.advance(size_bytes=size_bytes)
+
+    def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
+        with self._lock:
+            self._bytes_skipped += size_bytes
+        self._progress.skip(size_bytes=size_bytes)
+
+    def pass_bytes(self, file: WantedFile, size_bytes: int) -> None:
+        """See ``Counter``."""
+        del file
+        self._progress.advance(size_bytes=size_bytes)
+
+    def move_file(self, file: WantedFile) -> None:
+        """See ``Counter``."""
+        del file
+        with self._lock:
+            self._files_moved += 1
+        self._progress.advance(items=1)
+
+    def skip_file(self, file: WantedFile) -> None:
+        """A file was there already."""
+        with self._lock:
+            self._files_skipped += 1
+            self._bytes_skipped += file.size_bytes
+        self._progress.skip(items=1, size_bytes=file.size_bytes)
+
+    def again(self, file: WantedFile, found: Finding) -> None:
+        """A file is moved once more, because of what was found."""
+        self._progress.grow(size_bytes=file.size_bytes)
+        self._progress.note(f"{found}; once more")
+
+    def find(self, finding: Finding, *, blocks: bool = True) -> None:
+        """Something is wrong."""
+        with self._lock:
+            self.findings.append(finding)
+            self.blocked = self.blocked or blocks
+        self._progress.note(str(finding))
+
+    def outcome(self, sealed: Sealed, seconds: float) -> TransferOutcome:
+        """Sum up."""
+        return TransferOutcome(
+            files=len(sealed.files),
+            size_bytes=sealed.size_bytes,
+            files_moved=self._files_moved,
+            files_skipped=self._files_skipped,
+            bytes_moved=self._bytes_moved,
+            bytes_skipped=self._bytes_skipped,
+            seconds=seconds,
+            findings=sorted(self.findings, key=lambda finding: finding.key),
+        )

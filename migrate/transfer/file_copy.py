@@ -1,0 +1,219 @@
+"""Files on their way from place to place, by threads: looked for at the target, read, checked, sent."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.lease import Fence
+from migrate.bundle.unit_sink import Stopped
+from migrate.errors import GoneError
+from migrate.storage.api import PART_BYTES, MultipartStore, Store, Upload
+from migrate.storage.part_sizes import cut_of
+from migrate.transfer.counters import Counter
+from migrate.transfer.large_file_copy import LargeFile
+from migrate.transfer.plan import FileJob, WantedFile, candidates, plan_file
+from migrate.transfer.scheduler import Lanes, Piece
+from migrate.transfer.worker_threads import run_workers
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """From where to where, and under which lease. ``stop`` ends what is under way; ``on_stuck`` is called when threads
+    do not come to their end after an interruption. ``recheck``: what lies at the target is hashed.
+    """
+
+    origin: MultipartStore
+    target: MultipartStore
+    fence: Fence
+    stop: threading.Event
+    on_stuck: Callable[[], None]
+    workers: int
+    recheck: bool
+
+
+class Mover:
+    """``uploads`` were begun by earlier runs, by key; ``look``: others may be found for a file when it is its turn."""
+
+    def __init__(self, way: Way, tally: Counter, uploads: dict[str, list[Upload]], *, look: bool) -> None:
+        self._way = way
+        self._origin, self._target = way.origin, way.target
+        self._tally = tally
+        self._uploads = uploads
+        self._look = look
+        self._lanes: Lanes | None = None
+
+    def missing(self, files: Sequence[WantedFile], present: Mapping[str, int]) -> list[WantedFile]:
+        """Return the files that must be moved, in order, after a look at those that have their size
+        already.
+        """
+        missing, there = candidates(files, present)
+        differing: list[WantedFile] = []
+
+        def check(file: WantedFile) -> None:
+            if self._is_same(file):
+                self._tally.skip_file(file)
+            else:
+                differing.append(file)
+
+        self._run(
+            Lanes((_piece(check, file, 0) for file in there), (), workers=self._way.workers, most=self._most)
+        )
+        wanted = {file.key for file in (*missing, *differing)}
+        return [file for file in files if file.key in wanted]
+
+    def _is_same(self, file: WantedFile) -> bool:
+        """Tell whether the file at the target, which has the right size, is this one."""
+        if file.sha256 is None:
+            return hash_of(self._origin, file) == hash_of(self._target, file)
+        if self._way.recheck or not file.key.startswith(layout.DATA):
+            return hash_of(self._target, file) == file.sha256
+        if not self._target.keeps_sha256:
+            return True
+        kept = self._target.stat(file.key).sha256
+        return (kept or hash_of(self._target, file)) == file.sha256
+
+    def move(self, files: Sequence[WantedFile]) -> None:
+        """Move files. Raises whatever a store raises for good, ``Stopped``."""
+        jobs = [plan_file(file, self._target.part_bytes(file.size_bytes)) for file in files]
+        small = (_piece(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
+        openers = (self._opener(job) for job in jobs if not job.is_small)
+        self._run(Lanes(small, openers, workers=self._way.workers, most=self._most))
+
+    def _most(self) -> int:
+        """Return how many pieces may be under way: fewer while one of the places struggles."""
+        paces = (getattr(store, "pace", None) for store in (self._origin, self._target))
+        return min(
+            (pace.of(self._way.workers) for pace in paces if pace is not None), default=self._way.workers
+        )
+
+    def _run(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        run_workers(
+            lanes, self._way.workers, stores=(self._origin, self._target), on_stuck=self._way.on_stuck
+        )
+
+    def _small(self, file: WantedFile) -> None:
+        """Read, check, put. Wrong bytes are read once more before they are called damage."""
+        data, found = b"", ""
+        for _ in range(2):
+            self._go_on()
+            try:
+                data = self._origin.read(file.key)
+            except GoneError:
+                self.gone(file)
+                return
+            found = hashlib.sha256(data).hexdigest()
+            if found == (file.sha256 or found):
+                self._way.fence.check()
+                self._target.put(file.key, data, sha256=found)
+                self._tally.move_bytes(file, len(data))
+                self._tally.move_file(file)
+                return
+        self._tally.find(damaged(file, found))
+
+    def _go_on(self) -> None:
+        if self._way.stop.is_set():
+            raise Stopped
+
+    def gone(self, file: WantedFile) -> None:
+        """Note that a file vanished at the origin; raises ``GoneError`` if all of the origin did."""
+        try:
+            self._origin.stat(layout.BAGIT)
+        except GoneError as exc:
+            raise GoneError(f"{self._origin.place} is gone, in the middle of the transfer") from exc
+        self._tally.find(Finding(file.key, "was listed at the origin but is gone now"))
+
+    def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[Piece]]:
+        def open_file() -> Iterator[Piece]:
+            planned = self._planned(job.file)
+            assert planned.upload is not None
+            count = self._tally.skip_bytes if attempt == 1 else self._tally.pass_bytes
+            large = LargeFile(
+                planned,
+                planned.upload,
+                origin=self._origin,
+                target=self._target,
+                on_sent=partial(self._tally.move_bytes, job.file),
+                on_kept=partial(count, job.file),
+                check=self._way.fence.check,
+                go_on=self._go_on,
+            )
+            return large.pieces(on_end=lambda found: self._ended(large, found, attempt))
+
+        return open_file
+
+    def _ended(self, large: LargeFile, found: Finding | None, attempt: int) -> None:
+        """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be moved
+        again, by another upload where the target made something else of this one.
+        """
+        file = large.job.file
+        if found is None:
+            self._tally.move_file(file)
+        elif attempt == 1 and found.found:
+            if large.refused:
+                self._target.abort(file.key, large.upload)
+            else:
+                self._uploads[file.key] = [large.as_upload()]
+            self._tally.again(file, found)
+            assert self._lanes is not None
+            self._lanes.again(self._opener(large.job, attempt + 1))
+        else:
+            self._target.abort(file.key, large.upload)
+            if found.found:
+                self._tally.find(found)
+            else:
+                self.gone(file)
+
+    def _planned(self, file: WantedFile) -> FileJob:
+        """Return how the file is moved: by the upload to go on with, as that is cut: the one that has most, else by a
+        new one.
+        """
+        found = self._uploads.pop(file.key, [])
+        if not found and self._look:
+            found = [upload for upload in self._target.uploads(file.key) if upload.key == file.key]
+        part_bytes = self._target.part_bytes(file.size_bytes)
+        best: tuple[int, FileJob] | None = None
+        for upload in found:
+            try:
+                parts = self._target.parts(file.key, upload.id)
+            except GoneError:
+                continue
+            job = plan_file(file, cut_of(parts) or part_bytes, upload.id, parts)
+            kept = sum(part.kept.size_bytes for part in job.parts if part.kept)
+            if best is None or kept > best[0]:
+                best = kept, job
+        for upload in found:
+            if best is None or upload.id != best[1].upload:
+                self._target.abort(file.key, upload.id)
+        if best is not None:
+            return best[1]
+        upload_id = self._target.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
+        return plan_file(file, part_bytes, upload_id)
+
+
+def _piece(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) -> Piece:
+    return Piece(size_bytes, lambda: do(file))
+
+
+def hash_of(store: Store, file: WantedFile) -> str:
+    """Return the SHA-256 of what lies at the place, read in blocks; "" where it is gone."""
+    digest = hashlib.sha256()
+    try:
+        for start in range(0, file.size_bytes, PART_BYTES):
+            digest.update(store.read(file.key, start, PART_BYTES))
+    except GoneError:
+        return ""
+    return digest.hexdigest()
+
+
+def damaged(file: WantedFile, found: str) -> Finding:
+    """Return the finding for a file whose bytes are not what the manifest says."""
+    return Finding(
+        file.key, "differs from the manifest at the origin", f"SHA-256 {file.sha256}", f"SHA-256 {found}"
+    )

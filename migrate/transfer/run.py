@@ -1,0 +1,166 @@
+"""Moves a sealed bundle: bounded workers, every byte hashed on the way.
+
+The engine decides nothing (see ``plan``): it reads, checks, sends, and counts. What is durable at the target
+is found by listing it, so the same command goes on after any interruption, from any machine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from migrate.bundle import layout
+from migrate.bundle.lease import Lease
+from migrate.runtime.progress import Progress
+from migrate.storage.api import MultipartStore, Upload
+from migrate.transfer.counters import Tally
+from migrate.transfer.destination import TransferState, make_room, survey, write_state
+from migrate.transfer.file_copy import Mover, Way, damaged, hash_of
+from migrate.transfer.outcome import TransferOutcome
+from migrate.transfer.plan import Phases, WantedFile, phases
+from migrate.transfer.source_bundle import Sealed, read_sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Files that are to be at the target. ``present``: what lies there, sizes by key. ``recheck``: what lies there is
+    hashed.
+    """
+
+    files: Sequence[WantedFile]
+    present: Mapping[str, int]
+    lease: Lease
+    tally: Tally
+    progress: Progress
+    recheck: bool
+
+
+class Carriers(Protocol):
+    """Others than the threads of this process."""
+
+    def carry(self, load: Load) -> None:
+        """Bring the files to the target, save those that are there or have findings. Raises what a store raises."""
+        ...
+
+
+def transfer(
+    origin: MultipartStore,
+    target: MultipartStore,
+    *,
+    workers: int,
+    progress: Progress,
+    recheck: bool = False,
+    carriers: Carriers | None = None,
+) -> TransferOutcome:
+    """Bring the sealed bundle at ``origin`` to ``target``; what lies there already is not sent again.
+
+    Files that differ from their manifest, or are missing, become findings; the rest is moved, and the target
+    stays unsealed. Files at the origin that no manifest names are findings too, and stay where they are.
+    ``recheck`` hashes what lies at the target and replaces what differs. ``carriers`` move the payload instead of the
+    threads of this process. Raises ``UsageError`` (no sealed
+    bundle at the origin), ``NotEmptyError`` (the target holds something else), ``BusyError``, and whatever a
+    store raises for good.
+    """
+    started = time.monotonic()
+    sealed = read_sealed(origin)
+    survey(target, sealed)  # refuse a foreign place before leaving a lease there
+    with Lease(target, "transfer", progress=progress, alone=carriers is None) as lease:
+        way = Way(
+            origin, target, lease, threading.Event(), on_stuck=lease.abandon, workers=workers, recheck=recheck
+        )
+        run = _Run(way, sealed, lease, progress, carriers)
+        run.move()
+        run.tidy()
+    return run.tally.outcome(sealed, time.monotonic() - started)
+
+
+class _Run:
+    """One transfer under way."""
+
+    def __init__(
+        self, way: Way, sealed: Sealed, lease: Lease, progress: Progress, carriers: Carriers | None
+    ) -> None:
+        self.tally = Tally(progress)
+        self._origin, self._target, self._recheck = way.origin, way.target, way.recheck
+        self._sealed, self._lease, self._progress, self._carriers = sealed, lease, progress, carriers
+        surveyed = survey(self._target, sealed)
+        if surveyed.predecessor:
+            progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
+            surveyed = make_room(self._target, sealed, surveyed, self._origin.place)
+        self._present, self._resumed = surveyed.present, surveyed.begun
+        uploads = _by_key(self._target.uploads()) if self._present else {}
+        self._mover = Mover(way, self.tally, uploads, look=bool(self._present))
+
+    def move(self) -> None:
+        """Do the phases in order; only the first where a file of the payload is damaged or missing: then the
+        others are only looked at.
+        """
+        self._progress.begin("transfer", items=len(self._sealed.files), size_bytes=self._sealed.size_bytes)
+        for finding in self._sealed.extra:
+            self.tally.find(finding, blocks=False)
+        for finding in self._sealed.findings:
+            self.tally.find(finding)
+        order: Phases = phases(self._sealed.files)
+        self._move_payload(order.payload)
+        if self.tally.blocked:
+            self._inspect((*order.tags, *order.seals))
+        else:
+            self._move(order.tags)
+        for file in order.seals:
+            if not self.tally.blocked:
+                self._move([file])
+        self._progress.end()
+
+    def _move_payload(self, files: Sequence[WantedFile]) -> None:
+        if self._carriers is None:
+            self._move(files)
+            return
+        if any(self._present.get(file.key) != file.size_bytes for file in files):
+            self._announce()
+        self._carriers.carry(
+            Load(files, self._present, self._lease, self.tally, self._progress, self._recheck)
+        )
+
+    def _move(self, files: Sequence[WantedFile]) -> None:
+        missing = self._mover.missing(files, self._present)
+        if missing:
+            self._announce()
+        self._mover.move(missing)
+
+    def tidy(self) -> None:
+        """Remove what only a transfer under way needs."""
+        if self.tally.blocked:
+            return
+        for upload in self._target.uploads():
+            self._target.abort(upload.key, upload.id)
+        self._target.delete(layout.TRANSFER_STATE)
+
+    def _announce(self) -> None:
+        """Say at the target what is coming, before the first byte of it."""
+        if self._resumed:
+            return
+        sealed = self._sealed
+        state = TransferState(sealed.id, self._origin.place, len(sealed.files), sealed.size_bytes)
+        write_state(self._target, state)
+        self._resumed = True
+
+    def _inspect(self, files: Iterable[WantedFile]) -> None:
+        """Look for damage in files that are not moved, so that one run names all there is to repair."""
+        told = {finding.key for finding in self._sealed.findings}
+        for file in files:
+            if file.key in told:
+                continue
+            found = hash_of(self._origin, file)
+            if file.sha256 is not None and found != file.sha256:
+                self.tally.find(damaged(file, found or "nothing"))
+
+
+def _by_key(uploads: Iterable[Upload]) -> dict[str, list[Upload]]:
+    found: dict[str, list[Upload]] = defaultdict(list)
+    for upload in uploads:
+        found[upload.key].append(upload)
+    return found

@@ -1,0 +1,121 @@
+"""The sealed bundle at the origin: its files by its own manifests, set against what really lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.tag_files import parse_manifest
+from migrate.errors import DamageError, GoneError, UsageError
+from migrate.storage.api import Store
+from migrate.transfer.plan import WantedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A sealed bundle: ``id``, its files in the order of keys, what is wrong with it at first sight, what
+    lies there without belonging to it, and the ids of the incomplete bundles that it was continued from.
+    """
+
+    id: str
+    files: list[WantedFile]
+    findings: list[Finding]
+    extra: list[Finding]
+    continues: Collection[str] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def read_sealed(origin: Store) -> Sealed:
+    """Read the manifests and the listing of the origin.
+
+    Raises ``UsageError`` where there is no sealed bundle, ``DamageError`` for a manifest that cannot be read.
+    """
+    present = {info.key: info.size_bytes for info in origin.list() if not info.key.startswith(layout.WORK)}
+    _check_sealed(origin, present)
+    hashes = dict(_tag_entries(origin))
+    manifest = origin.read(layout.MANIFEST)
+    promised = hashes.get(layout.MANIFEST)
+    for entry in parse_manifest(BytesIO(manifest), layout.MANIFEST, is_payload):
+        hashes[entry.key] = entry.sha256
+    findings = [
+        Finding(key, "is in the manifest but not at the origin") for key in hashes if key not in present
+    ]
+    extra = [
+        Finding(key, "lies at the origin but is in no manifest; it was not copied")
+        for key in present
+        if key not in hashes and not _is_unlisted(key) and not layout.is_custody(key)
+    ]
+    found = hashlib.sha256(manifest).hexdigest()
+    if promised is None:
+        findings.append(Finding(layout.TAG_MANIFEST, f"does not name {layout.MANIFEST}"))
+    elif found != promised:
+        findings.append(Finding(layout.MANIFEST, "differs from the tag manifest", promised, found))
+    files = [
+        WantedFile(key, size, hashes.get(key))
+        for key, size in present.items()
+        if key in hashes or _is_unlisted(key)
+    ]
+    identity = _identity(origin)
+    return Sealed(bundle_id(identity), files, findings, extra, _continues(identity))
+
+
+def bundle_id(data: bytes) -> str:
+    """Return the bundle's id from the bytes of ``meta/bundle.json``. Raises ``DamageError``."""
+    try:
+        value = json.loads(data)
+        if isinstance(value["id"], str) and value["id"]:
+            return str(value["id"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DamageError(layout.BUNDLE_META, expected="the bundle's id", found=repr(data[:80]))
+
+
+def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
+    missing = [key for key in (layout.BAGIT, layout.TAG_MANIFEST, layout.MANIFEST) if key not in present]
+    if not present:
+        raise GoneError(f"{origin.place} holds nothing", next_step="check the place's name")
+    if missing:
+        raise UsageError(
+            f"{origin.place} holds no sealed bundle ({missing[0]} is missing)",
+            next_step="finish its export first: moveout export seals the bundle at the end",
+        )
+
+
+def _tag_entries(origin: Store) -> Iterator[tuple[str, str]]:
+    data = origin.read(layout.TAG_MANIFEST)
+    for entry in parse_manifest(BytesIO(data), layout.TAG_MANIFEST, layout.is_tag_name):
+        yield entry.key, entry.sha256
+
+
+def _continues(data: bytes) -> Collection[str]:
+    found = json.loads(data).get("continues", ())
+    return frozenset(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
+
+
+def _identity(origin: Store) -> bytes:
+    try:
+        return origin.read(layout.BUNDLE_META)
+    except GoneError as exc:
+        raise DamageError(layout.BUNDLE_META, expected="the bundle's identity", found="no such file") from exc
+
+
+def is_payload(name: str) -> bool:
+    """Tell whether ``name`` may be a payload file's."""
+    return name.startswith(layout.DATA) and layout.is_payload_name(name)
+
+
+def _is_unlisted(key: str) -> bool:
+    """Tell whether the file belongs to a bundle without being in a manifest: the last ones written, and
+    signatures. A custody log stays where it is: each place has its own.
+    """
+    signature = key.startswith(layout.SIGNATURES) and not layout.is_custody(key)
+    return signature or key in {layout.TAG_MANIFEST, layout.BAGIT}

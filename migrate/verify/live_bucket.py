@@ -1,0 +1,209 @@
+"""A source's objects in a bundle, compared with a live bucket."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TypeVar
+
+from exporters.bucket_api import Fetched, ObjectSummary
+from exporters.errors import SourceUnreachableError
+from exporters.header_bytes import printable
+from migrate.bundle.findings import Finding
+from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
+from migrate.bundle.reader import BundleReader
+from migrate.runtime.progress import Progress
+from migrate.storage.s3.destination_bucket import TargetBucket, open_target_bucket
+from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
+from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
+from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
+from migrate.verify.thread_pool import in_parallel
+
+T = TypeVar("T")
+Pair = tuple[ObjectSummary, ObjectRow]
+
+_BATCH = 500
+_SMALL_BYTES = 8 * 2**20
+_WINDOW_BYTES = 8 * 2**20
+_NAMED_EXTRA = 1000
+
+
+def compare_bucket(
+    reader: BundleReader,
+    source: str,
+    url: str,
+    *,
+    workers: int,
+    progress: Progress,
+    read_all: bool = False,
+    secrets: Mapping[str, str] | None = None,
+) -> Sequence[Finding]:
+    """Compare every object of a source with the bucket at ``url``: is it there, has it the size, the content,
+    the headers, the metadata, the tags, the locks that still hold; and is there anything else. Where the bundle has
+    all versions, so they are compared, each with the one that stands in its place, the oldest first.
+
+    Content is compared by the MD5 or CRC64NVME that the server keeps, and read where it keeps neither; with
+    ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
+    one cannot look.
+    """
+    target = open_target_bucket(url, secrets=secrets)
+    findings: list[Finding] = []
+    history = has_history(reader, source)
+    if history and not target.versioning():
+        findings.append(Finding(target.url, "keeps no versions: only current ones were compared"))
+        history = False
+    listed = ListedVersions(target.list_versions()) if history else Listed(target.list())
+    try:
+        progress.begin(f"compare {source}", items=listed.count, size_bytes=0)
+        if isinstance(listed, ListedVersions):
+            pairs = _pairs_of_versions(reader, source, target, listed, findings)
+        else:
+            pairs = _pairs(reader, source, target, listed, findings)
+        with ThreadPoolExecutor(workers, thread_name_prefix="moveout-compare") as executor:
+
+            def compare(batch: list[Pair]) -> list[Finding]:
+                found = list(_compare(target, batch, read_all=read_all))
+                progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
+                return found
+
+            for found in in_parallel(executor, compare, _batches(pairs), ahead=workers + 1):
+                findings.extend(found)
+        findings.extend(_extra(listed))
+        progress.end()
+    finally:
+        listed.close()
+    return findings
+
+
+def _pairs(
+    reader: BundleReader, source: str, target: TargetBucket, listed: Listed, findings: list[Finding]
+) -> Iterator[Pair]:
+    for row in object_rows(reader, source):
+        if row.is_delete_marker or not row.is_latest:
+            continue
+        key = target.prefix + row.key
+        found = listed.find(key)
+        if found is None:
+            findings.append(Finding(key, "is not in the bucket"))
+            continue
+        listed.mark(key, "known")
+        yield found[0], row
+
+
+def _pairs_of_versions(
+    reader: BundleReader, source: str, target: TargetBucket, listed: ListedVersions, findings: list[Finding]
+) -> Iterator[Pair]:
+    for relative, rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
+        key = target.prefix + relative
+        found, _ = listed.of(key)
+        if not found:
+            findings.append(Finding(key, "is not in the bucket"))
+            continue
+        listed.mark(key, "known")
+        pairs = list(zip(found, rows, strict=False))
+        if len(found) != len(rows):
+            findings.append(Finding(key, "has another number of versions", str(len(rows)), str(len(found))))
+            pairs = [(found[-1], rows[-1])]
+        for summary, row in pairs:
+            if summary.is_delete_marker != row.is_delete_marker:
+                what = _what(row.is_delete_marker), _what(summary.is_delete_marker)
+                findings.append(Finding(summary.name, "is another thing", *what))
+            elif not row.is_delete_marker:
+                yield summary, row
+
+
+def _what(is_delete_marker: bool) -> str:
+    return "a delete marker" if is_delete_marker else "a version"
+
+
+def _extra(listed: Listed | ListedVersions) -> Iterator[Finding]:
+    extra = list(islice(listed.unmarked(), _NAMED_EXTRA + 1))
+    for key in extra[:_NAMED_EXTRA]:
+        yield Finding(key, "is in the bucket, but not in the bundle")
+    if len(extra) > _NAMED_EXTRA:
+        yield Finding("…", f"more than {_NAMED_EXTRA} objects are in the bucket, but not in the bundle")
+
+
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    source = iter(items)
+    while batch := list(islice(source, _BATCH)):
+        yield batch
+
+
+def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iterator[Finding]:
+    same_size = []
+    for summary, row in batch:
+        if summary.size_bytes == row.size_bytes:
+            same_size.append((summary, row))
+        else:
+            sizes = (f"{row.size_bytes} bytes", f"{summary.size_bytes} bytes")
+            yield Finding(summary.name, "has another size", *sizes)
+    whole = [pair for pair in same_size if read_all and pair[1].size_bytes <= _SMALL_BYTES]
+    bucket = target.source
+    read = bucket.fetch((summary for summary, _ in whole), window_bytes=_WINDOW_BYTES)
+    for (_, row), fetched in zip(whole, read, strict=True):
+        yield from _described(row, fetched)
+        if fetched.error is None and hashlib.sha256(fetched.body).hexdigest() != row.sha256:
+            found = hashlib.sha256(fetched.body).hexdigest()
+            yield Finding(fetched.summary.name, "has another SHA-256", row.sha256, found)
+    others = [pair for pair in same_size if not read_all or pair[1].size_bytes > _SMALL_BYTES]
+    heads = bucket.heads(summary for summary, _ in others)
+    for (summary, row), fetched in zip(others, heads, strict=True):
+        yield from _described(row, fetched)
+        if fetched.error is None:
+            yield from _content(target, summary, row, read_all=read_all)
+
+
+def _content(
+    target: TargetBucket, summary: ObjectSummary, row: ObjectRow, *, read_all: bool
+) -> Iterator[Finding]:
+    if not read_all and target.holds(summary, row.content):
+        return
+    found = target.sha256(summary)
+    if found != row.sha256:
+        yield Finding(summary.name, "has another SHA-256", row.sha256, found)
+
+
+def _described(row: ObjectRow, fetched: Fetched) -> Iterator[Finding]:
+    """Yield what differs besides the bytes."""
+    key = fetched.summary.name
+    if isinstance(fetched.error, SourceUnreachableError):
+        raise fetched.error
+    if fetched.error is not None:
+        yield Finding(key, f"cannot be read ({fetched.error})")
+        return
+    for name, value in sendable(row.headers).items():
+        found = fetched.headers.get(name, "")
+        if found != value:
+            yield Finding(key, f"has another {name}", printable(value), printable(found))
+    yield from _maps(key, "metadata", row.metadata, user_metadata(fetched.headers))
+    yield from _maps(key, "tags", row.tags, fetched.tags)
+    yield from _locks(key, row, fetched.headers)
+
+
+def _locks(key: str, row: ObjectRow, headers: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield what differs of locks that still hold; one that has ended cannot be written again."""
+    hold = headers.get(LEGAL_HOLD, "OFF") == "ON"
+    if hold != row.legal_hold:
+        yield Finding(key, "has another legal hold", _on(row.legal_hold), _on(hold))
+    wanted = (row.lock_mode, moment_of(row.lock_until))
+    found = (headers.get(LOCK_MODE, ""), moment_of(headers.get(LOCK_UNTIL, "")))
+    now = datetime.now(UTC)
+    holds = [bool(mode) and until is not None and until > now for mode, until in (wanted, found)]
+    if any(holds) and wanted != found:
+        one, other = (f"{mode or 'none'} {until or ''}" for mode, until in (wanted, found))
+        yield Finding(key, "has another retention", one, other)
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _maps(key: str, what: str, expected: Mapping[str, str], found: Mapping[str, str]) -> Iterator[Finding]:
+    for name in sorted({*expected, *found}):
+        if as_text(expected.get(name)) != as_text(found.get(name)):
+            both = (printable(expected.get(name, "nothing")), printable(found.get(name, "nothing")))
+            yield Finding(key, f"has other {what}: {name}", *both)

@@ -1,0 +1,96 @@
+"""Object indexes against packs and large files: every exported object lies where its row says, with the
+row's SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrate.bundle import layout
+from migrate.bundle.findings import Finding
+from migrate.bundle.reader import BundleReader
+from migrate.verify.file_hashes import Member
+from migrate.verify.tag_file_checks import Expected
+
+KINDS = frozenset({"s3"})
+"""Sources that have an object index."""
+COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackJob:
+    """A pack and the objects that the index sees in it."""
+
+    file: Expected
+    members: list[Member]
+
+
+@dataclass(slots=True)
+class IndexWalk:
+    """Reads one source's index. ``packs`` yields the work; afterwards ``exported`` is the number of rows
+    that say so.
+
+    An index keeps the rows of one pack together; a pack that comes again later is read again.
+    """
+
+    reader: BundleReader
+    source: str
+    files: Mapping[str, Expected]
+    findings: list[Finding]
+    exported: int = 0
+    _members: list[Member] = field(default_factory=list)
+
+    def packs(self) -> Iterator[PackJob]:
+        """Yield packs with their members, in the order of the index. Raises ``DamageError`` for an index
+        that cannot be read.
+        """
+        current = ""
+        for batch in self.reader.index(self.source, columns=COLUMNS):
+            for row in batch.to_pylist():
+                if row["disposition"] != "exported":
+                    continue
+                self.exported += 1
+                if row["is_delete_marker"]:
+                    continue
+                pack = row["pack"] or ""
+                if pack and pack != current:
+                    yield from self._job(current)
+                    current = pack
+                self._take(row)
+        yield from self._job(current)
+
+    def _take(self, row: Mapping[str, Any]) -> None:
+        if row["pack"]:
+            numbers = (row["offset"], row["length"])
+            if any(number is None or number < 0 for number in numbers) or row["length"] != row["size"]:
+                self._note(row, "has no place in its pack", "offset and length", str(numbers))
+                return
+            self._members.append(Member(row["key"], row["offset"], row["length"], row["sha256"] or ""))
+        elif row["large"]:
+            self._check_large(row)
+        else:
+            self._note(row, "is exported, but to no file", "a pack or a large file", "neither")
+
+    def _check_large(self, row: Mapping[str, Any]) -> None:
+        file = self.files.get(layout.source_file(self.source, row["large"]))
+        if file is None:
+            self._note(row, "lies in a file that is not in the manifest", row["large"], "no such file")
+        elif file.sha256 != row["sha256"]:
+            self._note(row, "has another SHA-256 than its file", row["sha256"] or "", file.sha256)
+
+    def _job(self, pack: str) -> Iterator[PackJob]:
+        members, self._members = self._members, []
+        if not pack:
+            return
+        file = self.files.get(layout.source_file(self.source, pack))
+        if file is None:
+            what = f"the index of {self.source} names it {len(members)} times, but it is not in the manifest"
+            self.findings.append(Finding(layout.source_file(self.source, pack), what))
+        else:
+            yield PackJob(file, members)
+
+    def _note(self, row: Mapping[str, Any], what: str, expected: str, found: str) -> None:
+        key = layout.source_file(self.source, "index/")
+        self.findings.append(Finding(key, f"object {row['key']!r} {what}", expected, found))

@@ -1,0 +1,186 @@
+"""Where a table differs from a live one: which rows, by their keys, with both values and the part they lie in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from exporters.engine import Engine, LiveRows
+from migrate.bundle import layout
+from migrate.bundle.catalog import CatalogRow
+from migrate.bundle.findings import Finding, RowDifference, Values
+from migrate.bundle.reader import BundleReader
+from migrate.verify.row_diff import Narrowed, Row, Take, narrow
+
+MOST_TABLES = 50
+"""Of so many differing tables the rows are looked for."""
+SHOWN_ROWS = 100
+"""So many rows of a table are told."""
+_LONG, _BEFORE, _AROUND = 400, 60, 200
+
+
+class LiveSide:
+    """A table of the live database."""
+
+    part = ""
+
+    def __init__(self, rows: LiveRows, table: CatalogRow) -> None:
+        self._rows = rows
+        self._table = table
+
+    def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
+        """Read the table."""
+        del parts
+        self._rows.each(self._table.schema, self._table.name, take)
+
+
+class BundleSide:
+    """A table's Parquet parts."""
+
+    def __init__(self, engine: Engine, reader: BundleReader, table: CatalogRow) -> None:
+        self.part = ""
+        self._engine = engine
+        self._reader = reader
+        self._keys = [layout.source_file(table.source, str(part["name"])) for part in table.details["parts"]]
+
+    @cached_property
+    def columns(self) -> Sequence[str]:
+        """The names of the columns in the order of the row's text."""
+        with self._reader.open(self._keys[0]) as file:
+            return self._engine.part_columns(file)
+
+    def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
+        """Read the parts, or some of them."""
+        for key in self._keys:
+            if parts is None or key in parts:
+                self.part = key
+                with self._reader.open(key) as file:
+                    for texts in self._engine.part_texts(file):
+                        take(texts)
+
+
+@dataclass
+class Looker:
+    """Looks for rows in one live database, which is opened when the first table is looked at."""
+
+    engine: Engine
+    reader: BundleReader
+    url: str
+    password: str | None
+    stack: ExitStack
+    looked_at: int = 0
+    _rows: LiveRows | None = None
+
+    def look(self, table: CatalogRow, finding: Finding) -> Finding:
+        """Return the finding about a table with the rows that make it. Raises ``SourceError``, ``DamageError``."""
+        if self.looked_at >= MOST_TABLES:
+            return finding
+        self.looked_at += 1
+        if self._rows is None:
+            self._rows = self.stack.enter_context(self.engine.live_rows(self.url, password=self.password))
+        here = BundleSide(self.engine, self.reader, table)
+        found = self._rows.columns(table.schema, table.name)
+        if not found or not here.columns:
+            return finding
+        if list(found) != list(here.columns):
+            names = (", ".join(here.columns), ", ".join(found))
+            return replace(finding, what="has other columns", expected=names[0], found=names[1])
+        key = list(self._rows.key(table.schema, table.name))
+        show = _Show(self.engine, found, key)
+        there = LiveSide(self._rows, table)
+        narrowed = narrow(here, there, rows=table.items, key_of=show.key_of if key else None)
+        what = f"{finding.what}: {_words(narrowed, key=bool(key))}"
+        return replace(finding, what=what, rows=tuple(show.rows(narrowed)[:SHOWN_ROWS]))
+
+
+def _words(narrowed: Narrowed, *, key: bool) -> str:
+    counts = {
+        "changed": len(narrowed.changed),
+        "only in the bundle": len(narrowed.left),
+        "only in the database": len(narrowed.right),
+    }
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if not said:
+        return "its rows are the bundle's by now: it changed while it was compared"
+    if not narrowed.whole:
+        said = f"many rows, among them {said}"
+    return said if key or not narrowed.left or not narrowed.right else f"{said} (it has no key)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """Makes values for people out of rows' texts."""
+
+    engine: Engine
+    columns: Sequence[str]
+    key: Sequence[str]
+
+    def key_of(self, text: bytes) -> tuple[bytes | None, ...]:
+        values = self.engine.split(text)
+        return tuple(values[self.columns.index(name)] for name in self.key)
+
+    def rows(self, narrowed: Narrowed) -> list[RowDifference]:
+        changed = [self._changed(one, other) for one, other in narrowed.changed]
+        left = [
+            RowDifference("only in the bundle", self._key(row), self._all(row), (), row.part)
+            for row in narrowed.left
+        ]
+        right = [
+            RowDifference("only in the database", self._key(row), (), self._all(row))
+            for row in narrowed.right
+        ]
+        most = max(SHOWN_ROWS // 3, SHOWN_ROWS - len(left) - len(right))
+        return [*changed[:most], *left[:most], *right[:most], *changed[most:], *left[most:], *right[most:]]
+
+    def _changed(self, one: Row, other: Row) -> RowDifference:
+        expected: list[tuple[str, str | None]] = []
+        found: list[tuple[str, str | None]] = []
+        pairs = zip(self.columns, self.engine.split(one.text), self.engine.split(other.text), strict=True)
+        for name, left, right in pairs:
+            if left != right:
+                at = _first_difference(left, right)
+                expected.append((_name(name), _shown(left, at)))
+                found.append((_name(name), _shown(right, at)))
+        return RowDifference("changed", self._key(one), tuple(expected), tuple(found), one.part)
+
+    def _key(self, row: Row) -> Values:
+        return tuple(
+            (_name(name), _shown(value)) for name, value in zip(self.key, self.key_of(row.text), strict=True)
+        )
+
+    def _all(self, row: Row) -> Values:
+        values = zip(self.columns, self.engine.split(row.text), strict=True)
+        return tuple((_name(name), _shown(value)) for name, value in values)
+
+
+def _name(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _first_difference(one: bytes | None, other: bytes | None) -> int:
+    """Return where two values begin to differ."""
+    if one is None or other is None:
+        return 0
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _shown(value: bytes | None, at: int = 0) -> str | None:
+    """Return a value as text; of a long one what is around ``at``, its length and its SHA-256."""
+    if value is None:
+        return None
+    if len(value) <= _LONG:
+        return value.decode("utf-8", "backslashreplace")
+    start = max(0, at - _BEFORE)
+    cut = value[start : start + _AROUND].decode("utf-8", "backslashreplace")
+    before = "…" if start else ""
+    return f"{before}{cut}… ({len(value)} bytes, SHA-256 {hashlib.sha256(value).hexdigest()[:16]}…)"

@@ -1,0 +1,122 @@
+"""The tag files: whether they are as the tag manifest says, and what of them may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from migrate.bundle import identity, layout, tag_files
+from migrate.bundle.commit_records import FileRecord
+from migrate.bundle.findings import Finding
+from migrate.bundle.identity import BundleInfo
+from migrate.bundle.reader import REQUIRED, hash_file, read_files, read_manifest, read_tag_manifest
+from migrate.errors import DamageError, GoneError
+from migrate.storage.api import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A payload file as the bundle promises it. ``size_bytes`` is None where only the manifest could be
+    read.
+    """
+
+    key: str
+    sha256: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What the tag files say. ``names`` are those in the tag manifest, ``sound`` those of them with the right
+    hash; ``info`` and ``oxum`` (bytes, files) only where their files are sound.
+    """
+
+    names: frozenset[str]
+    sound: frozenset[str]
+    info: BundleInfo | None
+    oxum: tuple[int, int] | None
+
+
+def finding_of(error: DamageError, what: str) -> Finding:
+    """Return a damage that was met while reading as a finding."""
+    return Finding(error.key, what, error.expected, error.found)
+
+
+def check(store: Store, findings: list[Finding]) -> Tags:
+    """Check every tag file. Raises ``GoneError`` and ``UsageError`` where there is no sealed bundle that we
+    can read.
+    """
+    try:
+        promised = read_tag_manifest(store)
+    except DamageError as exc:
+        findings.append(finding_of(exc, "is no manifest"))
+        return Tags(frozenset(), frozenset(), None, None)
+    sound = frozenset(key for key, expected in promised.items() if _is_sound(store, key, expected, findings))
+    findings.extend(
+        Finding(layout.TAG_MANIFEST, f"does not name {key}") for key in REQUIRED if key not in promised
+    )
+    info, oxum = None, None
+    try:
+        if layout.BAGIT in sound:
+            tag_files.check_declaration(store.read(layout.BAGIT))
+        if layout.BUNDLE_META in sound:
+            info = identity.decode(store.read(layout.BUNDLE_META))
+        if layout.BAG_INFO in sound:
+            labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
+            oxum = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
+    except DamageError as exc:
+        findings.append(finding_of(exc, "is not as the format demands"))
+    return Tags(frozenset(promised), sound, info, oxum)
+
+
+def expected_files(store: Store, tags: Tags, findings: list[Finding]) -> Iterator[Expected]:
+    """Yield the payload that the bundle promises, ordered by key, from whichever of ``meta/files.jsonl`` and
+    the manifest is sound (both: they must agree); where neither is, from what can still be read. Ends early
+    at what cannot, with a finding.
+    """
+    whole = {layout.FILES, layout.MANIFEST} & tags.sound
+    try:
+        if whole == {layout.FILES, layout.MANIFEST}:
+            yield from _agreeing(read_files(store), read_manifest(store), findings)
+        elif layout.FILES in whole or (not whole and layout.FILES in tags.names):
+            yield from (Expected(file.key, file.sha256, file.size_bytes) for file in read_files(store))
+        else:
+            yield from (Expected(entry.key, entry.sha256, None) for entry in read_manifest(store))
+    except DamageError as exc:
+        findings.append(finding_of(exc, "cannot be read; the files that follow were not checked"))
+        raise Unreadable from exc
+    except GoneError as exc:
+        raise Unreadable from exc
+
+
+class Unreadable(Exception):  # noqa: N818 - a signal between two functions, the finding is written already
+    """The list of files ended before its end."""
+
+
+def _is_sound(store: Store, key: str, expected: str, findings: list[Finding]) -> bool:
+    try:
+        found = hash_file(store, key)
+    except GoneError:
+        findings.append(Finding(key, f"is missing; it is in {layout.TAG_MANIFEST}"))
+        return False
+    if found != expected:
+        findings.append(Finding(key, f"its SHA-256 is not the one in {layout.TAG_MANIFEST}", expected, found))
+    return found == expected
+
+
+def _agreeing(
+    files: Iterator[FileRecord], entries: Iterable[tag_files.ManifestEntry], findings: list[Finding]
+) -> Iterator[Expected]:
+    for entry in entries:
+        file = next(files, None)
+        if file is None or (file.key, file.sha256) != (entry.key, entry.sha256):
+            found = f"{file.sha256}  {file.key}" if file else "no more lines"
+            findings.append(
+                Finding(
+                    layout.FILES, f"differs from {layout.MANIFEST}", f"{entry.sha256}  {entry.key}", found
+                )
+            )
+            raise Unreadable
+        yield Expected(file.key, file.sha256, file.size_bytes)
+    if (file := next(files, None)) is not None:
+        findings.append(Finding(layout.FILES, f"names a file that is not in {layout.MANIFEST}", "", file.key))
