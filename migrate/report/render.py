@@ -1,0 +1,104 @@
+"""Pages from the templates beside this module: no script, nothing from elsewhere, whatever a name in a bundle says.
+
+Every value is escaped where it stands. Text that comes from a bundle also goes through the filter ``name``: it keeps
+its own direction (``<bdi>``), and characters that cannot be seen, or would change how the rest of the line is read,
+stand as their code points.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+from migrate.bundle.throughput_history import Pace
+from migrate.number_text import bytes_words, count_words, things
+
+if TYPE_CHECKING:
+    import jinja2
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""General categories (Unicode, chapter 4.5): controls, formats such as U+202E, surrogates, private, unassigned, line
+breaks.
+"""
+_LONGEST_NAME = 300
+_MOMENT = re.compile(r"[0-9T:.Z+-]+")
+
+
+def render(template: str, values: Mapping[str, object]) -> bytes:
+    """Return a page, UTF-8."""
+    text = environment().get_template(template).render(values)
+    return text.encode("utf-8", "backslashreplace")
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """Return the templates with their filters."""
+    import jinja2  # noqa: PLC0415  a twentieth of a second, and few commands write a page
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {
+        "name": name,
+        "moment": moment,
+        "count": count_words,
+        "bytes": bytes_words,
+        "things": things,
+        "quote": shlex.quote,
+        "peak": _peak,
+        "area": _area,
+    }
+    return made
+
+
+def name(value: str) -> Markup:
+    """Return text of a stranger: isolated, cut where it is very long, with code points for hidden characters."""
+    if isinstance(value, Markup):
+        return value
+    cut = value[:_LONGEST_NAME]
+    characters = escape(cut) if cut.isprintable() else Markup("").join(map(_character, cut))
+    if len(value) <= _LONGEST_NAME:
+        return Markup("<bdi>{}</bdi>").format(characters)
+    return Markup("<bdi>{}</bdi><i>… ({} characters)</i>").format(characters, len(value))
+
+
+def _character(one: str) -> Markup:
+    if unicodedata.category(one) in _HIDDEN or (one.isspace() and one != " "):
+        return Markup('<span class="code">U+{:04X}</span>').format(ord(one))
+    return escape(one)
+
+
+def moment(at: str) -> Markup:
+    """Return ``2026-01-31T12:00:00Z`` as people read it."""
+    shown = name(at.replace("T", " ").removesuffix("Z") + (" UTC" if at.endswith("Z") else ""))
+    if _MOMENT.fullmatch(at):
+        return Markup('<time datetime="{}">{}</time>').format(at, shown)
+    return Markup("<time>{}</time>").format(shown)
+
+
+def _peak(pace: Pace) -> float:
+    """Return the bytes a second of the fastest step."""
+    return (max(pace.size_bytes, default=0) or 1) / pace.step_seconds
+
+
+def _area(pace: Pace, width: int, height: int) -> str:
+    """Return the corners of a polygon: bytes by time, in steps."""
+    largest = max(pace.size_bytes, default=0) or 1
+    step = width / max(len(pace.size_bytes), 1)
+    points = [f"0,{height}"]
+    for place, size in enumerate(pace.size_bytes):
+        top = height - size / largest * (height - 4)
+        points += [f"{place * step:.1f},{top:.1f}", f"{(place + 1) * step:.1f},{top:.1f}"]
+    return " ".join([*points, f"{width},{height}"])
