@@ -1,13 +1,35 @@
-"""Errors that a source can raise. Each carries the exit code that the command ends with.
+"""The error tree: every error that a user is told about, with the exit code that the command ends with.
 
-SourceError
-├── SourceUsageError        2   a wrong URL, an option that makes no sense
-├── SourceNotAllowedError   4   credentials or permissions
-├── SourceUnreachableError  5   no answer; may succeed later
-├── SourceGoneError         7   the database or bucket does not exist (any more)
-└── SourceItemError         3   one row or object cannot be read; the others may be fine
-    ├── SourceChangedError  3   it is not any more what was listed
-    └── SourceDamagedError  3   its bytes are not those of which the source keeps a checksum
+    MoveoutError                  1   base
+    ├── UsageError                2   a wrong URL, option or case file; nothing was touched
+    │   └── NotEmptyError         2   the destination holds something already
+    ├── IncompleteError           3   finished, but some items are missing
+    ├── NotAllowedError           4   authentication failed, or a permission is missing
+    ├── UnreachableError          5   no answer; the same command may succeed later
+    │   ├── BusyError             5   another run holds the lease
+    │   └── SlowDownError         5   the server asks for fewer requests
+    ├── DamageError               6   bytes differ from the manifest
+    │   └── DamagedOnTheWayError  6   the server received other bytes than were sent
+    ├── GoneError                 7   a file, bucket, database or bundle does not exist
+    ├── NoSpaceError              8   no space left
+    ├── DeadlineError             9   the work will not be finished before the deadline
+    ├── AlreadyExistsError        1   a conditional create found the name taken
+    ├── ChangedError              1   a conditional replace found another version
+    └── SourceError               1   reading a source failed
+
+An error of a source has a second base class that says which kind it is, so a caller can ask for either:
+
+    SourceError
+    ├── SourceUsageError          2   also a UsageError
+    ├── SourceNotAllowedError     4   also a NotAllowedError
+    ├── SourceUnreachableError    5   also an UnreachableError
+    ├── SourceGoneError           7   also a GoneError
+    └── SourceItemError           3   also an IncompleteError: one row or object cannot be read
+        ├── SourceChangedError    3   the item has changed since it was listed
+        └── SourceDamagedError    3   the bytes of the item differ from the source's own checksum
+
+``str(error)`` is one sentence that names the thing. ``error.next_step`` says what to do next.
+``migrate.errors`` re-exports this tree.
 """
 
 from __future__ import annotations
@@ -15,59 +37,166 @@ from __future__ import annotations
 from typing import ClassVar
 
 
-class SourceError(Exception):
-    """Base: ``str(error)`` names the thing, ``next_step`` says what to do."""
+class MoveoutError(Exception):
+    """Base of all errors that a user is told about without a traceback."""
 
     exit_code: ClassVar[int] = 1
-    code: ClassVar[str] = "source"
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, next_step: str = "") -> None:
         super().__init__(message)
         self.next_step = next_step
 
 
-class SourceUsageError(SourceError):
-    """The URL or an option cannot be used."""
+class UsageError(MoveoutError):
+    """The request makes no sense; nothing was touched."""
 
     exit_code = 2
     code = "usage"
 
 
-class SourceNotAllowedError(SourceError):
-    """The source refuses these credentials, or they may not read this."""
+class NotEmptyError(UsageError):
+    """The destination holds something that is not ours to overwrite."""
+
+    code = "not-empty"
+
+
+class IncompleteError(MoveoutError):
+    """The work is finished, but some items are missing; each is named."""
+
+    exit_code = 3
+    code = "incomplete"
+
+
+class NotAllowedError(MoveoutError):
+    """Authentication failed, or the credentials do not permit this."""
 
     exit_code = 4
     code = "not-allowed"
 
 
-class SourceUnreachableError(SourceError):
-    """The source does not answer, or broke the connection."""
+class UnreachableError(MoveoutError):
+    """There was no answer, the connection broke, or the server had a passing fault."""
 
     exit_code = 5
     code = "unreachable"
+    retryable = True
 
 
-class SourceGoneError(SourceError):
-    """The source is not there."""
+class BusyError(UnreachableError):
+    """Another run works on this location."""
+
+    code = "busy"
+    retryable = False
+
+
+class SlowDownError(UnreachableError):
+    """The server asks for fewer requests; ``wait_seconds`` is its Retry-After, if it sent one."""
+
+    code = "slow-down"
+
+    def __init__(self, message: str, *, next_step: str = "", wait_seconds: float | None = None) -> None:
+        super().__init__(message, next_step=next_step)
+        self.wait_seconds = wait_seconds
+
+
+class DamageError(MoveoutError):
+    """Bytes differ from what was recorded; the fields name the file and both values."""
+
+    exit_code = 6
+    code = "damage"
+
+    def __init__(self, key: str, *, expected: str, found: str, next_step: str = "") -> None:
+        super().__init__(f"{key}: expected {expected}, found {found}", next_step=next_step)
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
+class DamagedOnTheWayError(DamageError):
+    """The server received other bytes than were sent, and refused them."""
+
+    retryable = True
+
+
+class GoneError(MoveoutError):
+    """A file, a bucket, a database or a bundle does not exist."""
 
     exit_code = 7
     code = "gone"
 
 
-class SourceItemError(SourceError):
-    """One item cannot be read, for a reason that is its own: the exporter makes a gap of it and goes on."""
+class NoSpaceError(MoveoutError):
+    """No space is left where bytes should be written."""
 
-    exit_code = 3
+    exit_code = 8
+    code = "no-space"
+
+
+class DeadlineError(MoveoutError):
+    """The work will not be finished before the deadline."""
+
+    exit_code = 9
+    code = "deadline"
+
+
+class AlreadyExistsError(MoveoutError):
+    """A conditional create found the name taken."""
+
+    code = "already-exists"
+
+
+class ChangedError(MoveoutError):
+    """A conditional replace or read found another version."""
+
+    code = "changed"
+
+
+class SourceError(MoveoutError):
+    """Reading a source failed. An export goes on with its other sources; an exporter does its own retries."""
+
+    code = "source"
+
+
+class SourceUsageError(SourceError, UsageError):
+    """The URL of the source or an option cannot be used."""
+
+    code = "usage"
+
+
+class SourceNotAllowedError(SourceError, NotAllowedError):
+    """The source refuses these credentials, or they may not read this."""
+
+    code = "not-allowed"
+
+
+class SourceUnreachableError(SourceError, UnreachableError):
+    """The source does not answer, or it broke the connection."""
+
+    code = "unreachable"
+    retryable = False
+
+
+class SourceGoneError(SourceError, GoneError):
+    """The source does not exist."""
+
+    code = "gone"
+
+
+class SourceItemError(SourceError, IncompleteError):
+    """One item cannot be read for a reason of its own: the exporter records a gap and goes on."""
+
     code = "item"
 
 
 class SourceChangedError(SourceItemError):
-    """One item is another version by now than the one that was asked for, or is gone."""
+    """The item has another version by now than the one that was asked for, or it is gone."""
 
     code = "changed"
 
 
 class SourceDamagedError(SourceItemError):
-    """The bytes of one item contradict what the source says of them."""
+    """The bytes of the item differ from the source's own checksum."""
 
     code = "damaged"

@@ -233,7 +233,7 @@ def at_work(machines: Machines, job: Job, lease: Held, note: Note) -> Iterator[D
 
 def _is_of_the_worker(error: Exception | None) -> bool:
     """Tell whether another worker may fare better: this one does not reach the place any more."""
-    return isinstance(error, UnreachableError) and not isinstance(error, BusyError)
+    return isinstance(error, UnreachableError) and not isinstance(error, BusyError | SourceError)
 
 
 def halt(cluster: Cluster, job: str) -> bool:

@@ -6,32 +6,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from exporters.api import Json
-from exporters.errors import SourceError
-from migrate.errors import DamageError, MoveoutError
+from migrate.errors import DamageError, MoveoutError, SourceError
 
 
 def tell(error: Exception) -> Json:
     """Return an error as plain data."""
-    told: dict[str, Any] = {"error": type(error).__name__, "next": getattr(error, "next_step", "")}
+    told: dict[str, Any] = {"error": type(error).__name__}
     if isinstance(error, DamageError):
-        return told | {"key": error.key, "expected": error.expected, "found": error.found}
-    known = isinstance(error, SourceError | MoveoutError)
-    return told | {"message": str(error) if known else repr(error)}
+        fields = {"key": error.key, "expected": error.expected, "found": error.found}
+        return told | fields | {"next": error.next_step}
+    if isinstance(error, MoveoutError):
+        return told | {"message": str(error), "next": error.next_step}
+    return told | {"message": repr(error), "next": ""}
 
 
-def raised(told: Json) -> Exception:
-    """Return the error that was told; one of no known kind as a ``SourceError``, as if it had come up here."""
-    known: dict[str, type[Exception]] = {kind.__name__: kind for kind in _kinds()}
+def raised(told: Json) -> MoveoutError:
+    """Return the error that was told. One of no known kind becomes a ``SourceError``, as if it had come up here."""
+    known = {kind.__name__: kind for kind in _kinds()}
     kind = known.get(told["error"], SourceError)
     if issubclass(kind, DamageError):
         return kind(told["key"], expected=told["expected"], found=told["found"], next_step=told["next"])
-    if issubclass(kind, SourceError | MoveoutError):
-        return kind(told["message"], next_step=told["next"])
-    return kind(told["message"])
+    return kind(told["message"], next_step=told["next"])
 
 
-def _kinds() -> Iterator[type[Exception]]:
-    left: list[type[Exception]] = [SourceError, MoveoutError]
+def _kinds() -> Iterator[type[MoveoutError]]:
+    left: list[type[MoveoutError]] = [MoveoutError]
     while left:
         kind = left.pop()
         yield kind

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from exporters.errors import SourceError
 from migrate.bundle import layout, lease
 from migrate.errors import BusyError, DamageError, GoneError, MoveoutError, UnreachableError
 from migrate.runtime.process_identity import uptime
@@ -43,7 +42,7 @@ class LockFence:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._look_seconds):
-            with suppress(MoveoutError, SourceError):
+            with suppress(MoveoutError):
                 self.check()
 
 

@@ -48,7 +48,7 @@ def do(text: str) -> str:
         return _encode(unfit=exc)
     try:
         return _do(order)
-    except (MoveoutError, SourceError) as exc:
+    except MoveoutError as exc:
         return _encode(unfit=exc)
     except Stopped:
         return _encode()
@@ -113,12 +113,19 @@ def _export(work: UnitWork, units: Iterable[Unit]) -> Iterator[tuple[str, Json]]
         if over is None:
             try:
                 work.do(unit, recorded=_is_recorded(work.store, work.source, unit))
-            except (MoveoutError, SourceUnreachableError) as exc:
-                over = exc
             except Exception as exc:
-                yield unit.id, error_transport.tell(exc)
-                continue
+                if not _is_for_all(exc):
+                    yield unit.id, error_transport.tell(exc)
+                    continue
+                over = exc
         yield unit.id, error_transport.tell(over) if over else {}
+
+
+def _is_for_all(error: Exception) -> bool:
+    """Tell whether every unit would fail like this: the location failed, or the source is unreachable."""
+    if isinstance(error, SourceError):
+        return isinstance(error, SourceUnreachableError)
+    return isinstance(error, MoveoutError)
 
 
 def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
@@ -147,7 +154,7 @@ def _copy(session: RowsSession, pieces: Iterable[Json]) -> Iterator[tuple[str, J
             written = writer.write(parts[piece["id"]])
         except InterruptedError as exc:
             raise Stopped from exc
-        except (MoveoutError, SourceError) as exc:
+        except MoveoutError as exc:
             yield piece["id"], error_transport.tell(exc)
         else:
             yield piece["id"], {"written": written}

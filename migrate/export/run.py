@@ -218,7 +218,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Acc
     sink = StoreSink(run.store, source.name, stop=run.stop)
     try:
         account = snapshot.finish(run.ledger.done(source.name), sink)
-    except (SourceError, MoveoutError):
+    except MoveoutError:
         raise
     except Exception as exc:
         raise sink.error or SourceError(f"{source.name} could not be finished: {exc!r}") from exc

@@ -107,10 +107,10 @@ class UnitRun:
     def _settle(self) -> None:
         waiting = self._crew.hungry and not self._plan.whole
         for unit, found in self._crew.settle(HUNGRY_SECONDS if waiting else TICK_SECONDS):
-            if isinstance(found, MoveoutError):
-                raise found
             if isinstance(found, SourceUnreachableError):
                 self._error = found
+            elif isinstance(found, MoveoutError) and not isinstance(found, SourceError):
+                raise found
             elif isinstance(found, Exception):
                 self._fail(unit, found)
             else:

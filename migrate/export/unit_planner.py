@@ -29,7 +29,7 @@ class Planner:
         self._totals = Totals(0, 0, 0)
         self._whole = False
         self._stop = threading.Event()
-        self._error: SourceError | MoveoutError | None = None
+        self._error: MoveoutError | None = None
         self._last = 0
         self._buffer: deque[tuple[int, Unit]] = deque()
         self._thread = threading.Thread(target=self._work, name="moveout-plan", daemon=True)
@@ -82,7 +82,7 @@ class Planner:
     def _work(self) -> None:
         try:
             self._plan()
-        except (SourceError, MoveoutError) as exc:
+        except MoveoutError as exc:
             self._error = exc
         except Exception as exc:
             self._error = SourceError(f"{self._source} could not be planned: {exc!r}")

@@ -89,6 +89,8 @@ class LargeCopy:
                 self._send(made)
             else:
                 self._put(made)
+        except SourceError:
+            raise
         except DamageError as exc:
             self.done.damaged.append(f"{step.name}: did not arrive as it was sent ({exc})")
         except MoveoutError as exc:

@@ -20,7 +20,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from exporters.errors import SourceError
 from migrate.case.model import Endpoint
 from migrate.cli.common.progress_view import LineProgress, LiveProgress, Quiet
 from migrate.cli.common.terminal import make_console
@@ -183,7 +182,7 @@ def _run(session: Session, work: Callable[[], Answer]) -> int:
     try:
         with _terminable():
             answer = work()
-    except (MoveoutError, SourceError) as exc:
+    except MoveoutError as exc:
         session.progress.end()
         return _fail(session, exc.exit_code, exc.code, str(exc), exc.next_step)
     except KeyboardInterrupt:

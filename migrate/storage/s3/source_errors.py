@@ -1,4 +1,4 @@
-"""Our errors as those of a source: where a bucket is lent to an exporter, this is the fence."""
+"""Errors of the S3 client as errors of a source, where a bucket is lent to an exporter."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from migrate.errors import (
 
 
 def source_error(exc: MoveoutError) -> SourceError:
-    """Return the exporters' error for one of ours."""
+    """Return an error of the same kind that says that the source is the side that failed."""
+    if isinstance(exc, SourceError):
+        return exc
     if isinstance(exc, ChangedError):
         return SourceChangedError(f"{exc}: it has changed since it was listed", next_step=exc.next_step)
     for ours, theirs in (
@@ -44,7 +46,7 @@ def source_error(exc: MoveoutError) -> SourceError:
 
 @contextmanager
 def as_source_errors(what: str) -> Iterator[None]:
-    """Let our errors, and those of pages that cannot be read, go on as the exporters' ones."""
+    """Raise errors of the client, and of pages that cannot be read, as errors of a source."""
     try:
         yield
     except MoveoutError as exc:

@@ -11,7 +11,6 @@ from typing import Any
 
 import psycopg
 
-from exporters.errors import SourceError
 from exporters.postgres.errors import translate
 from exporters.postgres.identifiers import quote_literal, quote_name, quote_qualified
 from exporters.postgres.sessions.connection import AS_BEGUN
@@ -201,7 +200,7 @@ def _word(privilege: str) -> str:
     return privilege
 
 
-def target_error(error: BaseException, where: str) -> MoveoutError | SourceError:
+def target_error(error: BaseException, where: str) -> MoveoutError:
     """Return what to tell when the target fails."""
     if isinstance(error, psycopg.errors.DiskFull):
         return NoSpaceError(
@@ -211,7 +210,7 @@ def target_error(error: BaseException, where: str) -> MoveoutError | SourceError
     return translate(error, where)
 
 
-def ddl_error(error: psycopg.Error, section: str) -> MoveoutError | SourceError:
+def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
     """Return what to tell when a section, or one of its entries, cannot be run."""
     said = " ".join(str(error).split())
     if (
