@@ -5,9 +5,9 @@ pieces of work that are done whole or not at all. Units are exported by several 
 order, and again after a crash; what makes that safe is that ids are deterministic and that a unit's outcome
 depends on nothing but the unit and the snapshot.
 
-The export gives a source two places to write. ``Sink``: files of the bundle, recorded with size and SHA-256 in
+The export gives a source two locations to write. ``Sink``: files of the bundle, recorded with size and SHA-256 in
 the unit's commit record. ``Workspace``: what the source must remember to go on after a crash (its plan, its
-inventory); it lies at the place too, and is gone after the seal.
+inventory); it lies at the location too, and is gone after the seal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SurveyItem:
 @dataclass(frozen=True, slots=True)
 class Survey:
     """What is there, found cheaply. ``warnings`` are sentences for the user: what will not survive, and why.
-    ``features``: what some target may not take, in the source's own words, and how often it was seen. ``goes_on``:
+    ``features``: what some destination may not take, in the source's own words, and how often it was seen. ``goes_on``:
     there is more than was counted, how much is not known.
     """
 
@@ -155,7 +155,7 @@ class Account:
 
 
 class Workspace(Protocol):
-    """Small files of a source's own, under ``_work/<source>/`` at the place. Writes are atomic and durable."""
+    """Small files of a source's own, under ``_work/<source>/`` at the location. Writes are atomic and durable."""
 
     def read(self, name: str) -> bytes | None:
         """Return the file's bytes, or None where there is none."""

@@ -18,7 +18,7 @@ STANDARD_HEADERS = (
     "expires",
     "x-amz-website-redirect-location",
 )
-"""Headers that belong to an object and can be given back to a target."""
+"""Headers that belong to an object and can be given back to a destination."""
 
 
 @dataclass(frozen=True, slots=True)

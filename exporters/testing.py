@@ -106,10 +106,10 @@ class _BrokenFile(_Kept):
         if self.broken:
             return size
         self.broken = True
-        raise BrokenPlaceError(f"no room for {size} bytes")
+        raise BrokenLocationError(f"no room for {size} bytes")
 
 
-class BrokenPlaceError(OSError):
+class BrokenLocationError(OSError):
     """What ``BrokenSink`` raises."""
 
 
@@ -341,7 +341,7 @@ class ExporterContract:
             account = snapshot.finish(iter(rest), MemorySink())
         assert disagreements(account)
 
-    def test_an_error_of_the_place_is_not_an_item_that_failed(self) -> None:
+    def test_an_error_of_the_location_is_not_an_item_that_failed(self) -> None:
         """A full disk ends the unit; it does not become a gap."""
         sink: Sink = BrokenSink()
         with self._snapshot(MemoryWorkspace()) as snapshot:

@@ -134,7 +134,7 @@ def only_one(name: str) -> Iterator[None]:
         yield
 
 
-def _build(name: str, target: Path, argv: Sequence[str], built_as: str) -> None:
+def _build(name: str, destination: Path, argv: Sequence[str], built_as: str) -> None:
     log = cache_dir() / f"build-{name}.log"
     with tempfile.TemporaryDirectory(dir=cache_dir(), prefix=f"build-{name}-") as scratch:
         go, env = _go_on_path() or _go_of_the_wheel(Path(scratch))
@@ -152,10 +152,10 @@ def _build(name: str, target: Path, argv: Sequence[str], built_as: str) -> None:
         if done.returncode:
             raise ServerError(
                 f"building {name} failed; run it again if the network did, or put one into "
-                f"{target}. The end of {log}:\n{_end(log)}"
+                f"{destination}. The end of {log}:\n{_end(log)}"
             )
-        (Path(scratch) / "out" / built_as).replace(target)
-    say(f"{name} is ready: {target}")
+        (Path(scratch) / "out" / built_as).replace(destination)
+    say(f"{name} is ready: {destination}")
 
 
 def _go_on_path() -> tuple[str, Mapping[str, str]] | None:

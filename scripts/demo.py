@@ -115,13 +115,13 @@ class Demo:
 
     def killed_transfer(self) -> None:
         """Start a transfer and kill it once the new host has received half of the bundle."""
-        target = int(self.figures.bundle_bytes * KILL_AT)
+        destination = int(self.figures.bundle_bytes * KILL_AT)
         before = received_bytes(self.hosts.new_s3.endpoint)
         argv = announce(["transfer", "--bwlimit", BWLIMIT])
         with self.figures.timed("transfer until killed"):
             process = subprocess.Popen(argv, cwd=self.work, env=self.hosts.environment)
             try:
-                while received_bytes(self.hosts.new_s3.endpoint) - before < target:
+                while received_bytes(self.hosts.new_s3.endpoint) - before < destination:
                     if process.poll() is not None:
                         raise DemoError(
                             f"the transfer ended ({process.returncode}) before it could be killed"
@@ -190,10 +190,10 @@ name = "media"
 url = "s3://plaza-media?profile=old-s3"
 
 [bundle]
-place = "bundle"
+location = "bundle"
 
-[target]
-place = "s3://evacuated/plaza?profile=new-s3"
+[destination]
+location = "s3://evacuated/plaza?profile=new-s3"
 
 [[restore]]
 source = "app"

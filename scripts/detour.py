@@ -32,7 +32,7 @@ class Lane:
     """One direction."""
 
     source: int
-    target: int
+    destination: int
     late_seconds: float
     loss: float
     _under_way: deque[tuple[float, bytes]] = field(default_factory=deque, init=False)
@@ -55,7 +55,7 @@ class Lane:
             if left > 0:
                 return left
             with suppress(OSError):  # that end is not up yet
-                os.write(self.target, self._under_way.popleft()[1])
+                os.write(self.destination, self._under_way.popleft()[1])
         return None
 
 

@@ -26,7 +26,7 @@ _SETTINGS = [
     "--server-id=1",
     "--event-scheduler=OFF",
 ]
-_PLACES = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec")
+_LOCATIONS = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Store:
 
 def find_mariadb() -> Path:
     """Return the server program. Raises ``ServerError`` that says how to get it."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), *_PLACES])
+    path = os.pathsep.join([os.environ.get("PATH", ""), *_LOCATIONS])
     found = shutil.which("mariadbd", path=path)
     if not found:
         raise ServerError(

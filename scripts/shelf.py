@@ -28,7 +28,7 @@ from exporters.objects.index_rows import INDEX
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 ODD_KEY = 'odd "ä" \n key/%2F\\'
 LONG_KEYS = tuple(
@@ -112,7 +112,7 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def shelf(path: str, objects: int, *, odd: Sequence[str] = (ODD_KEY,)) -> MultipartStore:
-    """Seal a bundle at a place."""
-    store = open_place(path)
+    """Seal a bundle at a location."""
+    store = open_location(path)
     export([Shelf(objects, odd=odd)], store, workers=1, progress=Silent())
     return store

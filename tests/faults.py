@@ -123,7 +123,7 @@ class Faulty:
 
     def __init__(self, store: MultipartStore, plan: FaultPlan) -> None:
         self.inner = store
-        self.place = store.place
+        self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
         self._plan = plan
 

@@ -8,7 +8,7 @@ _ROOT = Path(__file__).parents[1]
 
 def sample(name: str) -> Path | None:
     """The path of a sample's file, None where it is not there."""
-    places = [parent / "shared/data" for parent in _ROOT.parents]
+    locations = [parent / "shared/data" for parent in _ROOT.parents]
     if (given := os.environ.get("MOVEOUT_SAMPLES")) is not None:
-        places.insert(0, Path(given))
-    return next((place / name for place in places if (place / name).is_file()), None)
+        locations.insert(0, Path(given))
+    return next((location / name for location in locations if (location / name).is_file()), None)

@@ -1,4 +1,5 @@
-"""Every file of a real bundle is damaged in every way, at the origin and at the target, in a directory and on S3."""
+"""Every file of a real bundle is damaged in every way, at the origin and at the destination, in a directory and on
+S3."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from migrate.errors import DamageError, GoneError, MoveoutError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from migrate.verify import Level, verify
 from tests.tools.clients import boto_client
@@ -38,27 +39,27 @@ def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
     client = boto_client(minio.profile)
     for key, body in {"a": b"a", "b/c": b"bc" * 999, "big": bytes(range(250)) * 1000}.items():
         client.put_object(Bucket=bucket, Key=key, Body=body)
-    place = open_place(str(tmp_path_factory.mktemp("bundle")))
+    location = open_location(str(tmp_path_factory.mktemp("bundle")))
     sources = {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}
     with pytest.MonkeyPatch.context() as patch, open_sources(sources) as opened:
         for module in (inventory, unit_plan, pack, reconciliation):
             patch.setattr(module, "SMALL_BYTES", 100_000)
-        assert export(opened, place, workers=2, progress=Silent()).complete
-    files = contents(place)
+        assert export(opened, location, workers=2, progress=Silent()).complete
+    files = contents(location)
     assert any(key.startswith("data/media/large/") for key in files)
     return files
 
 
 @pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.torture)])
-def make_place(request, tmp_path) -> Callable[[str], MultipartStore]:
-    """Make an empty place."""
+def make_location(request, tmp_path) -> Callable[[str], MultipartStore]:
+    """Make an empty location."""
 
     def make(name: str) -> MultipartStore:
         if request.param == "local":
-            return open_place(str(tmp_path / name))
+            return open_location(str(tmp_path / name))
         server = request.getfixturevalue("minio")
         bucket = request.getfixturevalue("make_bucket")(server)
-        return open_place(f"s3://{bucket}/{name}?profile={server.profile}")
+        return open_location(f"s3://{bucket}/{name}?profile={server.profile}")
 
     return make
 
@@ -86,97 +87,97 @@ def said_by(look: Callable[[], object]) -> str:
     return "\n".join(map(str, found.findings))
 
 
-def check(place: MultipartStore) -> str:
-    return said_by(lambda: verify(place, Level.FULL, workers=2, progress=Silent()))
+def check(location: MultipartStore) -> str:
+    return said_by(lambda: verify(location, Level.FULL, workers=2, progress=Silent()))
 
 
-def move(origin: MultipartStore, target: MultipartStore, **more: bool) -> str:
-    return said_by(lambda: transfer(origin, target, workers=2, progress=Silent(), **more))
+def move(origin: MultipartStore, destination: MultipartStore, **more: bool) -> str:
+    return said_by(lambda: transfer(origin, destination, workers=2, progress=Silent(), **more))
 
 
-def put(place: MultipartStore, files: Files) -> None:
+def put(location: MultipartStore, files: Files) -> None:
     for key, data in files.items():
-        place.put(key, data)
+        location.put(key, data)
 
 
-def repair(place: MultipartStore, files: Files, changed: Files) -> None:
-    put(place, {key: files[key] for key in changed if key in files})
+def repair(location: MultipartStore, files: Files, changed: Files) -> None:
+    put(location, {key: files[key] for key in changed if key in files})
     for key in changed.keys() - files.keys():
-        place.delete(key)
+        location.delete(key)
 
 
-def test_at_the_origin_verify_and_transfer_name_it(bundle, make_place):
-    origin, target = make_place("origin"), make_place("target")
+def test_at_the_origin_verify_and_transfer_name_it(bundle, make_location):
+    origin, destination = make_location("origin"), make_location("destination")
     put(origin, bundle)
     for number, (named, changed) in enumerate(damages(bundle)):
         put(origin, changed)
         assert named in check(origin), named
-        for key in contents(target).keys() & changed.keys():
-            target.delete(key)  # what has arrived whole needs the origin no more
-        said = move(origin, target)
+        for key in contents(destination).keys() & changed.keys():
+            destination.delete(key)  # what has arrived whole needs the origin no more
+        said = move(origin, destination)
         assert said, named
         assert named in said or changed.keys() & UNSEALED, (named, said)
         strays = changed.keys() - bundle.keys()
         if not strays:
-            assert not _exists(target, layout.TAG_MANIFEST), named
+            assert not _exists(destination, layout.TAG_MANIFEST), named
         repair(origin, bundle, changed)
         if number % 8 == 7:
-            assert (move(origin, target), contents(target)) == ("", bundle)
-            for key in contents(target):
-                target.delete(key)
+            assert (move(origin, destination), contents(destination)) == ("", bundle)
+            for key in contents(destination):
+                destination.delete(key)
     assert check(origin) == ""
 
 
-def test_deleted_at_the_origin_it_is_named(bundle, make_place):
-    origin, target = make_place("origin"), make_place("target")
+def test_deleted_at_the_origin_it_is_named(bundle, make_location):
+    origin, destination = make_location("origin"), make_location("destination")
     put(origin, bundle)
     for key in bundle:
         origin.delete(key)
         assert key in check(origin)
-        if _exists(target, key):
-            target.delete(key)
-        said = move(origin, target)
+        if _exists(destination, key):
+            destination.delete(key)
+        said = move(origin, destination)
         assert said
         assert key in said or key in UNSEALED
-        assert not _exists(target, layout.TAG_MANIFEST)
+        assert not _exists(destination, layout.TAG_MANIFEST)
         put(origin, {key: bundle[key]})
-    assert (move(origin, target), contents(target)) == ("", bundle)
+    assert (move(origin, destination), contents(destination)) == ("", bundle)
 
 
-def test_at_the_target_verify_names_it_and_a_recheck_repairs_it(bundle, make_place):
-    origin, target = make_place("origin"), make_place("target")
+def test_at_the_destination_verify_names_it_and_a_recheck_repairs_it(bundle, make_location):
+    origin, destination = make_location("origin"), make_location("destination")
     put(origin, bundle)
-    assert move(origin, target) == ""
+    assert move(origin, destination) == ""
     for named, changed in damages(bundle):
-        put(target, changed)
-        assert named in check(target), named
+        put(destination, changed)
+        assert named in check(destination), named
         strays = changed.keys() - bundle.keys()
-        said = move(origin, target, recheck=True)
+        said = move(origin, destination, recheck=True)
         if strays:
             assert named in said
-            repair(target, bundle, changed)
+            repair(destination, bundle, changed)
         else:
             assert said == ""
-        assert contents(target) == bundle
+        assert contents(destination) == bundle
     for key in bundle:
-        target.delete(key)
-        assert key in check(target)
-        assert (move(origin, target), target.read(key)) == ("", bundle[key])
+        destination.delete(key)
+        assert key in check(destination)
+        assert (move(origin, destination), destination.read(key)) == ("", bundle[key])
 
 
-def test_any_bit_of_the_tag_manifest_counts(bundle, make_place):
+def test_any_bit_of_the_tag_manifest_counts(bundle, make_location):
     """Nothing holds its hash; what it says does not fit any more."""
-    place = make_place("place")
-    put(place, bundle)
+    location = make_location("location")
+    put(location, bundle)
     data = bundle[layout.TAG_MANIFEST]
     for at in range(0, len(data), 11):
-        place.put(layout.TAG_MANIFEST, data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
-        assert check(place), at
+        location.put(layout.TAG_MANIFEST, data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        assert check(location), at
 
 
-def _exists(place: MultipartStore, key: str) -> bool:
+def _exists(location: MultipartStore, key: str) -> bool:
     try:
-        place.stat(key)
+        location.stat(key)
     except MoveoutError:
         return False
     return True

@@ -58,7 +58,7 @@ class MysqlEngine:
         return readable_values(text)
 
     def label(self, schema: str, name: str) -> str:
-        """Return the quoted name; databases' own names are the target's affair."""
+        """Return the quoted name; databases' own names are the destination's affair."""
         del schema
         return quote_name(name)
 

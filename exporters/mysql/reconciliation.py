@@ -91,7 +91,7 @@ def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss
             reason = "versioned by transaction numbers, which no other server has: only its current rows are exported"
             losses.append(Loss(table.label, "history", reason))
         losses += [
-            Loss(f"{table.label}.{name}", "values", "the server sets it by itself, anew in the target")
+            Loss(f"{table.label}.{name}", "values", "the server sets it by itself, anew in the destination")
             for name in table.hidden
         ]
     return losses

@@ -1,4 +1,4 @@
-"""What a bucket holds, by a look at its listing: how much, and what some target may not take."""
+"""What a bucket holds, by a look at its listing: how much, and what some destination may not take."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Seen:
             yield f"{name}: the first {LOOKED_AT} objects were looked at one by one, the rest was counted"
         if self.no_file_names:
             odd = self.no_file_names
-            yield f"{name}: {odd} keys are no file names; the bundle keeps them, some targets refuse them"
+            yield f"{name}: {odd} keys are no file names; the bundle keeps them, some destinations refuse them"
         if self.archived:
             yield f"{name}: {self.archived} objects are archived; the export has them brought back, and waits"
         if self.features[OLDER] or self.features[MARKERS]:

@@ -30,12 +30,12 @@ def cut(inventory: Inventory, bucket: str) -> Iterator[Unit]:
     """Yield all units. A pack is a run of the listing within one shard, without the large objects in it; its
     spec names shard, first row and number of rows. What is not wanted is a unit for each shard, which only names it.
     """
-    target = pack_bytes(inventory.totals)
+    destination = pack_bytes(inventory.totals)
     number = 0
     for shard in range(inventory.totals.shards):
         table = inventory.shard(shard)
         sizes = inventory.sizes(shard)
-        for start, end in runs(sizes, target):
+        for start, end in runs(sizes, destination):
             small = [size for size in sizes[start:end] if size is not None and size <= SMALL_BYTES]
             spec = {"shard": shard, "start": start, "rows": end - start, "number": number}
             yield Unit(f"packs/{number:06d}", len(small), sum(small), spec)
@@ -64,13 +64,13 @@ def excluded_rows(inventory: Inventory, bucket: str, shard: int) -> pa.Table:
     )
 
 
-def runs(sizes: Sequence[int | None], target_bytes: int) -> Iterator[tuple[int, int]]:
+def runs(sizes: Sequence[int | None], destination_bytes: int) -> Iterator[tuple[int, int]]:
     """Yield half-open row ranges whose small objects make one pack each; ranges without any are left out."""
     start = count = filled = 0
     for row, size in enumerate(sizes):
         if size is None or size > SMALL_BYTES:
             continue
-        if count and (filled + size > target_bytes or count == PACK_OBJECTS):
+        if count and (filled + size > destination_bytes or count == PACK_OBJECTS):
             yield start, row
             start, count, filled = row, 0, 0
         count += 1

@@ -73,7 +73,7 @@ TID_RANGE_VERSION = 140000
 """From here on a range of ctids is read without reading the whole table (PostgreSQL 14 release notes)."""
 
 PROGRESS_SCHEMA = "moveout_restore"
-"""Where a restore keeps its place in the target; never a part of the data."""
+"""Where a restore keeps its place in the destination; never a part of the data."""
 
 SEARCH_EVERY_SCHEMA = (
     "SELECT pg_catalog.set_config('search_path', (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(nspname), ', '"

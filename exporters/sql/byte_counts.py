@@ -23,17 +23,17 @@ class Octets:
     """Adds up the bytes of every column that is kept as text or bytes."""
 
     def __init__(self, layout: Layout) -> None:
-        self._places = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
-        self._names = [layout.fields[i].name for i in self._places]
+        self._locations = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
+        self._names = [layout.fields[i].name for i in self._locations]
         self._sides = [side.name for side in layout.sides]
-        self._sums = [0] * len(self._places)
+        self._sums = [0] * len(self._locations)
 
     def add(self, typed: Typed, long: Mapping[str, LongValue] | None = None) -> None:
         """Take a block of rows, or one with these ``long`` values, by name of field."""
-        for number, place in enumerate(self._places):
-            self._sums[number] += _sum(typed.columns[place]) + _sum(typed.sides.get(place))
-        for number, place in enumerate(self._places if long else ()):
-            for name in (self._names[number], self._sides[place]):
+        for number, location in enumerate(self._locations):
+            self._sums[number] += _sum(typed.columns[location]) + _sum(typed.sides.get(location))
+        for number, location in enumerate(self._locations if long else ()):
+            for name in (self._names[number], self._sides[location]):
                 self._sums[number] += long[name].size_bytes if long and name in long else 0
 
     def by_name(self) -> dict[str, int]:

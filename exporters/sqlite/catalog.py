@@ -17,7 +17,7 @@ from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 OLDEST = (3, 37, 0)
 """From here on ``PRAGMA table_list`` tells virtual tables from others (https://sqlite.org/changes.html)."""
 PROGRESS_TABLE = "moveout_restore"
-"""Where a restore keeps its place in the target; never a part of the data."""
+"""Where a restore keeps its place in the destination; never a part of the data."""
 RECORD_SUFFIX = "-moveout.json"
 """The file beside a database that says what its restore left out."""
 _VIRTUAL, _STORED = 2, 3
@@ -135,7 +135,11 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
         tables.append(replace(table, shadow_of=owner))
         losses += more
     losses += [
-        Loss(entry.name, "statistics", "only some SQLite libraries can write them; run ANALYZE on the target")
+        Loss(
+            entry.name,
+            "statistics",
+            "only some SQLite libraries can write them; run ANALYZE on the destination",
+        )
         for entry in entries
         if entry.name in _FOREIGN_STATISTICS
     ]

@@ -156,9 +156,7 @@ class SqliteSnapshot:
     def _header_losses(self) -> list[Loss]:
         if not self._header.reserved_bytes:
             return []
-        reason = (
-            f"{self._header.reserved_bytes} bytes of every page are an extension's own; the target has none"
-        )
+        reason = f"{self._header.reserved_bytes} bytes of every page are an extension's own; the destination has none"
         return [Loss("database", "reserved bytes of pages", reason)]
 
     def _exported(self, number: int, octets: Mapping[str, int]) -> Exported:

@@ -31,7 +31,7 @@ def table_of(reader: BundleReader, source: str, name: str) -> CatalogRow:
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
     found = [row for row in tables if full_name(row) == name] or [row for row in tables if row.name == name]
     if not found:
-        raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls PLACE shows them")
+        raise GoneError(f"{source} has no table {name!r}", next_step="moveout ls LOCATION shows them")
     if len(found) > 1:
         said = ", ".join(full_name(row) for row in found)
         raise UsageError(f"{name!r} may be {said}", next_step="write the schema, too")

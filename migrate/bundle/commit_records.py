@@ -36,7 +36,7 @@ _AHEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file of the bundle as it was written. ``key`` is relative to the place; ``sha256`` is 64 hex
+    """A file of the bundle as it was written. ``key`` is relative to the location; ``sha256`` is 64 hex
     digits.
     """
 

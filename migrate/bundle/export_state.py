@@ -1,4 +1,4 @@
-"""Whose place it is: ``_work/export.json`` says which bundle is being made there, from which sources.
+"""Whose location it is: ``_work/export.json`` says which bundle is being made there, from which sources.
 
 It is the first file of an export and, with the lease, the last to go after a complete seal. A bundle that was
 sealed *incomplete* keeps its ``_work/``: the same export command later takes it up again. Then the bundle
@@ -49,8 +49,8 @@ class ExportState:
     continues: Sequence[str] = ()
 
 
-class PlaceKind(Enum):
-    """What lies at a place."""
+class LocationKind(Enum):
+    """What lies at a location."""
 
     EMPTY = "empty"
     EXPORT = "export"
@@ -65,7 +65,7 @@ def new_state(sources: Sequence[SourceName], predecessor: ExportState | None = N
 
 
 def read_state(store: Store) -> ExportState | None:
-    """Return the export that is at work at the place, None without one. Raises ``DamageError``."""
+    """Return the export that is at work at the location, None without one. Raises ``DamageError``."""
     try:
         data = store.read(layout.EXPORT_STATE)
     except GoneError:
@@ -118,29 +118,29 @@ def seal_time(store: Store, state: ExportState) -> str:
     return sealed
 
 
-def look(store: Store) -> tuple[PlaceKind, str]:
-    """Say what lies at the place, and name one file of it (the one that shows it)."""
+def look(store: Store) -> tuple[LocationKind, str]:
+    """Say what lies at the location, and name one file of it (the one that shows it)."""
     for key in (layout.EXPORT_STATE, layout.TAG_MANIFEST):
         try:
             store.stat(key)
         except GoneError:
             continue
-        return (PlaceKind.EXPORT if key == layout.EXPORT_STATE else PlaceKind.SEALED), key
+        return (LocationKind.EXPORT if key == layout.EXPORT_STATE else LocationKind.SEALED), key
     for info in store.list():
         if info.key == layout.TRANSFER_STATE or not info.key.startswith(layout.WORK):
-            return PlaceKind.FOREIGN, info.key
-    return PlaceKind.EMPTY, ""
+            return LocationKind.FOREIGN, info.key
+    return LocationKind.EMPTY, ""
 
 
 def claim_error(store: Store, found: Sequence[SourceName], wanted: Sequence[SourceName]) -> NotEmptyError:
-    """Return the error for a place that holds another case's bundle."""
+    """Return the error for a location that holds another case's bundle."""
 
     def said(sources: Sequence[SourceName]) -> str:
         return ", ".join(f"{source.name}={source.url}" for source in sources) or "nothing"
 
     return NotEmptyError(
-        f"{store.place} holds the bundle of {said(found)}, not of {said(wanted)}",
-        next_step="use another place for this export, or give the sources that this bundle was begun with",
+        f"{store.location} holds the bundle of {said(found)}, not of {said(wanted)}",
+        next_step="use another location for this export, or give the sources that this bundle was begun with",
     )
 
 

@@ -28,7 +28,7 @@ class SourceInfo:
 @dataclass(frozen=True, slots=True)
 class BundleInfo:
     """Identity of a sealed bundle. Times in UTC, ISO 8601. ``continues``: ids of incomplete predecessors at
-    this place.
+    this location.
     """
 
     id: str
@@ -82,7 +82,7 @@ def decode(data: bytes) -> BundleInfo:
 
 
 def read_sealed(store: Store) -> BundleInfo | None:
-    """Return the identity of the sealed bundle at a place, None where nothing is sealed. Raises like
+    """Return the identity of the sealed bundle at a location, None where nothing is sealed. Raises like
     ``decode``.
     """
     try:

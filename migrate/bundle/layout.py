@@ -18,7 +18,7 @@ LOSSES = "data/losses.parquet"
 GAPS = "data/gaps.parquet"
 FILES = "meta/files.jsonl"
 BUNDLE_META = "meta/bundle.json"
-SCOPE = "meta/scope.json"
+RECONCILIATION = "meta/reconciliation.json"
 REPORT = "REPORT.html"
 
 SIGNATURES = "sig/"
@@ -87,5 +87,5 @@ def is_tag_name(name: str) -> bool:
 
 
 def is_custody(name: str) -> bool:
-    """Tell whether ``name`` is of the custody log, which belongs to the place where it lies."""
+    """Tell whether ``name`` is of the custody log, which belongs to the location where it lies."""
     return name in {CUSTODY_LOG, CUSTODY_HEAD}

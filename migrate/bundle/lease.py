@@ -1,4 +1,4 @@
-"""One run at a time on a place: a lease file, taken by conditional create, kept by heartbeats, taken over
+"""One run at a time on a location: a lease file, taken by conditional create, kept by heartbeats, taken over
 when stale.
 
 No two clocks are compared. A run that finds the lease taken watches its etag: every heartbeat changes it, so
@@ -63,12 +63,12 @@ class Fence(Protocol):
     """What stands before every commit."""
 
     def check(self) -> None:
-        """Raise ``BusyError`` once the place is not ours any more."""
+        """Raise ``BusyError`` once the location is not ours any more."""
         ...
 
 
 class Lease:
-    """Hold the place while the context lasts. Raises ``BusyError`` if another run holds it. Not ``alone``: other
+    """Hold the location while the context lasts. Raises ``BusyError`` if another run holds it. Not ``alone``: other
     machines write under this lease too, so that it is over when it has grown stale, not when this process is dead.
     """
 
@@ -117,7 +117,7 @@ class Lease:
         return self._state.id
 
     def check(self) -> None:
-        """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the place only
+        """Raise ``BusyError`` once the lease is lost. Call it before every commit; it asks the location only
         when heartbeats have failed for so long that somebody else may have taken over.
         """
         if self._lost is None and uptime() - self._refreshed > self._stale_seconds * 0.7:
@@ -143,9 +143,9 @@ class Lease:
                 unseen += 1
                 if unseen >= _UNSEEN:
                     raise UsageError(
-                        f"{self._store.place} neither takes {layout.LEASE} nor shows one: below a delete marker this"
+                        f"{self._store.location} neither takes {layout.LEASE} nor shows one: below a delete marker this"
                         " server takes no new file",
-                        next_step=f"remove all versions of {layout.LEASE} there, or name another place",
+                        next_step=f"remove all versions of {layout.LEASE} there, or name another location",
                     )
                 time.sleep(_UNSEEN_SECONDS)
                 continue
@@ -202,7 +202,7 @@ class Lease:
 def refuse_live(
     store: Store, *, progress: Progress | None = None, stale_seconds: float = STALE_SECONDS
 ) -> None:
-    """Return once no run is at work at the place, without taking it. Raises ``BusyError``."""
+    """Return once no run is at work at the location, without taking it. Raises ``BusyError``."""
     found = look(store)
     if found is None:
         return
@@ -218,7 +218,7 @@ def _watch(
 ) -> None:
     """Return once the lease is stale or gone; raise ``BusyError`` as soon as it moves."""
     progress.note(
-        f"the place is held by {state or 'an unreadable lease'}; waiting up to "
+        f"the location is held by {state or 'an unreadable lease'}; waiting up to "
         f"{stale_seconds:.0f} s to see whether that run still lives"
     )
     end = uptime() + stale_seconds
@@ -270,7 +270,7 @@ def busy(store: Store, state: LeaseState | None) -> BusyError:
     """Return the error that names the holder."""
     holder = str(state) if state else "another run"
     return BusyError(
-        f"{store.place} is in use: {holder}",
+        f"{store.location} is in use: {holder}",
         next_step="wait for that run or stop it, then run the same command again; "
         "`moveout status` shows how far it is",
     )

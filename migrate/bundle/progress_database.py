@@ -1,7 +1,7 @@
 """What a run knows of the finished units: an SQLite file in the temporary directory, so that 100,000 units
 need no memory. It has no name there, so that a killed run leaves nothing behind.
 
-It is a cache of the commit records at the place and of nothing else: losing it costs reading them again. It
+It is a cache of the commit records at the location and of nothing else: losing it costs reading them again. It
 also answers what the seal asks in the order of keys: the bundle's files, each once, and the gaps and losses,
 each once.
 """

@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.api import Gap, Loss
-from migrate.bundle import catalog, identity, layout, tag_files
-from migrate.bundle import reconciliation as scope
+from migrate.bundle import catalog, identity, layout, reconciliation, tag_files
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.identity import BundleInfo, SourceInfo
 from migrate.bundle.line_files import chunks, lines
-from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.tag_files import ManifestEntry
 from migrate.errors import DamageError, GoneError, UsageError
 from migrate.storage.api import Store
@@ -33,13 +32,13 @@ REQUIRED = (
     layout.MANIFEST,
     layout.BUNDLE_META,
     layout.FILES,
-    layout.SCOPE,
+    layout.RECONCILIATION,
 )
 """Tag files that every bundle has, besides the tag manifest."""
 
 
 class BundleReader:
-    """A bundle at a place. ``info`` says which; ``sources`` are its sources by name; ``tags`` the SHA-256
+    """A bundle at a location. ``info`` says which; ``sources`` are its sources by name; ``tags`` the SHA-256
     of its tag files by key.
 
     Raises ``GoneError`` (nothing there), ``UsageError`` (no sealed bundle, or a newer format),
@@ -138,9 +137,9 @@ class BundleReader:
             return iter(())
         return catalog.read_gaps(self.open(layout.GAPS), layout.GAPS)
 
-    def scope(self) -> list[SourceScope]:
+    def reconciliation(self) -> list[SourceReconciliation]:
         """Return the closure account, a source each. Raises ``DamageError``."""
-        return scope.decode(_read(self.store, layout.SCOPE))
+        return reconciliation.decode(_read(self.store, layout.RECONCILIATION))
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index in the order of the index. Raises ``DamageError`` that
@@ -216,7 +215,7 @@ def _missing(key: str) -> DamageError:
 
 
 def is_foreign_bag(store: Store) -> bool:
-    """Tell whether a place holds a BagIt bag that moveout has not made."""
+    """Tell whether a location holds a BagIt bag that moveout has not made."""
     there = []
     for key in (layout.BAGIT, layout.BUNDLE_META):
         try:
@@ -230,22 +229,22 @@ def is_foreign_bag(store: Store) -> bool:
 def foreign_bag(store: Store) -> UsageError:
     """Return what to say of such a bag."""
     return UsageError(
-        f"{store.place} holds a BagIt bag that is not one of moveout's: there is no {layout.BUNDLE_META}",
-        next_step="check the place's URL; bagit.py --validate checks bags of others",
+        f"{store.location} holds a BagIt bag that is not one of moveout's: there is no {layout.BUNDLE_META}",
+        next_step="check the location's URL; bagit.py --validate checks bags of others",
     )
 
 
 def _not_sealed(store: Store) -> Exception:
     first = next(iter(store.list()), None)
     if first is None:
-        return GoneError(f"there is nothing at {store.place}", next_step="check the place's URL")
+        return GoneError(f"there is nothing at {store.location}", next_step="check the location's URL")
     try:
         store.stat(layout.EXPORT_STATE)
     except GoneError:
         pass
     else:
         return UsageError(
-            f"the bundle at {store.place} is not sealed yet",
+            f"the bundle at {store.location} is not sealed yet",
             next_step="run the export again to its end; `moveout status` shows how far it is",
         )
     try:
@@ -254,9 +253,9 @@ def _not_sealed(store: Store) -> Exception:
         if is_foreign_bag(store):
             return foreign_bag(store)
         return UsageError(
-            f"{store.place} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
-            next_step="check the place's URL; if a bundle lay here, fetch that file again from a copy",
+            f"{store.location} holds no sealed bundle: there is no {layout.TAG_MANIFEST}",
+            next_step="check the location's URL; if a bundle lay here, fetch that file again from a copy",
         )
     return UsageError(
-        f"the transfer to {store.place} has not ended", next_step="run the same transfer again to its end"
+        f"the transfer to {store.location} has not ended", next_step="run the same transfer again to its end"
     )

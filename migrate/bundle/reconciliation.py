@@ -1,5 +1,5 @@
 """The closure account: is everything that was enumerated accounted for? Pure; the answer is
-``meta/scope.json``.
+``meta/reconciliation.json``.
 
 A source is complete when
 - it was counted in at least two independent ways, and all counts of one thing agree;
@@ -25,11 +25,11 @@ from migrate.errors import DamageError
 VERSION = 1
 INLINE_FAILURES = 20
 INLINE_GAPS = 1000
-"""So many gaps stand in ``meta/scope.json`` itself; all of them in ``data/gaps.parquet``."""
+"""So many gaps stand in ``meta/reconciliation.json`` itself; all of them in ``data/gaps.parquet``."""
 
 
 @dataclass(frozen=True, slots=True)
-class SourceScope:
+class SourceReconciliation:
     """The account of one source. ``reasons`` are sentences; none means complete."""
 
     name: str
@@ -105,63 +105,65 @@ def used_points(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) ->
     return list(found.values())
 
 
-def scope_json(scopes: Sequence[SourceScope]) -> dict[str, Any]:
-    """Return the content of ``meta/scope.json``."""
+def reconciliation_json(reconciliations: Sequence[SourceReconciliation]) -> dict[str, Any]:
+    """Return the content of ``meta/reconciliation.json``."""
     return {
         "version": VERSION,
-        "complete": all(scope.complete for scope in scopes),
-        "sources": [_source_json(scope) for scope in scopes],
+        "complete": all(reconciliation.complete for reconciliation in reconciliations),
+        "sources": [_source_json(reconciliation) for reconciliation in reconciliations],
     }
 
 
-def _source_json(scope: SourceScope) -> dict[str, Any]:
-    gaps = sum(count for name, count in scope.dispositions.items() if name != "exported")
+def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
+    gaps = sum(count for name, count in reconciliation.dispositions.items() if name != "exported")
     return {
-        "name": scope.name,
-        "url": scope.url,
-        "server": scope.account.server,
-        "complete": scope.complete,
-        "reasons": list(scope.reasons),
-        "units": scope.totals.units,
-        "items": scope.totals.items,
-        "size_bytes": scope.totals.size_bytes,
-        "dispositions": dict(scope.dispositions),
+        "name": reconciliation.name,
+        "url": reconciliation.url,
+        "server": reconciliation.account.server,
+        "complete": reconciliation.complete,
+        "reasons": list(reconciliation.reasons),
+        "units": reconciliation.totals.units,
+        "items": reconciliation.totals.items,
+        "size_bytes": reconciliation.totals.size_bytes,
+        "dispositions": dict(reconciliation.dispositions),
         "enumerations": [
-            {"what": item.what, "how": item.how, "count": item.count} for item in scope.account.enumerations
+            {"what": item.what, "how": item.how, "count": item.count}
+            for item in reconciliation.account.enumerations
         ],
-        "points": list(scope.account.points),
+        "points": list(reconciliation.account.points),
         "gaps_total": gaps,
         "gaps": [
-            {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason} for gap in scope.gaps
+            {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason}
+            for gap in reconciliation.gaps
         ],
     }
 
 
-def decode(data: bytes) -> list[SourceScope]:
-    """Parse ``meta/scope.json``; the accounts come back without catalog entries and losses. Raises
+def decode(data: bytes) -> list[SourceReconciliation]:
+    """Parse ``meta/reconciliation.json``; the accounts come back without catalog entries and losses. Raises
     ``DamageError``.
     """
-    value = canonical_json.decode(data, layout.SCOPE)
-    canonical_json.check_version(value, layout.SCOPE, VERSION)
+    value = canonical_json.decode(data, layout.RECONCILIATION)
+    canonical_json.check_version(value, layout.RECONCILIATION, VERSION)
     try:
-        found = [_source_scope(item) for item in value["sources"]]
+        found = [_source_reconciliation(item) for item in value["sources"]]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise DamageError(
-            layout.SCOPE, expected="a closure account", found=f"a malformed one ({exc!r})"
+            layout.RECONCILIATION, expected="a closure account", found=f"a malformed one ({exc!r})"
         ) from exc
     for one in found:
         if not layout.is_source_name(one.name):
-            raise DamageError(layout.SCOPE, expected="names of sources", found=repr(one.name))
+            raise DamageError(layout.RECONCILIATION, expected="names of sources", found=repr(one.name))
     return found
 
 
-def _source_scope(value: Mapping[str, Any]) -> SourceScope:
+def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
     counts = [
         Enumeration(str(item["what"]), str(item["how"]), _count(item["count"]))
         for item in value["enumerations"]
     ]
     gaps = [_gap(item) for item in value["gaps"]]
-    return SourceScope(
+    return SourceReconciliation(
         name=str(value["name"]),
         url=str(value["url"]),
         account=Account(

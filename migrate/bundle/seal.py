@@ -5,10 +5,10 @@ wrong one:
 
 1. ``_work/seal.json``: when the seal was begun (a rerun takes that time again, and so gives the same bytes)
 2. ``data/catalog.parquet``, ``data/losses.parquet``, ``data/gaps.parquet`` (only if there are gaps)
-3. reconcile the place with the commit records: leavings of dead runs are removed; a file that is missing or
+3. reconcile the location with the commit records: leavings of dead runs are removed; a file that is missing or
 has another size
    makes its commit record void, and the seal is refused
-4. ``meta/files.jsonl``, ``REPORT.html``, ``meta/scope.json``, ``meta/bundle.json``, ``bag-info.txt``,
+4. ``meta/files.jsonl``, ``REPORT.html``, ``meta/reconciliation.json``, ``meta/bundle.json``, ``bag-info.txt``,
 ``manifest-sha256.txt``, ``bagit.txt``
 5. ``tagmanifest-sha256.txt``: with it, and only with it, the bundle is sealed
 6. a complete bundle loses its ``_work/`` (``export.json`` last); an incomplete one keeps it, to be
@@ -38,7 +38,7 @@ from migrate.bundle.commit_records import FileRecord
 from migrate.bundle.export_state import ExportState, seal_time
 from migrate.bundle.identity import FORMAT
 from migrate.bundle.progress_database import Ledger
-from migrate.bundle.reconciliation import SourceScope, scope_json
+from migrate.bundle.reconciliation import SourceReconciliation, reconciliation_json
 from migrate.bundle.sealed_tables import Sealing
 from migrate.errors import DamageError
 from migrate.storage.api import MultipartStore
@@ -53,14 +53,14 @@ class Sealed:
     complete: bool
     files: int
     size_bytes: int
-    scopes: Sequence[SourceScope]
+    reconciliations: Sequence[SourceReconciliation]
 
 
 def seal(
     store: MultipartStore,
     state: ExportState,
     ledger: Ledger,
-    scopes: Sequence[SourceScope],
+    reconciliations: Sequence[SourceReconciliation],
     *,
     executor: Executor,
     check: Callable[[], None],
@@ -69,26 +69,28 @@ def seal(
     """Seal what the ledger holds. ``check`` is called before every step and raises if the run must stop. ``page``
     makes the report for people; the same contents must give the same bytes.
 
-    Raises ``DamageError`` where the place does not hold what the commit records say.
+    Raises ``DamageError`` where the location does not hold what the commit records say.
     """
     sealed = seal_time(store, state)
     check()
-    ledger.add_files(_write_tables(store, ledger, scopes))
+    ledger.add_files(_write_tables(store, ledger, reconciliations))
     check()
     _abort_uploads(store)
     _reconcile(store, ledger, executor)
     check()
-    complete = all(scope.complete for scope in scopes)
+    complete = all(reconciliation.complete for reconciliation in reconciliations)
     tags, files, size_bytes = _write_files(store, ledger)
     read = throughput_history.pace(ledger.times())
-    bundle = canonical_json.encode_pretty(_bundle_json(state, scopes, sealed, read, complete=complete))
+    bundle = canonical_json.encode_pretty(
+        _bundle_json(state, reconciliations, sealed, read, complete=complete)
+    )
     if page is not None:
-        contents = Sealing(identity.decode(bundle), (size_bytes, files), scopes, store, ledger)
+        contents = Sealing(identity.decode(bundle), (size_bytes, files), reconciliations, store, ledger)
         tags.append(_write(store, layout.REPORT, [page(contents)]))
     for key, data in (
-        (layout.SCOPE, canonical_json.encode_pretty(scope_json(scopes))),
+        (layout.RECONCILIATION, canonical_json.encode_pretty(reconciliation_json(reconciliations))),
         (layout.BUNDLE_META, bundle),
-        (layout.BAG_INFO, _bag_info(state, scopes, sealed, (size_bytes, files))),
+        (layout.BAG_INFO, _bag_info(state, reconciliations, sealed, (size_bytes, files))),
         (layout.BAGIT, tag_files.DECLARATION),
     ):
         check()
@@ -98,7 +100,7 @@ def seal(
     _write(store, layout.TAG_MANIFEST, [tag_files.manifest_line(tag.key, tag.sha256) for tag in tags])
     if complete:
         clean_work(store, executor)
-    return Sealed(state.id, complete, files, size_bytes, scopes)
+    return Sealed(state.id, complete, files, size_bytes, reconciliations)
 
 
 def clean_work(store: MultipartStore, executor: Executor) -> None:
@@ -119,7 +121,7 @@ def unseal(store: MultipartStore) -> None:
         layout.MANIFEST,
         layout.BAG_INFO,
         layout.BUNDLE_META,
-        layout.SCOPE,
+        layout.RECONCILIATION,
         layout.REPORT,
         layout.FILES,
         layout.CATALOG,
@@ -133,20 +135,32 @@ def unseal(store: MultipartStore) -> None:
             store.delete(info.key)
 
 
-def _write_tables(store: MultipartStore, ledger: Ledger, scopes: Sequence[SourceScope]) -> list[FileRecord]:
+def _write_tables(
+    store: MultipartStore, ledger: Ledger, reconciliations: Sequence[SourceReconciliation]
+) -> list[FileRecord]:
     rows = (
-        catalog.catalog_row(scope.name, entry, scope.account.points[-1] if scope.account.points else {})
-        for scope in scopes
-        for entry in scope.account.entries
+        catalog.catalog_row(
+            reconciliation.name,
+            entry,
+            reconciliation.account.points[-1] if reconciliation.account.points else {},
+        )
+        for reconciliation in reconciliations
+        for entry in reconciliation.account.entries
     )
-    losses = ((scope.name, loss) for scope in scopes for loss in ledger.losses(scope.name))
+    losses = (
+        (reconciliation.name, loss)
+        for reconciliation in reconciliations
+        for loss in ledger.losses(reconciliation.name)
+    )
     tables: list[tuple[str, Callable[[BinaryIO], object]]] = [
         (layout.CATALOG, lambda file: catalog.write_catalog(file, rows)),
         (layout.LOSSES, lambda file: catalog.write_losses(file, losses)),
     ]
-    if any(ledger.gap_counts(scope.name) for scope in scopes):
+    if any(ledger.gap_counts(reconciliation.name) for reconciliation in reconciliations):
         gaps: Iterator[tuple[str, Gap]] = (
-            (scope.name, gap) for scope in scopes for gap in ledger.gaps(scope.name)
+            (reconciliation.name, gap)
+            for reconciliation in reconciliations
+            for gap in ledger.gaps(reconciliation.name)
         )
         tables.append((layout.GAPS, lambda file: catalog.write_gaps(file, gaps)))
     written = []
@@ -181,10 +195,10 @@ def _reconcile(store: MultipartStore, ledger: Ledger, executor: Executor) -> Non
     key, expected, found = wrong[0]
     more = f" ({len(wrong) - 1} more files likewise)" if len(wrong) > 1 else ""
     raise DamageError(
-        f"{store.place}/{key}",
+        f"{store.location}/{key}",
         expected=f"{expected} bytes",
         found=("no such file" if found is None else f"{found} bytes") + more,
-        next_step="somebody changed the place; run the same command again, it exports these units anew",
+        next_step="somebody changed the location; run the same command again, it exports these units anew",
     )
 
 
@@ -227,7 +241,7 @@ def _write_files(store: MultipartStore, ledger: Ledger) -> tuple[list[FileRecord
 
 def _bundle_json(
     state: ExportState,
-    scopes: Sequence[SourceScope],
+    reconciliations: Sequence[SourceReconciliation],
     sealed: str,
     read: throughput_history.Pace | None,
     *,
@@ -244,28 +258,32 @@ def _bundle_json(
         "continues": list(state.continues),
         "sources": [
             {
-                "name": scope.name,
-                "url": scope.url,
-                "kind": scope.url.partition(":")[0],
-                "complete": scope.complete,
+                "name": reconciliation.name,
+                "url": reconciliation.url,
+                "kind": reconciliation.url.partition(":")[0],
+                "complete": reconciliation.complete,
             }
-            for scope in scopes
+            for reconciliation in reconciliations
         ],
     } | ({"pace": read.as_json()} if read else {})
 
 
-def _bag_info(state: ExportState, scopes: Sequence[SourceScope], sealed: str, oxum: tuple[int, int]) -> bytes:
+def _bag_info(
+    state: ExportState, reconciliations: Sequence[SourceReconciliation], sealed: str, oxum: tuple[int, int]
+) -> bytes:
     labels = {
         "Bag-Software-Agent": software(),
         "Bagging-Date": sealed[:10],
         "External-Identifier": state.id,
         "Payload-Oxum": f"{oxum[0]}.{oxum[1]}",
         "Moveout-Bundle-Version": str(layout.VERSION),
-        "Moveout-Status": "complete" if all(scope.complete for scope in scopes) else "incomplete",
+        "Moveout-Status": "complete"
+        if all(reconciliation.complete for reconciliation in reconciliations)
+        else "incomplete",
     }
-    for scope in scopes:
-        said = "; ".join(scope.reasons) or "complete"
-        labels[f"Moveout-Source-{scope.name}"] = f"{scope.totals.items} items, {said}"
+    for reconciliation in reconciliations:
+        said = "; ".join(reconciliation.reasons) or "complete"
+        labels[f"Moveout-Source-{reconciliation.name}"] = f"{reconciliation.totals.items} items, {said}"
     return tag_files.bag_info(labels)
 
 

@@ -13,7 +13,7 @@ from migrate.bundle import catalog, layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.identity import BundleInfo
 from migrate.bundle.progress_database import Ledger
-from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
 
@@ -26,13 +26,13 @@ class Sealing:
 
     info: BundleInfo
     payload: tuple[int, int]
-    scopes: Sequence[SourceScope]
+    reconciliations: Sequence[SourceReconciliation]
     store: Store
     ledger: Ledger
 
-    def scope(self) -> Sequence[SourceScope]:
+    def reconciliation(self) -> Sequence[SourceReconciliation]:
         """Return the closure account, a source each."""
-        return self.scopes
+        return self.reconciliations
 
     def catalog(self) -> Sequence[CatalogRow]:
         """Return every table and bucket of the bundle."""
@@ -40,11 +40,19 @@ class Sealing:
 
     def losses(self) -> Iterator[tuple[str, Loss]]:
         """Yield (source, loss)."""
-        return ((scope.name, loss) for scope in self.scopes for loss in self.ledger.losses(scope.name))
+        return (
+            (reconciliation.name, loss)
+            for reconciliation in self.reconciliations
+            for loss in self.ledger.losses(reconciliation.name)
+        )
 
     def gaps(self) -> Iterator[tuple[str, Gap]]:
         """Yield (source, gap)."""
-        return ((scope.name, gap) for scope in self.scopes for gap in self.ledger.gaps(scope.name))
+        return (
+            (reconciliation.name, gap)
+            for reconciliation in self.reconciliations
+            for gap in self.ledger.gaps(reconciliation.name)
+        )
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a bucket's object index."""

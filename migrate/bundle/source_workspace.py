@@ -1,4 +1,4 @@
-"""A source's own notes, at the place under ``_work/<source>/state/``."""
+"""A source's own notes, at the location under ``_work/<source>/state/``."""
 
 from __future__ import annotations
 

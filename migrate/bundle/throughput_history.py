@@ -28,7 +28,7 @@ class Pace:
         return (first + timedelta(seconds=self.step_seconds * len(self.size_bytes))).strftime(_FORM)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as it stands in ``meta/scope.json``."""
+        """Return it as it stands in ``meta/reconciliation.json``."""
         return {"start": self.start, "step_seconds": self.step_seconds, "size_bytes": list(self.size_bytes)}
 
 

@@ -1,4 +1,4 @@
-"""Where a unit writes its files: straight to the place, hashed on the way, each noted for the commit
+"""Where a unit writes its files: straight to the location, hashed on the way, each noted for the commit
 record.
 """
 
@@ -25,7 +25,7 @@ class StoreSink:
     """A ``Sink`` (see ``exporters.api``) over a store. ``files`` fills up as files are finished.
 
     ``stop``: once set, the next write raises ``Stopped``, so that a run ends within a moment and leaves no
-    half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies at the place
+    half file. ``on_part`` is told the size of each part of a file that has arrived. ``held``: what lies at the location
     is replaced by ``publish`` only, and stays as it is after ``drop``.
     """
 
@@ -46,7 +46,7 @@ class StoreSink:
         self._files: dict[str, FileRecord] = {}
         self._waiting: dict[str, FileWriter] | None = {} if held else None
         self.error: MoveoutError | None = None
-        """What went wrong at the place, also if the exporter swallowed it."""
+        """What went wrong at the location, also if the exporter swallowed it."""
 
     @property
     def files(self) -> list[FileRecord]:
@@ -90,7 +90,7 @@ class StoreSink:
                 self._waiting[key] = writer
 
     def publish(self) -> None:
-        """Replace what lies at the place by what was held. Raises the store's errors."""
+        """Replace what lies at the location by what was held. Raises the store's errors."""
         while self._waiting:
             _, writer = self._waiting.popitem()
             writer.make()

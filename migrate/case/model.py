@@ -1,6 +1,6 @@
 """The case file: one move, described in TOML.
 
-``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the place. Relative
+``load`` turns ``moveout.toml`` into values and refuses what it does not know, naming the location. Relative
 paths are relative to the file. Secrets stand in it only as references (``env:VAR``, ``file:PATH``,
 ``command:…``), resolved when they are needed.
 """
@@ -36,8 +36,8 @@ SELECTION_FIELDS = (
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
     "source": ("name", "url", "inventory", CUSTOMER_KEY, *SECRET_FIELDS, *SELECTION_FIELDS),
-    "bundle": ("place", *SECRET_FIELDS),
-    "target": ("place", *SECRET_FIELDS),
+    "bundle": ("location", *SECRET_FIELDS),
+    "destination": ("location", *SECRET_FIELDS),
     "restore": ("source", "url", *SECRET_FIELDS),
     "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
@@ -92,7 +92,7 @@ class Case:
     deadline: datetime | None
     sources: Mapping[str, Endpoint]
     bundle: Endpoint | None
-    target: Endpoint | None
+    destination: Endpoint | None
     restores: Mapping[str, Endpoint]
     workers: int | None = None
     bwlimit: str | None = None
@@ -137,8 +137,8 @@ class _Reader:
             name=self._text(head, "name", "[case]", default=self._path.stem),
             deadline=self._deadline(head.get("deadline")),
             sources=sources,
-            bundle=self._place(document, "bundle"),
-            target=self._place(document, "target"),
+            bundle=self._location(document, "bundle"),
+            destination=self._location(document, "destination"),
             restores=restores,
             workers=self._workers(limits.get("workers")),
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
@@ -186,12 +186,12 @@ class _Reader:
         except UsageError as exc:
             raise UsageError(f"{self._path}: {where}: {exc}", next_step=exc.next_step) from exc
 
-    def _place(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
+    def _location(self, document: Mapping[str, Any], section: str) -> Endpoint | None:
         if section not in document:
             return None
         table = document[section]
         return Endpoint(
-            self._resolve(self._text(table, "place", f"[{section}]")), self._secrets(table, f"[{section}]")
+            self._resolve(self._text(table, "location", f"[{section}]")), self._secrets(table, f"[{section}]")
         )
 
     def _resolve(self, url: str) -> str:

@@ -30,11 +30,11 @@ url = "s3://media?profile=old"
 
 # Where the bundle is written first: a directory, or s3://bucket/prefix.
 [bundle]
-place = "./bundle"
+location = "./bundle"
 
 # Where the bundle travels to, on the new host.
-[target]
-place = "s3://evacuated/acme?profile=new"
+[destination]
+location = "s3://evacuated/acme?profile=new"
 
 # What is brought up again on the new host, from the bundle there.
 [[restore]]

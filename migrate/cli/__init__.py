@@ -26,7 +26,7 @@ VERBS = {
     "plan": ("plan", "Forecast the move."),
     "export": ("export", "Write and seal a bundle of the sources."),
     "seal": ("seal", "Seal what an export left, without asking its sources again."),
-    "transfer": ("transfer", "Move a sealed bundle to another place."),
+    "transfer": ("transfer", "Move a sealed bundle to another location."),
     "verify": ("verify", "Check a bundle, or compare it with what lives."),
     "restore": ("restore", "Bring databases and buckets up from a bundle."),
     "sync": ("sync", "Copy a bucket to a bucket; again: only what has changed."),

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import PlaceWord
+from migrate.cli.hold import LocationWord
 from migrate.custody import sampling_audit
 from migrate.custody.sampling_audit import Audited, Question, Seed
 from migrate.errors import OK, DamageError, UsageError
@@ -28,7 +28,7 @@ _SEED_BYTES = 32
 class Result:
     """A signed audit."""
 
-    place: str
+    location: str
     done: Audited
 
     @property
@@ -38,7 +38,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Return the document."""
-        return {**self.done.document.value, "place": self.place, "audit": self.done.document.key}
+        return {**self.done.document.value, "location": self.location, "audit": self.done.document.key}
 
     def draw(self, console: Console) -> None:
         """Say what the samples show."""
@@ -55,7 +55,7 @@ class Result:
 @verb(app, "audit")
 def audit_command(
     session: Session,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     confidence: Annotated[
         float, typer.Option(metavar="SHARE", help="How sure one wants to be, below 1.")
@@ -78,8 +78,8 @@ def audit_command(
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    place = known_place(words, loaded)
-    store = session.store(place, loaded.bwlimit if loaded else None)
+    location = known_location(words, loaded)
+    store = session.store(location, loaded.bwlimit if loaded else None)
     done = sampling_audit.audit(
         store,
         Question(confidence, loss),
@@ -89,7 +89,7 @@ def audit_command(
         workers=session.workers(default=TRANSFER_WORKERS),
         progress=session.progress,
     )
-    return Result(store.place, done)
+    return Result(store.location, done)
 
 
 def _parsed(text: str) -> bytes:

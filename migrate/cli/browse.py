@@ -31,7 +31,7 @@ from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
 from migrate.storage.local.errors import translate_os
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 _LIMIT = 1000
 _STDOUT = "-"
@@ -49,7 +49,7 @@ Version = Annotated[
 class Listed:
     """What is there: rows as JSON and as text. ``more``: there are others behind them."""
 
-    place: str
+    location: str
     what: str
     rows: Sequence[Mapping[str, Any]]
     lines: Sequence[str]
@@ -58,7 +58,7 @@ class Listed:
 
     def as_json(self) -> dict[str, Any]:
         """Return the rows."""
-        return {"place": self.place, self.what: list(self.rows), "more": self.more}
+        return {"location": self.location, self.what: list(self.rows), "more": self.more}
 
     def draw(self, console: Console) -> None:
         """Print a line each."""
@@ -72,7 +72,7 @@ class Listed:
 class Got:
     """What was written, and what is not in the bundle. Nothing is drawn where the output itself is the answer."""
 
-    place: str
+    location: str
     files: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] | None = None
     size_bytes: int = 0
@@ -85,7 +85,7 @@ class Got:
 
     def as_json(self) -> dict[str, Any]:
         """Return files by name, or the rows."""
-        found: dict[str, Any] = {"place": self.place, "missing": list(self.missing)}
+        found: dict[str, Any] = {"location": self.location, "missing": list(self.missing)}
         return found | ({"files": dict(self.files)} if self.rows is None else {"rows": list(self.rows)})
 
     def draw(self, console: Console) -> None:
@@ -113,7 +113,7 @@ def ls_command(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PLACE [GLOB]", help="The bundle; keys or tables that match: 'photos/**', 'sales.*'."
+            metavar="LOCATION [GLOB]", help="The bundle; keys or tables that match: 'photos/**', 'sales.*'."
         ),
     ] = None,
     case: CaseFile = None,
@@ -139,7 +139,7 @@ def ls_command(
             [(*one[:2], count_words(one[3]), bytes_words(one[4]), one[2]) for one in found], "<<>>"
         )
         return Listed(
-            reader.store.place, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
+            reader.store.location, "entries", [dict(zip(names, one, strict=True)) for one in found], lines
         )
     if source is None:  # a pattern is for buckets, and often there is but one
         buckets = [one for one in reader.sources if single_objects.is_bucket(reader, one)]
@@ -158,7 +158,7 @@ def ls_command(
         for row in shown
     ]
     return Listed(
-        reader.store.place,
+        reader.store.location,
         "objects",
         [single_objects.as_json(row) for row in shown],
         lines,
@@ -186,7 +186,7 @@ def _list_tables(session: Session, reader: BundleReader, name: str, globs: Seque
         session.progress.note(f"{name} has no such table" if globs else f"{name} has no tables")
     shown = [{"name": table_rows.full_name(row), "items": row.items, "digest": row.digest} for row in found]
     lines = [f"{one['items']:>14}  {one['name']}" for one in shown]
-    return Listed(reader.store.place, "tables", shown, lines)
+    return Listed(reader.store.location, "tables", shown, lines)
 
 
 @verb(
@@ -201,7 +201,9 @@ def get_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PLACE KEY…", help="The bundle, and keys of objects or the name of a table."),
+        typer.Argument(
+            metavar="LOCATION KEY…", help="The bundle, and keys of objects or the name of a table."
+        ),
     ] = None,
     case: CaseFile = None,
     source: Source = None,
@@ -225,7 +227,8 @@ def get_command(
     reader, keys = _open(session, words or [], case)
     if not keys:
         raise UsageError(
-            "nothing is named to get", next_step="moveout get PLACE KEY; moveout ls PLACE shows what is there"
+            "nothing is named to get",
+            next_step="moveout get LOCATION KEY; moveout ls LOCATION shows what is there",
         )
     signers = load_keys(key, passphrase, load_case(case))
     name = _source(reader, source)
@@ -252,22 +255,22 @@ def _get_rows(
     source: str,
 ) -> Got:
     if len(keys) > 1:
-        raise UsageError("one table at a time", next_step="moveout get PLACE schema.table --rows 0:100")
+        raise UsageError("one table at a time", next_step="moveout get LOCATION schema.table --rows 0:100")
     table = table_rows.table_of(reader, source, keys[0])
     start, end = _parse_range(rows)
     found = table_rows.rows(reader, table, start, end)
     if session.json:
-        return Got(reader.store.place, rows=list(found))
+        return Got(reader.store.location, rows=list(found))
     with _output(to, f"{table.name}.jsonl") as file:
         for row in found:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return Got(reader.store.place)
+    return Got(reader.store.location)
 
 
 def _get_objects(session: Session, reader: BundleReader, name: str, wanted: Wanted, to: str | None) -> Got:
     if to != _STDOUT:
         done = single_objects.fetch(reader, name, wanted, Path(to or "."))
-        return Got(reader.store.place, done.files, None, done.size_bytes, done.missing)
+        return Got(reader.store.location, done.files, None, done.size_bytes, done.missing)
     if session.json or len(wanted.keys) != 1:
         raise UsageError(
             "only one object, and nothing else, can be written to stdout",
@@ -277,8 +280,8 @@ def _get_objects(session: Session, reader: BundleReader, name: str, wanted: Want
         if not row.is_delete_marker:
             single_objects.copy(reader.store, row, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-            return Got(reader.store.place)
-    return Got(reader.store.place, missing=list(wanted.keys))
+            return Got(reader.store.location)
+    return Got(reader.store.location, missing=list(wanted.keys))
 
 
 @contextmanager
@@ -311,17 +314,19 @@ def _parse_range(text: str | None) -> tuple[int, int | None]:
 
 
 def _open(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:
-    """Return the bundle and the words behind its place; with a case file the place is the case's."""
+    """Return the bundle and the words behind its place; with a case file the location is the case's."""
     loaded = load_case(case)
-    kept = (loaded.target or loaded.bundle) if loaded else None
+    kept = (loaded.destination or loaded.bundle) if loaded else None
     rest = list(words)
-    place = kept or (Endpoint(rest.pop(0)) if rest else None)
-    if place is None:
+    location = kept or (Endpoint(rest.pop(0)) if rest else None)
+    if location is None:
         raise UsageError(
-            "no place is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
+            "no location is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
         )
     throttle = session.throttle(loaded.bwlimit if loaded else None)
-    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    store = open_location(
+        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+    )
     return BundleReader(store), rest
 
 

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from migrate.case.model import parse_deadline
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import PlaceWord
+from migrate.cli.hold import LocationWord
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock, rulebook
 from migrate.custody.obligations.clock import Verdict
@@ -44,7 +44,7 @@ def load_rules(names: Sequence[str] | None) -> list[RuleSet]:
 class Judged:
     """Every rule and what the log says of it."""
 
-    place: str
+    location: str
     sets: Sequence[tuple[RuleSet, Sequence[Verdict]]]
     notes: Sequence[str] = ()
 
@@ -57,7 +57,7 @@ class Judged:
     def as_json(self) -> dict[str, Any]:
         """Return every verdict with its source."""
         return {
-            "place": self.place,
+            "location": self.location,
             "note": NO_ADVICE,
             "notes": list(self.notes),
             "rules": [
@@ -101,7 +101,7 @@ def _checked(rules: RuleSet) -> str:
 @verb(app, "clock")
 def clock_command(
     session: Session,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     rules: Rules = None,
     at: Annotated[
@@ -115,8 +115,8 @@ def clock_command(
     of moveout's: write them down with `moveout custody note`.
     """
     loaded = load_case(case)
-    place = known_place(words, loaded)
-    found = custody_log.read(session.store(place))
+    location = known_location(words, loaded)
+    found = custody_log.read(session.store(location))
     if found.findings:
         first = found.findings[0]
         raise DamageError(
@@ -127,4 +127,4 @@ def clock_command(
         )
     now = parse_deadline(at) if at else datetime.now(UTC)
     sets = load_rules(rules)
-    return Judged(place.shown, [(one, clock.judge(one, found.entries, now)) for one in sets], found.notes)
+    return Judged(location.shown, [(one, clock.judge(one, found.entries, now)) for one in sets], found.notes)

@@ -19,7 +19,7 @@ from migrate.cli import app
 from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.number_text import count_words
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
@@ -32,19 +32,19 @@ from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)
 app.add_typer(group, name="custody")
 
-_Place = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
+_Location = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The log at a place, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
+    """The log at a location, and what is wrong with it. ``names`` are our side's for the keys that sign it."""
 
-    place: str
+    location: str
     entries: Sequence[Entry]
     findings: Sequence[Finding]
     notes: Sequence[str]
@@ -60,7 +60,7 @@ class Record:
     def as_json(self) -> dict[str, Any]:
         """Return entries, findings and notes."""
         return {
-            "place": self.place,
+            "location": self.location,
             "entries": [self._entry(one) for one in self.entries],
             "findings": [asdict(one) for one in self.findings],
             "notes": list(self.notes),
@@ -100,15 +100,15 @@ class Record:
         for note in self.notes:
             console.print(Text(f"  {note}", style="dim"))
         if self.findings:
-            console.print(f"The custody log at {self.place} is not in order")
+            console.print(f"The custody log at {self.location} is not in order")
             draw_findings(console, self.findings)
         elif not self.entries:
             console.print(
-                f"There is no custody log at {self.place}: no key was named to the commands that worked there"
+                f"There is no custody log at {self.location}: no key was named to the commands that worked there"
             )
         elif not self.shown:
             console.print(
-                f"The custody log at {self.place} is in order: {count_words(len(self.entries))} entries, each signed"
+                f"The custody log at {self.location} is in order: {count_words(len(self.entries))} entries, each signed"
                 " and tied to the one before"
             )
 
@@ -119,28 +119,28 @@ def _is_plain(value: object) -> bool:
 
 @verb(group, "show", title="custody show")
 def show_command(
-    session: Session, words: _Place = None, case: CaseFile = None, signers: Signers = None
+    session: Session, words: _Location = None, case: CaseFile = None, signers: Signers = None
 ) -> Record:
     """Print the custody log of a bundle."""
     loaded = load_case(case)
-    place = known_place(words, loaded)
-    store = session.store(place)
+    location = known_location(words, loaded)
+    store = session.store(location)
     found = custody_log.read(store)
     there, wrong = documents.read_all(store)
     findings = [*found.findings, *wrong]
     trust = load_trust(signers, loaded)
-    return Record(store.place, found.entries, findings, found.notes, trust, documents=there)
+    return Record(store.location, found.entries, findings, found.notes, trust, documents=there)
 
 
 @verb(group, "verify", title="custody verify")
 def verify_command(
     session: Session,
-    words: _Place = None,
+    words: _Location = None,
     case: CaseFile = None,
     signers: Signers = None,
     other: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="PLACE", help="Another copy of the log, to compare with."),
+        typer.Option("--with", metavar="LOCATION", help="Another copy of the log, to compare with."),
     ] = None,
 ) -> Record:
     """Check the custody log, every signature of it.
@@ -149,17 +149,17 @@ def verify_command(
     earlier state is found by comparing it with another copy (--with).
     """
     loaded = load_case(case)
-    place = known_place(words, loaded)
-    store = session.store(place)
+    location = known_location(words, loaded)
+    store = session.store(location)
     found = custody_log.read(store)
     trust = load_trust(signers, loaded)
     there, wrong = documents.read_all(store)
     receipts = [one for one in there if one.kind == "receipt"]
-    contradicted, said = consistency.against_receipts(found, store.place, receipts)
+    contradicted, said = consistency.against_receipts(found, store.location, receipts)
     findings = [*found.findings, *wrong, *consistency.against_bundle(found, store), *contradicted]
     notes = [*found.notes, *said]
     for one in map(Endpoint, other or []):
-        more, said = consistency.compare(found, custody_log.read(open_place(one.url)), one.shown)
+        more, said = consistency.compare(found, custody_log.read(open_location(one.url)), one.shown)
         findings += more
         notes += said
     if trust is not None:
@@ -173,30 +173,30 @@ def verify_command(
             for one in found.entries
             if trust.name(one.public) is None
         ]
-    return Record(store.place, found.entries, findings, notes, trust, shown=False, documents=there)
+    return Record(store.location, found.entries, findings, notes, trust, shown=False, documents=there)
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
     """Something that was written beside the bundle."""
 
-    place: str
+    location: str
     what: str
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return what."""
-        return {"place": self.place, "added": self.what}
+        return {"location": self.location, "added": self.what}
 
     def draw(self, console: Console) -> None:
         """Say so."""
-        console.print(f"{self.place} has {self.what}")
+        console.print(f"{self.location} has {self.what}")
 
 
 @verb(group, "note", title="custody note")
 def note_command(
     session: Session,
-    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies.")],
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")],
     what: Annotated[
         str,
         typer.Argument(metavar="WHAT", help="notice, transition, extension, request, end, …: see the rules."),
@@ -218,17 +218,17 @@ def note_command(
         )
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    endpoint = known_place([place], loaded)
+    endpoint = known_location([location], loaded)
     store = session.store(endpoint)
     moment = (parse_deadline(at) if at else datetime.now(UTC)).astimezone(UTC)
     record(store, signer, "noted", {"what": what, "at": moment.isoformat(timespec="seconds"), "text": text})
-    return Added(store.place, f"a note: {what} at {moment.isoformat(timespec='seconds')}")
+    return Added(store.location, f"a note: {what} at {moment.isoformat(timespec='seconds')}")
 
 
 @verb(group, "add", title="custody add")
 def add_command(
     session: Session,
-    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies.")],
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A document; its signatures lie beside it.")],
     *,
     case: CaseFile = None,
@@ -237,12 +237,12 @@ def add_command(
 
     With its signatures, beside the bundle; both are checked first.
     """
-    endpoint = known_place([place], load_case(case))
+    endpoint = known_location([location], load_case(case))
     store = session.store(endpoint)
     document, signatures = read_files(file)
     if not signatures:
         raise UsageError(f"no signature lies beside {file}", next_step=f"put {file.name}.….sig beside it")
     if document.root != bundle_signatures.root_of(store):
-        raise UsageError(f"{file} is about another bundle", next_step="check the place's URL")
+        raise UsageError(f"{file} is about another bundle", next_step="check the location's URL")
     documents.bring(store, document, signatures)
-    return Added(store.place, f"{document.key} with {len(signatures)} signatures")
+    return Added(store.location, f"{document.key} with {len(signatures)} signatures")

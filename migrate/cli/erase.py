@@ -12,11 +12,11 @@ from rich.text import Text
 from migrate.cli import app
 from migrate.cli.clock import Rules, load_rules
 from migrate.cli.common.number_text import bytes_words, count_words
-from migrate.cli.common.options import CaseFile, Yes, known_place
+from migrate.cli.common.options import CaseFile, Yes, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import PlaceWord, open_both
+from migrate.cli.hold import LocationWord, open_both
 from migrate.custody.erasure import erase
 from migrate.custody.erasure.erase import Erased
 from migrate.custody.log import custody_log
@@ -30,19 +30,19 @@ _ERASURE = ("erasing", "erased")
 class Certified:
     """An erased bundle."""
 
-    place: str
+    location: str
     done: Erased
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return the certificate."""
-        return {**self.done.document.value, "place": self.place, "certificate": self.done.document.key}
+        return {**self.done.document.value, "location": self.location, "certificate": self.done.document.key}
 
     def draw(self, console: Console) -> None:
         """Say what is gone, and what nobody can know."""
         done = self.done
         console.print(
-            f"Erased: {self.place}: {count_words(done.versions)} versions ({bytes_words(done.size_bytes)}),"
+            f"Erased: {self.location}: {count_words(done.versions)} versions ({bytes_words(done.size_bytes)}),"
             f" {count_words(done.uploads)} unfinished uploads; a listing afterwards names nothing of the bundle"
         )
         console.print(f"The signed certificate is {done.document.key}; the custody log stays. Not verified:")
@@ -53,7 +53,7 @@ class Certified:
 @verb(app, "erase")
 def erase_command(
     session: Session,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     rules: Rules = None,
     override: Annotated[
@@ -74,7 +74,7 @@ def erase_command(
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, vault = open_both(session, known_place(words, loaded))
+    store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     reasons: list[str] = []
     if not erase.is_begun(store):
@@ -84,9 +84,9 @@ def erase_command(
         ]
         reasons = erase.check(store, vault, breaches, workers=workers)
         erase.refuse(reasons, override)
-    if not (yes or session.confirm(f"Erase the bundle at {store.place} for good?")):
+    if not (yes or session.confirm(f"Erase the bundle at {store.location} for good?")):
         raise UsageError("nothing was erased")
     done = erase.erase(
         store, vault, signer, workers=workers, progress=session.progress, override=override, reasons=reasons
     )
-    return Certified(store.place, done)
+    return Certified(store.location, done)

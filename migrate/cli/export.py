@@ -40,7 +40,7 @@ from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
@@ -69,7 +69,7 @@ class Exported:
             for name, error in done.broken
         ]
         return {
-            "place": done.place,
+            "location": done.location,
             "bundle": done.bundle_id,
             "complete": done.complete,
             "already_sealed": done.already_sealed,
@@ -90,12 +90,12 @@ class Exported:
             console.print(Text.assemble((f"{name} broke off: ", "bold red"), str(error)))
         if done.already_sealed:
             state = "" if done.complete else ", INCOMPLETE"
-            console.print(f"The bundle at {done.place} was sealed before{state}; nothing was left to do")
+            console.print(f"The bundle at {done.location} was sealed before{state}; nothing was left to do")
             return
         state = "complete" if done.complete else "INCOMPLETE"
         console.print(
             f"Sealed, {state}: {count_words(done.files)} files, {bytes_words(done.size_bytes)}"
-            f" at {done.place} in {duration_words(self.seconds)}",
+            f" at {done.location} in {duration_words(self.seconds)}",
         )
         draw_signed(console, self.signed)
         if not done.complete:
@@ -126,7 +126,7 @@ def _draw_source(console: Console, source: SourceResult) -> None:
 def run_export(
     session: Session,
     endpoints: Mapping[str, Endpoint],
-    place: Endpoint,
+    location: Endpoint,
     case: Case | None,
     options: ExportOptions,
     *,
@@ -135,14 +135,14 @@ def run_export(
     limits: Limits | None = None,
     scheduler: str | None = None,
 ) -> Exported:
-    """Export the sources to the place; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
+    """Export the sources to the location; the sealed bundle is signed by every key. ``selection`` and ``limits`` go
     before what the case file says. With a ``scheduler`` its workers do what they can.
     """
     with machines(session, scheduler, case.bwlimit if case else None) as others:
         return _run_export(
             session,
             endpoints,
-            place,
+            location,
             case,
             options,
             others=others,
@@ -155,7 +155,7 @@ def run_export(
 def _run_export(
     session: Session,
     endpoints: Mapping[str, Endpoint],
-    place: Endpoint,
+    location: Endpoint,
     case: Case | None,
     options: ExportOptions,
     *,
@@ -165,7 +165,9 @@ def _run_export(
     limits: Limits | None,
 ) -> Exported:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    store = open_location(
+        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+    )
     workers = session.workers(default=export_workers(), case=case.workers if case else None)
     started = time.monotonic()
     names = [SourceName(name, endpoint.shown) for name, endpoint in endpoints.items()]
@@ -183,7 +185,7 @@ def _run_export(
         from migrate.cluster.worker_pool import Others  # noqa: PLC0415  see ``cli.cluster``
 
         selections = {name: wanted(one, selection) for name, one in endpoints.items()}
-        crew = Others(others, place, endpoints, selections, limits, options.prove)
+        crew = Others(others, location, endpoints, selections, limits, options.prove)
         options = replace(options, others=crew)
     note = session.progress.note
     with open_sources(
@@ -214,7 +216,9 @@ def export_command(
     ] = None,
     *,
     case: CaseFile = None,
-    to: Annotated[str | None, typer.Option(metavar="PLACE", help="Directory or s3://bucket/prefix.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="LOCATION", help="Directory or s3://bucket/prefix.")
+    ] = None,
     seal_incomplete: Annotated[
         bool, typer.Option("--seal-incomplete", help="Seal what there is even if a source breaks off.")
     ] = False,
@@ -273,10 +277,11 @@ def export_command(
     The same command again goes on where an earlier run stopped, from anywhere.
     """
     loaded = load_case(case)
-    place = Endpoint(to) if to else (loaded.bundle if loaded else None)
-    if place is None:
+    location = Endpoint(to) if to else (loaded.bundle if loaded else None)
+    if location is None:
         raise UsageError(
-            "no place for the bundle is named", next_step="add --to PLACE, or [bundle] place in the case file"
+            "no location for the bundle is named",
+            next_step="add --to LOCATION, or [bundle] location in the case file",
         )
     endpoints = with_inventories(choose(parse_pairs(pairs or []), loaded), inventory or [])
     signers = load_keys(key, passphrase, loaded)
@@ -299,7 +304,7 @@ def export_command(
     return run_export(
         session,
         endpoints,
-        place,
+        location,
         loaded,
         options,
         signers=signers,

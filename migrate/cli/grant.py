@@ -12,19 +12,19 @@ from rich.text import Text
 
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.number_text import count_words
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.grant_create import ToName, group, need_s3, open_accounts
-from migrate.cli.hold import PlaceWord
+from migrate.cli.hold import LocationWord
 from migrate.custody.grant import grant, made_grants
 from migrate.custody.grant.grant import Tested
 from migrate.custody.grant.made_grants import Granted, Revoked
 from migrate.errors import OK, DamageError, IncompleteError
 
 _SOONER = {
-    "elsewhere": "a grant of another place: moveout grant revoke THAT PLACE",
+    "elsewhere": "a grant of another location: moveout grant revoke THAT LOCATION",
     "session": 'sessions of a role at AWS: IAM, the role, "Revoke sessions" ends all of them (a deny by'
     " aws:TokenIssueTime)",
     "links": "links: disable the key that signed them",
@@ -36,29 +36,29 @@ _SOONER = {
 class Grants:
     """All grants of a bundle."""
 
-    place: str
+    location: str
     found: Sequence[Granted]
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return each with its state."""
-        return {"place": self.place, "grants": [asdict(one) for one in self.found]}
+        return {"location": self.location, "grants": [asdict(one) for one in self.found]}
 
     def draw(self, console: Console) -> None:
         """Print one a line."""
         for one in self.found:
-            where = f"  {one.place}" if one.state == "elsewhere" else ""
+            where = f"  {one.location}" if one.state == "elsewhere" else ""
             line = f"{one.name:<24} {one.state:<9} {one.kind:<8} until {one.expires}  {one.access_key}{where}"
             console.print(Text(line))
         if not self.found:
-            console.print(f"Nobody was granted {self.place}")
+            console.print(f"Nobody was granted {self.location}")
 
 
 @verb(group, "list", title="grant list")
-def list_command(session: Session, words: PlaceWord = None, case: CaseFile = None) -> Grants:
+def list_command(session: Session, words: LocationWord = None, case: CaseFile = None) -> Grants:
     """Print whom the bundle was granted to, and what is open."""
-    store, accounts, _ = open_accounts(session, known_place(words, load_case(case)))
-    return Grants(store.place, made_grants.listed(store, accounts))
+    store, accounts, _ = open_accounts(session, known_location(words, load_case(case)))
+    return Grants(store.location, made_grants.listed(store, accounts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class TakenBack:
             return
         console.print(Text(f"{self.name} MAY STILL READ the bundle, until:", style="bold red"))
         for one in self.done.still_open:
-            where = f"  at {one.place}" if one.state == "elsewhere" else ""
+            where = f"  at {one.location}" if one.state == "elsewhere" else ""
             console.print(Text(f"  {one.expires}  {one.kind}  {one.access_key}{where}"))
         if self.done.why:
             console.print(Text(self.done.why))
@@ -106,7 +106,7 @@ class TakenBack:
 def revoke_command(
     session: Session,
     to: ToName,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -119,7 +119,7 @@ def revoke_command(
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, accounts, _ = open_accounts(session, known_place(words, loaded))
+    store, accounts, _ = open_accounts(session, known_location(words, loaded))
     return TakenBack(to, made_grants.revoke(store, accounts, to, signer))
 
 
@@ -127,7 +127,7 @@ def revoke_command(
 class Probed:
     """What a granted credential can and cannot do."""
 
-    place: str
+    location: str
     found: Tested
 
     @property
@@ -137,13 +137,13 @@ class Probed:
 
     def as_json(self) -> dict[str, Any]:
         """Return what was read and what refused."""
-        return {"place": self.place, **asdict(self.found)}
+        return {"location": self.location, **asdict(self.found)}
 
     def draw(self, console: Console) -> None:
         """Say so."""
         found = self.found
         console.print(
-            f"{count_words(found.files)} files of {self.place} can be read; {len(found.refused)} other operations"
+            f"{count_words(found.files)} files of {self.location} can be read; {len(found.refused)} other operations"
             " were tried and refused"
         )
         if found.findings:
@@ -153,7 +153,7 @@ class Probed:
 @verb(group, "test", title="grant test")
 def probe_command(
     session: Session,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     case: CaseFile = None,
     beside: Annotated[
         str, typer.Option(metavar="KEY", help="A key elsewhere in the bucket that must not be readable.")
@@ -161,14 +161,16 @@ def probe_command(
 ) -> Probed:
     """Prove that a grant reads the bundle, and does no more.
 
-    With the granted credential: a place with its profile. What is tried concerns names that do not exist: it does no
+    With the granted credential: a location with its profile. What is tried concerns names that do not exist: it does no
     harm if it is allowed after all.
     """
     from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
     from migrate.storage.s3.access import permission_probe  # noqa: PLC0415  boto3 takes half a second to import
 
-    place = known_place(words, load_case(case))
-    store = session.store(place)
-    tried = permission_probe.forbidden(client.parse(need_s3(place), secrets=place.reveal()), known=beside)
+    location = known_location(words, load_case(case))
+    store = session.store(location)
+    tried = permission_probe.forbidden(
+        client.parse(need_s3(location), secrets=location.reveal()), known=beside
+    )
     workers = session.workers(default=TRANSFER_WORKERS)
-    return Probed(store.place, grant.probe(store, tried, workers=workers, progress=session.progress))
+    return Probed(store.location, grant.probe(store, tried, workers=workers, progress=session.progress))

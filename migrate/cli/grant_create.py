@@ -13,11 +13,11 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.link_files import Linked, new_files, write_links
 from migrate.cli.common.number_text import moment_words
-from migrate.cli.common.options import CaseFile, known_place, moment_to_come
+from migrate.cli.common.options import CaseFile, known_location, moment_to_come
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
-from migrate.cli.hold import PlaceWord
+from migrate.cli.hold import LocationWord
 from migrate.custody.grant import grant
 from migrate.errors import OK, UsageError
 from migrate.storage.api import MultipartStore
@@ -38,7 +38,7 @@ CredentialFile = Annotated[
 class Created:
     """A grant. The credential is in ``file`` and nowhere else. ``kind`` is account or session."""
 
-    place: str
+    location: str
     name: str
     access_key: str
     expires: str
@@ -52,19 +52,19 @@ class Created:
 
     def draw(self, console: Console) -> None:
         """Say what to hand over, and how it is used."""
-        console.print(f"{self.name} may read {self.place} until {self.expires}, and nothing else")
+        console.print(f"{self.name} may read {self.location} until {self.expires}, and nothing else")
         console.print(
             f"The credential is in {self.file}: hand it over by a safe way. Its owner puts it at the end of"
         )
         console.print(
-            f"~/.aws/config and names it: moveout transfer {_granted_url(self.place, self.name)} TARGET",
+            f"~/.aws/config and names it: moveout transfer {_granted_url(self.location, self.name)} DESTINATION",
         )
         if self.kind == "session":
             console.print("A session ends by itself; whether it can be taken back before is up to the server")
 
 
-def _granted_url(place: str, name: str) -> str:
-    return f"{place.partition('?')[0]}?profile={name}"
+def _granted_url(location: str, name: str) -> str:
+    return f"{location.partition('?')[0]}?profile={name}"
 
 
 @verb(group, "create", title="grant create")
@@ -72,7 +72,7 @@ def create_command(
     session: Session,
     to: ToName,
     expires: Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")],
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     file: CredentialFile = None,
     case: CaseFile = None,
@@ -88,13 +88,13 @@ def create_command(
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, accounts, location = open_accounts(session, known_place(words, loaded))
+    store, accounts, s3_location = open_accounts(session, known_location(words, loaded))
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(location.bucket, location.folder, until)
+        rules = grant.policy(s3_location.bucket, s3_location.folder, until)
         made = grant.create(store, accounts, to, rules, until, signer=signer)
         out.write(_profile(to, accounts.region, accounts.endpoint, made.access_key, made.secret_key))
-    return Created(store.place, to, made.access_key, moment_words(until), str(path))
+    return Created(store.location, to, made.access_key, moment_words(until), str(path))
 
 
 @verb(group, "session", title="grant session")
@@ -102,7 +102,7 @@ def session_command(
     session: Session,
     to: ToName,
     expires: Annotated[str, typer.Option(metavar="T", help="A role of AWS allows at most 12h: 12h.")],
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     role: Annotated[
         str, typer.Option(metavar="ARN", help="Of which role at AWS; MinIO takes the account itself.")
@@ -123,15 +123,15 @@ def session_command(
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, accounts, location = open_accounts(session, known_place(words, loaded))
-    service = sts_sessions.TokenService(location)
+    store, accounts, s3_location = open_accounts(session, known_location(words, loaded))
+    service = sts_sessions.TokenService(s3_location)
     path = file or Path(f"grant-{to}.ini")
     with new_files(path) as (out,):
-        rules = grant.policy(location.bucket, location.folder, until)
+        rules = grant.policy(s3_location.bucket, s3_location.folder, until)
         made = grant.begin(store, service, to, rules, until, account=accounts.user, role=role, signer=signer)
         endpoint = "" if service.is_aws else accounts.endpoint
         out.write(_profile(to, accounts.region, endpoint, made.access_key, made.secret_key, token=made.token))
-    return Created(store.place, to, made.access_key, moment_words(until), str(path), kind="session")
+    return Created(store.location, to, made.access_key, moment_words(until), str(path), kind="session")
 
 
 @verb(group, "links", title="grant links")
@@ -139,7 +139,7 @@ def links_command(
     session: Session,
     to: ToName,
     expires: Annotated[str, typer.Option(metavar="T", help="At most 7 days from now: 7d.")],
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     file: Annotated[
         Path | None,
@@ -159,28 +159,28 @@ def links_command(
     until = moment_to_come(expires)
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    place = known_place(words, loaded)
-    need_s3(place)
-    return write_links(session, place, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
+    location = known_location(words, loaded)
+    need_s3(location)
+    return write_links(session, location, file or Path(f"fetch-{to}.sh"), signer, to=to, until=until)
 
 
-def open_accounts(session: Session, place: Endpoint) -> tuple[MultipartStore, Any, Any]:
-    """Return the store, the accounts of its server, and the place as a location. Raises ``UsageError``."""
+def open_accounts(session: Session, location: Endpoint) -> tuple[MultipartStore, Any, Any]:
+    """Return the store, the accounts of its server, and the location as a location. Raises ``UsageError``."""
     from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
     from migrate.storage.s3.access import minio_accounts  # noqa: PLC0415  boto3 takes half a second to import
 
-    location = client.parse(need_s3(place), secrets=place.reveal())
-    return session.store(place), minio_accounts.Accounts(location), location
+    s3_location = client.parse(need_s3(location), secrets=location.reveal())
+    return session.store(location), minio_accounts.Accounts(s3_location), s3_location
 
 
-def need_s3(place: Endpoint) -> str:
-    """Return the URL of a place in a bucket. Raises ``UsageError`` for any other."""
-    if not place.url.startswith("s3://"):
+def need_s3(location: Endpoint) -> str:
+    """Return the URL of a location in a bucket. Raises ``UsageError`` for any other."""
+    if not location.url.startswith("s3://"):
         raise UsageError(
-            f"{place.shown} is no bucket: access to a directory is the operating system's to grant",
+            f"{location.shown} is no bucket: access to a directory is the operating system's to grant",
             next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",
         )
-    return place.url
+    return location.url
 
 
 def _profile(

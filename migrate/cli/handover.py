@@ -15,12 +15,12 @@ from migrate.bundle.findings import Finding
 from migrate.cli import app
 from migrate.cli.common.document_files import read_directory, read_files, write_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.common.terminal import plain
-from migrate.cli.hold import PlaceWord
+from migrate.cli.hold import LocationWord
 from migrate.cli.verify import check_signed
 from migrate.custody.handover import documents, receipt
 from migrate.custody.handover.documents import Document
@@ -34,7 +34,7 @@ _To = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A signed receipt. ``files`` are the copies that were written outside of the place."""
+    """A signed receipt. ``files`` are the copies that were written outside of the location."""
 
     document: Document
     findings: Sequence[Finding]
@@ -64,14 +64,14 @@ class Received:
             console.print(f"  {file}")
         if self.files:
             console.print(
-                "→ send these files to whom the bundle came from: moveout acknowledge PLACE RECEIPT.json"
+                "→ send these files to whom the bundle came from: moveout acknowledge LOCATION RECEIPT.json"
             )
 
 
 @verb(app, "receive")
 def receive_command(
     session: Session,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     level: Annotated[
         Level, typer.Option(help="quick: names, sizes; complete: all there; full: every byte.")
@@ -90,8 +90,8 @@ def receive_command(
     """
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)
-    place = known_place(words, loaded)
-    store = session.store(place, loaded.bwlimit if loaded else None)
+    location = known_location(words, loaded)
+    store = session.store(location, loaded.bwlimit if loaded else None)
     outcome = verify(
         store, level, workers=session.workers(default=TRANSFER_WORKERS), progress=session.progress
     )
@@ -139,14 +139,16 @@ class Acknowledged:
         for file in self.files:
             console.print(f"  {file}")
         console.print(
-            "→ send your signature back: the customer adds it with moveout custody add PLACE RECEIPT.json"
+            "→ send your signature back: the customer adds it with moveout custody add LOCATION RECEIPT.json"
         )
 
 
 @verb(app, "acknowledge")
 def acknowledge_command(
     session: Session,
-    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the bundle lies that was fetched.")],
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION", help="Where the bundle lies that was fetched.")
+    ],
     file: Annotated[Path, typer.Argument(metavar="RECEIPT", help="The receipt; signatures lie beside it.")],
     *,
     to: _To = None,
@@ -162,7 +164,7 @@ def acknowledge_command(
     """
     loaded = load_case(case)
     mine = need_keys(key, passphrase, loaded)[0]
-    endpoint = known_place([place], loaded)
+    endpoint = known_location([location], loaded)
     store = session.store(endpoint)
     document, signatures = read_files(file)
     trust = load_trust(signers, loaded)

@@ -16,7 +16,7 @@ from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.number_text import count_words, moment_words
-from migrate.cli.common.options import CaseFile, known_place, moment_to_come
+from migrate.cli.common.options import CaseFile, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.common.sources import load_case
@@ -30,7 +30,7 @@ from migrate.storage.object_lock_registry import open_vault
 
 app.add_typer(group, name="hold")
 
-PlaceWord = Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")]
+LocationWord = Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")]
 _Until = Annotated[str, typer.Option(metavar="T", help="2027-01-31T00:00:00Z, or 30d from now.")]
 _Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why: it stands in the custody log.")]
 
@@ -44,9 +44,9 @@ class Firmness(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the place says of its locks."""
+    """What the location says of its locks."""
 
-    place: str
+    location: str
     found: Protection
     wanted: bool = True
 
@@ -57,7 +57,7 @@ class Held:
 
     def as_json(self) -> dict[str, Any]:
         """Return counts and what is unprotected."""
-        return {"place": self.place, "held": self.found.is_held, **asdict(self.found)}
+        return {"location": self.location, "held": self.found.is_held, **asdict(self.found)}
 
     def draw(self, console: Console) -> None:
         """Say what is held and what is not."""
@@ -66,9 +66,11 @@ class Held:
         legal = f", {count_words(found.legal)} of them by a legal hold without an end" if found.legal else ""
         counted = f"{count_words(found.protected)} of {count_words(found.versions)} versions protected{until}{legal}"
         if found.is_held:
-            console.print(Text(f"HELD: {self.place}: {counted}, each read back"))
+            console.print(Text(f"HELD: {self.location}: {counted}, each read back"))
         else:
-            console.print(Text(f"NOT HELD: {self.place}: {counted}", style="bold red" if self.wanted else ""))
+            console.print(
+                Text(f"NOT HELD: {self.location}: {counted}", style="bold red" if self.wanted else "")
+            )
             if self.wanted:
                 draw_findings(console, found.findings)
         if found.later:
@@ -77,17 +79,19 @@ class Held:
             )
 
 
-def open_both(session: Session, place: Endpoint) -> tuple[MultipartStore, Vault]:
-    """Return the store and the vault of a place."""
-    return session.store(place), open_vault(place.url, secrets=place.reveal(), note=session.progress.note)
+def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, Vault]:
+    """Return the store and the vault of a location."""
+    return session.store(location), open_vault(
+        location.url, secrets=location.reveal(), note=session.progress.note
+    )
 
 
-@verb(group, "place", title="hold place")
+@verb(group, "location", title="hold place")
 def place_command(
     session: Session,
     until: _Until,
     reason: _Reason,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     legal: Annotated[
         bool, typer.Option("--legal", help="Without an end besides, until it is released.")
@@ -106,7 +110,7 @@ def place_command(
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, vault = open_both(session, known_place(words, loaded))
+    store, vault = open_both(session, known_location(words, loaded))
     said = custody_of(loaded)
     terms = Terms(moment_to_come(until), "COMPLIANCE" if mode is Firmness.COMPLIANCE else "GOVERNANCE", legal)
     details = {
@@ -121,14 +125,14 @@ def place_command(
     found = bundle_hold.place(
         store, vault, terms, workers=workers, progress=session.progress, details=details, signer=signer
     )
-    return Held(store.place, found)
+    return Held(store.location, found)
 
 
 @verb(group, "extend", title="hold extend")
 def extend_command(
     session: Session,
     until: _Until,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -140,11 +144,11 @@ def extend_command(
     """
     loaded = load_case(case)
     signer = need_keys(key, passphrase, loaded)[0]
-    store, vault = open_both(session, known_place(words, loaded))
+    store, vault = open_both(session, known_location(words, loaded))
     standing = bundle_hold.standing_at(store)
     if not standing:
         raise UsageError(
-            f"no hold is in the custody log at {store.place}", next_step="moveout hold place PLACE …"
+            f"no hold is in the custody log at {store.location}", next_step="moveout hold place LOCATION …"
         )
     before = standing[-1].what.details
     moment = moment_to_come(until)
@@ -169,7 +173,7 @@ def extend_command(
         details={**details, "until": terms.until.isoformat()},
         signer=signer,
     )
-    return Held(store.place, found)
+    return Held(store.location, found)
 
 
 def _end(details: Mapping[str, Any]) -> datetime | None:
@@ -185,7 +189,8 @@ def _end(details: Mapping[str, Any]) -> datetime | None:
 def status_command(
     session: Session,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="PLACE", help="Of a bundle; or an undo file, or NAME=URL …")
+        list[str] | None,
+        typer.Argument(metavar="LOCATION", help="Of a bundle; or an undo file, or NAME=URL …"),
     ] = None,
     *,
     try_as: TryAs = "",
@@ -198,9 +203,9 @@ def status_command(
     sources = source_status(words or [], loaded, try_as)
     if sources is not None:
         return sources
-    store, vault = open_both(session, known_place(words, loaded))
+    store, vault = open_both(session, known_location(words, loaded))
     return Held(
-        store.place, bundle_hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS))
+        store.location, bundle_hold.survey(store, vault, workers=session.workers(default=TRANSFER_WORKERS))
     )
 
 
@@ -208,7 +213,7 @@ def status_command(
 class Released:
     """A hold that was ended, and what is still protected."""
 
-    place: str
+    location: str
     document: str
     found: Protection
     exit_code: int = OK
@@ -216,7 +221,7 @@ class Released:
     def as_json(self) -> dict[str, Any]:
         """Return the release and the counts."""
         return {
-            "place": self.place,
+            "location": self.location,
             "release": self.document,
             "protected": self.found.protected,
             "until": self.found.until,
@@ -224,7 +229,7 @@ class Released:
 
     def draw(self, console: Console) -> None:
         """Say what became of the hold."""
-        console.print(f"Released: {self.place} ({self.document})")
+        console.print(f"Released: {self.location} ({self.document})")
         if self.found.protected:
             until = f" until {moment_words(self.found.until)}" if self.found.until else ""
             console.print(
@@ -236,7 +241,7 @@ class Released:
 def release_command(
     session: Session,
     reason: _Reason,
-    words: PlaceWord = None,
+    words: LocationWord = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -248,9 +253,9 @@ def release_command(
     """
     loaded = load_case(case)
     signers = need_keys(key, passphrase, loaded)
-    store, vault = open_both(session, known_place(words, loaded))
+    store, vault = open_both(session, known_location(words, loaded))
     workers = session.workers(default=TRANSFER_WORKERS)
     document, found = bundle_hold.release(
         store, vault, reason, signers, workers=workers, progress=session.progress
     )
-    return Released(store.place, document.key, found)
+    return Released(store.location, document.key, found)

@@ -179,7 +179,7 @@ def undo_command(
 
 
 def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Frozen | None:
-    """Return what is in force of a hold on sources, None where the words name no sources but a place."""
+    """Return what is in force of a hold on sources, None where the words name no sources but a location."""
     pairs = sort_words(words).pairs
     if pairs:
         with _opened(pairs, undo_file.new(""), Wish(try_as)) as holds:
@@ -193,9 +193,10 @@ def source_status(words: Sequence[str], case: Case | None, try_as: str) -> Froze
 
 def _pairs(words: Sequence[str] | None) -> Mapping[str, Endpoint]:
     sorted_ = sort_words(words or [])
-    if sorted_.places:
+    if sorted_.locations:
         raise UsageError(
-            f"{sorted_.places[0]} is no NAME=URL", next_step="a bundle is held by: moveout hold place PLACE"
+            f"{sorted_.locations[0]} is no NAME=URL",
+            next_step="a bundle is held by: moveout hold place LOCATION",
         )
     return sorted_.pairs
 

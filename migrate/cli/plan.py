@@ -22,8 +22,8 @@ from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs
 from migrate.errors import OK, DeadlineError, NoSpaceError
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
-from migrate.plan.destination_checks import TargetPlan, look
-from migrate.storage.registry import free_bytes, open_place
+from migrate.plan.destination_checks import DestinationPlan, look
+from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
 _SHOWN_WARNINGS = 20
@@ -35,10 +35,10 @@ class Planned:
 
     sources: Sequence[SourcePlan]
     forecast: Forecast
-    place_rate: float | None
-    target_rate: float | None
-    targets: Sequence[TargetPlan] = ()
-    place_free: int | None = None
+    location_rate: float | None
+    destination_rate: float | None
+    destinations: Sequence[DestinationPlan] = ()
+    location_free: int | None = None
     """Bytes of room where the bundle is to lie, where that is a directory."""
 
     @property
@@ -53,20 +53,20 @@ class Planned:
                 asdict(source) | {"items": source.items, "size_bytes": source.size_bytes}
                 for source in self.sources
             ],
-            "write_bytes_per_second": {"bundle": self.place_rate, "target": self.target_rate},
-            "bundle_free_bytes": self.place_free,
+            "write_bytes_per_second": {"bundle": self.location_rate, "destination": self.destination_rate},
+            "bundle_free_bytes": self.location_free,
             "forecast": asdict(self.forecast),
-            "restores": [asdict(target) for target in self.targets],
+            "restores": [asdict(destination) for destination in self.destinations],
         }
 
     def draw(self, console: Console) -> None:
         """Print a table per source, then the stages and the verdict."""
         for source in self.sources:
             _draw_source(console, source)
-        for target in self.targets:
-            console.print(Text.assemble((target.source, "bold"), f"  → {target.url}"))
-            for warning in target.warnings or ("takes all that was seen",):
-                console.print(Text.assemble(("! " if target.warnings else "  ", "yellow"), warning))
+        for destination in self.destinations:
+            console.print(Text.assemble((destination.source, "bold"), f"  → {destination.url}"))
+            for warning in destination.warnings or ("takes all that was seen",):
+                console.print(Text.assemble(("! " if destination.warnings else "  ", "yellow"), warning))
         _draw_forecast(console, self)
 
 
@@ -107,15 +107,13 @@ def _draw_forecast(console: Console, planned: Planned) -> None:
             rate = source.estimate
             rates = f"{count_words(round(rate.items_rate))} items/s, {bytes_words(rate.bytes_rate)}/s"
             console.print(f"{source.name} was read for a moment at {rates}")
-    for name, write in (("bundle's", planned.place_rate), ("target's", planned.target_rate)):
+    for name, write in (("bundle's", planned.location_rate), ("destination's", planned.destination_rate)):
         if write:
-            console.print(f"the {name} place takes {bytes_words(write)}/s")
+            console.print(f"the {name} location takes {bytes_words(write)}/s")
     leaving = sum(source.size_bytes for source in planned.sources)
-    if planned.place_free is not None and planned.place_free < leaving:
-        said = (
-            f"the bundle's place has {bytes_words(planned.place_free)} free, and {bytes_words(leaving)} leave"
-        )
-        console.print(Text.assemble(("! ", "yellow"), f"{said}: make room, or name another place"))
+    if planned.location_free is not None and planned.location_free < leaving:
+        said = f"the bundle's location has {bytes_words(planned.location_free)} free, and {bytes_words(leaving)} leave"
+        console.print(Text.assemble(("! ", "yellow"), f"{said}: make room, or name another location"))
     for stage in found.stages:
         console.print(f"{stage.name:<24}{duration_words(stage.seconds):>14}   {stage.why}")
     ready = f"ready {moment_words(found.ready)} {'at the earliest ' if found.at_least else ''}if started now"
@@ -143,31 +141,31 @@ def run_plan(
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         found = survey(sources, workers=workers)
     throttle = session.throttle(case.bwlimit if case else None)
-    places = (case.bundle, case.target) if case else (None, None)
-    bundle, target = (_write_rate(p) if p else None for p in places)
+    locations = (case.bundle, case.destination) if case else (None, None)
+    bundle, destination = (_write_rate(p) if p else None for p in locations)
     verdict = forecast(
         found,
-        place_rate=bundle,
-        target_rate=target,
+        location_rate=bundle,
+        destination_rate=destination,
         limit_rate=throttle.bytes_per_second if throttle else None,
         now=datetime.now(UTC),
         deadline=until,
     )
-    free = free_bytes(places[0].url) if places[0] else None
-    return Planned(found, verdict, bundle, target, _targets(found, case), free)
+    free = free_bytes(locations[0].url) if locations[0] else None
+    return Planned(found, verdict, bundle, destination, _destinations(found, case), free)
 
 
-def _write_rate(place: Endpoint) -> float | None:
-    """Return what the place takes a second; None for a directory so full that it could not be tried."""
+def _write_rate(location: Endpoint) -> float | None:
+    """Return what the location takes a second; None for a directory so full that it could not be tried."""
     try:
-        return measure_write(open_place(place.url, secrets=place.reveal()))
+        return measure_write(open_location(location.url, secrets=location.reveal()))
     except NoSpaceError:
-        if free_bytes(place.url) is None:
+        if free_bytes(location.url) is None:
             raise
         return None
 
 
-def _targets(found: Sequence[SourcePlan], case: Case | None) -> list[TargetPlan]:
+def _destinations(found: Sequence[SourcePlan], case: Case | None) -> list[DestinationPlan]:
     """Look at the buckets that the case restores to."""
     restores = case.restores if case else {}
     pairs = [(source, restores[source.name]) for source in found if source.name in restores]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, known_place
+from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import Signers, load_trust
 from migrate.cli.common.sources import load_case
@@ -34,13 +34,16 @@ SUFFIX = ".tlog-proof"
 class Proved:
     """Files that were written, each the proof of one item."""
 
-    place: str
+    location: str
     written: Sequence[tuple[str, Item]]
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return files and items."""
-        return {"place": self.place, "proofs": [{"file": file, "item": item} for file, item in self.written]}
+        return {
+            "location": self.location,
+            "proofs": [{"file": file, "item": item} for file, item in self.written],
+        }
 
     def draw(self, console: Console) -> None:
         """Say which file proves what."""
@@ -54,7 +57,7 @@ class Proved:
 @verb(app, "prove")
 def prove_command(
     session: Session,
-    place: Annotated[str, typer.Argument(metavar="PLACE", help="Where the signed bundle lies.")],
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the signed bundle lies.")],
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys of objects.")] = None,
     *,
     case: CaseFile = None,
@@ -70,13 +73,13 @@ def prove_command(
     A small file; of a row it proves the part of the table that has it. The file shows this one item, and can be checked
     without the bundle by anyone who has the signer's public key.
     """
-    endpoint = known_place([place], load_case(case))
+    endpoint = known_location([location], load_case(case))
     store = session.store(endpoint)
     _make_directory(to)
     if bool(keys) == bool(table) or (row and not table):
         raise UsageError(
             "name the objects, or --table with perhaps --row",
-            next_step="moveout prove PLACE photos/1.jpg",
+            next_step="moveout prove LOCATION photos/1.jpg",
         )
     wanted = _of_table(store, table, row, source) if table else _of_keys(set(keys or ()), source)
     needle = leaf_json.key_field(keys[0]) if keys and len(keys) == 1 else ""
@@ -88,8 +91,8 @@ def prove_command(
     missing = sorted(set(keys or ()) - {str(item.get("key")) for _, item in written})
     if missing or not written:
         what = repr(missing[0]) if missing else f"a part of the table {table}"
-        raise GoneError(f"the bundle at {store.place} does not list {what}", next_step="check the name")
-    return Proved(store.place, written)
+        raise GoneError(f"the bundle at {store.location} does not list {what}", next_step="check the name")
+    return Proved(store.location, written)
 
 
 def _of_keys(keys: set[str], source: str | None) -> Callable[[Item], bool]:

@@ -16,7 +16,7 @@ from migrate.bundle import layout
 from migrate.bundle.export_state import now
 from migrate.bundle.reader import BundleReader
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.cli.verify import Verified, run_verify
@@ -32,7 +32,7 @@ from migrate.verify import Level
 class Reported:
     """Where the page was written, and what was checked for it."""
 
-    place: str
+    location: str
     file: Path
     verified: Verified | None
 
@@ -44,7 +44,7 @@ class Reported:
     def as_json(self) -> dict[str, Any]:
         """Return the file and the verification."""
         verified = self.verified.as_json() if self.verified else None
-        return {"place": self.place, "file": str(self.file), "verified": verified}
+        return {"location": self.location, "file": str(self.file), "verified": verified}
 
     def draw(self, console: Console) -> None:
         """Say what was found and where the page is."""
@@ -56,7 +56,9 @@ class Reported:
 @verb(app, "report")
 def report_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
+    ] = None,
     *,
     case: CaseFile = None,
     out: Annotated[
@@ -80,9 +82,11 @@ def report_command(
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
-    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
+    location = one_location(
+        sorted_words, (loaded.destination or loaded.bundle) if loaded else None, "location"
+    )
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
-    store = session.store(place)
+    store = session.store(location)
     _check_outside(store, out)
     reader = BundleReader(store)
     later = _custody(store)
@@ -90,27 +94,27 @@ def report_command(
         later = learn(later, command, found, reader.info.id)
     verified = None
     if level is not None or pairs:
-        verified = run_verify(session, place, level or Level.QUICK, pairs, loaded)
+        verified = run_verify(session, location, level or Level.QUICK, pairs, loaded)
         later = learn(later, "verify", verified.as_json(), reader.info.id)
     _write(out, page(gather(reader, later)))
-    return Reported(store.place, out, verified)
+    return Reported(store.location, out, verified)
 
 
 def _custody(store: Store) -> Later:
-    """Return who signed the bundle, and who did what to it, as far as the place says; what is wrong is a check."""
+    """Return who signed the bundle, and who did what to it, as far as the location says; what is wrong is a check."""
     signed, found = signatures(store), custody_log.read(store)
     findings = [*signed.findings, *found.findings]
     checks = [Checked("signatures and custody log", now(), findings)] if findings or found.entries else []
     return Later(
         written=now(),
-        place=store.place,
+        location=store.location,
         root=root_of(store),
         signers=[public.fingerprint for public in signed.of(layout.TAG_MANIFEST)],
         custody=[
             Event(
                 one.time,
                 one.what.event,
-                one.what.place,
+                one.what.location,
                 f"{one.name} {one.public.fingerprint}".strip(),
                 one.hash,
             )
@@ -122,8 +126,8 @@ def _custody(store: Store) -> Later:
 
 def _check_outside(store: Store, out: Path) -> None:
     """Raise ``UsageError`` where the page would lie in a bundle's directory: a sealed bundle does not change."""
-    place = urlsplit(store.place)
-    if place.scheme == "file" and out.resolve().is_relative_to(Path(unquote(place.path)).resolve()):
+    location = urlsplit(store.location)
+    if location.scheme == "file" and out.resolve().is_relative_to(Path(unquote(location.path)).resolve()):
         raise UsageError(
             f"{out} lies in the bundle, which is sealed", next_step="add --out FILE, outside of it"
         )

@@ -18,7 +18,7 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.destinations import Others, check_pairs, restore_source
 from migrate.cli.common.number_text import bytes_words, count_words, duration_words
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import known_secrets, load_case
@@ -26,7 +26,7 @@ from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
@@ -40,8 +40,8 @@ ACCOUNTS = "moveout-restored"
 class Restored:
     """What was brought up, and where."""
 
-    place: str
-    targets: Mapping[str, str]
+    location: str
+    destinations: Mapping[str, str]
     outcomes: Sequence[RestoreOutcome]
     seconds: float
     bundle: str
@@ -58,11 +58,11 @@ class Restored:
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes and findings by source."""
         return {
-            "place": self.place,
+            "location": self.location,
             "bundle": self.bundle,
             "at": self.at,
             "seconds": self.seconds,
-            "restored": [asdict(one) | {"url": self.targets[one.source]} for one in self.outcomes],
+            "restored": [asdict(one) | {"url": self.destinations[one.source]} for one in self.outcomes],
         }
 
     def draw(self, console: Console) -> None:
@@ -71,12 +71,12 @@ class Restored:
             skipped = f" ({count_words(one.skipped_items)} were there already)" if one.skipped_items else ""
             console.print(
                 f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
-                f" → {self.targets[one.source]}",
+                f" → {self.destinations[one.source]}",
             )
             if one.losses and one.account:
                 console.print(
                     Text(
-                        f"  what the target cannot hold: {count_words(one.losses)} rows in {one.account}",
+                        f"  what the destination cannot hold: {count_words(one.losses)} rows in {one.account}",
                         style="dim",
                     )
                 )
@@ -93,8 +93,8 @@ class Restored:
 
 def run_restore(
     session: Session,
-    place: Endpoint,
-    targets: Mapping[str, Endpoint],
+    location: Endpoint,
+    destinations: Mapping[str, Endpoint],
     case: Case | None,
     *,
     merge: bool,
@@ -104,15 +104,15 @@ def run_restore(
     snowball: bool = False,
     scheduler: str | None = None,
 ) -> Restored:
-    """Bring the named sources up from the bundle at a place; the custody log says so where there is a key.
+    """Bring the named sources up from the bundle at a location; the custody log says so where there is a key.
     ``account``: see the option. The bandwidth limit holds for what is read of the bundle, by all workers of the
     ``scheduler`` together.
     """
     with machines(session, scheduler, case.bwlimit if case else None) as others:
         return _run_restore(
             session,
-            place,
-            targets,
+            location,
+            destinations,
             case,
             others,
             merge=merge,
@@ -125,8 +125,8 @@ def run_restore(
 
 def _run_restore(
     session: Session,
-    place: Endpoint,
-    targets: Mapping[str, Endpoint],
+    location: Endpoint,
+    destinations: Mapping[str, Endpoint],
     case: Case | None,
     others: Machines | None,
     *,
@@ -137,13 +137,15 @@ def _run_restore(
     snowball: bool,
 ) -> Restored:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    store = open_location(
+        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+    )
     started = time.monotonic()
     reader = BundleReader(store)
-    check_pairs(reader, targets)
-    kept = open_place(account or f"{ACCOUNTS}/{reader.info.id}", note=session.progress.note)
+    check_pairs(reader, destinations)
+    kept = open_location(account or f"{ACCOUNTS}/{reader.info.id}", note=session.progress.note)
     outcomes = []
-    for name, endpoint in targets.items():
+    for name, endpoint in destinations.items():
         default = TRANSFER_WORKERS if endpoint.url.startswith("s3:") else export_workers()
         workers = session.workers(default=default, case=case.workers if case else None)
         outcomes.append(
@@ -157,15 +159,15 @@ def _run_restore(
                 account=kept,
                 only=only,
                 snowball=snowball,
-                others=Others(others, place) if others else None,
+                others=Others(others, location) if others else None,
             )
         )
-    shown = {name: endpoint.shown for name, endpoint in targets.items()}
+    shown = {name: endpoint.shown for name, endpoint in destinations.items()}
     details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
     details |= {"only": list(only)} if only else {}
     if (why := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(why)
-    return Restored(store.place, shown, outcomes, time.monotonic() - started, reader.info.id, now())
+    return Restored(store.location, shown, outcomes, time.monotonic() - started, reader.info.id, now())
 
 
 @verb(
@@ -180,7 +182,7 @@ def restore_command(
     session: Session,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PLACE NAME=URL …", help="The bundle, and which source goes where."),
+        typer.Argument(metavar="LOCATION NAME=URL …", help="The bundle, and which source goes where."),
     ] = None,
     *,
     case: CaseFile = None,
@@ -197,7 +199,7 @@ def restore_command(
         str | None,
         typer.Option(
             "--account",
-            metavar="PLACE",
+            metavar="LOCATION",
             help=f"Where a bucket's restore says what became of it (default: {ACCOUNTS}/ID).",
         ),
     ] = None,
@@ -217,9 +219,11 @@ def restore_command(
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
-    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
-    targets = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.restores) if loaded else {})
-    if not targets:
+    location = one_location(
+        sorted_words, (loaded.destination or loaded.bundle) if loaded else None, "location"
+    )
+    destinations = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.restores) if loaded else {})
+    if not destinations:
         raise UsageError(
             "nothing says what goes where",
             next_step="give NAME=URL …, or [[restore]] tables in the case file",
@@ -228,8 +232,8 @@ def restore_command(
     cluster = which_scheduler(executor, scheduler)
     return run_restore(
         session,
-        place,
-        targets,
+        location,
+        destinations,
         loaded,
         merge=merge,
         only=only or (),

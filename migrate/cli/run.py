@@ -28,7 +28,7 @@ from migrate.cli.verify import run_verify
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, IncompleteError, UsageError
 from migrate.export import ExportOptions
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level
 
 _NEVER_STOPS = "plan"
@@ -153,24 +153,24 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
     """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
     signers = load_keys(None, None, case)
-    target = case.target
-    away = target is not None and _sealed(target) is Sealed.COMPLETE
+    destination = case.destination
+    away = destination is not None and _sealed(destination) is Sealed.COMPLETE
     here = Sealed.COMPLETE if away else _sealed(bundle)
     if here is Sealed.NOT:
         yield "plan", lambda: run_plan(session, case.sources, case, case.deadline)
     yield "export", lambda: _export(session, case, bundle, here, signers=signers, cluster=cluster)
-    if target is not None:
+    if destination is not None:
         yield (
             "transfer",
             lambda: (
                 None
                 if away
                 else run_transfer(
-                    session, bundle, target, case, recheck=False, signers=signers, scheduler=cluster
+                    session, bundle, destination, case, recheck=False, signers=signers, scheduler=cluster
                 )
             ),
         )
-    last = target or bundle
+    last = destination or bundle
     yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=signers)
     if case.restores:
         yield (
@@ -183,15 +183,15 @@ def _steps(
 
 
 class Sealed(Enum):
-    """Whether a sealed bundle lies at a place."""
+    """Whether a sealed bundle lies at a location."""
 
     NOT = "not"
     INCOMPLETE = "incomplete"
     COMPLETE = "complete"
 
 
-def _sealed(place: Endpoint) -> Sealed:
-    found = identity.read_sealed(open_place(place.url, secrets=place.reveal()))
+def _sealed(location: Endpoint) -> Sealed:
+    found = identity.read_sealed(open_location(location.url, secrets=location.reveal()))
     if found is None:
         return Sealed.NOT
     return Sealed.COMPLETE if found.complete else Sealed.INCOMPLETE

@@ -1,4 +1,4 @@
-"""``moveout seal``: what an export left at a place becomes a bundle, without its sources."""
+"""``moveout seal``: what an export left at a location becomes a bundle, without its sources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, load_keys
 from migrate.cli.common.sources import load_case
@@ -21,7 +21,7 @@ from migrate.export import seal_unasked
 def seal_command(
     session: Session,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="PLACE", help="Where an export was at work.")
+        list[str] | None, typer.Argument(metavar="LOCATION", help="Where an export was at work.")
     ] = None,
     *,
     case: CaseFile = None,
@@ -34,9 +34,9 @@ def seal_command(
     what is missing by name. An export can still go on from there.
     """
     loaded = load_case(case)
-    place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
+    location = one_location(sort_words(words or []), loaded.bundle if loaded else None, "location")
     signers = load_keys(key, passphrase, loaded)
-    store = session.store(place)
+    store = session.store(location)
     started = time.monotonic()
     workers = session.workers(default=export_workers(), case=loaded.workers if loaded else None)
     done = seal_unasked(store, workers=workers, progress=session.progress)

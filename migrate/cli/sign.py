@@ -11,7 +11,7 @@ from rich.console import Console
 
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
 from migrate.cli.common.sources import load_case
@@ -27,7 +27,7 @@ from migrate.storage.api import Store
 class SignedBundle:
     """A bundle and the signatures that were put to it."""
 
-    place: str
+    location: str
     root: str
     signed: Sequence[Signed]
     exit_code: int = OK
@@ -35,11 +35,11 @@ class SignedBundle:
     def as_json(self) -> dict[str, Any]:
         """Return root and signatures."""
         made = [{"key": one.key, "fingerprint": one.public.fingerprint} for one in self.signed]
-        return {"place": self.place, "root": self.root, "signatures": made}
+        return {"location": self.location, "root": self.root, "signatures": made}
 
     def draw(self, console: Console) -> None:
         """Say who signed what."""
-        console.print(f"The bundle at {self.place}, root {self.root}")
+        console.print(f"The bundle at {self.location}, root {self.root}")
         draw_signed(console, self.signed)
 
 
@@ -50,7 +50,7 @@ def draw_signed(console: Console, signed: Sequence[Signed]) -> None:
 
 
 def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) -> list[Signed]:
-    """Put every key's name to the bundle that was just sealed at the place; the first key writes the custody log.
+    """Put every key's name to the bundle that was just sealed at the location; the first key writes the custody log.
     ``timestamp`` is the URL of an authority that says when that was.
     """
     signed = [sign_bundle(store, signer) for signer in signers]
@@ -63,17 +63,19 @@ def sealed_by(store: Store, signers: Sequence[Signer], timestamp: str | None) ->
 
 
 def run_sign(
-    session: Session, place: Endpoint, signers: Sequence[Signer], timestamp: str | None
+    session: Session, location: Endpoint, signers: Sequence[Signer], timestamp: str | None
 ) -> SignedBundle:
-    """Sign the bundle at a place with every key, and let the authority say when."""
-    store = session.store(place)
-    return SignedBundle(store.place, root_of(store), sealed_by(store, signers, timestamp))
+    """Sign the bundle at a location with every key, and let the authority say when."""
+    store = session.store(location)
+    return SignedBundle(store.location, root_of(store), sealed_by(store, signers, timestamp))
 
 
 @verb(app, "sign")
 def sign_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
+    ] = None,
     *,
     case: CaseFile = None,
     key: KeyFiles = None,
@@ -89,7 +91,7 @@ def sign_command(
     changes nothing.
     """
     loaded = load_case(case)
-    place = one_place(sort_words(words or []), loaded.bundle if loaded else None, "place")
+    location = one_location(sort_words(words or []), loaded.bundle if loaded else None, "location")
     return run_sign(
-        session, place, need_keys(key, passphrase, loaded), timestamp or custody_of(loaded).timestamp
+        session, location, need_keys(key, passphrase, loaded), timestamp or custody_of(loaded).timestamp
     )

@@ -1,4 +1,4 @@
-"""``moveout status``: how far things are, told from the places alone."""
+"""``moveout status``: how far things are, told from the locations alone."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.text import Text
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.errors import OK, MoveoutError
 from migrate.export import ExportStatus, SourceStatus, export_status
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 
 _SHOWN_GAPS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceStatus:
-    """A place and what is going on there: a transfer to it, or an export; or why that cannot be told."""
+class LocationStatus:
+    """A location and what is going on there: a transfer to it, or an export; or why that cannot be told."""
 
-    place: str
+    location: str
     transfer: TransferStatus | None = None
     export: ExportStatus | None = None
     error: str = ""
@@ -37,29 +37,29 @@ class PlaceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of all places that were asked for, and the case's deadline."""
+    """The state of all locations that were asked for, and the case's deadline."""
 
-    places: Sequence[PlaceStatus]
+    locations: Sequence[LocationStatus]
     deadline: datetime | None = None
     exit_code: int = OK
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that is known."""
         until = self.deadline.isoformat() if self.deadline else None
-        return {"deadline": until, "places": [asdict(place) for place in self.places]}
+        return {"deadline": until, "locations": [asdict(location) for location in self.locations]}
 
     def draw(self, console: Console) -> None:
-        """Print the time that is left, and a paragraph per place."""
+        """Print the time that is left, and a paragraph per location."""
         if self.deadline:
             _draw_deadline(console, self.deadline)
-        for place in self.places:
-            console.print(Text(place.place, style="bold"))
-            if place.error:
-                console.print(f"  {place.error}")
-            if place.transfer:
-                _draw_transfer(console, place.transfer)
-            if place.export:
-                _draw_export(console, place.export)
+        for location in self.locations:
+            console.print(Text(location.location, style="bold"))
+            if location.error:
+                console.print(f"  {location.error}")
+            if location.transfer:
+                _draw_transfer(console, location.transfer)
+            if location.export:
+                _draw_export(console, location.export)
 
 
 def _draw_deadline(console: Console, until: datetime) -> None:
@@ -132,33 +132,33 @@ def _draw_source(console: Console, source: SourceStatus) -> None:
 )
 def status_command(
     _session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where to look.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
     case: CaseFile = None,
 ) -> Status:
     """Say what is done and what is left.
 
-    Told from the place alone: also while another process works on it, and after a crash.
+    Told from the location alone: also while another process works on it, and after a crash.
     """
     loaded = load_case(case)
-    places = _places(words or [], loaded)
-    found = [_look(endpoint, alone=len(places) == 1) for endpoint in places]
+    locations = _locations(words or [], loaded)
+    found = [_look(endpoint, alone=len(locations) == 1) for endpoint in locations]
     return Status(found, loaded.deadline if loaded else None)
 
 
-def _places(words: Sequence[str], case: Case | None) -> list[Endpoint]:
+def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
     if words or case is None:
-        return [one_place(sort_words(words), None, "place")]
-    named = [place for place in (case.bundle, case.target) if place is not None]
-    return named or [one_place(sort_words([]), None, "place")]
+        return [one_location(sort_words(words), None, "location")]
+    named = [location for location in (case.bundle, case.destination) if location is not None]
+    return named or [one_location(sort_words([]), None, "location")]
 
 
-def _look(endpoint: Endpoint, *, alone: bool) -> PlaceStatus:
-    """Ask one place. With several, one that cannot be asked does not hide the others."""
+def _look(endpoint: Endpoint, *, alone: bool) -> LocationStatus:
+    """Ask one location. With several, one that cannot be asked does not hide the others."""
     try:
-        store = open_place(endpoint.url, secrets=endpoint.reveal())
+        store = open_location(endpoint.url, secrets=endpoint.reveal())
         transfer = transfer_status(store)
-        return PlaceStatus(store.place, transfer, None if transfer else export_status(store))
+        return LocationStatus(store.location, transfer, None if transfer else export_status(store))
     except MoveoutError as exc:
         if alone:
             raise
-        return PlaceStatus(endpoint.shown, error=str(exc))
+        return LocationStatus(endpoint.shown, error=str(exc))

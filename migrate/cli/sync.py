@@ -32,7 +32,7 @@ from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.bucket_settings import REMOVED, WRITTEN, Wish
 from migrate.sync.open_buckets import clear_versions, open_sides, record_url
@@ -88,10 +88,10 @@ class Synced:
 
 def _draw_plan(console: Console, done: SyncOutcome) -> None:
     said = {
-        "stuck": "cannot come to their place at the target",
+        "stuck": "cannot come to their location at the destination",
         "copy": "would be copied",
-        "look": "are at the target already and would be looked at",
-        "extra": "are only at the target",
+        "look": "are at the destination already and would be looked at",
+        "extra": "are only at the destination",
         "excluded": "are not wanted",
         "settings": "settings of the bucket would be written or removed",
     }
@@ -118,12 +118,12 @@ def _draw_settings(console: Console, done: SyncOutcome) -> None:
 
 def _draw_removed(console: Console, done: SyncOutcome) -> None:
     for one in done.removed[:_SHOWN]:
-        console.print(Text(f"  removed at the target: {one.key} ({bytes_words(one.size_bytes)})"))
+        console.print(Text(f"  removed at the destination: {one.key} ({bytes_words(one.size_bytes)})"))
     if done.deleted > _SHOWN:
         console.print(f"  and {done.deleted - _SHOWN:,} more (deleted/ has all)")
     left = done.extra - done.deleted
     if left > 0:
-        console.print(f"{count_words(left)} {done.noun} are only at the target, and stay there:")
+        console.print(f"{count_words(left)} {done.noun} are only at the destination, and stay there:")
         for key in done.extras[:5]:
             console.print(Text(f"  {key}", style="dim"))
 
@@ -165,15 +165,16 @@ def sync_command(
     record: Annotated[
         str | None,
         typer.Option(
-            metavar="PLACE",
-            help="Where the record and the account lie (default: below .moveout-sync/ in the target bucket).",
+            metavar="LOCATION",
+            help="Where the record and the account lie (default: below .moveout-sync/ in the destination bucket).",
         ),
     ] = None,
     delete: Annotated[
-        bool, typer.Option("--delete", help="Remove at the target what the source does not have; says what.")
+        bool,
+        typer.Option("--delete", help="Remove at the destination what the source does not have; says what."),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace objects of the target that no sync has written.")
+        bool, typer.Option("--overwrite", help="Replace objects of the destination that no sync has written.")
     ] = False,
     recheck: Annotated[
         bool,
@@ -194,7 +195,7 @@ def sync_command(
         Wish,
         typer.Option(
             "--settings",
-            help="Settings of the bucket: write those that the target has not set itself, replace its own, too, "
+            help="Settings of the bucket: write those that the destination has not set itself, replace its own, too, "
             "or leave all of them alone.",
         ),
     ] = Wish.WRITE,
@@ -254,11 +255,11 @@ def run_sync(
     holds where none is given.
     """
     started = time.monotonic()
-    (name, source), (_, target) = ends
+    (name, source), (_, destination) = ends
     selection = source.selection if options.selection == EVERYTHING else options.selection
-    sides = open_sides(name, source, target, selection)
-    secrets = None if record else target.reveal()
-    store = open_place(record_url(sides, record), secrets=secrets, note=session.progress.note)
+    sides = open_sides(name, source, destination, selection)
+    secrets = None if record else destination.reveal()
+    store = open_location(record_url(sides, record), secrets=secrets, note=session.progress.note)
     outcome = sync(
         sides,
         store,

@@ -1,4 +1,4 @@
-"""``moveout transfer`` and ``moveout clean``: a bundle travels from place to place; leavings are cleared."""
+"""``moveout transfer`` and ``moveout clean``: a bundle travels from location to location; leavings are cleared."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.findings import draw_findings
 from migrate.cli.common.number_text import bytes_words, count_words, duration_words
-from migrate.cli.common.options import CaseFile, Yes, one_place, sort_words
+from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
 from migrate.transfer.run import Carriers
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A bundle at its new place."""
+    """A bundle at its new location."""
 
     origin: str
-    target: str
+    destination: str
     outcome: TransferOutcome
 
     @property
@@ -45,7 +45,7 @@ class Transferred:
 
     def as_json(self) -> dict[str, Any]:
         """Return counts, bytes, seconds and findings."""
-        return {"origin": self.origin, "target": self.target, **asdict(self.outcome)}
+        return {"origin": self.origin, "destination": self.destination, **asdict(self.outcome)}
 
     def draw(self, console: Console) -> None:
         """Say what moved and what was there already."""
@@ -66,30 +66,31 @@ class Transferred:
             draw_findings(console, done.findings)
             console.print("→ repair these files at the origin, then run the same command again")
         else:
-            console.print(f"The bundle lies whole at {self.target}; every file was hashed on the way")
+            console.print(f"The bundle lies whole at {self.destination}; every file was hashed on the way")
 
 
 def run_transfer(
     session: Session,
     origin: Endpoint,
-    target: Endpoint,
+    destination: Endpoint,
     case: Case | None,
     *,
     recheck: bool,
     signers: Sequence[Signer] = (),
     scheduler: str | None = None,
 ) -> Transferred:
-    """Move the bundle and its custody log. The bandwidth limit holds for the target's side, and for all workers of the
+    """Move the bundle and its custody log. The bandwidth limit holds for the destination's side, and for all workers
+    of the
     ``scheduler`` together.
     """
     with machines(session, scheduler, case.bwlimit if case else None) as others:
-        return _run_transfer(session, origin, target, case, others, recheck=recheck, signers=signers)
+        return _run_transfer(session, origin, destination, case, others, recheck=recheck, signers=signers)
 
 
 def _run_transfer(
     session: Session,
     origin: Endpoint,
-    target: Endpoint,
+    destination: Endpoint,
     case: Case | None,
     others: Machines | None,
     *,
@@ -97,9 +98,9 @@ def _run_transfer(
     signers: Sequence[Signer],
 ) -> Transferred:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
-    source = open_place(origin.url, secrets=origin.reveal(), note=session.progress.note)
-    destination = open_place(
-        target.url, secrets=target.reveal(), bwlimit=throttle, note=session.progress.note
+    source = open_location(origin.url, secrets=origin.reveal(), note=session.progress.note)
+    destination_store = open_location(
+        destination.url, secrets=destination.reveal(), bwlimit=throttle, note=session.progress.note
     )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     carriers: Carriers | None = None
@@ -107,17 +108,22 @@ def _run_transfer(
         from migrate.cluster.transfer_tasks import PARTS_AT_ONCE, ByCluster  # noqa: PLC0415  see ``cli.cluster``
 
         each = session.workers(default=PARTS_AT_ONCE, case=case.workers if case else None)
-        carriers = ByCluster(others, origin, target, each)
+        carriers = ByCluster(others, origin, destination, each)
     outcome = transfer(
-        source, destination, workers=workers, progress=session.progress, recheck=recheck, carriers=carriers
+        source,
+        destination_store,
+        workers=workers,
+        progress=session.progress,
+        recheck=recheck,
+        carriers=carriers,
     )
     if not outcome.findings:
         details = {"files": outcome.files_moved + outcome.files_skipped}
-        if not record_transfer(source, destination, signers[0] if signers else None, details):
+        if not record_transfer(source, destination_store, signers[0] if signers else None, details):
             session.progress.note(
-                f"the custody log at {destination.place} is its own; {source.place} has another"
+                f"the custody log at {destination_store.location} is its own; {source.location} has another"
             )
-    return Transferred(source.place, destination.place, outcome)
+    return Transferred(source.location, destination_store.location, outcome)
 
 
 @verb(
@@ -130,52 +136,56 @@ def _run_transfer(
 )
 def transfer_command(
     session: Session,
-    places: Annotated[
+    locations: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PLACE PLACE",
+            metavar="LOCATION LOCATION",
             help="From where, to where: a directory or s3://bucket/prefix?profile=NAME.",
         ),
     ] = None,
     *,
     case: CaseFile = None,
     recheck: Annotated[
-        bool, typer.Option("--recheck", help="Hash what lies at the target and replace what differs.")
+        bool, typer.Option("--recheck", help="Hash what lies at the destination and replace what differs.")
     ] = False,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
     executor: Executor = THREADS,
     scheduler: Scheduler = None,
 ) -> Transferred:
-    """Move a sealed bundle to another place.
+    """Move a sealed bundle to another location.
 
     The same command again goes on where an earlier run stopped, and moves nothing if all is there.
     """
     loaded = load_case(case)
-    origin, target = _ends(places or [], loaded)
+    origin, destination = _ends(locations or [], loaded)
     signers = load_keys(key, passphrase, loaded)
     cluster = which_scheduler(executor, scheduler)
-    return run_transfer(session, origin, target, loaded, recheck=recheck, signers=signers, scheduler=cluster)
+    return run_transfer(
+        session, origin, destination, loaded, recheck=recheck, signers=signers, scheduler=cluster
+    )
 
 
-def _ends(places: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoint]:
-    if len(places) == 2:
-        return Endpoint(places[0]), Endpoint(places[1])
-    if places:
-        raise UsageError(f"two places are wanted, {len(places)} given", next_step="moveout transfer FROM TO")
-    if case is None or case.bundle is None or case.target is None:
+def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoint]:
+    if len(locations) == 2:
+        return Endpoint(locations[0]), Endpoint(locations[1])
+    if locations:
         raise UsageError(
-            "no places are named",
-            next_step="moveout transfer FROM TO, or a case file with [bundle] and [target]",
+            f"two locations are wanted, {len(locations)} given", next_step="moveout transfer FROM TO"
         )
-    return case.bundle, case.target
+    if case is None or case.bundle is None or case.destination is None:
+        raise UsageError(
+            "no locations are named",
+            next_step="moveout transfer FROM TO, or a case file with [bundle] and [destination]",
+        )
+    return case.bundle, case.destination
 
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
     """What was (or would be) cleared away."""
 
-    place: str
+    location: str
     leavings: Sequence[Leaving]
     done: bool
     exit_code: int = OK
@@ -183,7 +193,7 @@ class Cleaned:
     def as_json(self) -> dict[str, Any]:
         """Return the leavings."""
         return {
-            "place": self.place,
+            "location": self.location,
             "removed": self.done,
             "leavings": [asdict(leaving) for leaving in self.leavings],
         }
@@ -191,9 +201,9 @@ class Cleaned:
     def draw(self, console: Console) -> None:
         """Say what is gone."""
         if not self.leavings:
-            console.print(f"Nothing is left over at {self.place}")
+            console.print(f"Nothing is left over at {self.location}")
         elif self.done:
-            console.print(f"{count_words(len(self.leavings))} leavings removed from {self.place}")
+            console.print(f"{count_words(len(self.leavings))} leavings removed from {self.location}")
         else:
             console.print("Nothing was removed.")
 
@@ -201,7 +211,7 @@ class Cleaned:
 @verb(app, "clean")
 def clean_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where to look.")] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="LOCATION", help="Where to look.")] = None,
     case: CaseFile = None,
     yes: Yes = False,
 ) -> Cleaned:
@@ -210,11 +220,11 @@ def clean_command(
     Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
     """
     loaded = load_case(case)
-    place = one_place(sort_words(words or []), loaded.target if loaded else None, "place")
-    store = open_place(place.url, secrets=place.reveal())
+    location = one_location(sort_words(words or []), loaded.destination if loaded else None, "location")
+    store = open_location(location.url, secrets=location.reveal())
     found = clean(store, dry_run=True)
     if not found:
-        return Cleaned(store.place, found, done=False)
+        return Cleaned(store.location, found, done=False)
     for leaving in found[:20]:
         session.err.print(Text(f"  {leaving}"))
     if len(found) > 20:
@@ -222,8 +232,8 @@ def clean_command(
     if not (
         yes
         or session.confirm(
-            f"Remove {len(found)} leavings from {store.place}? A killed run cannot go on from them then."
+            f"Remove {len(found)} leavings from {store.location}? A killed run cannot go on from them then."
         )
     ):
-        return Cleaned(store.place, found, done=False)
-    return Cleaned(store.place, clean(store, dry_run=False), done=True)
+        return Cleaned(store.location, found, done=False)
+    return Cleaned(store.location, clean(store, dry_run=False), done=True)

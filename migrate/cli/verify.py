@@ -22,7 +22,7 @@ from migrate.cli import app
 from migrate.cli.common.destinations import check_pairs, compare_source
 from migrate.cli.common.findings import SHOWN, draw_findings
 from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
-from migrate.cli.common.options import CaseFile, one_place, sort_words
+from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
 from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
@@ -36,7 +36,7 @@ from migrate.custody.signing.timestamps import Chain, Stamp
 from migrate.custody.tree import bundle_tree
 from migrate.errors import OK, DamageError, IncompleteError
 from migrate.storage.api import Store
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 
 _CHECKED = {
@@ -64,7 +64,7 @@ class Compared:
     findings: Sequence[Finding]
     tables: Sequence[TableDigest] = ()
     left_out: Sequence[str] = ()
-    """What the restore left out, as the target still knows, and what the bundle lacks."""
+    """What the restore left out, as the destination still knows, and what the bundle lacks."""
 
     def as_json(self) -> dict[str, Any]:
         """Return all findings, with the rows that differ, and the digests of all tables."""
@@ -134,7 +134,8 @@ class Signed:
 def check_signed(
     store: Store, trust: Trust | None, *, deep: bool, timestamp_ca: Path | None = None
 ) -> Signed:
-    """Check the signatures and the tree at a place (``deep``: over all items); with ``trust`` one by a key of its list
+    """Check the signatures and the tree at a location (``deep``: over all items); with ``trust`` one by a key of its
+    list
     must be there, with ``timestamp_ca`` each timestamp must be by an authority of that file.
     """
     roots = timestamps.load_roots(timestamp_ca) if timestamp_ca else []
@@ -155,7 +156,7 @@ def check_signed(
 class Verified:
     """What was checked and what was found."""
 
-    place: str
+    location: str
     level: Level
     outcome: VerifyOutcome
     compared: Sequence[Compared]
@@ -197,7 +198,7 @@ class Verified:
     def as_json(self) -> dict[str, Any]:
         """Return all findings."""
         return {
-            "place": self.place,
+            "location": self.location,
             "at": self.at,
             "level": self.level.value,
             "complete": self.complete,
@@ -213,11 +214,11 @@ class Verified:
         size = f"{count_words(self.outcome.files)} files, {bytes_words(self.outcome.size_bytes)}"
         checked = f"{size}, {_CHECKED[self.level]}"
         if self.outcome.findings:
-            console.print(f"The bundle at {self.place} is damaged ({checked})")
+            console.print(f"The bundle at {self.location} is damaged ({checked})")
             draw_findings(console, self.outcome.findings)
             console.print("→ moveout transfer --recheck from a whole copy replaces damaged files")
         else:
-            console.print(f"The bundle at {self.place} is whole: {checked}")
+            console.print(f"The bundle at {self.location} is whole: {checked}")
             if not self.complete:
                 console.print(
                     "! It was sealed INCOMPLETE: moveout status names what it lacks", style="yellow"
@@ -230,7 +231,7 @@ class Verified:
 
 def run_verify(
     session: Session,
-    place: Endpoint,
+    location: Endpoint,
     level: Level,
     against: Mapping[str, Endpoint],
     case: Case | None,
@@ -239,12 +240,14 @@ def run_verify(
     keys: Sequence[Signer] = (),
     timestamp_ca: Path | None = None,
 ) -> Verified:
-    """Verify the bundle at a place and its signatures, then compare its sources with live ones; what was found goes
+    """Verify the bundle at a location and its signatures, then compare its sources with live ones; what was found goes
     into the custody log where there is a key to sign with.
     """
     trust = load_trust(signers, case)
     throttle = session.throttle(case.bwlimit if case else None)
-    store = open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=session.progress.note)
+    store = open_location(
+        location.url, secrets=location.reveal(), bwlimit=throttle, note=session.progress.note
+    )
     workers = session.workers(default=TRANSFER_WORKERS, case=case.workers if case else None)
     started = time.monotonic()
     outcome = verify(store, level, workers=workers, progress=session.progress)
@@ -269,7 +272,7 @@ def run_verify(
     sealed = None if outcome.findings else identity.read_sealed(store)
     complete = sealed is None or sealed.complete
     seconds = time.monotonic() - started
-    done = Verified(store.place, level, outcome, compared, seconds, signed, now(), complete)
+    done = Verified(store.location, level, outcome, compared, seconds, signed, now(), complete)
     if (why := record_if_allowed(store, keys, "verified", done.summary())) is not None:
         session.progress.note(why)
     return done
@@ -285,7 +288,9 @@ def run_verify(
 )
 def verify_command(
     session: Session,
-    words: Annotated[list[str] | None, typer.Argument(metavar="PLACE", help="Where the bundle lies.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="LOCATION", help="Where the bundle lies.")
+    ] = None,
     *,
     case: CaseFile = None,
     level: Annotated[
@@ -309,10 +314,12 @@ def verify_command(
     """
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
-    place = one_place(sorted_words, (loaded.target or loaded.bundle) if loaded else None, "place")
+    location = one_location(
+        sorted_words, (loaded.destination or loaded.bundle) if loaded else None, "location"
+    )
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)
     keys = load_keys(key, passphrase, loaded)
     return run_verify(
-        session, place, level, pairs, loaded, signers=signers, keys=keys, timestamp_ca=timestamp_ca
+        session, location, level, pairs, loaded, signers=signers, keys=keys, timestamp_ca=timestamp_ca
     )

@@ -42,8 +42,8 @@ def divide(rate: float, uses: Mapping[str, Use | None]) -> dict[str, float]:
     }
     parts: dict[str, float] = {}
     left = rate
-    for place, (name, wish) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
-        parts[name] = min(wish, left / (len(wishes) - place))
+    for location, (name, wish) in enumerate(sorted(wishes.items(), key=lambda item: item[1])):
+        parts[name] = min(wish, left / (len(wishes) - location))
         left -= parts[name]
     return parts
 

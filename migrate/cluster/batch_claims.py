@@ -2,7 +2,7 @@
 
 The cluster gives a batch to another worker when it takes one for dead. That one may live, cut off from the scheduler
 only; and of what it has done nobody was told. To write a version twice makes two of it. So a worker lays a claim at the
-place before it writes; who finds one there takes it over, waits until the other must have noticed, and looks at what
+location before it writes; who finds one there takes it over, waits until the other must have noticed, and looks at what
 there is before it goes on.
 """
 
@@ -63,7 +63,7 @@ class Claim:
 
     def check(self) -> None:
         """Raise ``Stopped`` where the work must end: the job's does, or another worker has taken the batch over, for
-        which the place is asked every few seconds.
+        which the location is asked every few seconds.
         """
         if self.stop.is_set():
             raise Stopped

@@ -97,7 +97,7 @@ class Dispatch:
     def settle(self, seconds: float) -> Iterator[tuple[Json, Json | Exception]]:
         """Yield what became of pieces: what the worker says, or an error; wait so long for the first.
 
-        Raises ``UnreachableError`` where the scheduler is gone, the error of the place where no worker can go on.
+        Raises ``UnreachableError`` where the scheduler is gone, the error of the location where no worker can go on.
         """
         try:
             ticket = self._ended.get(timeout=seconds)
@@ -232,7 +232,7 @@ def at_work(machines: Machines, job: Job, lease: Held, note: Note) -> Iterator[D
 
 
 def _is_of_the_worker(error: Exception | None) -> bool:
-    """Tell whether another worker may fare better: this one does not reach the place any more."""
+    """Tell whether another worker may fare better: this one does not reach the location any more."""
     return isinstance(error, UnreachableError) and not isinstance(error, BusyError | SourceError)
 
 

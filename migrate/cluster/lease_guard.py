@@ -38,7 +38,7 @@ class LockFence:
         """Raise ``BusyError`` unless the lead's session holds the lock, ``SourceError`` where one cannot tell."""
         if not self._holds():
             self._stop.set()
-            raise BusyError("the lead's session does not hold the lock of the target any more")
+            raise BusyError("the lead's session does not hold the lock of the destination any more")
 
     def _watch(self) -> None:
         while not self._stop.wait(self._look_seconds):
@@ -49,7 +49,7 @@ class LockFence:
 class Fence:
     """Lets a worker commit while the lease is the lead's and moves; see ``migrate.bundle.lease.Fence``.
 
-    The place is asked before every commit, and every few seconds between. ``stop`` is set as soon as the worker must
+    The location is asked before every commit, and every few seconds between. ``stop`` is set as soon as the worker must
     not go on, so that what is being written ends at its next block. ``store`` has little patience of its own.
     """
 
@@ -77,20 +77,21 @@ class Fence:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise ``BusyError`` unless the lease at the place is the lead's and was seen to move of late."""
+        """Raise ``BusyError`` unless the lease at the location is the lead's and was seen to move of late."""
         asked, found = self._look()
         if found is None or found.id != self._id:
             self._stop.set()
             raise BusyError(
-                f"{self._store.place}: " + (f"in use: {found}" if found else "there is no lease of this run"),
-                next_step="a place must be the same one for all machines: a bucket, or a shared directory",
+                f"{self._store.location}: "
+                + (f"in use: {found}" if found else "there is no lease of this run"),
+                next_step="a location must be the same one for all machines: a bucket, or a shared directory",
             )
         if found.beats != self._beats:
             self._beats, self._moved = found.beats, asked
         if self._silent():
             self._stop.set()
             raise BusyError(
-                f"{self._store.place}: the lead has not been heard of for {self._silence_seconds:.0f} s"
+                f"{self._store.location}: the lead has not been heard of for {self._silence_seconds:.0f} s"
             )
 
     def _silent(self) -> bool:

@@ -26,7 +26,7 @@ class Fillers:
 
     machines: Machines
     bundle: Reach
-    target: Reach
+    destination: Reach
 
     def write(
         self, writing: Writing, wanted: Iterable[History], lease: Lease, progress: Progress
@@ -34,12 +34,12 @@ class Fillers:
         """See ``Hands.write``."""
         job = RestoreJob(
             id=protocol.new_id(),
-            place=Reach(Folder(writing.target).url, self.target.secrets),
+            location=Reach(Folder(writing.destination).url, self.destination.secrets),
             lease=lease.id,
             limited=self.machines.limit is not None,
             name=writing.source,
             origin=self.bundle,
-            target=self.target,
+            destination=self.destination,
             terms=protocol.terms_json(writing.terms),
             versions=writing.versions,
         )

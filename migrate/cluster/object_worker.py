@@ -17,7 +17,7 @@ from migrate.restore.objects.batches import History
 from migrate.restore.objects.copy import Done
 from migrate.restore.objects.existing import begins
 from migrate.restore.objects.workers import Writing
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 
 
 def fill(session: RestoreSession, piece: Json) -> Json:
@@ -50,7 +50,7 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
     there = Done(0, 0, ())
     for one in batch:
         found = _found(writing, one)
-        if not begins(writing.target, found, one.rows):
+        if not begins(writing.destination, found, one.rows):
             finding = f"{one.key}: the bucket holds another object of this key; it was left alone"
             there += Done(0, 0, (finding,))
             continue
@@ -69,12 +69,12 @@ def look(writing: Writing, batch: Sequence[History]) -> tuple[list[History], Don
 def _found(writing: Writing, one: History) -> Sequence[ObjectSummary]:
     """Return what has become of a key since the batch was made, oldest first."""
     if writing.versions:
-        return writing.target.versions(one.key)[one.before :]
-    return _current(writing.target, one.key)
+        return writing.destination.versions(one.key)[one.before :]
+    return _current(writing.destination, one.key)
 
 
-def _current(target: TargetBucket, key: str) -> list[ObjectSummary]:
-    first = next(target.list(prefix=key), None)
+def _current(destination: DestinationBucket, key: str) -> list[ObjectSummary]:
+    first = next(destination.list(prefix=key), None)
     return [first] if first is not None and first.key == key else []
 
 

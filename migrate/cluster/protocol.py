@@ -25,7 +25,7 @@ VERSION = 3
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How a place or a source is reached: its URL, and by which references a worker finds the secrets on its own
+    """How a location or a source is reached: its URL, and by which references a worker finds the secrets on its own
     machine.
     """
 
@@ -49,7 +49,7 @@ class Reach:
 
 
 def absolute(url: str) -> str:
-    """Return a place's URL so that it means the same in another working directory."""
+    """Return a location's URL so that it means the same in another working directory."""
     return url if "://" in url else str(Path(url).expanduser().absolute())
 
 
@@ -67,7 +67,7 @@ class ExportJob:
     """
 
     id: str
-    place: Reach
+    location: Reach
     lease: str
     limited: bool
     name: str
@@ -84,10 +84,12 @@ class ExportJob:
 
 @dataclass(frozen=True, slots=True)
 class TransferJob:
-    """What all batches of one transfer share: ``place`` is the target, ``workers`` are threads for each batch."""
+    """What all batches of one transfer share: ``location`` is the destination, ``workers`` are threads for each
+    batch.
+    """
 
     id: str
-    place: Reach
+    location: Reach
     lease: str
     limited: bool
     origin: Reach
@@ -98,17 +100,18 @@ class TransferJob:
 
 @dataclass(frozen=True, slots=True)
 class RestoreJob:
-    """What all batches of one bucket's restore share: ``origin`` is the bundle, ``place`` where in the ``target`` the
+    """What all batches of one bucket's restore share: ``origin`` is the bundle, ``location`` where in the
+    ``destination`` the
     lease lies. The rest is as in ``migrate.restore.objects.workers.Writing``.
     """
 
     id: str
-    place: Reach
+    location: Reach
     lease: str
     limited: bool
     name: str
     origin: Reach
-    target: Reach
+    destination: Reach
     terms: Json
     versions: bool
     kind: Literal["restore"] = "restore"
@@ -116,16 +119,16 @@ class RestoreJob:
 
 @dataclass(frozen=True, slots=True)
 class RowsJob:
-    """What all parts of one PostgreSQL database's restore share: ``place`` is the bundle, ``lease`` the server's
-    process whose session holds the target's lock.
+    """What all parts of one PostgreSQL database's restore share: ``location`` is the bundle, ``lease`` the server's
+    process whose session holds the destination's lock.
     """
 
     id: str
-    place: Reach
+    location: Reach
     lease: str
     limited: bool
     name: str
-    target: Reach
+    destination: Reach
     kind: Literal["rows"] = "rows"
 
 
@@ -167,7 +170,7 @@ def decode(text: str) -> Order:
             next_step="install the same moveout on all machines",
         )
     job = dict(value["job"])
-    for name in ("place", "source", "origin", "target"):
+    for name in ("location", "source", "origin", "destination"):
         if name in job:
             job[name] = Reach(**job[name])
     return Order(_JOBS[job["kind"]](**job), value["pieces"])
@@ -196,7 +199,7 @@ def limits_of(value: Json) -> Limits:
 
 
 def terms_json(terms: Terms) -> Json:
-    """Return the terms of a target as plain JSON."""
+    """Return the terms of a destination as plain JSON."""
     return {name: _plain(value) for name, value in asdict(terms).items()}
 
 

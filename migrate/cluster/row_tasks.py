@@ -23,7 +23,7 @@ BATCH_PARTS = 64
 
 
 class Lock:
-    """The lock in the target, which the lead's session has as long as that lives. See ``dispatch.Held``."""
+    """The lock in the destination, which the lead's session has as long as that lives. See ``dispatch.Held``."""
 
     def check(self) -> None:
         """What the lead does next in that session fails by itself."""
@@ -38,7 +38,7 @@ class ByCluster:
 
     machines: Machines
     bundle: Reach
-    target: Reach
+    destination: Reach
 
     def copy(
         self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
@@ -46,11 +46,11 @@ class ByCluster:
         """See ``Copiers.copy``."""
         job = RowsJob(
             id=protocol.new_id(),
-            place=self.bundle,
+            location=self.bundle,
             lease=str(lead),
             limited=self.machines.limit is not None,
             name=source,
-            target=self.target,
+            destination=self.destination,
         )
         held, by_name = Lock(), {part.name: part for part in parts}
         refused: list[PartFile] = []

@@ -29,14 +29,14 @@ class ByCluster:
 
     machines: Machines
     origin: Endpoint
-    target: Endpoint
+    destination: Endpoint
     workers: int
 
     def carry(self, load: Load) -> None:
         """See ``Carriers.carry``."""
         job = TransferJob(
             id=protocol.new_id(),
-            place=Reach.of(self.target),
+            location=Reach.of(self.destination),
             lease=load.lease.id,
             limited=self.machines.limit is not None,
             origin=Reach.of(self.origin),

@@ -1,4 +1,4 @@
-"""A worker's part of a transfer: some files of the payload, looked for at the target first, then moved."""
+"""A worker's part of a transfer: some files of the payload, looked for at the destination first, then moved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from migrate.transfer.plan import WantedFile
 
 @dataclass(slots=True)
 class Carried:
-    """What became of one file. ``here``: it is at the target now, whole."""
+    """What became of one file. ``here``: it is at the destination now, whole."""
 
     here: bool = False
     bytes_moved: int = 0

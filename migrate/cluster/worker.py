@@ -129,7 +129,7 @@ def _is_for_all(error: Exception) -> bool:
 
 
 def _carry(session: TransferSession, files: Sequence[WantedFile]) -> Iterator[tuple[str, Json]]:
-    """Move files, all of them at once. An error of the place is everybody's."""
+    """Move files, all of them at once. An error of the location is everybody's."""
     try:
         yield from transfer_worker.carry(session, files)
     except MoveoutError as exc:

@@ -33,7 +33,7 @@ class Others:
     """The machines of a cluster, for an export (see ``Hiring``)."""
 
     machines: Machines
-    place: Endpoint
+    location: Endpoint
     sources: Mapping[str, Endpoint]
     selections: Mapping[str, Selection]
     limits: Limits
@@ -47,7 +47,7 @@ class Others:
         """See ``Hiring.hire``."""
         job = ExportJob(
             id=protocol.new_id(),
-            place=Reach.of(self.place),
+            location=Reach.of(self.location),
             lease=lease.id,
             limited=self.machines.limit is not None,
             name=source.name,

@@ -1,4 +1,6 @@
-"""What a worker holds open for a lead: place, source, snapshot. Made from plain data, with secrets of this machine."""
+"""What a worker holds open for a lead: location, source, snapshot. Made from plain data, with secrets of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,9 @@ from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.retry import Note, Retrying
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 
 _REMEMBERED = 64
 
@@ -58,7 +60,7 @@ class Notes(Silent):
 
 
 class Session:
-    """One job's place and fence, kept from batch to batch. Raises what opening them raises."""
+    """One job's location and fence, kept from batch to batch. Raises what opening them raises."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -67,14 +69,14 @@ class Session:
         self.allowance = Allowance()
         self.running = 0
         throttle = self.allowance.throttle if job.limited else None
-        self.store = _open(job.place, throttle, self.notes.note)
+        self.store = _open(job.location, throttle, self.notes.note)
         self.fence = self._fence()
         self._held = ExitStack()
         self._waiting = [self.store]
         self.fence.start()
 
     def _fence(self) -> Fence | LockFence:
-        return Fence(_open(self.job.place, None, None, LOOK_SECONDS), self.job.lease, self.stop)
+        return Fence(_open(self.job.location, None, None, LOOK_SECONDS), self.job.lease, self.stop)
 
     def halt(self) -> None:
         """End what is under way, as soon as may be."""
@@ -97,7 +99,7 @@ class Session:
 
 
 class ExportSession(Session):
-    """A source's snapshot beside the place."""
+    """A source's snapshot beside the location."""
 
     def __init__(self, job: ExportJob) -> None:
         super().__init__(job)
@@ -126,7 +128,7 @@ class ExportSession(Session):
 
 
 class TransferSession(Session):
-    """Where the bundle comes from, beside the place that it goes to."""
+    """Where the bundle comes from, beside the location that it goes to."""
 
     def __init__(self, job: TransferJob) -> None:
         super().__init__(job)
@@ -145,12 +147,12 @@ class RestoreSession(Session):
         super().__init__(job)
         try:
             origin = self._sealed(job.origin, self.allowance.throttle if job.limited else None)
-            endpoint = job.target.endpoint()
-            target = open_target_bucket(endpoint.url, secrets=endpoint.reveal())
+            endpoint = job.destination.endpoint()
+            destination = open_destination_bucket(endpoint.url, secrets=endpoint.reveal())
         except BaseException:
             self.close()
             raise
-        self.writing = Writing(job.name, origin, target, protocol.terms_of(job.terms), job.versions)
+        self.writing = Writing(job.name, origin, destination, protocol.terms_of(job.terms), job.versions)
         self.claims = Claims(self.store, job.id, self.stop)
 
 
@@ -158,8 +160,8 @@ class RowsSession(Session):
     """A source's parts in the bundle, and the database that they go into."""
 
     def __init__(self, job: RowsJob) -> None:
-        target = job.target.endpoint()
-        self._address = parse_url(target.url, password=target.reveal().get("password"))
+        destination = job.destination.endpoint()
+        self._address = parse_url(destination.url, password=destination.reveal().get("password"))
         super().__init__(job)
         self._name = job.name
         self._opening = threading.Lock()
@@ -197,8 +199,8 @@ def _open(
 ) -> MultipartStore:
     secrets = reach.endpoint().reveal()
     if patience_seconds is None:
-        return open_place(reach.url, secrets=secrets, bwlimit=throttle, note=note)
-    return open_place(reach.url, secrets=secrets, patience_seconds=patience_seconds)
+        return open_location(reach.url, secrets=secrets, bwlimit=throttle, note=note)
+    return open_location(reach.url, secrets=secrets, patience_seconds=patience_seconds)
 
 
 class Sessions:

@@ -104,7 +104,7 @@ def audit(
     store: Store, question: Question, signer: Signer, trust: Trust | None, *, seed: Seed, workers: int,
     progress: Progress,
 ) -> Audited:  # fmt: skip
-    """Draw, check every drawn item's bytes at the place, sign the result and write it into the log.
+    """Draw, check every drawn item's bytes at the location, sign the result and write it into the log.
 
     The list of items itself is checked first, against the signed root; with ``trust`` a key of its list must have
     signed that. Raises ``UsageError`` where there is no tree.
@@ -127,7 +127,7 @@ def audit(
     value = {
         "bundle": kept.bundle,
         "root": kept.root,
-        "place": store.place,
+        "location": store.location,
         "tree": signed.hash.hex(),
         "seed": seed.value.hex(),
         "seed_named": seed.named,
@@ -142,7 +142,7 @@ def audit(
     said = {"file": document.key, "sha256": document.sha256}
     details = {**said, "samples": len(drawn), "findings": len(findings)}
     custody_log.append(
-        store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.place, details)]
+        store, signer, lambda _: [Happening("audited", kept.bundle, kept.root, store.location, details)]
     )
     return Audited(document, kept.size, len(drawn), counts["known"], findings)
 

@@ -1,4 +1,4 @@
-"""Export: sources become a bundle at a place, resumable by the same command from anywhere."""
+"""Export: sources become a bundle at a location, resumable by the same command from anywhere."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporters.api import Enumeration, Gap
 from exporters.errors import SourceError
-from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.errors import OK, IncompleteError
 from migrate.export.worker_pool import Hiring
 
@@ -68,7 +68,7 @@ class ExportOutcome:
     ``broken``: sources that were given up in the middle, with the error that ended them.
     """
 
-    place: str
+    location: str
     bundle_id: str
     complete: bool
     files: int
@@ -85,16 +85,16 @@ class ExportOutcome:
         return self.broken[0][1].exit_code if self.broken else IncompleteError.exit_code
 
 
-def result(scope: SourceScope) -> SourceResult:
-    """Return a scope as the outcome tells it."""
+def result(reconciliation: SourceReconciliation) -> SourceResult:
+    """Return a reconciliation as the outcome tells it."""
     return SourceResult(
-        scope.name,
-        scope.url,
-        scope.complete,
-        scope.totals.items,
-        scope.totals.size_bytes,
-        scope.dispositions,
-        scope.reasons,
-        scope.gaps,
-        scope.account.enumerations,
+        reconciliation.name,
+        reconciliation.url,
+        reconciliation.complete,
+        reconciliation.totals.items,
+        reconciliation.totals.size_bytes,
+        reconciliation.dispositions,
+        reconciliation.reasons,
+        reconciliation.gaps,
+        reconciliation.account.enumerations,
     )

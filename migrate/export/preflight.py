@@ -1,4 +1,4 @@
-"""Whether this place may take this export, and what lies there of it already."""
+"""Whether this location may take this export, and what lies there of it already."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from migrate.bundle import export_state, identity, layout
-from migrate.bundle.export_state import ExportState, PlaceKind, SourceName
+from migrate.bundle.export_state import ExportState, LocationKind, SourceName
 from migrate.bundle.seal import clean_work, unseal
 from migrate.errors import NotEmptyError, UsageError
 from migrate.runtime.progress import Progress
@@ -28,22 +28,22 @@ def check_names(sources: Sequence[SourceName]) -> None:
 
 
 def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.BundleInfo | None:
-    """Look, without writing, whether the place may take this export.
+    """Look, without writing, whether the location may take this export.
 
     Return the identity of a complete bundle of the same sources if that lies there (nothing is to be done),
     else None. Raises ``NotEmptyError`` where something else lies.
     """
     kind, key = export_state.look(store)
-    if kind is PlaceKind.FOREIGN:
+    if kind is LocationKind.FOREIGN:
         raise NotEmptyError(
-            f"{store.place} is not empty: there is {key}",
+            f"{store.location} is not empty: there is {key}",
             next_step="give an empty directory or another prefix for the bundle",
         )
-    if kind is PlaceKind.EXPORT:
+    if kind is LocationKind.EXPORT:
         found = export_state.read_state(store)
         if found and not export_state.same_sources(found.sources, wanted):
             raise export_state.claim_error(store, found.sources, wanted)
-    if kind is PlaceKind.SEALED:
+    if kind is LocationKind.SEALED:
         info = identity.read_sealed(store)
         assert info is not None
         if not export_state.same_sources(_names(info), wanted):
@@ -51,8 +51,8 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.Bundl
         if info.complete:
             return info
         raise NotEmptyError(
-            f"{store.place} holds an incomplete bundle without the records of its work, perhaps a copy",
-            next_step="continue at the place where it was made, or export to another place",
+            f"{store.location} holds an incomplete bundle without the records of its work, perhaps a copy",
+            next_step="continue at the location where it was made, or export to another location",
         )
     return None
 
@@ -60,7 +60,7 @@ def refuse_foreign(store: Store, wanted: Sequence[SourceName]) -> identity.Bundl
 def claim(
     store: MultipartStore, wanted: Sequence[SourceName], *, executor: Executor, progress: Progress
 ) -> ExportState | identity.BundleInfo:
-    """Make the place ours, under the lease: begin, resume or continue. A bundle that proves complete is
+    """Make the location ours, under the lease: begin, resume or continue. A bundle that proves complete is
     cleaned up and returned.
     """
     if (whole := refuse_foreign(store, wanted)) is not None:

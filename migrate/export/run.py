@@ -1,9 +1,9 @@
 """The export: snapshot → units → bundle → seal.
 
 One source after the other; the units of one by all workers at once. What is done is what has a commit record
-at the place, so a run can die at any moment and the same command goes on. Decisions about failures:
+at the location, so a run can die at any moment and the same command goes on. Decisions about failures:
 
-- the place fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
+- the location fails (full, denied, unreachable after the store's retries): the run stops; all that is committed
   stays;
 - one unit fails: the others go on, the unit is a gap;
 - the source cannot be reached: the unit is tried again a few times, then the source is left, and after the
@@ -27,7 +27,7 @@ from migrate.bundle.commit_records import FinalRecord, read_final, read_records,
 from migrate.bundle.export_state import ExportState, SourceName
 from migrate.bundle.lease import Lease
 from migrate.bundle.progress_database import Ledger
-from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.seal import Sealed, seal
 from migrate.bundle.source_workspace import StoreWorkspace
 from migrate.bundle.unit_sink import StoreSink
@@ -66,7 +66,7 @@ class Run:
 
 
 def already_sealed(sources: Sequence[SourceName], store: MultipartStore) -> ExportOutcome | None:
-    """Return the outcome where the complete bundle of these sources lies at the place already: then they need
+    """Return the outcome where the complete bundle of these sources lies at the location already: then they need
     not even be reachable any more. Raises what ``export`` raises where something else lies there.
     """
     check_names(sources)
@@ -84,8 +84,8 @@ def export(
 ) -> ExportOutcome:
     """Export ``sources`` into a sealed bundle at ``store``; resume what an earlier run began there.
 
-    Raises ``NotEmptyError`` (the place holds something else), ``BusyError`` (another run is at work), the
-    place's errors, and the error of a source that could not be had (see above). After each of them, and after
+    Raises ``NotEmptyError`` (the location holds something else), ``BusyError`` (another run is at work), the
+    location's errors, and the error of a source that could not be had (see above). After each of them, and after
     ``KeyboardInterrupt``, the same call goes on.
     """
     options = options or ExportOptions()
@@ -111,22 +111,22 @@ def export(
 
 
 def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
-    scopes: list[SourceScope] = []
+    reconciliations: list[SourceReconciliation] = []
     broken: list[tuple[str, SourceError]] = []
     for source in sources:
         found, error = _source(run, source)
-        scopes.append(found)
+        reconciliations.append(found)
         if error is not None:
             run.progress.note(f"{source.name}: broke off: {error}")
             broken.append((source.name, error))
     if not run.options.seal_incomplete:
-        _raise_if_open(scopes, broken)
+        _raise_if_open(reconciliations, broken)
     run.progress.begin("seal", items=0, size_bytes=0)
     sealed = seal(
         run.store,
         run.state,
         run.ledger,
-        scopes,
+        reconciliations,
         executor=run.executor,
         check=run.lease.check,
         page=sealed_page,
@@ -135,18 +135,20 @@ def _export(run: Run, sources: Sequence[Source]) -> ExportOutcome:
     return _outcome(run.store, sealed, broken)
 
 
-def _raise_if_open(scopes: Sequence[SourceScope], broken: Sequence[tuple[str, SourceError]]) -> None:
+def _raise_if_open(
+    reconciliations: Sequence[SourceReconciliation], broken: Sequence[tuple[str, SourceError]]
+) -> None:
     """Raise the error of a source for which the bundle had better stay open: all but one that was shut in the
     middle, could still be finished, and has something to show.
     """
-    by_name = {found.name: found for found in scopes}
+    by_name = {found.name: found for found in reconciliations}
     for name, error in broken:
         shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
         if not shut or not by_name[name].totals.units or not by_name[name].account.enumerations:
             raise error
 
 
-def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
+def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
     """Export one source; return its account, and the error if it broke off."""
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
@@ -174,14 +176,14 @@ def _source(run: Run, source: Source) -> tuple[SourceScope, SourceError | None]:
     if error is not None:
         failures.insert(0, f"{source.name} broke off: {error}")
     if units is None and before is not None:
-        return _scope(run.ledger, source.name, source.url, before.account, failures), error
+        return _reconciliation(run.ledger, source.name, source.url, before.account, failures), error
     if account is None:
         # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
         account = Account([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
         _load_records(run, source.name)
         run.ledger.add_gaps(source.name, account.gaps)
-    return _scope(run.ledger, source.name, source.url, account, failures), error
+    return _reconciliation(run.ledger, source.name, source.url, account, failures), error
 
 
 def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
@@ -232,7 +234,7 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Acc
     return account
 
 
-def _finished_before(run: Run, source: Source) -> SourceScope | None:
+def _finished_before(run: Run, source: Source) -> SourceReconciliation | None:
     """Return the account of a source that an earlier run finished; with nothing amiss it is not even read again."""
     try:
         final = read_final(run.store, source.name)
@@ -240,14 +242,14 @@ def _finished_before(run: Run, source: Source) -> SourceScope | None:
         return None
     _load_records(run, source.name)
     run.ledger.add_final(final)
-    found = _scope(run.ledger, source.name, source.url, final.account)
+    found = _reconciliation(run.ledger, source.name, source.url, final.account)
     if found.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
     return found
 
 
 def _load_records(run: Run, source: str) -> None:
-    """Take all commit records at the place into the ledger that are not there yet."""
+    """Take all commit records at the location into the ledger that are not there yet."""
     ids: Iterable[str] = (
         unit_id for unit_id in record_ids(run.store, source) if not run.ledger.has(source, unit_id)
     )
@@ -255,14 +257,14 @@ def _load_records(run: Run, source: str) -> None:
         run.ledger.add(record)
 
 
-def _scope(
+def _reconciliation(
     ledger: Ledger, name: str, url: str, account: Account, failures: Sequence[str] = ()
-) -> SourceScope:
+) -> SourceReconciliation:
     account = replace(account, points=reconciliation.used_points(account.points, ledger.points(name)))
     totals = ledger.totals(name)
     gaps = ledger.gap_counts(name)
     first = [gap for gap, _ in zip(ledger.gaps(name), range(reconciliation.INLINE_GAPS), strict=False)]
-    return SourceScope(
+    return SourceReconciliation(
         name=name,
         url=url,
         account=account,
@@ -277,28 +279,28 @@ def _outcome(
     store: MultipartStore, sealed: Sealed, broken: Sequence[tuple[str, SourceError]]
 ) -> ExportOutcome:
     return ExportOutcome(
-        place=store.place,
+        location=store.location,
         bundle_id=sealed.id,
         complete=sealed.complete,
         files=sealed.files,
         size_bytes=sealed.size_bytes,
-        sources=[result(found) for found in sealed.scopes],
+        sources=[result(found) for found in sealed.reconciliations],
         broken=broken,
     )
 
 
 def described(store: MultipartStore, info: identity.BundleInfo) -> ExportOutcome:
     """Describe a sealed bundle that lies there from its own account."""
-    scopes = reconciliation.decode(store.read(layout.SCOPE))
+    reconciliations = reconciliation.decode(store.read(layout.RECONCILIATION))
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))
     return ExportOutcome(
-        place=store.place,
+        location=store.location,
         bundle_id=info.id,
         complete=info.complete,
         files=files,
         size_bytes=size_bytes,
-        sources=[result(found) for found in scopes],
+        sources=[result(found) for found in reconciliations],
         already_sealed=True,
     )
 

@@ -1,4 +1,4 @@
-"""A seal without the sources: what earlier runs left at the place, when nobody can or will ask the sources again."""
+"""A seal without the sources: what earlier runs left at the location, when nobody can or will ask the sources again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Unasked:
 
 
 def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> ExportOutcome:
-    """Seal what lies at the place: complete where every source had been finished and its counts agree, else incomplete.
+    """Seal what lies at the location: complete where every source had been finished and its counts agree, else
+    incomplete.
 
     Nothing is done where it is sealed. Raises ``UsageError`` where no run has left anything to seal, ``BusyError``.
     """
@@ -49,7 +50,9 @@ def seal_unasked(store: MultipartStore, *, workers: int, progress: Progress) -> 
     if sealed is not None and (mine is None or mine.id == sealed.id):
         return described(store, sealed)
     if mine is None or not any(_begun(store, source.name) for source in mine.sources):
-        raise UsageError(f"nothing was exported to {store.place} yet", next_step="moveout export begins it")
+        raise UsageError(
+            f"nothing was exported to {store.location} yet", next_step="moveout export begins it"
+        )
     sources = [Unasked(source.name, source.url) for source in mine.sources]
     options = ExportOptions(seal_incomplete=True, ask=False)
     done = export(sources, store, workers=workers, progress=progress, options=options)

@@ -47,7 +47,7 @@ class UnitRun:
         self._reported = time.monotonic()
 
     def run(self) -> SourceError | None:
-        """Do all units; return the error for which the source was left, if it was. Raises the place's
+        """Do all units; return the error for which the source was left, if it was. Raises the location's
         errors.
         """
         self._before = set(record_ids(self._work.store, self._source))

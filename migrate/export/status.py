@@ -1,4 +1,4 @@
-"""How far an export is, from the place alone: also while another process works on it, and after a crash."""
+"""How far an export is, from the location alone: also while another process works on it, and after a crash."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class SourceStatus:
 
 @dataclass(frozen=True, slots=True)
 class ExportStatus:
-    """``state``: empty, exporting (a run holds the place), stopped, incomplete or complete (both sealed).
+    """``state``: empty, exporting (a run holds the location), stopped, incomplete or complete (both sealed).
 
-    ``heartbeat_seconds``: the age of the holder's last sign of life, by the clock of the place against ours.
+    ``heartbeat_seconds``: the age of the holder's last sign of life, by the clock of the location against ours.
     """
 
-    place: str
+    location: str
     state: Literal["empty", "exporting", "stopped", "incomplete", "complete"]
     bundle_id: str
     created: str
@@ -65,24 +65,26 @@ class ExportStatus:
 
 
 def export_status(store: Store) -> ExportStatus:
-    """Say how far the export at a place is. Raises ``UsageError`` where something else lies there."""
+    """Say how far the export at a location is. Raises ``UsageError`` where something else lies there."""
     sealed = identity.read_sealed(store)
     making = state.read_state(store)
     holder, age = _holder(store)
     if sealed is not None and (making is None or making.id == sealed.id):
-        sources = [_sealed_source(found) for found in reconciliation.decode(store.read(layout.SCOPE))]
+        sources = [
+            _sealed_source(found) for found in reconciliation.decode(store.read(layout.RECONCILIATION))
+        ]
         kind: Literal["complete", "incomplete"] = "complete" if sealed.complete else "incomplete"
-        return ExportStatus(store.place, kind, sealed.id, sealed.created, sources, holder, age)
+        return ExportStatus(store.location, kind, sealed.id, sealed.created, sources, holder, age)
     if making is None:
-        kind_of_place, key = state.look(store)
-        if kind_of_place is state.PlaceKind.FOREIGN:
-            raise UsageError(f"{store.place} holds no export: there is {key}")
-        return ExportStatus(store.place, "empty", "", "", [], holder, age)
+        kind_of_location, key = state.look(store)
+        if kind_of_location is state.LocationKind.FOREIGN:
+            raise UsageError(f"{store.location} holds no export: there is {key}")
+        return ExportStatus(store.location, "empty", "", "", [], holder, age)
     with ThreadPoolExecutor(_READERS) as executor:
         found = [_open_source(store, source, executor) for source in making.sources]
     live = holder is not None and _lives(holder, age or 0.0)
     return ExportStatus(
-        store.place, "exporting" if live else "stopped", making.id, making.created, found, holder, age
+        store.location, "exporting" if live else "stopped", making.id, making.created, found, holder, age
     )
 
 
@@ -99,7 +101,7 @@ def _lives(holder: LeaseState, age: float) -> bool:
     return process_identity.is_alive(holder.process) or age < 2 * lease.STALE_SECONDS
 
 
-def _sealed_source(found: reconciliation.SourceScope) -> SourceStatus:
+def _sealed_source(found: reconciliation.SourceReconciliation) -> SourceStatus:
     gaps = max(len(found.gaps), sum(n for word, n in found.dispositions.items() if word != "exported"))
     return SourceStatus(
         found.name, found.url, found.totals, True, found.totals, True, True, None, None, found.gaps, gaps

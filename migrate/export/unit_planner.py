@@ -64,7 +64,7 @@ class Planner:
 
     def ended(self) -> bool:
         """Tell whether no more units will come. Raises what ended the planning too early (``SourceError``
-        or the place's).
+        or the location's).
         """
         if not self.drained():
             return False

@@ -44,7 +44,7 @@ class UnitWork:
 
     def do(self, unit: Unit, *, recorded: bool) -> CommitRecord:
         """Return the unit's commit record: the earlier one where it still holds and nothing in it is to be tried again,
-        else after exporting the unit. What an earlier run has stays at the place until something better is there.
+        else after exporting the unit. What an earlier run has stays at the location until something better is there.
         """
         earlier = self._earlier(unit) if recorded else None
         if earlier is not None and earlier.holds and not self._is_due(earlier.record):

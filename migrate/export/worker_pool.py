@@ -21,7 +21,9 @@ Settled = tuple[Unit, CommitRecord | Exception]
 
 
 class Crew(Protocol):
-    """Does units, many at once, in any order; what is done has a commit record at the place. For one thread's use."""
+    """Does units, many at once, in any order; what is done has a commit record at the location. For one thread's
+    use.
+    """
 
     @property
     def idle(self) -> bool:
@@ -38,7 +40,9 @@ class Crew(Protocol):
         ...
 
     def settle(self, seconds: float) -> Iterator[Settled]:
-        """Yield what has ended; wait so long for the first of it. Raises the place's errors where nobody can go on."""
+        """Yield what has ended; wait so long for the first of it. Raises the location's errors where nobody can go
+        on.
+        """
         ...
 
     def cancel(self) -> None:

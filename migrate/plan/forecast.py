@@ -41,8 +41,8 @@ class Forecast:
 def forecast(
     sources: Sequence[SourcePlan],
     *,
-    place_rate: float | None,
-    target_rate: float | None,
+    location_rate: float | None,
+    destination_rate: float | None,
     limit_rate: float | None,
     now: datetime,
     deadline: datetime | None,
@@ -51,10 +51,10 @@ def forecast(
 
     The bundle is taken to be as large as its sources; Parquet is usually smaller: this errs on the late side.
     """
-    stages = [stage for source in sources if (stage := _export_stage(source, place_rate, limit_rate))]
+    stages = [stage for source in sources if (stage := _export_stage(source, location_rate, limit_rate))]
     size_bytes = sum(source.size_bytes for source in sources)
-    if target_rate:
-        rate = min(filter(None, (place_rate, target_rate, limit_rate)))
+    if destination_rate:
+        rate = min(filter(None, (location_rate, destination_rate, limit_rate)))
         stages.append(StageTime("transfer", size_bytes / rate, "bytes ÷ measured write rate"))
     seconds = sum(stage.seconds for stage in stages)
     margin = None if deadline is None else (deadline - now).total_seconds() - seconds
@@ -64,9 +64,11 @@ def forecast(
     return Forecast(tuple(stages), seconds, ready, deadline, margin, verdict, at_least)
 
 
-def _export_stage(source: SourcePlan, place_rate: float | None, limit_rate: float | None) -> StageTime | None:
+def _export_stage(
+    source: SourcePlan, location_rate: float | None, limit_rate: float | None
+) -> StageTime | None:
     read = source.estimate.seconds if source.estimate else 0.0
-    rates = [rate for rate in (place_rate, limit_rate) if rate]
+    rates = [rate for rate in (location_rate, limit_rate) if rate]
     write = source.size_bytes / min(rates) if rates else 0.0
     if source.estimate is None and not rates:
         return None

@@ -53,7 +53,7 @@ def _survey_one(source: Source, workers: int) -> SourcePlan:
 
 
 def measure_write(store: Store) -> float:
-    """Return the bytes a second that the place takes, by writing a few files and removing them again."""
+    """Return the bytes a second that the location takes, by writing a few files and removing them again."""
     data = secrets.token_bytes(_SAMPLE_BYTES)
     prefix = f"{layout.WORK}probe/{secrets.token_hex(4)}-"
     started = time.monotonic()

@@ -14,7 +14,7 @@ from exporters.api import Gap, Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.identity import BundleInfo
-from migrate.bundle.reconciliation import SourceScope
+from migrate.bundle.reconciliation import SourceReconciliation
 from migrate.bundle.table_digests import TableDigest
 
 SHOWN_TABLES = 200
@@ -40,7 +40,7 @@ class Contents(Protocol):
         """Bytes and files."""
         ...
 
-    def scope(self) -> Sequence[SourceScope]:
+    def reconciliation(self) -> Sequence[SourceReconciliation]:
         """Return the closure account."""
         ...
 
@@ -79,7 +79,7 @@ class Event:
 
     at: str
     event: str
-    place: str
+    location: str
     who: str
     hash: str
 
@@ -91,20 +91,20 @@ class Later:
     """
 
     written: str = ""
-    place: str = ""
+    location: str = ""
     root: str = ""
     signers: Sequence[str] = ()
     custody: Sequence[Event] = ()
     checks: Sequence[Checked] = ()
     parquet: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
-    target: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
+    destination: Mapping[tuple[str, str, str], TableDigest] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
     """One source. ``prefixes``: bytes by the beginning of keys, the largest first; None stands for all others."""
 
-    scope: SourceScope
+    reconciliation: SourceReconciliation
     kind: str
     rows: Sequence[CatalogRow]
     prefixes: Sequence[tuple[str | None, int]]
@@ -147,15 +147,15 @@ def gather(contents: Contents, later: Later | None = None) -> Facts:
     kinds = {source.name: source.kind for source in contents.info.sources}
     sources = [
         SourceFacts(
-            scope=scope,
-            kind=kinds.get(scope.name, ""),
-            rows=[row for row in rows if row.source == scope.name],
-            prefixes=_prefixes(contents, scope.name, rows),
-            losses=losses.get(scope.name, ()),
-            losses_total=counts[scope.name],
-            gaps=gaps.get(scope.name, ()),
+            reconciliation=reconciliation,
+            kind=kinds.get(reconciliation.name, ""),
+            rows=[row for row in rows if row.source == reconciliation.name],
+            prefixes=_prefixes(contents, reconciliation.name, rows),
+            losses=losses.get(reconciliation.name, ()),
+            losses_total=counts[reconciliation.name],
+            gaps=gaps.get(reconciliation.name, ()),
         )
-        for scope in contents.scope()
+        for reconciliation in contents.reconciliation()
     ]
     return Facts(contents.info, contents.payload, sources, later or Later())
 

@@ -33,13 +33,13 @@ def learn(later: Later, command: str, result: Mapping[str, Any], bundle: str) ->
 
 def _verified(later: Later, result: Mapping[str, Any]) -> Later:
     at = str(result["at"])
-    what = f"verify, level {result['level']}, at {result['place']}"
+    what = f"verify, level {result['level']}, at {result['location']}"
     checks = [Checked(what, at, _findings(result["findings"]))]
-    target = dict(later.target)
+    destination = dict(later.destination)
     for one in result["compared"]:
         what = f"{one['source']} compared with {one['url']}"
         checks.append(Checked(what, at, _findings(one["findings"]), _sentences(one.get("left_out", ()))))
-        target |= _digests(one["tables"])
+        destination |= _digests(one["tables"])
     signatures = result.get("signatures", {})
     for signer in signatures.get("signers", ()):
         known = f", known as {signer['known_as']}" if signer["known_as"] else ""
@@ -47,18 +47,18 @@ def _verified(later: Later, result: Mapping[str, Any]) -> Later:
     if wrong := signatures.get("findings"):
         checks.append(Checked("signatures", at, _findings(wrong)))
     parquet = {**later.parquet, **_digests(result["tables"])}
-    return replace(later, checks=[*later.checks, *checks], parquet=parquet, target=target)
+    return replace(later, checks=[*later.checks, *checks], parquet=parquet, destination=destination)
 
 
 def _restored(later: Later, result: Mapping[str, Any]) -> Later:
     at = str(result["at"])
-    checks, target = [], dict(later.target)
+    checks, destination = [], dict(later.destination)
     for one in result["restored"]:
         what = f"{one['source']} restored to {one['url']}"
         findings, left_out = _sentences(one["findings"]), _sentences(one.get("left_out", ()))
         checks.append(Checked(what, at, findings, left_out))
-        target |= _digests(one["tables"])
-    return replace(later, checks=[*later.checks, *checks], target=target)
+        destination |= _digests(one["tables"])
+    return replace(later, checks=[*later.checks, *checks], destination=destination)
 
 
 def _sentences(values: Sequence[Any]) -> list[str]:

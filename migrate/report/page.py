@@ -20,7 +20,7 @@ _OTHERS = Markup("<i>all others</i>")
 
 def page(of: Facts) -> bytes:
     """Return the page, UTF-8."""
-    title = f"Bundle of {', '.join(source.scope.name for source in of.sources)}"
+    title = f"Bundle of {', '.join(source.reconciliation.name for source in of.sources)}"
     values = {
         "title": title,
         "bundle": of,
@@ -51,7 +51,7 @@ def _prefix_bars(source: SourceFacts) -> list[tuple[str, int]]:
 
 
 def _missing(source: SourceFacts) -> int:
-    return sum(count for what, count in source.scope.dispositions.items() if what != "exported")
+    return sum(count for what, count in source.reconciliation.dispositions.items() if what != "exported")
 
 
 def _position(point: Mapping[str, object]) -> list[tuple[str, str]]:
@@ -80,12 +80,12 @@ def _commands(sources: Sequence[SourceFacts]) -> Iterator[str]:
     for source in sources:
         first = next((row for row in source.tables if row.items), None)
         if first is not None:
-            files = f"data/{source.scope.name}/tables/{first.number}/*.parquet"
+            files = f"data/{source.reconciliation.name}/tables/{first.number}/*.parquet"
             yield f"# the rows of one table: it should say {first.items}"
             yield f"duckdb -c \"SELECT count(*) FROM '{files}'\""
         if source.prefixes:
-            yield f"# the objects of {source.scope.name}"
-            index = f"data/{source.scope.name}/index/*.parquet"
+            yield f"# the objects of {source.reconciliation.name}"
+            index = f"data/{source.reconciliation.name}/index/*.parquet"
             yield f"duckdb -c \"SELECT key, size, sha256, pack FROM '{index}' LIMIT 10\""
     yield "# with moveout: every byte, every object, every value"
     yield "moveout verify . --level full"

@@ -98,7 +98,7 @@ def _area(pace: Pace, width: int, height: int) -> str:
     largest = max(pace.size_bytes, default=0) or 1
     step = width / max(len(pace.size_bytes), 1)
     points = [f"0,{height}"]
-    for place, size in enumerate(pace.size_bytes):
+    for location, size in enumerate(pace.size_bytes):
         top = height - size / largest * (height - 4)
-        points += [f"{place * step:.1f},{top:.1f}", f"{(place + 1) * step:.1f},{top:.1f}"]
+        points += [f"{location * step:.1f},{top:.1f}", f"{(location + 1) * step:.1f},{top:.1f}"]
     return " ".join([*points, f"{width},{height}"])

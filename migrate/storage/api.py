@@ -1,6 +1,6 @@
-"""What a place can do with bytes.
+"""What a location can do with bytes.
 
-A place is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus
+A location is a directory, or a bucket and a prefix. Keys are relative to it, match ``[a-z0-9._/-]+`` (plus
 whatever the bundle's own names need), and are ordered by their UTF-8 bytes. All methods are thread-safe. They
 raise only errors of ``migrate.errors``: the foreign ones are translated where they arise.
 """
@@ -21,7 +21,7 @@ PART_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file at a place. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known
+    """A file at a location. ``etag`` is opaque and changes with the content; ``sha256`` (64 hex digits) is known
     only where the writer said it and the store keeps it, and only from ``stat``.
     """
 
@@ -60,8 +60,8 @@ class Upload:
 class Store(Protocol):
     """Whole files, atomically."""
 
-    place: str
-    """The place as a URL, without secrets."""
+    location: str
+    """The location as a URL, without secrets."""
     keeps_sha256: bool
     """Whether ``stat`` tells the SHA-256 that the writer gave."""
 

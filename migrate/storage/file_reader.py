@@ -1,4 +1,4 @@
-"""Reading a file of a place as if it were open: seek, read, tell."""
+"""Reading a file of a location as if it were open: seek, read, tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file at a place, written from beginning to end, hashed on the way."""
+"""A file at a location, written from beginning to end, hashed on the way."""
 
 from __future__ import annotations
 

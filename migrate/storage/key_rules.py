@@ -1,4 +1,4 @@
-"""Which keys a place takes: those that cannot escape it, whatever kind of place it is."""
+"""Which keys a location takes: those that cannot escape it, whatever kind of location it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ HIDDEN = ("_work/uploads/", "_work/tmp/", LOCK)
 
 
 def checked(key: str) -> str:
-    """Return ``key`` if it names a file below the place. Raises ``UsageError`` for ``..``, absolute keys, NUL
+    """Return ``key`` if it names a file below the location. Raises ``UsageError`` for ``..``, absolute keys, NUL
     and the like.
 
     The same rule holds for S3, where some servers take ``a/../b`` and store ``b``.
     """
     bad = not key or "\0" in key or any(segment in {"", ".", ".."} for segment in key.split("/"))
     if bad or key.startswith(HIDDEN):
-        raise UsageError(f"{key!r} cannot be the name of a file at a place")
+        raise UsageError(f"{key!r} cannot be the name of a file at a location")
     return key

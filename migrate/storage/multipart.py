@@ -32,7 +32,8 @@ def find(store: MultipartStore, key: str, part_bytes: int) -> tuple[str, int, Ma
 
 
 def is_part(part: Part | None, body: bytes) -> bool:
-    """Tell whether a part holds these bytes: by the CRC64NVME that the place has of it, else by the MD5 that its ETag
+    """Tell whether a part holds these bytes: by the CRC64NVME that the location has of it, else by the MD5 that its
+    ETag
     is.
     """
     if part is None or part.size_bytes != len(body):

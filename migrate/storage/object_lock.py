@@ -1,4 +1,4 @@
-"""What holds and erasure need of a place beyond files: all versions of them, their locks, and the end of each.
+"""What holds and erasure need of a location beyond files: all versions of them, their locks, and the end of each.
 
 A bucket with Object Lock can hold a version until a day (retention) and without an end (legal hold). A directory has
 one version of everything, and no locks.
@@ -36,13 +36,13 @@ class Lock:
 
 
 class Vault(Protocol):
-    """All versions at a place. Thread-safe; raises only errors of ``migrate.errors``."""
+    """All versions at a location. Thread-safe; raises only errors of ``migrate.errors``."""
 
-    place: str
-    """The place as a URL, without secrets."""
+    location: str
+    """The location as a URL, without secrets."""
 
     def check_lock(self) -> None:
-        """Raise ``NotAllowedError`` where this place cannot lock what lies there."""
+        """Raise ``NotAllowedError`` where this location cannot lock what lies there."""
         ...
 
     def is_firm(self, mode: Mode) -> bool:
@@ -50,7 +50,7 @@ class Vault(Protocol):
         ...
 
     def now(self) -> datetime:
-        """Return the time by the clock of the place, which is the one that its locks end by."""
+        """Return the time by the clock of the location, which is the one that its locks end by."""
         ...
 
     def versions(self) -> Iterator[FileVersion]:

@@ -1,4 +1,4 @@
-"""The vault of a place, by its URL; and that of a directory, which holds nothing."""
+"""The vault of a location, by its URL; and that of a directory, which holds nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from migrate.storage.retry import Note
 
 
 def open_vault(url: str, *, secrets: Mapping[str, str] | None = None, note: Note | None = None) -> Vault:
-    """Return the vault of a place; takes what ``open_place`` takes."""
+    """Return the vault of a location; takes what ``open_location`` takes."""
     if url.startswith("s3://"):
         from migrate.storage.s3 import client, object_lock  # noqa: PLC0415  boto3 takes half a second to import
 
@@ -31,12 +31,12 @@ class DirectoryVault:
 
     def __init__(self, url: str) -> None:
         self._store = open_local(url)
-        self.place = self._store.place
+        self.location = self._store.location
 
     def check_lock(self) -> None:
         """See ``Vault.check_lock``."""
         raise NotAllowedError(
-            f"{self.place} is a directory: nothing there can be held against whoever may write to it",
+            f"{self.location} is a directory: nothing there can be held against whoever may write to it",
             next_step="hold the bundle in a bucket with Object Lock",
         )
 

@@ -84,7 +84,7 @@ class Throttled:
 
     def __init__(self, store: MultipartStore, throttle: Throttle) -> None:
         self.inner = store
-        self.place = store.place
+        self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
         self._throttle = throttle
 

@@ -1,4 +1,4 @@
-"""Bytes at a place: a directory, or a bucket and a prefix."""
+"""Bytes at a location: a directory, or a bucket and a prefix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from migrate.storage.local.store import LocalStore
 from migrate.storage.rate_limit import Throttle, Throttled
 from migrate.storage.retry import TOTAL_SECONDS, Note, Retrying
 
-__all__ = ["free_bytes", "open_local", "open_place"]
+__all__ = ["free_bytes", "open_local", "open_location"]
 
 
-def open_place(
+def open_location(
     url: str,
     *,
     secrets: Mapping[str, str] | None = None,
@@ -24,10 +24,10 @@ def open_place(
     note: Note | None = None,
     patience_seconds: float = TOTAL_SECONDS,
 ) -> MultipartStore:
-    """Return the store of a place: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
+    """Return the store of a location: a path, ``file:///dir`` or ``s3://bucket/prefix?profile=NAME``.
 
-    Nothing is asked of the other side yet. ``secrets`` are keys of the place, where they do not come from a
-    profile or the environment. ``bwlimit`` may be shared by several places; ``note`` is told of retries that
+    Nothing is asked of the other side yet. ``secrets`` are keys of the location, where they do not come from a
+    profile or the environment. ``bwlimit`` may be shared by several locations; ``note`` is told of retries that
     take long; passing faults are waited out for ``patience_seconds``. Raises ``UsageError`` and, where there are no
     credentials, ``NotAllowedError``.
     """
@@ -59,7 +59,7 @@ def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:
     if "://" not in url and parts.scheme not in {"s3", "file"}:
         if not url:
             raise UsageError(
-                "a place needs a name", next_step="give a directory or s3://bucket/prefix?profile=NAME"
+                "a location needs a name", next_step="give a directory or s3://bucket/prefix?profile=NAME"
             )
         return LocalStore(Path(url).expanduser())
     if parts.scheme == "file":
@@ -74,6 +74,6 @@ def _bare(url: str, secrets: Mapping[str, str] | None) -> MultipartStore:
 
         return s3.S3Store(client.parse(url, secrets=secrets))
     raise UsageError(
-        f"a place cannot be at {parts.scheme}://",
+        f"a location cannot be at {parts.scheme}://",
         next_step="give a directory or s3://bucket/prefix?profile=NAME",
     )

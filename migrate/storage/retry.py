@@ -1,4 +1,4 @@
-"""The one place where things are tried again.
+"""The one location where things are tried again.
 
 What may be tried again says so by its type (``retryable``). Most calls can simply be repeated: they come to
 the same end. Three cannot, because an attempt that seemed to fail may have worked: a conditional ``create``
@@ -35,7 +35,7 @@ FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 TOTAL_SECONDS = 300.0
 FIRST_CONTACT_SECONDS = 10.0
-"""A place that has never answered is more likely misspelt than down."""
+"""A location that has never answered is more likely misspelt than down."""
 NOTE_AFTER_SECONDS = 10.0
 DAMAGED_ATTEMPTS = 5
 """So often bytes are sent that arrive damaged."""
@@ -62,7 +62,7 @@ class Retrying:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self.inner = store
-        self.place = store.place
+        self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
         self.note: Note = note or _ignore
         self.retries = 0

@@ -1,7 +1,7 @@
-"""The settings of the source's bucket, at the target's: written by the code of a restore, and again when they have
-changed. What the target has set itself is not touched unless told.
+"""The settings of the source's bucket, at the destination's: written by the code of a restore, and again when they have
+changed. What the destination has set itself is not touched unless told.
 
-    settings.json      which settings this sync has written, and what the target has not, with the reason
+    settings.json      which settings this sync has written, and what the destination has not, with the reason
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ from migrate.sync.plan import Sides
 KEPT = "settings.json"
 WRITTEN, REMOVED = "written", "removed"
 _UNREADABLE = "it could not be read, or these credentials may not"
-_LEFT = "the target's settings are left alone, as was told"
-_OWN = "the target has its own, which this sync did not write; --settings replace puts the source's there"
-_OTHERS = "the bucket holds objects that this sync did not write; --settings replace writes it nevertheless"
-_LOCKS = (
-    "it would lock the record of the sync, which lies in the bucket; --record PLACE, or set it after the move"
+_LEFT = "the destination's settings are left alone, as was told"
+_OWN = (
+    "the destination has its own, which this sync did not write; --settings replace puts the source's there"
 )
-_GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the target"
+_OTHERS = "the bucket holds objects that this sync did not write; --settings replace writes it nevertheless"
+_LOCKS = "it would lock the record of the sync, which lies in the bucket; --record LOCATION, or set it after the move"
+_GONE = "a sync wrote it, and the source does not have it any more; --delete removes it at the destination"
 _STAYS = "a sync wrote it, and the source does not have it any more; there is no way to remove it"
 
 
 class Wish(StrEnum):
-    """What may happen to the target's settings."""
+    """What may happen to the destination's settings."""
 
     WRITE = "write"
-    """What the target has not set, or a sync wrote, is written."""
+    """What the destination has not set, or a sync wrote, is written."""
     REPLACE = "replace"
-    """What the target has set itself, too."""
+    """What the destination has set itself, too."""
     LEAVE = "leave"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be done: settings to ``write`` as the source has them, names to ``remove``; and why the target's stay
+    """What is to be done: settings to ``write`` as the source has them, names to ``remove``; and why the
+    destination's stay
     as they are where they are not the same.
     """
 
@@ -73,8 +74,8 @@ class Rules:
         there: Mapping[str, Any],
         ours: Mapping[str, Any],
     ) -> Decision:
-        """Decide. ``wanted`` is what the source has, ``new`` the same under the target's name, ``there`` what the
-        target has, ``ours`` what a sync wrote there.
+        """Decide. ``wanted`` is what the source has, ``new`` the same under the destination's name, ``there`` what the
+        destination has, ``ours`` what a sync wrote there.
         """
         write, stay, remove = {}, {}, []
         for name, value in new.items():
@@ -137,14 +138,14 @@ class BucketSettings:
         self._sides, self._store, self._rules = sides, store, rules
         kept = _read(store)
         self._ours: dict[str, Any] = dict(kept.get("written", {}))
-        self._kept = [Loss(sides.target.name, name, reason) for name, reason in kept.get("losses", ())]
+        self._kept = [Loss(sides.destination.name, name, reason) for name, reason in kept.get("losses", ())]
         self.told: dict[str, str] = {}
-        whole = not sides.source.prefix and not sides.target.prefix
+        whole = not sides.source.prefix and not sides.destination.prefix
         self._wanted: Mapping[str, Any] = _plain(sides.source.configuration()) if whole else {}
 
     @property
     def losses(self) -> list[Loss]:
-        """What the target has not of the settings, as far as it is known by now."""
+        """What the destination has not of the settings, as far as it is known by now."""
         return self._kept
 
     def write_first(self, *, others: bool) -> bool:
@@ -164,7 +165,7 @@ class BucketSettings:
         lost += [self._loss(name, why) for name in decided.remove if (why := self._remove(name))]
         for name in UNREAD:
             lost += [self._loss(it, _UNREADABLE) for it in self._wanted.get(name, ())]
-        lost += Settings(self._wanted, self._sides.source.name, self._sides.target).losses_before()
+        lost += Settings(self._wanted, self._sides.source.name, self._sides.destination).losses_before()
         self.told |= {it.property.removeprefix("bucket "): it.reason for it in lost}
         lost.sort(key=lambda it: it.property)
         differ = lost != self._kept
@@ -185,19 +186,19 @@ class BucketSettings:
             if name not in UNREAD and not is_of_the_host(name, value)
         }
         ours = {name: value for name, value in self._ours.items() if name not in unread}
-        target = self._sides.target
+        destination = self._sides.destination
         new = {name: self._renamed(name, value) for name, value in wanted.items()}
-        there = {name: _plain(target.setting(name)) for name in sorted({*new, *ours})}
+        there = {name: _plain(destination.setting(name)) for name in sorted({*new, *ours})}
         rules = Rules(self._rules.wish, self._rules.delete, others, self._rules.inside)
         return rules.decide(wanted, new, there, ours)
 
     def _renamed(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        return renamed(name, value, self._sides.source.name, self._sides.target.name)
+        return renamed(name, value, self._sides.source.name, self._sides.destination.name)
 
     def _write(self, chosen: Mapping[str, Any]) -> list[Loss]:
         if not chosen:
             return []
-        settings = Settings(chosen, self._sides.source.name, self._sides.target)
+        settings = Settings(chosen, self._sides.source.name, self._sides.destination)
         lost = [*settings.write_first(), *settings.write_last()]
         missing = {it.property.removeprefix("bucket ") for it in lost}
         done = {name: self._renamed(name, value) for name, value in chosen.items() if name not in missing}
@@ -210,12 +211,12 @@ class BucketSettings:
     def _remove(self, name: str) -> str:
         """Remove a setting; return why it stays, empty where it does not."""
         try:
-            if not self._sides.target.unset(name):
+            if not self._sides.destination.unset(name):
                 return _STAYS
         except UnreachableError:
             raise
         except MoveoutError as exc:
-            return f"the target does not remove it ({exc})"
+            return f"the destination does not remove it ({exc})"
         del self._ours[name]
         self.told[name] = REMOVED
         return ""
@@ -227,7 +228,7 @@ class BucketSettings:
             self._store.put(KEPT, canonical_json.encode_pretty(value))
 
     def _loss(self, name: str, reason: str) -> Loss:
-        return Loss(self._sides.target.name, f"bucket {name}", reason)
+        return Loss(self._sides.destination.name, f"bucket {name}", reason)
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:

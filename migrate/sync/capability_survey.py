@@ -1,4 +1,5 @@
-"""What is found out about both ends before the first object is copied, and holds for a day: what the target takes, and
+"""What is found out about both ends before the first object is copied, and holds for a day: what the destination
+takes, and
 what a sync does not bring there whatever the objects are.
 """
 
@@ -26,7 +27,9 @@ _TAG_SAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """``capabilities`` of the target, whether it ``encrypts`` by its own default, and what is lost of the bucket."""
+    """``capabilities`` of the destination, whether it ``encrypts`` by its own default, and what is lost of the
+    bucket.
+    """
 
     capabilities: Capabilities
     encrypts: bool
@@ -34,7 +37,7 @@ class Survey:
 
     @property
     def terms(self) -> Terms:
-        """On what terms objects go to the target."""
+        """On what terms objects go to the destination."""
         return Terms.of(self.capabilities, encrypts=self.encrypts)
 
 
@@ -46,8 +49,8 @@ def survey(sides: Sides, store: MultipartStore, keys: frozenset[str], classes: f
     if known is not None:
         return known
     acls = set(CANNED.values()) if sides.source.has_acls else ()
-    found = probe(sides.target, keys=keys, classes=classes, tags=True, acls=acls)
-    made = Survey(found, bool(sides.target.setting("encryption")), tuple(_losses(sides)))
+    found = probe(sides.destination, keys=keys, classes=classes, tags=True, acls=acls)
+    made = Survey(found, bool(sides.destination.setting("encryption")), tuple(_losses(sides)))
     value = found.as_json() | {
         "version": 1,
         "tried": {"keys": sorted(keys), "classes": sorted(classes)},
@@ -68,7 +71,7 @@ def _kept(
         fresh = datetime.now(UTC) - datetime.fromisoformat(found.at) < _HOLDS
     except (GoneError, DamageError, KeyError, ValueError):
         return None
-    same = (found.url, found.server) == (sides.target.url, sides.target.server)
+    same = (found.url, found.server) == (sides.destination.url, sides.destination.server)
     if not (fresh and same and keys <= set(tried["keys"]) and classes <= set(tried["classes"])):
         return None
     losses = tuple(Loss(sides.source.name, what, reason) for what, reason in lost)
@@ -76,11 +79,11 @@ def _kept(
 
 
 def _losses(sides: Sides) -> Iterator[Loss]:
-    """Yield what a sync does not bring to the target, whatever the objects are."""
+    """Yield what a sync does not bring to the destination, whatever the objects are."""
     source, name = sides.source, sides.source.name
     yield Loss(name, "last modified", "every object has the time at which it was copied")
     if sides.history:
-        yield Loss(name, "version ids", "the target gives its own; the record says which became which")
+        yield Loss(name, "version ids", "the destination gives its own; the record says which became which")
     elif source.keeps_versions():
         yield Loss(name, "versions", "only current ones are copied; with --history all are")
     if lists_no_keys_beneath(source.server):

@@ -27,7 +27,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.s3.destination_bucket import TINY_BYTES, TargetBucket, Written
+from migrate.storage.s3.destination_bucket import TINY_BYTES, DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import PUT_BYTES, Description
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Step
@@ -45,13 +45,13 @@ class Way:
     """From one bucket to the other, and on what terms. Shared by all threads."""
 
     source: S3Bucket
-    target: TargetBucket
+    destination: DestinationBucket
     terms: Terms
     selection: Selection
     progress: Progress
     outage: Outage
     """Of the source."""
-    target_outage: Outage
+    destination_outage: Outage
     throttle: Throttle | None = None
 
     def note(self, ours: Fetched, theirs: Fetched | None = None) -> None:
@@ -60,11 +60,11 @@ class Way:
         """
         self.outage.note(ours.error)
         if theirs is not None:
-            self.target_outage.note(theirs.error)
+            self.destination_outage.note(theirs.error)
 
     def name(self, step: Step) -> str:
-        """Return the whole key at the target."""
-        return self.target.prefix + step.key
+        """Return the whole key at the destination."""
+        return self.destination.prefix + step.key
 
     def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may pass."""
@@ -72,9 +72,11 @@ class Way:
             self.throttle.take(size_bytes)
 
     def is_same_when_read(self, ours: Fetched, theirs: Fetched) -> bool:
-        """Read an object at the source where no listing tells: it is compared with what the target keeps of its own."""
+        """Read an object at the source where no listing tells: it is compared with what the destination keeps of its
+        own.
+        """
         summary = ours.summary
-        kept = self.target.crc64nvme(theirs.summary.key, theirs.summary.version_id)
+        kept = self.destination.crc64nvme(theirs.summary.key, theirs.summary.version_id)
         if kept is None or summary.size_bytes != theirs.summary.size_bytes:
             return False
         crc = 0
@@ -128,10 +130,10 @@ class SmallCopy:
         self._lost = []
 
     def _copy(self, steps: Sequence[Step]) -> None:
-        target = self.way.target
+        destination = self.way.destination
         tiny = [step for step in steps if source_of(step).size_bytes <= TINY_BYTES]
         rest = [step for step in steps if source_of(step).size_bytes > TINY_BYTES]
-        for part, put in ((tiny, target.put_tiny), (rest, target.put_all)):
+        for part, put in ((tiny, destination.put_tiny), (rest, destination.put_all)):
             sent: deque[Item] = deque()
             for written in put(self.bodies(part, sent), window_bytes=WINDOW_BYTES):
                 self.take(sent.popleft(), written)
@@ -183,7 +185,7 @@ class SmallCopy:
                 self.doubt(made, written)
                 return
             if md5 not in {"", summary.etag} and not self.way.terms.encrypts:
-                said = f"{made.step.key}: the target answers with the ETag {md5}, not {summary.etag}"
+                said = f"{made.step.key}: the destination answers with the ETag {md5}, not {summary.etag}"
                 self.done.damaged.append(said)
                 return
         arrived(self.way, self.done, made, written)
@@ -194,7 +196,7 @@ def _md5(body: bytes) -> str:
 
 
 def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, told: bool = False) -> None:
-    """Note an object that is at the target now. ``told``: the progress knows of its bytes already."""
+    """Note an object that is at the destination now. ``told``: the progress knows of its bytes already."""
     size_bytes = made.found.summary.size_bytes
     done.rows.append(made.finished(written, way.terms, *losses))
     done.copied += 1
@@ -203,10 +205,10 @@ def arrived(way: Way, done: Done, made: Item, written: Written, *losses: Loss, t
 
 
 def refusal(step: Step, error: MoveoutError) -> Gap:
-    """Return the gap of an object that the target does not take. Raises what stops the whole sync."""
+    """Return the gap of an object that the destination does not take. Raises what stops the whole sync."""
     if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
         raise error
-    return Gap(step.name, "failed", f"the target does not take it ({error})")
+    return Gap(step.name, "failed", f"the destination does not take it ({error})")
 
 
 def lost_gaps(source: S3Bucket, lost: Sequence[tuple[Step, SourceError]]) -> list[Gap]:

@@ -1,4 +1,4 @@
-"""Objects that only the target has, removed when told to."""
+"""Objects that only the destination has, removed when told to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from migrate.sync.versions.null_version import is_null, is_replaced
 from migrate.sync.versions.version_diff import ANOTHER
 
 _BATCH = 1000
-_LISTED_NOT = "the source does not list it, and still has it; it was not removed at the target"
+_LISTED_NOT = "the source does not list it, and still has it; it was not removed at the destination"
 
 
 @dataclass(slots=True)
@@ -42,10 +42,10 @@ class Removal:
         asked = [_at_source(way, step) for step in batch]
         gone: list[ObjectSummary] = []
         for step, found in zip(batch, way.source.heads(asked), strict=True):
-            assert step.target is not None
+            assert step.destination is not None
             way.note(found)
             if step.why == ANOTHER or _is_gone(way, step, found):
-                gone.append(step.target)
+                gone.append(step.destination)
             else:
                 why = (
                     _LISTED_NOT
@@ -56,11 +56,11 @@ class Removal:
         return gone
 
     def _remove(self, way: Way, there: Sequence[ObjectSummary]) -> None:
-        skip = len(way.target.prefix)
+        skip = len(way.destination.prefix)
         if any(one.version_id for one in there):
-            answers = way.target.delete_versions((one.key, one.version_id) for one in there)
+            answers = way.destination.delete_versions((one.key, one.version_id) for one in there)
         else:
-            answers = way.target.delete_all(one.key for one in there)
+            answers = way.destination.delete_all(one.key for one in there)
         for one, answer in zip(there, answers, strict=True):
             key = one.key[skip:]
             if answer.error is None:
@@ -70,7 +70,7 @@ class Removal:
             locked = bool(one.version_id) and isinstance(answer.error, NotAllowedError)
             if isinstance(answer.error, UnreachableError | NotAllowedError) and not locked:
                 raise answer.error
-            self.kept[one.name[skip:]] = f"the target does not remove it ({answer.error})"
+            self.kept[one.name[skip:]] = f"the destination does not remove it ({answer.error})"
 
 
 def _is_gone(way: Way, step: Step, found: Fetched) -> bool:
@@ -81,8 +81,8 @@ def _is_gone(way: Way, step: Step, found: Fetched) -> bool:
 
 
 def _at_source(way: Way, step: Step) -> ObjectSummary:
-    assert step.target is not None
-    key, modified, was = way.source.prefix + step.key, step.target.modified, step.source
+    assert step.destination is not None
+    key, modified, was = way.source.prefix + step.key, step.destination.modified, step.source
     if was is None:
         return ObjectSummary(key, 0, "", modified)
     return ObjectSummary(key, 0, was.etag, modified, version_id=was.version_id)

@@ -1,4 +1,4 @@
-"""What there is to do: the source's listing, the target's and the record, walked side by side by key. Pure, and
+"""What there is to do: the source's listing, the destination's and the record, walked side by side by key. Pure, and
 streamed: memory holds one page of each.
 
 Nearly all rows are the same on all three nearly always, so runs of them are compared as columns, at the speed of
@@ -23,29 +23,30 @@ class Do(StrEnum):
 
     COPY = "copy"
     LOOK = "look"
-    """The target has an object of that key, and the record does not say that it is the same."""
+    """The destination has an object of that key, and the record does not say that it is the same."""
     EXTRA = "extra"
-    """Only the target has it."""
+    """Only the destination has it."""
     FORGET = "forget"
     """Only the record has it: it was copied, and is gone from both sides."""
     STUCK = "stuck"
-    """A version that cannot come to its place at the target any more."""
+    """A version that cannot come to its location at the destination any more."""
     EXCLUDED = "excluded"
     """Not wanted: left as it is on both sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the target was written
+    """Something to do about one key, relative to both prefixes, and why. ``ours``: what lies at the destination was
+    written
     by this sync. ``odd``: see ``exporters.objects.key_oddities``. ``known``: the record has a row of it. ``before``:
-    how many versions of the key the target has, where the step is about one more.
+    how many versions of the key the destination has, where the step is about one more.
     """
 
     do: Do
     key: str
     why: str
     source: ObjectSummary | None = None
-    target: ObjectSummary | None = None
+    destination: ObjectSummary | None = None
     ours: bool = False
     known: bool = False
     odd: tuple[str, ...] = ()
@@ -70,12 +71,12 @@ OnSame = Callable[[Sequence[str], Sequence[int], Sequence[str], Sequence[str]], 
 @dataclass(slots=True)
 class Comparison:
     """One walk. ``excludes`` tells of a key that the source lists why it is not wanted, ``foreign`` of one that only
-    the target has whether it is none of our business; ``chooses``: a key that the record has may be unwanted, too.
+    the destination has whether it is none of our business; ``chooses``: a key that the record has may be unwanted, too.
     Counted are the source's objects, and those that are the same.
     """
 
     source_prefix: str
-    target_prefix: str
+    destination_prefix: str
     excludes: Callable[[str, ObjectSummary], str | None]
     foreign: Callable[[str], bool]
     chooses: bool = False
@@ -89,13 +90,13 @@ class Comparison:
     same: int = 0
 
     def steps(
-        self, source: Iterable[Page], target: Iterable[Page], known: Iterable[KnownPage]
+        self, source: Iterable[Page], destination: Iterable[Page], known: Iterable[KnownPage]
     ) -> Iterator[Step | int]:
         """Yield what is to be done, by key, and between that how many keys in a row are the same everywhere. Raises
         ``UnorderedError``.
         """
         ours = Listed(source, len(self.source_prefix), "source")
-        theirs = Listed(target, len(self.target_prefix), "target")
+        theirs = Listed(destination, len(self.destination_prefix), "destination")
         noted = Noted(known)
         while True:
             keys = [one.key for one in (ours, theirs, noted) if one.key is not None]
@@ -127,41 +128,45 @@ class Comparison:
             self.on_same(ours.keys, ours.sizes, ours.etags, theirs.etags)
 
     def _step(
-        self, key: str, source: ObjectSummary | None, target: ObjectSummary | None, known: Known | None
+        self, key: str, source: ObjectSummary | None, destination: ObjectSummary | None, known: Known | None
     ) -> Step | None:
         has_row = known is not None and known.size_bytes >= 0
         if source is None:
-            if target is not None:
-                return None if self.foreign(key) else Step(Do.EXTRA, key, "", None, target, known=has_row)
+            if destination is not None:
+                return (
+                    None if self.foreign(key) else Step(Do.EXTRA, key, "", None, destination, known=has_row)
+                )
             return Step(Do.FORGET, key, "", known=True) if has_row else None
         self.listed += 1
         self.listed_bytes += source.size_bytes
         reason = self.excludes(key, source)
         if reason is not None:
-            return Step(Do.EXCLUDED, key, reason, source, target, known=has_row)
+            return Step(Do.EXCLUDED, key, reason, source, destination, known=has_row)
         if self.see is not None:
             self.see([key])
-        step = decide(key, source, target, known)
+        step = decide(key, source, destination, known)
         if step is None and self.recheck:
-            return Step(Do.LOOK, key, AGAIN, source, target, ours=True, known=True)
+            return Step(Do.LOOK, key, AGAIN, source, destination, ours=True, known=True)
         if step is None:
             self.same += 1
-            if self.on_same is not None and target is not None:
-                self.on_same([key], [source.size_bytes], [source.etag], [target.etag])
+            if self.on_same is not None and destination is not None:
+                self.on_same([key], [source.size_bytes], [source.etag], [destination.etag])
         return step
 
 
-def decide(key: str, source: ObjectSummary, target: ObjectSummary | None, known: Known | None) -> Step | None:
-    """Return what to do about an object of the source; None where the target has it as it is."""
+def decide(
+    key: str, source: ObjectSummary, destination: ObjectSummary | None, known: Known | None
+) -> Step | None:
+    """Return what to do about an object of the source; None where the destination has it as it is."""
     has_row = known is not None and known.size_bytes >= 0
-    if target is None:
+    if destination is None:
         why = "missing" if has_row else "new"
         return Step(Do.COPY, key, why, source, None, ours=True, known=has_row)
     if known is None:
-        return Step(Do.LOOK, key, "there already", source, target)
-    if has_row and known.is_at(target):
+        return Step(Do.LOOK, key, "there already", source, destination)
+    if has_row and known.is_at(destination):
         if known.is_of(source):
             return None
-        return Step(Do.COPY, key, "changed", source, target, ours=True, known=True)
-    why = "begun" if known.begun else "changed at the target"
-    return Step(Do.LOOK, key, why, source, target, ours=known.begun, known=has_row)
+        return Step(Do.COPY, key, "changed", source, destination, ours=True, known=True)
+    why = "begun" if known.begun else "changed at the destination"
+    return Step(Do.LOOK, key, why, source, destination, ours=known.begun, known=has_row)

@@ -1,7 +1,8 @@
 """That both sides were equal at one moment.
 
 Two walks over both listings, one after the other. In each of them every object of the source is what was copied, every
-one of the target is what was written, and neither side has anything else. Between the two walks lies a moment: what a
+one of the destination is what was written, and neither side has anything else. Between the two walks lies a moment:
+what a
 listing showed before it and again after it, with the same ETag and time, was so at that moment, on both sides.
 """
 
@@ -33,7 +34,7 @@ class Walk:
     by_etag: int = 0
     excluded: int = 0
     source_digest: str = ""
-    target_digest: str = ""
+    destination_digest: str = ""
     different: dict[Do, int] = field(default_factory=dict)
     example: str = ""
     noun: str = "objects"
@@ -51,8 +52,8 @@ class Walk:
             return f"{count} {self.noun} are not the same on both sides ({self.example!r})"
         extra = self.different.get(Do.EXTRA, 0)
         if stuck := self.different.get(Do.STUCK, 0):
-            return f"{stuck} versions cannot come to their place at the target ({self.example!r})"
-        return f"{extra} {self.noun} are only at the target ({self.example!r}); --delete removes them"
+            return f"{stuck} versions cannot come to their location at the destination ({self.example!r})"
+        return f"{extra} {self.noun} are only at the destination ({self.example!r}); --delete removes them"
 
 
 def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | None, Walk]:
@@ -67,8 +68,8 @@ def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | Non
     progress.end()
     if second.different:
         return None, second
-    digests = (first.source_digest, first.target_digest)
-    if digests != (second.source_digest, second.target_digest):
+    digests = (first.source_digest, first.destination_digest)
+    if digests != (second.source_digest, second.destination_digest):
         second.different, second.example = {Do.COPY: 1}, "its listing"
         return None, second
     return (
@@ -78,7 +79,7 @@ def prove(sides: Sides, record: Record, progress: Progress) -> tuple[Proof | Non
             objects=second.objects,
             size_bytes=second.size_bytes,
             source_digest=second.source_digest,
-            target_digest=second.target_digest,
+            destination_digest=second.destination_digest,
             by_etag=second.by_etag,
             by_record=second.objects - second.by_etag,
             excluded=second.excluded,
@@ -100,14 +101,14 @@ def _walk(sides: Sides, record: Record, progress: Progress) -> Walk:
 
 def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozenset[str]) -> Walk:
     noun = "versions" if sides.history else "objects"
-    walk, source, target = Walk(began=now(), noun=noun), _Digest(), _Digest()
+    walk, source, destination = Walk(began=now(), noun=noun), _Digest(), _Digest()
     comparison = sides.comparison()
 
     def on_same(
         keys: Sequence[str], sizes: Sequence[int], ours: Sequence[str], theirs: Sequence[str]
     ) -> None:
         source.add(keys, sizes, ours)
-        target.add(keys, sizes, theirs)
+        destination.add(keys, sizes, theirs)
         walk.size_bytes += sum(sizes)
         walk.by_etag += sum(map(eq, ours, theirs))
         progress.advance(items=len(keys))
@@ -120,7 +121,7 @@ def _walked(sides: Sides, record: Record, progress: Progress, unordered: frozens
             if not walk.example or step.do != Do.EXTRA:
                 walk.example = step.key
     walk.ended, walk.objects = now(), comparison.same
-    walk.source_digest, walk.target_digest = source.end(), target.end()
+    walk.source_digest, walk.destination_digest = source.end(), destination.end()
     return walk
 
 

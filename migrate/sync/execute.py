@@ -56,7 +56,7 @@ class Work:
         return total
 
     def _allowed(self, total: Done) -> Iterator[Step]:
-        """Yield what the target takes; what it does not is a gap."""
+        """Yield what the destination takes; what it does not is a gap."""
         refused = self.way.terms.refused_keys
         meeting = self._meeting(refused)
         for step in self.record.plan(self.run):
@@ -70,14 +70,15 @@ class Work:
                 yield step
 
     def _meeting(self, refused: Mapping[str, str]) -> dict[str, frozenset[str]]:
-        """Return the keys that would meet another one at a target that takes the two for the same; which they are can
+        """Return the keys that would meet another one at a destination that takes the two for the same; which they
+        are can
         only be told by looking at all of them.
         """
         if not ALWAYS & refused.keys():
             return {}
         kinds, skip = Oddities(ALWAYS & refused.keys()), len(self.way.source.prefix)
         seen = (
-            (one.key[skip:], kinds.of(self.way.target.prefix + one.key[skip:], one.size_bytes) & ALWAYS)
+            (one.key[skip:], kinds.of(self.way.destination.prefix + one.key[skip:], one.size_bytes) & ALWAYS)
             for one in self.way.source.list()
         )
         return {key: found for key, found in seen if found}
@@ -112,10 +113,10 @@ class Work:
 
 
 def refusal_of(odd: Iterable[str], refused: Mapping[str, str]) -> str:
-    """Return why the target does not take a key, empty where it does."""
+    """Return why the destination does not take a key, empty where it does."""
     for kind in odd:
         if kind == NAMELESS:
             return f"it has {kind}"
         if kind in refused:
-            return f"it has {kind}: the target {refused[kind]}"
+            return f"it has {kind}: the destination {refused[kind]}"
     return ""

@@ -1,4 +1,4 @@
-"""Objects that the target has already, of which the record does not say that they are the same: looked at on both
+"""Objects that the destination has already, of which the record does not say that they are the same: looked at on both
 sides, one request each. What is the same is taken into the record; what is not is copied if it is ours to write, else
 left alone.
 """
@@ -19,7 +19,9 @@ from migrate.sync.copy import Way, acls, as_read, is_small, source_of
 from migrate.sync.diff import AGAIN, Step
 from migrate.sync.object_item import Acl, Done, Item, item
 
-FOREIGN = "the target has another object of this key, which this sync did not write; --overwrite replaces it"
+FOREIGN = (
+    "the destination has another object of this key, which this sync did not write; --overwrite replaces it"
+)
 
 
 @dataclass(slots=True)
@@ -34,7 +36,7 @@ class Look:
         """Look; return what is to be copied after all. Raises what stops the whole sync."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
-        there = way.target.source.heads(map(target_of, steps))
+        there = way.destination.source.heads(map(destination_of, steps))
         found_acls = acls(way, map(source_of, steps))
         return [
             step
@@ -97,8 +99,10 @@ class Look:
         described = made.described(self.way.name(step), self.way.terms)
         if not (has_headers(theirs, described) and has_tags(theirs, described)):
             return None
-        version = target_of(step).version_id
-        has_acl = not self.way.source.has_acls or self.way.target.acl(described.key, version) == described.acl
+        version = destination_of(step).version_id
+        has_acl = (
+            not self.way.source.has_acls or self.way.destination.acl(described.key, version) == described.acl
+        )
         return made if has_acl else None
 
 
@@ -115,10 +119,10 @@ def is_same_content(ours: Fetched, theirs: Fetched) -> bool:
     return kept is not None and kept == kept_crc64nvme(theirs.headers)
 
 
-def target_of(step: Step) -> ObjectSummary:
-    """Return what the target has."""
-    assert step.target is not None
-    return step.target
+def destination_of(step: Step) -> ObjectSummary:
+    """Return what the destination has."""
+    assert step.destination is not None
+    return step.destination
 
 
 def _reason(error: SourceError | None) -> str:

@@ -29,7 +29,7 @@ from migrate.sync.record.column_pages import microseconds
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.null_version import is_null
 
-OTHER_PARTS = "the source does not say where its parts begin, so the target has others"
+OTHER_PARTS = "the source does not say where its parts begin, so the destination has others"
 WINDOW_BYTES = 48 * 2**20
 _READ_BYTES = 8 * 2**20
 _AT_ONCE = threading.BoundedSemaphore(2)
@@ -102,9 +102,11 @@ class LargeCopy:
         body = b"".join(self._pieces(made, part_sizes(size_bytes, _READ_BYTES)))
         described = made.described(way.name(made.step), way.terms)
         if self.versions:
-            written = next(way.target.put_versions([(replace(described, before=made.step.before), body)]))
+            written = next(
+                way.destination.put_versions([(replace(described, before=made.step.before), body)])
+            )
         else:
-            written = way.target.put(described, body)
+            written = way.destination.put(described, body)
         if written.error is not None:
             raise written.error
         crc = way.source.crc64nvme(body)
@@ -119,7 +121,7 @@ class LargeCopy:
 
         which = f"{row.etag} {microseconds(source_of(step).modified)} {source_of(step).version_id}".rstrip()
         upload = PartsUpload(
-            way.target,
+            way.destination,
             made.described(way.name(step), way.terms),
             row.size_bytes,
             way.progress,
@@ -132,7 +134,7 @@ class LargeCopy:
         self.uploads.end(step.key)
         if own and sent.info.etag != row.etag and not way.terms.encrypts:
             made = replace(made, lost=(*made.lost, Loss(step.name, "ETag", OTHER_PARTS)))
-        version = way.target.newest_version(way.name(step)) if self.versions else ""
+        version = way.destination.newest_version(way.name(step)) if self.versions else ""
         written = Written(step.key, sent.info.etag, version_id=version)
         self._arrived(made, written, sent.sha256, sent.crc64nvme, told=True)
 

@@ -14,7 +14,7 @@ from migrate.restore.objects.capabilities import Terms, is_of_concern
 from migrate.storage.s3.destination_bucket import Written
 from migrate.storage.s3.metadata.object_metadata import Description, is_md5
 from migrate.sync.diff import Step
-from migrate.sync.record.record_rows import LOSSES, TARGET_ETAG, TARGET_VERSION
+from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 
 Acl = tuple[str | None, tuple[Loss, ...]]
 """The ACL of an object as the index keeps it, and what could not be had of it."""
@@ -31,15 +31,15 @@ class Item:
     lost: tuple[Loss, ...] = ()
 
     def described(self, key: str, terms: Terms) -> Description:
-        """Return what goes along with its bytes to ``key`` of the target."""
+        """Return what goes along with its bytes to ``key`` of the destination."""
         return terms.describe(key, self.row)
 
     def finished(self, written: Written, terms: Terms, *more: Loss) -> dict[str, Any]:
-        """Return the row of the record once it is at the target, with what the target does not have of it."""
+        """Return the row of the record once it is at the destination, with what the destination does not have of it."""
         lost = [(it.property, it.reason) for it in (*self.lost, *self._losses(terms), *more)]
         work = self.work | {
-            TARGET_ETAG: written.etag,
-            TARGET_VERSION: written.version_id or None,
+            DESTINATION_ETAG: written.etag,
+            DESTINATION_VERSION: written.version_id or None,
             LOSSES: lost,
         }
         if work["md5"] is None and is_md5(written.etag) and written.etag == self.found.summary.etag:
@@ -64,7 +64,8 @@ def item(bucket: str, step: Step, found: Fetched, content: rows.Content, acl: Ac
 @dataclass(slots=True)
 class Done:
     """What a span came to. ``rows`` are for the record, and ``noted`` so many that it has; ``damaged``: sentences about
-    objects that are at the target and are not what they should be; ``amended``: versions whose tags, locks or ACL were
+    objects that are at the destination and are not what they should be; ``amended``: versions whose tags, locks or
+    ACL were
     changed; ``hidden``: keys whose newest version could not be copied.
     """
 

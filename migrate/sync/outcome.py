@@ -16,7 +16,8 @@ _TOLD = 1000
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Both sides were equal at ``moment`` (UTC): between two walks over both listings, each of which found every object
-    of the source unchanged since it was copied, the target's as it was written, and nothing else. ``digest``: SHA-256
+    of the source unchanged since it was copied, the destination's as it was written, and nothing else. ``digest``:
+    SHA-256
     over the lines ``size etag key`` of each side, both times the same. ``by_etag`` objects have the same ETag on both
     sides, ``by_record`` others are known by the record to have arrived with their checksums. ``excluded`` were not
     wanted, by ``choice``, and are not spoken of. ``history``: all that is of every version and delete marker, oldest
@@ -28,7 +29,7 @@ class Proof:
     objects: int
     size_bytes: int
     source_digest: str
-    target_digest: str
+    destination_digest: str
     by_etag: int
     by_record: int
     excluded: int
@@ -42,7 +43,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """An object that was removed at the target, or a version of one."""
+    """An object that was removed at the destination, or a version of one."""
 
     key: str
     size_bytes: int
@@ -58,16 +59,17 @@ class Removed:
 @dataclass(frozen=True, slots=True)
 class SyncOutcome:
     """``listed`` objects of the source ended as ``same`` as before, ``copied`` now (``newer`` of them in a version that
-    came after the listing), ``adopted`` (the target had them already), ``amended`` (versions that are there, whose
-    tags, locks or ACL were brought in step), ``excluded`` or ``failed`` (``gaps``). ``extra`` objects only the target
+    came after the listing), ``adopted`` (the destination had them already), ``amended`` (versions that are there, whose
+    tags, locks or ACL were brought in step), ``excluded`` or ``failed`` (``gaps``). ``extra`` objects only the
+    destination
     has, of which ``deleted`` were removed. ``damaged`` are sentences about objects that did not arrive as they were,
     ``reasons`` about what does not add up. ``rows``: objects that the record has. ``unproven`` says why there is no
     ``proof`` where one was asked for; ``planned``: what would be done. ``history``: all counts are of versions.
-    ``settings`` of the bucket that were not the same: ``written``, ``removed``, or why the target has them not.
+    ``settings`` of the bucket that were not the same: ``written``, ``removed``, or why the destination has them not.
     """
 
     source: str
-    target: str
+    destination: str
     record: str
     listed: int
     listed_bytes: int
@@ -102,7 +104,7 @@ class SyncOutcome:
 
     @property
     def complete(self) -> bool:
-        """Whether every object that is wanted is at the target."""
+        """Whether every object that is wanted is at the destination."""
         return not (self.failed or self.damaged or self.reasons or self.unproven)
 
     @property

@@ -16,7 +16,7 @@ from exporters.objects.outage_detection import Outage
 from exporters.selection import Selection
 from migrate.restore.objects.versions import Markers
 from migrate.runtime.progress import Progress
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.pages import no_end
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.sync.diff import Comparison, Do, Step
@@ -38,7 +38,8 @@ _NO_TIME = datetime.min.replace(tzinfo=UTC)
 @dataclass(slots=True)
 class Plan:
     """What a run is going to do. ``steps`` are counted by what they do, ``known`` are those of which the record has a
-    row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the target is tried out for. ``examples``
+    row; ``size_bytes`` are those to be copied. ``odd`` and ``classes``: what the destination is tried out for.
+    ``examples``
     names the first few of each kind.
     """
 
@@ -65,7 +66,7 @@ class Plan:
 
     @property
     def extra(self) -> int:
-        """How many objects only the target has."""
+        """How many objects only the destination has."""
         return self.steps[Do.EXTRA]
 
     @property
@@ -77,14 +78,15 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Sides:
     """The two buckets and what of them is wanted. ``name``: what the source is called; ``recheck``: also what seems the
-    same is looked at. ``history``: every version, not only the current ones, into a target that does not make these
+    same is looked at. ``history``: every version, not only the current ones, into a destination that does not make
+    these
     delete ``markers``; ``overwrite``: also above versions that no sync has written. ``hidden``: keys that show no
     current version.
     """
 
     name: str
     source: S3Bucket
-    target: TargetBucket
+    destination: DestinationBucket
     selection: Selection
     recheck: bool = False
     history: bool = False
@@ -102,7 +104,7 @@ class Sides:
         return self.selection.excludes(key, size_bytes, found.modified)
 
     def is_foreign(self, key: str) -> bool:
-        """Tell of a key that only the target has whether the choice leaves it alone."""
+        """Tell of a key that only the destination has whether the choice leaves it alone."""
         chosen = self.selection
         names = Selection(include=chosen.include, exclude=chosen.exclude)
         return names.filters and names.excludes(key, None, _NO_TIME) is not None
@@ -119,16 +121,18 @@ class Sides:
         self, comparison: HistoryComparison, known: KnownHistories, unordered: frozenset[str]
     ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=True, until=no_end)
-        theirs = without_records(self.target.source.listing.versions(self.target.prefix), self.target.prefix)
-        skip, its_skip = len(self.source.prefix), len(self.target.prefix)
+        theirs = without_records(
+            self.destination.source.listing.versions(self.destination.prefix), self.destination.prefix
+        )
+        skip, its_skip = len(self.source.prefix), len(self.destination.prefix)
         listed = version_diff.in_order(ours, skip) if "source" in unordered else by_key(ours, skip, "source")
         wanted = judged(listed, self.excludes)
         if self.selection.tags:
             wanted = by_tags(wanted, self.selection, self._heads)
         there = (
             version_diff.in_order(theirs, its_skip)
-            if "target" in unordered
-            else by_key(theirs, its_skip, "target")
+            if "destination" in unordered
+            else by_key(theirs, its_skip, "destination")
         )
         if self.hidden is not None:
             there = self.hidden.without_markers(there)
@@ -138,10 +142,12 @@ class Sides:
         self, comparison: Comparison, known: Iterable[KnownPage], unordered: frozenset[str]
     ) -> Iterator[Step | int]:
         ours: Iterable[Page] = self.source.pages(versions=False, until=no_end)
-        theirs = without_records(self.target.source.listing.objects(self.target.prefix), self.target.prefix)
+        theirs = without_records(
+            self.destination.source.listing.objects(self.destination.prefix), self.destination.prefix
+        )
         steps = comparison.steps(
             in_order(ours) if "source" in unordered else ours,
-            in_order(theirs) if "target" in unordered else theirs,
+            in_order(theirs) if "destination" in unordered else theirs,
             known,
         )
         return steps_by_tags(steps, self.selection, self._heads) if self.selection.tags else steps
@@ -150,8 +156,8 @@ class Sides:
         return Outage(self.source).unless(self.source.heads(wanted))
 
     def comparison(self, kinds: Oddities | None = None) -> Comparison | HistoryComparison:
-        """Return a comparison that has not begun. ``kinds`` sees the target's names of all keys."""
-        prefix = self.target.prefix
+        """Return a comparison that has not begun. ``kinds`` sees the destination's names of all keys."""
+        prefix = self.destination.prefix
         see = (lambda keys: kinds.see_all([prefix + key for key in keys])) if kinds else None
         if self.history:
             return HistoryComparison(self.is_foreign, self.markers, self.overwrite, see, self.recheck)
@@ -186,7 +192,7 @@ def _make(sides: Sides, record: Record, run: str, progress: Progress, unordered:
     comparison = sides.comparison(kinds)
     progress.begin("compare", items=record.header.rows, size_bytes=0)
     walked = _telling(sides.walk(comparison, record, unordered), progress)
-    steps = (_noted(step, plan, kinds, sides.target.prefix) for step in walked)
+    steps = (_noted(step, plan, kinds, sides.destination.prefix) for step in walked)
     number = 0
     while piece := list(islice(steps, PLAN_ROWS)):
         if run:

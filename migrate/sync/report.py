@@ -2,11 +2,13 @@
 removed.
 
     account.json, REPORT.html         what the last run came to
-    gaps.parquet                      what the source has and the target has not, with the reason; as in a bundle
-    losses.parquet                    what the target does not have of the objects and of the bucket; as in a bundle
-    extra.parquet                     what only the target has
-    deleted/<time>-….parquet          what was removed at the target then
-    capabilities.json, cutover.json   what was found out about the target; the last proof that both sides were equal
+    gaps.parquet                      what the source has and the destination has not, with the reason; as in a bundle
+    losses.parquet                    what the destination does not have of the objects and of the bucket; as in a
+    bundle
+    extra.parquet                     what only the destination has
+    deleted/<time>-….parquet          what was removed at the destination then
+    capabilities.json, cutover.json   what was found out about the destination; the last proof that both sides were
+    equal
 """
 
 from __future__ import annotations
@@ -56,13 +58,13 @@ class Account:
             return write_losses(cast("Any", file), ((self._sides.name, loss) for loss in losses))
 
     def write_removed(self, removed: Sequence[Removed]) -> None:
-        """Write what was removed at the target."""
+        """Write what was removed at the destination."""
         self._files += 1
         rows = ((one.key, one.size_bytes, one.etag, one.version_id) for one in removed)
         self._write_objects(f"deleted/{self._stamp}-{self._files:03d}.parquet", rows)
 
     def write_gaps(self, steps: Iterable[Step], gaps: Iterable[Gap]) -> None:
-        """Write what of the source is not at the target: excluded by the plan or stuck, or a gap since."""
+        """Write what of the source is not at the destination: excluded by the plan or stuck, or a gap since."""
         planned = (
             Gap(step.name, "excluded" if step.do == Do.EXCLUDED else "failed", step.why) for step in steps
         )
@@ -75,13 +77,13 @@ class Account:
             write_gaps(cast("Any", file), chain([first], rows))
 
     def write_extra(self, steps: Iterable[Step], removed: frozenset[tuple[str, str]]) -> None:
-        """Write what only the target has."""
+        """Write what only the destination has."""
         rows = (
-            (step.key, step.target.size_bytes, step.target.etag, step.target.version_id)
+            (step.key, step.destination.size_bytes, step.destination.etag, step.destination.version_id)
             for step in steps
             if step.do == Do.EXTRA
-            and step.target is not None
-            and (step.key, step.target.version_id) not in removed
+            and step.destination is not None
+            and (step.key, step.destination.version_id) not in removed
         )
         if (first := next(rows, None)) is None:
             self._drop(EXTRA)

@@ -42,10 +42,12 @@ CUTOVER_TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class SyncOptions:
-    """``delete``: remove at the target what the source does not have. ``overwrite``: replace objects of the target that
+    """``delete``: remove at the destination what the source does not have. ``overwrite``: replace objects of the
+    destination that
     this sync did not write. ``recheck``: look at each object on both sides, for tags do not show in listings.
     ``cutover``: prove at the end that both sides are equal. ``dry_run``: only plan. ``settings``: what may happen to
-    those of the target's bucket; ``apart``: the record lies somewhere else. ``history``: copy every version and delete
+    those of the destination's bucket; ``apart``: the record lies somewhere else. ``history``: copy every version and
+    delete
     marker.
     """
 
@@ -77,8 +79,8 @@ def sync(
     fresh = Header(
         sides.source.name,
         sides.source.prefix,
-        sides.target.name,
-        sides.target.prefix,
+        sides.destination.name,
+        sides.destination.prefix,
         begun=now(),
         history=options.history,
     )
@@ -136,7 +138,7 @@ class _Sync:
             self.record.write_header()
         self._settled = self.record.settle()
         if self.options.history:
-            hidden = HiddenKeys(self.record.store, self.sides.target)
+            hidden = HiddenKeys(self.record.store, self.sides.destination)
             self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
         account = Account(self.record.store, self.sides)
         outcome = self._pass(account)
@@ -152,10 +154,10 @@ class _Sync:
         return replace(self._outcome(plan, Done(), Removal()), planned=self._planned(plan))
 
     def _markers(self) -> Markers:
-        """Return which delete markers the target does not make; tried out once."""
+        """Return which delete markers the destination does not make; tried out once."""
         record = self.record
         if record.header.refused_markers is None:
-            refused = sorted(refused_markers(self.sides.target))
+            refused = sorted(refused_markers(self.sides.destination))
             record.header = replace(record.header, refused_markers=refused)
             record.write_header()
         return Markers(frozenset(record.header.refused_markers or ()))
@@ -163,7 +165,7 @@ class _Sync:
     def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
         for _ in range(CUTOVER_TRIES):
             if not outcome.complete:
-                return replace(outcome, unproven="not every object is at the target")
+                return replace(outcome, unproven="not every object is at the destination")
             proof, walk = prove(self.sides, self.record, self.progress)
             if proof is not None:
                 account.write_json(PROOF, proof.as_json())
@@ -175,7 +177,7 @@ class _Sync:
         return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
 
     def _pass(self, account: Account) -> SyncOutcome:
-        """Bring the target to where the source is now."""
+        """Bring the destination to where the source is now."""
         run = self.record.begin_run()
         plan = make_plan(self.sides, self.record, run, self.progress)
         others = plan.strangers > 0
@@ -204,7 +206,7 @@ class _Sync:
         found = self._survey(plan)
         way = self._way(found.terms)
         self._write_losses(account, plan, found)
-        uploads = Uploads(self.record.store, self.sides.target)
+        uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(
             way,
@@ -214,7 +216,7 @@ class _Sync:
             self.check,
             uploads,
             self.options.history,
-            locks_itself=bool((self.sides.target.object_lock() or {}).get("Rule")),
+            locks_itself=bool((self.sides.destination.object_lock() or {}).get("Rule")),
         )
         done = work.all(self.workers)
         self.progress.end()
@@ -222,15 +224,15 @@ class _Sync:
         return done
 
     def _survey(self, plan: Plan) -> Survey:
-        """Return what the target takes, and what a sync does not bring there."""
+        """Return what the destination takes, and what a sync does not bring there."""
         keys, classes = frozenset(plan.odd - {NAMELESS}), frozenset(plan.classes - {STANDARD})
         found = survey(self.sides, self.record.store, keys, classes)
         if not found.capabilities.probed:
-            self.progress.note(f"the target was not tried out: {found.capabilities.why}")
+            self.progress.note(f"the destination was not tried out: {found.capabilities.why}")
         return found
 
     def _refused(self, plan: Plan, terms: Terms) -> Iterator[Loss]:
-        """Yield what is known not to come to the target, before the first object goes there."""
+        """Yield what is known not to come to the destination, before the first object goes there."""
         if not plan.odd & {NAMELESS, *terms.refused_keys}:
             return
         for step in self._steps(plan, Do.COPY):
@@ -238,7 +240,7 @@ class _Sync:
                 yield Loss(step.name, "object", reason)
 
     def _left_out(self, plan: Plan) -> Iterator[Loss]:
-        """Yield the delete markers that the target does not make."""
+        """Yield the delete markers that the destination does not make."""
         if self.sides.markers.refused:
             for step in self._steps(plan, Do.EXCLUDED):
                 if step.marks and step.why.startswith(REFUSED):
@@ -248,24 +250,24 @@ class _Sync:
         sides = self.sides
         return Way(
             sides.source,
-            sides.target,
+            sides.destination,
             terms,
             self.options.selection,
             self.progress,
             Outage(sides.source),
-            Outage(sides.target.source),
+            Outage(sides.destination.source),
             self.throttle,
         )
 
     def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
-        """Remove what only the target has; what was removed is said, also where not all could be."""
+        """Remove what only the destination has; what was removed is said, also where not all could be."""
         if not plan.listed:
             raise UsageError(
-                f"{self.sides.source.url} lists no object; nothing was removed at the target",
-                next_step="check the source's prefix, or empty the target by other means if that is what you want",
+                f"{self.sides.source.url} lists no object; nothing was removed at the destination",
+                next_step="check the source's prefix, or empty the destination by other means if that is what you want",
             )
         self.check()
-        self.progress.begin("remove at the target", items=plan.extra, size_bytes=0)
+        self.progress.begin("remove at the destination", items=plan.extra, size_bytes=0)
         try:
             removal.run(self._way(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
         finally:
@@ -293,9 +295,9 @@ class _Sync:
         self.check()
 
         def dropped(step: Step) -> bool:
-            if step.target is None or step.do != Do.EXTRA:
+            if step.destination is None or step.do != Do.EXTRA:
                 return step.do == Do.FORGET
-            return step.known and (step.key, step.target.version_id) in removed
+            return step.known and (step.key, step.destination.version_id) in removed
 
         self.record.fold(plan.run, map(self.record.which, filter(dropped, self.record.plan(plan.run))))
         return True
@@ -310,8 +312,8 @@ class _Sync:
         excluded = sum(gap.disposition == "excluded" for gap in gaps)
         return SyncOutcome(
             source=sides.source.url,
-            target=sides.target.url,
-            record=self.record.store.place,
+            destination=sides.destination.url,
+            record=self.record.store.location,
             listed=plan.listed,
             listed_bytes=plan.listed_bytes,
             same=plan.same + done.same,

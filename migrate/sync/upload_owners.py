@@ -10,7 +10,7 @@ from migrate.bundle import canonical_json
 from migrate.errors import DamageError, GoneError
 from migrate.storage.api import MultipartStore
 from migrate.storage.retry import Retrying
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 
 _FOLDER = "uploads/"
 
@@ -18,8 +18,8 @@ _FOLDER = "uploads/"
 class Uploads:
     """The uploads that runs have begun. Thread-safe, as no key is copied twice at once."""
 
-    def __init__(self, store: MultipartStore, target: TargetBucket) -> None:
-        self._store, self._target = store, target
+    def __init__(self, store: MultipartStore, destination: DestinationBucket) -> None:
+        self._store, self._destination = store, destination
 
     def find(self, key: str, which: str) -> str:
         """Return the upload of this version of an object, empty where there is none. One of another is dropped."""
@@ -53,7 +53,7 @@ class Uploads:
 
     def _drop(self, key: str, noted: dict[str, object]) -> None:
         if noted.get("upload"):
-            Retrying(self._target.parts()).abort(self._target.prefix + key, str(noted["upload"]))
+            Retrying(self._destination.parts()).abort(self._destination.prefix + key, str(noted["upload"]))
         self.end(key)
 
     def _noted(self, key: str) -> dict[str, object]:

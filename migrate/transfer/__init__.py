@@ -1,4 +1,4 @@
-"""A sealed bundle travels from place to place."""
+"""A sealed bundle travels from location to location."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dead runs have left at a place, and how it goes away."""
+"""What dead runs have left at a location, and how it goes away."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Tidying(Protocol):
 
 
 def clean(store: MultipartStore, *, dry_run: bool, progress: Progress | None = None) -> list[Leaving]:
-    """Return what dead runs have left at the place; remove it unless ``dry_run``.
+    """Return what dead runs have left at the location; remove it unless ``dry_run``.
 
     Unfinished uploads, temporary files, and the ``_work/`` of a bundle that is complete. Never a file of a
     bundle, nor the commit records of an export that can be gone on with. Raises ``BusyError`` if a run is at

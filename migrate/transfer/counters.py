@@ -16,7 +16,7 @@ class Counter(Protocol):
     """What is told of files on their way. Thread-safe; sizes are bytes."""
 
     def move_bytes(self, file: WantedFile, size_bytes: int) -> None:
-        """So many bytes became durable at the target."""
+        """So many bytes became durable at the destination."""
         ...
 
     def skip_bytes(self, file: WantedFile, size_bytes: int) -> None:
@@ -52,7 +52,7 @@ class Tally:
         self._lock = threading.Lock()
         self.findings: list[Finding] = []
         self.blocked = False
-        """Whether a finding stands in the way of a whole bundle at the target."""
+        """Whether a finding stands in the way of a whole bundle at the destination."""
         self._files_moved = self._files_skipped = 0
         self._bytes_moved = self._bytes_skipped = 0
 

@@ -1,4 +1,4 @@
-"""The place that a bundle travels to: whose it is, and what it remembers of a transfer under way."""
+"""The location that a bundle travels to: whose it is, and what it remembers of a transfer under way."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_state(store: Store, state: TransferState) -> None:
 
 
 def read_state(store: Store) -> TransferState | None:
-    """Return the transfer that is under way at the place, None without one. Raises ``DamageError``."""
+    """Return the transfer that is under way at the location, None without one. Raises ``DamageError``."""
     try:
         data = store.read(layout.TRANSFER_STATE)
     except GoneError:
@@ -66,7 +66,7 @@ def read_state(store: Store) -> TransferState | None:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """What lies at the target: sizes by key; whether a transfer of this bundle was begun; and the id of the
+    """What lies at the destination: sizes by key; whether a transfer of this bundle was begun; and the id of the
     bundle that this one continues and that must make room first, "" where there is none.
     """
 
@@ -75,34 +75,34 @@ class Surveyed:
     predecessor: str
 
 
-def survey(target: Store, sealed: Sealed) -> Surveyed:
-    """Look at the target. Raises ``NotEmptyError`` if the place holds anything but (a part of) this very
+def survey(destination: Store, sealed: Sealed) -> Surveyed:
+    """Look at the destination. Raises ``NotEmptyError`` if the location holds anything but (a part of) this very
     bundle, or of one that it continues.
     """
-    present = {info.key: info.size_bytes for info in target.list()}
-    state = read_state(target) if layout.TRANSFER_STATE in present else None
-    predecessor = _predecessor(target, sealed, present, state)
+    present = {info.key: info.size_bytes for info in destination.list()}
+    state = read_state(destination) if layout.TRANSFER_STATE in present else None
+    predecessor = _predecessor(destination, sealed, present, state)
     wanted = {file.key for file in sealed.files}
-    allowed = wanted | _files_of_predecessor(target, present) if predecessor else wanted
+    allowed = wanted | _files_of_predecessor(destination, present) if predecessor else wanted
     stranger = next(foreign(present, allowed), None)
     if stranger is not None:
         raise NotEmptyError(
-            f"{target.place} holds {stranger!r}, which is no file of the bundle",
-            next_step="choose an empty place, or remove what lies there",
+            f"{destination.location} holds {stranger!r}, which is no file of the bundle",
+            next_step="choose an empty location, or remove what lies there",
         )
     return Surveyed(present, state is not None and state.id == sealed.id, predecessor)
 
 
-def make_room(target: Store, sealed: Sealed, surveyed: Surveyed, origin: str) -> Surveyed:
+def make_room(destination: Store, sealed: Sealed, surveyed: Surveyed, origin: str) -> Surveyed:
     """Remove what the predecessor has and this bundle has not, or has otherwise; the lease must be held.
 
     The tag manifest goes first, so that nobody takes the place for sealed meanwhile. After a crash at any
     point the same call goes on: the state says that there is room to be made.
     """
     present = dict(surveyed.present)
-    replaced = _hashes(target, present) or _hashed(target, sealed, present)
+    replaced = _hashes(destination, present) or _hashed(destination, sealed, present)
     state = TransferState(sealed.id, origin, len(sealed.files), sealed.size_bytes, surveyed.predecessor)
-    write_state(target, state)
+    write_state(destination, state)
     wanted = {file.key: file.sha256 for file in sealed.files}
     # The manifest goes last: it says which of the other files differ.
     stale = [key for key in present if key.startswith(layout.DATA) and _differs(key, wanted, replaced)]
@@ -112,9 +112,9 @@ def make_room(target: Store, sealed: Sealed, surveyed: Surveyed, origin: str) ->
         if not key.startswith((layout.DATA, layout.WORK)) and not layout.is_custody(key)
     ]
     for key in sorted({*stale, *tags}, key=_order):
-        target.delete(key)
+        destination.delete(key)
         del present[key]
-    write_state(target, replace(state, replaces=""))
+    write_state(destination, replace(state, replaces=""))
     return Surveyed(present, begun=True, predecessor="")
 
 
@@ -126,22 +126,22 @@ def _differs(key: str, wanted: Mapping[str, str | None], replaced: Mapping[str, 
     return key not in wanted or wanted[key] != replaced.get(key)
 
 
-def _hashes(target: Store, present: Mapping[str, int]) -> dict[str, str]:
-    """Return the SHA-256 by key of the payload at the target, where a manifest still tells."""
+def _hashes(destination: Store, present: Mapping[str, int]) -> dict[str, str]:
+    """Return the SHA-256 by key of the payload at the destination, where a manifest still tells."""
     if layout.MANIFEST not in present:
         return {}
-    data = target.read(layout.MANIFEST)
+    data = destination.read(layout.MANIFEST)
     return {entry.key: entry.sha256 for entry in parse_manifest(BytesIO(data), layout.MANIFEST, is_payload)}
 
 
-def _id_at(target: Store, sealed: Sealed) -> str:
-    """Return the id of the bundle at the target, "" if it is this one: also where its identity is damaged,
+def _id_at(destination: Store, sealed: Sealed) -> str:
+    """Return the id of the bundle at the destination, "" if it is this one: also where its identity is damaged,
     by its manifest. Raises ``DamageError`` where nobody can tell.
     """
     promised = {file.key: file.sha256 for file in sealed.files}
-    same = [key for key in (layout.MANIFEST, layout.BAG_INFO) if _has(target, key, promised.get(key))]
+    same = [key for key in (layout.MANIFEST, layout.BAG_INFO) if _has(destination, key, promised.get(key))]
     try:
-        found = bundle_id(target.read(layout.BUNDLE_META))
+        found = bundle_id(destination.read(layout.BUNDLE_META))
     except DamageError:
         if same:
             return ""
@@ -149,31 +149,31 @@ def _id_at(target: Store, sealed: Sealed) -> str:
     return "" if found == sealed.id or (same and found not in sealed.continues) else found
 
 
-def _has(target: Store, key: str, sha256: str | None) -> bool:
+def _has(destination: Store, key: str, sha256: str | None) -> bool:
     try:
-        return hash_file(target, key) == sha256
+        return hash_file(destination, key) == sha256
     except GoneError:
         return False
 
 
-def _hashed(target: Store, sealed: Sealed, present: Mapping[str, int]) -> dict[str, str]:
+def _hashed(destination: Store, sealed: Sealed, present: Mapping[str, int]) -> dict[str, str]:
     """Return the same by reading, for files that may be the same: where no manifest had arrived yet."""
     same = [file.key for file in sealed.files if present.get(file.key) == file.size_bytes]
     payload = [key for key in same if key.startswith(layout.DATA)]
-    kept = {key: target.stat(key).sha256 for key in payload} if target.keeps_sha256 else {}
-    return {key: kept.get(key) or hash_file(target, key) for key in payload}
+    kept = {key: destination.stat(key).sha256 for key in payload} if destination.keeps_sha256 else {}
+    return {key: kept.get(key) or hash_file(destination, key) for key in payload}
 
 
-def _files_of_predecessor(target: Store, present: Mapping[str, int]) -> set[str]:
+def _files_of_predecessor(destination: Store, present: Mapping[str, int]) -> set[str]:
     """Return the files that may go: what its manifest names, tag files, and, where its transfer had not come
     to the manifest yet, whatever has a payload's name.
     """
-    known = set(_hashes(target, present))
+    known = set(_hashes(destination, present))
     return {key for key in present if key in known or is_tag_name(key) or (not known and is_payload(key))}
 
 
 def _predecessor(
-    target: Store, sealed: Sealed, present: Mapping[str, int], state: TransferState | None
+    destination: Store, sealed: Sealed, present: Mapping[str, int], state: TransferState | None
 ) -> str:
     """Return the id of the bundle that must make room. Raises ``NotEmptyError`` for what must not."""
     found, what = "", ""
@@ -183,10 +183,11 @@ def _predecessor(
         found = state.id if state.id != sealed.id else state.replaces
         what = f"the transfer of another bundle ({found}, from {state.origin})"
     elif layout.BUNDLE_META in present:
-        found = _id_at(target, sealed)
+        found = _id_at(destination, sealed)
         what = f"another bundle ({found})"
     if layout.EXPORT_STATE in present or (found and found not in sealed.continues):
         raise NotEmptyError(
-            f"{target.place} holds {what}, not bundle {sealed.id}", next_step="choose an empty place"
+            f"{destination.location} holds {what}, not bundle {sealed.id}",
+            next_step="choose an empty location",
         )
     return found

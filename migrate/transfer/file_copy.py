@@ -1,4 +1,4 @@
-"""Files on their way from place to place, by threads: looked for at the target, read, checked, sent."""
+"""Files on their way from location to location, by threads: looked for at the destination, read, checked, sent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from migrate.transfer.worker_threads import run_workers
 @dataclass(frozen=True, slots=True)
 class Way:
     """From where to where, and under which lease. ``stop`` ends what is under way; ``on_stuck`` is called when threads
-    do not come to their end after an interruption. ``recheck``: what lies at the target is hashed.
+    do not come to their end after an interruption. ``recheck``: what lies at the destination is hashed.
     """
 
     origin: MultipartStore
-    target: MultipartStore
+    destination: MultipartStore
     fence: Fence
     stop: threading.Event
     on_stuck: Callable[[], None]
@@ -42,7 +42,7 @@ class Mover:
 
     def __init__(self, way: Way, tally: Counter, uploads: dict[str, list[Upload]], *, look: bool) -> None:
         self._way = way
-        self._origin, self._target = way.origin, way.target
+        self._origin, self._destination = way.origin, way.destination
         self._tally = tally
         self._uploads = uploads
         self._look = look
@@ -68,26 +68,26 @@ class Mover:
         return [file for file in files if file.key in wanted]
 
     def _is_same(self, file: WantedFile) -> bool:
-        """Tell whether the file at the target, which has the right size, is this one."""
+        """Tell whether the file at the destination, which has the right size, is this one."""
         if file.sha256 is None:
-            return hash_of(self._origin, file) == hash_of(self._target, file)
+            return hash_of(self._origin, file) == hash_of(self._destination, file)
         if self._way.recheck or not file.key.startswith(layout.DATA):
-            return hash_of(self._target, file) == file.sha256
-        if not self._target.keeps_sha256:
+            return hash_of(self._destination, file) == file.sha256
+        if not self._destination.keeps_sha256:
             return True
-        kept = self._target.stat(file.key).sha256
-        return (kept or hash_of(self._target, file)) == file.sha256
+        kept = self._destination.stat(file.key).sha256
+        return (kept or hash_of(self._destination, file)) == file.sha256
 
     def move(self, files: Sequence[WantedFile]) -> None:
         """Move files. Raises whatever a store raises for good, ``Stopped``."""
-        jobs = [plan_file(file, self._target.part_bytes(file.size_bytes)) for file in files]
+        jobs = [plan_file(file, self._destination.part_bytes(file.size_bytes)) for file in files]
         small = (_piece(self._small, job.file, job.file.size_bytes) for job in jobs if job.is_small)
         openers = (self._opener(job) for job in jobs if not job.is_small)
         self._run(Lanes(small, openers, workers=self._way.workers, most=self._most))
 
     def _most(self) -> int:
-        """Return how many pieces may be under way: fewer while one of the places struggles."""
-        paces = (getattr(store, "pace", None) for store in (self._origin, self._target))
+        """Return how many pieces may be under way: fewer while one of the locations struggles."""
+        paces = (getattr(store, "pace", None) for store in (self._origin, self._destination))
         return min(
             (pace.of(self._way.workers) for pace in paces if pace is not None), default=self._way.workers
         )
@@ -95,7 +95,7 @@ class Mover:
     def _run(self, lanes: Lanes) -> None:
         self._lanes = lanes
         run_workers(
-            lanes, self._way.workers, stores=(self._origin, self._target), on_stuck=self._way.on_stuck
+            lanes, self._way.workers, stores=(self._origin, self._destination), on_stuck=self._way.on_stuck
         )
 
     def _small(self, file: WantedFile) -> None:
@@ -111,7 +111,7 @@ class Mover:
             found = hashlib.sha256(data).hexdigest()
             if found == (file.sha256 or found):
                 self._way.fence.check()
-                self._target.put(file.key, data, sha256=found)
+                self._destination.put(file.key, data, sha256=found)
                 self._tally.move_bytes(file, len(data))
                 self._tally.move_file(file)
                 return
@@ -126,7 +126,7 @@ class Mover:
         try:
             self._origin.stat(layout.BAGIT)
         except GoneError as exc:
-            raise GoneError(f"{self._origin.place} is gone, in the middle of the transfer") from exc
+            raise GoneError(f"{self._origin.location} is gone, in the middle of the transfer") from exc
         self._tally.find(Finding(file.key, "was listed at the origin but is gone now"))
 
     def _opener(self, job: FileJob, attempt: int = 1) -> Callable[[], Iterator[Piece]]:
@@ -138,7 +138,7 @@ class Mover:
                 planned,
                 planned.upload,
                 origin=self._origin,
-                target=self._target,
+                destination=self._destination,
                 on_sent=partial(self._tally.move_bytes, job.file),
                 on_kept=partial(count, job.file),
                 check=self._way.fence.check,
@@ -150,21 +150,21 @@ class Mover:
 
     def _ended(self, large: LargeFile, found: Finding | None, attempt: int) -> None:
         """Take a large file's end: made, given up, or, where bytes were wrong for the first time, to be moved
-        again, by another upload where the target made something else of this one.
+        again, by another upload where the destination made something else of this one.
         """
         file = large.job.file
         if found is None:
             self._tally.move_file(file)
         elif attempt == 1 and found.found:
             if large.refused:
-                self._target.abort(file.key, large.upload)
+                self._destination.abort(file.key, large.upload)
             else:
                 self._uploads[file.key] = [large.as_upload()]
             self._tally.again(file, found)
             assert self._lanes is not None
             self._lanes.again(self._opener(large.job, attempt + 1))
         else:
-            self._target.abort(file.key, large.upload)
+            self._destination.abort(file.key, large.upload)
             if found.found:
                 self._tally.find(found)
             else:
@@ -176,12 +176,12 @@ class Mover:
         """
         found = self._uploads.pop(file.key, [])
         if not found and self._look:
-            found = [upload for upload in self._target.uploads(file.key) if upload.key == file.key]
-        part_bytes = self._target.part_bytes(file.size_bytes)
+            found = [upload for upload in self._destination.uploads(file.key) if upload.key == file.key]
+        part_bytes = self._destination.part_bytes(file.size_bytes)
         best: tuple[int, FileJob] | None = None
         for upload in found:
             try:
-                parts = self._target.parts(file.key, upload.id)
+                parts = self._destination.parts(file.key, upload.id)
             except GoneError:
                 continue
             job = plan_file(file, cut_of(parts) or part_bytes, upload.id, parts)
@@ -190,10 +190,10 @@ class Mover:
                 best = kept, job
         for upload in found:
             if best is None or upload.id != best[1].upload:
-                self._target.abort(file.key, upload.id)
+                self._destination.abort(file.key, upload.id)
         if best is not None:
             return best[1]
-        upload_id = self._target.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
+        upload_id = self._destination.begin(file.key, sha256=file.sha256, part_bytes=part_bytes)
         return plan_file(file, part_bytes, upload_id)
 
 
@@ -202,7 +202,7 @@ def _piece(do: Callable[[WantedFile], None], file: WantedFile, size_bytes: int) 
 
 
 def hash_of(store: Store, file: WantedFile) -> str:
-    """Return the SHA-256 of what lies at the place, read in blocks; "" where it is gone."""
+    """Return the SHA-256 of what lies at the location, read in blocks; "" where it is gone."""
     digest = hashlib.sha256()
     try:
         for start in range(0, file.size_bytes, PART_BYTES):

@@ -23,7 +23,7 @@ class LargeFile:
     """Parts are moved by several workers at once; the last to finish makes the file, or tells why not.
 
     An interruption leaves the upload as it is, to go on with; ``go_on`` raises for one, ``check`` where the lease is
-    lost. ``refused``: all parts were there, and the target made something else of them.
+    lost. ``refused``: all parts were there, and the destination made something else of them.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LargeFile:
         upload: str,
         *,
         origin: MultipartStore,
-        target: MultipartStore,
+        destination: MultipartStore,
         on_sent: Counted,
         on_kept: Counted,
         check: Callable[[], None],
@@ -41,7 +41,7 @@ class LargeFile:
         self.job = job
         self.upload = upload
         self.refused = False
-        self._origin, self._target, self._check, self._go_on = origin, target, check, go_on
+        self._origin, self._destination, self._check, self._go_on = origin, destination, check, go_on
         self._on_sent, self._on_kept = on_sent, on_kept
         self._hasher = InOrderHasher()
         self._lock = threading.Lock()
@@ -101,7 +101,7 @@ class LargeFile:
             moved = part.kept
             self._on_kept(part.size_bytes)
         else:
-            moved = self._target.put_part(key, self.upload, part.number, data)
+            moved = self._destination.put_part(key, self.upload, part.number, data)
             self._on_sent(part.size_bytes)
         del data
         if self._hasher.wait(part.number):
@@ -127,8 +127,10 @@ class LargeFile:
         whole = combine((part.crc64nvme or 0, part.size_bytes) for part in parts)
         self._check()
         try:
-            self._target.complete(file.key, self.upload, parts, crc64nvme=whole)
+            self._destination.complete(file.key, self.upload, parts, crc64nvme=whole)
         except DamageError as exc:
             self.refused = True
-            return Finding(file.key, "did not arrive at the target as it was sent", exc.expected, exc.found)
+            return Finding(
+                file.key, "did not arrive at the destination as it was sent", exc.expected, exc.found
+            )
         return None

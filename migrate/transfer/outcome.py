@@ -13,8 +13,8 @@ class TransferOutcome:
     """``files`` and ``size_bytes`` are what the bundle has; of these so many were moved now and so many lay
     there already.
 
-    ``bytes_moved`` counts bodies sent to the target, ``bytes_skipped`` bytes that were durable there from an
-    earlier run. With ``findings`` the target is left unsealed: repair the origin and run the same command
+    ``bytes_moved`` counts bodies sent to the destination, ``bytes_skipped`` bytes that were durable there from an
+    earlier run. With ``findings`` the destination is left unsealed: repair the origin and run the same command
     again.
     """
 

@@ -23,7 +23,7 @@ class WantedFile:
 
 @dataclass(frozen=True, slots=True)
 class PartJob:
-    """One part of a large file. ``kept`` is the part that lies at the target already, if it may be the
+    """One part of a large file. ``kept`` is the part that lies at the destination already, if it may be the
     same.
     """
 
@@ -50,7 +50,7 @@ class FileJob:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """The order that keeps a half transferred place from being taken for a sealed bundle: payload, then tag
+    """The order that keeps a half transferred location from being taken for a sealed bundle: payload, then tag
     files, then, one after the other, ``bagit.txt`` and the tag manifest.
     """
 
@@ -78,7 +78,7 @@ def phases(files: Iterable[WantedFile]) -> Phases:
 def plan_file(
     file: WantedFile, part_bytes: int, upload: str | None = None, kept: Iterable[Part] = ()
 ) -> FileJob:
-    """Cut a file into parts; a part that lies at the target with the right size is offered to be kept."""
+    """Cut a file into parts; a part that lies at the destination with the right size is offered to be kept."""
     there = {part.number: part for part in kept}
     jobs: list[PartJob] = []
     for index, size_bytes in enumerate(part_sizes(file.size_bytes, part_bytes)):
@@ -92,7 +92,7 @@ def plan_file(
 def candidates(
     files: Iterable[WantedFile], present: Mapping[str, int]
 ) -> tuple[list[WantedFile], list[WantedFile]]:
-    """Return (must be moved, may lie there already): the second have their size at the target."""
+    """Return (must be moved, may lie there already): the second have their size at the destination."""
     missing: list[WantedFile] = []
     there: list[WantedFile] = []
     for file in files:
@@ -101,6 +101,6 @@ def candidates(
 
 
 def foreign(present: Iterable[str], wanted: Collection[str]) -> Iterator[str]:
-    """Yield keys at the target that are no files of the bundle, nor of anybody's work on it, nor signatures."""
+    """Yield keys at the destination that are no files of the bundle, nor of anybody's work on it, nor signatures."""
     ours = (layout.WORK, layout.SIGNATURES)
     return (key for key in present if key not in wanted and not key.startswith(ours))

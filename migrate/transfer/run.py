@@ -1,6 +1,6 @@
 """Moves a sealed bundle: bounded workers, every byte hashed on the way.
 
-The engine decides nothing (see ``plan``): it reads, checks, sends, and counts. What is durable at the target
+The engine decides nothing (see ``plan``): it reads, checks, sends, and counts. What is durable at the destination
 is found by listing it, so the same command goes on after any interruption, from any machine.
 """
 
@@ -27,7 +27,8 @@ from migrate.transfer.source_bundle import Sealed, read_sealed
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Files that are to be at the target. ``present``: what lies there, sizes by key. ``recheck``: what lies there is
+    """Files that are to be at the destination. ``present``: what lies there, sizes by key. ``recheck``: what lies
+    there is
     hashed.
     """
 
@@ -43,34 +44,43 @@ class Carriers(Protocol):
     """Others than the threads of this process."""
 
     def carry(self, load: Load) -> None:
-        """Bring the files to the target, save those that are there or have findings. Raises what a store raises."""
+        """Bring the files to the destination, save those that are there or have findings. Raises what a store
+        raises.
+        """
         ...
 
 
 def transfer(
     origin: MultipartStore,
-    target: MultipartStore,
+    destination: MultipartStore,
     *,
     workers: int,
     progress: Progress,
     recheck: bool = False,
     carriers: Carriers | None = None,
 ) -> TransferOutcome:
-    """Bring the sealed bundle at ``origin`` to ``target``; what lies there already is not sent again.
+    """Bring the sealed bundle at ``origin`` to ``destination``; what lies there already is not sent again.
 
-    Files that differ from their manifest, or are missing, become findings; the rest is moved, and the target
+    Files that differ from their manifest, or are missing, become findings; the rest is moved, and the destination
     stays unsealed. Files at the origin that no manifest names are findings too, and stay where they are.
-    ``recheck`` hashes what lies at the target and replaces what differs. ``carriers`` move the payload instead of the
+    ``recheck`` hashes what lies at the destination and replaces what differs. ``carriers`` move the payload instead
+    of the
     threads of this process. Raises ``UsageError`` (no sealed
-    bundle at the origin), ``NotEmptyError`` (the target holds something else), ``BusyError``, and whatever a
+    bundle at the origin), ``NotEmptyError`` (the destination holds something else), ``BusyError``, and whatever a
     store raises for good.
     """
     started = time.monotonic()
     sealed = read_sealed(origin)
-    survey(target, sealed)  # refuse a foreign place before leaving a lease there
-    with Lease(target, "transfer", progress=progress, alone=carriers is None) as lease:
+    survey(destination, sealed)  # refuse a foreign location before leaving a lease there
+    with Lease(destination, "transfer", progress=progress, alone=carriers is None) as lease:
         way = Way(
-            origin, target, lease, threading.Event(), on_stuck=lease.abandon, workers=workers, recheck=recheck
+            origin,
+            destination,
+            lease,
+            threading.Event(),
+            on_stuck=lease.abandon,
+            workers=workers,
+            recheck=recheck,
         )
         run = _Run(way, sealed, lease, progress, carriers)
         run.move()
@@ -85,14 +95,14 @@ class _Run:
         self, way: Way, sealed: Sealed, lease: Lease, progress: Progress, carriers: Carriers | None
     ) -> None:
         self.tally = Tally(progress)
-        self._origin, self._target, self._recheck = way.origin, way.target, way.recheck
+        self._origin, self._destination, self._recheck = way.origin, way.destination, way.recheck
         self._sealed, self._lease, self._progress, self._carriers = sealed, lease, progress, carriers
-        surveyed = survey(self._target, sealed)
+        surveyed = survey(self._destination, sealed)
         if surveyed.predecessor:
             progress.note(f"bundle {surveyed.predecessor}, which this one continues, makes room for it")
-            surveyed = make_room(self._target, sealed, surveyed, self._origin.place)
+            surveyed = make_room(self._destination, sealed, surveyed, self._origin.location)
         self._present, self._resumed = surveyed.present, surveyed.begun
-        uploads = _by_key(self._target.uploads()) if self._present else {}
+        uploads = _by_key(self._destination.uploads()) if self._present else {}
         self._mover = Mover(way, self.tally, uploads, look=bool(self._present))
 
     def move(self) -> None:
@@ -135,17 +145,17 @@ class _Run:
         """Remove what only a transfer under way needs."""
         if self.tally.blocked:
             return
-        for upload in self._target.uploads():
-            self._target.abort(upload.key, upload.id)
-        self._target.delete(layout.TRANSFER_STATE)
+        for upload in self._destination.uploads():
+            self._destination.abort(upload.key, upload.id)
+        self._destination.delete(layout.TRANSFER_STATE)
 
     def _announce(self) -> None:
-        """Say at the target what is coming, before the first byte of it."""
+        """Say at the destination what is coming, before the first byte of it."""
         if self._resumed:
             return
         sealed = self._sealed
-        state = TransferState(sealed.id, self._origin.place, len(sealed.files), sealed.size_bytes)
-        write_state(self._target, state)
+        state = TransferState(sealed.id, self._origin.location, len(sealed.files), sealed.size_bytes)
+        write_state(self._destination, state)
         self._resumed = True
 
     def _inspect(self, files: Iterable[WantedFile]) -> None:

@@ -82,10 +82,10 @@ def bundle_id(data: bytes) -> str:
 def _check_sealed(origin: Store, present: Mapping[str, int]) -> None:
     missing = [key for key in (layout.BAGIT, layout.TAG_MANIFEST, layout.MANIFEST) if key not in present]
     if not present:
-        raise GoneError(f"{origin.place} holds nothing", next_step="check the place's name")
+        raise GoneError(f"{origin.location} holds nothing", next_step="check the location's name")
     if missing:
         raise UsageError(
-            f"{origin.place} holds no sealed bundle ({missing[0]} is missing)",
+            f"{origin.location} holds no sealed bundle ({missing[0]} is missing)",
             next_step="finish its export first: moveout export seals the bundle at the end",
         )
 
@@ -115,7 +115,7 @@ def is_payload(name: str) -> bool:
 
 def _is_unlisted(key: str) -> bool:
     """Tell whether the file belongs to a bundle without being in a manifest: the last ones written, and
-    signatures. A custody log stays where it is: each place has its own.
+    signatures. A custody log stays where it is: each location has its own.
     """
     signature = key.startswith(layout.SIGNATURES) and not layout.is_custody(key)
     return signature or key in {layout.TAG_MANIFEST, layout.BAGIT}

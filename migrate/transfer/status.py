@@ -1,4 +1,4 @@
-"""How far a transfer is, told from the target alone: also while it runs elsewhere, and after a crash."""
+"""How far a transfer is, told from the destination alone: also while it runs elsewhere, and after a crash."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from migrate.transfer.destination import read_state
 
 @dataclass(frozen=True, slots=True)
 class TransferStatus:
-    """Files and bytes that are durable at the target and that are still to come; ``holder`` names the run
-    that holds the place, "" where none does (or where it is known to be dead). ``origin`` is a URL without
+    """Files and bytes that are durable at the destination and that are still to come; ``holder`` names the run
+    that holds the location, "" where none does (or where it is known to be dead). ``origin`` is a URL without
     secrets.
     """
 
@@ -34,7 +34,7 @@ class TransferStatus:
 
 
 def transfer_status(store: MultipartStore) -> TransferStatus | None:
-    """Return how far the transfer to this place is; None if there is none under way (never begun, or
+    """Return how far the transfer to this location is; None if there is none under way (never begun, or
     finished).
     """
     state = read_state(store)

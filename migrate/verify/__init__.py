@@ -1,4 +1,4 @@
-"""Verify: is a bundle at a place what it says it is? Nothing here writes to the place."""
+"""Verify: is a bundle at a location what it says it is? Nothing here writes to the location."""
 
 from __future__ import annotations
 

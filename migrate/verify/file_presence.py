@@ -1,4 +1,4 @@
-"""Which files are there, and how large: the listing of a place beside what the bundle promises."""
+"""Which files are there, and how large: the listing of a location beside what the bundle promises."""
 
 from __future__ import annotations
 

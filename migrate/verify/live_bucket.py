@@ -16,7 +16,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.object_index import ObjectRow, has_history, hidden_keys, histories, object_rows
 from migrate.bundle.reader import BundleReader
 from migrate.runtime.progress import Progress
-from migrate.storage.s3.destination_bucket import TargetBucket, open_target_bucket
+from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 from migrate.storage.s3.metadata.metadata_check import as_text, moment_of, user_metadata
 from migrate.storage.s3.metadata.object_metadata import LEGAL_HOLD, LOCK_MODE, LOCK_UNTIL, sendable
@@ -49,23 +49,23 @@ def compare_bucket(
     ``read_all`` every byte is read and its SHA-256 compared. Raises ``MoveoutError`` or ``SourceError`` where
     one cannot look.
     """
-    target = open_target_bucket(url, secrets=secrets)
+    destination = open_destination_bucket(url, secrets=secrets)
     findings: list[Finding] = []
     history = has_history(reader, source)
-    if history and not target.versioning():
-        findings.append(Finding(target.url, "keeps no versions: only current ones were compared"))
+    if history and not destination.versioning():
+        findings.append(Finding(destination.url, "keeps no versions: only current ones were compared"))
         history = False
-    listed = ListedVersions(target.list_versions()) if history else Listed(target.list())
+    listed = ListedVersions(destination.list_versions()) if history else Listed(destination.list())
     try:
         progress.begin(f"compare {source}", items=listed.count, size_bytes=0)
         if isinstance(listed, ListedVersions):
-            pairs = _pairs_of_versions(reader, source, target, listed, findings)
+            pairs = _pairs_of_versions(reader, source, destination, listed, findings)
         else:
-            pairs = _pairs(reader, source, target, listed, findings)
+            pairs = _pairs(reader, source, destination, listed, findings)
         with ThreadPoolExecutor(workers, thread_name_prefix="moveout-compare") as executor:
 
             def compare(batch: list[Pair]) -> list[Finding]:
-                found = list(_compare(target, batch, read_all=read_all))
+                found = list(_compare(destination, batch, read_all=read_all))
                 progress.advance(items=len(batch), size_bytes=sum(row.size_bytes for _, row in batch))
                 return found
 
@@ -79,12 +79,12 @@ def compare_bucket(
 
 
 def _pairs(
-    reader: BundleReader, source: str, target: TargetBucket, listed: Listed, findings: list[Finding]
+    reader: BundleReader, source: str, destination: DestinationBucket, listed: Listed, findings: list[Finding]
 ) -> Iterator[Pair]:
     for row in object_rows(reader, source):
         if row.is_delete_marker or not row.is_latest:
             continue
-        key = target.prefix + row.key
+        key = destination.prefix + row.key
         found = listed.find(key)
         if found is None:
             findings.append(Finding(key, "is not in the bucket"))
@@ -94,10 +94,14 @@ def _pairs(
 
 
 def _pairs_of_versions(
-    reader: BundleReader, source: str, target: TargetBucket, listed: ListedVersions, findings: list[Finding]
+    reader: BundleReader,
+    source: str,
+    destination: DestinationBucket,
+    listed: ListedVersions,
+    findings: list[Finding],
 ) -> Iterator[Pair]:
     for relative, rows in histories(object_rows(reader, source), hidden_keys(reader, source)):
-        key = target.prefix + relative
+        key = destination.prefix + relative
         found, _ = listed.of(key)
         if not found:
             findings.append(Finding(key, "is not in the bucket"))
@@ -133,7 +137,7 @@ def _batches(items: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iterator[Finding]:
+def _compare(destination: DestinationBucket, batch: list[Pair], *, read_all: bool) -> Iterator[Finding]:
     same_size = []
     for summary, row in batch:
         if summary.size_bytes == row.size_bytes:
@@ -142,7 +146,7 @@ def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iter
             sizes = (f"{row.size_bytes} bytes", f"{summary.size_bytes} bytes")
             yield Finding(summary.name, "has another size", *sizes)
     whole = [pair for pair in same_size if read_all and pair[1].size_bytes <= _SMALL_BYTES]
-    bucket = target.source
+    bucket = destination.source
     read = bucket.fetch((summary for summary, _ in whole), window_bytes=_WINDOW_BYTES)
     for (_, row), fetched in zip(whole, read, strict=True):
         yield from _described(row, fetched)
@@ -154,15 +158,15 @@ def _compare(target: TargetBucket, batch: list[Pair], *, read_all: bool) -> Iter
     for (summary, row), fetched in zip(others, heads, strict=True):
         yield from _described(row, fetched)
         if fetched.error is None:
-            yield from _content(target, summary, row, read_all=read_all)
+            yield from _content(destination, summary, row, read_all=read_all)
 
 
 def _content(
-    target: TargetBucket, summary: ObjectSummary, row: ObjectRow, *, read_all: bool
+    destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow, *, read_all: bool
 ) -> Iterator[Finding]:
-    if not read_all and target.holds(summary, row.content):
+    if not read_all and destination.holds(summary, row.content):
         return
-    found = target.sha256(summary)
+    found = destination.sha256(summary)
     if found != row.sha256:
         yield Finding(summary.name, "has another SHA-256", row.sha256, found)
 

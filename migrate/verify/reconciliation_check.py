@@ -14,50 +14,61 @@ from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
-from migrate.bundle.reconciliation import SourceScope, reasons_incomplete
+from migrate.bundle.reconciliation import SourceReconciliation, reasons_incomplete
 from migrate.errors import DamageError
 
 
 def check(reader: BundleReader) -> list[Finding]:
     """Return where the account, the catalog and the gaps contradict the word ``complete``, or each other."""
     try:
-        scopes, rows = reader.scope(), reader.catalog()
+        reconciliations, rows = reader.reconciliation(), reader.catalog()
         missing: dict[str, Counter[str]] = {}
         for source, gap in reader.gaps():
             missing.setdefault(source, Counter())[gap.disposition] += 1
     except DamageError as exc:
         return [Finding(exc.key, "cannot be read", exc.expected, exc.found)]
-    found = list(_identity(reader, scopes))
-    for scope in scopes:
-        mine = [row for row in rows if row.source == scope.name]
-        found += _source(scope, mine, missing.get(scope.name, Counter()))
+    found = list(_identity(reader, reconciliations))
+    for reconciliation in reconciliations:
+        mine = [row for row in rows if row.source == reconciliation.name]
+        found += _source(reconciliation, mine, missing.get(reconciliation.name, Counter()))
     return found
 
 
-def _identity(reader: BundleReader, scopes: Sequence[SourceScope]) -> Iterator[Finding]:
+def _identity(reader: BundleReader, reconciliations: Sequence[SourceReconciliation]) -> Iterator[Finding]:
     info = reader.info
     said = {source.name: source.complete for source in info.sources}
-    there = {scope.name: scope.complete for scope in scopes}
+    there = {reconciliation.name: reconciliation.complete for reconciliation in reconciliations}
     if said != there:
-        what = f"says of other sources than {layout.SCOPE} that they are complete"
+        what = f"says of other sources than {layout.RECONCILIATION} that they are complete"
         yield Finding(layout.BUNDLE_META, what, _words(there), _words(said))
     whole = all(there.values())
     if info.complete != whole:
-        yield Finding(layout.BUNDLE_META, f"differs from {layout.SCOPE}", _word(whole), _word(info.complete))
+        yield Finding(
+            layout.BUNDLE_META, f"differs from {layout.RECONCILIATION}", _word(whole), _word(info.complete)
+        )
     status = reader.bag_info.get("Moveout-Status", "")
     if status != _word(whole):
-        yield Finding(layout.BAG_INFO, f"differs from {layout.SCOPE}", _word(whole), status)
+        yield Finding(layout.BAG_INFO, f"differs from {layout.RECONCILIATION}", _word(whole), status)
 
 
-def _source(scope: SourceScope, rows: Sequence[CatalogRow], missing: Counter[str]) -> Iterator[Finding]:
-    said = {name: count for name, count in scope.dispositions.items() if name != "exported" and count}
+def _source(
+    reconciliation: SourceReconciliation, rows: Sequence[CatalogRow], missing: Counter[str]
+) -> Iterator[Finding]:
+    said = {
+        name: count for name, count in reconciliation.dispositions.items() if name != "exported" and count
+    }
     if said != dict(missing):
-        what = f"counts other gaps of {scope.name} than {layout.GAPS} has"
-        yield Finding(layout.SCOPE, what, str(dict(missing)), str(said))
-    if scope.dispositions.get("exported") != scope.totals.items:
-        what = f"has two numbers of exported items of {scope.name}"
-        yield Finding(layout.SCOPE, what, str(scope.totals.items), str(scope.dispositions.get("exported")))
-    if not scope.complete:
+        what = f"counts other gaps of {reconciliation.name} than {layout.GAPS} has"
+        yield Finding(layout.RECONCILIATION, what, str(dict(missing)), str(said))
+    if reconciliation.dispositions.get("exported") != reconciliation.totals.items:
+        what = f"has two numbers of exported items of {reconciliation.name}"
+        yield Finding(
+            layout.RECONCILIATION,
+            what,
+            str(reconciliation.totals.items),
+            str(reconciliation.dispositions.get("exported")),
+        )
+    if not reconciliation.complete:
         return
     entries = [
         CatalogEntry(
@@ -65,9 +76,9 @@ def _source(scope: SourceScope, rows: Sequence[CatalogRow], missing: Counter[str
         )
         for row in rows
     ]
-    account = replace(scope.account, entries=entries)
-    for reason in reasons_incomplete(account, scope.totals, missing):
-        yield Finding(layout.SCOPE, f"says that {scope.name} is complete, though {reason}")
+    account = replace(reconciliation.account, entries=entries)
+    for reason in reasons_incomplete(account, reconciliation.totals, missing):
+        yield Finding(layout.RECONCILIATION, f"says that {reconciliation.name} is complete, though {reason}")
 
 
 def _word(complete: bool) -> str:

@@ -4,7 +4,7 @@
 
 Every worker lives in a network namespace whose link is shaped (see ``scripts.links``), so that the uplink is what
 limits, not the processor, which all of them share here. The same bucket is exported by one worker, then by more, into a
-fresh place each time, and the bundle is transferred, or restored into a fresh bucket. Printed: seconds of the whole
+fresh location each time, and the bundle is transferred, or restored into a fresh bucket. Printed: seconds of the whole
 command, how much of what the uplinks could have taken was used, and how idle the machine was.
 """
 
@@ -120,8 +120,8 @@ def _compare(directory: Path, servers: Servers, found: Sequence[Link], options: 
 
 
 def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str, list[str]]]:
-    place = f"s3://bench/{number}-{workers}?profile=new"
-    export = ["export", "media=s3://bench?profile=old", "--to", place]
+    location = f"s3://bench/{number}-{workers}?profile=new"
+    export = ["export", "media=s3://bench?profile=old", "--to", location]
     transfer = ["transfer", BUNDLE, f"s3://bench/again-{number}-{workers}?profile=new"]
     restore = ["restore", BUNDLE, f"media=s3://again-{number}-{workers}?profile=old"]
     restore += ["--account", f"s3://bench/account-{number}-{workers}?profile=new"]

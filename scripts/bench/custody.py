@@ -20,7 +20,7 @@ from migrate.bundle import layout
 from migrate.errors import GoneError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.bench.turns import beside
 from scripts.cost import MB, Cost, cost_of
 from scripts.shelf import LONG_KEYS, ODD_KEY, Shelf
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return measure(Path(directory), options.objects)
 
 
-def leave(place: Path, objects: int) -> None:
+def leave(location: Path, objects: int) -> None:
     """Export so many objects, and die before the seal."""
-    store = open_place(str(place))
+    store = open_location(str(location))
     broken = Faulty(store, FaultPlan(Fault("put", fail(GoneError("it ends here")), prefix=layout.CATALOG)))
     with suppress(GoneError):
         export([Shelf(objects, odd=(*LONG_KEYS, ODD_KEY))], broken, workers=1, progress=Silent())
@@ -54,19 +54,20 @@ def leave(place: Path, objects: int) -> None:
 
 def measure(directory: Path, objects: int) -> int:
     """Seal, prove and check; return 1 where a bar is missed."""
-    place, key_file = directory / "bundle", directory / "host.key"
+    location, key_file = directory / "bundle", directory / "host.key"
     moveout, python = beside("moveout"), sys.executable
     taken(
-        [python, "-m", "scripts.bench.custody", "--leave", place, "--objects", objects], "made (not measured)"
+        [python, "-m", "scripts.bench.custody", "--leave", location, "--objects", objects],
+        "made (not measured)",
     )
     taken([moveout, "keys", "init", key_file, "--name", "host"], "a key")
     seal = taken(
-        [moveout, "seal", place, "--key", key_file, "-q"], f"seal, tree and signature, {objects:,} rows"
+        [moveout, "seal", location, "--key", key_file, "-q"], f"seal, tree and signature, {objects:,} rows"
     )
-    taken([moveout, "prove", place, ODD_KEY, "--to", directory, "-q"], "prove one object")
+    taken([moveout, "prove", location, ODD_KEY, "--to", directory, "-q"], "prove one object")
     for key in LONG_KEYS:
         taken(
-            [moveout, "prove", place, key, "--to", directory, "-q"],
+            [moveout, "prove", location, key, "--to", directory, "-q"],
             f"prove one with a long key of {key[0]!a}",
         )
     proofs = sorted(directory.glob("*.tlog-proof"), key=lambda file: file.stat().st_size)

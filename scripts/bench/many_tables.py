@@ -30,7 +30,7 @@ from scripts.cost import Cost, cost_of
 JOBS = 2
 OTHER = "other"
 PG_DUMP = "pg_dump"
-_TARGET = "moveout_many_restored"
+_DESTINATION = "moveout_many_restored"
 _LARGEST_ROWS = 75_000
 _SKEW = 1.3
 """Table number n has the rows of the largest by n to the power of this: of 537 tables half have less than 52 rows."""
@@ -62,17 +62,17 @@ def rows_of(number: int) -> int:
 def load(url: str, tables: int) -> str:
     """Return the URL of the database with so many tables, made where it is not there."""
     name = f"moveout_many_{tables}"
-    target = f"{url.rpartition('/')[0]}/{name}"
+    destination = f"{url.rpartition('/')[0]}/{name}"
     with psycopg.connect(url, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
-            return target
+            return destination
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
-    with psycopg.connect(target, autocommit=True) as connection:
+    with psycopg.connect(destination, autocommit=True) as connection:
         for number in range(1, tables + 1):
             for statement in _statements(number):
                 connection.execute(statement.encode())
         connection.execute("VACUUM ANALYZE")
-    return target
+    return destination
 
 
 def _statements(number: int) -> list[str]:
@@ -136,18 +136,18 @@ def _moveout(program: str) -> Tool:
 
 def _pg_dump(directory: Path) -> Tool:
     return Tool(
-        lambda url, place: [directory / "pg_dump", "-Fd", f"-j{JOBS}", "-f", place / "dump", url],
-        lambda url, place: [directory / "pg_restore", f"-j{JOBS}", "-d", url, place / "dump"],
+        lambda url, location: [directory / "pg_dump", "-Fd", f"-j{JOBS}", "-f", location / "dump", url],
+        lambda url, location: [directory / "pg_restore", f"-j{JOBS}", "-d", url, location / "dump"],
     )
 
 
 def _fresh(url: str) -> str:
     """Return the URL of an empty database."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {_TARGET}".encode())
-        connection.execute(f"CREATE DATABASE {_TARGET} TEMPLATE template0".encode())
+        connection.execute(f"DROP DATABASE IF EXISTS {_DESTINATION}".encode())
+        connection.execute(f"CREATE DATABASE {_DESTINATION} TEMPLATE template0".encode())
         connection.execute("CHECKPOINT")
-    return f"{url.rpartition('/')[0]}/{_TARGET}"
+    return f"{url.rpartition('/')[0]}/{_DESTINATION}"
 
 
 def _measure(command: Sequence[str | Path], postmaster: int, into: Figures) -> None:
@@ -166,9 +166,9 @@ def _take_turns(
     postmaster = server(url)
     for number in range(runs):
         for name, tool in tools.items():
-            with tempfile.TemporaryDirectory(prefix="moveout-bench-") as place:
-                _measure(tool.export(source, Path(place)), postmaster, exports[name])
-                _measure(tool.restore(_fresh(url), Path(place)), postmaster, restores[name])
+            with tempfile.TemporaryDirectory(prefix="moveout-bench-") as location:
+                _measure(tool.export(source, Path(location)), postmaster, exports[name])
+                _measure(tool.restore(_fresh(url), Path(location)), postmaster, restores[name])
             seconds = f"{exports[name].costs[-1].seconds:6.2f} + {restores[name].costs[-1].seconds:6.2f} s"
             print(f"  run {number + 1}: {name:10} {seconds}", flush=True)
     return exports, restores

@@ -20,7 +20,7 @@ from pathlib import Path
 import boto3
 import psycopg
 
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from scripts.bench.turns import as_installed
 from scripts.cost import MB, Cost, cost_of
@@ -100,8 +100,8 @@ def _objects(old: S3Server, new: S3Server, count: int) -> Iterator[Measured]:
 
 def _seed(old: S3Server, count: int) -> None:
     boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=BUCKET)
-    target = open_target_bucket(f"s3://{BUCKET}?profile={old.profile}")
-    for written in target.put_all(_bodies(count), window_bytes=8 * KIB * KIB):
+    destination = open_destination_bucket(f"s3://{BUCKET}?profile={old.profile}")
+    for written in destination.put_all(_bodies(count), window_bytes=8 * KIB * KIB):
         if written.error is not None:
             raise written.error
 
@@ -121,7 +121,7 @@ def _bodies(count: int) -> Iterator[tuple[Description, bytes]]:
 
 
 def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) -> Iterator[Measured]:
-    source, target = old.database("big"), new.database("big")
+    source, destination = old.database("big"), new.database("big")
     with psycopg.connect(source, password=old.password) as connection:
         connection.execute(_TABLE)
         connection.execute(_ROWS, (rows,))
@@ -129,9 +129,9 @@ def _table(old: PostgresServer, new: PostgresServer, bundle: Path, rows: int) ->
     yield _measure(f"{what} plan", "plan", f"app={source}")
     yield _measure(f"{what} export", "export", f"app={source}", "--to", str(bundle))
     yield _measure(f"{what} verify, full", "verify", str(bundle), "--level", "full")
-    yield _measure(f"{what} restore", "restore", str(bundle), f"app={target}")
+    yield _measure(f"{what} restore", "restore", str(bundle), f"app={destination}")
     yield _measure(
-        f"{what} verify against the new database", "verify", str(bundle), "--against", f"app={target}"
+        f"{what} verify against the new database", "verify", str(bundle), "--against", f"app={destination}"
     )
 
 

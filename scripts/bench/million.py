@@ -10,7 +10,8 @@ each run: time, memory as it goes on, what the servers counted; then what resumi
 a process went above ``--limit`` MB or where its memory grew.
 
 At full size it takes hours, so it can be had in pieces: ``--keep`` is where the source's server has its data from one
-call to the next (for ``scripts.bench.listing`` too), ``--at`` where the target's has, and ``--steps`` says which to do.
+call to the next (for ``scripts.bench.listing`` too), ``--at`` where the destination's has, and ``--steps`` says which
+to do.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Move:
         self._watch(*words)
 
     def transfer(self) -> None:
-        """Bring the bundle to another place, and say what was sent twice."""
+        """Bring the bundle to another location, and say what was sent twice."""
         size_bytes = _size(self._client, "bundle")
         words = ("transfer", self._bundle, self._moved)
         sent = self._killed(words, size_bytes)
@@ -168,7 +169,7 @@ def main() -> int:
         os.environ.update(olds.environment)
         if _READ_THE_SOURCE & set(options.steps):
             populate(old, options.objects)
-        news = stack.enter_context(Servers(options.at or scratch / "target"))
+        news = stack.enter_context(Servers(options.at or scratch / "destination"))
         new = news.minio("new")
         news.know(old)
         os.environ.update(news.environment)
@@ -188,7 +189,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--snowball", action="store_true", help="restore by tars that the server unpacks")
     parser.add_argument("--limit", type=int, default=400, metavar="MB")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="of the source's server; reused")
-    parser.add_argument("--at", type=Path, metavar="DIR", help="of the target's server; reused")
+    parser.add_argument("--at", type=Path, metavar="DIR", help="of the destination's server; reused")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     return parser.parse_args()
 

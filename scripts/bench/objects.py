@@ -20,7 +20,7 @@ from pathlib import Path
 
 import boto3
 
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
@@ -61,12 +61,12 @@ def _options() -> argparse.Namespace:
 def seed(old: S3Server, bucket: str, count: int, *, largest: int = 64 * KIB) -> int:
     """Make and fill a bucket with objects of 1 KiB to ``largest`` bytes, return its size."""
     boto3.Session(profile_name=old.profile).client("s3").create_bucket(Bucket=bucket)
-    target = open_target_bucket(f"s3://{bucket}?profile={old.profile}")
+    destination = open_destination_bucket(f"s3://{bucket}?profile={old.profile}")
     size_bytes = 0
-    for written in target.put_all(_objects(count, largest), window_bytes=8 * KIB * KIB):
+    for written in destination.put_all(_objects(count, largest), window_bytes=8 * KIB * KIB):
         if written.error is not None:
             raise written.error
-    for found in target.list():
+    for found in destination.list():
         size_bytes += found.size_bytes
     return size_bytes
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.tar_upload import Member, put
 from scripts.servers import S3Server
@@ -52,10 +52,10 @@ def populate(server: S3Server, count: int) -> None:
     client = boto3.Session(profile_name=server.profile).client("s3")
     if BUCKET not in {one["Name"] for one in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=BUCKET)
-    target = open_target_bucket(f"s3://{BUCKET}?profile={server.profile}")
+    destination = open_destination_bucket(f"s3://{BUCKET}?profile={server.profile}")
     members, begun, made = _members(count, _begun(client)), time.monotonic(), 0
     while batch := list(islice(members, _MEMBERS)):
-        if len(put(target, batch)) != len(batch):
+        if len(put(destination, batch)) != len(batch):
             raise SystemExit(f"not all objects from {batch[0].described.key} on were made")
         made += len(batch)
         if made % (25 * _MEMBERS) == 0:

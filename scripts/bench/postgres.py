@@ -31,16 +31,16 @@ CREATE TABLE lineitem (l_orderkey bigint NOT NULL, l_partkey bigint NOT NULL, l_
 
 def load(url: str, scale: float) -> tuple[str, int]:
     """Return the URL of the database with lineitem in it, made where it is not there, and its rows."""
-    target = f"{url.rpartition('/')[0]}/{DATABASE}"
+    destination = f"{url.rpartition('/')[0]}/{DATABASE}"
     with psycopg.connect(url, autocommit=True) as connection:
         known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
         if not known:
             connection.execute(f"CREATE DATABASE {DATABASE}".encode())
-    with psycopg.connect(target, autocommit=True) as connection:
+    with psycopg.connect(destination, autocommit=True) as connection:
         if not known:
             _fill(connection, scale)
         counted = connection.execute("SELECT count(*) FROM lineitem").fetchone()
-    return target, counted[0] if counted else 0
+    return destination, counted[0] if counted else 0
 
 
 def _fill(connection: psycopg.Connection, scale: float) -> None:

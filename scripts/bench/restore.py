@@ -27,12 +27,12 @@ from exporters.postgres.definitions.pg_dump import find_tools
 from migrate.bundle.reader import BundleReader
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.bench.postgres import load
 from scripts.bench.tables import moveout_to
 
 JOBS = 2
-_TARGET = "moveout_bench_restored"
+_DESTINATION = "moveout_bench_restored"
 _INDEXES = (
     "ALTER TABLE lineitem ADD PRIMARY KEY (l_orderkey, l_linenumber)",
     "CREATE INDEX lineitem_part ON lineitem (l_partkey, l_suppkey)",
@@ -60,11 +60,11 @@ class _Stages(Silent):
 def _fresh(url: str) -> Iterator[str]:
     """Lend an empty database."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE IF EXISTS {_TARGET}".encode())
-        connection.execute(f"CREATE DATABASE {_TARGET} TEMPLATE template0".encode())
+        connection.execute(f"DROP DATABASE IF EXISTS {_DESTINATION}".encode())
+        connection.execute(f"CREATE DATABASE {_DESTINATION} TEMPLATE template0".encode())
         connection.execute("CHECKPOINT")
-        yield f"{url.rpartition('/')[0]}/{_TARGET}"
-        connection.execute(f"DROP DATABASE {_TARGET}".encode())
+        yield f"{url.rpartition('/')[0]}/{_DESTINATION}"
+        connection.execute(f"DROP DATABASE {_DESTINATION}".encode())
 
 
 def _prepare(url: str, scale: float, directory: Path) -> Path:
@@ -83,17 +83,17 @@ def _prepare(url: str, scale: float, directory: Path) -> Path:
     return tools.directory / "pg_restore"
 
 
-def _pg_restore(program: Path, target: str, directory: Path) -> float:
+def _pg_restore(program: Path, destination: str, directory: Path) -> float:
     begun = time.perf_counter()
-    subprocess.run([program, f"-j{JOBS}", "-d", target, directory / "dump"], check=True)
+    subprocess.run([program, f"-j{JOBS}", "-d", destination, directory / "dump"], check=True)
     return time.perf_counter() - begun
 
 
-def _moveout(target: str, directory: Path) -> tuple[float, dict[str, float]]:
+def _moveout(destination: str, directory: Path) -> tuple[float, dict[str, float]]:
     stages = _Stages()
     begun = time.perf_counter()
-    reader = BundleReader(open_place(str(directory / "bundle")))
-    outcome = restore_database(reader, "bench", target, workers=JOBS, progress=stages)
+    reader = BundleReader(open_location(str(directory / "bundle")))
+    outcome = restore_database(reader, "bench", destination, workers=JOBS, progress=stages)
     ended = time.perf_counter()
     if outcome.findings:
         raise SystemExit(str(outcome.findings))
@@ -114,10 +114,10 @@ def main() -> None:
     try:
         program = _prepare(options.url, options.scale, directory)
         for _ in range(options.runs):
-            with _fresh(options.url) as target:
-                theirs.append(_pg_restore(program, target, directory))
-            with _fresh(options.url) as target:
-                seconds, stages = _moveout(target, directory)
+            with _fresh(options.url) as destination:
+                theirs.append(_pg_restore(program, destination, directory))
+            with _fresh(options.url) as destination:
+                seconds, stages = _moveout(destination, directory)
             whole.append(seconds)
             bare.append(seconds - stages.get("compare", 0.0) - stages.get("statistics", 0.0))
             parts = ", ".join(f"{name} {took:.1f} s" for name, took in stages.items())

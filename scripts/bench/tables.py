@@ -55,9 +55,18 @@ def lineitem(scale: float) -> Iterator[Path]:
 
 
 def moveout_to(url: str, directory: Path) -> list[str]:
-    """Return the command that exports to a sealed bundle at a local place, as users have it."""
-    place = str(directory / "bundle")
-    return [as_installed(), "export", f"bench={url}", "--to", place, "--workers", str(PARTITIONS), "--quiet"]
+    """Return the command that exports to a sealed bundle at a local location, as users have it."""
+    location = str(directory / "bundle")
+    return [
+        as_installed(),
+        "export",
+        f"bench={url}",
+        "--to",
+        location,
+        "--workers",
+        str(PARTITIONS),
+        "--quiet",
+    ]
 
 
 def connectorx_to(url: str, directory: Path) -> None:

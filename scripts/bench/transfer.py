@@ -4,7 +4,7 @@
 
 The bundle is made once. Then the tools take turns, each in a process of its own and into an empty bucket;
 printed are all times, the medians and their ratio. moveout checks the SHA-256 of every file on the way, has
-the target check the CRC64NVME of every part and every whole file, and seals last; rclone compares sizes and,
+the destination check the CRC64NVME of every part and every whole file, and seals last; rclone compares sizes and,
 where it can, MD5s. rclone runs twice: as it comes, and with more transfers and larger parts.
 """
 
@@ -25,7 +25,7 @@ import boto3
 
 from migrate.storage.api import MultipartStore
 from migrate.storage.file_writer import FileWriter
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.bench.turns import Command, Runs, as_installed, beside, take_turns
 from scripts.servers import S3Server, Servers
 
@@ -70,7 +70,7 @@ def _options() -> argparse.Namespace:
 
 def _make_bundle(old: S3Server, options: argparse.Namespace) -> tuple[int, int]:
     """Write a sealed bundle, return its size and number of files."""
-    store = open_place(f"s3://{BUCKET}/bundle?profile={old.profile}")
+    store = open_location(f"s3://{BUCKET}/bundle?profile={old.profile}")
     block = random.Random(1).randbytes(MIB)
     large = {f"data/app/packs/pack-{n:06}.tar": options.large_mib * MIB for n in range(options.large)}
     sizes = [(4 + number * 252 // options.small) * 1024 for number in range(options.small)]
@@ -109,8 +109,8 @@ def _put_all(store: MultipartStore, files: dict[str, bytes]) -> None:
 
 
 def _compare(old: S3Server, new: S3Server, options: argparse.Namespace) -> dict[str, Runs]:
-    place = f"s3://{BUCKET}/bundle?profile={{}}"
-    moveout = [as_installed(), "transfer", place.format(old.profile)]
+    location = f"s3://{BUCKET}/bundle?profile={{}}"
+    moveout = [as_installed(), "transfer", location.format(old.profile)]
     copy = [beside("rclone"), "copy", f"old:{BUCKET}/bundle"]
     tools: dict[str, Command] = {
         "moveout": lambda to: [

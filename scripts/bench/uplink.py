@@ -63,7 +63,8 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is moved, and by which words to either tool; ``TARGET`` stands for a bucket of the new host's. ``down``: it
+    """What is moved, and by which words to either tool; ``DESTINATION`` stands for a bucket of the new host's.
+    ``down``: it
     comes from there.
     """
 
@@ -131,8 +132,8 @@ def _on_link(shape: Shape, options: argparse.Namespace) -> None:
                 words = task.rclone if tool == "rclone" else task.moveout
                 if program and words and (tool in options.tools or tool == "earlier"):
                     more = () if tool == "rclone" else (*options.words, "--quiet")
-                    target = world.bucket(f"{name}-{tool}")
-                    command = [program, *(word.replace("TARGET", target) for word in words), *more]
+                    destination = world.bucket(f"{name}-{tool}")
+                    command = [program, *(word.replace("DESTINATION", destination) for word in words), *more]
                     print(f"  {name:9} {tool:8} {_run(world, task, command)}", flush=True)
 
 
@@ -181,7 +182,7 @@ def _puts(server: S3Server) -> int:
 
 def _transfer(world: World, options: argparse.Namespace) -> Task:
     words = ("transfer", _OLD_BUNDLE, _NEW_BUNDLE)
-    return Task(_bundle(world, options), words, ("copy", "old:bundle", "new:TARGET"))
+    return Task(_bundle(world, options), words, ("copy", "old:bundle", "new:DESTINATION"))
 
 
 def _export(world: World, options: argparse.Namespace) -> Task:
@@ -190,7 +191,13 @@ def _export(world: World, options: argparse.Namespace) -> Task:
 
 
 def _restore(world: World, options: argparse.Namespace) -> Task:
-    words = ("restore", _OLD_BUNDLE, "media=s3://TARGET?profile=new", "--account", "s3://account?profile=old")
+    words = (
+        "restore",
+        _OLD_BUNDLE,
+        "media=s3://DESTINATION?profile=new",
+        "--account",
+        "s3://account?profile=old",
+    )
     return Task(_bundle(world, options), words)
 
 
@@ -211,8 +218,8 @@ def _large(world: World, options: argparse.Namespace) -> Task:
 
 
 def _synced(world: World, options: argparse.Namespace, name: str, *rclone: str) -> Task:
-    words = ("sync", f"old=s3://{name}?profile=old", "new=s3://TARGET?profile=new")
-    return Task(_source(world, options, name), words, ("copy", f"old:{name}", "new:TARGET", *rclone))
+    words = ("sync", f"old=s3://{name}?profile=old", "new=s3://DESTINATION?profile=new")
+    return Task(_source(world, options, name), words, ("copy", f"old:{name}", "new:DESTINATION", *rclone))
 
 
 def _rows(world: World, options: argparse.Namespace) -> Task:
@@ -233,7 +240,7 @@ _MAKERS: dict[str, Callable[[World, argparse.Namespace], Task]] = {
     "large": _large,
     "rows": _rows,
 }
-_OLD_BUNDLE, _NEW_BUNDLE = "s3://bundle?profile=old", "s3://TARGET/bundle?profile=new"
+_OLD_BUNDLE, _NEW_BUNDLE = "s3://bundle?profile=old", "s3://DESTINATION/bundle?profile=new"
 
 
 def _bundle(world: World, options: argparse.Namespace) -> int:

@@ -93,7 +93,7 @@ class BucketMove:
 
     context: Context
     source: S3Server
-    target: S3Server
+    destination: S3Server
 
     def run(self, buckets: Sequence[str]) -> Iterator[Row]:
         """Move buckets; yield a row for each batch."""
@@ -111,11 +111,11 @@ class BucketMove:
     def _export(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
         row = Row(f"buckets {start + 1} to {start + len(batch)}: export, restore")
         bundle, account = self.context.scratch / f"bundle-{start}", self.context.scratch / f"account-{start}"
-        targets = {name: self._make_target(name, "r") for name in batch}
+        destinations = {name: self._make_destination(name, "r") for name in batch}
         sources = [f"{name}={_url(self.source, name)}" for name in batch]
         outcomes = [program.run("export", *sources, "--to", str(bundle))]
         if outcomes[0].finished:
-            ends = [f"{name}={_url(self.target, it)}" for name, it in targets.items()]
+            ends = [f"{name}={_url(self.destination, it)}" for name, it in destinations.items()]
             outcomes.append(program.run("restore", str(bundle), *ends, "--account", str(account)))
         row.errors += [one.failure for one in outcomes if not one.finished]
         if row.errors:
@@ -123,16 +123,16 @@ class BucketMove:
         said = _Said(outcomes)
         said.read(bundle / "data/losses.parquet", bundle / "data/gaps.parquet")
         said.read(*account.rglob("losses.parquet"))
-        self._compare(row, batch, targets, said)
+        self._compare(row, batch, destinations, said)
         return row
 
     def _sync(self, program: Program, batch: Mapping[str, Contents], start: int) -> Row:
         row = Row(f"buckets {start + 1} to {start + len(batch)}: sync")
         for name, contents in batch.items():
-            target, record = self._make_target(name, "s"), self.context.scratch / "records" / name
+            destination, record = self._make_destination(name, "s"), self.context.scratch / "records" / name
             words = [
                 f"old={_url(self.source, name)}",
-                f"new={_url(self.target, target)}",
+                f"new={_url(self.destination, destination)}",
                 "--record",
                 str(record),
             ]
@@ -143,12 +143,12 @@ class BucketMove:
                 continue
             said = _Said([outcome])
             said.read(record / "losses.parquet", record / "gaps.parquet")
-            self._compare(row, {name: contents}, {name: target}, said)
+            self._compare(row, {name: contents}, {name: destination}, said)
         return row
 
-    def _make_target(self, name: str, kind: str) -> str:
-        """Make a bucket at the target, with object lock if the source's has it."""
-        made, client = f"{kind}-{name}"[:63].rstrip("-."), client_of(self.target)
+    def _make_destination(self, name: str, kind: str) -> str:
+        """Make a bucket at the destination, with object lock if the source's has it."""
+        made, client = f"{kind}-{name}"[:63].rstrip("-."), client_of(self.destination)
         try:
             client_of(self.source).get_object_lock_config(name)
             locks = True
@@ -158,10 +158,10 @@ class BucketMove:
         return made
 
     def _compare(
-        self, row: Row, batch: Mapping[str, Contents], targets: Mapping[str, str], said: _Said
+        self, row: Row, batch: Mapping[str, Contents], destinations: Mapping[str, str], said: _Said
     ) -> None:
         for name, wanted in batch.items():
-            found = read_contents(client_of(self.target), targets[name])
+            found = read_contents(client_of(self.destination), destinations[name])
             for key in sorted({*wanted, *found}):
                 row.moved += 1
                 ours, theirs = wanted.get(key, ()), found.get(key, ())
@@ -203,7 +203,7 @@ class _Said:
 
 def _difference(ours: Sequence[tuple[Any, ...]], theirs: Sequence[tuple[Any, ...]]) -> str:
     if len(ours) != len(theirs):
-        return f"{len(ours)} versions, at the target {len(theirs)}"
+        return f"{len(ours)} versions, at the destination {len(theirs)}"
     pair = next(pair for pair in zip(ours, theirs, strict=True) if pair[0] != pair[1])
     return f"{pair[0]} / {pair[1]}"[:600]
 

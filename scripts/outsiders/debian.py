@@ -26,10 +26,10 @@ _LISTS_STAY_FRESH_SECONDS = 24 * 3600
 def fetch_source(package: str, version: str = "") -> Path | Skipped:
     """Return the unpacked upstream source of a source package. ``version`` is the upstream version to prefer."""
 
-    def unpack(directory: Path, target: Path) -> None:
+    def unpack(directory: Path, destination: Path) -> None:
         (archive,) = directory.glob("*.orig.tar.*")
         with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="tar")
+            tar.extractall(destination, filter="tar")
 
     return _fetch(package, version, "source", ("source", "--download-only"), unpack)
 
@@ -37,9 +37,9 @@ def fetch_source(package: str, version: str = "") -> Path | Skipped:
 def fetch_package(package: str, version: str = "") -> Path | Skipped:
     """Return the unpacked files of a binary package. ``version`` is the upstream version to prefer."""
 
-    def unpack(directory: Path, target: Path) -> None:
+    def unpack(directory: Path, destination: Path) -> None:
         (archive,) = directory.glob("*.deb")
-        subprocess.run(["dpkg-deb", "-x", archive, target], check=True)
+        subprocess.run(["dpkg-deb", "-x", archive, destination], check=True)
 
     return _fetch(package, version, "package", ("download",), unpack)
 
@@ -88,9 +88,9 @@ def _download(
             if failure:
                 continue  # an index may name a file that its server has replaced
             unpack(down, up)
-            target = parent / upstream_version(name)
-            up.rename(target)
-            return target
+            destination = parent / upstream_version(name)
+            up.rename(destination)
+            return destination
     return Skipped(f"apt-get cannot fetch {package}: {failure}")
 
 

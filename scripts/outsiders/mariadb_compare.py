@@ -23,7 +23,7 @@ _COLUMNS = (
     " ORDER BY ORDINAL_POSITION"
 )
 _LEFT_OUT = "moveout_restore_left_out"
-"""The list that a restore leaves in the target."""
+"""The list that a restore leaves in the destination."""
 _NO_ERROR = "IGNORE_BAD_TABLE_OPTIONS,ALLOW_INVALID_DATES"
 
 
@@ -40,10 +40,10 @@ class Item:
 
 
 def differences(
-    source: MariadbServer, target: MariadbServer, database: str, copy: str = ""
+    source: MariadbServer, destination: MariadbServer, database: str, copy: str = ""
 ) -> tuple[list[tuple[Item, str]], int]:
     """Return what differs, each with both sides, and how many objects there are."""
-    left, right = describe(source, database), describe(target, copy or database)
+    left, right = describe(source, database), describe(destination, copy or database)
     found = [
         (item, f"{_shown(left.get(item))} / {_shown(right.get(item))}")
         for item in sorted({*left, *right}, key=str)

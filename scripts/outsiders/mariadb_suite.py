@@ -25,7 +25,7 @@ from scripts.outsiders.suite import Context, Row, Skipped
 from scripts.process import ServerError
 
 _PACKAGES = ("mariadb-test", "mariadb-test-data", "libpcre2-posix3")
-_PLACES = ("main", "suite/innodb/t")
+_LOCATIONS = ("main", "suite/innodb/t")
 _BATCH = 12
 _TEST_SECONDS = 20
 _BATCH_SECONDS = 60.0
@@ -71,7 +71,7 @@ class MariadbSuite:
         """Move the databases of this run's tests, some tests at a time."""
         yield Row("MySQL's own tests", skipped="no package has them")
         home = context.material / "usr/share/mysql/mysql-test"
-        tests = [path for place in _PLACES for path in sorted((home / place).glob("*.test"))]
+        tests = [path for location in _LOCATIONS for path in sorted((home / location).glob("*.test"))]
         chosen = context.choose([path for path in tests if runs_alone(_text(path))])
         for number in range(0, len(chosen), _BATCH):
             left = context.seconds_left
@@ -116,19 +116,19 @@ class _Batch:
         """Run the tests, move what they leave, and compare."""
         servers = self._context.servers
         source = servers.mariadb(f"source-{self._label}")
-        target = servers.mariadb(f"target-{self._label}")
+        destination = servers.mariadb(f"destination-{self._label}")
         try:
-            for server in (source, target):
+            for server in (source, destination):
                 _execute(server, *_ROOT_ACCOUNTS)
             for test in self._tests:
                 self._run_test(source, test)
             _settle(source)
             databases = _databases(source)
             program = Program.for_servers(servers, self._context.scratch / self._label)
-            self._move_all(program, source, target, databases)
+            self._move_all(program, source, destination, databases)
             shutil.rmtree(program.directory)
         finally:
-            for server in (source, target):
+            for server in (source, destination):
                 server.child.stop()
                 shutil.rmtree(server.directory, ignore_errors=True)
         self._row.variant = f"{self._tests[0].stem} … ({len(self._tests)} tests, {self._objects} objects)"
@@ -184,17 +184,19 @@ class _Batch:
         shutil.rmtree(files, ignore_errors=True)
 
     def _move_all(
-        self, program: Program, source: MariadbServer, target: MariadbServer, databases: Sequence[str]
+        self, program: Program, source: MariadbServer, destination: MariadbServer, databases: Sequence[str]
     ) -> None:
         """Move all databases as one bundle; where that fails, each as its own, so that one does not hide others."""
         for database in databases:
-            _make_empty(target, database)
+            _make_empty(destination, database)
         pairs = [f"{_name(number)}={{}}" for number, _ in enumerate(databases)]
         sources = [pair.format(source.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
-        targets = [pair.format(target.url_of(name)) for pair, name in zip(pairs, databases, strict=True)]
+        destinations = [
+            pair.format(destination.url_of(name)) for pair, name in zip(pairs, databases, strict=True)
+        ]
         exported = program.run("export", *sources, "--to", "bundle")
         restored = (
-            program.run("restore", "bundle", *targets, "--account", "account")
+            program.run("restore", "bundle", *destinations, "--account", "account")
             if exported.finished
             else exported
         )
@@ -202,37 +204,40 @@ class _Batch:
             for number, database in enumerate(databases):
                 self._judge(
                     source,
-                    target,
+                    destination,
                     database,
                     list(_reported(program.directory, _name(number), exported, restored)),
                 )
             return
         for number, database in enumerate(databases):
-            _make_empty(target, database)
+            _make_empty(destination, database)
             directory = program.directory / f"alone-{number}"
             alone = Program(directory, program.environment)
             directory.mkdir()
             exported = alone.run("export", sources[number], "--to", "bundle")
             restored = (
-                alone.run("restore", "bundle", targets[number], "--account", "account")
+                alone.run("restore", "bundle", destinations[number], "--account", "account")
                 if exported.finished
                 else exported
             )
             if restored.finished:
                 self._judge(
-                    source, target, database, list(_reported(directory, _name(number), exported, restored))
+                    source,
+                    destination,
+                    database,
+                    list(_reported(directory, _name(number), exported, restored)),
                 )
             else:
                 self._row.moved += 1
                 self._row.errors.append(f"{database}: {restored.failure}")
 
     def _judge(
-        self, source: MariadbServer, target: MariadbServer, database: str, reported: list[str]
+        self, source: MariadbServer, destination: MariadbServer, database: str, reported: list[str]
     ) -> None:
         """Count a database as equal, as one whose differences are reported or are a dump's too, or as a defect."""
         row = self._row
         row.moved += 1
-        found, objects = differences(source, target, database)
+        found, objects = differences(source, destination, database)
         self._objects += objects
         others = [
             _Difference(database, item, sides) for item, sides in found if not _is_reported(item, reported)
@@ -242,7 +247,7 @@ class _Batch:
         elif not others:
             row.losses.append(f"{database}: {', '.join(str(item) for item, _ in found)}")
         else:
-            dumped = _differences_of_a_dump(source, target, database)
+            dumped = _differences_of_a_dump(source, destination, database)
             unreported = [one for one in others if one.item not in dumped]
             row.unreported += map(str, unreported)
             if not unreported:
@@ -284,10 +289,10 @@ def _settle(server: MariadbServer) -> None:
                 cursor.execute(f"XA ROLLBACK {row[-1]}")
 
 
-def _make_empty(target: MariadbServer, database: str) -> None:
-    """Make an empty database on the target."""
+def _make_empty(destination: MariadbServer, database: str) -> None:
+    """Make an empty database on the destination."""
     quoted = "`" + database.replace("`", "``") + "`"
-    _execute(target, f"DROP DATABASE IF EXISTS {quoted}", f"CREATE DATABASE {quoted}")
+    _execute(destination, f"DROP DATABASE IF EXISTS {quoted}", f"CREATE DATABASE {quoted}")
 
 
 def _reported(directory: Path, source: str, exported: Outcome, restored: Outcome) -> Iterator[str]:
@@ -310,16 +315,16 @@ def _is_reported(item: Item, reported: Iterable[str]) -> bool:
     return any(pattern.search(line.replace("`", "")) for line in reported)
 
 
-def _differences_of_a_dump(source: MariadbServer, target: MariadbServer, database: str) -> set[Item]:
+def _differences_of_a_dump(source: MariadbServer, destination: MariadbServer, database: str) -> set[Item]:
     """Return what differs after the database went through mariadb-dump instead."""
-    _make_empty(target, database)
+    _make_empty(destination, database)
     login = ["--no-defaults", "--skip-ssl", f"--user={USER}", "--host=127.0.0.1", "--force"]
     environment = {**os.environ, "MYSQL_PWD": source.password}
     dump = ["mariadb-dump", *login, f"--port={source.port}", "--routines", "--events", "--triggers", database]
-    load = ["mariadb", *login, f"--port={target.port}", "--binary-mode", database]
+    load = ["mariadb", *login, f"--port={destination.port}", "--binary-mode", database]
     text = subprocess.run(dump, env=environment, capture_output=True, check=False).stdout
     subprocess.run(load, env=environment, input=text, capture_output=True, check=False)
-    return {item for item, _ in differences(source, target, database)[0]}
+    return {item for item, _ in differences(source, destination, database)[0]}
 
 
 SUITE = MariadbSuite()

@@ -48,10 +48,10 @@ class Mint:
 
     def run(self, context: Context) -> Iterable[Row]:
         """Run the scripts, then move the buckets that they leave."""
-        source, target = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
+        source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
         yield _fill(context, source)
         yield Row("clients other than awscli", skipped="each is built by mint's own container only")
-        yield from BucketMove(context, source, target).run(context.choose(buckets_of(source)))
+        yield from BucketMove(context, source, destination).run(context.choose(buckets_of(source)))
 
 
 def _fill(context: Context, server: S3Server) -> Row:

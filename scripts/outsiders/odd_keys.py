@@ -45,7 +45,7 @@ _CLASSES = {
     "\u240d\u240a\u2421\u2420\u201b",
 }
 """By rclone's names of them. Slash, zero bytes and invalid UTF-8 cannot be within a name of a key."""
-_PLACES = ("{}", "{}left", "right{}", "mid{}dle", "{0}{0}", "dir{}/name", "{}/name")
+_LOCATIONS = ("{}", "{}left", "right{}", "mid{}dle", "{0}{0}", "dir{}/name", "{}/name")
 _WHOLE = (
     "dots/..x",
     "dots/x..",
@@ -74,12 +74,12 @@ class OddKeys:
         source = context.servers.minio("outsiders-old")
         refused = _fill(source, "odd-keys", context.choose(sorted(odd_keys())))
         yield Row("filling the bucket", skipped=f"{len(refused)} names are refused by the source itself")
-        for target in (
+        for destination in (
             context.servers.minio("outsiders-new"),
             context.servers.versitygw("outsiders-gateway"),
         ):
-            for row in BucketMove(context, source, target).run(["odd-keys"]):
-                row.variant = f"to {target.profile.removeprefix('outsiders-')}: {row.variant}"
+            for row in BucketMove(context, source, destination).run(["odd-keys"]):
+                row.variant = f"to {destination.profile.removeprefix('outsiders-')}: {row.variant}"
                 yield row
 
 
@@ -87,8 +87,8 @@ def odd_keys() -> Iterator[str]:
     """Yield keys, some of them more than once."""
     for name, characters in _CLASSES.items():
         for character in characters:
-            for place in _PLACES:
-                key = f"{name}/{ord(character):04x}/" + place.format(character)
+            for location in _LOCATIONS:
+                key = f"{name}/{ord(character):04x}/" + location.format(character)
                 if not {".", ".."} & set(key.split("/")):  # no client of S3 sends these as they are
                     yield key
     yield from _WHOLE

@@ -85,14 +85,14 @@ class Comparison:
 
 
 def compare_databases(
-    source: PostgresServer, target: PostgresServer, name: str, target_name: str
+    source: PostgresServer, destination: PostgresServer, name: str, destination_name: str
 ) -> Comparison:
     """Compare a database with its copy on another server, both as superuser."""
-    ours, theirs = dump_entries(source, name), dump_entries(target, target_name)
+    ours, theirs = dump_entries(source, name), dump_entries(destination, destination_name)
     if any(one.detail.startswith("differs") for one in compare_entries(ours, theirs)):
         ours = as_printed_again(ours, theirs, _reference_entries(source, name))
     differences = list(compare_entries(ours, theirs))
-    with _Connection(source, name) as here, _Connection(target, target_name) as there:
+    with _Connection(source, name) as here, _Connection(destination, destination_name) as there:
         for kind, query in _PROPERTIES.items():
             differences += _compare_mappings(kind, dict(here.fetch(query)), dict(there.fetch(query)))
         relations = here.relations()

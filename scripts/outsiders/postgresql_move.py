@@ -103,7 +103,7 @@ class _Copy:
     def __init__(self, context: Context, order: Move) -> None:
         label = re.sub(r"\W+", "-", order.variant)
         self._context, self._order = context, order
-        self.server = context.servers.postgres(f"target-{label}")
+        self.server = context.servers.postgres(f"destination-{label}")
         create_database(self.server, "copy", encoding=order.encoding)
         self.program = Program.for_servers(context.servers, context.scratch / f"move-{label}")
 
@@ -131,9 +131,9 @@ class _Copy:
         return list(reported_lines(self.program.directory, exported, restored))
 
 
-def judge(row: Row, order: Move, target: PostgresServer, reported: Sequence[str]) -> None:
+def judge(row: Row, order: Move, destination: PostgresServer, reported: Sequence[str]) -> None:
     """Compare both sides; every difference is one that moveout reported, or a defect."""
-    comparison = compare_databases(order.source, target, order.database, "copy")
+    comparison = compare_databases(order.source, destination, order.database, "copy")
     row.moved, row.equal = comparison.relations, comparison.equal
     for difference in comparison.differences:
         (row.losses if is_reported(difference, reported) else row.unreported).append(str(difference))

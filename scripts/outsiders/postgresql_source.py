@@ -33,9 +33,9 @@ def obtain_source() -> Path | Skipped:
 
 def obtain_libraries(tree: Path) -> Path | Skipped:
     """Return a directory with ``regress.so``, ``refint.so`` and ``autoinc.so``, compiled once from the source."""
-    target = tree.parent / "libraries"
-    if target.exists():
-        return target
+    destination = tree.parent / "libraries"
+    if destination.exists():
+        return destination
     bin_dir = find_postgres()
     package = fetch_package(f"postgresql-server-dev-{postgres_major(bin_dir)}", _version(bin_dir))
     if isinstance(package, Skipped):
@@ -52,8 +52,8 @@ def obtain_libraries(tree: Path) -> Path | Skipped:
         if done.returncode:
             shutil.rmtree(scratch)
             return Skipped(f"{source} cannot be compiled: {done.stderr[-300:]}")
-    scratch.rename(target)
-    return target
+    scratch.rename(destination)
+    return destination
 
 
 def _version(bin_dir: Path) -> str:

@@ -62,9 +62,9 @@ class S3Tests:
 
     def run(self, context: Context) -> Iterable[Row]:
         """Run the tests, then move the buckets that they leave."""
-        source, target = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
+        source, destination = context.servers.minio("outsiders-old"), context.servers.minio("outsiders-new")
         yield _fill(context, source)
-        yield from BucketMove(context, source, target).run(context.choose(buckets_of(source)))
+        yield from BucketMove(context, source, destination).run(context.choose(buckets_of(source)))
 
 
 def _fill(context: Context, server: S3Server) -> Row:

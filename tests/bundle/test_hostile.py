@@ -20,7 +20,7 @@ from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import FileInfo
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 
@@ -28,17 +28,19 @@ from tests.export.sources import Numbers
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> dict[str, bytes]:
     """The files of a whole bundle."""
-    place = tmp_path_factory.mktemp("good")
-    export([Numbers(count=15)], open_place(str(place)), workers=1, progress=Silent())
-    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    location = tmp_path_factory.mktemp("good")
+    export([Numbers(count=15)], open_location(str(location)), workers=1, progress=Silent())
+    return {
+        str(path.relative_to(location)): path.read_bytes() for path in location.rglob("*") if path.is_file()
+    }
 
 
-def write(place: Path, files: dict[str, bytes], *, hashed: bool = True) -> LocalStore:
+def write(location: Path, files: dict[str, bytes], *, hashed: bool = True) -> LocalStore:
     """Write a bundle; its tag manifest says what lies there unless ``hashed`` is off."""
     files = dict(files)
     if hashed:
         files[layout.TAG_MANIFEST] = tag_manifest(files)
-    store = LocalStore(place)
+    store = LocalStore(location)
     for key, data in files.items():
         store.put(key, data)
     return store
@@ -56,7 +58,7 @@ def read_all(store: LocalStore | Memory) -> None:
     reader.catalog()
     list(reader.losses())
     list(reader.gaps())
-    reader.scope()
+    reader.reconciliation()
     for source in reader.sources:
         list(reader.source_files(source))
 
@@ -112,7 +114,7 @@ def test_a_missing_tag_file_is_damage_with_its_name(tmp_path, good, key):
         read_all(write(tmp_path / "named", files, hashed=False))
 
 
-@pytest.mark.parametrize("key", [layout.BUNDLE_META, layout.SCOPE, layout.FILES])
+@pytest.mark.parametrize("key", [layout.BUNDLE_META, layout.RECONCILIATION, layout.FILES])
 @pytest.mark.parametrize(
     "data", [b"", b"{}\n", b"[]\n", b"null\n", b"\xff\n", b"{" * 100_000 + b"\n", b'{"version": true}\n']
 )
@@ -122,7 +124,7 @@ def test_wrong_json_is_damage_with_its_name(tmp_path, good, key, data):
 
 
 @pytest.mark.parametrize(
-    ("key", "decode"), [(layout.BUNDLE_META, identity.decode), (layout.SCOPE, reconciliation.decode)]
+    ("key", "decode"), [(layout.BUNDLE_META, identity.decode), (layout.RECONCILIATION, reconciliation.decode)]
 )
 def test_values_of_wrong_types_are_damage(good, key, decode):
     """Every value of the two JSON files, replaced by something else, one at a time."""
@@ -179,9 +181,9 @@ def test_what_is_no_parquet_is_damage_with_its_name(tmp_path, good, key, data):
 
 
 class Memory:
-    """A place that can only be read."""
+    """A location that can only be read."""
 
-    place = "memory:"
+    location = "memory:"
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files

@@ -1,4 +1,4 @@
-"""One run at a time on a place."""
+"""One run at a time on a location."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from migrate.runtime import process_identity
 from migrate.runtime.process_identity import ProcessName
 from migrate.runtime.progress import Silent
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying
 from scripts.servers import S3Server
 from tests.faults import Fault, FaultPlan, Faulty, fail, lose_answer
@@ -39,9 +39,9 @@ class Notes(Silent):
 @pytest.fixture(params=["directory", "bucket"])
 def store(request, tmp_path):
     if request.param == "directory":
-        return open_place(str(tmp_path))
+        return open_location(str(tmp_path))
     minio = request.getfixturevalue("minio")
-    return open_place(f"s3://{request.getfixturevalue('bucket')}/p?profile={minio.profile}")
+    return open_location(f"s3://{request.getfixturevalue('bucket')}/p?profile={minio.profile}")
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_run_that_lost_its_lease_is_told_and_leaves_the_other_alone(directory)
 
 
 def test_a_run_that_slept_finds_out_before_it_commits(directory):
-    """No heartbeat for long (a suspended laptop): ``check`` asks the place first."""
+    """No heartbeat for long (a suspended laptop): ``check`` asks the location first."""
     with Lease(directory, "export", beat_seconds=60, stale_seconds=0.2) as held:
         left_by(directory, ELSEWHERE)
         time.sleep(0.3)
@@ -160,7 +160,7 @@ def test_a_heartbeat_whose_answer_was_lost_is_no_loss(directory):
     assert lease.look(directory) is None
 
 
-def test_a_place_out_of_reach_stops_the_run_only_once_others_may_take_over(directory):
+def test_a_location_out_of_reach_stops_the_run_only_once_others_may_take_over(directory):
     plan = FaultPlan(Fault("replace", fail(UnreachableError("no answer")), times=1000))
     with Lease(Faulty(directory, plan), "export", beat_seconds=0.05, stale_seconds=0.6) as held:
         time.sleep(0.2)
@@ -203,17 +203,17 @@ def test_a_retried_create_is_not_mistaken_for_another_run(tmp_path):
         store.create("a", b"2")
 
 
-def test_a_place_that_takes_no_file_below_a_delete_marker(versitygw: S3Server) -> None:
+def test_a_location_that_takes_no_file_below_a_delete_marker(versitygw: S3Server) -> None:
     """Said at once, with what to do; it was tried without end."""
     shop = make_old_shop(versitygw, lock=False)
-    place = open_place(shop.url)
-    with Lease(place, "test"):
+    location = open_location(shop.url)
+    with Lease(location, "test"):
         pass
-    with pytest.raises(UsageError, match="delete marker") as said, Lease(place, "test"):
+    with pytest.raises(UsageError, match="delete marker") as said, Lease(location, "test"):
         pass
     assert layout.LEASE in said.value.next_step
     for kind in ("Versions", "DeleteMarkers"):
         for one in shop.boto.list_object_versions(Bucket=shop.name)[kind]:
             shop.boto.delete_object(Bucket=shop.name, Key=one["Key"], VersionId=one["VersionId"])
-    with Lease(place, "test") as lease_again:
+    with Lease(location, "test") as lease_again:
         lease_again.check()

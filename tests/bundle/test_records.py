@@ -221,7 +221,7 @@ def test_a_sink_that_was_told_to_stop_writes_no_more(tmp_path):
     assert sink.files == []
 
 
-def test_a_sink_keeps_the_places_error_even_if_the_exporter_swallows_it(tmp_path):
+def test_a_sink_keeps_the_locations_error_even_if_the_exporter_swallows_it(tmp_path):
     plan = FaultPlan(Fault("put_part", fail(NoSpaceError("full"))))
     sink = StoreSink(Faulty(LocalStore(tmp_path), plan), "app")
     try:

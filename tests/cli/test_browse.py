@@ -14,7 +14,7 @@ from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import Wanted
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call, run
 from tests.tools.clients import boto_client
 
@@ -22,7 +22,7 @@ KEYS = {"photos/1.jpg": b"one", "photos/2.jpg": b"two" * 1000, "notes.txt": b"",
 
 
 @pytest.fixture(scope="module")
-def place(minio, make_bucket, tmp_path_factory):
+def location(minio, make_bucket, tmp_path_factory):
     """A bundle of a bucket and a database file; the index has very small groups of rows."""
     folder = tmp_path_factory.mktemp("browse")
     name = make_bucket(minio)
@@ -59,21 +59,21 @@ class Counting:
         return getattr(self.inner, name)
 
 
-def test_what_is_there_is_listed(place):
-    listed = call("ls", place, "--json").json["result"]["entries"]
+def test_what_is_there_is_listed(location):
+    listed = call("ls", location, "--json").json["result"]["entries"]
     assert {(one["source"], one["kind"]) for one in listed} == {("shop", "bucket"), ("app", "table")}
-    shown = call("ls", place, "--source", "shop").out
+    shown = call("ls", location, "--source", "shop").out
     assert [line.split()[-1] for line in shown.splitlines()] == sorted(KEYS)
-    some = call("ls", place, "photos/*", "--source", "shop", "--json").json["result"]
+    some = call("ls", location, "photos/*", "--source", "shop", "--json").json["result"]
     assert [one["key"] for one in some["objects"]] == ["photos/1.jpg", "photos/2.jpg"]
     assert some["objects"][0]["metadata"] == {"who": "me"}
-    first = call("ls", place, "--source", "shop", "--limit", 1, "--json").json["result"]
+    first = call("ls", location, "--source", "shop", "--limit", 1, "--json").json["result"]
     assert (len(first["objects"]), first["more"]) == (1, True)
-    assert "line" in call("ls", place, "--source", "app").out
-    assert call("ls", place, "li*", "--source", "app").out == call("ls", place, "--source", "app").out
-    no_table = call("ls", place, "x*", "--source", "app")
+    assert "line" in call("ls", location, "--source", "app").out
+    assert call("ls", location, "li*", "--source", "app").out == call("ls", location, "--source", "app").out
+    no_table = call("ls", location, "x*", "--source", "app")
     assert (no_table.code, no_table.out, "app has no such table" in no_table.err) == (0, "", True)
-    none = call("ls", place, "x")
+    none = call("ls", location, "x")
     assert (none.code, none.out, "shop has no such object" in none.err) == (0, "", True)
 
 
@@ -85,35 +85,37 @@ def test_a_bundle_of_nothing_is_listed(tmp_path):
     assert (listed.code, listed.out) == (0, "")
 
 
-def test_objects_are_fetched_by_their_own_bytes(place, tmp_path):
-    ended = call("get", place, "photos/2.jpg", "big", "--source", "shop", "--to", tmp_path, "--json")
+def test_objects_are_fetched_by_their_own_bytes(location, tmp_path):
+    ended = call("get", location, "photos/2.jpg", "big", "--source", "shop", "--to", tmp_path, "--json")
     assert ended.code == 0, ended.err
     assert ended.json["result"]["files"]["big"] == str(tmp_path / "big")
     for key in ("photos/2.jpg", "big"):
         written = hashlib.sha256((tmp_path / key).read_bytes())
         assert written.digest() == hashlib.sha256(KEYS[key]).digest()
-    again = call("get", place, "big", "--source", "shop", "--to", tmp_path)
+    again = call("get", location, "big", "--source", "shop", "--to", tmp_path)
     assert (again.code, "exists already" in again.err) == (2, True)
-    missing = call("get", place, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
+    missing = call("get", location, "photos/9.jpg", "--source", "shop", "--to", tmp_path)
     assert (missing.code, "photos/9.jpg" in missing.out) == (7, True)
-    straight = run("get", place, "photos/1.jpg", "--source", "shop", "--to", "-")
+    straight = run("get", location, "photos/1.jpg", "--source", "shop", "--to", "-")
     assert (straight.code, straight.out) == (0, "one")
 
 
-def test_with_a_key_the_custody_log_says_that_something_was_fetched(place, tmp_path):
+def test_with_a_key_the_custody_log_says_that_something_was_fetched(location, tmp_path):
     key = tmp_path / "me"
     assert call("keys", "init", key).code == 0
-    assert call("get", place, "big", "nothing", "--source", "shop", "--to", tmp_path, "--key", key).code == 7
-    assert call("get", place, "line", "--source", "app", "--rows", "3:5", "--key", key).code == 0
-    entries = call("custody", "show", place, "--json").json["result"]["entries"]
+    assert (
+        call("get", location, "big", "nothing", "--source", "shop", "--to", tmp_path, "--key", key).code == 7
+    )
+    assert call("get", location, "line", "--source", "app", "--rows", "3:5", "--key", key).code == 0
+    entries = call("custody", "show", location, "--json").json["result"]["entries"]
     assert [(one["event"], one["details"]) for one in entries] == [
         ("fetched", {"source": "shop", "objects": 1}),
         ("fetched", {"source": "app", "table": "line", "rows": "3:5"}),
     ]
 
 
-def test_only_what_matters_is_read(place):
-    store = Counting(open_place(str(place)))
+def test_only_what_matters_is_read(location):
+    store = Counting(open_location(str(location)))
     reader = BundleReader(store)
     wanted = Wanted(keys={"photos/1.jpg"})
     assert [len(table) for table in single_objects._groups(reader, "shop", wanted, "")] == [2]
@@ -126,31 +128,33 @@ def test_only_what_matters_is_read(place):
     assert not [key for key in store.read_bytes if "/large/" in key or "/tables/" in key]
 
 
-def test_damage_is_told_and_leaves_nothing(place, tmp_path):
-    [row] = single_objects.find(BundleReader(open_place(str(place))), "shop", Wanted(keys={"photos/2.jpg"}))
-    pack = place / row.file
+def test_damage_is_told_and_leaves_nothing(location, tmp_path):
+    [row] = single_objects.find(
+        BundleReader(open_location(str(location))), "shop", Wanted(keys={"photos/2.jpg"})
+    )
+    pack = location / row.file
     whole = pack.read_bytes()
     damaged = bytearray(whole)
     damaged[row.offset + 5] ^= 1
     try:
         pack.write_bytes(damaged)
-        ended = call("get", place, "photos/2.jpg", "--source", "shop", "--to", tmp_path)
+        ended = call("get", location, "photos/2.jpg", "--source", "shop", "--to", tmp_path)
     finally:
         pack.write_bytes(whole)
     assert ended.code == 6
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_rows_of_a_table_by_their_numbers(place, tmp_path):
-    some = call("get", place, "line", "--source", "app", "--rows", "3:5", "--json").json["result"]["rows"]
+def test_rows_of_a_table_by_their_numbers(location, tmp_path):
+    some = call("get", location, "line", "--source", "app", "--rows", "3:5", "--json").json["result"]["rows"]
     assert some == [
         {"id": 3, "name": "name 3", "price": 0.75, "raw": "Aw=="},
         {"id": 4, "name": "name 4", "price": 1.0, "raw": "BA=="},
     ]
-    assert len(call("get", place, "main.line", "--source", "app", "--rows", "998:").out.splitlines()) == 2
-    assert call("get", place, "line", "--source", "app", "--rows", "a-b").code == 2
-    assert call("get", place, "lines", "--source", "app").code == 7
-    assert call("get", place, "line", "--source", "app", "--to", tmp_path).code == 0
+    assert len(call("get", location, "main.line", "--source", "app", "--rows", "998:").out.splitlines()) == 2
+    assert call("get", location, "line", "--source", "app", "--rows", "a-b").code == 2
+    assert call("get", location, "lines", "--source", "app").code == 7
+    assert call("get", location, "line", "--source", "app", "--to", tmp_path).code == 0
     assert len((tmp_path / "line.jsonl").read_text().splitlines()) == 1000
 
 
@@ -162,7 +166,7 @@ class Parts:
         for part in range(2):
             numbers = pa.table({"n": range(part * 10, part * 10 + 10)})
             pq.write_table(numbers, folder / f"data/app/tables/1/{part}.parquet", row_group_size=3)
-        self.store = open_place(str(folder))
+        self.store = open_location(str(folder))
         parts = [{"name": f"tables/1/{part}.parquet", "rows": 10} for part in range(2)]
         self.table = CatalogRow("app", "table", 1, "", "t", 20, 0, "", {}, {"parts": parts})
 

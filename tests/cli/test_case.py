@@ -25,7 +25,7 @@ def test_the_template_is_a_case_file(tmp_path):
     assert list(case.sources) == ["app", "media"]
     assert set(case.restores) == {"app", "media"}
     assert case.bundle.url == str(tmp_path / "bundle")
-    assert case.target.url == "s3://evacuated/acme?profile=new"
+    assert case.destination.url == "s3://evacuated/acme?profile=new"
 
 
 def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path):
@@ -42,9 +42,9 @@ def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path
 @pytest.mark.parametrize(("hours", "words"), [(30, "left"), (-2, "over")])
 def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     until = (datetime.now(UTC) + timedelta(hours=hours)).replace(microsecond=0)
-    place = tmp_path / "bundle"
-    place.mkdir()
-    path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nplace = "{place}"\n')
+    location = tmp_path / "bundle"
+    location.mkdir()
+    path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nplace = "{location}"\n')
     said = call("status", "-c", path).out
     assert re.search(rf"^deadline .* UTC: .* {words}\n", said)
     assert "nothing is there yet" in said

@@ -56,7 +56,7 @@ def test_a_profile_that_is_not_there(tmp_path):
     check(call("transfer", tmp_path, "s3://bucket?profile=nobody"), 2, "nobody")
 
 
-def test_a_place_that_holds_something_else(shop, tmp_path):
+def test_a_location_that_holds_something_else(shop, tmp_path):
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     check(call("export", f"app={shop}", "--to", tmp_path), 2, "holiday.jpg")
     assert (tmp_path / "holiday.jpg").read_bytes() == b"x"
@@ -70,7 +70,7 @@ def test_a_database_that_is_not_empty(shop, tmp_path, other_postgres):
     check(call("restore", tmp_path / "b", f"app={new}"), 2, "precious")
 
 
-def test_a_place_without_a_bundle(tmp_path):
+def test_a_location_without_a_bundle(tmp_path):
     check(call("verify", tmp_path / "nothing"), 7, "nothing")
 
 
@@ -95,7 +95,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
         ("export", "a=ftp://b", "--to", "x"),
         ("plan", "a=s3://b", "--deadline", "soon"),
         ("transfer", "one"),
-        ("restore", "place"),
+        ("restore", "location"),
         ("verify", "one", "two"),
         ("clean",),
         ("status", "--bwlimit", "fast", "x", "y"),

@@ -40,7 +40,7 @@ def begun(argv, lease, **how):
     return victim
 
 
-def test_a_closed_terminal_stops_the_run_and_frees_the_place(slow):
+def test_a_closed_terminal_stops_the_run_and_frees_the_location(slow):
     argv, lease = slow
     ours, theirs = pty.openpty()
     victim = begun(argv, lease, stdin=theirs, stdout=theirs, stderr=theirs)

@@ -36,7 +36,7 @@ def test_examples_are_for_this_command_and_by_its_options(name):
 
 
 @pytest.mark.parametrize("name", ["plan", "export", "transfer", "verify", "restore", "sync", "ls", "get"])
-def test_what_takes_places_and_urls_shows_how_they_are_written(name):
+def test_what_takes_locations_and_urls_shows_how_they_are_written(name):
     assert "Examples:" in call(name, "--help").out
 
 
@@ -80,8 +80,8 @@ def test_the_list_of_commands_imports_none_of_them():
     ],
 )
 def test_a_shell_completes_commands_options_and_values(line, expected):
-    place = str(len(line.split(" ")) - 1)
-    asked = {"COMP_WORDS": line, "COMP_CWORD": place, "_MOVEOUT_COMPLETE": "complete_bash"}
+    location = str(len(line.split(" ")) - 1)
+    asked = {"COMP_WORDS": line, "COMP_CWORD": location, "_MOVEOUT_COMPLETE": "complete_bash"}
     assert run(env=asked).out.split() == expected
 
 

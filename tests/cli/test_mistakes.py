@@ -23,17 +23,17 @@ def littered(tmp_path_factory):
     made.close()
     for number in range(TOO_MANY):
         (folder / f"{number}.txt").write_text("no database")
-    place = tmp_path_factory.mktemp("bundle")
-    ended = call("export", f"a=sqlite://{folder}", "--to", place)
+    location = tmp_path_factory.mktemp("bundle")
+    ended = call("export", f"a=sqlite://{folder}", "--to", location)
     assert ended.code == 0
-    return folder, place, ended.out
+    return folder, location, ended.out
 
 
 def test_gaps_that_are_not_shown_are_counted_all(littered):
-    _, place, said = littered
+    _, location, said = littered
     assert "  and 1,090 more (all in the bundle's data/gaps.parquet)" in said
-    assert (place / "data/gaps.parquet").exists()
-    assert "    and 1,090 more" in call("status", place).out
+    assert (location / "data/gaps.parquet").exists()
+    assert "    and 1,090 more" in call("status", location).out
 
 
 def test_a_plan_shows_some_warnings_and_counts_the_rest(littered):
@@ -59,7 +59,7 @@ def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch
     monkeypatch.setattr(shutil, "disk_usage", usage)
     planned = call("plan", "-c", case)
     assert planned.code == 0, planned
-    assert ("the bundle's place has 5 B free" in planned.out) is warned
+    assert ("the bundle's location has 5 B free" in planned.out) is warned
 
 
 def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
@@ -71,7 +71,7 @@ def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
     case = tmp_path / "moveout.toml"
     case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nplace = "to"\n')
     planned = call("plan", "-c", case)
-    assert (planned.code, "the bundle's place has 5 B free" in planned.out) == (0, True), planned
+    assert (planned.code, "the bundle's location has 5 B free" in planned.out) == (0, True), planned
 
 
 def test_what_cannot_be_written_is_not_called_a_full_disk(littered, tmp_path):
@@ -91,7 +91,7 @@ def test_a_range_without_rows_is_a_mistake(littered, rows):
 
 @pytest.mark.parametrize("kind", ["create", "session", "links"])
 def test_a_grant_that_would_be_over_is_not_made(kind):
-    ended = call("grant", kind, "s3://bucket/place", "--to", "customer", "--expires", "2020-01-01")
+    ended = call("grant", kind, "s3://bucket/location", "--to", "customer", "--expires", "2020-01-01")
     assert (ended.code, "'2020-01-01' is past" in ended.err) == (2, True), ended
 
 

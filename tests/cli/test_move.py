@@ -19,9 +19,9 @@ url = "{app}"
 name = "media"
 url = "{media}"
 [bundle]
-place = "bundle"
-[target]
-place = "s3://{evacuated}/shop?profile={profile}"
+location = "bundle"
+[destination]
+location = "s3://{evacuated}/shop?profile={profile}"
 [[restore]]
 source = "app"
 url = "{new_app}"
@@ -83,10 +83,13 @@ def test_what_arrives_is_what_left(case):
         assert client.get_object_tagging(Bucket=name, Key=key)["TagSet"] == [{"Key": "kind", "Value": "test"}]
 
 
-def test_the_verbs_one_by_one_with_places_and_pairs(
+def test_the_verbs_one_by_one_with_locations_and_pairs(
     tmp_path, shop, media, other_minio, make_bucket, other_postgres
 ):
-    bundle, target = tmp_path / "bundle", f"s3://{make_bucket(other_minio)}/b?profile={other_minio.profile}"
+    bundle, destination = (
+        tmp_path / "bundle",
+        f"s3://{make_bucket(other_minio)}/b?profile={other_minio.profile}",
+    )
     planned = call("plan", f"app={shop}", f"media={media}", "--deadline", "30h", "--json")
     assert planned.json["result"]["forecast"]["verdict"] == "in time", planned.err
     assert planned.json["result"]["sources"][1]["items"] == 5
@@ -99,13 +102,13 @@ def test_the_verbs_one_by_one_with_places_and_pairs(
     }
     subprocess.run(["sha256sum", "--quiet", "-c", "manifest-sha256.txt"], cwd=bundle, check=True)
 
-    assert call("transfer", bundle, target, "-q").code == 0
-    assert "complete" in call("status", target).out
-    assert "whole" in call("verify", target, "--level", "full").out
+    assert call("transfer", bundle, destination, "-q").code == 0
+    assert "complete" in call("status", destination).out
+    assert "whole" in call("verify", destination, "--level", "full").out
     new = other_postgres.database()
-    restored = call("restore", target, f"app={new}", "--json")
+    restored = call("restore", destination, f"app={new}", "--json")
     assert restored.json["result"]["restored"][0]["items"] == 2500, restored.err
-    assert call("verify", target, "--against", f"app={new}").code == 0
+    assert call("verify", destination, "--against", f"app={new}").code == 0
 
 
 def test_a_difference_in_the_live_database_is_a_finding(tmp_path, shop):

@@ -6,7 +6,7 @@ import psycopg
 
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 from tests.tools.pages import assert_harmless, parse
@@ -45,8 +45,8 @@ def test_the_report_tells_what_was_verified_and_restored_since(tmp_path, shop, o
 
 
 def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_results(tmp_path):
-    for place in ("one", "other"):
-        export([Numbers()], open_place(str(tmp_path / place)), workers=1, progress=Silent())
+    for location in ("one", "other"):
+        export([Numbers()], open_location(str(tmp_path / location)), workers=1, progress=Silent())
     inside = call("report", tmp_path / "one", "--out", tmp_path / "one/page.html")
     assert inside.code == 2
     (tmp_path / "one").rename(tmp_path / "on e")
@@ -63,7 +63,7 @@ def test_the_report_is_not_written_into_the_bundle_nor_from_another_bundles_resu
 
 def test_the_report_names_signers_and_who_did_what(tmp_path):
     key, bundle, file = tmp_path / "key", tmp_path / "bundle", tmp_path / "page.html"
-    export([Numbers()], open_place(str(bundle)), workers=1, progress=Silent())
+    export([Numbers()], open_location(str(bundle)), workers=1, progress=Silent())
     made = call("keys", "init", key, "--name", "<b>host</b>", "--json")
     assert made.code == 0, made.err
     assert call("sign", bundle, "--key", key).code == 0

@@ -93,16 +93,16 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     url = database(password)
     watch = Watch(password, wrong, minio.secret_key, postgres.password)
     env = {"PGPASSFILE": os.devnull, "PGPASSWORD": password}
-    place, moved = tmp_path / "bundle", f"s3://{make_bucket(minio)}/b?profile={minio.profile}"
+    location, moved = tmp_path / "bundle", f"s3://{make_bucket(minio)}/b?profile={minio.profile}"
     sources = (f"app={url}", f"media={media}")
     watch.run("plan", *sources, env=env, code=0)
-    watch.run("export", *sources, "--to", place, "--json", env=env, code=0)
-    watch.run("transfer", place, moved, "--json", env=env, code=0)
+    watch.run("export", *sources, "--to", location, "--json", env=env, code=0)
+    watch.run("transfer", location, moved, "--json", env=env, code=0)
     watch.run("verify", moved, "--against", f"app={url}", "--against", f"media={media}", env=env, code=0)
     restored = postgres.database().replace("postgres@", f"{LOGIN}@")
-    watch.run("restore", place, f"app={restored}", "--json", env=env, code=0)
-    watch.call("status", place, "--json", env=env, code=0)
-    for words in (("export", f"app={url}", "--to", tmp_path / "no"), ("restore", place, f"app={url}")):
+    watch.run("restore", location, f"app={restored}", "--json", env=env, code=0)
+    watch.call("status", location, "--json", env=env, code=0)
+    for words in (("export", f"app={url}", "--to", tmp_path / "no"), ("restore", location, f"app={url}")):
         watch.run(*words, env={**env, "PGPASSWORD": wrong}, code=4)
         watch.call(*words, "--json", env={**env, "PGPASSWORD": wrong}, code=4)
     keys = {
@@ -120,7 +120,7 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     watch.run("run", "-c", case, env=by_case, code=0)
     watch.call("export", "-c", case, env={**by_case, "MY_SECRET": wrong}, code=0)  # it is sealed already
     for path in (
-        path for root in (place, tmp_path / "by-case") for path in root.rglob("*") if path.is_file()
+        path for root in (location, tmp_path / "by-case") for path in root.rglob("*") if path.is_file()
     ):
         watch.look_at(str(path), path.read_bytes())
     client = boto_client(minio.profile)

@@ -20,19 +20,19 @@ def is_harmless(said) -> bool:
 
 def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
     bundle, own, others = tmp_path / "bundle", tmp_path / "own", tmp_path / "others"
-    place = shelf(str(bundle), 3, odd=(EVIL,))
+    location = shelf(str(bundle), 3, odd=(EVIL,))
     mine, theirs = create(own, "host", None), create(others, EVIL, None)
-    bundle_tree.plant(place, [mine])
+    bundle_tree.plant(location, [mine])
     allowed = tmp_path / "allowed"
     allowed.write_text(f"host {mine.public.line}\n")
     proved = call("prove", bundle, EVIL, "--to", tmp_path / "proofs")
     (file,) = (tmp_path / "proofs").iterdir()
     checked = call("check-proof", file, "--signers", allowed)
-    value = dict(receipt.write(place, receipt.Checked("full", 1, 1, [])).value) | {"about": EVIL}
+    value = dict(receipt.write(location, receipt.Checked("full", 1, 1, [])).value) | {"about": EVIL}
     document = documents.make("receipt", EVIL, value)
-    documents.keep(place, document, [theirs])
-    what = Happening("received", "b", document.root, place.place, {"file": document.key, "x": EVIL})
-    custody_log.append(place, theirs, lambda _: [what])
+    documents.keep(location, document, [theirs])
+    what = Happening("received", "b", document.root, location.location, {"file": document.key, "x": EVIL})
+    custody_log.append(location, theirs, lambda _: [what])
     shown = call("custody", "show", bundle)
     listed = call("ls", bundle)
     for said in (proved, checked, shown, listed):
@@ -47,12 +47,12 @@ def test_a_key_a_receipt_and_a_name_are_shown_and_not_obeyed(tmp_path):
 
 def test_what_looks_like_markup_is_text(tmp_path):
     """A path may be named as a style is opened or closed, or as a picture."""
-    place, odd = tmp_path / "bundle", tmp_path / "q[/x] [red] :warning:"
+    location, odd = tmp_path / "bundle", tmp_path / "q[/x] [red] :warning:"
     odd.mkdir(parents=True)
     with sqlite3.connect(odd / "a.db") as made:
         made.execute("CREATE TABLE t (x)")
     made.close()
     source = f"a=sqlite://{odd}/a.db"
-    assert call("export", source, "--to", place).code == 0
-    agreed = call("verify", place, "--against", source)
+    assert call("export", source, "--to", location).code == 0
+    agreed = call("verify", location, "--against", source)
     assert (agreed.code, f"a and sqlite://{odd}/a.db agree" in agreed.out) == (0, True), agreed

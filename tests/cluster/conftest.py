@@ -15,7 +15,7 @@ import pytest
 from distributed import LocalCluster
 
 from migrate.bundle.commit_records import record_ids
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.dask_cluster import DaskCluster
 from scripts.servers import S3Server
 from tests.cli.conftest import MOVEOUT, Ended
@@ -87,7 +87,7 @@ def within() -> Iterator[Callable[..., Within]]:
 
 
 @pytest.fixture
-def place(other_minio: S3Server, make_bucket) -> str:
+def location(other_minio: S3Server, make_bucket) -> str:
     """Where a bundle may be made."""
     return f"s3://{make_bucket(other_minio)}/bundle?profile={other_minio.profile}"
 
@@ -148,9 +148,9 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         popen.communicate()
 
 
-def committed(place: str, source: str = "media") -> int:
+def committed(location: str, source: str = "media") -> int:
     """Return how many units of a source are done."""
-    return len(list(record_ids(open_place(place), source)))
+    return len(list(record_ids(open_location(location), source)))
 
 
 def wait_until(ready: Callable[[], bool], seconds: float = 60) -> None:

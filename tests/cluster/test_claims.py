@@ -10,13 +10,13 @@ import pytest
 
 from migrate.bundle.unit_sink import Stopped
 from migrate.cluster.batch_claims import Claims
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 
 @pytest.fixture
 def claims(tmp_path):
     """Of one job; who takes a batch over waits a moment, and who has one looks every time."""
-    store = open_place(str(tmp_path))
+    store = open_location(str(tmp_path))
     return Claims(store, "job", threading.Event(), wait_seconds=0.5, look_seconds=0.0)
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.cli.conftest import run
 from tests.cluster.conftest import committed, wait_until
@@ -29,9 +29,9 @@ INSERT INTO movements_{n} SELECT max(id) + 1, 0, 'late' FROM movements_{n};
 COUNT = " UNION ALL ".join(f"SELECT amount, note FROM movements_{n}" for n in range(TABLES))
 
 
-def rows_of(place):
+def rows_of(location):
     """How many rows the bundle has, how many of them came late, and the sum of their amounts."""
-    store = open_place(place)
+    store = open_location(location)
     names = [info.key for info in store.list("data/app/tables/") if info.key.endswith(".parquet")]
     tables = [pq.read_table(pa.BufferReader(store.read(name)), columns=["amount", "note"]) for name in names]
     amounts = [value for table in tables for value in table["amount"].to_pylist()]
@@ -40,7 +40,7 @@ def rows_of(place):
 
 
 @pytest.mark.torture
-def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, place, begin):
+def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, location, begin):
     """Rows that change, go or come meanwhile are as they were, whichever worker reads them."""
     url = postgres.database()
     run_sql(url, made(TABLES))
@@ -48,15 +48,15 @@ def test_workers_read_under_the_snapshot_of_the_lead(cluster, postgres, place, b
     cluster.join()
     cluster.join()
     cluster.wait()
-    export = begin("export", f"app={url}", "--to", place, *by(cluster), "--bwlimit", "2M")
-    wait_until(lambda: committed(place, "app") > 0 or export.popen.poll() is not None)
-    assert committed(place, "app") < TABLES, "there is something left to read"
+    export = begin("export", f"app={url}", "--to", location, *by(cluster), "--bwlimit", "2M")
+    wait_until(lambda: committed(location, "app") > 0 or export.popen.poll() is not None)
+    assert committed(location, "app") < TABLES, "there is something left to read"
     run_sql(url, CHANGE)
     ended = export.end()
     assert ended.code == 0, ended.err
     assert "by one machine" not in ended.err
-    assert rows_of(place) == expected
-    assert verify(open_place(place), Level.FULL, workers=2, progress=Silent()).findings == []
+    assert rows_of(location) == expected
+    assert verify(open_location(location), Level.FULL, workers=2, progress=Silent()).findings == []
     assert sum("'halt'" in one.log.read_text() for one in cluster.workers) == 2
 
 

@@ -1,4 +1,4 @@
-"""A worker commits only as long as the lead's lease is at the place and moves."""
+"""A worker commits only as long as the lead's lease is at the location and moves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from migrate.bundle.lease import Lease, look
 from migrate.cluster.lease_guard import Fence
 from migrate.errors import BusyError
 from migrate.runtime.process_identity import is_dead
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cluster.conftest import wait_until
 
 
 @pytest.fixture
 def store(tmp_path):
-    return open_place(str(tmp_path))
+    return open_location(str(tmp_path))
 
 
 def fence(store, lease_id, **more):

@@ -12,8 +12,8 @@ import pytest
 
 from migrate.bundle.lease import Lease
 from migrate.restore.objects.lease import RESERVED, Folder
-from migrate.storage.registry import open_place
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.registry import open_location
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from scripts.dask_cluster import kill
 from tests.cli.conftest import call, run
 from tests.cluster.conftest import fill, wait_until
@@ -29,19 +29,19 @@ def bundle(minio, bucket, tmp_path):
 
     def make(**counts):
         fill(minio, bucket, **counts)
-        place = tmp_path / "bundle"
-        assert call("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", place).code == 0
-        return place
+        location = tmp_path / "bundle"
+        assert call("export", f"media=s3://{bucket}?profile={minio.profile}", "--to", location).code == 0
+        return location
 
     return make
 
 
 @pytest.fixture
-def target(other_minio, make_bucket):
-    return Target(other_minio, make_bucket(other_minio))
+def destination(other_minio, make_bucket):
+    return Destination(other_minio, make_bucket(other_minio))
 
 
-class Target:
+class Destination:
     """A bucket to be filled, seen by boto alone."""
 
     def __init__(self, server, name):
@@ -61,20 +61,20 @@ class Target:
         return sum(not key.startswith(RESERVED) for key in self.keys())
 
 
-def compare(place, target):
-    return call("verify", place, "--against", f"media={target.url}", "--level", "full")
+def compare(location, destination):
+    return call("verify", location, "--against", f"media={destination.url}", "--level", "full")
 
 
-def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, target, tmp_path):
+def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, destination, tmp_path):
     """Objects of all sizes; then there is nothing left to do, by threads either; the account is the same."""
-    place = bundle(small=300, large=5)
-    words = ("restore", place, f"media={target.url}")
+    location = bundle(small=300, large=5)
+    words = ("restore", location, f"media={destination.url}")
     ended = call(*words, *by(pair), "--account", tmp_path / "there", "--json")
     assert ended.code == 0, ended.err
     (outcome,) = ended.json["result"]["restored"]
     assert (outcome["items"], outcome["skipped_items"], outcome["findings"]) == (305, 0, [])
-    assert compare(place, target).code == 0
-    assert len(target.keys()) == 305
+    assert compare(location, destination).code == 0
+    assert len(destination.keys()) == 305
     assert pair.took_part() == 2
     again = call(*words, "--account", tmp_path / "again", "--json")
     assert again.json["result"]["restored"][0]["skipped_items"] == 305
@@ -96,28 +96,28 @@ def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
     assert len({row["new_version_id"] for row in moved}) == len(moved) == count
 
 
-def test_a_run_by_threads_waits_for_the_lease_of_another(bundle, target):
+def test_a_run_by_threads_waits_for_the_lease_of_another(bundle, destination):
     """5 with who has it, and nothing is written."""
-    place = bundle(small=3)
-    folder = Folder(open_target_bucket(target.url))
-    with Lease(open_place(folder.url), "restore", alone=False, beat_seconds=1):
-        ended = call("restore", place, f"media={target.url}")
+    location = bundle(small=3)
+    folder = Folder(open_destination_bucket(destination.url))
+    with Lease(open_location(folder.url), "restore", alone=False, beat_seconds=1):
+        ended = call("restore", location, f"media={destination.url}")
     assert ended.code != 0
     assert "in use: restore" in ended.err
-    assert target.keys() == []
+    assert destination.keys() == []
 
 
 def test_a_bucket_that_locks_all_is_filled_by_one_machine(pair, bundle, other_minio):
     """A lease in it could never be removed."""
-    place = bundle(small=3)
+    location = bundle(small=3)
     name = f"locked-{secrets.token_hex(4)}"
-    there = Target(other_minio, name)
+    there = Destination(other_minio, name)
     there.client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     there.client.put_object_lock_configuration(
         Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
-    ended = call("restore", place, f"media={there.url}", *by(pair))
+    ended = call("restore", location, f"media={there.url}", *by(pair))
     assert ended.code == 0, ended.err
     assert "one machine fills it" in ended.err
     assert len(there.keys()) == 3
@@ -135,69 +135,69 @@ def test_a_database_is_brought_up_by_the_lead(within, tmp_path):
 
 
 @pytest.fixture
-def slowly(cluster, bundle, target):
+def slowly(cluster, bundle, destination):
     """A restore slow enough to get in between: 180 MB at 12 MB a second."""
-    place = bundle(small=200, large=20)
-    return place, ("restore", place, f"media={target.url}", *by(cluster), "--bwlimit", "12M")
+    location = bundle(small=200, large=20)
+    return location, ("restore", location, f"media={destination.url}", *by(cluster), "--bwlimit", "12M")
 
 
 @pytest.mark.torture
-def test_a_worker_dies_and_another_joins(cluster, slowly, target, begin):
+def test_a_worker_dies_and_another_joins(cluster, slowly, destination, begin):
     """What it had begun is looked at and done by others, the newcomer among them."""
-    place, words = slowly
+    location, words = slowly
     first = cluster.join()
     cluster.join()
     cluster.wait()
     began = time.monotonic()
     restore = begin(*words)
-    wait_until(lambda: target.arrived() > 3)
+    wait_until(lambda: destination.arrived() > 3)
     kill(first)
     newcomer = cluster.join()
     ended = restore.end()
     assert ended.code == 0, ended.err
     assert time.monotonic() - began > 180 / 12 * 0.8, "the limit is for all of them"
-    assert compare(place, target).code == 0
+    assert compare(location, destination).code == 0
     cluster.wait(newcomer)
     assert "'halt'" in newcomer.log.read_text()
-    assert len(target.keys()) == 220
+    assert len(destination.keys()) == 220
 
 
 @pytest.mark.torture
-def test_a_killed_lead_leaves_no_worker_that_writes(cluster, slowly, target, begin):
+def test_a_killed_lead_leaves_no_worker_that_writes(cluster, slowly, destination, begin):
     """The next run waits for its lease to grow stale; by threads as well as by the cluster."""
-    place, words = slowly
+    location, words = slowly
     cluster.join()
     cluster.wait()
     lead = begin(*words)
-    wait_until(lambda: target.arrived() > 3)
+    wait_until(lambda: destination.arrived() > 3)
     lead.popen.kill()
     lead.end()
     ended = run(*words[:3], "--json")
     assert ended.code == 0, ended.err
     assert "whether that run still lives" in ended.err
     assert ended.json["result"]["restored"][0]["skipped_items"] > 3
-    assert compare(place, target).code == 0
-    assert len(target.keys()) == 220
+    assert compare(location, destination).code == 0
+    assert len(destination.keys()) == 220
 
 
 @pytest.mark.torture
-def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(cluster, slowly, target, begin):
+def test_ctrl_c_stops_the_workers_and_the_same_command_goes_on(cluster, slowly, destination, begin):
     """130; the lease is free at once, and what lies there is not written again."""
-    place, words = slowly
+    location, words = slowly
     cluster.join()
     cluster.join()
     cluster.wait()
     restore = begin(*words)
-    wait_until(lambda: target.arrived() > 3)
+    wait_until(lambda: destination.arrived() > 3)
     restore.popen.send_signal(signal.SIGINT)
     ended = restore.end(20)
     assert ended.code == 130, ended.err
-    done = target.arrived()
+    done = destination.arrived()
     ended = run(*words[:-2], "--json")
     assert ended.code == 0, ended.err
     assert ended.json["result"]["restored"][0]["skipped_items"] >= done
-    assert compare(place, target).code == 0
-    assert len(target.keys()) == 220
+    assert compare(location, destination).code == 0
+    assert len(destination.keys()) == 220
 
 
 @pytest.fixture
@@ -216,9 +216,9 @@ def test_no_version_is_made_twice_when_a_worker_dies(cluster, minio, other_minio
     shop, there, count, words = old
     first = cluster.join()
     cluster.wait()
-    target = Target(other_minio, there.name)
+    destination = Destination(other_minio, there.name)
     restore = begin(*words, *by(cluster))
-    wait_until(lambda: target.arrived() > 20)
+    wait_until(lambda: destination.arrived() > 20)
     kill(first)
     cluster.join()
     ended = restore.end()
@@ -226,7 +226,7 @@ def test_no_version_is_made_twice_when_a_worker_dies(cluster, minio, other_minio
     assert read_history(minio, shop.name) == read_history(other_minio, there.name)
     moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
     assert len({row["new_version_id"] for row in moved}) == len(moved) == count
-    assert len(target.versions()) == count
+    assert len(destination.versions()) == count
 
 
 @pytest.mark.torture
@@ -235,9 +235,9 @@ def test_no_version_is_made_twice_when_the_lead_dies(cluster, minio, other_minio
     shop, there, count, words = old
     cluster.join()
     cluster.wait()
-    target = Target(other_minio, there.name)
+    destination = Destination(other_minio, there.name)
     lead = begin(*words, *by(cluster))
-    wait_until(lambda: target.arrived() > 20)
+    wait_until(lambda: destination.arrived() > 20)
     lead.popen.kill()
     lead.end()
     ended = run(*words, *by(cluster), "--json")
@@ -245,4 +245,4 @@ def test_no_version_is_made_twice_when_the_lead_dies(cluster, minio, other_minio
     assert "whether that run still lives" in ended.err
     assert ended.json["result"]["restored"][0]["skipped_items"] > 20
     assert read_history(minio, shop.name) == read_history(other_minio, there.name)
-    assert len(target.versions()) == count
+    assert len(destination.versions()) == count

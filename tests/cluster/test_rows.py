@@ -25,17 +25,17 @@ def summed(url):
 
 
 @pytest.fixture
-def target(postgres):
+def destination(postgres):
     return postgres.database()
 
 
 @pytest.fixture
-def app(postgres, target, tmp_path):
+def app(postgres, destination, tmp_path):
     """A bundle of a database: what its rows come to, and the command that brings them up."""
     url = postgres.database()
     run_sql(url, made(TABLES))
     assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
-    return summed(url), ("restore", tmp_path / "bundle", f"app={target}")
+    return summed(url), ("restore", tmp_path / "bundle", f"app={destination}")
 
 
 def done(url):
@@ -46,7 +46,7 @@ def done(url):
         return 0
 
 
-def test_two_workers_bring_up_a_database(pair, app, target):
+def test_two_workers_bring_up_a_database(pair, app, destination):
     """As threads do; compared by digests at the end."""
     expected, words = app
     ended = call(*words, *by(pair), "--json")
@@ -54,63 +54,63 @@ def test_two_workers_bring_up_a_database(pair, app, target):
     (outcome,) = ended.json["result"]["restored"]
     assert (outcome["items"], outcome["findings"]) == (expected[0], [])
     assert "by one machine" not in ended.err
-    assert summed(target) == expected
+    assert summed(destination) == expected
     assert pair.took_part() == 2
     assert call(*words).code == 0, "there is nothing left to do"
 
 
 def test_what_a_check_refuses_until_all_rows_are_there_is_written_by_the_lead(
-    pair, postgres, target, tmp_path
+    pair, postgres, destination, tmp_path
 ):
     """No worker knows when that is."""
     url = postgres.database()
     make_refused(url)
     assert call("export", f"app={url}", "--to", tmp_path / "bundle").code == 0
-    ended = call("restore", tmp_path / "bundle", f"app={target}", *by(pair))
+    ended = call("restore", tmp_path / "bundle", f"app={destination}", *by(pair))
     assert ended.code == 0, ended.err
-    assert fetch(target, "SELECT count(*) FROM asking") == [(2,)]
+    assert fetch(destination, "SELECT count(*) FROM asking") == [(2,)]
 
 
-def test_a_password_in_the_targets_url_does_not_travel(pair, app, target):
+def test_a_password_in_the_destinations_url_does_not_travel(pair, app, destination):
     """2, before anything is made."""
     _, words = app
     ended = call(*words[:-1], words[-1].replace("postgres@", "postgres:hush@"), *by(pair))
     assert ended.code == 2, ended.err
     assert "holds a password" in ended.err
-    assert fetch(target, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0] == 0
+    assert fetch(destination, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")[0][0] == 0
 
 
 @pytest.mark.torture
-def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, target, begin):
+def test_a_worker_dies_in_the_middle_of_a_part(cluster, app, destination, begin):
     """Its transaction is gone with it, and another worker does the part."""
     expected, words = app
     first = cluster.join()
     cluster.wait()
     restore = begin(*words, *by(cluster), "--bwlimit", "1M")
-    wait_until(lambda: done(target) > 1 or restore.popen.poll() is not None)
-    assert done(target) < TABLES
+    wait_until(lambda: done(destination) > 1 or restore.popen.poll() is not None)
+    assert done(destination) < TABLES
     kill(first)
     cluster.join()
     ended = restore.end()
     assert ended.code == 0, ended.err
-    assert summed(target) == expected
+    assert summed(destination) == expected
 
 
 @pytest.mark.torture
-def test_the_lead_dies_and_threads_go_on(cluster, app, target, begin):
+def test_the_lead_dies_and_threads_go_on(cluster, app, destination, begin):
     """At once: what its worker still commits counts, and is not done twice."""
     expected, words = app
     cluster.join()
     cluster.wait()
     lead = begin(*words, *by(cluster), "--bwlimit", "1M")
-    wait_until(lambda: done(target) > 1 or lead.popen.poll() is not None)
-    assert done(target) < TABLES
+    wait_until(lambda: done(destination) > 1 or lead.popen.poll() is not None)
+    assert done(destination) < TABLES
     lead.popen.kill()
     lead.end()
     ended = run(*words, "--json")
     assert ended.code == 0, ended.err
     assert 0 < ended.json["result"]["restored"][0]["skipped_items"] < expected[0]
-    assert summed(target) == expected
+    assert summed(destination) == expected
 
 
 def test_a_worker_without_the_leads_lock_stops():

@@ -13,13 +13,13 @@ from tests.cluster.test_transfer import by
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 11, 9), reason="this Python may look")
-def test_a_worker_takes_no_samples_of_its_threads_once_it_has_work(within, minio, bucket, place):
+def test_a_worker_takes_no_samples_of_its_threads_once_it_has_work(within, minio, bucket, location):
     cluster = within(workers=1, threads=2)
     fill(minio, bucket, small=10)
     with Client(cluster.address) as client:
         assert "profile" in done_again_and_again(client)
         source = f"media=s3://{bucket}?profile={minio.profile}"
-        ended = call("export", source, "--to", place, *by(cluster))
+        ended = call("export", source, "--to", location, *by(cluster))
         assert ended.code == 0, ended.err
         assert not {"profile", "profile-cycle"} & done_again_and_again(client)
 

@@ -13,7 +13,7 @@ from migrate.custody.signing.keys import KeyFile
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.bundle.test_hostile import Memory
 from tests.export.sources import Numbers
 from tests.transfer.bags import contents
@@ -31,14 +31,14 @@ def independent_programs():
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a complete bundle, to be copied."""
     path = tmp_path_factory.mktemp("sealed") / "bundle"
-    export([Numbers(count=15)], open_place(str(path)), workers=1, progress=Silent())
+    export([Numbers(count=15)], open_location(str(path)), workers=1, progress=Silent())
     return path
 
 
 @pytest.fixture
-def place(sealed: Path, tmp_path: Path) -> MultipartStore:
+def location(sealed: Path, tmp_path: Path) -> MultipartStore:
     """A copy of it."""
-    return open_place(str(shutil.copytree(sealed, tmp_path / "bundle")))
+    return open_location(str(shutil.copytree(sealed, tmp_path / "bundle")))
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +79,10 @@ def ticking(monkeypatch) -> None:
     monkeypatch.setattr("migrate.custody.handover.documents.datetime", Ticking)
 
 
-def in_memory(place: MultipartStore) -> Memory:
-    """What lies at a place, to be changed in ``files`` many times: no disk has to be waited for."""
-    store = Memory(contents(place))
-    store.place = place.place
+def in_memory(location: MultipartStore) -> Memory:
+    """What lies at a location, to be changed in ``files`` many times: no disk has to be waited for."""
+    store = Memory(contents(location))
+    store.location = location.location
     return store
 
 

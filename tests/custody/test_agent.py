@@ -37,21 +37,21 @@ def add(path, *options):
     subprocess.run(["ssh-add", "-q", *options, path], check=True, capture_output=True)
 
 
-def test_it_signs_what_the_file_signs_and_what_ssh_keygen_signs_by_it(running, place, make_key, tmp_path):
+def test_it_signs_what_the_file_signs_and_what_ssh_keygen_signs_by_it(running, location, make_key, tmp_path):
     path, other = make_key.path_of("provider"), make_key.path_of("customer")
     subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", tmp_path / "rsa"], check=True)
     for one in (tmp_path / "rsa", other, path):
         add(one)
     signer = ssh_agent.load(path.with_name("provider.pub"))
     assert signer.public == make_key("provider").public
-    signed = sign_bundle(place, signer)
-    by_agent = place.read(signed.key)
+    signed = sign_bundle(location, signer)
+    by_agent = location.read(signed.key)
     assert by_agent == ssh_signatures.sign(
-        make_key("provider"), ssh_signatures.BUNDLE, [place.read(layout.TAG_MANIFEST)]
+        make_key("provider"), ssh_signatures.BUNDLE, [location.read(layout.TAG_MANIFEST)]
     )
-    assert signatures(place).of(layout.TAG_MANIFEST) == [signer.public]
+    assert signatures(location).of(layout.TAG_MANIFEST) == [signer.public]
     file = tmp_path / "manifest"
-    file.write_bytes(place.read(layout.TAG_MANIFEST))
+    file.write_bytes(location.read(layout.TAG_MANIFEST))
     argv = [
         "ssh-keygen",
         "-q",
@@ -123,8 +123,8 @@ def test_an_agent_that_answers_nonsense_signs_nothing(provider, answer, error):
         thread.join()
 
 
-def test_the_commands_sign_by_the_agent_without_the_passphrase(running, place, make_key, tmp_path):
-    mine, bundle = tmp_path / "mine", place.place
+def test_the_commands_sign_by_the_agent_without_the_passphrase(running, location, make_key, tmp_path):
+    mine, bundle = tmp_path / "mine", location.location
     secret = {"MOVEOUT_PASSPHRASE": "open sesame"}
     made = call("keys", "init", mine, "--name", "Acme", "--agent", env=secret)
     assert (made.code, f"--key {mine}.pub" in made.out) == (0, True), made.err

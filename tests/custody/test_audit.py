@@ -21,7 +21,7 @@ from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
 
@@ -54,11 +54,11 @@ def made(minio, make_bucket, tmp_path_factory, make_key):
     for number in range(60):
         client.put_object(Bucket=bucket, Key=f"p/{number:02d}", Body=b"%d" % number * 99)
     client.put_object(Bucket=bucket, Key="large", Body=bytes(9 * 2**20))
-    place = open_place(str(path))
+    location = open_location(str(path))
     with open_sources({"media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}) as opened:
-        assert export(opened, place, workers=2, progress=Silent()).complete
-    sign_bundle(place, make_key("provider"))
-    plant(place, [make_key("provider")])
+        assert export(opened, location, workers=2, progress=Silent()).complete
+    sign_bundle(location, make_key("provider"))
+    plant(location, [make_key("provider")])
     return path
 
 
@@ -66,12 +66,12 @@ def made(minio, make_bucket, tmp_path_factory, make_key):
 def bundle(made, tmp_path):
     """A copy of it to be changed."""
     shutil.copytree(made, tmp_path / "bundle")
-    return open_place(str(tmp_path / "bundle"))
+    return open_location(str(tmp_path / "bundle"))
 
 
-def look(place, provider, question, trust=None):
+def look(location, provider, question, trust=None):
     seed = Seed(b"s" * 32)
-    return sampling_audit.audit(place, question, provider, trust, seed=seed, workers=2, progress=Silent())
+    return sampling_audit.audit(location, question, provider, trust, seed=seed, workers=2, progress=Silent())
 
 
 def test_all_is_whole_and_the_result_is_signed(bundle, provider):
@@ -132,14 +132,14 @@ def test_a_bundle_that_somebody_else_sealed_again_is_not_ours(bundle, provider, 
 
 
 def test_the_command(bundle, make_key, tmp_path):
-    place, key = bundle.place.removeprefix("file://"), make_key.path_of("provider")
-    assert call("sign", place, "--key", key).code == 0
-    done = call("audit", place, "--key", key, "--confidence", "0.9", "--loss", "0.1", "--json")
+    location, key = bundle.location.removeprefix("file://"), make_key.path_of("provider")
+    assert call("sign", location, "--key", key).code == 0
+    done = call("audit", location, "--key", key, "--confidence", "0.9", "--loss", "0.1", "--json")
     assert (done.code, done.json["result"]["samples"]) == (0, 22), done.err
     assert "drawn after the root was signed" in done.out
     again = call(
         "audit",
-        place,
+        location,
         "--key",
         key,
         "--seed",
@@ -152,5 +152,5 @@ def test_the_command(bundle, make_key, tmp_path):
     assert (again.code, "by a seed that was named" in again.out) == (0, True)
     stranger = tmp_path / "allowed"
     stranger.write_text(f"acme {make_key('customer').public.line}\n")
-    assert call("audit", place, "--key", key, "--signers", stranger).code == 6
-    assert call("audit", place, "--key", key, "--seed", "12").code == 2
+    assert call("audit", location, "--key", key, "--signers", stranger).code == 6
+    assert call("audit", location, "--key", key, "--seed", "12").code == 2

@@ -163,7 +163,7 @@ def test_every_built_in_number_has_a_source(name):
         ('version = 1\n[[rule]]\nkind = "happens"\nlonger = [{until = ["noted:x"]}]', "put off"),
     ],
 )
-def test_rules_that_make_no_sense_are_refused_with_the_place(tmp_path, text, said):
+def test_rules_that_make_no_sense_are_refused_with_the_location(tmp_path, text, said):
     file = tmp_path / "rules.toml"
     file.write_text(text)
     with pytest.raises(UsageError, match=said):
@@ -197,8 +197,8 @@ def test_the_contract_in_the_docs_is_one(told, tmp_path):
     assert states(str(file), told(begun[0], noted(3, "later", 50)), 30)["handover"] == "due"
 
 
-def test_the_command_counts_from_what_was_noted(place, make_key):
-    bundle, key = place.place.removeprefix("file://"), make_key.path_of("provider")
+def test_the_command_counts_from_what_was_noted(location, make_key):
+    bundle, key = location.location.removeprefix("file://"), make_key.path_of("provider")
     call("sign", bundle, "--key", key)
     assert call("custody", "note", bundle, "notice", "--at", "2026-01-01", "--key", key).code == 0
     found = call("clock", bundle, "--at", "2026-02-01")

@@ -20,7 +20,7 @@ from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import BusyError, DamageError, GoneError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.test_hold import Broken, locked
@@ -30,19 +30,19 @@ __all__ = ["locked"]
 
 
 @pytest.fixture
-def kept(place, provider):
+def kept(location, provider):
     """A signed bundle with its log."""
-    sign_bundle(place, provider)
-    plant(place, [provider])
-    record_seal(place, provider, [provider])
-    return place
+    sign_bundle(location, provider)
+    plant(location, [provider])
+    record_seal(location, provider, [provider])
+    return location
 
 
-def sign_receipt(place, provider, customer, findings=()):
+def sign_receipt(location, provider, customer, findings=()):
     checked = receipt.Checked("full", 3, 100, findings)
-    document = receipt.write(place, checked)
+    document = receipt.write(location, checked)
     return document, receipt.acknowledge(
-        place, document, dict([documents.signature_of(document, customer)]), provider
+        location, document, dict([documents.signature_of(document, customer)]), provider
     )
 
 
@@ -58,7 +58,7 @@ def do(store, vault, signer, **more):
 
 
 def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, provider):
-    vault = open_vault(kept.place)
+    vault = open_vault(kept.location)
     reasons = erase.check(kept, vault, [], workers=2)
     assert reasons == ["nobody has signed a receipt for it"]
     with pytest.raises(NotAllowedError, match="nobody has signed"):
@@ -70,10 +70,10 @@ def test_without_a_receipt_it_is_refused_and_an_override_stays_in_the_log(kept, 
 
 
 def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider, customer):
-    vault = open_vault(kept.place)
+    vault = open_vault(kept.location)
     sign_receipt(kept, provider, customer, [Finding("data/a", "is missing")])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
-    other = Happening("received", "b", "0" * 64, kept.place, {"findings": 0})
+    other = Happening("received", "b", "0" * 64, kept.location, {"findings": 0})
     custody_log.append(kept, provider, lambda _: [other])
     assert erase.check(kept, vault, [], workers=2) == ["its receipt names damage: 1 findings"]
     sign_receipt(kept, provider, customer)
@@ -81,10 +81,10 @@ def test_a_receipt_of_another_root_or_of_a_damaged_bundle_is_none(kept, provider
 
 
 def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, tmp_path, ticking):
-    copy = open_place(str(shutil.copytree(kept.place.removeprefix("file://"), tmp_path / "copy")))
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     certificates = []
     for _ in range(2):
-        certificates.append(do(kept, open_vault(kept.place), provider).document.key)
+        certificates.append(do(kept, open_vault(kept.location), provider).document.key)
         transfer(copy, kept, workers=2, progress=Silent())
     assert len(set(certificates)) == 2
     assert len(custody_log.read(kept).find("erased")) == 2
@@ -98,8 +98,8 @@ def test_what_comes_back_and_is_erased_again_is_certified_again(kept, provider, 
 
 def test_what_is_left_is_the_record(kept, provider, customer):
     sign_receipt(kept, provider, customer)
-    assert erase.check(kept, open_vault(kept.place), [], workers=2) == []
-    done = do(kept, open_vault(kept.place), provider)
+    assert erase.check(kept, open_vault(kept.location), [], workers=2) == []
+    done = do(kept, open_vault(kept.location), provider)
     left = [info.key for info in kept.list()]
     assert all(
         key.startswith(("sig/custody", "sig/receipt-", "sig/erasure-", "sig/checkpoint")) for key in left
@@ -117,11 +117,11 @@ def test_what_is_left_is_the_record(kept, provider, customer):
 def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, customer, left):
     """On a bucket with versions, an older one and a delete marker among them."""
     url = locked[2]
-    store, vault = open_place(url), open_vault(url)
+    store, vault = open_location(url), open_vault(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     sign_receipt(store, provider, customer)
-    store.put(layout.SCOPE, store.read(layout.SCOPE))
+    store.put(layout.RECONCILIATION, store.read(layout.RECONCILIATION))
     store.put("data/stray", b"x")
     store.delete("data/stray")
     upload = store.begin("data/large")
@@ -142,14 +142,14 @@ def test_a_dead_run_is_finished_by_the_same_command(kept, locked, provider, cust
 
 
 def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
-    root = Path(kept.place.removeprefix("file://"))
+    root = Path(kept.location.removeprefix("file://"))
     upload = kept.begin("data/large")
     kept.put_part("data/large", upload, 1, b"rows")
     (root / "_work" / "uploads" / upload / "meta.json").unlink()  # as of one that was dropped half-way
     (root / "_work" / "tmp").mkdir(exist_ok=True)
     (root / "_work" / "tmp" / "torn").write_bytes(b"rows")
     (root / "data" / "link").symlink_to(root / "bagit.txt")
-    do(kept, open_vault(kept.place), provider)
+    do(kept, open_vault(kept.location), provider)
     left = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir()]
     assert all(name.startswith("sig/") for name in left), left
 
@@ -157,7 +157,7 @@ def test_what_dead_writers_left_in_a_directory_goes_too(kept, provider):
 @pytest.mark.parametrize("name", ["receipt-all-rows.parquet", "receipt-0123456789abcdef.json", "checkpoint"])
 def test_what_is_only_named_like_the_record_goes_too(kept, provider, name):
     kept.put(f"sig/{name}", b"x" * (documents.MAX_BYTES + 1))
-    do(kept, open_vault(kept.place), provider)
+    do(kept, open_vault(kept.location), provider)
     assert f"sig/{name}" not in {info.key for info in kept.list()}
 
 
@@ -165,15 +165,15 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     kept, provider, tmp_path
 ):
     """Nor is anything erased without a question because of it."""
-    copy = open_place(str(shutil.copytree(kept.place.removeprefix("file://"), tmp_path / "copy")))
+    copy = open_location(str(shutil.copytree(kept.location.removeprefix("file://"), tmp_path / "copy")))
     with pytest.raises(UnreachableError):
-        do(kept, Broken(open_vault(kept.place), 3), provider)
+        do(kept, Broken(open_vault(kept.location), 3), provider)
     assert erase.is_begun(kept)
     transfer(copy, kept, workers=2, progress=Silent())
     assert not erase.is_begun(kept)
     with pytest.raises(NotAllowedError, match="nobody"):
-        do(kept, open_vault(kept.place), provider, reasons=["nobody has signed a receipt for it"])
-    elsewhere = open_place(str(tmp_path / "elsewhere"))
+        do(kept, open_vault(kept.location), provider, reasons=["nobody has signed a receipt for it"])
+    elsewhere = open_location(str(tmp_path / "elsewhere"))
     transfer(kept, elsewhere, workers=2, progress=Silent())
     custody_log.carry(kept, elsewhere)
     elsewhere.delete(layout.TAG_MANIFEST)
@@ -181,16 +181,16 @@ def test_an_erasure_that_began_elsewhere_or_before_the_bundle_came_back_has_not_
     assert not erase.is_begun(elsewhere)
 
 
-def test_what_others_keep_below_the_place_speaks_against_it(kept, provider, customer):
+def test_what_others_keep_below_the_location_speaks_against_it(kept, provider, customer):
     sign_receipt(kept, provider, customer)
     kept.put("other/bundle/bagit.txt", b"x")
-    (reason,) = erase.check(kept, open_vault(kept.place), [], workers=2)
+    (reason,) = erase.check(kept, open_vault(kept.location), [], workers=2)
     assert reason == "1 file that the bundle does not name would go with it, such as 'other/bundle/bagit.txt'"
 
 
 def test_nothing_is_erased_under_the_hands_of_another_run(kept, provider):
     with lease.Lease(kept, "transfer"), pytest.raises(BusyError, match="transfer"):
-        do(kept, open_vault(kept.place), provider)
+        do(kept, open_vault(kept.location), provider)
     assert custody_log.read(kept).find("erasing") == []
 
 
@@ -203,9 +203,9 @@ def test_an_upload_that_somebody_begins_meanwhile_is_not_certified_away(kept, pr
             return getattr(self._inner, name)
 
     with pytest.raises(DamageError, match="_work/uploads"):
-        do(kept, Writing(open_vault(kept.place), 3), provider)
+        do(kept, Writing(open_vault(kept.location), 3), provider)
     assert documents.read_all(kept, "erasure")[0] == []
-    assert do(kept, open_vault(kept.place), provider).uploads == 1
+    assert do(kept, open_vault(kept.location), provider).uploads == 1
 
 
 def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, servers):
@@ -213,7 +213,7 @@ def test_an_upload_that_a_server_has_forgotten_to_list_goes_too(kept, provider, 
     minio = servers.minio("forgetful")
     boto_client(minio.profile).create_bucket(Bucket="forgetful")
     url = f"s3://forgetful/b?profile={minio.profile}"
-    store = open_place(url)
+    store = open_location(url)
     transfer(kept, store, workers=2, progress=Silent())
     store.put_part(layout.CATALOG, upload := store.begin(layout.CATALOG), 1, b"rows")
     minio.child.start_again(lambda: answers(f"{minio.endpoint}/minio/health/cluster"))
@@ -229,7 +229,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
 ):
     s3 = request.getfixturevalue(server)
     url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
-    store, vault = open_place(url), open_vault(url)
+    store, vault = open_location(url), open_vault(url)
     transfer(kept, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     sign_receipt(store, provider, customer)
@@ -242,7 +242,7 @@ def test_a_bucket_without_object_lock_holds_nothing_back(
 
 
 def test_the_commands(kept, make_key, tmp_path):
-    bundle, key = kept.place.removeprefix("file://"), make_key.path_of("provider")
+    bundle, key = kept.location.removeprefix("file://"), make_key.path_of("provider")
     refused = call("erase", bundle, "--key", key, "--yes")
     assert (refused.code, "nobody has signed a receipt" in refused.err) == (4, True)
     received = call(

@@ -24,7 +24,7 @@ from migrate.errors import NotAllowedError
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3 import client as s3_client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
@@ -55,7 +55,7 @@ class Kept:
 
     def session(self, expires) -> dict[str, str]:
         """The credential of a session."""
-        rules, service = grant.policy(self.bucket, "acme/bundle/", expires), TokenService(self.location)
+        rules, service = grant.policy(self.bucket, "acme/bundle/", expires), TokenService(self.s3_location)
         made = grant.begin(
             self.store,
             service,
@@ -71,12 +71,12 @@ class Kept:
         }  # fmt: skip
 
     @property
-    def location(self):
+    def s3_location(self):
         return s3_client.parse(self.url)
 
     @property
     def accounts(self):
-        return Accounts(self.location)
+        return Accounts(self.s3_location)
 
     def refused(self, credential) -> list[str]:
         """What is tried with a credential and refused; nothing else may come of it."""
@@ -91,16 +91,16 @@ class Kept:
 @pytest.fixture(scope="module")
 def kept(minio, make_key, tmp_path_factory) -> Kept:
     signer = make_key("provider")
-    place = open_place(str(tmp_path_factory.mktemp("kept") / "bundle"))
-    export([Numbers(count=15)], place, workers=1, progress=Silent())
-    sign_bundle(place, signer)
+    location = open_location(str(tmp_path_factory.mktemp("kept") / "bundle"))
+    export([Numbers(count=15)], location, workers=1, progress=Silent())
+    sign_bundle(location, signer)
     client = boto_client(minio.profile)
     bucket = f"granted-{secrets.token_hex(5)}"
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     client.put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
     url = f"s3://{bucket}/acme/bundle?profile={minio.profile}"
-    store = open_place(url)
-    transfer(place, store, workers=2, progress=Silent())
+    store = open_location(url)
+    transfer(location, store, workers=2, progress=Silent())
     record_seal(store, signer, [signer])
     terms = Terms((datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0), "GOVERNANCE", legal=True)
     held = bundle_hold.place(
@@ -114,7 +114,7 @@ def kept(minio, make_key, tmp_path_factory) -> Kept:
 def test_an_open_grant_reads_all_and_twenty_other_operations_are_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     assert len(kept.refused(credential)) >= 20
-    narrow = open_place(kept.url, secrets=credential)
+    narrow = open_location(kept.url, secrets=credential)
     assert verify(narrow, Level.FULL, workers=2, progress=Silent()).findings == []
     found = grant.probe(narrow, [], workers=4, progress=Silent())
     assert (found.findings, found.files > 5) == ([], True)
@@ -145,22 +145,22 @@ def test_after_its_end_everything_is_refused(kept, kind):
     time.sleep(max(0, (expires - datetime.now(UTC)).total_seconds()) + 0.5)
     assert len(kept.refused(credential)) >= 20
     with pytest.raises(NotAllowedError):
-        open_place(kept.url, secrets=credential).read("bagit.txt")
+        open_location(kept.url, secrets=credential).read("bagit.txt")
 
 
 @pytest.mark.parametrize("kind", ["account", "session"])
 def test_after_revocation_everything_is_refused(kept, kind):
     credential = getattr(kept, kind)(datetime.now(UTC) + timedelta(hours=1))
     other = kept.session(datetime.now(UTC) + timedelta(hours=1)) if kind == "account" else None
-    assert open_place(kept.url, secrets=credential).read("bagit.txt")
+    assert open_location(kept.url, secrets=credential).read("bagit.txt")
     done = made_grants.revoke(kept.store, kept.accounts, kind, kept.signer)
     assert credential["access_key_id"] in done.keys
     assert (done.still_open, done.why) == ([], "")
     assert len(kept.refused(credential)) >= 20
     with pytest.raises(NotAllowedError):
-        open_place(kept.url, secrets=credential).read("bagit.txt")
+        open_location(kept.url, secrets=credential).read("bagit.txt")
     if other:  # one grant was taken back, not all of them
-        assert open_place(kept.url, secrets=other).read("bagit.txt")
+        assert open_location(kept.url, secrets=other).read("bagit.txt")
     states = {one.access_key: one.state for one in made_grants.listed(kept.store, kept.accounts)}
     assert states[credential["access_key_id"]] in {"revoked", "expired"}
 
@@ -172,14 +172,14 @@ def test_a_session_that_another_account_began_is_not_called_ended(kept):
     done = made_grants.revoke(kept.store, accounts, "session", kept.signer)
     assert credential["access_key_id"] in {one.access_key for one in done.still_open}
     assert "ended by the account that began them" in done.why
-    assert open_place(kept.url, secrets=credential).read("bagit.txt")
+    assert open_location(kept.url, secrets=credential).read("bagit.txt")
     revoked = {one.what.details["access_key"] for one in custody_log.read(kept.store).find("revoked")}
     assert credential["access_key_id"] not in revoked
 
 
 def test_a_link_reads_one_file_and_twenty_other_requests_are_refused(kept):
-    link = dict(presigned_urls.links(kept.location, ["bagit.txt"], timedelta(hours=1)))["bagit.txt"]
-    brief = dict(presigned_urls.links(kept.location, ["bagit.txt"], timedelta(seconds=1)))["bagit.txt"]
+    link = dict(presigned_urls.links(kept.s3_location, ["bagit.txt"], timedelta(hours=1)))["bagit.txt"]
+    brief = dict(presigned_urls.links(kept.s3_location, ["bagit.txt"], timedelta(seconds=1)))["bagit.txt"]
     pool = urllib3.PoolManager()
     assert pool.request("GET", link).status == 200
     for one in (*_requests(link), *_requests(brief)):

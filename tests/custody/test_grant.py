@@ -22,7 +22,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import GoneError, NoSpaceError, UnreachableError, UsageError
 from migrate.runtime.progress import Silent
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3 import client
 from migrate.storage.s3.access import permission_probe, presigned_urls
 from migrate.storage.s3.access.minio_accounts import Accounts
@@ -34,12 +34,12 @@ from tests.tools.clients import boto_client
 
 
 @pytest.fixture
-def there(place, minio, bucket, provider):
+def there(location, minio, bucket, provider):
     """A signed bundle in a bucket that holds something else too: (URL, store)."""
     url = f"s3://{bucket}/acme/bundle?profile={minio.profile}"
-    sign_bundle(place, provider)
-    store = open_place(url)
-    transfer(place, store, workers=2, progress=Silent())
+    sign_bundle(location, provider)
+    store = open_location(url)
+    transfer(location, store, workers=2, progress=Silent())
     record_seal(store, provider, [provider])
     boto_client(minio.profile).put_object(Bucket=bucket, Key="acme/bundle-2", Body=b"other")
     return url, store
@@ -47,15 +47,15 @@ def there(place, minio, bucket, provider):
 
 def granted(url, store, signer, expires) -> tuple[str, dict[str, str]]:
     """Grant it; return (the URL without a profile, the credential)."""
-    location = client.parse(url)
-    rules = grant.policy(location.bucket, location.prefix + "/", expires)
-    made = grant.create(store, Accounts(location), "acme", rules, expires, signer=signer)
+    s3_location = client.parse(url)
+    rules = grant.policy(s3_location.bucket, s3_location.prefix + "/", expires)
+    made = grant.create(store, Accounts(s3_location), "acme", rules, expires, signer=signer)
     return url, {"access_key_id": made.access_key, "secret_access_key": made.secret_key}
 
 
 def probe(url, secrets):
     tried = permission_probe.forbidden(client.parse(url, secrets=secrets), known="acme/bundle-2")
-    return grant.probe(open_place(url, secrets=secrets), tried, workers=4, progress=Silent())
+    return grant.probe(open_location(url, secrets=secrets), tried, workers=4, progress=Silent())
 
 
 def test_the_probe_finds_what_a_wide_credential_can_do(there):
@@ -64,7 +64,7 @@ def test_the_probe_finds_what_a_wide_credential_can_do(there):
     assert {"write a file into the bundle", "delete a file", "list the whole bucket"} <= {
         one.key for one in found.findings
     }
-    assert verify(open_place(url), Level.FULL, workers=2, progress=Silent()).findings == []
+    assert verify(open_location(url), Level.FULL, workers=2, progress=Silent()).findings == []
 
 
 def test_a_revocation_is_written_once_and_states_are_told(there, provider):
@@ -88,8 +88,8 @@ def test_an_account_that_a_log_from_elsewhere_names_is_no_grant_and_stays(there,
     day = datetime.now(UTC) + timedelta(days=1)
     own = accounts.add("backup", grant.policy("bucket", "x/", day), day, "backups")
     details = {"to": "acme", "access_key": own.access_key, "expires": day.isoformat()}
-    for place in (store.place, "s3://elsewhere/bundle?profile=old"):
-        what = Happening("granted", "b", "0" * 64, place, details)
+    for location in (store.location, "s3://elsewhere/bundle?profile=old"):
+        what = Happening("granted", "b", "0" * 64, location, details)
         custody_log.append(store, provider, lambda _, what=what: [what])
     assert [one.state for one in made_grants.listed(store, accounts)] == ["revoked", "elsewhere"]
     done = made_grants.revoke(store, accounts, "acme", provider)
@@ -107,19 +107,19 @@ def test_a_grant_of_the_bucket_that_the_bundle_came_from_is_not_taken_for_one_of
         "access_key": "mo00",
         "expires": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
     }
-    old = store.place.partition("?")[0] + "?profile=old"
+    old = store.location.partition("?")[0] + "?profile=old"
     came = [
         Happening("granted", "b", "0" * 64, old, details),
-        Happening("transferred", "b", "0" * 64, store.place, {"from": old}),
+        Happening("transferred", "b", "0" * 64, store.location, {"from": old}),
     ]
     custody_log.append(store, provider, lambda _: came)
     accounts = Accounts(client.parse(url))
     assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere"]
     granted(url, store, provider, datetime.now(UTC) + timedelta(days=1))
-    back = Happening("transferred", "b", "0" * 64, store.place, {"from": store.place.partition("?")[0]})
+    back = Happening("transferred", "b", "0" * 64, store.location, {"from": store.location.partition("?")[0]})
     custody_log.append(
         store, provider, lambda _: [back]
-    )  # a damaged file came from a third place of the name
+    )  # a damaged file came from a third location of the name
     assert [one.state for one in made_grants.listed(store, accounts)] == ["elsewhere", "open"]
 
 
@@ -128,7 +128,7 @@ def test_an_account_whose_maker_died_before_it_was_written_down_is_taken_back(th
     accounts, day = Accounts(client.parse(url)), datetime.now(UTC) + timedelta(days=1)
     bundle = custody_log.read(store).last.what.bundle
     rules = grant.policy("bucket", "x/", day)
-    lost = accounts.add("acme", rules, day, grant.purpose(store.place, bundle, "acme"))
+    lost = accounts.add("acme", rules, day, grant.purpose(store.location, bundle, "acme"))
     other = accounts.add("acme", rules, day, grant.purpose(f"s3://another/{bundle}", bundle, "acme"))
     assert made_grants.revoke(store, accounts, "acme", provider).keys == [lost.access_key]
     assert accounts.find(lost.access_key) is None
@@ -147,7 +147,7 @@ def test_an_erased_bundle_keeps_no_grant_open(there, provider):
     assert (len(done.keys), done.still_open) == (2, [])
 
 
-def test_what_others_keep_below_the_place_is_not_granted_along(there, provider):
+def test_what_others_keep_below_the_location_is_not_granted_along(there, provider):
     url, store = there
     store.put("other/bundle/bagit.txt", b"x")
     with pytest.raises(UsageError, match=r"'other/bundle/bagit\.txt'"):
@@ -176,29 +176,29 @@ def test_a_full_disk_leaves_no_empty_credential_and_is_said_so(tmp_path):
 
 def test_links_that_would_end_with_a_session_are_not_made(there):
     """They say that they last until their own end."""
-    location = client.parse(there[0])
-    made = TokenService(location).begin(
+    s3_location = client.parse(there[0])
+    made = TokenService(s3_location).begin(
         "acme", grant.policy("b", "x/", datetime.now(UTC)), timedelta(hours=1)
     )
     secrets = {
         "access_key_id": made.access_key, "secret_access_key": made.secret_key, "session_token": made.token,
     }  # fmt: skip
     with pytest.raises(UsageError, match="the credential is a session's"):
-        list(presigned_urls.links(replace(location, secrets=secrets), ["bagit.txt"], timedelta(minutes=1)))
+        list(presigned_urls.links(replace(s3_location, secrets=secrets), ["bagit.txt"], timedelta(minutes=1)))
 
 
-def test_a_name_that_is_none_of_a_bundle_gets_no_link(place):
+def test_a_name_that_is_none_of_a_bundle_gets_no_link(location):
     """It becomes a path, and a word of a script, with whoever fetches."""
-    (Path(place.place.removeprefix("file://")) / "sig").mkdir()
+    (Path(location.location.removeprefix("file://")) / "sig").mkdir()
     for name in ("a b", "x\n  out=.bashrc", "custody.jsonl"):
-        place.put(f"sig/{name}", b"x")
-    assert [key for key, _, _ in link_scripts.files_of(place) if key.startswith("sig/")] == [
+        location.put(f"sig/{name}", b"x")
+    assert [key for key, _, _ in link_scripts.files_of(location) if key.startswith("sig/")] == [
         "sig/custody.jsonl"
     ]
 
 
 @pytest.mark.parametrize("prefix", ["a*/", "a?/", "${aws:username}/"])
-def test_a_place_with_a_wildcard_in_its_name_is_not_granted(prefix):
+def test_a_location_with_a_wildcard_in_its_name_is_not_granted(prefix):
     with pytest.raises(UsageError, match="wildcard"):
         grant.policy("bucket", prefix, datetime.now(UTC))
 
@@ -258,7 +258,9 @@ def test_links_fetch_the_bundle_with_curl_alone_and_end(there, make_key, tmp_pat
             ["sh", script, tmp_path / "got"], capture_output=True, text=True, check=False
         )
         assert (fetched.returncode, fetched.stdout) == (0, "the bundle is whole\n"), fetched.stderr
-    assert verify(open_place(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
+    assert (
+        verify(open_location(str(tmp_path / "got")), Level.FULL, workers=1, progress=Silent()).findings == []
+    )
     assert call("grant", "list", url).out.split()[:2] == ["acme", "open"]
     assert "X-Amz-Signature" not in store.read("sig/custody.jsonl").decode() + made.out + made.err
     assert call("grant", "links", url, "--to", "acme", "--expires", "8d", "--key", key).code == 2

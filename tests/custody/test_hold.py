@@ -18,7 +18,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, NotAllowedError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.tools.clients import boto_client
@@ -30,7 +30,7 @@ def soon(**later) -> datetime:
 
 @pytest.fixture
 def locked(minio):
-    """A fresh bucket with Object Lock: (client, name, URL of a place in it)."""
+    """A fresh bucket with Object Lock: (client, name, URL of a location in it)."""
     client = boto_client(minio.profile)
     name = f"locked-{secrets.token_hex(5)}"
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
@@ -38,11 +38,11 @@ def locked(minio):
 
 
 @pytest.fixture
-def there(place, locked, provider):
+def there(location, locked, provider):
     """A signed bundle in it: (store, vault)."""
-    sign_bundle(place, provider)
-    store = open_place(locked[2])
-    assert transfer(place, store, workers=2, progress=Silent()).findings == []
+    sign_bundle(location, provider)
+    store = open_location(locked[2])
+    assert transfer(location, store, workers=2, progress=Silent()).findings == []
     record_seal(store, provider, [provider])
     return store, open_vault(locked[2])
 
@@ -74,13 +74,13 @@ def test_what_is_unprotected_hidden_or_new_is_named(there, provider):
     store, vault = there
     terms = Terms(soon(days=1), "GOVERNANCE", legal=True)
     assert put_hold(there, provider, terms).is_held
-    store.put(layout.SCOPE, store.read(layout.SCOPE))
+    store.put(layout.RECONCILIATION, store.read(layout.RECONCILIATION))
     store.delete(layout.BAG_INFO)
     found = bundle_hold.survey(store, vault, workers=4)
     assert not found.is_held
     said = {one.key: one.what for one in found.findings}
     assert said == {
-        layout.SCOPE: "is not protected",
+        layout.RECONCILIATION: "is not protected",
         layout.BAG_INFO: "is hidden behind a delete marker",
     }
 
@@ -182,13 +182,13 @@ def test_a_hold_that_is_placed_again_is_released_again_and_both_are_on_record(th
     assert len({one.details["file"] for one in entries if one.event == "released"}) == 2
 
 
-def test_a_server_that_is_not_minio_holds_and_releases(place, versitygw, provider):
+def test_a_server_that_is_not_minio_holds_and_releases(location, versitygw, provider):
     name = f"locked-{secrets.token_hex(5)}"
     client = boto_client(versitygw.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
     url = f"s3://{name}/bundle?profile={versitygw.profile}"
-    store, vault = open_place(url), open_vault(url)
-    transfer(place, store, workers=2, progress=Silent())
+    store, vault = open_location(url), open_vault(url)
+    transfer(location, store, workers=2, progress=Silent())
     assert put_hold((store, vault), provider, Terms(soon(days=1), "GOVERNANCE", legal=True)).is_held
     first = next(one for one in vault.versions() if one.key == layout.TAG_MANIFEST)
     with pytest.raises(NotAllowedError):
@@ -215,7 +215,7 @@ def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key
     key = make_key.path_of("provider")
     for url in (f"s3://no-such-bucket/b?profile={minio.profile}", locked[2]):
         words = ("--until", "1d", "--legal", "--reason", "x", "--key", key)
-        ended = call("hold", "place", url, *words)
+        ended = call("hold", "location", url, *words)
         assert ended.code == (2 if url == locked[2] else 7), ended.err
         assert "no Object Lock" not in ended.err
 
@@ -232,25 +232,25 @@ def test_compliance_ends_for_nobody_before_its_time(there, provider):
 
 
 @pytest.mark.parametrize("server", ["local", "minio"])
-def test_without_object_lock_it_is_not_called_a_hold(place, provider, request, make_bucket, server):
-    url = place.place
+def test_without_object_lock_it_is_not_called_a_hold(location, provider, request, make_bucket, server):
+    url = location.location
     if server == "minio":
         s3 = request.getfixturevalue("minio")
         url = f"s3://{make_bucket(s3)}/b?profile={s3.profile}"
-        transfer(place, open_place(url), workers=2, progress=Silent())
+        transfer(location, open_location(url), workers=2, progress=Silent())
     terms = Terms(soon(days=1), "GOVERNANCE", legal=False)
     with pytest.raises(NotAllowedError, match=r"no Object Lock|is a directory"):
-        put_hold((open_place(url), open_vault(url)), provider, terms)
+        put_hold((open_location(url), open_vault(url)), provider, terms)
 
 
-def test_the_commands(place, locked, make_key):
+def test_the_commands(location, locked, make_key):
     key = make_key.path_of("provider")
-    assert call("sign", place.place, "--key", key).code == 0
-    assert call("transfer", place.place, locked[2], "-q").code == 0
+    assert call("sign", location.location, "--key", key).code == 0
+    assert call("transfer", location.location, locked[2], "-q").code == 0
     assert call("hold", "status", locked[2]).code == 3
     held = call(
         "hold",
-        "place",
+        "location",
         locked[2],
         "--until",
         "1d",
@@ -266,7 +266,9 @@ def test_the_commands(place, locked, make_key):
     extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
     assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
     assert call("hold", "extend", locked[2], "--until", "2d", "--key", key).code == 2  # sooner
-    assert call("hold", "place", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
+    assert (
+        call("hold", "location", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
+    )
     assert call("hold", "release", locked[2], "--reason", "received", "--key", key).code == 0
     assert call("hold", "status", locked[2]).code == 3
     assert call("custody", "verify", locked[2]).code == 0

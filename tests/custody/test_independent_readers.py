@@ -22,9 +22,9 @@ SIZE = 302
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, make_key):
     """A bundle of 300 objects and two parts of a table, signed by two."""
-    place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), SIZE - 2, odd=(*LONG_KEYS, ODD_KEY))
-    bundle_tree.plant(place, [make_key("provider"), make_key("customer")])
-    return place
+    location = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), SIZE - 2, odd=(*LONG_KEYS, ODD_KEY))
+    bundle_tree.plant(location, [make_key("provider"), make_key("customer")])
+    return location
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def verifiers(signed, make_key, tmp_path_factory) -> list[str]:
     allowed = directory / "allowed"
     names = ("provider", "customer")
     allowed.write_text("".join(f"{name} {make_key(name).public.line}\n" for name in names))
-    proved = call("prove", signed.place, ODD_KEY, "--to", directory, "--json")
+    proved = call("prove", signed.location, ODD_KEY, "--to", directory, "--json")
     file = proved.json["result"]["proofs"][0]["file"]
     said = call("check-proof", file, "--signers", allowed, "--json").json["result"]
     by_name = dict(zip(said["signed_by"], said["verifiers"], strict=True))

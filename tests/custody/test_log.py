@@ -14,28 +14,28 @@ from migrate.custody.log.events import record, record_seal, record_transfer
 from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import DamageError, UnreachableError
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.cli.conftest import call
 from tests.custody.conftest import in_memory
 
 
 @pytest.fixture
-def kept(place, provider, customer):
+def kept(location, provider, customer):
     """A bundle with five entries by two hands."""
-    sign_bundle(place, provider)
-    record_seal(place, provider, [provider])
-    record(place, customer, "verified", {"level": "full"})
-    record(place, provider, "verified", {"level": "quick"})
-    return place
+    sign_bundle(location, provider)
+    record_seal(location, provider, [provider])
+    record(location, customer, "verified", {"level": "full"})
+    record(location, provider, "verified", {"level": "quick"})
+    return location
 
 
-def lines(place) -> list[bytes]:
-    return place.read(layout.CUSTODY_LOG).splitlines(keepends=True)
+def lines(location) -> list[bytes]:
+    return location.read(layout.CUSTODY_LOG).splitlines(keepends=True)
 
 
-def named(place) -> str:
-    return "\n".join(str(finding) for finding in custody_log.read(place).findings)
+def named(location) -> str:
+    return "\n".join(str(finding) for finding in custody_log.read(location).findings)
 
 
 def test_entries_follow_each_other_and_say_who_did_what(kept, provider, customer):
@@ -90,7 +90,8 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     rows = lines(kept)
     two = entry.read(rows[1][:-1])
     other = (
-        entry.write(provider, Happening("verified", "x", "", kept.place), two, datetime.now(UTC)).line + b"\n"
+        entry.write(provider, Happening("verified", "x", "", kept.location), two, datetime.now(UTC)).line
+        + b"\n"
     )
     kept.put(layout.CUSTODY_LOG, b"".join([*rows, other]))
     assert "line 6: begins a second branch after line 2" in named(kept)
@@ -99,7 +100,7 @@ def test_a_second_branch_is_named_in_one_log_and_between_two(kept, provider, tmp
     assert "its head says 5" in named(kept)
     kept.delete(layout.CUSTODY_HEAD)
     assert "custody-head.json: is missing" in named(kept)
-    copy = open_place(str(tmp_path / "copy"))
+    copy = open_location(str(tmp_path / "copy"))
     copy.put(layout.CUSTODY_LOG, b"".join(rows))
     findings, _ = consistency.compare(custody_log.read(kept), custody_log.read(copy), "the copy")
     assert "entry 3 is another than at the copy: there is a second branch after 2" in str(findings[0])
@@ -173,41 +174,43 @@ class DyingStore:
 
 
 @pytest.mark.parametrize("writes", [0, 1, 2, 3, 4, 5])
-def test_a_writer_that_dies_leaves_a_log_in_order(place, provider, writes):
+def test_a_writer_that_dies_leaves_a_log_in_order(location, provider, writes):
     try:
-        record_seal(DyingStore(place, writes), provider, [provider])
-        record(DyingStore(place, writes), provider, "verified")
+        record_seal(DyingStore(location, writes), provider, [provider])
+        record(DyingStore(location, writes), provider, "verified")
     except UnreachableError:
         pass
-    assert named(place) == ""
-    record_seal(place, provider, [provider])
-    record(place, provider, "verified")
-    assert named(place) == ""
+    assert named(location) == ""
+    record_seal(location, provider, [provider])
+    record(location, provider, "verified")
+    assert named(location) == ""
 
 
 def test_a_clock_that_was_set_back_is_noted_and_no_damage(kept, provider):
     now = datetime.now(UTC) - timedelta(days=400)
-    happened = Happening("verified", "x", "", kept.place)
+    happened = Happening("verified", "x", "", kept.location)
     custody_log.append(kept, provider, lambda _: [happened], clock=lambda: now)
     found = custody_log.read(kept)
     assert found.findings == []
     assert "entry 6" in found.notes[0]
 
 
-def test_the_log_travels_and_then_each_place_has_its_own(kept, provider, customer, tmp_path):
-    target = open_place(str(tmp_path / "target"))
-    move = lambda: transfer(kept, target, workers=1, progress=Silent())  # noqa: E731
+def test_the_log_travels_and_then_each_location_has_its_own(kept, provider, customer, tmp_path):
+    destination = open_location(str(tmp_path / "destination"))
+    move = lambda: transfer(kept, destination, workers=1, progress=Silent())  # noqa: E731
     assert move().findings == []
-    assert record_transfer(kept, target, customer, {})
-    assert custody_log.read(target).entries[-1].what.event == "transferred"
-    record(target, customer, "verified")
+    assert record_transfer(kept, destination, customer, {})
+    assert custody_log.read(destination).entries[-1].what.event == "transferred"
+    record(destination, customer, "verified")
     record(kept, provider, "verified")
-    before = target.read(layout.CUSTODY_LOG)
+    before = destination.read(layout.CUSTODY_LOG)
     assert move().files_moved == 0
-    assert not record_transfer(kept, target, customer, {})
-    assert target.read(layout.CUSTODY_LOG) == before
-    findings, notes = consistency.compare(custody_log.read(kept), custody_log.read(target), "target")
-    assert (findings, notes) == ([], ["the logs part after entry 5: each place has its own from there"])
+    assert not record_transfer(kept, destination, customer, {})
+    assert destination.read(layout.CUSTODY_LOG) == before
+    findings, notes = consistency.compare(
+        custody_log.read(kept), custody_log.read(destination), "destination"
+    )
+    assert (findings, notes) == ([], ["the logs part after entry 5: each location has its own from there"])
 
 
 def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):
@@ -218,8 +221,8 @@ def test_a_log_of_any_length_is_not_taken_into_memory(kept, monkeypatch):
     assert custody_log.read(kept).findings == []
 
 
-def test_who_signs_at_another_place_has_not_sealed_it_there(kept, provider, customer, tmp_path):
-    other = open_place(str(tmp_path / "other"))
+def test_who_signs_at_another_location_has_not_sealed_it_there(kept, provider, customer, tmp_path):
+    other = open_location(str(tmp_path / "other"))
     transfer(kept, other, workers=2, progress=Silent())
     custody_log.carry(kept, other)
     sign_bundle(other, customer)
@@ -243,19 +246,21 @@ def test_a_signature_that_vanishes_is_found(kept, provider):
     )
 
 
-def test_the_commands(place, make_key, tmp_path):
-    bundle = place.place.removeprefix("file://")
+def test_the_commands(location, make_key, tmp_path):
+    bundle = location.location.removeprefix("file://")
     env = {"MOVEOUT_KEY": str(make_key.path_of("provider"))}
     assert "no custody log" in call("custody", "show", bundle).out
     assert call("sign", bundle, env=env).code == 0
     assert call("verify", bundle, env=env).code == 0
-    target = tmp_path / "target"
-    assert call("transfer", bundle, target, "--key", make_key.path_of("customer")).code == 0
-    shown = call("custody", "show", target)
+    destination = tmp_path / "destination"
+    assert call("transfer", bundle, destination, "--key", make_key.path_of("customer")).code == 0
+    shown = call("custody", "show", destination)
     assert [line.split()[2] for line in shown.out.splitlines()] == [
         "created", "sealed", "signed", "verified", "transferred",
     ]  # fmt: skip
-    checked = call("custody", "verify", target, "--with", bundle)
+    checked = call("custody", "verify", destination, "--with", bundle)
     assert (checked.code, "5 entries" in checked.out) == (0, True), checked.out
-    (target / "sig" / "custody.jsonl").write_bytes((target / "sig" / "custody.jsonl").read_bytes()[:-100])
-    assert call("custody", "verify", target, "--json").code == 6
+    (destination / "sig" / "custody.jsonl").write_bytes(
+        (destination / "sig" / "custody.jsonl").read_bytes()[:-100]
+    )
+    assert call("custody", "verify", destination, "--json").code == 6

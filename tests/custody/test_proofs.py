@@ -56,9 +56,9 @@ def test_the_tree_is_that_of_rfc_6962_and_every_path_leads_to_its_root(size):
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, make_key):
     """A bundle of 700 objects, the last with odd keys, and two parts of a table, with its tree, signed."""
-    place = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700, odd=(*LONG_KEYS, ODD_KEY))
-    bundle_tree.plant(place, [make_key("provider")])
-    return place
+    location = shelf(str(tmp_path_factory.mktemp("shelf") / "bundle"), 700, odd=(*LONG_KEYS, ODD_KEY))
+    bundle_tree.plant(location, [make_key("provider")])
+    return location
 
 
 def run_script(file, key):
@@ -172,16 +172,18 @@ def test_the_script_in_the_docs_checks_it_without_moveout(signed, make_key, tmp_
 
 
 def test_several_sign_the_root_and_a_second_time_changes_nothing(tmp_path, provider, customer):
-    place = shelf(str(tmp_path / "b"), 5)
-    bundle_tree.plant(place, [provider])
-    bundle_tree.plant(place, [customer])
-    before = place.read(layout.CHECKPOINT), place.read(layout.TREE)
-    bundle_tree.plant(place, [provider, customer])
-    assert (place.read(layout.CHECKPOINT), place.read(layout.TREE)) == before
+    location = shelf(str(tmp_path / "b"), 5)
+    bundle_tree.plant(location, [provider])
+    bundle_tree.plant(location, [customer])
+    before = location.read(layout.CHECKPOINT), location.read(layout.TREE)
+    bundle_tree.plant(location, [provider, customer])
+    assert (location.read(layout.CHECKPOINT), location.read(layout.TREE)) == before
     found = checkpoint.decode(before[0])
     assert set(found.signers([provider.public, customer.public])) == {provider.public, customer.public}
-    assert bundle_tree.check(place, [provider.public, customer.public], deep=True) == []
-    assert "does not hold, or is by a key" in str(bundle_tree.check(place, [provider.public], deep=False)[0])
+    assert bundle_tree.check(location, [provider.public, customer.public], deep=True) == []
+    assert "does not hold, or is by a key" in str(
+        bundle_tree.check(location, [provider.public], deep=False)[0]
+    )
 
 
 class Rival:
@@ -201,12 +203,12 @@ class Rival:
 
 @pytest.mark.parametrize("left", range(3))
 def test_two_who_sign_the_root_at_once_both_have(tmp_path, provider, customer, left):
-    place = shelf(str(tmp_path / "b"), 5)
+    location = shelf(str(tmp_path / "b"), 5)
     both = [provider.public, customer.public]
-    found = bundle_tree.plant(Rival(place, left, customer), [provider])
+    found = bundle_tree.plant(Rival(location, left, customer), [provider])
     assert set(found.signers(both)) == set(both)
-    assert bundle_tree.read(place)[1] == found
-    assert bundle_tree.check(place, both, deep=True) == []
+    assert bundle_tree.read(location)[1] == found
+    assert bundle_tree.check(location, both, deep=True) == []
 
 
 def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
@@ -226,14 +228,14 @@ def test_every_change_to_the_tree_is_found_with_its_name(signed, provider):
 
 
 def test_a_tree_of_another_seal_proves_nothing(tmp_path, provider):
-    place = shelf(str(tmp_path / "b"), 5)
+    location = shelf(str(tmp_path / "b"), 5)
     with pytest.raises(UsageError, match="no tree"):
-        list(bundle_tree.prove(place, wants("x")))
-    bundle_tree.plant(place, [provider])
-    kept = bundle_tree.read(place)[0]
+        list(bundle_tree.prove(location, wants("x")))
+    bundle_tree.plant(location, [provider])
+    kept = bundle_tree.read(location)[0]
     other = shelf(str(tmp_path / "c"), 6)
     for key in (layout.TREE, layout.TREE_NODES, layout.CHECKPOINT):
-        other.put(key, place.read(key))
+        other.put(key, location.read(key))
     assert "another seal" in str(bundle_tree.check(other, [provider.public], deep=False)[0])
     with pytest.raises(DamageError):
         list(bundle_tree.prove(other, wants(ODD_KEY)))

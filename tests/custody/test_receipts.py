@@ -20,7 +20,7 @@ from migrate.custody.tree.bundle_tree import plant
 from migrate.errors import DamageError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
 
@@ -34,40 +34,40 @@ def signature(document, signer):
 @pytest.fixture
 def incomplete(tmp_path, provider):
     """A bundle that lacks two items by its own account."""
-    store = open_place(str(tmp_path / "incomplete"))
+    store = open_location(str(tmp_path / "incomplete"))
     gaps = {number: Gap(f"number {number}", "failed", "gone") for number in (3, 4)}
     export([Numbers(count=15, gaps=gaps)], store, workers=1, progress=Silent())
     record_seal(store, provider, [provider])
     return store
 
 
-def test_the_first_line_says_what_is_wrong(place, incomplete):
+def test_the_first_line_says_what_is_wrong(location, incomplete):
     def first(document):
         return document.data.decode().splitlines()[1]
 
-    assert '"about": "Receipt for the bundle' in first(receipt.write(place, GOOD))
+    assert '"about": "Receipt for the bundle' in first(receipt.write(location, GOOD))
     assert "RECEIPT FOR AN INCOMPLETE BUNDLE" in first(receipt.write(incomplete, GOOD))
     assert "2 items are missing" in first(receipt.write(incomplete, GOOD))
     damaged = receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")])
-    assert "RECEIPT FOR A DAMAGED BUNDLE" in first(receipt.write(place, damaged))
+    assert "RECEIPT FOR A DAMAGED BUNDLE" in first(receipt.write(location, damaged))
 
 
-def test_an_acknowledgement_that_was_lost_is_asked_for_again(place, provider, customer):
-    document = receipt.write(place, GOOD)
+def test_an_acknowledgement_that_was_lost_is_asked_for_again(location, provider, customer):
+    document = receipt.write(location, GOOD)
     for _ in range(2):
-        assert receipt.acknowledge(place, document, signature(document, customer), provider) == [
+        assert receipt.acknowledge(location, document, signature(document, customer), provider) == [
             customer.public
         ]
-    found = custody_log.read(place)
+    found = custody_log.read(location)
     assert [one.what.event for one in found.entries] == ["received", "acknowledged"]
-    (kept,), findings = documents.read_all(place)
+    (kept,), findings = documents.read_all(location)
     assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
 
 
-def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(place, customer, monkeypatch):
-    record_seal(place, customer, [customer])
-    begun = receipt.write(place, GOOD)
-    place.put(begun.key, begun.data)
+def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(location, customer, monkeypatch):
+    record_seal(location, customer, [customer])
+    begun = receipt.write(location, GOOD)
+    location.put(begun.key, begun.data)
     later = datetime.now(UTC) + timedelta(hours=2)
 
     class Later(datetime):
@@ -76,111 +76,111 @@ def test_a_receipt_that_was_written_and_not_signed_is_taken_up_again(place, cust
             return later
 
     monkeypatch.setattr("migrate.custody.handover.documents.datetime", Later)
-    assert receipt.write(place, GOOD).key == begun.key
-    assert receipt.write(place, receipt.Checked("quick", 3, 100, [])).key != begun.key
+    assert receipt.write(location, GOOD).key == begun.key
+    assert receipt.write(location, receipt.Checked("quick", 3, 100, [])).key != begun.key
     said = {name: value for name, value in begun.value.items() if name != "time"}
     old = documents.make("receipt", "", said, now=datetime.now(UTC) - timedelta(days=9))
-    place.delete(begun.key)
-    place.put(old.key, old.data)  # somebody else's, from before the log's last entry
-    assert receipt.write(place, GOOD).key != old.key
+    location.delete(begun.key)
+    location.put(old.key, old.data)  # somebody else's, from before the log's last entry
+    assert receipt.write(location, GOOD).key != old.key
 
 
 def test_what_is_not_signed_by_the_customer_or_not_for_this_bundle_is_refused(
-    place, incomplete, provider, customer
+    location, incomplete, provider, customer
 ):
-    document = receipt.write(place, GOOD)
+    document = receipt.write(location, GOOD)
     with pytest.raises(UsageError, match="nobody but you"):
-        receipt.acknowledge(place, document, {}, provider)
+        receipt.acknowledge(location, document, {}, provider)
     with pytest.raises(UsageError, match="nobody but you"):
-        receipt.acknowledge(place, document, signature(document, provider), provider)
+        receipt.acknowledge(location, document, signature(document, provider), provider)
     with pytest.raises(UsageError, match="is for the root"):
         receipt.acknowledge(incomplete, document, signature(document, customer), provider)
     forged = documents.make("receipt", "all well", {**document.value, "bundle": "another"})
     with pytest.raises(UsageError, match="names the bundle another"):
-        receipt.acknowledge(place, forged, signature(forged, customer), provider)
-    other = receipt.write(place, receipt.Checked("quick", 3, 100, []))
+        receipt.acknowledge(location, forged, signature(forged, customer), provider)
+    other = receipt.write(location, receipt.Checked("quick", 3, 100, []))
     with pytest.raises(DamageError, match="a signature that holds"):
-        receipt.acknowledge(place, document, signature(other, customer), provider)
+        receipt.acknowledge(location, document, signature(other, customer), provider)
     with pytest.raises(DamageError, match="it was changed"):
         documents.parse(document.data.replace(b"full", b"fool"), document.key)
-    assert custody_log.read(place).entries == []
+    assert custody_log.read(location).entries == []
 
 
-def test_a_log_that_was_put_back_contradicts_a_receipt(place, provider, make_key):
+def test_a_log_that_was_put_back_contradicts_a_receipt(location, provider, make_key):
     """With its head, so that only what somebody else has can tell."""
-    sign_bundle(place, provider)
-    record_seal(place, provider, [provider])
-    kept = {key: place.read(key) for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)}
-    record(place, provider, "verified", {"level": "full"})
-    assert call("receive", place.place, "--key", make_key.path_of("customer")).code == 0
-    assert call("custody", "verify", place.place).code == 0
+    sign_bundle(location, provider)
+    record_seal(location, provider, [provider])
+    kept = {key: location.read(key) for key in (layout.CUSTODY_LOG, layout.CUSTODY_HEAD)}
+    record(location, provider, "verified", {"level": "full"})
+    assert call("receive", location.location, "--key", make_key.path_of("customer")).code == 0
+    assert call("custody", "verify", location.location).code == 0
     for key, data in kept.items():
-        place.put(key, data)
-    assert custody_log.read(place).findings == []
-    found = call("custody", "verify", place.place)
+        location.put(key, data)
+    assert custody_log.read(location).findings == []
+    found = call("custody", "verify", location.location)
     assert (found.code, "is not the one that sig/receipt-" in found.out) == (6, True), found.out
-    (document,) = documents.read_all(place, "receipt")[0]
-    other = replace(document, value={**document.value, "place": f"{place.place}?profile=x"})
-    findings, notes = consistency.against_receipts(custody_log.read(place), place.place, [other])
+    (document,) = documents.read_all(location, "receipt")[0]
+    other = replace(document, value={**document.value, "location": f"{location.location}?profile=x"})
+    findings, notes = consistency.against_receipts(custody_log.read(location), location.location, [other])
     assert (findings, len(notes)) == ([], 1)
 
 
 @pytest.mark.parametrize("words", [("receive",), ("audit",)])
-def test_whoever_reads_every_byte_keeps_to_the_limit(place, make_key, monkeypatch, words):
+def test_whoever_reads_every_byte_keeps_to_the_limit(location, make_key, monkeypatch, words):
     key, limits = make_key.path_of("customer"), []
-    assert call("sign", place.place, "--key", key).code == 0
+    assert call("sign", location.location, "--key", key).code == 0
 
     def opened(url, *, bwlimit, **more):
         limits.append(bwlimit)
-        return open_place(url, bwlimit=bwlimit, **more)
+        return open_location(url, bwlimit=bwlimit, **more)
 
-    monkeypatch.setattr("migrate.cli.common.session.open_place", opened)
-    assert call(*words, place.place, "--key", key, "--bwlimit", "100M").code == 0
+    monkeypatch.setattr("migrate.cli.common.session.open_location", opened)
+    assert call(*words, location.location, "--key", key, "--bwlimit", "100M").code == 0
     (limit,) = limits
     assert limit is not None
 
 
-def test_the_commands_end_with_what_was_found(place, incomplete, make_key, tmp_path):
+def test_the_commands_end_with_what_was_found(location, incomplete, make_key, tmp_path):
     key = make_key.path_of("customer")
-    whole = call("receive", place.place, "--key", key, "--to", tmp_path / "mail", "--json")
+    whole = call("receive", location.location, "--key", key, "--to", tmp_path / "mail", "--json")
     assert whole.code == 0, whole.err
     assert sorted(whole.json["result"]["written"]) == sorted(map(str, (tmp_path / "mail").iterdir()))
-    short = call("receive", incomplete.place, "--key", key)
+    short = call("receive", incomplete.location, "--key", key)
     assert (short.code, short.out.startswith("RECEIPT FOR AN INCOMPLETE BUNDLE")) == (3, True), short.err
-    verified = call("verify", incomplete.place, "--level", "quick")
+    verified = call("verify", incomplete.location, "--level", "quick")
     assert (verified.code, "! It was sealed INCOMPLETE" in verified.out) == (0, True), verified
-    assert "INCOMPLETE" not in call("verify", place.place, "--level", "quick").out
-    bundle = Path(place.place.removeprefix("file://"))
+    assert "INCOMPLETE" not in call("verify", location.location, "--level", "quick").out
+    bundle = Path(location.location.removeprefix("file://"))
     (bundle / "data" / "catalog.parquet").write_bytes(b"")
-    damaged = call("receive", place.place, "--key", key)
+    damaged = call("receive", location.location, "--key", key)
     assert (damaged.code, damaged.out.startswith("RECEIPT FOR A DAMAGED BUNDLE")) == (6, True), damaged.err
 
 
 def test_a_receipt_for_the_same_is_given_once_and_another_for_something_else(
-    place, provider, customer, ticking
+    location, provider, customer, ticking
 ):
-    record_seal(place, provider, [provider])
-    first = receipt.receive(place, GOOD, [customer])
-    assert receipt.receive(place, GOOD, [customer]).data == first.data
+    record_seal(location, provider, [provider])
+    first = receipt.receive(location, GOOD, [customer])
+    assert receipt.receive(location, GOOD, [customer]).data == first.data
     others = [
-        receipt.receive(place, GOOD, [provider]),
-        receipt.receive(place, receipt.Checked("quick", 3, 100, []), [customer]),
+        receipt.receive(location, GOOD, [provider]),
+        receipt.receive(location, receipt.Checked("quick", 3, 100, []), [customer]),
         receipt.receive(
-            place, receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")]), [customer]
+            location, receipt.Checked("full", 3, 100, [Finding("data/a", "is missing")]), [customer]
         ),
     ]
     assert len({first.key, *(one.key for one in others)}) == 4
-    assert documents.read_all(place)[1] == []
+    assert documents.read_all(location)[1] == []
 
 
-def test_bagit_still_validates_a_bundle_with_all_that(place, provider, customer):
-    sign_bundle(place, provider)
-    plant(place, [provider])
-    document = receipt.write(place, GOOD)
-    receipt.acknowledge(place, document, signature(document, customer), provider)
+def test_bagit_still_validates_a_bundle_with_all_that(location, provider, customer):
+    sign_bundle(location, provider)
+    plant(location, [provider])
+    document = receipt.write(location, GOOD)
+    receipt.acknowledge(location, document, signature(document, customer), provider)
     assert json.loads(document.data)["complete"]
     bagit = Path(sys.executable).parent / "bagit.py"
-    bundle = place.place.removeprefix("file://")
+    bundle = location.location.removeprefix("file://")
     subprocess.run([sys.executable, bagit, "--validate", bundle], check=True, capture_output=True)
     subprocess.run(
         ["sha256sum", "--strict", "--quiet", "-c", "tagmanifest-sha256.txt", "manifest-sha256.txt"],

@@ -14,20 +14,20 @@ from tests.cli.conftest import call
 from tests.custody.conftest import in_memory, ssh_verify
 
 
-def test_ssh_keygen_checks_our_signature_and_no_other_file(place, provider, tmp_path):
-    signed = sign_bundle(place, provider)
+def test_ssh_keygen_checks_our_signature_and_no_other_file(location, provider, tmp_path):
+    signed = sign_bundle(location, provider)
     allowed = tmp_path / "allowed"
     allowed.write_text(f"acme {provider.public.line}\n")
-    manifest = place.read(layout.TAG_MANIFEST)
-    signature = place.read(signed.key)
+    manifest = location.read(layout.TAG_MANIFEST)
+    signature = location.read(signed.key)
     assert ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest)
     assert not ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest + b"\n")
     assert not ssh_verify(allowed, "acme", ssh_signatures.DOCUMENT, signature, manifest)
 
 
-def test_we_check_what_ssh_keygen_signed_with_our_key(place, make_key, provider, tmp_path):
+def test_we_check_what_ssh_keygen_signed_with_our_key(location, make_key, provider, tmp_path):
     file = tmp_path / "manifest"
-    file.write_bytes(place.read(layout.TAG_MANIFEST))
+    file.write_bytes(location.read(layout.TAG_MANIFEST))
     argv = [
         "ssh-keygen",
         "-q",
@@ -41,24 +41,24 @@ def test_we_check_what_ssh_keygen_signed_with_our_key(place, make_key, provider,
     ]
     subprocess.run(argv, check=True, capture_output=True)
     signature = (tmp_path / "manifest.sig").read_bytes()
-    place.put(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig", signature)
-    found = signatures(place)
+    location.put(f"sig/tagmanifest-sha256.txt.{provider.public.id}.sig", signature)
+    found = signatures(location)
     assert (found.of(layout.TAG_MANIFEST), found.findings) == ([provider.public], [])
     assert signature == ssh_signatures.sign(provider, ssh_signatures.BUNDLE, [file.read_bytes()])
 
 
-def test_several_keys_sign_and_a_second_time_changes_nothing(place, provider, customer):
-    sign_bundle(place, provider)
-    sign_bundle(place, customer)
-    before = {info.key: info.etag for info in place.list("sig/")}
-    sign_bundle(place, provider)
-    assert {info.key: info.etag for info in place.list("sig/")} == before
-    assert set(signatures(place).of(layout.TAG_MANIFEST)) == {provider.public, customer.public}
+def test_several_keys_sign_and_a_second_time_changes_nothing(location, provider, customer):
+    sign_bundle(location, provider)
+    sign_bundle(location, customer)
+    before = {info.key: info.etag for info in location.list("sig/")}
+    sign_bundle(location, provider)
+    assert {info.key: info.etag for info in location.list("sig/")} == before
+    assert set(signatures(location).of(layout.TAG_MANIFEST)) == {provider.public, customer.public}
 
 
-def test_changed_bytes_of_a_signature_are_found_with_its_name(place, provider):
-    key = sign_bundle(place, provider).key
-    there = in_memory(place)
+def test_changed_bytes_of_a_signature_are_found_with_its_name(location, provider):
+    key = sign_bundle(location, provider).key
+    there = in_memory(location)
     data = there.read(key)
     draw = random.Random(6)
     for at in range(0, len(data), 3):
@@ -71,15 +71,15 @@ def test_changed_bytes_of_a_signature_are_found_with_its_name(place, provider):
         assert [finding.key for finding in signatures(there).findings] == [key]
 
 
-def test_another_bundle_or_anothers_name_is_found(place, provider, customer):
-    key = sign_bundle(place, provider).key
-    signature = place.read(key)
+def test_another_bundle_or_anothers_name_is_found(location, provider, customer):
+    key = sign_bundle(location, provider).key
+    signature = location.read(key)
     stolen = f"sig/tagmanifest-sha256.txt.{customer.public.id}.sig"
-    place.put(stolen, signature)
-    assert "another key" in str(signatures(place).findings[0])
-    place.delete(stolen)
-    place.put(layout.TAG_MANIFEST, place.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
-    assert "does not hold for tagmanifest-sha256.txt" in str(signatures(place).findings[0])
+    location.put(stolen, signature)
+    assert "another key" in str(signatures(location).findings[0])
+    location.delete(stolen)
+    location.put(layout.TAG_MANIFEST, location.read(layout.TAG_MANIFEST).replace(b"a", b"b", 1))
+    assert "does not hold for tagmanifest-sha256.txt" in str(signatures(location).findings[0])
 
 
 def test_a_key_is_private_and_may_have_a_passphrase(tmp_path):
@@ -125,11 +125,11 @@ def test_what_is_no_key_is_said_so(tmp_path, data):
         ('valid-after="209901010000Z",namespaces="moveout-*"', False),
     ],
 )
-def test_a_signer_counts_as_for_ssh_keygen(place, provider, tmp_path, options, counts):
-    signed = sign_bundle(place, provider)
+def test_a_signer_counts_as_for_ssh_keygen(location, provider, tmp_path, options, counts):
+    signed = sign_bundle(location, provider)
     allowed = tmp_path / "allowed"
     allowed.write_text(f"acme {options} {provider.public.line}\n".replace("  ", " "))
-    manifest, signature = place.read(layout.TAG_MANIFEST), place.read(signed.key)
+    manifest, signature = location.read(layout.TAG_MANIFEST), location.read(signed.key)
     assert ssh_verify(allowed, "acme", ssh_signatures.BUNDLE, signature, manifest) == counts
     assert (allowed_signers.load(allowed).name(provider.public) == "acme") == counts
 
@@ -150,9 +150,9 @@ def test_a_key_that_cannot_be_made_whole_leaves_nothing(tmp_path, name):
     assert [one.name for one in tmp_path.iterdir()] == ["mine.pub"]
 
 
-def test_the_commands(place, tmp_path):
+def test_the_commands(location, tmp_path):
     """Keys are made, a bundle is signed, and a list of signers decides whose signature counts."""
-    bundle = place.place.removeprefix("file://")
+    bundle = location.location.removeprefix("file://")
     mine, other = tmp_path / "mine", tmp_path / "other"
     env = {"MOVEOUT_PASSPHRASE": "open sesame"}
     made = call("keys", "init", mine, "--name", "Acme Hosting", env=env)

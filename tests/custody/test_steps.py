@@ -18,7 +18,7 @@ from migrate.custody.signing.bundle_signatures import sign_bundle
 from migrate.errors import UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.tools.clients import boto_client
 
@@ -69,15 +69,15 @@ def killed_at_each_step(run, look, *, late: bool) -> int:
 
 
 @pytest.fixture
-def there(place, minio, provider):
+def there(location, minio, provider):
     """A signed bundle in a bucket with Object Lock: (store, vault)."""
     bucket = f"steps-{secrets.token_hex(5)}"
     client = boto_client(minio.profile)
     client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     url = f"s3://{bucket}/b?profile={minio.profile}"
-    sign_bundle(place, provider)
-    store = open_place(url)
-    transfer(place, store, workers=4, progress=Silent())
+    sign_bundle(location, provider)
+    store = open_location(url)
+    transfer(location, store, workers=4, progress=Silent())
     record_seal(store, provider, [provider])
     return store, open_vault(url)
 
@@ -159,46 +159,46 @@ def test_from_hold_to_erasure_every_step_is_the_last_of_some_run(there, provider
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_an_acknowledgement_that_died_anywhere_is_given_once(place, provider, customer, late):
-    document = receipt.write(place, GOOD)
+def test_an_acknowledgement_that_died_anywhere_is_given_once(location, provider, customer, late):
+    document = receipt.write(location, GOOD)
     signature = dict([documents.signature_of(document, customer)])
 
     def acknowledge(steps):
-        return receipt.acknowledge(steps.over(place), document, signature, provider)
+        return receipt.acknowledge(steps.over(location), document, signature, provider)
 
     def nothing_is_claimed_that_is_not_there():
-        if custody_log.read(place).find("acknowledged"):
-            (kept,), findings = documents.read_all(place)
+        if custody_log.read(location).find("acknowledged"):
+            (kept,), findings = documents.read_all(location)
             assert (set(kept.signers), findings) == ({customer.public, provider.public}, [])
 
     assert killed_at_each_step(acknowledge, nothing_is_claimed_that_is_not_there, late=late) >= 3
-    assert [one.what.event for one in custody_log.read(place).entries] == ["received", "acknowledged"]
-    assert custody_log.read(place).findings == []
+    assert [one.what.event for one in custody_log.read(location).entries] == ["received", "acknowledged"]
+    assert custody_log.read(location).findings == []
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_receipt_that_died_anywhere_is_given_once(place, provider, customer, late, ticking):
-    record_seal(place, provider, [provider])
+def test_a_receipt_that_died_anywhere_is_given_once(location, provider, customer, late, ticking):
+    record_seal(location, provider, [provider])
     said = []
 
     def receive(steps):
-        said.append(receipt.receive(steps.over(place), GOOD, [customer]).key)
+        said.append(receipt.receive(steps.over(location), GOOD, [customer]).key)
 
     def nothing_is_claimed_that_is_not_there():
-        if custody_log.read(place).find("received"):
-            (kept,), findings = documents.read_all(place)
+        if custody_log.read(location).find("received"):
+            (kept,), findings = documents.read_all(location)
             assert (kept.signers, findings) == ([customer.public], [])
 
     assert killed_at_each_step(receive, nothing_is_claimed_that_is_not_there, late=late) >= 3
     receive(Steps(99, late=late))  # and once more, after all is done
     assert len(set(said)) == 1
-    assert [info.key for info in place.list("sig/receipt-")] == [
+    assert [info.key for info in location.list("sig/receipt-")] == [
         said[0], f"{said[0]}.{customer.public.id}.sig"
     ]  # fmt: skip
-    assert [one.what.event for one in custody_log.read(place).entries].count("received") == 1
+    assert [one.what.event for one in custody_log.read(location).entries].count("received") == 1
 
 
-def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
+def test_a_hold_ends_by_the_clock_of_the_location(there, provider, monkeypatch):
     """Our own clock is ten minutes off, which is less than a server refuses a signature for."""
     store, vault = there
     until = (datetime.now(UTC) + timedelta(minutes=3)).replace(microsecond=0)
@@ -211,17 +211,17 @@ def test_a_hold_ends_by_the_clock_of_the_place(there, provider, monkeypatch):
             return datetime.now(tz) + timedelta(minutes=10)
 
     monkeypatch.setattr("migrate.storage.s3.object_lock.datetime", Fast)
-    fast = open_vault(store.place)
+    fast = open_vault(store.location)
     assert abs(fast.now() - datetime.now(UTC)) < timedelta(seconds=3)
     assert bundle_hold.survey(store, fast, workers=4).is_held
     assert any("are held until" in one for one in erase.check(store, fast, [], workers=4))
 
 
-def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(place, provider):
-    record_seal(place, provider, [provider])
-    first = custody_log.read(place).entries[-1].what
+def test_a_clock_that_was_set_back_is_noted_and_breaks_nothing(location, provider):
+    record_seal(location, provider, [provider])
+    first = custody_log.read(location).entries[-1].what
     back = datetime.now(UTC) - timedelta(days=400)
-    custody_log.append(place, provider, lambda _: [first], clock=lambda: back)
-    found = custody_log.read(place)
+    custody_log.append(location, provider, lambda _: [first], clock=lambda: back)
+    found = custody_log.read(location)
     assert (found.findings, len(found.notes)) == ([], 1)
     assert "a clock was set back" in found.notes[0]

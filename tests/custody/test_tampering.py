@@ -28,40 +28,42 @@ from tests.transfer.bags import contents
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory, make_key) -> tuple[str, Files, Authority]:
-    """Everything that can lie with a bundle: (its place, all files with the proofs, who stamped it)."""
+    """Everything that can lie with a bundle: (its location, all files with the proofs, who stamped it)."""
     provider, customer = make_key("provider"), make_key("customer")
-    place = shelf(str(tmp_path_factory.mktemp("kept") / "bundle"), 300)
+    location = shelf(str(tmp_path_factory.mktemp("kept") / "bundle"), 300)
     for signer in (provider, customer):
-        bundle_signatures.sign_bundle(place, signer)
-    bundle_tree.plant(place, [provider, customer])
-    record_seal(place, provider, [provider, customer])
+        bundle_signatures.sign_bundle(location, signer)
+    bundle_tree.plant(location, [provider, customer])
+    record_seal(location, provider, [provider, customer])
     with serving(Authority(tmp_path_factory.mktemp("authority"))) as authority:
-        record_stamp(place, provider, authority.url)
-    record(place, customer, "verified", {"level": "full", "findings": 0})
-    received = receipt.write(place, receipt.Checked("full", 5, 100, []))
-    receipt.acknowledge(place, received, dict([documents.signature_of(received, customer)]), provider)
+        record_stamp(location, provider, authority.url)
+    record(location, customer, "verified", {"level": "full", "findings": 0})
+    received = receipt.write(location, receipt.Checked("full", 5, 100, []))
+    receipt.acknowledge(location, received, dict([documents.signature_of(received, customer)]), provider)
     sampling_audit.audit(
-        place, Question(0.5, 0.5), provider, None, seed=Seed(b"s" * 32), workers=1, progress=Silent()
+        location, Question(0.5, 0.5), provider, None, seed=Seed(b"s" * 32), workers=1, progress=Silent()
     )
-    root = bundle_signatures.root_of(place)
+    root = bundle_signatures.root_of(location)
     certificate = documents.make(
-        "erasure", "Certificate", {"bundle": "b", "root": root, "place": place.place}
+        "erasure", "Certificate", {"bundle": "b", "root": root, "location": location.location}
     )
-    documents.keep(place, certificate, [provider])
+    documents.keep(location, certificate, [provider])
     details = {"file": certificate.key, "sha256": certificate.sha256}
-    custody_log.append(place, provider, lambda _: [Happening("noted", "b", root, place.place, details)])
-    files = contents(place)
+    custody_log.append(
+        location, provider, lambda _: [Happening("noted", "b", root, location.location, details)]
+    )
+    files = contents(location)
     for number, one in enumerate(
-        bundle_tree.prove(place, lambda item: str(item.get("key", "")) < "photos/0000003")
+        bundle_tree.prove(location, lambda item: str(item.get("key", "")) < "photos/0000003")
     ):
         files[f"{BESIDE}{number}.tlog-proof"] = one.encode()
-    return place.place, files, authority
+    return location.location, files, authority
 
 
 def findings(where: str, files: Files, known) -> str:
     """All that is said of a bundle and the proofs beside it."""
     store = Memory({key: data for key, data in files.items() if not key.startswith(BESIDE)})
-    store.place = where
+    store.location = where
     said: list[object] = []
     looks = (
         lambda: verify(store, Level.FULL, workers=1, progress=Silent()).findings,
@@ -103,7 +105,9 @@ def change(files: Files, draw: random.Random) -> tuple[str, Files]:
         other[key] = data[:at]
     elif kind == 2:
         other[key] = data[:at] + draw.randbytes(1 + draw.randrange(9)) + data[at:]
-    elif kind == 3 and not key.startswith(BESIDE):  # in another's place a proof still proves what it proves
+    elif kind == 3 and not key.startswith(
+        BESIDE
+    ):  # in another's location a proof still proves what it proves
         other[key] = files[draw.choice([name for name in sorted(files) if files[name] != data])]
     elif kind == 4:
         lines = data.splitlines(keepends=True)

@@ -22,33 +22,33 @@ def authority(request, tmp_path_factory):
         yield running
 
 
-def test_openssl_checks_the_token_that_was_asked_for(place, authority):
-    key, stamp = timestamps.stamp(place, authority.url)
+def test_openssl_checks_the_token_that_was_asked_for(location, authority):
+    key, stamp = timestamps.stamp(location, authority.url)
     assert abs(stamp.moment - datetime.now(UTC)) < timedelta(minutes=1)
     assert stamp.authority == "CN=Timestamps"
-    manifest = place.read(layout.TAG_MANIFEST)
-    assert authority.verifies(place.read(key), manifest)
-    assert not authority.verifies(place.read(key), manifest + b"\n")
-    assert timestamps.stamps(place) == ([(key, stamp)], [])
+    manifest = location.read(layout.TAG_MANIFEST)
+    assert authority.verifies(location.read(key), manifest)
+    assert not authority.verifies(location.read(key), manifest + b"\n")
+    assert timestamps.stamps(location) == ([(key, stamp)], [])
 
 
-def test_a_second_time_asks_nobody(place, authority):
-    first = timestamps.stamp(place, authority.url)
+def test_a_second_time_asks_nobody(location, authority):
+    first = timestamps.stamp(location, authority.url)
     before = authority.answers
-    assert timestamps.stamp(place, authority.url) == first
+    assert timestamps.stamp(location, authority.url) == first
     assert authority.answers == before
 
 
-def test_a_token_for_another_manifest_is_found(place, authority):
-    key, _ = timestamps.stamp(place, authority.url)
-    place.put(layout.TAG_MANIFEST, place.read(layout.TAG_MANIFEST) + b"\n")
-    good, findings = timestamps.stamps(place)
+def test_a_token_for_another_manifest_is_found(location, authority):
+    key, _ = timestamps.stamp(location, authority.url)
+    location.put(layout.TAG_MANIFEST, location.read(layout.TAG_MANIFEST) + b"\n")
+    good, findings = timestamps.stamps(location)
     assert (good, [one.key for one in findings]) == ([], [key])
 
 
-def test_changed_tokens_are_found_by_the_signature_or_by_the_log(place, authority, provider):
-    record_stamp(place, provider, authority.url)
-    there = in_memory(place)
+def test_changed_tokens_are_found_by_the_signature_or_by_the_log(location, authority, provider):
+    record_stamp(location, provider, authority.url)
+    there = in_memory(location)
     (key,) = [info.key for info in there.list("sig/") if info.key.endswith(".tsr")]
     data = there.read(key)
     draw = random.Random(7)
@@ -63,29 +63,29 @@ def test_changed_tokens_are_found_by_the_signature_or_by_the_log(place, authorit
     assert "is missing" in str(consistency.against_bundle(custody_log.read(there), there))
 
 
-def test_what_is_no_authority_is_said_so(place, authority):
+def test_what_is_no_authority_is_said_so(location, authority):
     with pytest.raises(UsageError, match="did not answer with a timestamp"):
-        timestamps.stamp(place, authority.url.replace("/tsa", "/else"))
+        timestamps.stamp(location, authority.url.replace("/tsa", "/else"))
     with pytest.raises(NotAllowedError, match="answered 403"):
-        timestamps.stamp(place, authority.url.replace("/tsa", "/denied"))
+        timestamps.stamp(location, authority.url.replace("/tsa", "/denied"))
     with pytest.raises(UnreachableError):
-        timestamps.stamp(place, "http://127.0.0.1:9/tsa")
+        timestamps.stamp(location, "http://127.0.0.1:9/tsa")
     with pytest.raises(UsageError, match="no URL"):
-        timestamps.stamp(place, "file:///etc/passwd")
-    assert timestamps.stamps(place) == ([], [])
+        timestamps.stamp(location, "file:///etc/passwd")
+    assert timestamps.stamps(location) == ([], [])
 
 
-def test_the_commands(place, authority, make_key):
-    bundle, key = place.place.removeprefix("file://"), make_key.path_of("provider")
+def test_the_commands(location, authority, make_key):
+    bundle, key = location.location.removeprefix("file://"), make_key.path_of("provider")
     assert call("sign", bundle, "--key", key, "--timestamp", authority.url).code == 0
     verified = call("verify", bundle)
     assert (verified.code, "says CN=Timestamps" in verified.out) == (0, True), verified.out
     assert "timestamped" in call("custody", "show", bundle).out
 
 
-def test_named_roots_decide_whom_to_trust(place, tmp_path, make_key):
+def test_named_roots_decide_whom_to_trust(location, tmp_path, make_key):
     """An authority whose token has no root certificate is checked only with the root at hand."""
-    bundle, key = place.place.removeprefix("file://"), make_key.path_of("provider")
+    bundle, key = location.location.removeprefix("file://"), make_key.path_of("provider")
     for name in ("mine", "other"):
         (tmp_path / name).mkdir()
     with serving(Authority(tmp_path / "mine", "P-256", sends_root=False)) as authority:

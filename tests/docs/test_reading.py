@@ -12,7 +12,7 @@ from exporters.postgres import PostgresExporter
 from exporters.testing import StandaloneHost
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from tests.postgres.databases import run_sql
 from tests.tools.clients import boto_client
@@ -41,7 +41,7 @@ def folder(postgres, minio, make_bucket, tmp_path_factory):
         PostgresExporter().open("app", url, StandaloneHost()),
         ObjectExporter().open("media", f"s3://{bucket}?profile={minio.profile}", BucketHost()),
     ]
-    assert export(sources, open_place(str(folder / "bundle")), workers=2, progress=Silent()).complete
+    assert export(sources, open_location(str(folder / "bundle")), workers=2, progress=Silent()).complete
     return folder
 
 

@@ -19,7 +19,7 @@ from migrate.export import ExportOptions, ExportOutcome, export, unit_runner
 from migrate.export.seal_without_source import seal_unasked
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 
@@ -28,8 +28,8 @@ FAILED = Gap("13", "failed", "it could not be read")
 
 @pytest.fixture
 def store(tmp_path: Path) -> MultipartStore:
-    """A place where a bundle lies that was sealed without one number."""
-    store = open_place(str(tmp_path / "place"))
+    """A location where a bundle lies that was sealed without one number."""
+    store = open_location(str(tmp_path / "location"))
     assert go(store, Numbers(gaps={13: FAILED})).exit_code == 3
     return store
 

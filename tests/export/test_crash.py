@@ -15,7 +15,7 @@ from migrate.bundle import layout
 from migrate.errors import BusyError
 from migrate.export import export, export_status
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers, fingerprint
 from tests.export.victims import Counting, die_at_write, run, stay_in_unit, wait_for
@@ -32,7 +32,7 @@ def content(store):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An undisturbed export: its content and the number of its writes."""
-    store = Counting(open_place(str(tmp_path_factory.mktemp("whole"))))
+    store = Counting(open_location(str(tmp_path_factory.mktemp("whole"))))
     assert export([Numbers(count=15)], store, workers=1, progress=Silent()).complete
     return content(store), store.writes
 
@@ -42,11 +42,11 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
     expected, writes = whole
     assert writes > 20
     for fatal in range(1, writes + 1):
-        place = str(tmp_path / f"{fatal}")
-        victim = run(die_at_write, place, fatal)
+        location = str(tmp_path / f"{fatal}")
+        victim = run(die_at_write, location, fatal)
         victim.join(30)
         assert victim.exitcode == -signal.SIGKILL
-        store = open_place(place)
+        store = open_location(location)
         recorded = {info.key for info in store.list(layout.units_prefix("app"))}
         source = Numbers(count=15)
         began = time.monotonic()
@@ -57,15 +57,15 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole):
         assert content(store) == expected
         assert not any(info.key.startswith("_work/") for info in store.list())
         assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
-    subprocess.run([BAGIT, "--validate", place], check=True, capture_output=True)
+    subprocess.run([BAGIT, "--validate", location], check=True, capture_output=True)
 
 
 def test_two_runs_at_once_are_one_too_many(tmp_path):
-    """The second says who holds the place; the first goes on."""
-    place, marker = str(tmp_path / "place"), tmp_path / "there"
-    first = run(stay_in_unit, place, str(marker))
+    """The second says who holds the location; the first goes on."""
+    location, marker = str(tmp_path / "location"), tmp_path / "there"
+    first = run(stay_in_unit, location, str(marker))
     wait_for(marker)
-    store = open_place(place)
+    store = open_location(location)
     with pytest.raises(BusyError, match=rf"process {first.pid}, since") as caught:
         export([Numbers()], store, workers=1, progress=Silent())
     assert "moveout status" in caught.value.next_step

@@ -16,7 +16,7 @@ from migrate.export import export, export_status
 from migrate.export.unit_runner import UnitWork
 from migrate.runtime.progress import Silent
 from migrate.storage.api import PART_BYTES
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
 
 BAGIT = Path(sys.executable).with_name("bagit.py")
@@ -24,7 +24,7 @@ BAGIT = Path(sys.executable).with_name("bagit.py")
 
 def test_a_bundle_is_a_bag(tmp_path):
     """bagit.py and sha256sum accept what was sealed, and nothing of the work is left."""
-    outcome = export([Numbers()], open_place(str(tmp_path)), workers=2, progress=Silent())
+    outcome = export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent())
     assert outcome.complete
     assert outcome.exit_code == 0
     assert outcome.files == 13
@@ -39,7 +39,7 @@ def test_a_bundle_is_a_bag(tmp_path):
 
 def test_a_bundle_is_read_without_moveout(tmp_path):
     """As docs/FORMAT.md says."""
-    export([Numbers()], open_place(str(tmp_path)), workers=2, progress=Silent())
+    export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent())
     rows = duckdb.sql(f"SELECT schema, name, items, digest FROM '{tmp_path}/data/catalog.parquet'").fetchall()
     assert rows == [("", "numbers", 95, f"{sum(range(95)):032x}")]
     files = duckdb.sql(f"SELECT key, size_bytes FROM read_json('{tmp_path}/meta/files.jsonl')").fetchall()
@@ -50,8 +50,8 @@ def test_a_bundle_is_read_without_moveout(tmp_path):
     }
 
 
-def test_the_status_of_a_place_is_told_from_the_place_alone(tmp_path):
-    store = open_place(str(tmp_path))
+def test_the_status_of_a_location_is_told_from_the_location_alone(tmp_path):
+    store = open_location(str(tmp_path))
     assert export_status(store).state == "empty"
     outcome = export([Numbers()], store, workers=2, progress=Silent())
     status = export_status(store)
@@ -74,7 +74,7 @@ def test_progress_adds_up_to_the_totals(tmp_path):
         skip = advance
 
     sums = Sums()
-    export([Numbers()], open_place(str(tmp_path)), workers=1, progress=sums)
+    export([Numbers()], open_location(str(tmp_path)), workers=1, progress=sums)
     assert sums.planned == sums.done == 95
 
 
@@ -105,7 +105,7 @@ def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, mo
             pass
 
     size_bytes = 3 * PART_BYTES - 1000
-    store = open_place(str(tmp_path))
+    store = open_location(str(tmp_path))
     work = UnitWork(store, Free(), threading.Event(), Told(), "app", Once(), attempts=2)
     work.do(Unit("one", 7, size_bytes, {}), recorded=False)
     assert sum(size for _, size in told) == size_bytes

@@ -20,7 +20,7 @@ from migrate.export import ExportOptions, export, export_status
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import run, stay_in_unit, wait_for
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def store(tmp_path):
-    return open_place(str(tmp_path / "place"))
+    return open_location(str(tmp_path / "location"))
 
 
 def go(store, *sources, workers=2, **options):
@@ -55,7 +55,7 @@ def test_a_failed_item_makes_the_bundle_incomplete_and_the_next_run_whole(store,
     reader = BundleReader(store)
     assert list(reader.gaps()) == [("app", Gap("13", "failed", "it changed"))]
     assert reader.bag_info["Moveout-Status"] == "incomplete"
-    assert reader.scope()[0].dispositions == {"exported": 94, "failed": 1, "excluded": 0}
+    assert reader.reconciliation()[0].dispositions == {"exported": 94, "failed": 1, "excluded": 0}
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []
     assert export_status(store).state == "incomplete"
     source = Numbers()
@@ -64,7 +64,7 @@ def test_a_failed_item_makes_the_bundle_incomplete_and_the_next_run_whole(store,
     assert source.exported == ["chunk/00000010"]
     assert BundleReader(store).info.continues == [first.bundle_id]
     assert list(BundleReader(store).gaps()) == []
-    assert not (tmp_path / "place/_work").exists()
+    assert not (tmp_path / "location/_work").exists()
 
 
 def test_what_was_excluded_on_purpose_is_named_and_does_no_harm(store):
@@ -165,8 +165,8 @@ def test_a_source_that_cannot_finish_is_sealed_without_its_end_only_on_demand(st
     assert go(store, Numbers()).complete
 
 
-def test_a_full_place_stops_the_run_and_keeps_what_is_done(tmp_path):
-    inner = open_place(str(tmp_path))
+def test_a_full_location_stops_the_run_and_keeps_what_is_done(tmp_path):
+    inner = open_location(str(tmp_path))
     plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), nth=4, prefix="data/", times=99))
     with pytest.raises(NoSpaceError):
         go(Faulty(inner, plan), Numbers(), workers=1)
@@ -195,11 +195,11 @@ def test_another_case_is_refused(store):
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "data/app/x.txt", "_work/transfer.json"])
-def test_a_place_that_holds_something_else_is_refused_and_left_alone(tmp_path, name):
+def test_a_location_that_holds_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(NotEmptyError, match=name):
-        go(open_place(str(tmp_path)), Numbers())
+        go(open_location(str(tmp_path)), Numbers())
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()] == [name]
 
 
@@ -236,7 +236,7 @@ def interrupt() -> None:
 
 def test_leavings_of_a_dead_run_are_not_in_the_bundle(store, tmp_path):
     marker = tmp_path / "there"
-    victim = run(stay_in_unit, store.place, str(marker))
+    victim = run(stay_in_unit, store.location, str(marker))
     wait_for(marker)
     store.put("data/app/numbers/half.txt", b"half")
     store.begin("data/app/numbers/upload.txt")
@@ -255,7 +255,9 @@ def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
         "import tests.export.victims as v; v.time.sleep = v.slowly; stay_in_unit(*sys.argv[1:])"
     )
     victim = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "place"), str(marker)], cwd=ROOT, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, str(tmp_path / "location"), str(marker)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
     )
     wait_for(marker)
     began = time.monotonic()
@@ -263,7 +265,7 @@ def test_ctrl_c_stops_within_a_moment_and_gives_the_lease_back(tmp_path):
     _, said = victim.communicate(timeout=20)
     assert time.monotonic() - began < 5
     assert b"KeyboardInterrupt" in said
-    store = open_place(str(tmp_path / "place"))
+    store = open_location(str(tmp_path / "location"))
     assert not any(info.key == layout.LEASE for info in store.list())
     source = Numbers()
     assert go(store, source).complete

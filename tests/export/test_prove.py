@@ -10,7 +10,7 @@ from exporters.testing import StandaloneHost
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.sqlite.databases import run_sql, url_of
 
 
@@ -26,14 +26,18 @@ def source(tmp_path, monkeypatch):
     return SqliteExporter().open("app", url_of(path), StandaloneHost())
 
 
-def run(source, place, *, prove=True):
+def run(source, location, *, prove=True):
     return export(
-        [source], open_place(str(place)), workers=1, progress=Silent(), options=ExportOptions(prove=prove)
+        [source],
+        open_location(str(location)),
+        workers=1,
+        progress=Silent(),
+        options=ExportOptions(prove=prove),
     )
 
 
-def details(place):
-    (row,) = BundleReader(open_place(str(place))).catalog()
+def details(location):
+    (row,) = BundleReader(open_location(str(location))).catalog()
     return row
 
 
@@ -75,12 +79,12 @@ def test_a_value_that_does_not_survive_makes_the_bundle_incomplete(source, tmp_p
 def test_what_an_earlier_run_left_unproved_is_read_back_too(source, tmp_path, monkeypatch):
     from exporters.sqlite.snapshot import SqliteSnapshot
 
-    place = tmp_path / "bundle"
+    location = tmp_path / "bundle"
     with monkeypatch.context() as patch:
         patch.setattr(SqliteSnapshot, "finish", _die)
         with pytest.raises(KeyboardInterrupt):
-            run(source, place, prove=False)
-    spoilt = sorted(place.glob("data/app/tables/1/*.parquet"))[1]
+            run(source, location, prove=False)
+    spoilt = sorted(location.glob("data/app/tables/1/*.parquet"))[1]
     good = spoilt.read_bytes()
     spoilt.write_bytes(good[: len(good) // 2] + b"x" * (len(good) - len(good) // 2))
     exported: list[str] = []
@@ -91,9 +95,9 @@ def test_what_an_earlier_run_left_unproved_is_read_back_too(source, tmp_path, mo
         return real(self, unit, sink)
 
     monkeypatch.setattr(SqliteSnapshot, "export", note)
-    assert run(source, place).complete
+    assert run(source, location).complete
     assert exported == [f"tables/1/{1:06d}"]
-    assert details(place).details["parquet_digest"] == details(place).digest
+    assert details(location).details["parquet_digest"] == details(location).digest
     assert spoilt.read_bytes() == good
 
 

@@ -19,7 +19,7 @@ from migrate.errors import BusyError
 from migrate.export import export, export_status
 from migrate.export.status import SourceStatus
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.export.sources import Numbers
 from tests.export.victims import die_at_write, run
@@ -48,22 +48,22 @@ def sources(minio, postgres, make_bucket):
 
 
 @pytest.fixture(scope="module")
-def place(other_minio, make_bucket, sources):
+def location(other_minio, make_bucket, sources):
     """The sealed bundle."""
-    store = open_place(f"s3://{make_bucket(other_minio)}/case?profile={other_minio.profile}")
+    store = open_location(f"s3://{make_bucket(other_minio)}/case?profile={other_minio.profile}")
     with open_sources(sources) as opened:
         outcome = export(opened, store, workers=4, progress=Silent())
     assert outcome.complete, [source.reasons for source in outcome.sources]
     return store
 
 
-def test_the_bundle_is_whole(place):
-    assert verify(place, Level.FULL, workers=4, progress=Silent()).findings == []
-    assert {info.key for info in place.list("_work/")} == set()
+def test_the_bundle_is_whole(location):
+    assert verify(location, Level.FULL, workers=4, progress=Silent()).findings == []
+    assert {info.key for info in location.list("_work/")} == set()
 
 
-def test_the_reader_gives_what_was_put_in(place):
-    reader = BundleReader(place)
+def test_the_reader_gives_what_was_put_in(location):
+    reader = BundleReader(location)
     rows = {(row.source, row.name): row for row in reader.catalog()}
     assert rows["app", "people"].items == 3000
     assert rows["app", "nobody"].items == 0
@@ -72,40 +72,40 @@ def test_the_reader_gives_what_was_put_in(place):
     index = [row for batch in reader.index("media") for row in batch.to_pylist()]
     assert {row["key"] for row in index} == set(BODIES)
     pack = next(row for row in index if row["key"] == "odd/a b\n")
-    assert place.read(f"data/media/{pack['pack']}", pack["offset"], pack["length"]) == b"odd"
+    assert location.read(f"data/media/{pack['pack']}", pack["offset"], pack["length"]) == b"odd"
     with reader.open(next(reader.source_files("app", "tables/")).key) as file:
         assert pq.ParquetFile(file).schema_arrow.names
 
 
-def test_a_flipped_bit_is_found_and_named(place):
+def test_a_flipped_bit_is_found_and_named(location):
     """In one file of each kind: Parquet, definitions, indexes, packs; for packs the object is named too."""
-    kinds = {info.key.rpartition("/")[0]: info for info in place.list("data/") if info.size_bytes}
+    kinds = {info.key.rpartition("/")[0]: info for info in location.list("data/") if info.size_bytes}
     assert {"data/media/packs", "data/media/index", "data/media/large", "data/app/schema"} <= set(kinds)
     for info in kinds.values():
-        good = place.read(info.key)
+        good = location.read(info.key)
         at = good.index(BODIES["many/007"]) if "/packs/" in info.key else len(good) // 2
-        place.put(info.key, good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
-        found = verify(place, Level.FULL, workers=4, progress=Silent()).findings
-        place.put(info.key, good)
+        location.put(info.key, good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        found = verify(location, Level.FULL, workers=4, progress=Silent()).findings
+        location.put(info.key, good)
         assert info.key in "\n".join(map(str, found)), info.key
         if "/packs/" in info.key:
             assert any("object 'many/007' has another SHA-256" in finding.what for finding in found)
 
 
-def test_values_that_were_changed_before_the_seal_are_found(place):
+def test_values_that_were_changed_before_the_seal_are_found(location):
     """A file whose hash is right but whose rows are not those that were read: the table's digest tells."""
-    reader = BundleReader(place)
+    reader = BundleReader(location)
     (number,) = [row.number for row in reader.catalog() if row.name == "people"]
     file = next(reader.source_files("app", f"tables/{number}/"))
-    table = pq.read_table(io.BytesIO(place.read(file.key)))
-    keys = {info.key: place.read(info.key) for info in place.list()}
+    table = pq.read_table(io.BytesIO(location.read(file.key)))
+    keys = {info.key: location.read(info.key) for info in location.list()}
     out = io.BytesIO()
     pq.write_table(table.slice(1), out)
-    forge(place, {**keys, file.key: out.getvalue()})
-    found = "\n".join(map(str, verify(place, Level.FULL, workers=2, progress=Silent()).findings))
-    forge(place, keys)
+    forge(location, {**keys, file.key: out.getvalue()})
+    found = "\n".join(map(str, verify(location, Level.FULL, workers=2, progress=Silent()).findings))
+    forge(location, keys)
     assert "expected 3000, found 2999" in found
-    assert verify(place, Level.FULL, workers=2, progress=Silent()).findings == []
+    assert verify(location, Level.FULL, workers=2, progress=Silent()).findings == []
 
 
 def forge(store, files):
@@ -142,7 +142,7 @@ def test_killed_on_a_bucket_then_the_same_command(request, server, make_bucket):
         victim = run(die_at_write, url, fatal)
         victim.join(30)
         assert victim.exitcode == -9
-    store = open_place(url)
+    store = open_location(url)
     source = Numbers(count=15)
     status: SourceStatus = export_status(store).sources[0]
     assert (status.done.units, status.finished) == (2, True)
@@ -152,7 +152,7 @@ def test_killed_on_a_bucket_then_the_same_command(request, server, make_bucket):
 
 
 def test_a_second_run_on_a_bucket_is_refused(other_minio, make_bucket):
-    store = open_place(f"s3://{make_bucket(other_minio)}?profile={other_minio.profile}")
+    store = open_location(f"s3://{make_bucket(other_minio)}?profile={other_minio.profile}")
 
     def again() -> None:
         with pytest.raises(BusyError, match="is in use: export on"):

@@ -7,7 +7,7 @@ import pytest
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOptions, export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.export.sources import Numbers, NumbersSnapshot
 
 FIRST, SECOND = {"time": "first"}, {"time": "second"}
@@ -32,9 +32,9 @@ class Moving(Numbers):
         return nullcontext(NumbersSnapshot(self, self.point))
 
 
-def run(source, place, *, strict=False):
+def run(source, location, *, strict=False):
     options = ExportOptions(strict_snapshot=strict)
-    return export([source], open_place(str(place)), workers=1, progress=Silent(), options=options)
+    return export([source], open_location(str(location)), workers=1, progress=Silent(), options=options)
 
 
 @pytest.fixture
@@ -45,29 +45,29 @@ def broken(tmp_path):
     return source, tmp_path
 
 
-def points(place):
-    return BundleReader(open_place(str(place))).scope()[0].account.points
+def points(location):
+    return BundleReader(open_location(str(location))).reconciliation()[0].account.points
 
 
 def test_what_still_holds_is_kept_and_both_points_are_told(broken):
-    source, place = broken
-    assert run(source.at(SECOND), place).complete
+    source, location = broken
+    assert run(source.at(SECOND), location).complete
     assert len(source.exported) == 5
-    assert points(place) == [
+    assert points(location) == [
         {"time": "first", "units": 5, "items": 50},
         {"time": "second", "units": 5, "items": 45},
     ]
 
 
 def test_strict_reads_everything_under_one_snapshot(broken):
-    source, place = broken
-    assert run(source.at(SECOND), place, strict=True).complete
+    source, location = broken
+    assert run(source.at(SECOND), location, strict=True).complete
     assert len(source.exported) == 10
-    assert points(place) == [{"time": "second", "units": 10, "items": 95}]
+    assert points(location) == [{"time": "second", "units": 10, "items": 95}]
 
 
 def test_strict_keeps_what_was_read_under_the_same_snapshot(broken):
-    source, place = broken
-    assert run(source.at(FIRST), place, strict=True).complete
+    source, location = broken
+    assert run(source.at(FIRST), location, strict=True).complete
     assert len(source.exported) == 5
-    assert points(place) == [{"time": "first", "units": 10, "items": 95}]
+    assert points(location) == [{"time": "first", "units": 10, "items": 95}]

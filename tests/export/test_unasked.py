@@ -8,7 +8,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import GoneError, UsageError
 from migrate.export import ExportOptions, export, seal_unasked
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.cli.conftest import call
 from tests.export.sources import Numbers
@@ -17,7 +17,7 @@ from tests.faults import Fault, FaultPlan, Faulty, fail
 
 @pytest.fixture
 def store(tmp_path):
-    return open_place(str(tmp_path / "place"))
+    return open_location(str(tmp_path / "location"))
 
 
 def seal(store):
@@ -55,7 +55,7 @@ def test_where_one_was_not_the_word_complete_is_refused(store):
     assert [gap.disposition for _, gap in reader.gaps()] == ["failed"]
     again = seal(store)
     assert (again.already_sealed, again.exit_code, again.bundle_id) == (True, 3, done.bundle_id)
-    said = call("seal", store.place.removeprefix("file://"))
+    said = call("seal", store.location.removeprefix("file://"))
     assert (said.code, "was sealed before, INCOMPLETE" in said.out) == (3, True)
     assert export([Numbers()], store, workers=1, progress=Silent()).complete, "it can still go on"
 
@@ -72,10 +72,10 @@ def test_where_nothing_was_exported_nothing_is_sealed(store, tmp_path):
         with pytest.raises(UsageError, match="nothing was exported"):
             seal(store)
         stopped(store, Numbers(), at="data/app/numbers/00000000.txt")
-    assert call("seal", tmp_path / "place").code == 2
+    assert call("seal", tmp_path / "location").code == 2
 
 
 def test_the_command(store, tmp_path):
     stopped(store, Numbers(), at=layout.TAG_MANIFEST)
-    sealed = call("seal", tmp_path / "place", "--json")
+    sealed = call("seal", tmp_path / "location", "--json")
     assert (sealed.code, sealed.json["result"]["complete"]) == (0, True), sealed.err

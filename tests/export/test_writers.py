@@ -30,13 +30,13 @@ PAUSE_SECONDS = 0.005
 MANY = int(os.environ.get("MOVEOUT_RUNS", "100"))
 TABLES = (
     "CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL, pad char(200) NOT NULL)",
-    "CREATE TABLE log (writer int, number int, source int, target int, amount int, PRIMARY KEY (writer, number))",
+    "CREATE TABLE log (writer int, number int, source int, destination int, amount int, PRIMARY KEY (writer, number))",
 )
 MOVE = (
     "UPDATE accounts SET balance = balance + CASE WHEN id = {source} THEN -{amount} ELSE {amount} END"
-    " WHERE id IN ({source}, {target})"
+    " WHERE id IN ({source}, {destination})"
 )
-LOG = "INSERT INTO log VALUES ({writer}, {number}, {source}, {target}, {amount})"
+LOG = "INSERT INTO log VALUES ({writer}, {number}, {source}, {destination}, {amount})"
 
 
 class Postgres:
@@ -121,12 +121,12 @@ class Writers:
             self.errors.append(exc)
 
     def _one(self, connection, writer, number, chance):
-        source, target = chance.sample(range(ACCOUNTS), 2)
+        source, destination = chance.sample(range(ACCOUNTS), 2)
         values = {
             "writer": writer,
             "number": number,
             "source": source,
-            "target": target,
+            "destination": destination,
             "amount": chance.randrange(100),
         }
         while True:
@@ -157,7 +157,7 @@ def check(reader, before, after):
     expected = Counter(dict.fromkeys(range(ACCOUNTS), START))
     for row in log:
         expected[row["source"]] -= row["amount"]
-        expected[row["target"]] += row["amount"]
+        expected[row["destination"]] += row["amount"]
     assert balances == dict(expected)
     for writer in range(WRITERS):
         numbers = sorted(row["number"] for row in log if row["writer"] == writer)
@@ -165,7 +165,7 @@ def check(reader, before, after):
         assert before[writer] <= len(numbers) <= after[writer] + 1
 
 
-def move_money(engine, server, place, monkeypatch, runs):
+def move_money(engine, server, location, monkeypatch, runs):
     for plan in (postgres_plan, mysql_plan):
         monkeypatch.setattr(plan, "CHUNK_BYTES", 16 * 2**10)
     url = server.database()
@@ -177,9 +177,9 @@ def move_money(engine, server, place, monkeypatch, runs):
         writers = stack.enter_context(Writers(engine, url))
         for number in range(runs):
             before = Counter(writers.acknowledged)
-            outcome = engine.export(url, place / str(number))
+            outcome = engine.export(url, location / str(number))
             assert outcome.complete, outcome.sources
-            check(postgres.read_bundle(place / str(number)), before, Counter(writers.acknowledged))
+            check(postgres.read_bundle(location / str(number)), before, Counter(writers.acknowledged))
     assert not writers.errors
     assert sum(writers.acknowledged.values()) > WRITERS * 2
 

@@ -1,4 +1,4 @@
-"""Exports that die: at a given write to the place, by SIGKILL."""
+"""Exports that die: at a given write to the location, by SIGKILL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporters.api import Unit
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
 
 WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
@@ -25,7 +25,7 @@ class Counting:
     """A store that counts its writes, and kills the process before the ``fatal``-th."""
 
     def __init__(self, inner: MultipartStore, fatal: int = 0) -> None:
-        self.inner, self.place, self.writes = inner, inner.place, 0
+        self.inner, self.location, self.writes = inner, inner.location, 0
         self._fatal = fatal
         self._lock = threading.Lock()
 
@@ -45,13 +45,13 @@ class Counting:
         return counted
 
 
-def die_at_write(place: str, fatal: int) -> None:
+def die_at_write(location: str, fatal: int) -> None:
     """Export, one unit at a time, until the ``fatal``-th write."""
-    store = Counting(open_place(place), fatal)
+    store = Counting(open_location(location), fatal)
     export([Numbers(count=15)], store, workers=1, progress=Silent())
 
 
-def stay_in_unit(place: str, marker: str) -> None:
+def stay_in_unit(location: str, marker: str) -> None:
     """Export until the third unit, tell so by a file, and stay there."""
 
     def stay(unit: Unit) -> None:
@@ -59,7 +59,7 @@ def stay_in_unit(place: str, marker: str) -> None:
             Path(marker).touch()
             time.sleep(60)
 
-    export([Numbers(on_export=stay)], open_place(place), workers=1, progress=Silent())
+    export([Numbers(on_export=stay)], open_location(location), workers=1, progress=Silent())
 
 
 def slowly(seconds: float, sleep=time.sleep) -> None:
@@ -68,16 +68,16 @@ def slowly(seconds: float, sleep=time.sleep) -> None:
     sleep(0.5)
 
 
-def _within(environment: dict[str, str], target, args) -> None:
+def _within(environment: dict[str, str], destination, args) -> None:
     """Do it with the environment of now: the fork server has that of its start."""
     os.environ.clear()
     os.environ.update(environment)
-    target(*args)
+    destination(*args)
 
 
-def run(target, *args) -> multiprocessing.process.BaseProcess:
+def run(destination, *args) -> multiprocessing.process.BaseProcess:
     """Start a victim in a process of its own."""
-    process = SPAWN.Process(target=_within, args=(dict(os.environ), target, args))
+    process = SPAWN.Process(target=_within, args=(dict(os.environ), destination, args))
     process.start()
     return process
 

@@ -22,7 +22,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.export.open_sources import exporter_for
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
 from tests.mysql import databases as mysql
@@ -138,17 +138,17 @@ TestExample = EXAMPLE["TestCsvExporter"]
 
 
 def test_the_example_makes_a_bundle_that_others_read(tmp_path):
-    folder, place = tmp_path / "csv", tmp_path / "bundle"
+    folder, location = tmp_path / "csv", tmp_path / "bundle"
     folder.mkdir()
     (folder / "people.csv").write_text('id,name\n1,Ada\n2,"Grace\nHopper"\n')
     (folder / "towns.csv").write_text("name\nLondon\n")
     source = EXAMPLE["CsvExporter"]().open("old", f"csvdir://{folder}", StandaloneHost())
-    outcome = export([source], open_place(str(place)), workers=2, progress=Silent())
+    outcome = export([source], open_location(str(location)), workers=2, progress=Silent())
     assert outcome.complete, outcome.sources
-    store = open_place(str(place))
+    store = open_location(str(location))
     assert verify(store, Level.FULL, workers=2, progress=Silent()).findings == []
     assert [row.items for row in BundleReader(store).catalog()] == [2, 1]
-    rows = duckdb.sql(f"SELECT * FROM '{place}/data/old/tables/1/*.parquet' ORDER BY id").fetchall()
+    rows = duckdb.sql(f"SELECT * FROM '{location}/data/old/tables/1/*.parquet' ORDER BY id").fetchall()
     assert rows == [("1", "Ada"), ("2", "Grace\nHopper")]
 
 

@@ -42,8 +42,8 @@ HERE = Path(__file__).parent
 class Moved:
     """A database, what its bundle has of it, and the one that was made of that."""
 
-    def __init__(self, url: str, target: str, reader: BundleReader) -> None:
-        self.url, self.target, self.reader = url, target, reader
+    def __init__(self, url: str, destination: str, reader: BundleReader) -> None:
+        self.url, self.destination, self.reader = url, destination, reader
 
     def column(self, name: str, table: str = "kept") -> pa.ChunkedArray:
         parts = next(row.details["parts"] for row in self.reader.catalog() if row.name == table)
@@ -53,33 +53,33 @@ class Moved:
 
 @pytest.fixture(scope="module")
 def moved(postgres, other_postgres, tmp_path_factory) -> Moved:
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     pg.run_sql(url, (HERE / "peers_postgres.sql").read_text())
-    place = tmp_path_factory.mktemp("peers") / "bundle"
+    location = tmp_path_factory.mktemp("peers") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_postgres, "CHUNK_BYTES", 40_000)
-        assert pg.export_database(url, place).complete
-    reader = pg.read_bundle(place)
-    assert to_postgres(reader, "app", target, workers=2, progress=Silent()).findings == ()
-    return Moved(url, target, reader)
+        assert pg.export_database(url, location).complete
+    reader = pg.read_bundle(location)
+    assert to_postgres(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    return Moved(url, destination, reader)
 
 
 @pytest.fixture(scope="module")
 def my_moved(mariadb, other_mariadb, tmp_path_factory) -> Moved:
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     my.run_sql(url, (HERE / "peers_mariadb.sql").read_text())
-    place = tmp_path_factory.mktemp("peers") / "bundle"
+    location = tmp_path_factory.mktemp("peers") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(of_mysql, "CHUNK_BYTES", 40_000)
-        assert my.export_database(url, place).complete
-    reader = my.read_bundle(place)
-    assert to_mariadb(reader, "app", target, workers=2, progress=Silent()).findings == ()
-    return Moved(url, target, reader)
+        assert my.export_database(url, location).complete
+    reader = my.read_bundle(location)
+    assert to_mariadb(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    return Moved(url, destination, reader)
 
 
 def both(moved: Moved, fetch, query: str) -> list[tuple]:
     """What a query finds in the new database, as in the old one."""
-    found = fetch(moved.target, query)
+    found = fetch(moved.destination, query)
     assert found == fetch(moved.url, query)
     return found
 
@@ -170,12 +170,12 @@ def test_every_row_at_a_boundary_comes_once(moved, my_moved):
 
 
 def test_counters_go_on(moved, my_moved):
-    pg.run_sql(moved.target, "INSERT INTO kept (plain) VALUES (77)")
-    assert pg.fetch(moved.target, "SELECT id FROM kept WHERE plain = 77") == [(4712,)]
-    pg.run_sql(moved.target, "DELETE FROM kept WHERE plain = 77")
-    my.run_sql(my_moved.target, "INSERT INTO kept (u) VALUES (77)")
-    assert my.fetch(my_moved.target, "SELECT id FROM kept WHERE u = 77") == [(4711,)]
-    my.run_sql(my_moved.target, "DELETE FROM kept WHERE u = 77")
+    pg.run_sql(moved.destination, "INSERT INTO kept (plain) VALUES (77)")
+    assert pg.fetch(moved.destination, "SELECT id FROM kept WHERE plain = 77") == [(4712,)]
+    pg.run_sql(moved.destination, "DELETE FROM kept WHERE plain = 77")
+    my.run_sql(my_moved.destination, "INSERT INTO kept (u) VALUES (77)")
+    assert my.fetch(my_moved.destination, "SELECT id FROM kept WHERE u = 77") == [(4711,)]
+    my.run_sql(my_moved.destination, "DELETE FROM kept WHERE u = 77")
 
 
 def test_generated_columns_and_extensions_are_there(moved, my_moved):
@@ -192,12 +192,18 @@ def test_generated_columns_and_extensions_are_there(moved, my_moved):
 
 def test_a_difference_is_an_exit_code(moved, my_moved):
     for one, run_sql in ((moved, pg.run_sql), (my_moved, my.run_sql)):
-        place = one.reader.store.place.removeprefix("file://")
-        command = [Path(sys.executable).parent / "moveout", "verify", place, "--against", f"app={one.target}"]
+        location = one.reader.store.location.removeprefix("file://")
+        command = [
+            Path(sys.executable).parent / "moveout",
+            "verify",
+            location,
+            "--against",
+            f"app={one.destination}",
+        ]
         assert subprocess.run(command, capture_output=True, env=os.environ, check=False).returncode == 0
-        run_sql(one.target, "UPDATE many SET t = 'y' WHERE n = 1500")
+        run_sql(one.destination, "UPDATE many SET t = 'y' WHERE n = 1500")
         assert subprocess.run(command, capture_output=True, env=os.environ, check=False).returncode == 6
         run_sql(
-            one.target,
+            one.destination,
             "UPDATE many SET t = (SELECT o.t FROM (SELECT t FROM many WHERE n = 1) o) WHERE n = 1500",
         )

@@ -20,13 +20,13 @@ def make(kind, request, folder):
     if kind == "postgres":
         url = request.getfixturevalue("postgres").database()
         postgres.run_sql(url, ROWS.format(bytes="bytea", value="'\\x00ff'"))
-        return lambda place: postgres.export_database(url, place)
+        return lambda location: postgres.export_database(url, location)
     if kind == "mariadb":
         url = request.getfixturevalue("mariadb").database()
         mysql.run_sql(url, ROWS.format(bytes="blob", value="x'00ff'"))
-        return lambda place: mysql.export_database(url, place)
+        return lambda location: mysql.export_database(url, location)
     path = sqlite.run_sql(folder / "a.db", ROWS.format(bytes="blob", value="x'00ff'"))
-    return lambda place: sqlite.export_file(path, place)
+    return lambda location: sqlite.export_file(path, location)
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
@@ -39,7 +39,7 @@ def test_bytes_are_counted_in_two_ways(kind, request, tmp_path):
     assert (details["octets"]["a"], details["octets"]["b"]) == (9 + 5, 6)
     counts = [
         one.count
-        for one in reader.scope()[0].account.enumerations
+        for one in reader.reconciliation()[0].account.enumerations
         if one.what == "bytes of text and binary values"
     ]
     assert len(counts) == 2

@@ -17,12 +17,12 @@ def check(reader: BundleReader, item: str) -> None:
 
 
 def test_a_schema_of_postgresql(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     of_postgres.run_sql(url, "CREATE SCHEMA moveout_restore;" + SCRIPT.format("moveout_restore."))
     assert of_postgres.export_database(url, tmp_path / "bundle").complete
     reader = of_postgres.read_bundle(tmp_path / "bundle")
     check(reader, "schema moveout_restore")
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 def test_a_table_of_sqlite(tmp_path):

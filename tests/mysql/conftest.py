@@ -20,10 +20,10 @@ def my_torture(mariadb) -> str:
 @pytest.fixture(scope="session")
 def my_torture_bundle(my_torture, tmp_path_factory) -> BundleReader:
     """The sealed bundle of ``my_torture``."""
-    place = tmp_path_factory.mktemp("torture") / "bundle"
-    outcome = export_database(my_torture, place)
+    location = tmp_path_factory.mktemp("torture") / "bundle"
+    outcome = export_database(my_torture, location)
     assert outcome.complete, outcome.sources
-    return read_bundle(place)
+    return read_bundle(location)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def my_exported(mariadb, tmp_path) -> Callable[[str], tuple[str, BundleReader]]:
     def make(script: str) -> tuple[str, BundleReader]:
         url = mariadb.database()
         run_sql(url, script)
-        place = tmp_path / "bundle"
-        assert export_database(url, place).complete
-        return url, read_bundle(place)
+        location = tmp_path / "bundle"
+        assert export_database(url, location).complete
+        return url, read_bundle(location)
 
     return make

@@ -14,7 +14,7 @@ from exporters.mysql.definitions.show_create import Missing, read_definitions
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.postgres.databases import NoBuckets
 
 
@@ -89,10 +89,10 @@ def dump(url: str) -> str:
     return client("mariadb-dump", url, *words)
 
 
-def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:
+def export_database(url: str, location: Path, *, workers: int = 2) -> ExportOutcome:
     source = MysqlExporter().open("app", url, NoBuckets())
-    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+    return export([source], open_location(str(location)), workers=workers, progress=Silent())
 
 
-def read_bundle(place: Path) -> BundleReader:
-    return BundleReader(open_place(str(place)))
+def read_bundle(location: Path) -> BundleReader:
+    return BundleReader(open_location(str(location)))

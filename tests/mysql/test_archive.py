@@ -3,7 +3,7 @@
 import pytest
 
 from exporters.mysql.connection import parse_url
-from migrate.restore.mysql.destination import make_empty, open_target
+from migrate.restore.mysql.destination import make_empty, open_destination
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.mysql.databases import (
@@ -37,12 +37,14 @@ def archived(mariadb, other_mariadb) -> str:
 
 def test_an_archive_comes_back_and_can_be_begun_again(archived, other_mariadb, tmp_path):
     assert export_database(archived, tmp_path / "bundle").complete
-    target = other_mariadb.database()
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
-    assert definitions(target) == definitions(archived)
-    assert checksums(target) == checksums(archived)
-    with open_target(parse_url(target)) as opened:
+    assert definitions(destination) == definitions(archived)
+    assert checksums(destination) == checksums(archived)
+    with open_destination(parse_url(destination)) as opened:
         make_empty(opened.connection, "kept")
-    assert fetch(target, "SELECT * FROM kept") == []
-    assert fetch(target, "SHOW TABLES") == [("kept",), ("later",), ("numbered",)]
+    assert fetch(destination, "SELECT * FROM kept") == []
+    assert fetch(destination, "SHOW TABLES") == [("kept",), ("later",), ("numbered",)]

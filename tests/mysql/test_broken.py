@@ -39,13 +39,13 @@ def test_tables_that_cannot_be_read_are_failed_by_name_and_the_others_leave(brok
     assert "Tablespace has been discarded" in gaps["`emptied`"]
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.name, row.items) for row in reader.catalog()] == [("cut", 0), ("emptied", 0), ("sound", 2)]
-    target = other_mariadb.database()
-    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert ("view `seen`", "definition") in {(loss.item, loss.property) for _, loss in reader.losses()}
     assert restored.findings == ()
     lacking = {entry.partition(":")[0] for entry in restored.left_out}
     assert lacking == {f"the bundle itself lacks {item}" for item in gaps}
-    assert fetch(target, "SELECT id FROM sound_too ORDER BY id") == [(1,), (2,)]
+    assert fetch(destination, "SELECT id FROM sound_too ORDER BY id") == [(1,), (2,)]
 
 
 def test_a_system_table_that_is_gone_costs_what_it_lists(mariadb, tmp_path):

@@ -76,25 +76,25 @@ def names_of(routines: list[tuple]) -> list[str]:
     return [next(str(value) for value in row if str(value)[1:2] == "_") for row in routines]
 
 
-def check(source: str, target: str, place) -> None:
+def check(source: str, destination: str, location) -> None:
     make(source)
-    exported = export_database(source, place)
-    assert exported.complete, list(read_bundle(place).gaps())
-    outcome = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    exported = export_database(source, location)
+    assert exported.complete, list(read_bundle(location).gaps())
+    outcome = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
 
 
 def test_every_byte_of_a_definition_comes_back(mariadb, other_mariadb, tmp_path):
-    source, target = mariadb.database(), other_mariadb.database()
-    check(source, target, tmp_path / "bundle")
-    assert stored(target, STORED) == stored(source, STORED)
-    assert all(row[3] for row in stored(target, STORED)[0])
+    source, destination = mariadb.database(), other_mariadb.database()
+    check(source, destination, tmp_path / "bundle")
+    assert stored(destination, STORED) == stored(source, STORED)
+    assert all(row[3] for row in stored(destination, STORED)[0])
 
 
 @pytest.mark.torture
 def test_every_byte_of_a_definition_comes_back_to_mysql(mysql, other_mysql, tmp_path, monkeypatch):
-    source, target = mysql.database(), other_mysql.database()
+    source, destination = mysql.database(), other_mysql.database()
     for client in ("gbk", "sjis", "ascii"):  # MySQL cannot read its own triggers or views of these
         monkeypatch.delitem(CLIENTS, client)
-    check(source, target, tmp_path / "bundle")
-    assert stored(target, OF_MYSQL) == stored(source, OF_MYSQL)
+    check(source, destination, tmp_path / "bundle")
+    assert stored(destination, OF_MYSQL) == stored(source, OF_MYSQL)

@@ -58,24 +58,24 @@ def test_an_event_comes_back_whose_definition_no_server_reads_in_its_mode(my_exp
         "SET NAMES latin1, sql_mode = 'HIGH_NOT_PRECEDENCE';"
         "CREATE EVENT e ON SCHEDULE EVERY 1 DAY STARTS '2031-01-01' DISABLE COMMENT 'ü' DO SELECT NOT 1 BETWEEN 0 AND 2"
     )
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = (
         "SELECT EVENT_COMMENT, ON_COMPLETION, SQL_MODE, EVENT_DEFINITION FROM information_schema.EVENTS"
         " WHERE EVENT_SCHEMA = DATABASE()"
     )
-    assert fetch(target, query) == fetch(url, query)
+    assert fetch(destination, query) == fetch(url, query)
 
 
-def comes_back(server, other, client: str, place) -> None:
-    url, target = server.database(), other.database()
+def comes_back(server, other, client: str, location) -> None:
+    url, destination = server.database(), other.database()
     make(url, client)
-    assert export_database(url, place).complete
-    outcome = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    assert export_database(url, location).complete
+    outcome = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     for query in (*QUERIES, f"SELECT HEX(a) FROM `v{CLIENTS[client][1]}`", *VIEWS):
-        assert fetch(target, query) == fetch(url, query)
+        assert fetch(destination, query) == fetch(url, query)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

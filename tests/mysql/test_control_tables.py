@@ -2,7 +2,7 @@
 
 from exporters.mysql.connection import parse_url
 from migrate.restore.common.table_restore import State
-from migrate.restore.mysql.destination import begin_state, open_target
+from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.mysql.databases import checksums, definitions, export_database, fetch, read_bundle, run_sql
@@ -15,32 +15,32 @@ CREATE TABLE moveout_restore_again (z INT); CREATE TABLE t (a INT PRIMARY KEY); 
 
 
 def test_tables_of_a_customer_that_are_named_alike_come_back_whole(mariadb, other_mariadb, tmp_path):
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     run_sql(url, CUSTOMERS)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert definitions(target) == definitions(url)
-    assert checksums(target) == checksums(url)
+    assert definitions(destination) == definitions(url)
+    assert checksums(destination) == checksums(url)
 
 
-def test_a_customers_table_in_the_target_stays(my_exported, other_mariadb):
+def test_a_customers_table_in_the_destination_stays(my_exported, other_mariadb):
     url, reader = my_exported("CREATE TABLE mine (a INT); INSERT INTO mine VALUES (1)")
-    target = other_mariadb.database()
-    run_sql(target, "CREATE TABLE moveout_restore (x INT); INSERT INTO moveout_restore VALUES (42)")
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), into_existing=True)
+    destination = other_mariadb.database()
+    run_sql(destination, "CREATE TABLE moveout_restore (x INT); INSERT INTO moveout_restore VALUES (42)")
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), into_existing=True)
     assert outcome.findings == ()
-    assert fetch(target, "SHOW TABLES") == [("mine",), ("moveout_restore",)]
-    assert fetch(target, "SELECT x FROM moveout_restore") == [(42,)]
-    assert checksums(target)["mine"] == checksums(url)["mine"]
+    assert fetch(destination, "SHOW TABLES") == [("mine",), ("moveout_restore",)]
+    assert fetch(destination, "SELECT x FROM moveout_restore") == [(42,)]
+    assert checksums(destination)["mine"] == checksums(url)["mine"]
 
 
 def test_the_state_of_an_unfinished_restore_is_left_out_of_an_export_and_named(mariadb, tmp_path):
     url = mariadb.database()
     run_sql(url, CUSTOMERS)
-    with open_target(parse_url(url)) as target:
-        begin_state(target, State("bundle", "app"))
+    with open_destination(parse_url(url)) as destination:
+        begin_state(destination, State("bundle", "app"))
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert [row.name for row in reader.catalog()] == [

@@ -32,12 +32,12 @@ def escapes(mariadb) -> str:
     return url
 
 
-def check(url: str, target: str) -> None:
-    assert definitions(target) == definitions(url)
-    assert dump(target) == dump(url)
-    assert checksums(target) == checksums(url)
-    assert fetch(target, FOUND) == fetch(url, FOUND)
-    assert fetch(target, FOUND)[0] == ("a\\b", "it's", "a\\'", "C3BC5C27", "D096", "FF00")
+def check(url: str, destination: str) -> None:
+    assert definitions(destination) == definitions(url)
+    assert dump(destination) == dump(url)
+    assert checksums(destination) == checksums(url)
+    assert fetch(destination, FOUND) == fetch(url, FOUND)
+    assert fetch(destination, FOUND)[0] == ("a\\b", "it's", "a\\'", "C3BC5C27", "D096", "FF00")
 
 
 def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
@@ -45,15 +45,18 @@ def test_texts_with_quotes_backslashes_and_bytes_of_other_charsets_come_back(
 ):
     assert export_database(escapes, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    check(escapes, target)
-    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
-    with open_database(target) as connection, pytest.raises(pymysql.Error, match=r"CONSTRAINT `c.+d` failed"):
+    check(escapes, destination)
+    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
+    with (
+        open_database(destination) as connection,
+        pytest.raises(pymysql.Error, match=r"CONSTRAINT `c.+d` failed"),
+    ):
         connection.query("INSERT INTO texts (plain) VALUES ('no\\\\, it''s')")
-    run_sql(target, "INSERT INTO texts (id) VALUES (9)")
-    assert fetch(target, "SELECT plain, long_, called, made FROM texts WHERE id = 9") == [
+    run_sql(destination, "INSERT INTO texts (id) VALUES (9)")
+    assert fetch(destination, "SELECT plain, long_, called, made FROM texts WHERE id = 9") == [
         ('it\'s \\ "q"', "it's \\, KEY (x", "\\X'Y", 'it\'s \\ "q"a\'b\\"')
     ]
 
@@ -74,12 +77,14 @@ SELECT SLEEP(2);
 
 def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other_mariadb, tmp_path):
     """Unknown options of tables, views that write; events whose time is over are named."""
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     run_sql(url, SHOWN_TO_NOBODY)
     run_sql(other_mariadb.url, "SET GLOBAL log_bin_trust_function_creators = 1")
     before = definitions(url)
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert (outcome.findings, len(outcome.notes)) == ((), 1)
     assert "DROP TABLE `moveout_restore_left_out`" in outcome.notes[0]
     assert outcome.left_out == (
@@ -87,20 +92,23 @@ def test_what_a_server_shows_only_when_asked_otherwise_comes_back(mariadb, other
         "event `past`: its time is over: the server drops it at once",
     )
     events = [one for one in before if one["kind"] == "event"]
-    assert [one for one in definitions(target) if one["kind"] != "event"] == before[: -len(events)]
+    assert [one for one in definitions(destination) if one["kind"] != "event"] == before[: -len(events)]
     assert "`quux`='1'" in next(one["sql"] for one in before if one["name"] == "t")
     assert fetch(url, "SELECT COUNT(*) FROM log") == [(0,)]
-    assert fetch(target, "SELECT next_not_cached_value FROM s") == [(1,)]
+    assert fetch(destination, "SELECT next_not_cached_value FROM s") == [(1,)]
 
 
 def test_the_script_for_people_makes_the_same(escapes, other_mariadb, tmp_path):
     assert export_database(escapes, tmp_path / "bundle").complete
-    target = other_mariadb.database()
+    destination = other_mariadb.database()
     script = tmp_path / "bundle/data/app/schema/schema.sql"
     client(
-        "mariadb", target, "--default-character-set=utf8mb4", given=script.read_text(errors="surrogateescape")
+        "mariadb",
+        destination,
+        "--default-character-set=utf8mb4",
+        given=script.read_text(errors="surrogateescape"),
     )
-    assert definitions(target) == definitions(escapes)
+    assert definitions(destination) == definitions(escapes)
 
 
 def test_quotes_behind_backslashes_do_not_end_a_text():

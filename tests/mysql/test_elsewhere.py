@@ -36,18 +36,18 @@ def federated(mariadb, other_mariadb) -> str:
 
 
 def test_a_server_that_does_not_answer_keeps_nobody_from_leaving(federated, other_mariadb, tmp_path):
-    place = tmp_path / "bundle"
-    assert export_database(federated, place).complete
-    reader = read_bundle(place)
+    location = tmp_path / "bundle"
+    assert export_database(federated, location).complete
+    reader = read_bundle(location)
     assert {(loss.item, loss.property) for _, loss in reader.losses()} >= {
         ("`far`", "rows"),
         ("`far`", "password"),
     }
-    schema = "".join(file.read_text() for file in (place / "data/app/schema").iterdir())
+    schema = "".join(file.read_text() for file in (location / "data/app/schema").iterdir())
     assert "ENGINE=FEDERATED" in schema
     assert os.environ["MYSQL_PWD"] not in schema
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == ["table `far`"]
-    assert fetch(target, "SELECT * FROM own") == [(1,)]
+    assert fetch(destination, "SELECT * FROM own") == [(1,)]

@@ -155,10 +155,10 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
     reader = read_bundle(tmp_path / "bundle")
     assert values(reader, "blobs", "b") == [b"\0\xff" * 4_400_000, b"", None]
     assert values(reader, "texts", "t") == ['"x' * 6_000_000, "", None]
-    target = other_mariadb.database()
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-    assert fetch(target, "SELECT SUM(LENGTH(b)) FROM blobs") == [(8_800_000,)]
-    # what has its quotes doubled cannot be written back under the target's limit: it says so
+    destination = other_mariadb.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT SUM(LENGTH(b)) FROM blobs") == [(8_800_000,)]
+    # what has its quotes doubled cannot be written back under the destination's limit: it says so
     run_sql(url, "INSERT INTO texts VALUES (4, REPEAT('''', 9000000))")
     assert export_database(url, tmp_path / "again").complete
     reader = read_bundle(tmp_path / "again")
@@ -166,14 +166,14 @@ def test_rows_that_are_longer_than_the_server_lets_a_line_be(mariadb, other_mari
         restore_database(reader, "app", other_mariadb.database(), workers=1, progress=Silent())
 
 
-def die(url: str, place: str, fatal: int) -> None:
-    """Export until the ``fatal``-th write to the place, with small chunks."""
+def die(url: str, location: str, fatal: int) -> None:
+    """Export until the ``fatal``-th write to the location, with small chunks."""
     from migrate.export import export
-    from migrate.storage.registry import open_place
+    from migrate.storage.registry import open_location
 
     plans.CHUNK_BYTES = 40_000
     source = MysqlExporter().open("app", url, NoBuckets())
-    export([source], Counting(open_place(place), fatal), workers=2, progress=Silent())
+    export([source], Counting(open_location(location), fatal), workers=2, progress=Silent())
 
 
 @pytest.mark.parametrize("fatal", [4, 9, 17, 30])
@@ -192,7 +192,7 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
     assert (row.items, row.digest) == (1999, f"{tally.digest:032x}")
 
 
-def die_restoring(place: str, url: str, steps: int) -> None:
+def die_restoring(location: str, url: str, steps: int) -> None:
     """Restore until so many INSERT statements were sent."""
     from exporters.mysql.connection import Connection
     from migrate.restore.mysql import load_rows as mysql_rows
@@ -205,21 +205,23 @@ def die_restoring(place: str, url: str, steps: int) -> None:
         real(connection, name)
 
     mysql_rows.mark_done = mark
-    restore_database(read_bundle(Path(place)), "app", url, workers=2, progress=Silent())
+    restore_database(read_bundle(Path(location)), "app", url, workers=2, progress=Silent())
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4, 9])
 def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path, small_chunks, steps):
     url = make_accounts(mariadb, 2000)
     assert export_database(url, tmp_path / "bundle").complete
-    target = other_mariadb.database()
-    victim = SPAWN.Process(target=die_restoring, args=(str(tmp_path / "bundle"), target, steps))
+    destination = other_mariadb.database()
+    victim = SPAWN.Process(target=die_restoring, args=(str(tmp_path / "bundle"), destination, steps))
     victim.start()
     victim.join(60)
     assert victim.exitcode == -9
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=2, progress=Silent())
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent()
+    )
     assert outcome.findings == ()
-    assert live_tables(parse_url(target)) == live_tables(parse_url(url))
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
 
 
 def test_keys_of_characters_and_dates_are_cut_without_losing_a_row(mariadb, tmp_path, monkeypatch):
@@ -299,5 +301,5 @@ def test_statistics_of_columns_are_in_the_ledger(my_exported):
         "ANALYZE TABLE t PERSISTENT FOR COLUMNS (n) INDEXES ()"
     )
     assert [(loss.item, loss.reason) for _, loss in reader.losses() if loss.property == "statistics"] == [
-        ("`t`", "of `n`: the target makes its own, by ANALYZE TABLE")
+        ("`t`", "of `n`: the destination makes its own, by ANALYZE TABLE")
     ]

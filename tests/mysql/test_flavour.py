@@ -168,8 +168,8 @@ def test_a_view_whose_table_is_gone_is_left_out_by_name(my_exported, other_maria
         "CREATE TABLE t (a INT); CREATE TABLE gone (a INT); CREATE VIEW broken AS SELECT * FROM gone;"
         "CREATE VIEW whole AS SELECT * FROM t; DROP TABLE gone"
     )
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     assert [line.partition(":")[0] for line in outcome.left_out] == ["view `broken`"]
-    assert {row[0] for row in fetch(target, "SHOW TABLES")} == {"t", "whole", "moveout_restore_left_out"}
+    assert {row[0] for row in fetch(destination, "SHOW TABLES")} == {"t", "whole", "moveout_restore_left_out"}

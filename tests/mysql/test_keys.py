@@ -63,20 +63,20 @@ def every_table_is_large(monkeypatch):
 def test_tables_are_the_same_with_keys_made_late(
     my_torture, my_torture_bundle, other_mariadb, every_table_is_large
 ):
-    target = other_mariadb.database()
-    outcome = restore_database(my_torture_bundle, "app", target, workers=2, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     for name, kind in fetch(my_torture, "SHOW FULL TABLES"):
         if kind == "BASE TABLE":
             statement = "SHOW CREATE TABLE `" + name.replace("`", "``") + "`"
-            assert fetch(target, statement) == fetch(my_torture, statement), name
+            assert fetch(destination, statement) == fetch(my_torture, statement), name
 
 
 @pytest.mark.parametrize("noted", [False, True])
 def test_keys_are_made_by_the_next_run_where_one_stopped(
     my_torture_bundle, my_torture, other_mariadb, every_table_is_large, monkeypatch, noted
 ):
-    target = other_mariadb.database()
+    destination = other_mariadb.database()
     real, count = deferred_keys.mark_done, iter(range(2))
 
     def stop(connection, name):
@@ -88,8 +88,8 @@ def test_keys_are_made_by_the_next_run_where_one_stopped(
     with monkeypatch.context() as patch:
         patch.setattr(deferred_keys, "mark_done", stop)
         with pytest.raises(KeyboardInterrupt):
-            restore_database(my_torture_bundle, "app", target, workers=1, progress=Silent())
-    outcome = restore_database(my_torture_bundle, "app", target, workers=2, progress=Silent())
+            restore_database(my_torture_bundle, "app", destination, workers=1, progress=Silent())
+    outcome = restore_database(my_torture_bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
-    assert live_tables(parse_url(target)) == live_tables(parse_url(my_torture))
-    assert fetch(target, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(my_torture))
+    assert fetch(destination, "SHOW CREATE TABLE child") == fetch(my_torture, "SHOW CREATE TABLE child")

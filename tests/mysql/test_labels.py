@@ -32,11 +32,11 @@ def column(reader, name):
 
 def test_empty_labels_stay_apart_from_the_error_value_and_the_empty_set(my_exported, other_mariadb):
     url, reader = my_exported(SCRIPT)
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert fetch(target, NUMBERS) == fetch(url, NUMBERS)
-    assert checksums(target) == checksums(url)
+    assert fetch(destination, NUMBERS) == fetch(url, NUMBERS)
+    assert checksums(destination) == checksums(url)
     assert column(reader, "e") == [1, 0, 2, 3, 0, 2, None, 3]
     assert column(reader, "s") == [2, 0, 1, 7, 0, 0, None, 6]
     assert column(reader, "m") == [1, 0, 2**63, 2**64 - 1, 0, 0, None, 2**62]
@@ -54,12 +54,12 @@ INSERT INTO t (c, d, e, s) VALUES (1, 2, 1, 1), (4, 3, 2, 5), (7, 0, 3, 7)
 
 def test_labels_that_the_server_prints_as_question_marks_come_back(my_exported, other_mariadb):
     url, reader = my_exported(UNPRINTED)
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = f"SELECT {', '.join(f'HEX({name}), {name}+0' for name in 'cdes')} FROM t ORDER BY id"
-    assert fetch(target, query) == fetch(url, query)
-    assert fetch(target, query)[0][::2] == ("F09F9880", "F09F918D", "FF41", "FE")
+    assert fetch(destination, query) == fetch(url, query)
+    assert fetch(destination, query)[0][::2] == ("F09F9880", "F09F918D", "FF41", "FE")
 
 
 def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
@@ -68,11 +68,11 @@ def test_labels_that_are_equal_stay_apart(my_exported, other_mariadb):
         " c ENUM('x','\u0080'), o ENUM('a','A') COLLATE utf8mb4_bin);"
         "INSERT INTO twice VALUES (1,1,1,1,1), (2,2,3,2,2), (3,3,7,0,0), (4,0,2,NULL,1)"
     )
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
     query = "SELECT id, e+0, CAST(s AS UNSIGNED), c+0, o+0 FROM twice ORDER BY id"
-    assert fetch(target, query) == fetch(url, query)
+    assert fetch(destination, query) == fetch(url, query)
     assert fetch(url, query)[1] == (2, 2, 3, 2, 2)
     kinds = {column["name"]: column["kind"] for column in reader.catalog()[0].details["columns"]}
     assert kinds == {"id": "int", "e": "int", "s": "int", "c": "int", "o": "text"}

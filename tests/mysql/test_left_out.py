@@ -33,19 +33,19 @@ LEFT_OUT = ["table `placed`", "view `broken`"]
 @pytest.fixture(scope="module")
 def source(mariadb, tmp_path_factory):
     """A database, and its bundle."""
-    url, place = mariadb.database(), tmp_path_factory.mktemp("left-out") / "bundle"
+    url, location = mariadb.database(), tmp_path_factory.mktemp("left-out") / "bundle"
     run_sql(url, SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "CHUNK_BYTES", 300_000)
-        assert export_database(url, place).complete
-    return url, place
+        assert export_database(url, location).complete
+    return url, location
 
 
-def restore(place: Path, target: str):
-    return restore_database(read_bundle(place), "app", target, workers=2, progress=Silent())
+def restore(location: Path, destination: str):
+    return restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
 
 
-def die_late(place: str, target: str, where: str) -> None:
+def die_late(location: str, destination: str, where: str) -> None:
     """Restore, and be killed among the rows of the large table, or when all is there and is to be compared."""
     real = mysql_rows.mark_done
 
@@ -61,56 +61,56 @@ def die_late(place: str, target: str, where: str) -> None:
         mysql_rows.mark_done = mark
     else:
         mysql_database.live_tables = compare
-    restore(Path(place), target)
+    restore(Path(location), destination)
 
 
 def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(source, other_mariadb, tmp_path):
-    _, place = source
-    target = other_mariadb.database()
+    _, location = source
+    destination = other_mariadb.database()
     for where in ("rows", "comparison"):
         victim = multiprocessing.get_context("spawn").Process(
-            target=die_late, args=(str(place), target, where)
+            target=die_late, args=(str(location), destination, where)
         )
         victim.start()
         victim.join(60)
         assert victim.exitcode == -signal.SIGKILL
     account = ("--account", tmp_path / "account", "--json", "--quiet")
-    ended = [run("restore", place, f"app={target}", *account) for _ in range(2)]
+    ended = [run("restore", location, f"app={destination}", *account) for _ in range(2)]
     for one in ended:
         (restored,) = one.json["result"]["restored"]
         assert (one.code, restored["findings"]) == (3, []), one.err
         assert sorted(entry.partition(":")[0] for entry in restored["left_out"]) == LEFT_OUT
         assert "DROP TABLE `moveout_restore_left_out`" in restored["notes"][-1]
-    verified = run("verify", place, "--against", f"app={target}", "--json", "--quiet")
+    verified = run("verify", location, "--against", f"app={destination}", "--json", "--quiet")
     (compared,) = verified.json["result"]["compared"]
     assert (verified.code, compared["findings"]) == (3, [])
     assert sorted(entry.partition(":")[0] for entry in compared["left_out"]) == LEFT_OUT
-    again = export_database(target, tmp_path / "again")
+    again = export_database(destination, tmp_path / "again")
     assert {loss.item for _, loss in read_bundle(tmp_path / "again").losses()} >= {
         "`moveout_restore_left_out`"
     }
     assert again.complete
     assert "moveout_restore_left_out" not in {row.name for row in read_bundle(tmp_path / "again").catalog()}
-    run_sql(target, "INSERT INTO other VALUES (99)")
-    changed = restore(place, target)
+    run_sql(destination, "INSERT INTO other VALUES (99)")
+    changed = restore(location, destination)
     assert changed.findings == ("`other`: expected 10 rows, found 11",)
     assert len(changed.left_out) == 2
-    run_sql(target, "DROP TABLE moveout_restore_left_out, big, placed, other")
-    assert sorted(one.partition(":")[0] for one in restore(place, target).left_out) == LEFT_OUT
+    run_sql(destination, "DROP TABLE moveout_restore_left_out, big, placed, other")
+    assert sorted(one.partition(":")[0] for one in restore(location, destination).left_out) == LEFT_OUT
 
 
 def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(source, other_mariadb):
-    url, place = source
-    target, reader = other_mariadb.database(), read_bundle(place)
+    url, location = source
+    destination, reader = other_mariadb.database(), read_bundle(location)
     rows = {row.name: row.details["parts"] for row in reader.catalog()}
-    damaged = place / layout.source_file("app", rows["big"][1]["name"])
-    missing = place / layout.source_file("app", rows["other"][0]["name"])
+    damaged = location / layout.source_file("app", rows["big"][1]["name"])
+    missing = location / layout.source_file("app", rows["other"][0]["name"])
     whole = {path: path.read_bytes() for path in (damaged, missing)}
     damaged.write_bytes(whole[damaged][: len(whole[damaged]) // 2])
     missing.unlink()
     try:
         for _ in range(2):
-            outcome = restore(place, target)
+            outcome = restore(location, destination)
             assert [one.partition(": ")[0] for one in outcome.findings] == ["`big`", "`other`"]
             assert "moveout transfer --recheck" in " ".join(outcome.notes)
             assert sorted(one.partition(":")[0] for one in outcome.left_out) == [
@@ -118,12 +118,12 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(source, other_
                 "trigger `fires`",
                 "view `broken`",
             ]
-        assert fetch(target, "SELECT COUNT(*) FROM big") == [(20000 - rows["big"][1]["rows"],)]
+        assert fetch(destination, "SELECT COUNT(*) FROM big") == [(20000 - rows["big"][1]["rows"],)]
     finally:
         for path, data in whole.items():
             path.write_bytes(data)
-    outcome = restore(place, target)
+    outcome = restore(location, destination)
     assert outcome.findings == ()
     assert sorted(one.partition(":")[0] for one in outcome.left_out) == LEFT_OUT
-    assert live_tables(parse_url(target)) == live_tables(parse_url(url))
-    assert fetch(target, "SHOW TRIGGERS")[0][0] == "fires"
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
+    assert fetch(destination, "SHOW TRIGGERS")[0][0] == "fires"

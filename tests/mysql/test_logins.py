@@ -9,7 +9,7 @@ from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 
 def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_mariadb, tmp_path):
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     database = url.rpartition("/")[2]
     try:
         run_sql(
@@ -21,15 +21,15 @@ def test_limits_and_tls_stay_where_the_password_is_left_out(mariadb, other_maria
         )
         hashed = fetch(url, "SELECT PASSWORD('secret')")[0][0]
         assert export_database(url, tmp_path / "bundle").complete
-        restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+        restore_database(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
         query = (
             "SELECT User, ssl_type, x509_subject, x509_issuer, max_questions, max_updates, max_user_connections"
             " FROM mysql.user WHERE User IN ('limited', 'counted') ORDER BY 1"
         )
-        assert fetch(target, query) == fetch(url, query)
+        assert fetch(destination, query) == fetch(url, query)
         assert hashed not in (tmp_path / "bundle/data/app/schema/grants.sql").read_text()
     finally:
-        for server in (url, target):
+        for server in (url, destination):
             run_sql(server, "DROP USER IF EXISTS 'limited'@'%', 'counted'@'%'")
 
 

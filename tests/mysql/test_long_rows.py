@@ -43,11 +43,11 @@ def source(mariadb, large_packets):
 
 @pytest.fixture(scope="module")
 def bundle(source, tmp_path_factory):
-    place = tmp_path_factory.mktemp("long") / "bundle"
+    location = tmp_path_factory.mktemp("long") / "bundle"
     with long_rows() as long:
-        assert export_database(source, place).complete
+        assert export_database(source, location).complete
     assert len(long) == 5
-    return read_bundle(place)
+    return read_bundle(location)
 
 
 def test_the_values_are_in_the_files(bundle):
@@ -58,13 +58,13 @@ def test_the_values_are_in_the_files(bundle):
 
 
 def test_they_come_back(source, bundle, other_mariadb):
-    target = other_mariadb.database()
-    outcome = restore_database(bundle, "app", target, workers=2, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
-    assert checksums(target) == checksums(source)
+    assert checksums(destination) == checksums(source)
     query = "SELECT MD5(u), MD5(l), LENGTH(u) FROM wide ORDER BY 3"
-    assert fetch(target, query) == fetch(source, query)
-    assert compare_database(bundle, "app", target, workers=2, progress=Silent()) == []
+    assert fetch(destination, query) == fetch(source, query)
+    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
 
 
 def test_a_server_that_takes_no_such_packet_is_told(bundle, other_mariadb):

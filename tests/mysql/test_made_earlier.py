@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.mysql.databases import definitions, fetch
 
 ROUTINES = """
@@ -38,20 +38,20 @@ SIZES = (
 
 def test_the_database_is_as_it_was_when_each_routine_was_made(my_exported, other_mariadb):
     url, reader = my_exported(ROUTINES)
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out, outcome.notes) == ((), (), ())
-    assert definitions(target) == definitions(url)
-    assert fetch(target, SIZES) == fetch(url, SIZES) == [(2, 1, "it's ours")]
+    assert definitions(destination) == definitions(url)
+    assert fetch(destination, SIZES) == fetch(url, SIZES) == [(2, 1, "it's ours")]
 
 
 def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb, tmp_path):
     url, reader = my_exported(EVENTS)
-    target = other_mariadb.database()
+    destination = other_mariadb.database()
     while not fetch(url, OVER)[0][0]:
         time.sleep(0.2)
-    kept = open_place(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=kept)
+    kept = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=kept)
     assert outcome.findings == ()
     assert outcome.left_out == (
         "event `gone`: its time is over: the server drops it at once",
@@ -63,4 +63,4 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
         ("event `kept`", "state"),
     }
     there = "SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = DATABASE() ORDER BY 1"
-    assert [name for (name,) in fetch(target, there)] == ["kept", "off", "to_come"]
+    assert [name for (name,) in fetch(destination, there)] == ["kept", "off", "to_come"]

@@ -37,24 +37,24 @@ SAMPLES = {"chinook": (load_chinook, 11, 15607), "sakila": (load_sakila, 21, 462
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_comes_back_equal(mariadb, other_mariadb, tmp_path, name):
     load, tables, rows = SAMPLES[name]
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     load(url)
     bundle = tmp_path / "bundle"
     assert result("export", f"app={url}", "--to", bundle)["complete"]
-    restored = result("restore", bundle, f"app={target}")["restored"][0]
+    restored = result("restore", bundle, f"app={destination}")["restored"][0]
     assert (restored["findings"], restored["left_out"]) == ([], [])
-    result("verify", bundle, "--level", "full", "--against", f"app={target}")
-    assert dump(target) == dump(url)
-    assert checksums(target) == checksums(url)
+    result("verify", bundle, "--level", "full", "--against", f"app={destination}")
+    assert dump(destination) == dump(url)
+    assert checksums(destination) == checksums(url)
     assert len(checksums(url)) == tables
     assert restored["items"] == rows
 
 
-def test_the_code_of_sakila_works_in_the_target(mariadb, other_mariadb, tmp_path):
-    url, target = mariadb.database(), other_mariadb.database()
+def test_the_code_of_sakila_works_in_the_destination(mariadb, other_mariadb, tmp_path):
+    url, destination = mariadb.database(), other_mariadb.database()
     load_sakila(url)
     result("export", f"app={url}", "--to", tmp_path / "bundle")
-    result("restore", tmp_path / "bundle", f"app={target}")
+    result("restore", tmp_path / "bundle", f"app={destination}")
     for query in (
         *(
             f"SELECT * FROM {view} ORDER BY 1, 2"
@@ -64,17 +64,19 @@ def test_the_code_of_sakila_works_in_the_target(mariadb, other_mariadb, tmp_path
         "SELECT inventory_in_stock(9), inventory_held_by_customer(9), inventory_held_by_customer(10)",
         "CALL rewards_report(40)",
     ):
-        assert fetch(target, query) == fetch(url, query) != []
-    run_sql(target, "UPDATE actor SET first_name = 'x' WHERE actor_id = 1")
+        assert fetch(destination, query) == fetch(url, query) != []
+    run_sql(destination, "UPDATE actor SET first_name = 'x' WHERE actor_id = 1")
     assert fetch(
-        target, "SELECT year(last_update) > 2020 FROM actor WHERE actor_id < 3 ORDER BY actor_id"
+        destination, "SELECT year(last_update) > 2020 FROM actor WHERE actor_id < 3 ORDER BY actor_id"
     ) == [(1,), (0,)]
 
 
 def test_one_table_of_a_sample_by_the_command_line(mariadb, other_mariadb, tmp_path):
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     load_chinook(url)
     result("export", f"app={url}", "--to", tmp_path / "bundle")
-    restored = result("restore", tmp_path / "bundle", f"app={target}", "--only", "Artist", "--only", "Album")
+    restored = result(
+        "restore", tmp_path / "bundle", f"app={destination}", "--only", "Artist", "--only", "Album"
+    )
     assert restored["restored"][0]["items"] == 275 + 347
-    assert {row[0] for row in fetch(target, "SHOW TABLES")} == {"Artist", "Album"}
+    assert {row[0] for row in fetch(destination, "SHOW TABLES")} == {"Artist", "Album"}

@@ -1,4 +1,5 @@
-"""What the target refuses for a setting of its own is told with the step that helps; the same command then ends it."""
+"""What the destination refuses for a setting of its own is told with the step that helps; the same command then ends
+it."""
 
 import pytest
 
@@ -30,35 +31,37 @@ def zone(mariadb, other_mariadb):
         run_sql(server.url, NO_ZONE)
 
 
-def restored(reader, target):
-    return restore_database(reader, "app", target, workers=1, progress=Silent())
+def restored(reader, destination):
+    return restore_database(reader, "app", destination, workers=1, progress=Silent())
 
 
 @pytest.mark.usefixtures("zone")
-def test_an_event_of_a_time_zone_that_the_target_does_not_know_waits_for_it(my_exported, other_mariadb):
+def test_an_event_of_a_time_zone_that_the_destination_does_not_know_waits_for_it(my_exported, other_mariadb):
     url, reader = my_exported(SCRIPT)
-    target = other_mariadb.database()
+    destination = other_mariadb.database()
     with pytest.raises(
         UsageError, match="event there cannot be made: Unknown or incorrect time zone"
     ) as refused:
-        restored(reader, target)
-    assert refused.value.next_step.startswith("Load the time zones into the target")
+        restored(reader, destination)
+    assert refused.value.next_step.startswith("Load the time zones into the destination")
     run_sql(other_mariadb.url, ZONE)
-    assert restored(reader, target).findings == ()
-    assert definitions(target) == definitions(url)
+    assert restored(reader, destination).findings == ()
+    assert definitions(destination) == definitions(url)
 
 
-def test_a_function_of_which_the_target_wants_more_waits_for_its_trust(my_exported, mariadb, other_mariadb):
+def test_a_function_of_which_the_destination_wants_more_waits_for_its_trust(
+    my_exported, mariadb, other_mariadb
+):
     run_sql(mariadb.url, TRUST(1))
     try:
         url, reader = my_exported("CREATE TABLE t (id INT); CREATE FUNCTION f() RETURNS INT RETURN RAND()")
-        target = other_mariadb.database()
+        destination = other_mariadb.database()
         with pytest.raises(UsageError) as refused:
-            restored(reader, target)
+            restored(reader, destination)
         assert refused.value.next_step.startswith("SET GLOBAL log_bin_trust_function_creators = 1")
         run_sql(other_mariadb.url, TRUST(1))
-        assert restored(reader, target).findings == ()
-        assert definitions(target) == definitions(url)
+        assert restored(reader, destination).findings == ()
+        assert definitions(destination) == definitions(url)
     finally:
         for server in (mariadb, other_mariadb):
             run_sql(server.url, TRUST(0))

@@ -44,22 +44,22 @@ def test_some_tables_come_with_their_keys_triggers_and_sequences_beside_others(m
         "CREATE TRIGGER tr AFTER INSERT ON t FOR EACH ROW INSERT INTO other VALUES (NEW.n);"
         "CREATE TRIGGER not_this AFTER INSERT ON other FOR EACH ROW SET @x = 1; CREATE VIEW v AS SELECT 1"
     )
-    target = other_mariadb.database()
-    run_sql(target, "CREATE TABLE mine (x INT)")
-    assert restore(reader, target, "t", "log").items == 2
-    assert names(target) == {"mine", "t", "log", "numbers"}
-    assert [row[0] for row in fetch(target, "SHOW TRIGGERS")] == ["tr"]
+    destination = other_mariadb.database()
+    run_sql(destination, "CREATE TABLE mine (x INT)")
+    assert restore(reader, destination, "t", "log").items == 2
+    assert names(destination) == {"mine", "t", "log", "numbers"}
+    assert [row[0] for row in fetch(destination, "SHOW TRIGGERS")] == ["tr"]
     for name in ("t", "log"):
         wanted = fetch(url, f"SHOW CREATE TABLE {name}")[0][1].replace(url.rpartition("/")[2], "DATABASE")
-        found = fetch(target, f"SHOW CREATE TABLE {name}")[0][1].replace(
-            target.rpartition("/")[2], "DATABASE"
+        found = fetch(destination, f"SHOW CREATE TABLE {name}")[0][1].replace(
+            destination.rpartition("/")[2], "DATABASE"
         )
         assert found == wanted
-    assert fetch(target, "SELECT NEXT VALUE FOR numbers")[0][0] > 2
-    assert "already" in restore(reader, target, "t", "log").notes[0]
-    run_sql(target, "UPDATE t SET n = 2")
+    assert fetch(destination, "SELECT NEXT VALUE FOR numbers")[0][0] > 2
+    assert "already" in restore(reader, destination, "t", "log").notes[0]
+    run_sql(destination, "UPDATE t SET n = 2")
     with pytest.raises(NotEmptyError, match="table t already"):
-        restore(reader, target, "t")
+        restore(reader, destination, "t")
 
 
 def test_rows_go_into_tables_that_the_application_has_made(my_exported, other_mariadb):
@@ -67,22 +67,22 @@ def test_rows_go_into_tables_that_the_application_has_made(my_exported, other_ma
         "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, x INT) AUTO_INCREMENT=90; INSERT INTO t VALUES (1, 5);"
         "CREATE TABLE u (id INT PRIMARY KEY)"
     )
-    target = other_mariadb.database()
+    destination = other_mariadb.database()
     with pytest.raises(UsageError, match="has no table t and 1 more"):
-        restore(reader, target, "data")
-    run_sql(target, "CREATE TABLE t (x BIGINT, id INT PRIMARY KEY AUTO_INCREMENT)")
+        restore(reader, destination, "data")
+    run_sql(destination, "CREATE TABLE t (x BIGINT, id INT PRIMARY KEY AUTO_INCREMENT)")
     with pytest.raises(UsageError, match="has no table u"):
-        restore(reader, target, "data")
-    run_sql(target, "INSERT INTO t VALUES (1, 1)")
+        restore(reader, destination, "data")
+    run_sql(destination, "INSERT INTO t VALUES (1, 1)")
     with pytest.raises(NotEmptyError, match="table t with rows in it"):
-        restore(reader, target, "data", "t")
+        restore(reader, destination, "data", "t")
     run_sql(
-        target,
+        destination,
         "DELETE FROM t; CREATE TRIGGER mine BEFORE INSERT ON t FOR EACH ROW SET NEW.x = 0",
     )
     with pytest.raises(NotEmptyError, match="`mine` of table `t` is not as in the bundle"):
-        restore(reader, target, "data", "t")
-    assert fetch(target, "SELECT count(*) FROM t") == [(0,)]
+        restore(reader, destination, "data", "t")
+    assert fetch(destination, "SELECT count(*) FROM t") == [(0,)]
 
 
 def test_triggers_that_were_put_aside_are_made_by_the_run_that_ends_it(

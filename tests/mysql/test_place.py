@@ -7,7 +7,7 @@ import pytest
 from migrate.restore.mysql.restore import restore_database
 from migrate.restore.mysql.table_ddl import unplaced
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.mysql.databases import checksums, export_database, fetch, read_bundle, run_sql
 
 
@@ -16,13 +16,13 @@ def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, 
         f"CREATE TABLE placed (id INT PRIMARY KEY) ENGINE=MyISAM DATA DIRECTORY='{mariadb.directory / 'tmp'}';"
         "INSERT INTO placed VALUES (1)"
     )
-    target = other_mariadb.database()
-    kept = open_place(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=kept)
+    destination = other_mariadb.database()
+    kept = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
-    assert (loss["item"], loss["property"]) == ("table `placed`", "place")
-    assert checksums(target) == checksums(url)
+    assert (loss["item"], loss["property"]) == ("table `placed`", "location")
+    assert checksums(destination) == checksums(url)
 
 
 def test_how_a_table_is_encrypted_is_left_out_where_the_server_has_no_keys(mariadb):
@@ -41,7 +41,7 @@ def test_how_a_table_is_encrypted_is_left_out_where_the_server_has_no_keys(maria
     assert "COMMENT='DATA DIRECTORY=''x'''" in found
 
 
-def test_an_engine_that_the_target_has_not_is_in_the_ledger(mariadb, other_mariadb, tmp_path):
+def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_mariadb, tmp_path):
     url = mariadb.database()
     run_sql(url, "INSTALL SONAME 'ha_blackhole'")
     try:
@@ -49,10 +49,10 @@ def test_an_engine_that_the_target_has_not_is_in_the_ledger(mariadb, other_maria
         assert export_database(url, tmp_path / "bundle").complete
     finally:
         run_sql(url, "UNINSTALL SONAME 'ha_blackhole'")
-    reader, kept = read_bundle(tmp_path / "bundle"), open_place(str(tmp_path / "kept"))
+    reader, kept = read_bundle(tmp_path / "bundle"), open_location(str(tmp_path / "kept"))
     outcome = restore_database(
         reader, "app", other_mariadb.database(), workers=1, progress=Silent(), account=kept
     )
-    assert outcome.notes == ("`nothing` is of engine InnoDB here: the target has no BLACKHOLE",)
+    assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `nothing`", "engine")

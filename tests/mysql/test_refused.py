@@ -1,4 +1,4 @@
-"""What the target refuses of a database costs that and nothing else, and is named."""
+"""What the destination refuses of a database costs that and nothing else, and is named."""
 
 import pyarrow.parquet as pq
 import pymysql
@@ -9,10 +9,10 @@ from exporters.mysql.live_digests import live_tables
 from migrate.restore.common.table_restore import State
 from migrate.restore.mysql.degrade.concessions import conceded
 from migrate.restore.mysql.degrade.relaxed_constraints import Way, loosen
-from migrate.restore.mysql.destination import begin_state, open_target
+from migrate.restore.mysql.destination import begin_state, open_destination
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.mysql.databases import fetch, run_sql
 
 SCRIPT = """
@@ -28,22 +28,22 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
     my_exported, other_mariadb, tmp_path
 ):
     url, reader = my_exported(SCRIPT)
-    target = other_mariadb.database()
-    account = open_place(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), account=account)
+    destination = other_mariadb.database()
+    account = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=account)
     assert outcome.findings == ()
-    assert live_tables(parse_url(target)) == live_tables(parse_url(url))
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [(one["item"], one["property"]) for one in losses] == [("table `placed`", "key")]
     assert outcome.left_out[0].startswith(
         "table `placed`: UNIQUE KEY `u` (`id`,`h`,`g`(16)): AUTO_INCREMENT "
     )
-    made = fetch(target, "SHOW CREATE TABLE placed")[0][1]
+    made = fetch(destination, "SHOW CREATE TABLE placed")[0][1]
     assert (
         made.replace("  KEY `v`", "  UNIQUE KEY `u` (`id`,`h`,`g`(16)),\n  KEY `v`")
         == (fetch(url, "SHOW CREATE TABLE placed")[0][1])
     )
-    assert fetch(target, "SHOW TRIGGERS")[0][0] == "t"
+    assert fetch(destination, "SHOW TRIGGERS")[0][0] == "t"
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_what_keeps_rows_out_gives_way_and_is_noted(mariadb, error, said, way, c
         f"CREATE TABLE t (id INT PRIMARY KEY, a VARCHAR(9) NOT NULL, c INT AS (b + 1) COMMENT 'x', b INT{unique})"
         + (" PARTITION BY RANGE (id) (PARTITION p VALUES LESS THAN (7))" if error == 1526 else ""),
     )
-    with open_target(parse_url(url)) as target:
-        begin_state(target, State("bundle", "app"))
-        assert loosen(target.connection, "t", pymysql.err.OperationalError(error, said)) is way
-        noted = list(conceded(target.connection))
+    with open_destination(parse_url(url)) as destination:
+        begin_state(destination, State("bundle", "app"))
+        assert loosen(destination.connection, "t", pymysql.err.OperationalError(error, said)) is way
+        noted = list(conceded(destination.connection))
     assert len(noted) == (way is not Way.NONE)
     lines = fetch(url, "SHOW CREATE TABLE t")[0][1].splitlines()
     assert changed in [line.rstrip(",") for line in lines] or lines[-1].endswith(changed)

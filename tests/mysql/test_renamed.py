@@ -8,7 +8,7 @@ import pytest
 from exporters.mysql.identifiers import quote_name
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 OLD = "old-shop"
@@ -34,15 +34,15 @@ NAMED = {"function `sum_of`", "procedure `put`", "trigger `watch`", "event `swee
 def bundle(mariadb, tmp_path_factory):
     url = mariadb.database(OLD)
     run_sql(url, SCRIPT)
-    place = tmp_path_factory.mktemp("renamed") / "bundle"
-    assert export_database(url, place).complete
-    return read_bundle(place)
+    location = tmp_path_factory.mktemp("renamed") / "bundle"
+    assert export_database(url, location).complete
+    return read_bundle(location)
 
 
 def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_path):
-    target = other_mariadb.database()
-    kept = open_place(str(tmp_path / "account"))
-    outcome = restore_database(bundle, "app", target, workers=1, progress=Silent(), account=kept)
+    destination = other_mariadb.database()
+    kept = open_location(str(tmp_path / "account"))
+    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), account=kept)
     assert (outcome.findings, outcome.losses) == ((), len(NAMED))
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == NAMED
@@ -50,20 +50,20 @@ def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_pat
     (note,) = [note for note in outcome.notes if "is named by" in note]
     assert all(name in note for name in NAMED)
     # a view is resolved when it is made: it does not name the database it is in
-    assert fetch(target, "SELECT id FROM seen") == [(1,)]
+    assert fetch(destination, "SELECT id FROM seen") == [(1,)]
     # what the server qualifies by itself has the new name
-    assert fetch(target, "SELECT * FROM beside") == [(1, f"`{OLD}`.")]
-    (row,) = fetch(target, "SHOW CREATE VIEW unowned")
+    assert fetch(destination, "SELECT * FROM beside") == [(1, f"`{OLD}`.")]
+    (row,) = fetch(destination, "SHOW CREATE VIEW unowned")
     assert f"`{OLD}`" not in row[1]
     (left_out,) = outcome.left_out
     assert left_out.startswith("view `alias`: ")
 
 
 def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_mariadb):
-    target = other_mariadb.database(OLD)
-    outcome = restore_database(bundle, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database(OLD)
+    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.losses) == ((), 0)
-    assert fetch(target, "SELECT sum_of()") == [(5,)]
+    assert fetch(destination, "SELECT sum_of()") == [(5,)]
 
 
 def test_a_database_may_have_any_name(mariadb, other_mariadb, tmp_path):
@@ -74,8 +74,10 @@ def test_a_database_may_have_any_name(mariadb, other_mariadb, tmp_path):
     run_sql(url, "CREATE SEQUENCE s; CREATE TABLE t (id INT DEFAULT NEXTVAL(s)); INSERT INTO t VALUES ()")
     outcome = export_database(url, tmp_path / "bundle")
     assert (outcome.complete, outcome.sources[0].url) == (True, url)
-    target = other_mariadb.database()
-    restored = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    restored = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
-    run_sql(target, "INSERT INTO t VALUES ()")
-    assert fetch(target, "SELECT id FROM t") == [(1,), (1001,)]
+    run_sql(destination, "INSERT INTO t VALUES ()")
+    assert fetch(destination, "SELECT id FROM t") == [(1,), (1001,)]

@@ -1,4 +1,4 @@
-"""What a restore writes into the target's binary log means the same to its replicas."""
+"""What a restore writes into the destination's binary log means the same to its replicas."""
 
 import subprocess
 
@@ -20,17 +20,17 @@ INSERT INTO texts VALUES
 
 def test_the_binary_log_of_a_restore_makes_the_same_rows(my_exported, mariadb, other_mariadb):
     url, reader = my_exported(SCRIPT)
-    target, replica = other_mariadb.database(NAME), mariadb.database(NAME)
+    destination, replica = other_mariadb.database(NAME), mariadb.database(NAME)
     try:
-        run_sql(target, "SET GLOBAL binlog_format = STATEMENT; FLUSH BINARY LOGS")
-        (log, *_), *_ = fetch(target, "SHOW MASTER STATUS")
-        assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-        run_sql(target, "FLUSH BINARY LOGS")
+        run_sql(destination, "SET GLOBAL binlog_format = STATEMENT; FLUSH BINARY LOGS")
+        (log, *_), *_ = fetch(destination, "SHOW MASTER STATUS")
+        assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+        run_sql(destination, "FLUSH BINARY LOGS")
         command = ["mariadb-binlog", f"--database={NAME}", other_mariadb.directory / "data" / log]
         said = subprocess.run(command, capture_output=True, check=True).stdout
         client("mariadb", replica, "--binary-mode", given=said.decode(errors="surrogateescape"))
-        assert checksums(replica) == checksums(target) == checksums(url)
+        assert checksums(replica) == checksums(destination) == checksums(url)
     finally:
-        run_sql(target, "SET GLOBAL binlog_format = MIXED")
+        run_sql(destination, "SET GLOBAL binlog_format = MIXED")
         for server in (mariadb, other_mariadb):
             run_sql(server.url, f"DROP DATABASE {NAME}")

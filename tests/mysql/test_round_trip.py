@@ -1,4 +1,4 @@
-"""Export, then restore: the target is the source."""
+"""Export, then restore: the destination is the source."""
 
 from collections import Counter
 
@@ -82,7 +82,7 @@ def test_live_digests_are_equal(my_torture, restored):
     assert live_tables(parse_url(restored)) == live_tables(parse_url(my_torture))
 
 
-def test_views_functions_triggers_and_sequences_work_in_the_target(restored):
+def test_views_functions_triggers_and_sequences_work_in_the_destination(restored):
     assert fetch(restored, "SELECT id, thrice FROM a_second ORDER BY id") == [(5, 15), (9, 27)]
     assert fetch(restored, "SELECT count(*) FROM audit") == [(0,)]
     run_sql(restored, "INSERT INTO parent (name) VALUES ('new'); CALL `log it`('x')")

@@ -1,4 +1,4 @@
-"""Rows that no INSERT makes as they are come back; a row that the target refuses costs that row alone."""
+"""Rows that no INSERT makes as they are come back; a row that the destination refuses costs that row alone."""
 
 import pytest
 
@@ -36,27 +36,29 @@ def history(url: str) -> list[list[tuple]]:
 
 
 def test_versions_of_an_instant_and_numbers_that_are_null_come_back(mariadb, other_mariadb, tmp_path):
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     run_sql(url, VERSIONED)
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=2, progress=Silent())
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=2, progress=Silent()
+    )
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert definitions(target) == definitions(url)
-    assert history(target) == history(url)
+    assert definitions(destination) == definitions(url)
+    assert history(destination) == history(url)
     assert [rows[0][-1] for rows in history(url)[1:]] != [None, None]
-    assert fetch(target, "SHOW TABLES LIKE 'moveout%'") == []
+    assert fetch(destination, "SHOW TABLES LIKE 'moveout%'") == []
 
 
 @pytest.mark.parametrize("engine", ["InnoDB", "MyISAM"])
-def test_a_row_that_the_target_refuses_is_left_out_and_named(my_exported, other_mariadb, engine):
+def test_a_row_that_the_destination_refuses_is_left_out_and_named(my_exported, other_mariadb, engine):
     table = "CREATE TABLE t (a INT, b INT{}) ENGINE=" + engine
     _, reader = my_exported(
         f"{table.format('')}; INSERT INTO t VALUES (1, 1), (2, 2), (1, 3), (4, 4); CREATE TABLE u (a INT)"
     )
-    target = other_mariadb.database()
-    run_sql(target, f"{table.format(', UNIQUE KEY (a)')}; CREATE TABLE u (a INT)")
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), only=["data"])
+    destination = other_mariadb.database()
+    run_sql(destination, f"{table.format(', UNIQUE KEY (a)')}; CREATE TABLE u (a INT)")
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), only=["data"])
     assert outcome.findings == ()
     assert outcome.left_out == ("`t`: 1 row is left out: Duplicate entry '1' for key 'a'",)
-    assert fetch(target, "SELECT a, b FROM t ORDER BY b") == [(1, 1), (2, 2), (4, 4)]
-    assert fetch(target, "SHOW TABLES LIKE 'moveout%'") == [("moveout_restore_left_out",)]
+    assert fetch(destination, "SELECT a, b FROM t ORDER BY b") == [(1, 1), (2, 2), (4, 4)]
+    assert fetch(destination, "SHOW TABLES LIKE 'moveout%'") == [("moveout_restore_left_out",)]

@@ -19,8 +19,8 @@ def test_they_come_back_as_they_are(my_exported, other_mariadb):
     query = "SELECT id, HEX(p), HEX(g), h, HEX(d) FROM t ORDER BY id"
     assert fetch(url, query)[0][:4] == (1, "", "", None)
     assert [row[0] for row in fetch(url, query) if row[4] == ""] == [5, 6]
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
-    assert fetch(target, query) == fetch(url, query)
-    assert checksums(target) == checksums(url)
+    assert fetch(destination, query) == fetch(url, query)
+    assert checksums(destination) == checksums(url)

@@ -45,11 +45,11 @@ def test_the_documented_account_exports_everything(mariadb, tmp_path):
     sql = sql.replace("mover", "documented")
     try:
         run_sql(url, sql)
-        place = tmp_path / "bundle"
-        assert export_database(mariadb.url_of(database, "documented"), place).complete
+        location = tmp_path / "bundle"
+        assert export_database(mariadb.url_of(database, "documented"), location).complete
     finally:
         run_sql(url, "DROP USER IF EXISTS documented")
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     made = {
         ("table", "t"),
         ("view", "v"),
@@ -110,15 +110,17 @@ def test_privileges_on_the_database_come_back_and_new_accounts_are_locked(
         assert export_database(url, tmp_path / "bundle").complete
     finally:
         run_sql(mariadb.url, "DROP DATABASE old_name")
-    target = other_mariadb.database("new_name")
+    destination = other_mariadb.database("new_name")
     try:
         outcome = restore_database(
-            read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent()
+            read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
         )
-        granted = [row[0] for row in fetch(target, "SHOW GRANTS FOR 'grantee'@'%'")]
-        known = [row[0] for row in fetch(target, "SHOW GRANTS FOR 'known'@'localhost'")]
-        created = fetch(target, "SHOW CREATE USER 'grantee'@'%'")[0][0]
-        roles = [row[0] for name in ("readers", "rulers") for row in fetch(target, f"SHOW GRANTS FOR {name}")]
+        granted = [row[0] for row in fetch(destination, "SHOW GRANTS FOR 'grantee'@'%'")]
+        known = [row[0] for row in fetch(destination, "SHOW GRANTS FOR 'known'@'localhost'")]
+        created = fetch(destination, "SHOW CREATE USER 'grantee'@'%'")[0][0]
+        roles = [
+            row[0] for name in ("readers", "rulers") for row in fetch(destination, f"SHOW GRANTS FOR {name}")
+        ]
     finally:
         run_sql(other_mariadb.url, "DROP DATABASE new_name")
     assert outcome.findings == ()
@@ -203,8 +205,8 @@ def test_what_has_no_snapshot_or_a_history_stands_in_the_ledger_and_comes_back(
     table = next(row for row in reader.catalog() if row.name == "charsets")
     part = reader.open(layout.source_file("app", table.details["parts"][0]["name"]))
     assert pq.ParquetFile(part).read().to_pylist() == [{"g": "汉字", "k": "Привет", "b": "漢", "u": "😀"}]
-    target = other_mariadb.database()
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    destination = other_mariadb.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
     for name, times, rows in (
         ("versioned", "row_start, row_end", 3),
         ("shown", "b, e", 2),
@@ -212,9 +214,11 @@ def test_what_has_no_snapshot_or_a_history_stands_in_the_ledger_and_comes_back(
     ):
         history = f"SELECT t.*, {times} FROM {name} FOR SYSTEM_TIME ALL t ORDER BY {times}"
         assert len(fetch(url, history)) == rows
-        assert fetch(target, history) == fetch(url, history)
+        assert fetch(destination, history) == fetch(url, history)
     for (name,) in fetch(url, "SHOW TABLES"):
-        assert fetch(target, f"SHOW CREATE TABLE `{name}`") == fetch(url, f"SHOW CREATE TABLE `{name}`"), name
+        assert fetch(destination, f"SHOW CREATE TABLE `{name}`") == fetch(
+            url, f"SHOW CREATE TABLE `{name}`"
+        ), name
 
 
 def test_a_server_that_takes_no_history_gets_the_rows_that_hold_still(
@@ -225,11 +229,11 @@ def test_a_server_that_takes_no_history_gets_the_rows_that_hold_still(
         "DELETE FROM t WHERE id = 1; CREATE TABLE u (id INT PRIMARY KEY); INSERT INTO u VALUES (1)"
     )
     monkeypatch.setattr(Connection, "takes_history", property(lambda _: False))
-    target = other_mariadb.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_mariadb.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
     assert "the history of `t`" in outcome.left_out[0]
-    assert fetch(target, "SELECT * FROM t FOR SYSTEM_TIME ALL") == [(2,)]
+    assert fetch(destination, "SELECT * FROM t FOR SYSTEM_TIME ALL") == [(2,)]
 
 
 def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_exported, other_mariadb):
@@ -239,13 +243,13 @@ def test_rows_that_no_check_would_let_in_and_events_that_are_due_come_back(my_ex
         "CREATE TABLE fed (n INT); INSERT INTO fed VALUES (1);"
         "CREATE EVENT due ON SCHEDULE EVERY 1 SECOND DO DELETE FROM fed"
     )
-    target = other_mariadb.database()
-    run_sql(target, "SET GLOBAL event_scheduler = ON")
+    destination = other_mariadb.database()
+    run_sql(destination, "SET GLOBAL event_scheduler = ON")
     try:
-        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     finally:
-        run_sql(target, "SET GLOBAL event_scheduler = OFF")
+        run_sql(destination, "SET GLOBAL event_scheduler = OFF")
     assert outcome.findings == ()
-    assert fetch(target, "SELECT n FROM lax") == [(-1,)]
-    assert [row[1] for row in fetch(target, "SHOW EVENTS")] == ["due"]
-    assert definitions(target) == definitions(url)
+    assert fetch(destination, "SELECT n FROM lax") == [(-1,)]
+    assert [row[1] for row in fetch(destination, "SHOW EVENTS")] == ["due"]
+    assert definitions(destination) == definitions(url)

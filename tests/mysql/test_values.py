@@ -18,17 +18,17 @@ few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthC
 @few
 @given(st.lists(ROWS, min_size=5, max_size=30))
 def test_every_row_comes_back(mariadb, other_mariadb, tmp_path_factory, rows):
-    url, target = mariadb.database(), other_mariadb.database()
+    url, destination = mariadb.database(), other_mariadb.database()
     lines = ", ".join(f"({', '.join(row)})" for row in rows)
     run_sql(
         url,
         "SET sql_mode = 'ALLOW_INVALID_DATES', time_zone = '+00:00';"
         f"CREATE TABLE t ({COLUMNS}) CHARACTER SET utf8mb4; INSERT INTO t VALUES {lines}",
     )
-    place = tmp_path_factory.mktemp("any") / "bundle"
-    assert export_database(url, place).complete
-    reader = read_bundle(place)
+    location = tmp_path_factory.mktemp("any") / "bundle"
+    assert export_database(url, location).complete
+    reader = read_bundle(location)
     assert check_parquet(reader, reader.catalog()) == []
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-    assert checksums(target) == checksums(url)
-    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert checksums(destination) == checksums(url)
+    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []

@@ -27,10 +27,10 @@ def numbers(least: int, most: int) -> Literals:
     return st.one_of(st.sampled_from([least, most, 0]), st.integers(least, most)).map(str)
 
 
-def exactly(digits: int, places: int) -> Literals:
+def exactly(digits: int, locations: int) -> Literals:
     def written(number: int) -> str:
-        text = str(abs(number)).rjust(places + 1, "0")
-        return f"{'-' * (number < 0)}{text[:-places]}.{text[-places:]}"
+        text = str(abs(number)).rjust(locations + 1, "0")
+        return f"{'-' * (number < 0)}{text[:-locations]}.{text[-locations:]}"
 
     return st.integers(-(10**digits) + 1, 10**digits - 1).map(written)
 

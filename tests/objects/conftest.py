@@ -16,7 +16,7 @@ from exporters.selection import EVERYTHING, Selection
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.tools.clients import boto_client
@@ -58,12 +58,12 @@ class Shop:
 MakeShop = Callable[[S3Server], Shop]
 
 
-def bodies_of(place: Path) -> dict[str, bytes]:
+def bodies_of(location: Path) -> dict[str, bytes]:
     """What a bundle of one shop holds, by its index."""
     found = {}
-    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
+    for row in ds.dataset(location / "data/shop/index", format="parquet").to_table().to_pylist():
         if row["disposition"] == "exported":
-            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()
+            body = (location / "data/shop" / (row["pack"] or row["large"])).read_bytes()
             start = row["offset"] or 0
             found[row["key"]] = body[start : start + row["length"]]
     return found
@@ -128,8 +128,8 @@ def fill(shop: Shop, *, odd: bool = True) -> dict[str, bytes]:
     return objects | {"described": b"described"}
 
 
-def take_out(shop_url: str, place: Path, *, selection: Selection = EVERYTHING) -> BundleReader:
+def take_out(shop_url: str, location: Path, *, selection: Selection = EVERYTHING) -> BundleReader:
     """Export a bucket into a bundle, return its reader."""
     source = ObjectExporter().open("shop", shop_url, BucketHost(selection))
-    export([source], open_place(str(place)), workers=2, progress=Silent())
-    return BundleReader(open_place(str(place)))
+    export([source], open_location(str(location)), workers=2, progress=Silent())
+    return BundleReader(open_location(str(location)))

@@ -10,7 +10,7 @@ import pytest
 
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
 from tests.tools.acl_proxy import AclProxy
@@ -24,7 +24,7 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shop, target, plain = make_shop(minio), make_shop(other_minio), make_shop(other_minio)
+    shop, destination, plain = make_shop(minio), make_shop(other_minio), make_shop(other_minio)
     for key in ("private", "open", "signed", "shared", "large"):
         shop.put(key, bytes(9 * 2**20) if key == "large" else b"x")
     acls = {"open": "public-read", "signed": "authenticated-read", "shared": "named", "large": "public-read"}
@@ -37,9 +37,9 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
         reader = take_out(f"s3://{shop.name}?profile={profile}", tmp_path / "bundle")
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=new.endpoint)
         accounts = {}
-        for name, url in (("acls", f"s3://{target.name}?profile={profile}"), ("none", plain.url)):
+        for name, url in (("acls", f"s3://{destination.name}?profile={profile}"), ("none", plain.url)):
             outcome = restore_bucket(
-                reader, "shop", url, workers=2, progress=Silent(), account=open_place(str(tmp_path / name))
+                reader, "shop", url, workers=2, progress=Silent(), account=open_location(str(tmp_path / name))
             )
             assert outcome.findings == ()
             rows = pq.read_table(tmp_path / name / "shop/losses.parquet").to_pylist()

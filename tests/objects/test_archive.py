@@ -14,7 +14,7 @@ from exporters.objects import ObjectExporter, archive, unit_plan
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from scripts.servers import S3Server
 from tests.objects.conftest import BucketHost, MakeShop, Shop
 from tests.tools.archive_proxy import ArchiveProxy
@@ -46,10 +46,12 @@ def fill(shop: Shop) -> dict[str, bytes]:
     return bodies
 
 
-def take_out(url: str, place: Path, limits: Limits) -> tuple[BundleReader, list[str]]:
+def take_out(url: str, location: Path, limits: Limits) -> tuple[BundleReader, list[str]]:
     host = PatientHost(limits)
-    export([ObjectExporter().open("shop", url, host)], open_place(str(place)), workers=2, progress=Silent())
-    return BundleReader(open_place(str(place))), host.notes
+    export(
+        [ObjectExporter().open("shop", url, host)], open_location(str(location)), workers=2, progress=Silent()
+    )
+    return BundleReader(open_location(str(location))), host.notes
 
 
 def test_archived_objects_are_asked_for_and_waited_for(
@@ -64,7 +66,7 @@ def test_archived_objects_are_asked_for_and_waited_for(
         url = f"s3://{shop.name}?profile={profile}"
         deadline = datetime.now(UTC) + 12 * HOUR
         reader, notes = take_out(url, tmp_path / "bundle", Limits(deadline=deadline))
-        assert reader.info.complete, reader.scope()[0].reasons
+        assert reader.info.complete, reader.reconciliation()[0].reasons
         assert {path.rpartition("/")[2] for path, _, _ in proxy.requests} == {"k0", "k3", "k6", "large"}
         assert {tier for _, tier, _ in proxy.requests} == {"Standard"}
         assert proxy.early == 0

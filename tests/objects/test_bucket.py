@@ -14,7 +14,7 @@ from exporters.errors import (
     SourceUnreachableError,
     SourceUsageError,
 )
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
@@ -59,9 +59,10 @@ def test_the_order_is_that_of_the_listing_whatever_the_sizes(shop: Shop) -> None
 def test_listing_goes_over_many_pages_and_starts_anywhere(minio: S3Server, make_shop: MakeShop) -> None:
     shop = make_shop(minio)
     keys = [f"k{number:05d}" for number in range(2_100)]
-    target = open_target_bucket(shop.url)
+    destination = open_destination_bucket(shop.url)
     assert all(
-        not one.error for one in target.put_all(((Description(key), b"") for key in keys), window_bytes=1)
+        not one.error
+        for one in destination.put_all(((Description(key), b"") for key in keys), window_bytes=1)
     )
     bucket = open_bucket(shop.url)
     assert [one.key for one in bucket.list()] == keys
@@ -130,10 +131,10 @@ def test_settings_that_are_there_are_read(minio: S3Server, make_shop: MakeShop) 
 def test_metadata_that_is_no_ascii_can_be_given_back(minio: S3Server, make_shop: MakeShop) -> None:
     """S3 sends it encoded (RFC 2047); written as it came, it comes again the same."""
     shop = make_shop(minio)
-    bucket, target = open_bucket(shop.url), open_target_bucket(shop.url)
+    bucket, destination = open_bucket(shop.url), open_destination_bucket(shop.url)
     value = "J\u00fcrgen"
     for key in ("first", "second"):
-        assert target.put(Description(key, metadata={"name": value}), b"body").error is None
+        assert destination.put(Description(key, metadata={"name": value}), b"body").error is None
         value = {one.summary.key: one for one in bucket.fetch(bucket.list(), window_bytes=WINDOW)}[
             key
         ].headers["x-amz-meta-name"]

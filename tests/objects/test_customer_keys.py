@@ -75,17 +75,17 @@ def test_without_the_key_no_older_version_is_current(
     source: Shop, key: bytes, minio: S3Server, tmp_path: Path
 ) -> None:
     """Neither after a restore nor after a sync; and both go on once the key is given."""
-    place, restored = str(tmp_path / "bundle"), make_old_shop(minio, lock=False)
-    done = call("export", f"shop={source.url}", "--to", place, "--quiet")
+    location, restored = str(tmp_path / "bundle"), make_old_shop(minio, lock=False)
+    done = call("export", f"shop={source.url}", "--to", location, "--quiet")
     assert done.code == 3
     assert "sse_c" in done.out
-    done = call("restore", place, f"shop={restored.url}", "--quiet", "--json")
+    done = call("restore", location, f"shop={restored.url}", "--quiet", "--json")
     assert done.code == 3
     [outcome] = done.json["result"]["restored"]
     assert [it.split()[0] for it in outcome["left_out"]] == ["both", "large", "parts"]
     assert "sse_c" in outcome["left_out"][0]
     assert (
-        call("verify", place, "--against", f"shop={restored.url}", "--quiet").code == 3
+        call("verify", location, "--against", f"shop={restored.url}", "--quiet").code == 3
     )  # not 6: no difference
     synced = make_old_shop(minio, lock=False)
     words = ("sync", f"old={source.url}", f"new={synced.url}", "--history", "--quiet")
@@ -99,7 +99,7 @@ def test_without_the_key_no_older_version_is_current(
     done = call("sync", f"old={with_key}", f"new={synced.url}", "--history", "--cutover", "--quiet", "--json")
     assert (done.code, done.json["result"]["proof"] is not None) == (0, True)
     assert whole(synced) == WHOLE
-    assert call("export", f"shop={with_key}", "--to", place, "--quiet").code == 0
+    assert call("export", f"shop={with_key}", "--to", location, "--quiet").code == 0
 
 
 def test_with_the_key_all_of_it_leaves(source: Shop, key: bytes, minio: S3Server, tmp_path: Path) -> None:

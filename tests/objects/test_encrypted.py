@@ -1,4 +1,4 @@
-"""A target that encrypts by a key of its own: ETags are no MD5s there, and that is no damage."""
+"""A destination that encrypts by a key of its own: ETags are no MD5s there, and that is no damage."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ def source(minio: S3Server, make_shop: MakeShop) -> Shop:
     return shop
 
 
-def test_what_the_target_encrypts_is_restored_and_found_again(
+def test_what_the_destination_encrypts_is_restored_and_found_again(
     source: Shop, encrypting_minio: S3Server, make_shop: MakeShop, encrypted: Encrypted, tmp_path: Path
 ) -> None:
-    target = encrypted(make_shop(encrypting_minio))
+    destination = encrypted(make_shop(encrypting_minio))
     reader = take_out(source.url, tmp_path / "bundle")
-    outcome = restore(reader, target.url)
+    outcome = restore(reader, destination.url)
     assert (outcome.items, outcome.findings) == (24, ())
-    again = restore(reader, target.url)
+    again = restore(reader, destination.url)
     assert (again.skipped_items, again.findings) == (24, ())
-    assert compare(reader, target.url) == []
+    assert compare(reader, destination.url) == []
 
 
-def test_no_version_is_made_twice_where_the_target_encrypts(
+def test_no_version_is_made_twice_where_the_destination_encrypts(
     minio: S3Server,
     encrypting_minio: S3Server,
     encrypted: Encrypted,
@@ -79,7 +79,7 @@ def test_no_version_is_made_twice_where_the_target_encrypts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whether a request worked whose answer was lost is not told by an ETag."""
-    shop, target = make_old_shop(minio), encrypted(make_old_shop(encrypting_minio))
+    shop, destination = make_old_shop(minio), encrypted(make_old_shop(encrypting_minio))
     count = make_history(shop, keys=12, versions=4)
     reader = take_out(shop.url, tmp_path / "bundle")
     asked = itertools.count()
@@ -91,7 +91,7 @@ def test_no_version_is_made_twice_where_the_target_encrypts(
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         patch.setenv("AWS_ACCESS_KEY_ID", encrypting_minio.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", encrypting_minio.secret_key)
-        outcome = restore(reader, f"s3://{target.name}")
+        outcome = restore(reader, f"s3://{destination.name}")
     assert proxy.lost >= 5
     assert (outcome.items, outcome.findings) == (count, ())
 
@@ -99,18 +99,18 @@ def test_no_version_is_made_twice_where_the_target_encrypts(
         found = read_history(server, name)
         return {key: [row[:3] + row[4:] for row in rows] for key, rows in found.items()}
 
-    assert without_etags(encrypting_minio, target.name) == without_etags(minio, shop.name)
+    assert without_etags(encrypting_minio, destination.name) == without_etags(minio, shop.name)
 
 
-def test_a_sync_to_a_target_that_encrypts_loses_nothing(
+def test_a_sync_to_a_destination_that_encrypts_loses_nothing(
     source: Shop, encrypting_minio: S3Server, make_shop: MakeShop, encrypted: Encrypted
 ) -> None:
-    """And says so: what was read is what the source has, whatever the target calls it."""
+    """And says so: what was read is what the source has, whatever the destination calls it."""
     move = Move(source, encrypted(make_shop(encrypting_minio)))
     outcome = move.run(cutover=True)
     assert (outcome.copied, outcome.damaged, outcome.proof is not None) == (24, (), True)
-    assert move.contents(move.source) == move.contents(move.target)
-    lost = pq.read_table(io.BytesIO(move.place().read("losses.parquet")))
+    assert move.contents(move.source) == move.contents(move.destination)
+    lost = pq.read_table(io.BytesIO(move.location().read("losses.parquet")))
     assert "ETag" not in lost["property"].to_pylist()
 
 

@@ -47,66 +47,68 @@ def second_account(minio: S3Server) -> tuple[str, str]:
     return made.access_key, made.secret_key
 
 
-def export(shop: Shop, place: Path, proxy: ShutProxy, account: tuple[str, str]) -> int:
+def export(shop: Shop, location: Path, proxy: ShutProxy, account: tuple[str, str]) -> int:
     environment = {
         "AWS_ENDPOINT_URL": proxy.endpoint,
         "AWS_ACCESS_KEY_ID": account[0],
         "AWS_SECRET_ACCESS_KEY": account[1],
     }
-    words = ("export", f"shop=s3://{shop.name}", "--to", place, "--workers", "2", "--quiet")
+    words = ("export", f"shop=s3://{shop.name}", "--to", location, "--workers", "2", "--quiet")
     ended = call(*words, env=environment)
     assert ended.code in {0, 3, 4}, ended.err
     return ended.code
 
 
-def evict(evicted: tuple[Shop, dict[str, bytes]], second: tuple[str, str], share: float, place: Path) -> int:
+def evict(
+    evicted: tuple[Shop, dict[str, bytes]], second: tuple[str, str], share: float, location: Path
+) -> int:
     """Shut the customer out after this share of the requests; return the exit code once all is checked."""
     shop, bodies = evicted
     first = (shop.server.access_key, shop.server.secret_key)
     with ShutProxy(shop.server.endpoint, account=first[0]) as proxy:
-        assert export(shop, place.with_name("whole"), proxy, first) == 0
+        assert export(shop, location.with_name("whole"), proxy, first) == 0
         proxy.after, proxy.passed = int(proxy.passed * share), 0
-        code = export(shop, place, proxy, first)
+        code = export(shop, location, proxy, first)
         assert proxy.refused
         if code == 0:
-            check_settings_denied(place, bodies)
+            check_settings_denied(location, bodies)
             return code
-        if (place / "tagmanifest-sha256.txt").exists():
-            check_incomplete(place, bodies)
+        if (location / "tagmanifest-sha256.txt").exists():
+            check_incomplete(location, bodies)
         else:
             assert code == 4
-        assert export(shop, place, proxy, second) == 0
-    assert json.loads((place / "meta/bundle.json").read_text())["complete"]
-    assert bodies_of(place) == bodies
-    assert call("verify", place, "--level", "full", "--quiet").code == 0
+        assert export(shop, location, proxy, second) == 0
+    assert json.loads((location / "meta/bundle.json").read_text())["complete"]
+    assert bodies_of(location) == bodies
+    assert call("verify", location, "--level", "full", "--quiet").code == 0
     return code
 
 
-def check_incomplete(place: Path, bodies: dict[str, bytes]) -> None:
+def check_incomplete(location: Path, bodies: dict[str, bytes]) -> None:
     """What is there is right, and what is not is named, each by name."""
-    assert not json.loads((place / "meta/bundle.json").read_text())["complete"]
-    there = bodies_of(place)
+    assert not json.loads((location / "meta/bundle.json").read_text())["complete"]
+    there = bodies_of(location)
     assert there.items() <= bodies.items()
     gaps = [
         row
-        for row in pq.read_table(place / "data/gaps.parquet").to_pylist()
+        for row in pq.read_table(location / "data/gaps.parquet").to_pylist()
         if row["disposition"] == "failed"
     ]
-    assert {row["item"] for row in gaps} - {f"a second listing of {name}" for name in names(place)} == (
+    assert {row["item"] for row in gaps} - {f"a second listing of {name}" for name in names(location)} == (
         bodies.keys() - there.keys()
     )
-    assert call("verify", place, "--level", "full", "--quiet").code in {0, 3}
+    assert call("verify", location, "--level", "full", "--quiet").code in {0, 3}
 
 
-def check_settings_denied(place: Path, bodies: dict[str, bytes]) -> None:
+def check_settings_denied(location: Path, bodies: dict[str, bytes]) -> None:
     """Only the bucket's own settings were refused: every object is there, and the ledger names the settings."""
-    assert bodies_of(place) == bodies
-    losses = pq.read_table(place / "data/losses.parquet").to_pylist()
+    assert bodies_of(location) == bodies
+    losses = pq.read_table(location / "data/losses.parquet").to_pylist()
     assert any(row["reason"] == "these credentials may not read it" for row in losses)
 
 
-def names(place: Path) -> set[str]:
-    return {row["name"] for row in pq.read_table(place / "data/catalog.parquet").to_pylist()}
+def names(location: Path) -> set[str]:
+    return {row["name"] for row in pq.read_table(location / "data/catalog.parquet").to_pylist()}
 
 
 @pytest.mark.parametrize("share", SHARES)

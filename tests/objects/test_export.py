@@ -114,7 +114,7 @@ def test_an_empty_bucket_is_counted_as_empty(shop: Shop, tmp_path: Path) -> None
 
 def read_back(reader: BundleReader) -> dict[str, bytes]:
     """The bodies of the exported objects, by the index."""
-    root = Path(reader.store.place.removeprefix("file://")) / "data/shop"
+    root = Path(reader.store.location.removeprefix("file://")) / "data/shop"
     bodies = {}
     for row in index(reader):
         if row["disposition"] == "exported":
@@ -334,7 +334,8 @@ def test_an_estimate_is_measured(minio: S3Server, make_shop: MakeShop) -> None:
 def test_a_server_that_lists_in_its_own_order(
     versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
-    """versitygw shows a control character as U+FFFD, in the wrong place and unreadable: a gap, and no disagreement."""
+    """versitygw shows a control character as U+FFFD, in the wrong location and unreadable: a gap, and no
+    disagreement."""
     shop = make_shop(versitygw)
     for key in ("\x01ctl", "a", "b"):
         shop.put(key)

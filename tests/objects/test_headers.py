@@ -66,7 +66,7 @@ def test_headers_beyond_ascii_keep_their_bytes(
     put_all(shop)
     wanted = described(shop)
     reader = take_out(shop.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
+    assert reader.info.complete, reader.reconciliation()[0].reasons
     restored = make_shop(other_minio)
     assert restore(reader, restored.url).findings == ()
     assert compare(reader, restored.url) == []
@@ -75,9 +75,11 @@ def test_headers_beyond_ascii_keep_their_bytes(
     assert (outcome.failed, outcome.proof is not None) == (0, True)
     again = move.run(recheck=True)
     assert (again.copied, again.failed) == (0, 0)
-    for target in (restored, move.target):
+    for destination in (restored, move.destination):
         found = {
-            name: it for name, it in described(target).items() if not name[0].startswith(".moveout-sync/")
+            name: it
+            for name, it in described(destination).items()
+            if not name[0].startswith(".moveout-sync/")
         }
         if server.profile == "versitygw":  # MinIO sends metadata beyond ASCII encoded, as S3 does
             for each in (wanted, found):
@@ -99,7 +101,7 @@ def test_headers_of_versions_and_in_locked_buckets_keep_their_bytes(
     restored = make_old_shop(other_minio)
     assert restore(take_out(old.source.url, tmp_path / "bundle"), restored.url).findings == ()
     assert described(restored, versions=True) == wanted
-    found = described(old.target, versions=True)
+    found = described(old.destination, versions=True)
     assert [it for name, it in found.items() if name[0] == "key"] == list(wanted.values())
 
 
@@ -108,10 +110,12 @@ def test_verify_tells_a_header_that_arrived_as_another_one(
     value: str, minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """Encoded texts are the same only in user metadata (RFC 2047, as S3 sends them)."""
-    shop, target = make_shop(minio), make_shop(minio)
+    shop, destination = make_shop(minio), make_shop(minio)
     sent = value.encode("utf-8", "surrogateescape")
     raw_request(minio, "PUT", f"{shop.name}/key", {"content-disposition": sent}, b"body")
-    raw_request(minio, "PUT", f"{target.name}/key", {"content-disposition": b"=?utf-8?b?w6Q=?="}, b"body")
-    [finding] = compare(take_out(shop.url, tmp_path / "bundle"), target.url)
+    raw_request(
+        minio, "PUT", f"{destination.name}/key", {"content-disposition": b"=?utf-8?b?w6Q=?="}, b"body"
+    )
+    [finding] = compare(take_out(shop.url, tmp_path / "bundle"), destination.url)
     assert "another content-disposition" in finding
     assert finding.encode()

@@ -18,7 +18,7 @@ from migrate.errors import NotEmptyError
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.verify import Level, verify
 from migrate.verify.live_bucket import compare_bucket
@@ -41,7 +41,7 @@ def make_old_shop(server: S3Server, *, lock: bool = True) -> Shop:
 
 
 def restore(reader: BundleReader, url: str, account: Path | None = None, **more: Any) -> RestoreOutcome:
-    kept = open_place(str(account)) if account else None
+    kept = open_location(str(account)) if account else None
     return restore_bucket(reader, "shop", url, workers=2, progress=Silent(), account=kept, **more)
 
 
@@ -62,66 +62,69 @@ def test_a_history_is_the_same_on_another_server(
     minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory, "SHARD_ROWS", 40)
-    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    shop, destination = make_old_shop(minio), make_old_shop(other_minio)
     count = make_history(shop, keys=50, versions=6)
     reader = take_out(shop.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
+    assert reader.info.complete, reader.reconciliation()[0].reasons
     assert len(index(reader)) == count
     assert verify(reader.store, Level.FULL, workers=2, progress=Silent()).findings == []
-    outcome = restore(reader, target.url, tmp_path / "account")
+    outcome = restore(reader, destination.url, tmp_path / "account")
     assert (outcome.items, outcome.findings, outcome.notes) == (count, (), ())
-    before, after = read_history(minio, shop.name), read_history(other_minio, target.name)
+    before, after = read_history(minio, shop.name), read_history(other_minio, destination.name)
     assert before == after
-    assert losses(tmp_path / "account") == [(target.name, "last modified"), (target.name, "version ids")]
-    assert compare(reader, target.url) == compare(reader, shop.url) == []
+    assert losses(tmp_path / "account") == [
+        (destination.name, "last modified"),
+        (destination.name, "version ids"),
+    ]
+    assert compare(reader, destination.url) == compare(reader, shop.url) == []
     moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
     assert {row["old_version_id"] for row in moved} == {row["version_id"] for row in index(reader)}
     for row in moved:
         if not row["is_delete_marker"]:
-            wanted = {"Bucket": target.name, "Key": row["key"], "VersionId": row["new_version_id"]}
+            wanted = {"Bucket": destination.name, "Key": row["key"], "VersionId": row["new_version_id"]}
             source = {"Bucket": shop.name, "Key": row["key"], "VersionId": row["old_version_id"]}
-            assert target.boto.head_object(**wanted)["ETag"] == shop.boto.head_object(**source)["ETag"]
-    again = restore(reader, target.url)
+            assert destination.boto.head_object(**wanted)["ETag"] == shop.boto.head_object(**source)["ETag"]
+    again = restore(reader, destination.url)
     assert (again.items, again.skipped_items, again.size_bytes) == (count, count, 0)
-    assert read_history(other_minio, target.name) == after
+    assert read_history(other_minio, destination.name) == after
 
 
 def test_a_restore_of_histories_goes_on_in_the_middle_of_a_key(
     minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """What is there must be the beginning of what is to be; then the rest of it is written, nothing twice."""
-    shop, target = make_old_shop(minio), make_old_shop(other_minio, lock=False)
+    shop, destination = make_old_shop(minio), make_old_shop(other_minio, lock=False)
     for body in (b"one", b"two", b"three"):
         shop.put("a", body)
         shop.put("b", body)
     shop.boto.delete_object(Bucket=shop.name, Key="a")
     reader = take_out(shop.url, tmp_path / "bundle")
-    target.put("a", b"one")
-    target.put("b", b"other")
+    destination.put("a", b"one")
+    destination.put("b", b"other")
     with pytest.raises(NotEmptyError, match="'b'"):
-        restore(reader, target.url)
-    outcome = restore(reader, target.url, merge=True)
+        restore(reader, destination.url)
+    outcome = restore(reader, destination.url, merge=True)
     assert (outcome.items, outcome.skipped_items, len(outcome.findings)) == (4, 1, 1)
-    history = read_history(other_minio, target.name)
+    history = read_history(other_minio, destination.name)
     assert [row[-1] for row in history["a"]] == [b"one", b"two", b"three", "true"]
     assert [row[-1] for row in history["b"]] == [b"other"]
-    assert all(one.startswith("b") for one in compare(reader, target.url))
+    assert all(one.startswith("b") for one in compare(reader, destination.url))
 
 
-def test_a_target_without_versions_has_the_current_ones(
+def test_a_destination_without_versions_has_the_current_ones(
     minio: S3Server, other_minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     """And the ledger has the others, before anything is written; what is locked is not locked there."""
-    shop, target = make_old_shop(minio), make_shop(other_minio)
+    shop, destination = make_old_shop(minio), make_shop(other_minio)
     shop.put("a", b"old")
     shop.put("a", b"new", ObjectLockLegalHoldStatus="ON")
     shop.put("gone", b"x")
     shop.boto.delete_object(Bucket=shop.name, Key="gone")
     reader = take_out(shop.url, tmp_path / "bundle")
-    target.put("foreign", b"x")
-    outcome = restore(reader, target.url, tmp_path / "account", merge=True)
-    assert target.keys() == ["a", "foreign"]
-    assert target.boto.get_object(Bucket=target.name, Key="a")["Body"].read() == b"new"
+    destination.put("foreign", b"x")
+    outcome = restore(reader, destination.url, tmp_path / "account", merge=True)
+    assert destination.keys() == ["a", "foreign"]
+    assert destination.boto.get_object(Bucket=destination.name, Key="a")["Body"].read() == b"new"
     assert "keeps no versions" in " ".join(outcome.notes)
     lost = losses(tmp_path / "account")
     versions = {row["version_id"]: row for row in index(reader)}
@@ -129,7 +132,7 @@ def test_a_target_without_versions_has_the_current_ones(
     assert {item for item, what in lost if what in {"version", "delete marker"}} > named
     assert [what for _, what in lost].count("legal hold") == 1
     assert outcome.losses == len(lost)
-    assert any("keeps no versions" in one for one in compare(reader, target.url))
+    assert any("keeps no versions" in one for one in compare(reader, destination.url))
 
 
 def test_only_current_versions_are_taken_where_that_is_chosen(minio: S3Server, tmp_path: Path) -> None:
@@ -148,7 +151,7 @@ def test_only_current_versions_are_taken_where_that_is_chosen(minio: S3Server, t
 
 def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server, tmp_path: Path) -> None:
     """versitygw lists delete markers apart, and makes several in a row, which MinIO does not."""
-    shop, target = make_old_shop(versitygw), make_old_shop(other_minio)
+    shop, destination = make_old_shop(versitygw), make_old_shop(other_minio)
     for key in ("a", "b"):
         for body in (b"one", b"two"):
             shop.put(key, body)
@@ -156,10 +159,10 @@ def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server,
         shop.boto.delete_object(Bucket=shop.name, Key="a")
     shop.put("a", b"three")
     reader = take_out(shop.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
-    outcome = restore(reader, target.url, tmp_path / "account")
+    assert reader.info.complete, reader.reconciliation()[0].reasons
+    outcome = restore(reader, destination.url, tmp_path / "account")
     assert outcome.findings == ()
-    history = read_history(other_minio, target.name)
+    history = read_history(other_minio, destination.name)
     assert [row[-1] for row in history["a"]] == [b"one", b"two", "false", b"three"]
     assert [what for _, what in losses(tmp_path / "account")].count("delete marker") == 1
 
@@ -188,7 +191,7 @@ def test_answers_that_are_lost_make_no_second_version(
     minio: S3Server, other_minio: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that had worked, and of which nobody heard, is not done again."""
-    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    shop, destination = make_old_shop(minio), make_old_shop(other_minio)
     for number in range(6):
         for version in range(3):
             shop.put(f"k{number}", bytes([number, version]))
@@ -202,14 +205,14 @@ def test_answers_that_are_lost_make_no_second_version(
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         patch.setenv("AWS_ACCESS_KEY_ID", other_minio.access_key)
         patch.setenv("AWS_SECRET_ACCESS_KEY", other_minio.secret_key)
-        outcome = restore(reader, f"s3://{target.name}", tmp_path / "account")
+        outcome = restore(reader, f"s3://{destination.name}", tmp_path / "account")
     assert proxy.lost >= 8
     assert lose.asked["DELETE"] >= 6
     assert outcome.findings == ()
-    assert read_history(other_minio, target.name) == read_history(minio, shop.name)
+    assert read_history(other_minio, destination.name) == read_history(minio, shop.name)
     moved = pq.read_table(tmp_path / "account/shop/versions.parquet").to_pylist()
     assert {row["new_version_id"] for row in moved} == {
-        one.version_id for one in open_bucket(target.url).list_versions()
+        one.version_id for one in open_bucket(destination.url).list_versions()
     }
 
 
@@ -235,7 +238,7 @@ def test_versions_that_change_or_vanish_after_the_listing_are_named(
 
     monkeypatch.setattr(inventory, "take", take_and_change)
     reader = take_out(shop.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
+    assert reader.info.complete, reader.reconciliation()[0].reasons
     rows = index(reader)
     assert [(row["key"], row["disposition"]) for row in rows] == [
         ("a", "exported"), ("a", "exported"), ("a", "excluded"), ("large", "excluded"),
@@ -248,13 +251,16 @@ def test_versions_that_change_or_vanish_after_the_listing_are_named(
 @pytest.mark.torture
 def test_a_large_history(minio: S3Server, other_minio: S3Server, tmp_path: Path) -> None:
     """5,000 keys of up to 8 versions: the same history by an independent reader, the ledger exactly the difference."""
-    shop, target = make_old_shop(minio), make_old_shop(other_minio)
+    shop, destination = make_old_shop(minio), make_old_shop(other_minio)
     count = make_history(shop, keys=5000, versions=8)
     reader = take_out(shop.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
+    assert reader.info.complete, reader.reconciliation()[0].reasons
     assert len(index(reader)) == count
-    outcome = restore(reader, target.url, tmp_path / "account")
+    outcome = restore(reader, destination.url, tmp_path / "account")
     assert (outcome.items, outcome.findings, outcome.notes) == (count, (), ())
-    assert read_history(other_minio, target.name) == read_history(minio, shop.name)
-    assert losses(tmp_path / "account") == [(target.name, "last modified"), (target.name, "version ids")]
-    assert compare(reader, target.url) == []
+    assert read_history(other_minio, destination.name) == read_history(minio, shop.name)
+    assert losses(tmp_path / "account") == [
+        (destination.name, "last modified"),
+        (destination.name, "version ids"),
+    ]
+    assert compare(reader, destination.url) == []

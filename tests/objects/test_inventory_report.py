@@ -21,7 +21,7 @@ from exporters.objects.listing import s3_inventory_report
 from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.cli.conftest import run
 from tests.objects.conftest import BucketHost
 
@@ -121,17 +121,17 @@ def filled(minio, make_shop):
     return shop
 
 
-def take(shop, manifest, place, prefix=""):
+def take(shop, manifest, location, prefix=""):
     url = f"s3://{shop.name}/{prefix}?profile={shop.server.profile}"
     source = ObjectExporter().open("shop", url, Host(manifest))
-    outcome = export([source], open_place(str(place)), workers=2, progress=Silent())
-    found = BundleReader(open_place(str(place))).scope()[0]
+    outcome = export([source], open_location(str(location)), workers=2, progress=Silent())
+    found = BundleReader(open_location(str(location))).reconciliation()[0]
     counts = {one.how: one.count for one in found.account.enumerations}
     return outcome, next(count for how, count in counts.items() if "S3 Inventory" in how), found
 
 
-def losses(place):
-    table = pq.read_table(place / "data/losses.parquet").to_pylist()
+def losses(location):
+    table = pq.read_table(location / "data/losses.parquet").to_pylist()
     return {row["item"]: row["reason"] for row in table if row["property"] == "S3 Inventory"}
 
 
@@ -184,10 +184,10 @@ def test_what_the_listing_overlooks_makes_the_bundle_incomplete(filled, write, t
     rows.append(("plain/below", "null", True, False, 6, hashlib.md5(b"hidden").hexdigest()))
     time.sleep(1.1)  # a listing is of whole seconds: what was there before it must be older
     manifest = publish(*as_parquet(rows, filled.name), bucket=filled.name, write=write)
-    outcome, count, scope = take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
+    outcome, count, reconciliation = take(filled, tmp_path / "copied" / manifest, tmp_path / "bundle")
     assert outcome.exit_code == 3
     assert count == len(KEYS) + 1
-    assert any("S3 Inventory" in reason for reason in scope.reasons)
+    assert any("S3 Inventory" in reason for reason in reconciliation.reasons)
     assert "did not show it" in losses(tmp_path / "bundle")["plain/below"]
 
 
@@ -223,7 +223,7 @@ def test_a_report_in_a_bucket_by_the_command(filled, make_shop, minio, tmp_path)
     words = ("--inventory", f"s3://{reports.name}/{where}{profile}", "--to", tmp_path / "bundle")
     ended = run("export", f"shop=s3://{filled.name}{profile}", *words)
     assert ended.code == 0, ended.err
-    found = BundleReader(open_place(str(tmp_path / "bundle"))).scope()[0]
+    found = BundleReader(open_location(str(tmp_path / "bundle"))).reconciliation()[0]
     assert any("S3 Inventory" in one.how for one in found.account.enumerations)
 
 

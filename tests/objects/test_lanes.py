@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from exporters.errors import SourceGoneError
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
 from migrate.storage.s3.transport import pipelined_requests
@@ -78,13 +78,13 @@ def test_small_writes(
 ) -> None:
     """Plain ones go the fast way alone; metadata in other scripts, and what a server refuses, the careful one."""
     shop = make_shop(server)
-    target = open_target_bucket(shop.url)
+    destination = open_destination_bucket(shop.url)
     name = "\u00e9 \u65e5" if odd else "plain"
     wanted = [(Description(f"k/{n}", {}, {"name": name}), bytes([n]) * n * 700) for n in range(40)]
     refused = (Description("x" * 1100), b"refused")
     if not odd:
-        monkeypatch.setattr(target.source.requests, "one", None)
-    written = list(target.put_tiny([*wanted, *([refused] if odd else [])], window_bytes=1 << 20))
+        monkeypatch.setattr(destination.source.requests, "one", None)
+    written = list(destination.put_tiny([*wanted, *([refused] if odd else [])], window_bytes=1 << 20))
     assert [one.error is None for one in written] == [True] * 40 + [False] * odd
     for described, body in wanted[::13]:
         found = shop.boto.get_object(Bucket=shop.name, Key=described.key)
@@ -187,8 +187,8 @@ def test_proxies_are_left_to_the_careful_client(
     monkeypatch.setenv("http_proxy", minio.endpoint)
     monkeypatch.delenv("no_proxy", raising=False)
     client = open_bucket(shop.url).boto
-    location = pipelined_requests.S3Location(shop.name, "", minio.profile)
-    assert not pipelined_requests.Lanes(client, location, open_bucket(shop.url).requests).usable
+    s3_location = pipelined_requests.S3Location(shop.name, "", minio.profile)
+    assert not pipelined_requests.Lanes(client, s3_location, open_bucket(shop.url).requests).usable
 
 
 def test_a_server_that_asks_for_less_gets_less_and_all_arrives(
@@ -240,11 +240,11 @@ def test_an_answer_that_is_late_keeps_no_other_connection_waiting(
             boto_client(minio.profile).put_object(Bucket=bucket, Key=key, Body=key.encode())
     with LateFirst(minio.endpoint, first=keys[0], last=keys[-1]) as proxy:
         name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        target = open_target_bucket(f"s3://{bucket}?profile={name}")
+        destination = open_destination_bucket(f"s3://{bucket}?profile={name}")
         if what == "read":
-            found = [one.summary.key for one in target.source.fetch(target.list(), window_bytes=1)]
+            found = [one.summary.key for one in destination.source.fetch(destination.list(), window_bytes=1)]
         else:
             objects = [(Description(key), key.encode()) for key in keys]
-            found = [one.key for one in target.put_tiny(objects, window_bytes=1)]
+            found = [one.key for one in destination.put_tiny(objects, window_bytes=1)]
         assert found == keys
         assert not proxy.waited_for_ever

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from exporters.bucket_api import Bucket
 from exporters.objects.listing import inventory, lister, parallelism, prefetch, shards
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.listing import pages
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.source_bucket import open_bucket
@@ -134,9 +134,10 @@ def filled(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[str
     keys = [f"user-{number % 9}/photo-{number:05d}" for number in range(900)]
     keys += [f"flat/{secrets.token_hex(8)}" for _ in range(500)] + [f"user-{number}0" for number in range(9)]
     keys += ["user-3/ä", "user-3/日", "user-3/a b+c%2F", "user-3/😀", "z" * 200]
-    target = open_target_bucket(url)
+    destination = open_destination_bucket(url)
     assert all(
-        one.error is None for one in target.put_all(((Description(key), b"") for key in keys), window_bytes=1)
+        one.error is None
+        for one in destination.put_all(((Description(key), b"") for key in keys), window_bytes=1)
     )
     return url, sorted(keys)
 

@@ -16,7 +16,7 @@ from exporters.objects import outage_detection
 from exporters.objects.acls import fill
 from exporters.objects.outage_detection import Outage
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.transport import request_window
 from migrate.verify import Level, verify
 from scripts.servers import S3Server
@@ -61,18 +61,18 @@ def rotten(minio: S3Server, make_shop: MakeShop) -> Iterator[tuple[Shop, RottenP
         yield shop, proxy
 
 
-def export(shop: Shop, proxy: RottenProxy, place: Path) -> int:
+def export(shop: Shop, proxy: RottenProxy, location: Path) -> int:
     account = {"AWS_ACCESS_KEY_ID": shop.server.access_key, "AWS_SECRET_ACCESS_KEY": shop.server.secret_key}
-    words = ("export", f"shop=s3://{shop.name}", "--to", place, "--workers", "2", "--quiet")
+    words = ("export", f"shop=s3://{shop.name}", "--to", location, "--workers", "2", "--quiet")
     return call(*words, env={"AWS_ENDPOINT_URL": proxy.endpoint, **account}).code
 
 
-def check(place: Path, gaps: frozenset[str]) -> None:
-    assert bodies_of(place) == {key: body for key, body in bodies().items() if key not in gaps}
-    named = pq.read_table(place / "data/gaps.parquet").to_pylist() if gaps else []
+def check(location: Path, gaps: frozenset[str]) -> None:
+    assert bodies_of(location) == {key: body for key, body in bodies().items() if key not in gaps}
+    named = pq.read_table(location / "data/gaps.parquet").to_pylist() if gaps else []
     assert {row["item"] for row in named if row["disposition"] == "failed"} == gaps
-    assert json.loads((place / "meta/bundle.json").read_text())["complete"] is not bool(gaps)
-    assert verify(open_place(str(place)), Level.FULL, workers=2, progress=Silent()).findings == []
+    assert json.loads((location / "meta/bundle.json").read_text())["complete"] is not bool(gaps)
+    assert verify(open_location(str(location)), Level.FULL, workers=2, progress=Silent()).findings == []
 
 
 @pytest.mark.usefixtures("patience")
@@ -80,21 +80,21 @@ def test_what_cannot_be_read_is_a_gap_and_the_rest_leaves(
     rotten: tuple[Shop, RottenProxy], tmp_path: Path
 ) -> None:
     shop, proxy = rotten
-    place = tmp_path / "bundle"
-    assert export(shop, proxy, place) == 3
-    check(place, ROTTEN)
-    first = (place / "data/shop/packs/pack-000000.tar").read_bytes()
+    location = tmp_path / "bundle"
+    assert export(shop, proxy, location) == 3
+    check(location, ROTTEN)
+    first = (location / "data/shop/packs/pack-000000.tar").read_bytes()
     proxy.rotten = reads("large/1")
-    assert export(shop, proxy, place) == 3
-    check(place, frozenset({"large/1"}))
-    assert (place / "data/shop/packs/pack-000000.tar").read_bytes() == first
-    assert sorted(path.name for path in (place / "data/shop/packs").iterdir()) == [
+    assert export(shop, proxy, location) == 3
+    check(location, frozenset({"large/1"}))
+    assert (location / "data/shop/packs/pack-000000.tar").read_bytes() == first
+    assert sorted(path.name for path in (location / "data/shop/packs").iterdir()) == [
         "pack-000000-1.tar",
         "pack-000000.tar",
     ]
     proxy.rotten = reads("nothing")
-    assert export(shop, proxy, place) == 0
-    check(place, frozenset())
+    assert export(shop, proxy, location) == 0
+    check(location, frozenset())
 
 
 @pytest.mark.usefixtures("patience")
@@ -103,20 +103,20 @@ def test_a_source_that_gives_less_than_before_takes_nothing_away(
 ) -> None:
     """The host shuts the customer out between two runs: of the objects only, then of everything."""
     shop, proxy = rotten
-    place = tmp_path / "bundle"
-    assert export(shop, proxy, place) == 3
+    location = tmp_path / "bundle"
+    assert export(shop, proxy, location) == 3
     proxy.status, proxy.rotten = 403, reads()
-    assert export(shop, proxy, place) == 3
-    check(place, ROTTEN)
+    assert export(shop, proxy, location) == 3
+    check(location, ROTTEN)
     proxy.rotten = lambda _: True
-    assert export(shop, proxy, place) == 4
-    check(place, ROTTEN)
+    assert export(shop, proxy, location) == 4
+    check(location, ROTTEN)
     for key in bodies():
         if key not in ROTTEN:
             shop.boto.delete_object(Bucket=shop.name, Key=key)
     proxy.rotten = reads("nothing")
-    assert export(shop, proxy, place) == 0
-    check(place, frozenset())
+    assert export(shop, proxy, location) == 0
+    check(location, frozenset())
 
 
 @pytest.mark.usefixtures("patience")
@@ -135,8 +135,8 @@ def test_many_in_a_row_are_an_outage(
     check(tmp_path / "bundle", frozenset())
 
 
-def copied(target: Shop) -> set[str]:
-    return {key for key in list(target.keys()) if not key.startswith(".moveout-sync/")}
+def copied(destination: Shop) -> set[str]:
+    return {key for key in list(destination.keys()) if not key.startswith(".moveout-sync/")}
 
 
 class NoAcls:
@@ -168,12 +168,12 @@ def test_a_sync_goes_past_what_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop, proxy = rotten
-    target = make_shop(other_minio)
+    destination = make_shop(other_minio)
     profile = extra_profile(monkeypatch, tmp_path, shop.server, endpoint=proxy.endpoint)
-    move = Move(shop, target, profiles=(profile, other_minio.profile))
+    move = Move(shop, destination, profiles=(profile, other_minio.profile))
     outcome = move.run()
     assert outcome.exit_code == 3
-    assert copied(target) == bodies().keys() - ROTTEN
+    assert copied(destination) == bodies().keys() - ROTTEN
     proxy.rotten = reads("nothing")
     assert move.run().exit_code == 0
-    assert copied(target) == bodies().keys()
+    assert copied(destination) == bodies().keys()

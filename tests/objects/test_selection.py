@@ -94,9 +94,9 @@ def test_what_is_not_wanted_is_named_and_the_bundle_is_complete(
         "keep/untagged-big": ("excluded", "not wanted: has no tag keep=yes"),
         "other/d.txt": ("excluded", "not wanted: matches no --include"),
     }
-    [scope] = reader.scope()
-    assert scope.complete, scope.reasons
-    assert scope.dispositions == {"exported": 2, "excluded": 4, "failed": 0}
+    [reconciliation] = reader.reconciliation()
+    assert reconciliation.complete, reconciliation.reasons
+    assert reconciliation.dispositions == {"exported": 2, "excluded": 4, "failed": 0}
     assert sorted(gap.item for _, gap in reader.gaps()) == [
         "keep/b.tmp", "keep/c.txt", "keep/untagged-big", "other/d.txt",
     ]  # fmt: skip
@@ -111,10 +111,10 @@ def test_nothing_is_wanted(minio: S3Server, make_shop: MakeShop, tmp_path: Path)
     later = Selection(newer_than=datetime.now(UTC) + timedelta(days=1))
     reader = take_out(shop.url, tmp_path / "bundle", selection=later)
     assert reader.info.complete
-    assert reader.scope()[0].dispositions == {"exported": 0, "excluded": 1, "failed": 0}
+    assert reader.reconciliation()[0].dispositions == {"exported": 0, "excluded": 1, "failed": 0}
 
 
-def test_another_choice_needs_another_place(minio: S3Server, make_shop: MakeShop) -> None:
+def test_another_choice_needs_another_location(minio: S3Server, make_shop: MakeShop) -> None:
     shop = make_shop(minio)
     shop.put("a")
     workspace = Workspace()

@@ -14,7 +14,7 @@ from exporters.objects.server_quirks import QUIRKS
 from migrate.bundle.reader import BundleReader
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
@@ -45,10 +45,10 @@ def fill(shop: Shop) -> dict[str, bytes]:
     }
 
 
-def restored(reader: BundleReader, target: Shop, account: Path) -> tuple[set[str], list[str]]:
+def restored(reader: BundleReader, destination: Shop, account: Path) -> tuple[set[str], list[str]]:
     """Restore; return the keys that the ledger says beforehand will not be there, and what was left out."""
     outcome = restore_bucket(
-        reader, "shop", target.url, workers=2, progress=Silent(), account=open_place(str(account))
+        reader, "shop", destination.url, workers=2, progress=Silent(), account=open_location(str(account))
     )
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
     return {row["item"] for row in rows if row["property"] == "object"}, list(outcome.left_out)
@@ -108,23 +108,23 @@ def test_every_key_arrives_under_its_own_name_or_is_named_before(
     reader, there = leaving(old)
     rows = [row for batch in reader.index("shop") for row in batch.to_pylist()]
     assert {row["key"] for row in rows if row["disposition"] == "exported"} == set(there)
-    target = make_shop(request.getfixturevalue(new))
-    lost, findings = restored(reader, target, tmp_path / "account")
-    arrived = content(target)
+    destination = make_shop(request.getfixturevalue(new))
+    lost, findings = restored(reader, destination, tmp_path / "account")
+    arrived = content(destination)
     assert arrived == {key: body for key, body in there.items() if key not in lost}
     absent = [gap for _, gap in reader.gaps() if gap.disposition == "failed"]
     assert len(findings) == len(lost) + len(absent)
     assert len(arrived) > 10
 
 
-def test_a_target_that_keeps_no_tags_is_found_out(
+def test_a_destination_that_keeps_no_tags_is_found_out(
     minio: S3Server, rclone: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
-    shop, target = make_shop(minio), make_shop(rclone)
+    shop, destination = make_shop(minio), make_shop(rclone)
     shop.put("tagged", b"x", Tagging="a=b")
     outcome = restore_bucket(
-        take_out(shop.url, tmp_path / "bundle"), "shop", target.url, workers=2, progress=Silent(),
-        account=open_place(str(tmp_path / "account")),
+        take_out(shop.url, tmp_path / "bundle"), "shop", destination.url, workers=2, progress=Silent(),
+        account=open_location(str(tmp_path / "account")),
     )  # fmt: skip
     assert outcome.findings == ()
     rows = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()

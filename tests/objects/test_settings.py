@@ -1,4 +1,4 @@
-"""A bucket's settings travel; what a target does not take is said, with the reason."""
+"""A bucket's settings travel; what a destination does not take is said, with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.metadata.bucket_configuration import renamed, same_setting
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, Shop, take_out
@@ -60,12 +60,12 @@ def configured(server: S3Server) -> Shop:
     return shop
 
 
-def restored(shop: Shop, target: Shop, tmp_path: Path) -> dict[str, str]:
+def restored(shop: Shop, destination: Shop, tmp_path: Path) -> dict[str, str]:
     """Return what the ledger says of the bucket's settings."""
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
     outcome = restore_bucket(
-        reader, "shop", target.url, workers=2, progress=Silent(), account=open_place(str(account))
+        reader, "shop", destination.url, workers=2, progress=Silent(), account=open_location(str(account))
     )
     assert outcome.findings == ()
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
@@ -76,17 +76,17 @@ def restored(shop: Shop, target: Shop, tmp_path: Path) -> dict[str, str]:
 def test_settings_come_along_and_the_policy_names_the_new_bucket(
     minio: S3Server, other_minio: S3Server, tmp_path: Path
 ) -> None:
-    shop, target = configured(minio), make_locked(other_minio)
-    assert restored(shop, target, tmp_path) == {}
-    assert target.name in target.boto.get_bucket_policy(Bucket=target.name)["Policy"]
-    assert shop.name not in target.boto.get_bucket_policy(Bucket=target.name)["Policy"]
-    rules = target.boto.get_bucket_lifecycle_configuration(Bucket=target.name)["Rules"]
+    shop, destination = configured(minio), make_locked(other_minio)
+    assert restored(shop, destination, tmp_path) == {}
+    assert destination.name in destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+    assert shop.name not in destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+    rules = destination.boto.get_bucket_lifecycle_configuration(Bucket=destination.name)["Rules"]
     assert {rule["ID"] for rule in rules} == {"old", "versions"}
-    lock = target.boto.get_object_lock_configuration(Bucket=target.name)["ObjectLockConfiguration"]
+    lock = destination.boto.get_object_lock_configuration(Bucket=destination.name)["ObjectLockConfiguration"]
     assert lock["Rule"] == {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
 
 
-def test_what_a_target_does_not_take_is_said(
+def test_what_a_destination_does_not_take_is_said(
     minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     lost = restored(configured(minio), make_shop(versitygw), tmp_path)
@@ -116,17 +116,17 @@ def test_an_acl_of_the_bucket_that_names_nobody_comes_back(
     versitygw: S3Server, acl: str, tmp_path: Path
 ) -> None:
     """Granted to everybody it means the same at any host."""
-    shop, target = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
+    shop, destination = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
     shop.put("a")
     shop.boto.put_bucket_acl(Bucket=shop.name, ACL=acl)
-    said = restored(shop, target, tmp_path)
+    said = restored(shop, destination, tmp_path)
     assert "bucket acl" not in said
-    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, target))
+    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, destination))
     assert len(before) > 1
     assert after == before
 
 
-def test_a_target_without_acls_says_so(
+def test_a_destination_without_acls_says_so(
     versitygw: S3Server, minio: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     shop = with_ownership(versitygw, "BucketOwnerPreferred")

@@ -10,7 +10,7 @@ import pytest
 
 from migrate.restore.objects.restore import restore_bucket
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify.live_bucket import compare_bucket
 from scripts.servers import S3Server
 from tests.objects.conftest import MakeShop, fill, take_out
@@ -38,7 +38,7 @@ def test_a_tar_becomes_objects(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shop, target = make_shop(minio), make_shop(other_minio)
+    shop, destination = make_shop(minio), make_shop(other_minio)
     fill(shop)
     for number in range(60):
         shop.put(f"tagged/{number:02d}", b"%d" % number, Metadata={"n": str(number)}, Tagging="a=b%20c&d=e")
@@ -46,38 +46,40 @@ def test_a_tar_becomes_objects(
     with Counting(other_minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         outcome = restore_bucket(
-            reader, "shop", f"s3://{target.name}?profile={profile}", workers=2, progress=Silent(),
-            account=open_place(str(tmp_path / "account")), snowball=True,
+            reader, "shop", f"s3://{destination.name}?profile={profile}", workers=2, progress=Silent(),
+            account=open_location(str(tmp_path / "account")), snowball=True,
         )  # fmt: skip
     assert (outcome.findings, outcome.notes) == ((), ())
     objects = [asked for asked in proxy.puts if "canary" not in asked.path and asked.path.count("/") > 1]
-    assert len(objects) < 20 < len(target.keys())
-    assert sorted(target.keys()) == sorted(shop.keys())
-    assert list(compare_bucket(reader, "shop", target.url, workers=2, progress=Silent())) == []
+    assert len(objects) < 20 < len(destination.keys())
+    assert sorted(destination.keys()) == sorted(shop.keys())
+    assert list(compare_bucket(reader, "shop", destination.url, workers=2, progress=Silent())) == []
     for key in ("tagged/07", "described"):
-        old, new = (one.boto.head_object(Bucket=one.name, Key=key) for one in (shop, target))
+        old, new = (one.boto.head_object(Bucket=one.name, Key=key) for one in (shop, destination))
         for name in ("ETag", "Metadata", "ContentType"):
             assert old[name] == new[name]
-        tags = [one.boto.get_object_tagging(Bucket=one.name, Key=key)["TagSet"] for one in (shop, target)]
+        tags = [
+            one.boto.get_object_tagging(Bucket=one.name, Key=key)["TagSet"] for one in (shop, destination)
+        ]
         assert sorted(map(str, tags[0])) == sorted(map(str, tags[1]))
-    old, new = (one.boto.head_object(Bucket=one.name, Key="tagged/07") for one in (shop, target))
+    old, new = (one.boto.head_object(Bucket=one.name, Key="tagged/07") for one in (shop, destination))
     assert old["LastModified"] == new["LastModified"]
     ledger = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()
     lost = {row["item"] for row in ledger if row["property"] == "own checksum"}
     assert "tagged/07" in lost
 
 
-def test_a_target_that_keeps_versions_or_unpacks_nothing_gets_one_by_one(
+def test_a_destination_that_keeps_versions_or_unpacks_nothing_gets_one_by_one(
     minio: S3Server, versitygw: S3Server, make_shop: MakeShop, tmp_path: Path
 ) -> None:
     shop = make_shop(minio)
     for number in range(30):
         shop.put(f"{number:02d}")
     reader = take_out(shop.url, tmp_path / "bundle")
-    for target in (make_old_shop(minio, lock=False), make_shop(versitygw)):
+    for destination in (make_old_shop(minio, lock=False), make_shop(versitygw)):
         outcome = restore_bucket(
-            reader, "shop", target.url, workers=2, progress=Silent(), account=None, snowball=True
+            reader, "shop", destination.url, workers=2, progress=Silent(), account=None, snowball=True
         )
         assert (outcome.items, outcome.findings) == (30, ())
         assert any("one by one" in note for note in outcome.notes)
-        assert target.keys() == shop.keys()
+        assert destination.keys() == shop.keys()

@@ -14,11 +14,11 @@ def source(name="app", *, size_bytes=1_000, goes_on=False):
     return SourcePlan(name, "url", survey, Estimate(10.0, 1.0, 1.0))
 
 
-def make(sources, deadline=None, place_rate=None, target_rate=None, limit_rate=None):
+def make(sources, deadline=None, location_rate=None, destination_rate=None, limit_rate=None):
     return forecast(
         sources,
-        place_rate=place_rate,
-        target_rate=target_rate,
+        location_rate=location_rate,
+        destination_rate=destination_rate,
         limit_rate=limit_rate,
         now=NOW,
         deadline=deadline,
@@ -26,14 +26,14 @@ def make(sources, deadline=None, place_rate=None, target_rate=None, limit_rate=N
 
 
 def test_the_slower_of_reading_and_writing_counts():
-    assert make([source()], place_rate=50).seconds == 20.0
-    assert make([source()], place_rate=500).seconds == 10.0
+    assert make([source()], location_rate=50).seconds == 20.0
+    assert make([source()], location_rate=500).seconds == 10.0
 
 
-def test_transfer_goes_at_the_slowest_of_both_places_and_the_limit():
+def test_transfer_goes_at_the_slowest_of_both_locations_and_the_limit():
     stages = {
         stage.name: stage.seconds
-        for stage in make([source()], place_rate=500, target_rate=200, limit_rate=100).stages
+        for stage in make([source()], location_rate=500, destination_rate=200, limit_rate=100).stages
     }
     assert stages == {"export app": 10.0, "transfer": 10.0}
 

@@ -1,4 +1,4 @@
-"""What a target will not take is in the plan, before the first byte moves."""
+"""What a destination will not take is in the plan, before the first byte moves."""
 
 import secrets
 
@@ -9,7 +9,9 @@ from tests.objects.conftest import BucketHost
 from tests.tools.clients import boto_client
 
 
-def test_keys_classes_and_locks_that_a_target_does_not_take_are_in_the_plan(minio, versitygw, make_bucket):
+def test_keys_classes_and_locks_that_a_destination_does_not_take_are_in_the_plan(
+    minio, versitygw, make_bucket
+):
     name = f"planned-{secrets.token_hex(6)}"
     client = boto_client(minio.profile)
     client.create_bucket(Bucket=name, ObjectLockEnabledForBucket=True)
@@ -20,11 +22,11 @@ def test_keys_classes_and_locks_that_a_target_does_not_take_are_in_the_plan(mini
     [planned] = survey([source], workers=1)
     assert planned.survey.features["older versions"] == 1
     assert any("lists no key below" in warning for warning in planned.survey.warnings)
-    target = make_bucket(versitygw)
-    said = look(planned, f"s3://{target}?profile={versitygw.profile}").warnings
+    destination = make_bucket(versitygw)
+    said = look(planned, f"s3://{destination}?profile={versitygw.profile}").warnings
     for word in ("U+0001", "a slash at the end, and an object", "REDUCED_REDUNDANCY", "no object lock"):
         assert [warning for warning in said if word in warning], word
-    left = boto_client(versitygw.profile).list_object_versions(Bucket=target)
+    left = boto_client(versitygw.profile).list_object_versions(Bucket=destination)
     assert "Versions" not in left
     assert "DeleteMarkers" not in left
     [missing] = look(planned, f"s3://no-such-bucket-yet?profile={versitygw.profile}").warnings

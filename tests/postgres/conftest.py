@@ -19,10 +19,10 @@ def torture(postgres) -> str:
 @pytest.fixture(scope="session")
 def torture_bundle(torture, tmp_path_factory) -> BundleReader:
     """The sealed bundle of ``torture``."""
-    place = tmp_path_factory.mktemp("torture") / "bundle"
-    outcome = export_database(torture, place)
+    location = tmp_path_factory.mktemp("torture") / "bundle"
+    outcome = export_database(torture, location)
     assert outcome.complete, outcome.sources
-    return read_bundle(place)
+    return read_bundle(location)
 
 
 @pytest.fixture
@@ -32,8 +32,8 @@ def exported(postgres, tmp_path) -> Callable[[str], tuple[str, BundleReader]]:
     def make(statements: str) -> tuple[str, BundleReader]:
         url = postgres.database()
         run_sql(url, statements)
-        place = tmp_path / "bundle"
-        assert export_database(url, place).complete
-        return url, read_bundle(place)
+        location = tmp_path / "bundle"
+        assert export_database(url, location).complete
+        return url, read_bundle(location)
 
     return make

@@ -17,7 +17,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.export import ExportOutcome, export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 
 class NoBuckets:
@@ -54,13 +54,13 @@ def fetch(url: str, query: str) -> list[tuple]:
         return connection.execute(query.encode()).fetchall()
 
 
-def export_database(url: str, place: Path, *, workers: int = 2) -> ExportOutcome:
+def export_database(url: str, location: Path, *, workers: int = 2) -> ExportOutcome:
     source = PostgresExporter().open("app", url, NoBuckets())
-    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+    return export([source], open_location(str(location)), workers=workers, progress=Silent())
 
 
-def read_bundle(place: Path) -> BundleReader:
-    return BundleReader(open_place(str(place)))
+def read_bundle(location: Path) -> BundleReader:
+    return BundleReader(open_location(str(location)))
 
 
 def table(reader: BundleReader, name: str) -> CatalogRow:

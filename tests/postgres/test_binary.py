@@ -1,4 +1,4 @@
-"""Rows that are restored in binary are those that left, and only where the target's columns are the source's."""
+"""Rows that are restored in binary are those that left, and only where the destination's columns are the source's."""
 
 import pytest
 
@@ -69,23 +69,23 @@ def sent(monkeypatch):
 
 def test_every_type_comes_back_as_it_was(exported, other_postgres, sent):
     url, reader = exported(rows_of_all_types())
-    target = other_postgres.database()
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert len(sent) == 2
     for table in ("every", "whole", "others", "side"):
         query = f"SELECT t::text FROM {table} t ORDER BY 1"
-        assert fetch(target, query) == fetch(url, query)
+        assert fetch(destination, query) == fetch(url, query)
     zeros = (
         "SELECT float8send(j), numeric_send(e) FROM every WHERE j IS NOT NULL OR e IS NOT NULL ORDER BY 1, 2"
     )
-    assert fetch(target, zeros) == fetch(url, zeros)
+    assert fetch(destination, zeros) == fetch(url, zeros)
 
 
 def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
     _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
-    target = other_postgres.database()
-    run_sql(target, "CREATE TABLE t (n numeric, d date)")
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), only=["data"])
+    destination = other_postgres.database()
+    run_sql(destination, "CREATE TABLE t (n numeric, d date)")
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), only=["data"])
     assert (outcome.findings, sent) == ((), [])
-    assert fetch(target, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]
+    assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]

@@ -26,22 +26,22 @@ COMMENT ON LARGE OBJECT 77001 IS 'of one'
 def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    url, target, place = postgres.database(), other_postgres.database(), tmp_path / "bundle"
+    url, destination, location = postgres.database(), other_postgres.database(), tmp_path / "bundle"
     run_sql(url, SOURCE)
     monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 300_000)
-    assert export_database(url, place).complete
-    reader = read_bundle(place)
+    assert export_database(url, location).complete
+    reader = read_bundle(location)
     parts = {name: table(reader, name).details["parts"] for name in ("parent", "gone", "pg_largeobject")}
     assert len(parts["parent"]) > 3
-    damaged = place / layout.source_file("app", parts["parent"][1]["name"])
-    missing = place / layout.source_file("app", parts["gone"][0]["name"])
-    objects = place / layout.source_file("app", parts["pg_largeobject"][0]["name"])
+    damaged = location / layout.source_file("app", parts["parent"][1]["name"])
+    missing = location / layout.source_file("app", parts["gone"][0]["name"])
+    objects = location / layout.source_file("app", parts["pg_largeobject"][0]["name"])
     whole = {path: path.read_bytes() for path in (damaged, missing, objects)}
     damaged.write_bytes(whole[damaged][: len(whole[damaged]) // 2])
     missing.unlink()
     objects.write_bytes(b"")
     for _ in range(2):
-        outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
         assert [one.partition(": ")[0] for one in outcome.findings] == [
             '"pg_catalog"."pg_largeobject"',
             '"public"."gone"',
@@ -49,7 +49,7 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
             '"public"."asking"',
         ]
         for path in whole:
-            assert str(path.relative_to(place)) in "".join(outcome.findings)
+            assert str(path.relative_to(location)) in "".join(outcome.findings)
         assert "moveout transfer --recheck" in outcome.notes[-1]
         assert [one.partition(" (")[0].partition(": ")[0] for one in outcome.left_out] == [
             "TRIGGER public.parent always",
@@ -57,16 +57,16 @@ def test_all_that_is_whole_comes_back_and_the_rest_after_a_repair(
             "FK CONSTRAINT public.child child_id_fkey",
             'the rows of materialized view "public"."counted"',
         ]
-    assert fetch(target, "SELECT count(*) FROM child") == [(20000,)]
+    assert fetch(destination, "SELECT count(*) FROM child") == [(20000,)]
     lost = parts["parent"][1]["rows"]
-    assert fetch(target, "SELECT count(*), (SELECT n FROM counted) FROM parent") == [
+    assert fetch(destination, "SELECT count(*), (SELECT n FROM counted) FROM parent") == [
         (20000 - lost, 20000 - lost)
     ]
     for path, data in whole.items():
         path.write_bytes(data)
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert sorted(dump(target).splitlines()) == sorted(dump(url).splitlines())
+    assert sorted(dump(destination).splitlines()) == sorted(dump(url).splitlines())
 
 
 def test_a_damaged_file_that_can_be_read_is_named_with_its_table(exported, other_postgres, tmp_path):

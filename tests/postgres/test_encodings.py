@@ -95,7 +95,7 @@ INSERT INTO t VALUES (1, '%b', '%b', ARRAY['%b', 'x'], ROW('%b', 1), 'w%b', '["%
 def test_values_that_are_not_the_same_by_way_of_utf8_come_back(
     postgres, other_postgres, tmp_path, encoding, strange, usual, character
 ):
-    url, target = make_databases(encoding, postgres, other_postgres)
+    url, destination = make_databases(encoding, postgres, other_postgres)
     run_bytes(url, _ROWS.replace(b"%b", strange).replace(b"@", usual))
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
@@ -110,12 +110,12 @@ def test_values_that_are_not_the_same_by_way_of_utf8_come_back(
         b"\xffd" + strange,
     ]
     assert column(reader, "t", "c$exact")[3].decode().startswith("{{caf")
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     for expression in ("a", "b", "c", "d", "e", "j", "n"):
-        assert stored(target, expression, encoding) == stored(url, expression, encoding)
-    assert dump_bytes(target) == dump_bytes(url)
-    assert compare_database(reader, "app", target, workers=2, progress=Silent()) == []
+        assert stored(destination, expression, encoding) == stored(url, expression, encoding)
+    assert dump_bytes(destination) == dump_bytes(url)
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
 
     elsewhere = other_postgres.database()
     restored = restore_database(reader, "app", elsewhere, workers=2, progress=Silent())
@@ -164,7 +164,7 @@ def test_a_changed_byte_is_a_difference(postgres, tmp_path, monkeypatch):
 def test_long_values_that_are_not_the_same_by_way_of_utf8_come_back(
     postgres, other_postgres, tmp_path, encoding, strange, usual
 ):
-    url, target = make_databases(encoding, postgres, other_postgres)
+    url, destination = make_databases(encoding, postgres, other_postgres)
     script = (
         b"CREATE TABLE t (id int, a text, b text, c text[], x text); INSERT INTO t VALUES"
         b" (1, repeat('ab,c\"%u', 20000) || '%s', repeat('%u', 70000), ARRAY['%s'], repeat('x', 9000000)),"
@@ -174,10 +174,10 @@ def test_long_values_that_are_not_the_same_by_way_of_utf8_come_back(
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     for expression in ("a", "b", "c"):
-        assert stored(target, expression, encoding) == stored(url, expression, encoding)
+        assert stored(destination, expression, encoding) == stored(url, expression, encoding)
 
 
 def test_letters_that_become_one_with_the_mark_behind_them_are_kept_as_bytes(server):
@@ -227,20 +227,20 @@ def test_bytes_that_are_no_utf8_leave_a_database_that_let_them_in(postgres, othe
     assert column(reader, "t", "b$exact") == [None, b"{\xff}", None]
     assert next(rows(reader, table(reader, "t"), 1, 2))["a"] == {"encoding": "UTF8", "base64": "Y2Fm6Q=="}
     assert compare_database(reader, "app", url, workers=1, progress=Silent()) == []
-    target = other_postgres.database()
-    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert restored.findings == ()
     assert [word.partition(" have")[0] for word in restored.left_out] == [
         f'the values of "public"."t"."{one}": 1' for one in ("a", "b", "j")
     ]
-    assert fetch(target, "SELECT a, b FROM t WHERE id = 2") == [("caf\ufffd", ["\ufffd"])]
+    assert fetch(destination, "SELECT a, b FROM t WHERE id = 2") == [("caf\ufffd", ["\ufffd"])]
 
 
 @pytest.mark.parametrize(("encoding", "strange"), [("WIN1252", b"\x81"), ("SQL_ASCII", b"\xe9")])
 def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
     postgres, other_postgres, tmp_path, encoding, strange
 ):
-    url, target = make_databases(encoding, postgres, other_postgres)
+    url, destination = make_databases(encoding, postgres, other_postgres)
     script = (
         b'CREATE TABLE "t%s" (id serial PRIMARY KEY); CREATE TABLE plain ("c%s" text);'
         b"CREATE VIEW v AS SELECT * FROM plain;"
@@ -259,10 +259,10 @@ def test_a_table_that_cannot_be_named_is_a_gap_and_the_rest_leaves(
     }
     assert all("no character in UTF-8" in gap.reason for gap in outcome.sources[0].gaps)
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert restored.findings == ()
     assert all(word.startswith("the bundle itself lacks") for word in restored.left_out)
-    assert fetch(target, f"SELECT convert_to(x, '{encoding}') FROM rest") == [(strange,)]
+    assert fetch(destination, f"SELECT convert_to(x, '{encoding}') FROM rest") == [(strange,)]
 
 
 def test_a_locked_table_is_left_out_by_its_name_in_the_databases_encoding(postgres, tmp_path):
@@ -277,7 +277,7 @@ def test_a_locked_table_is_left_out_by_its_name_in_the_databases_encoding(postgr
 @pytest.mark.parametrize("encoding", ["EUC_CN", "EUC_JIS_2004", "EUC_JP", "EUC_KR", "EUC_TW", "WIN1252"])
 def test_every_code_comes_back(server, postgres, other_postgres, tmp_path, encoding):
     """Each alone, and a line of them all; EUC_TW: those of two bytes, and the same ones with four."""
-    url, target = make_databases(encoding, postgres, other_postgres)
+    url, destination = make_databases(encoding, postgres, other_postgres)
     codes = codes_of(encoding)
     run_sql(url, "CREATE TABLE t (id int, a text); CREATE TABLE every (id int, a text)")
     with psycopg.connect(url, client_encoding="UTF8") as connection, connection.cursor() as cursor:
@@ -287,9 +287,9 @@ def test_every_code_comes_back(server, postgres, other_postgres, tmp_path, encod
             copy.write(b"1\t" + b"".join(codes) + b"\n")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    assert stored(target, "a", encoding) == codes
+    assert stored(destination, "a", encoding) == codes
     rows = server.execute("SELECT pg_temp.comes_back(c, %s) FROM unnest(%s::bytea[]) AS c", (encoding, codes))
     odd = [code for code, (back,) in zip(codes, rows.fetchall(), strict=True) if not back]
     assert {one for one in column(reader, "t", "a$exact") if one} == {b"\xff" + code for code in odd}
@@ -325,10 +325,10 @@ def test_bytes_are_told_from_text_wherever_a_line_is_cut(values, cuts):
         expected += [(text.encode() + b"," + quote, False), (value, True), (quote + b",", False)]
     line += b"\n"
     expected.append((b"\n", False))
-    places = sorted({min(cut, len(line)) for cut in cuts} | {0, len(line)})
+    locations = sorted({min(cut, len(line)) for cut in cuts} | {0, len(line)})
     apart = Apart()
     found: list[tuple[bytes, bool]] = []
-    for start, end in pairwise(places):
+    for start, end in pairwise(locations):
         found += apart.take(line[start:end])
     assert _joined(found) == _joined(expected)
 

@@ -16,7 +16,7 @@ from migrate.export import export
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.postgres.databases import NoBuckets, as_role, export_database, fetch, login, read_bundle, run_sql
 
 
@@ -130,12 +130,12 @@ def test_a_table_that_may_not_be_read_is_a_gap_with_its_name(postgres, tmp_path,
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     source = PostgresExporter().open("app", as_role(url, "partial"), NoBuckets())
     assert any("closed" in warning for warning in source.survey().warnings)
-    outcome = export([source], open_place(str(tmp_path / "bundle")), workers=1, progress=Silent())
+    outcome = export([source], open_location(str(tmp_path / "bundle")), workers=1, progress=Silent())
     assert not outcome.complete
     assert any("closed" in gap.item for gap in outcome.sources[0].gaps)
 
 
-def test_a_target_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, other_postgres):
+def test_a_destination_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, other_postgres):
     url = other_postgres.database()
     run_sql(url, "CREATE TABLE precious AS SELECT 1 AS x")
     with pytest.raises(NotEmptyError, match=r"public\.precious"):
@@ -143,23 +143,23 @@ def test_a_target_that_is_not_empty_is_refused_by_a_tables_name(torture_bundle, 
     assert fetch(url, "SELECT x FROM precious") == [(1,)]
 
 
-def test_large_objects_of_the_target_are_never_written_over(exported, other_postgres):
+def test_large_objects_of_the_destination_are_never_written_over(exported, other_postgres):
     _, reader = exported("CREATE TABLE t AS SELECT 1 AS x; SELECT lo_from_bytea(5000, 'new')")
-    target = other_postgres.database()
-    run_sql(target, "SELECT lo_from_bytea(5000, 'precious')")
+    destination = other_postgres.database()
+    run_sql(destination, "SELECT lo_from_bytea(5000, 'precious')")
     for options in ({}, {"into_existing": True}, {"only": ["data"]}):
         if "only" in options:
-            run_sql(target, "CREATE TABLE t (x int)")
+            run_sql(destination, "CREATE TABLE t (x int)")
         with pytest.raises(NotEmptyError, match="large object 5000"):
-            restore_database(reader, "app", target, workers=1, progress=Silent(), **options)
-    assert fetch(target, "SELECT lo_get(5000)") == [(b"precious",)]
-    run_sql(target, "SELECT lo_unlink(5000), lo_from_bytea(5001, 'mine'); DROP TABLE t")
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), into_existing=True)
+            restore_database(reader, "app", destination, workers=1, progress=Silent(), **options)
+    assert fetch(destination, "SELECT lo_get(5000)") == [(b"precious",)]
+    run_sql(destination, "SELECT lo_unlink(5000), lo_from_bytea(5001, 'mine'); DROP TABLE t")
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), into_existing=True)
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert fetch(target, "SELECT lo_get(5000), lo_get(5001), x FROM t") == [(b"new", b"mine", 1)]
+    assert fetch(destination, "SELECT lo_get(5000), lo_get(5001), x FROM t") == [(b"new", b"mine", 1)]
 
 
-def test_a_target_with_another_restore_in_it_is_refused(
+def test_a_destination_with_another_restore_in_it_is_refused(
     torture_bundle, exported, other_postgres, monkeypatch
 ):
     _, other = exported("CREATE TABLE t AS SELECT 1 AS x")
@@ -191,20 +191,20 @@ def test_definitions_that_fail_leave_nothing_behind(exported, other_postgres):
     assert fetch(url, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
 
 
-def test_owners_are_left_out_and_noted_where_the_target_does_not_permit_them(
+def test_owners_are_left_out_and_noted_where_the_destination_does_not_permit_them(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
     url = login(postgres, "proprietor")
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO proprietor; CREATE INDEX ON t (x)")
     export_database(url, tmp_path / "bundle")
-    target = login(other_postgres, "tenant")
+    destination = login(other_postgres, "tenant")
     run_sql(
-        target,
-        f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
+        destination,
+        f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO tenant; ALTER SCHEMA public OWNER TO tenant",
     )
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     outcome = restore_database(
-        read_bundle(tmp_path / "bundle"), "app", as_role(target, "tenant"), workers=1, progress=Silent()
+        read_bundle(tmp_path / "bundle"), "app", as_role(destination, "tenant"), workers=1, progress=Silent()
     )
     assert outcome.findings == ()
     assert any("owners and privileges" in note for note in outcome.notes)
@@ -223,13 +223,15 @@ def test_what_an_older_server_does_not_understand_is_left_out_by_name(exported, 
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Definitions, "section", section)
-            return restore_database(reader, "app", where or target, workers=1, progress=Silent(), **options)
+            return restore_database(
+                reader, "app", where or destination, workers=1, progress=Silent(), **options
+            )
 
-    target = other_postgres.database()
-    run_sql(target, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+    destination = other_postgres.database()
+    run_sql(destination, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
     with pytest.raises(UsageError, match="already exists"):
         restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS", into_existing=True)
-    run_sql(target, "DROP FUNCTION f()")
+    run_sql(destination, "DROP FUNCTION f()")
     other = other_postgres.database()
     outcome = restored_with(b"x integer", b"x integer NEWER", other)
     kept = [one.partition(":")[0] for one in outcome.left_out]
@@ -238,19 +240,21 @@ def test_what_an_older_server_does_not_understand_is_left_out_by_name(exported, 
     outcome = restored_with(b"CREATE VIEW public.v AS", b"CREATE VIEW public.v NEWER AS")
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == ["VIEW public.v", "VIEW public.w"]
-    assert fetch(target, "SELECT x, public.f() FROM t") == [(1, 1)]
+    assert fetch(destination, "SELECT x, public.f() FROM t") == [(1, 1)]
 
 
 def test_missing_roles_are_made_without_a_password(postgres, other_postgres, tmp_path):
     url = login(postgres, "founder", "CREATEDB")
     run_sql(url, "CREATE TABLE t AS SELECT 1 AS x; ALTER TABLE t OWNER TO founder")
     export_database(url, tmp_path / "bundle")
-    target = other_postgres.database()
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert any("founder" in note for note in outcome.notes)
     query = "SELECT rolcanlogin, rolcreatedb, rolpassword FROM pg_authid WHERE rolname = 'founder'"
-    assert fetch(target, query) == [(True, True, None)]
-    assert fetch(target, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("founder",)]
+    assert fetch(destination, query) == [(True, True, None)]
+    assert fetch(destination, "SELECT tableowner FROM pg_tables WHERE tablename = 't'") == [("founder",)]
 
 
 def test_no_secret_is_in_the_bundle(postgres, tmp_path, monkeypatch):

@@ -39,28 +39,30 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
         postgres.url, "SELECT FROM pg_available_extension_versions WHERE (name, version) = ('citext', '1.4')"
     ):
         pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
-    url, targets = postgres.database(), [other_postgres.database(), other_postgres.database()]
+    url, destinations = postgres.database(), [other_postgres.database(), other_postgres.database()]
     run_sql(url, SCRIPT)
     assert export_database(url, tmp_path / "bundle").complete
     bundle = read_bundle(tmp_path / "bundle")
     assert {loss.item for _, loss in bundle.losses()} == {"roles"}
     assert (table(bundle, "added").items, table(bundle, "added").details["extension"]) == (1, "lo")
-    restored = restore_database(bundle, "app", targets[0], workers=2, progress=Silent())
+    restored = restore_database(bundle, "app", destinations[0], workers=2, progress=Silent())
     assert (restored.findings, restored.left_out, restored.notes) == ((), (), ())
-    assert sorted(extensions(targets[0]), key=str) == sorted(extensions(url), key=str)
-    assert dump(targets[0]) == dump(url)
-    assert fetch(targets[0], "SELECT m, a, (SELECT b FROM added) FROM uses") == [(1, 1, "b")]
-    assert compare_database(bundle, "app", targets[0], workers=2, progress=Silent()) == []
+    assert sorted(extensions(destinations[0]), key=str) == sorted(extensions(url), key=str)
+    assert dump(destinations[0]) == dump(url)
+    assert fetch(destinations[0], "SELECT m, a, (SELECT b FROM added) FROM uses") == [(1, 1, "b")]
+    assert compare_database(bundle, "app", destinations[0], workers=2, progress=Silent()) == []
 
     run_sql(url, OPERATOR)
     run_sql(
-        targets[1],
+        destinations[1],
         "CREATE EXTENSION citext; CREATE EXTENSION lo; CREATE TABLE added AS SELECT 7 AS a, 'y' AS b, 1.0 AS c",
     )
-    run_sql(targets[1], "ALTER EXTENSION lo ADD TABLE added")
+    run_sql(destinations[1], "ALTER EXTENSION lo ADD TABLE added")
     assert export_database(url, tmp_path / "other").complete
     bundle = read_bundle(tmp_path / "other")
-    restored = restore_database(bundle, "app", targets[1], workers=2, progress=Silent(), into_existing=True)
+    restored = restore_database(
+        bundle, "app", destinations[1], workers=2, progress=Silent(), into_existing=True
+    )
     assert restored.findings == ()
     rows = "the extension lo makes the table here, with 1 rows; the bundle has the source's 1"
     assert set(restored.left_out) == {
@@ -68,5 +70,5 @@ def test_extensions_come_back_with_what_was_added_and_altered(postgres, other_po
         "operator public.===(integer,integer) of extension lo: the extension does not make it here",
     }
     assert any("extension citext is of version" in note for note in restored.notes)
-    compared = compare_database(bundle, "app", targets[1], workers=2, progress=Silent())
+    compared = compare_database(bundle, "app", destinations[1], workers=2, progress=Silent())
     assert [(finding.key, finding.incomplete) for finding in compared] == [('"public"."added"', True)]

@@ -32,16 +32,18 @@ UNION ALL SELECT '', evtname, '', evtenabled::text FROM pg_event_trigger
 """
 
 
-def test_what_does_not_fire_at_the_source_does_not_fire_at_the_target(postgres, other_postgres, tmp_path):
-    url, target, ordinary = postgres.database(), other_postgres.database(), other_postgres.database()
+def test_what_does_not_fire_at_the_source_does_not_fire_at_the_destination(
+    postgres, other_postgres, tmp_path
+):
+    url, destination, ordinary = postgres.database(), other_postgres.database(), other_postgres.database()
     run_sql(url, SCRIPT)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    assert sorted(fetch(target, STATES), key=str) == sorted(fetch(url, STATES), key=str)
-    run_sql(target, "DELETE FROM p")
-    assert fetch(target, "SELECT a FROM c") == [(1,)]
+    assert sorted(fetch(destination, STATES), key=str) == sorted(fetch(url, STATES), key=str)
+    run_sql(destination, "DELETE FROM p")
+    assert fetch(destination, "SELECT a FROM c") == [(1,)]
 
     make = "DROP ROLE IF EXISTS {0}; CREATE ROLE {0} LOGIN CREATEROLE PASSWORD 'p'; GRANT ALL ON SCHEMA public TO {0};"
     run_sql(ordinary, make.format("firing_plain"))

@@ -25,7 +25,7 @@ from migrate.case.model import parse_limits
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from scripts.postgresql import Cluster
 from scripts.process import free_port, start, unprivileged_user
@@ -48,9 +48,9 @@ class LimitedHost(NoBuckets):
         self.notes.append(message)
 
 
-def export_with(host: LimitedHost, url: str, place: Path, *, workers: int = 4):
+def export_with(host: LimitedHost, url: str, location: Path, *, workers: int = 4):
     source = PostgresExporter().open("app", url, host)
-    return export([source], open_place(str(place)), workers=workers, progress=Silent())
+    return export([source], open_location(str(location)), workers=workers, progress=Silent())
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def test_a_session_that_waits_for_the_export_and_stops_it_is_named(postgres, tmp
     monkeypatch.setattr(PostgresSnapshot, "export", export_late)
     source = PostgresExporter().open("app", url, host)
     options = ExportOptions(attempts=1)
-    store = open_place(str(tmp_path / "bundle"))
+    store = open_location(str(tmp_path / "bundle"))
     try:
         with pytest.raises(SourceUnreachableError, match="it waits itself for a lock that this export holds"):
             export([source], store, workers=1, progress=Silent(), options=options)

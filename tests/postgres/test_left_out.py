@@ -67,7 +67,7 @@ def renter(other_postgres) -> str:
 
 
 @pytest.fixture
-def target(other_postgres, renter, monkeypatch) -> str:
+def destination(other_postgres, renter, monkeypatch) -> str:
     """A fresh database of that role."""
     url = other_postgres.database()
     run_sql(
@@ -81,17 +81,17 @@ def target(other_postgres, renter, monkeypatch) -> str:
 
 @pytest.fixture(scope="module")
 def bundle(postgres, tmp_path_factory):
-    url, place = postgres.database(), tmp_path_factory.mktemp("left-out") / "bundle"
+    url, location = postgres.database(), tmp_path_factory.mktemp("left-out") / "bundle"
     run_sql(url, SOURCE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_plan, "CHUNK_BYTES", SMALL_CHUNK)
-        assert export_database(url, place).complete
-    return place
+        assert export_database(url, location).complete
+    return location
 
 
-def restore(bundle, target, *only, **options):
+def restore(bundle, destination, *only, **options):
     return restore_database(
-        read_bundle(bundle), "app", target, workers=2, progress=Silent(), only=only, **options
+        read_bundle(bundle), "app", destination, workers=2, progress=Silent(), only=only, **options
     )
 
 
@@ -100,36 +100,38 @@ def names(outcome) -> list[str]:
     return sorted(one.partition(":")[0] for one in outcome.left_out)
 
 
-def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(bundle, target, tmp_path):
+def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(bundle, destination, tmp_path):
     marks = "SELECT count(*) FROM moveout_restore.done WHERE name LIKE 'tables/%'"
 
     def copies() -> bool:
-        there = fetch(target, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
-        return there and fetch(target, marks)[0][0] >= 6
+        there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
+        return there and fetch(destination, marks)[0][0] >= 6
 
-    kill_when(_RESTORE.format(slow=_WHILE_ROWS), [str(bundle), target], copies)
+    kill_when(_RESTORE.format(slow=_WHILE_ROWS), [str(bundle), destination], copies)
     compares = tmp_path / "compares"
-    kill_when(_RESTORE.format(slow=_WHILE_COMPARING), [str(bundle), target, str(compares)], compares.exists)
-    ended = restore(bundle, target)
+    kill_when(
+        _RESTORE.format(slow=_WHILE_COMPARING), [str(bundle), destination, str(compares)], compares.exists
+    )
+    ended = restore(bundle, destination)
     assert names(ended) == sorted(BY_STEP.values())
-    again = restore(bundle, target)
+    again = restore(bundle, destination)
     assert (names(again), again.size_bytes) == (names(ended), 0)
     assert "DROP SCHEMA moveout_restore CASCADE" in again.notes[-1]
-    run_sql(target, "INSERT INTO parent VALUES (1)")
-    changed = restore(bundle, target)
+    run_sql(destination, "INSERT INTO parent VALUES (1)")
+    changed = restore(bundle, destination)
     assert changed.findings == ('"public"."parent": expected 0 rows, found 1',)
     assert changed.left_out == ended.left_out
 
 
-def test_each_part_of_a_database_has_its_own_record_until_it_is_dropped(bundle, target):
-    schema = restore(bundle, target, "schema")
+def test_each_part_of_a_database_has_its_own_record_until_it_is_dropped(bundle, destination):
+    schema = restore(bundle, destination, "schema")
     assert names(schema) == sorted([BY_STEP["pre-data"], BY_STEP["last"]])
-    assert names(restore(bundle, target, "schema")) == names(schema)
-    data = restore(bundle, target, "data")
+    assert names(restore(bundle, destination, "schema")) == names(schema)
+    data = restore(bundle, destination, "data")
     assert names(data) == sorted([BY_STEP["rows"], BY_STEP["comparison"]])
-    assert set(names(restore(bundle, target))) == {*names(schema), *names(data)}
-    run_sql(target, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-    assert set(names(restore(bundle, target))) == set(BY_STEP.values())
+    assert set(names(restore(bundle, destination))) == {*names(schema), *names(data)}
+    run_sql(destination, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    assert set(names(restore(bundle, destination))) == set(BY_STEP.values())
 
 
 def moveout(*words: object) -> tuple[int, dict]:
@@ -137,20 +139,20 @@ def moveout(*words: object) -> tuple[int, dict]:
     return ended.code, ended.json["result"]
 
 
-def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bundle, target, tmp_path):
+def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bundle, destination, tmp_path):
     account = ["--account", tmp_path / "account"]
-    code, restored = moveout("restore", bundle, f"app={target}", *account)
+    code, restored = moveout("restore", bundle, f"app={destination}", *account)
     assert (code, len(restored["restored"][0]["left_out"])) == (3, 5)
-    code, again = moveout("restore", bundle, f"app={target}", *account)
+    code, again = moveout("restore", bundle, f"app={destination}", *account)
     assert (code, again["restored"][0]["left_out"]) == (3, restored["restored"][0]["left_out"])
-    code, verified = moveout("verify", bundle, "--against", f"app={target}")
+    code, verified = moveout("verify", bundle, "--against", f"app={destination}")
     (compared,) = verified["compared"]
     assert (code, compared["findings"]) == (3, [])
     assert compared["left_out"] == restored["restored"][0]["left_out"]
     later = learn(Later(), "restore", restored, restored["bundle"])
     assert [check.left_out for check in later.checks] == [restored["restored"][0]["left_out"]]
-    run_sql(target, "UPDATE computed SET a = 9; UPDATE big SET t = 'other' WHERE id = 5")
-    code, verified = moveout("verify", bundle, "--against", f"app={target}")
+    run_sql(destination, "UPDATE computed SET a = 9; UPDATE big SET t = 'other' WHERE id = 5")
+    code, verified = moveout("verify", bundle, "--against", f"app={destination}")
     assert code == 6
     assert [one["key"] for one in verified["compared"][0]["findings"]] == [
         '"public"."big"',

@@ -1,4 +1,4 @@
-"""A target that sorts text otherwise than the source is told before anything is made."""
+"""A destination that sorts text otherwise than the source is told before anything is made."""
 
 import psycopg
 import pytest
@@ -22,8 +22,8 @@ def test_another_order_of_text_is_noted(postgres, other_postgres, tmp_path):
     run_sql(url, "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM ('a') TO ('c'); INSERT INTO t VALUES ('B')")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    target = other_postgres.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert [one.partition(" (")[0] for one in outcome.left_out] == ['rows of "public"."t1"']
     assert outcome.notes[0].startswith("text sorts as LC_COLLATE 'C' LC_CTYPE 'C' here")
     words = "LOCALE_PROVIDER icu ICU_LOCALE 'en'"

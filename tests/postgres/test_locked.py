@@ -34,12 +34,12 @@ def gaps(outcome) -> dict[str, str]:
 def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     postgres, other_postgres, tmp_path
 ):
-    url, place = postgres.database(), tmp_path / "bundle"
+    url, location = postgres.database(), tmp_path / "bundle"
     run_sql(url, AROUND)
     host = LimitedHost(lock_seconds=1.0)
     statement = 'LOCK TABLE held; ALTER TABLE "odd . ""n"" x" ADD secret_name text'
     with locked(url, statement) as pid:
-        found = gaps(export_with(host, url, place))
+        found = gaps(export_with(host, url, location))
     assert found.keys() == {
         '"public"."held"',
         '"public"."odd . ""n"" x"',
@@ -48,28 +48,28 @@ def test_all_but_what_is_locked_leaves_and_the_same_command_takes_the_rest(
     }
     assert all(f"session {pid} (postgres, migration tool, 127.0.0.1" in reason for reason in found.values())
     assert "secret" not in "".join([*found.values(), *host.notes])
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     assert {(row.name, row.items) for row in reader.catalog()} == {
         ("free", 1),
         ("part_1", 1),
         ("looks_there", 1),
     }
     assert {loss.item for _, loss in reader.losses() if loss.property == "definition"} >= found.keys()
-    target = other_postgres.database()
-    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
     lacking = [f"the bundle itself lacks {name}" for name in sorted(found)]
     assert sorted(one.partition(":")[0] for one in restored.left_out) == [
         "FK CONSTRAINT public.free free_id_fkey",
         *lacking,
         'the rows of materialized view "public"."looks_there"',
     ]
-    assert fetch(target, "SELECT z, (SELECT n FROM parts) FROM other") == [(2, 1)]
-    again = export_with(host, url, place)
+    assert fetch(destination, "SELECT z, (SELECT n FROM parts) FROM other") == [(2, 1)]
+    again = export_with(host, url, location)
     assert again.complete
-    target = other_postgres.database()
-    restored = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    restored = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    assert fetch(target, "SELECT x FROM looks_there") == [("kept",)]
+    assert fetch(destination, "SELECT x FROM looks_there") == [("kept",)]
 
 
 def test_what_has_no_rows_is_a_gap_too_and_nothing_waits_for_ever(postgres, tmp_path):
@@ -103,7 +103,7 @@ def test_a_function_that_cannot_be_dumped_without_it_ends_the_export(postgres, t
 def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_definition(
     postgres, other_postgres, tmp_path
 ):
-    url, place = postgres.database(), tmp_path / "bundle"
+    url, location = postgres.database(), tmp_path / "bundle"
     run_sql(
         url,
         AROUND + "CREATE TABLE ruled AS SELECT 1 AS n; CREATE TABLE guarded AS SELECT 2 AS n;"
@@ -114,21 +114,21 @@ def test_a_table_with_a_rule_or_a_policy_that_reads_it_leaves_without_its_defini
     )
     host = LimitedHost(lock_seconds=0.5)
     with locked(url, "LOCK TABLE held") as pid:
-        found = gaps(export_with(host, url, place))
+        found = gaps(export_with(host, url, location))
     assert found['"public"."ruled"'].startswith(
         "its definition cannot be read: rule r on table public.ruled reads what is locked: "
     )
     assert f"session {pid}" in found['"public"."guarded"']
     assert "policy p on table public.guarded reads" in found['"public"."guarded"']
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     assert {row.name: row.items for row in reader.catalog()}["ruled"] == 1
-    target = other_postgres.database()
-    restored = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    restored = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert {'the rows of "public"."ruled": it could not be made'} < set(restored.left_out)
-    assert fetch(target, "SELECT z FROM other") == [(2,)]
-    assert export_with(host, url, place).complete
-    target = other_postgres.database()
-    restored = restore_database(read_bundle(place), "app", target, workers=1, progress=Silent())
+    assert fetch(destination, "SELECT z FROM other") == [(2,)]
+    assert export_with(host, url, location).complete
+    destination = other_postgres.database()
+    restored = restore_database(read_bundle(location), "app", destination, workers=1, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
 
 

@@ -39,11 +39,11 @@ def source(postgres):
 
 @pytest.fixture(scope="module")
 def bundle(source, tmp_path_factory):
-    place = tmp_path_factory.mktemp("long") / "bundle"
+    location = tmp_path_factory.mktemp("long") / "bundle"
     with long_rows() as long:
-        assert export_database(source, place).complete
+        assert export_database(source, location).complete
     assert len(long) == 6
-    return read_bundle(place)
+    return read_bundle(location)
 
 
 def test_the_values_are_in_the_files(bundle):
@@ -54,19 +54,19 @@ def test_the_values_are_in_the_files(bundle):
 
 
 def test_they_come_back(source, bundle, other_postgres):
-    target = other_postgres.database()
-    outcome = restore_database(bundle, "app", target, workers=2, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     for table in ("plain", "odd", "one", "computed"):
         query = f"SELECT md5(t::text) FROM {table} t ORDER BY 1"
-        assert fetch(target, query) == fetch(source, query)
-    assert compare_database(bundle, "app", target, workers=2, progress=Silent()) == []
+        assert fetch(destination, query) == fetch(source, query)
+    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []
 
 
 def test_a_long_value_that_differs_is_found(bundle, other_postgres):
-    target = other_postgres.database()
-    restore_database(bundle, "app", target, workers=2, progress=Silent())
-    run_sql(target, "UPDATE plain SET t = t || '!' WHERE id = 800")
-    (finding,) = compare_database(bundle, "app", target, workers=2, progress=Silent())
+    destination = other_postgres.database()
+    restore_database(bundle, "app", destination, workers=2, progress=Silent())
+    run_sql(destination, "UPDATE plain SET t = t || '!' WHERE id = 800")
+    (finding,) = compare_database(bundle, "app", destination, workers=2, progress=Silent())
     (row,) = finding.rows
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "800"),), ["t"])

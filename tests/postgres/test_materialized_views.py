@@ -1,4 +1,4 @@
-"""Rows of materialized views leave like those of tables, and a target that computes others says so."""
+"""Rows of materialized views leave like those of tables, and a destination that computes others says so."""
 
 import psycopg
 import pytest
@@ -36,7 +36,7 @@ def restored(*words):
 def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_named(
     postgres, other_postgres, tmp_path
 ):
-    url, target, bundle = postgres.database(), other_postgres.database(), tmp_path / "bundle"
+    url, destination, bundle = postgres.database(), other_postgres.database(), tmp_path / "bundle"
     run_sql(url, SCRIPT)
     assert call("export", f"app={url}", "--to", bundle, "-q").code == 0
     reader = read_bundle(bundle)
@@ -47,29 +47,29 @@ def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_name
     assert call("verify", bundle, "--level", "full", "--against", f"app={url}").code == 0
 
     account = ("--account", tmp_path / "account")
-    code, first = restored(bundle, f"app={target}", *account)
+    code, first = restored(bundle, f"app={destination}", *account)
     assert (code, first["findings"], set(first["left_out"])) == (
         3,
         [],
         {STALE, FAILS, "MATERIALIZED VIEW DATA public.fails: division by zero"},
     )
     populated = "SELECT relname FROM pg_class WHERE relkind = 'm' AND relispopulated ORDER BY 1"
-    assert fetch(target, populated) == [("fresh",), ("stale",)]
-    code, second = restored(bundle, f"app={target}", *account)
+    assert fetch(destination, populated) == [("fresh",), ("stale",)]
+    code, second = restored(bundle, f"app={destination}", *account)
     assert (code, second["items"], set(second["left_out"])) == (
         3,
         second["skipped_items"],
         set(first["left_out"]),
     )
 
-    compared = call("verify", bundle, "--against", f"app={target}")
+    compared = call("verify", bundle, "--against", f"app={destination}")
     assert compared.code == 3
     assert "agree, but for what was left out (3)" in compared.out
     page = tmp_path / "page.html"
-    assert call("report", bundle, "--against", f"app={target}", "--out", page).code == 3
+    assert call("report", bundle, "--against", f"app={destination}", "--out", page).code == 3
     assert "public.stale (materialized view)" in parse(page.read_bytes()).text
-    run_sql(target, "UPDATE t SET a = 9 WHERE a = 2")
-    assert call("verify", bundle, "--against", f"app={target}", "-q").code == 6
+    run_sql(destination, "UPDATE t SET a = 9 WHERE a = 2")
+    assert call("verify", bundle, "--against", f"app={destination}", "-q").code == 6
 
     part = other_postgres.database()
     run_sql(part, "CREATE TABLE t AS SELECT a FROM generate_series(0, 2) AS a")

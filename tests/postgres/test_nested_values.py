@@ -212,6 +212,6 @@ def test_tables_of_types_within_types_leave_also_where_nothing_is_in_them(export
         f'CREATE TABLE t (a uuid[], b "{long}", c pair[], d "{long}"[]); CREATE TABLE u AS TABLE t;'
         "INSERT INTO u VALUES (NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL)"
     )
-    target = other_postgres.database()
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())

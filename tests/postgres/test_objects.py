@@ -45,16 +45,16 @@ def test_every_object_comes_back(objects, other_postgres, tmp_path):
     reader = read_bundle(tmp_path / "bundle")
     tables = [row for row in reader.catalog() if row.kind == "table"]
     assert check_parquet(reader, tables) == []
-    target = other_postgres.database()
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    destination = other_postgres.database()
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    assert dump(target) == dump(objects)
-    assert live_tables(target) == live_tables(objects)
-    assert compare_database(reader, "app", target, workers=2, progress=Silent()) == []
+    assert dump(destination) == dump(objects)
+    assert live_tables(destination) == live_tables(objects)
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
     assert any(loss.item == '"public"."distant"' for _, loss in reader.losses())
     query = "SELECT lo_get(7001), pg_get_userbyid(lomowner), lomacl::text FROM pg_largeobject_metadata WHERE oid = 7001"
-    assert fetch(target, query) == fetch(objects, query)
-    assert fetch(target, UNWRITTEN) == fetch(objects, UNWRITTEN)
+    assert fetch(destination, query) == fetch(objects, query)
+    assert fetch(destination, UNWRITTEN) == fetch(objects, UNWRITTEN)
     orphan = [loss.reason for _, loss in reader.losses() if ".#####(" in loss.item]
     assert orphan == ["it is a shell that no operator names; a dump leaves it out"]
 
@@ -62,7 +62,7 @@ def test_every_object_comes_back(objects, other_postgres, tmp_path):
 def test_a_database_in_another_encoding_comes_back_with_its_names(postgres, other_postgres, tmp_path):
     for server in (postgres, other_postgres):
         run_sql(server.url, "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    url, target = postgres.url_of("latin"), other_postgres.url_of("latin")
+    url, destination = postgres.url_of("latin"), other_postgres.url_of("latin")
     run_sql(
         url,
         'CREATE TABLE "Größe" (id int PRIMARY KEY, "näme" text DEFAULT \'ü\'); COMMENT ON TABLE "Größe" IS \'é\';'
@@ -72,8 +72,8 @@ def test_a_database_in_another_encoding_comes_back_with_its_names(postgres, othe
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert b"Gr\xc3\xb6\xc3\x9fe" in (tmp_path / "bundle/data/app/schema/pre-data.sql").read_bytes()
-    assert restore_database(reader, "app", target, workers=2, progress=Silent()).findings == ()
-    assert dump(target, "--encoding=UTF8") == dump(url, "--encoding=UTF8")
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump(destination, "--encoding=UTF8") == dump(url, "--encoding=UTF8")
     unicode_ = other_postgres.database()
     assert restore_database(reader, "app", unicode_, workers=2, progress=Silent()).findings == ()
     assert fetch(unicode_, 'SELECT "ß"(), "näme" FROM "Größe" WHERE id = 1') == [("ñ", "ÿ")]
@@ -82,7 +82,7 @@ def test_a_database_in_another_encoding_comes_back_with_its_names(postgres, othe
 def test_definitions_of_a_database_without_encoding_come_back(postgres, other_postgres, tmp_path):
     for server in (postgres, other_postgres):
         run_sql(server.url, "CREATE DATABASE raw ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0")
-    url, target = postgres.url_of("raw"), other_postgres.url_of("raw")
+    url, destination = postgres.url_of("raw"), other_postgres.url_of("raw")
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET client_encoding = 'SQL_ASCII'")
         connection.execute(
@@ -91,13 +91,14 @@ def test_definitions_of_a_database_without_encoding_come_back(postgres, other_po
         connection.execute(b"INSERT INTO t DEFAULT VALUES; CREATE INDEX i ON t (a) WHERE a <> '\xfd'")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    assert restore_database(reader, "app", target, workers=2, progress=Silent()).findings == ()
-    assert dump_bytes(target) == dump_bytes(url)
-    assert b"\xff\xfe" in dump_bytes(target)
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump_bytes(destination) == dump_bytes(url)
+    assert b"\xff\xfe" in dump_bytes(destination)
 
 
 def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_postgres, tmp_path):
-    """The extension is plpgsql, made to own a table: CREATE EXTENSION makes it on the target, with rows of its own."""
+    """The extension is plpgsql, made to own a table: CREATE EXTENSION makes it on the destination, with rows of its
+    own."""
     script = (
         "CREATE TABLE public.conf (k text, own bool); INSERT INTO conf VALUES ('built in', true);"
         "CREATE SEQUENCE public.conf_seq;"
@@ -105,16 +106,16 @@ def test_what_an_extension_marks_as_the_users_rows_comes_back(postgres, other_po
         "UPDATE pg_extension SET extconfig = ARRAY['conf'::regclass::oid, 'conf_seq'::regclass::oid],"
         " extcondition = ARRAY['WHERE NOT own', '']"
     )
-    url, target = postgres.database(), other_postgres.database()
-    for one in (url, target):
+    url, destination = postgres.database(), other_postgres.database()
+    for one in (url, destination):
         run_sql(one, script)
     run_sql(url, "INSERT INTO conf VALUES ('mine', false); SELECT nextval('conf_seq'), nextval('conf_seq')")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-    assert fetch(target, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
-    assert fetch(target, "SELECT last_value FROM conf_seq") == [(2,)]
-    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT k FROM conf ORDER BY k") == [("built in",), ("mine",)]
+    assert fetch(destination, "SELECT last_value FROM conf_seq") == [(2,)]
+    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
 
 
 def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name(
@@ -122,18 +123,18 @@ def test_what_was_taken_from_an_extension_and_is_there_again_is_left_out_by_name
 ):
     if not fetch(postgres.url, "SELECT 1 FROM pg_available_extensions WHERE name = 'hstore'"):
         pytest.skip("this PostgreSQL is built without contrib: extensions are not tried")
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url, "CREATE EXTENSION hstore; CREATE TABLE t AS SELECT 'a=>1'::hstore AS h; CREATE INDEX ON t (h)"
     )
     run_sql(url, "ALTER EXTENSION hstore DROP FUNCTION hstore_version_diag(hstore)")
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert outcome.findings == ()
     said = "the extension hstore has one of its own here"
     assert outcome.left_out == (f"FUNCTION public.hstore_version_diag(public.hstore): {said}",)
-    assert fetch(target, "SELECT h -> 'a' FROM t") == [("1",)]
+    assert fetch(destination, "SELECT h -> 'a' FROM t") == [("1",)]
 
 
 OF_EXTENSIONS = {
@@ -155,7 +156,7 @@ def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
     known = {name: value for name, value in OF_EXTENSIONS.items() if name in available}
     if not known:
         pytest.skip("this PostgreSQL is built without contrib: types of extensions are not tried")
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     for name, (type_, value) in known.items():
         run_sql(
             url,
@@ -166,8 +167,8 @@ def test_types_of_extensions_come_back(postgres, other_postgres, tmp_path):
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, reader.catalog()) == []
-    assert restore_database(reader, "app", target, workers=2, progress=Silent()).findings == ()
-    assert dump(target) == dump(url)
+    assert restore_database(reader, "app", destination, workers=2, progress=Silent()).findings == ()
+    assert dump(destination) == dump(url)
 
 
 NAMES = [
@@ -186,7 +187,7 @@ INSERT INTO {name} VALUES (1, {text});
 
 
 def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     for name in NAMES:
         words = {"name": name, "other": "_" + name[:20], "index": "i" + name[:20]}
         quoted = {key: quote_name(word) for key, word in words.items()}
@@ -195,7 +196,7 @@ def test_names_of_every_kind_come_back(postgres, other_postgres, tmp_path):
     reader = read_bundle(tmp_path / "bundle")
     assert {row.name for row in reader.catalog()} == set(NAMES)
     assert check_parquet(reader, reader.catalog()) == []
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert dump(target) == dump(url)
-    assert compare_database(reader, "app", target, workers=2, progress=Silent()) == []
+    assert dump(destination) == dump(url)
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []

@@ -48,10 +48,10 @@ def source(postgres):
 
 @pytest.fixture(scope="module")
 def bundle(source, tmp_path_factory):
-    place = tmp_path_factory.mktemp("postgis") / "bundle"
-    outcome = export_database(source, place)
+    location = tmp_path_factory.mktemp("postgis") / "bundle"
+    outcome = export_database(source, location)
     assert outcome.complete, outcome.sources
-    return read_bundle(place)
+    return read_bundle(location)
 
 
 def test_shapes_are_ewkb_in_hexadecimal(source, bundle):
@@ -67,13 +67,13 @@ def test_shapes_are_ewkb_in_hexadecimal(source, bundle):
 
 
 def test_they_come_back(source, bundle, other_postgres):
-    target = other_postgres.database()
-    outcome = restore_database(bundle, "app", target, workers=2, progress=Silent())
+    destination = other_postgres.database()
+    outcome = restore_database(bundle, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.left_out) == ((), ())
-    assert fetch(target, QUERY) == fetch(source, QUERY)
-    assert fetch(target, "SELECT * FROM areas ORDER BY id") == fetch(
+    assert fetch(destination, QUERY) == fetch(source, QUERY)
+    assert fetch(destination, "SELECT * FROM areas ORDER BY id") == fetch(
         source, "SELECT * FROM areas ORDER BY id"
     )
     systems = "SELECT count(*), max(srid) FROM spatial_ref_sys"
-    assert fetch(target, systems) == fetch(source, systems)
-    assert compare_database(bundle, "app", target, workers=2, progress=Silent()) == []
+    assert fetch(destination, systems) == fetch(source, systems)
+    assert compare_database(bundle, "app", destination, workers=2, progress=Silent()) == []

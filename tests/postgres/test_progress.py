@@ -20,13 +20,13 @@ def end_of(what: str, err: str) -> tuple[str, ...]:
 
 
 def test_progress_ends_with_the_numbers_of_the_result(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, SOURCE)
     exported = call("export", f"app={url}", "--to", tmp_path / "bundle")
     ((rows, size),) = re.findall(r"app  ([\d,]+) exported, (.+) read", exported.out)
     assert rows == "2,579"
     assert end_of("export app", exported.err) == (rows, rows, size, size)
-    restored = call("restore", tmp_path / "bundle", f"app={target}", "--account", tmp_path / "account")
+    restored = call("restore", tmp_path / "bundle", f"app={destination}", "--account", tmp_path / "account")
     ((rows, size),) = re.findall(r"app: ([\d,]+) restored, (.+) →", restored.out)
     assert rows == "2,509"
     assert end_of("restore app", restored.err) == (rows, rows, size, size)

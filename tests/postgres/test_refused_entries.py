@@ -1,4 +1,4 @@
-"""What a target refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
+"""What a destination refuses to make costs only itself and what needs it: all else comes, and the rest is named."""
 
 from migrate.restore.postgres.definitions.dump_script import Entry
 from migrate.restore.postgres.definitions.optional_clauses import parse_statement
@@ -58,24 +58,26 @@ LOST = {
 
 
 def test_what_only_a_superuser_may_make_costs_only_itself(postgres, other_postgres, tmp_path, monkeypatch):
-    url, target = postgres.database(), login(other_postgres, "occupant")
-    run_sql(other_postgres.url, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO occupant")
+    url, destination = postgres.database(), login(other_postgres, "occupant")
+    run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO occupant")
     run_sql(url, SUPERUSERS)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     with monkeypatch.context() as patch:
         patch.setenv("PGPASSWORD", other_postgres.password)
-        outcome = restore_database(reader, "app", as_role(target, "occupant"), workers=2, progress=Silent())
+        outcome = restore_database(
+            reader, "app", as_role(destination, "occupant"), workers=2, progress=Silent()
+        )
     assert outcome.findings == ()
     assert {one.partition(": ")[0] for one in outcome.left_out} == LOST
     for name in ("reduced", "fine", "ONLY above", "below"):
         query = f"SELECT * FROM {name} ORDER BY 1"
-        assert fetch(target, query) == fetch(url, query)
+        assert fetch(destination, query) == fetch(url, query)
     query = "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace ORDER BY 1"
-    assert fetch(target, query) == [("is, 'odd",), ("small",)]
-    assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 'reduced'") == [(2,)]
-    run_sql(target, "INSERT INTO reduced (a) VALUES (7)")
-    assert fetch(target, 'SELECT id, "b, )" FROM reduced WHERE a = 7') == [(4, ")'(, x")]
+    assert fetch(destination, query) == [("is, 'odd",), ("small",)]
+    assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'reduced'") == [(2,)]
+    run_sql(destination, "INSERT INTO reduced (a) VALUES (7)")
+    assert fetch(destination, 'SELECT id, "b, )" FROM reduced WHERE a = 7') == [(4, ")'(, x")]
 
 
 TABLE = b"""SET default_tablespace = '';

@@ -1,4 +1,4 @@
-"""Values that the target does not take cost only themselves; those that name what comes later come back."""
+"""Values that the destination does not take cost only themselves; those that name what comes later come back."""
 
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
@@ -36,20 +36,20 @@ LOST = [
 ]
 
 
-def test_values_that_a_target_does_not_take_cost_only_themselves(
+def test_values_that_a_destination_does_not_take_cost_only_themselves(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    url, target = postgres.database(), login(other_postgres, "borrower")
-    run_sql(other_postgres.url, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO borrower")
+    url, destination = postgres.database(), login(other_postgres, "borrower")
+    run_sql(other_postgres.url, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO borrower")
     run_sql(url, ODD)
     assert export_database(url, tmp_path / "bundle").complete
     reader, outcomes = read_bundle(tmp_path / "bundle"), []
     repaired = "CREATE OR REPLACE FUNCTION twice(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT i * 2'"
     for mend in ("", repaired, ""):
-        run_sql(target, mend)
+        run_sql(destination, mend)
         with monkeypatch.context() as patch:
             patch.setenv("PGPASSWORD", other_postgres.password)
-            where = as_role(target, "borrower")
+            where = as_role(destination, "borrower")
             outcomes.append(restore_database(reader, "app", where, workers=2, progress=Silent()))
     first, second, third = outcomes
     assert [one.partition(":")[0] for one in first.findings] == ['"public"."doubled"']
@@ -65,10 +65,10 @@ def test_values_that_a_target_does_not_take_cost_only_themselves(
         "SELECT length(v), attstorage FROM packed, pg_attribute WHERE attname = 'v' AND attrelid = 'packed'::regclass",
         "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2",
     ):
-        assert fetch(target, query) == fetch(url, query)
-    assert fetch(target, "SELECT r::text, acl::text, n FROM who ORDER BY 1, 2") == [
+        assert fetch(destination, query) == fetch(url, query)
+    assert fetch(destination, "SELECT r::text, acl::text, n FROM who ORDER BY 1, 2") == [
         ("postgres", "{}", 7),
         ("postgres", None, 7),
         (None, "{postgres=r/postgres}", 7),
     ]
-    assert fetch(target, "SELECT r::text, n FROM must") == [("postgres", 2)]
+    assert fetch(destination, "SELECT r::text, n FROM must") == [("postgres", 2)]

@@ -5,7 +5,7 @@ import pytest
 
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.postgres.databases import export_database, read_bundle, run_sql
 
 OLD = "Old-Shop"
@@ -24,15 +24,15 @@ COMMENT ON DATABASE "{OLD}" IS 'a shop';
 def bundle(postgres, tmp_path_factory):
     url = postgres.database(OLD)
     run_sql(url, SCRIPT)
-    place = tmp_path_factory.mktemp("renamed") / "bundle"
-    assert export_database(url, place).complete
-    return read_bundle(place)
+    location = tmp_path_factory.mktemp("renamed") / "bundle"
+    assert export_database(url, location).complete
+    return read_bundle(location)
 
 
 def test_what_names_its_database_is_in_the_ledger(bundle, other_postgres, tmp_path):
-    kept = open_place(str(tmp_path / "account"))
-    target = other_postgres.database()
-    outcome = restore_database(bundle, "app", target, workers=1, progress=Silent(), account=kept)
+    kept = open_location(str(tmp_path / "account"))
+    destination = other_postgres.database()
+    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), account=kept)
     assert (outcome.findings, outcome.losses) == ((), 2)
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == {"function public.sum_of()", "procedure public.sweep()"}
@@ -49,6 +49,6 @@ def test_under_the_same_name_there_is_nothing_to_tell(bundle, other_postgres):
 def test_what_belongs_to_the_database_itself_is_in_the_bundles_ledger(bundle):
     losses = {(loss.property, loss.reason) for _, loss in bundle.losses()}
     settings = {reason for name, reason in losses if name == "setting"}
-    assert settings == {"app.token of role postgres looks like a secret; set it again on the target"}
+    assert settings == {"app.token of role postgres looks like a secret; set it again on the destination"}
     assert "comment" in {name for name, _ in losses}
     assert "hidden!" not in str(losses)

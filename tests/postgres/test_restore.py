@@ -16,7 +16,7 @@ from migrate.restore.postgres.definitions import post_data as sql_steps
 from migrate.restore.postgres.definitions import pre_data as sql_define
 from migrate.restore.postgres.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.postgres.databases import NoBuckets, dump, export_database, fetch, read_bundle, run_sql
 from tests.postgres.test_resume import kill_when
@@ -59,9 +59,9 @@ CREATE PUBLICATION all_of_it FOR TABLE shop.orders;
 def shop(postgres, tmp_path_factory) -> tuple:
     url = postgres.database()
     run_sql(url, SHOP)
-    place = tmp_path_factory.mktemp("shop") / "bundle"
-    assert export_database(url, place).complete
-    return url, read_bundle(place)
+    location = tmp_path_factory.mktemp("shop") / "bundle"
+    assert export_database(url, location).complete
+    return url, read_bundle(location)
 
 
 def restore(reader, url, *only, **options):
@@ -91,15 +91,17 @@ def test_interrupted_among_indexes_and_constraints_the_rest_is_made(
     shop, other_postgres, monkeypatch, stop_at
 ):
     url, reader = shop
-    target = other_postgres.database()
+    destination = other_postgres.database()
     for _ in moments(monkeypatch, stop_at):
         with pytest.raises(KeyboardInterrupt):
-            restore(reader, target)
-    made = {row[0] for row in fetch(target, "SELECT name FROM moveout_restore.done WHERE name LIKE 'post%'")}
+            restore(reader, destination)
+    made = {
+        row[0] for row in fetch(destination, "SELECT name FROM moveout_restore.done WHERE name LIKE 'post%'")
+    }
     assert len(made) <= stop_at
-    outcome = restore(reader, target)
+    outcome = restore(reader, destination)
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
-    assert dump(target) == dump(url)
+    assert dump(destination) == dump(url)
 
 
 _SLOW = """
@@ -122,17 +124,17 @@ restore_database(read_bundle(Path(sys.argv[1])), "app", sys.argv[2], workers=2, 
 @pytest.mark.parametrize("after", [2, 9])
 def test_killed_among_indexes_and_constraints_the_rest_is_made(shop, other_postgres, after):
     url, reader = shop
-    target = other_postgres.database()
+    destination = other_postgres.database()
     query = "SELECT name FROM moveout_restore.done WHERE name LIKE 'post-data/%'"
 
     def made() -> bool:
-        there = fetch(target, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
-        return there and len(fetch(target, query)) >= after
+        there = fetch(destination, "SELECT to_regclass('moveout_restore.done') IS NOT NULL")[0][0]
+        return there and len(fetch(destination, query)) >= after
 
-    kill_when(_SLOW, [reader.store.place, target], made)
-    outcome = restore(reader, target)
+    kill_when(_SLOW, [reader.store.location, destination], made)
+    outcome = restore(reader, destination)
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
-    assert dump(target) == dump(url)
+    assert dump(destination) == dump(url)
 
 
 def test_steps_that_meet_in_a_deadlock_are_made_alone(shop, other_postgres, monkeypatch):
@@ -147,10 +149,10 @@ def test_steps_that_meet_in_a_deadlock_are_made_alone(shop, other_postgres, monk
 
     monkeypatch.setattr(sql_steps, "TOGETHER", 1)
     monkeypatch.setattr(sql_steps.StepRunner, "_make", make)
-    target = other_postgres.database()
-    assert restore(reader, target).findings == ()
+    destination = other_postgres.database()
+    assert restore(reader, destination).findings == ()
     assert len(met) > 5
-    assert dump(target) == dump(url)
+    assert dump(destination) == dump(url)
 
 
 def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other_postgres, tmp_path):
@@ -160,7 +162,7 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
         "CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1); CREATE UNIQUE INDEX u ON t (a) WHERE a > 1",
     )
     export_database(url, tmp_path / "bundle")
-    target = other_postgres.database()
+    destination = other_postgres.database()
     script = tmp_path / "bundle/data/app/schema/post-data.sql"
     reader = read_bundle(tmp_path / "bundle")
     wrong = script.read_bytes().replace(b" WHERE (a > 1)", b"")
@@ -170,7 +172,7 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
             lambda *_, **__: wrong if _[1] == "post-data" else b"",
         )
         patch.setattr("migrate.restore.postgres.definitions.pre_data.define", _tables_only)
-        outcome = restore(reader, target)
+        outcome = restore(reader, destination)
     assert outcome.findings == ()
     assert [entry.partition(":")[0] for entry in outcome.left_out] == ["INDEX public.u"]
 
@@ -178,8 +180,8 @@ def test_a_key_that_the_rows_break_is_named_and_the_rest_is_made(postgres, other
 def _tables_only(connection, wanted):
     with connection.transaction():
         connection.execute("CREATE TABLE public.t (a int)")
-        sql_define.sql_target.begin_state(connection, wanted.state)
-        sql_define.sql_target.mark_done(connection, "pre-data")
+        sql_define.sql_destination.begin_state(connection, wanted.state)
+        sql_define.sql_destination.mark_done(connection, "pre-data")
     return wanted.state
 
 
@@ -192,15 +194,15 @@ def test_more_tables_than_can_be_locked_are_made_in_several_transactions(shop, o
             raise psycopg.errors.OutOfMemory
         return real(connection, entries, wanted, portable=portable)
 
-    target = other_postgres.database()
+    destination = other_postgres.database()
     monkeypatch.setattr(sql_define, "_BATCH", 5)
     with monkeypatch.context() as patch:
         patch.setattr(sql_define, "_make", make)
-        patch.setattr(sql_define.sql_target, "mark_done", _until(4))
+        patch.setattr(sql_define.sql_destination, "mark_done", _until(4))
         with pytest.raises(KeyboardInterrupt):
-            restore(reader, target)
-    assert restore(reader, target).findings == ()
-    assert dump(target) == dump(url)
+            restore(reader, destination)
+    assert restore(reader, destination).findings == ()
+    assert dump(destination) == dump(url)
 
 
 def _until(count: int):
@@ -219,18 +221,18 @@ def _until(count: int):
 
 def test_definitions_first_and_rows_later(shop, other_postgres):
     url, reader = shop
-    target = other_postgres.database()
-    outcome = restore(reader, target, "schema")
+    destination = other_postgres.database()
+    outcome = restore(reader, destination, "schema")
     assert (outcome.items, outcome.findings) == (0, ())
-    assert dump(target, "-s") == dump(url, "-s")
-    assert fetch(target, "SELECT count(*) FROM shop.orders") == [(0,)]
-    assert restore(reader, target, "data").findings == ()
-    assert dump(target) == dump(url)
-    again = restore(reader, target, "data")
+    assert dump(destination, "-s") == dump(url, "-s")
+    assert fetch(destination, "SELECT count(*) FROM shop.orders") == [(0,)]
+    assert restore(reader, destination, "data").findings == ()
+    assert dump(destination) == dump(url)
+    again = restore(reader, destination, "data")
     assert (again.size_bytes, again.skipped_items) == (0, again.items)
-    run_sql(target, "DELETE FROM shop.note WHERE id = 5")
+    run_sql(destination, "DELETE FROM shop.note WHERE id = 5")
     with pytest.raises(NotEmptyError, match=r"shop\.\w+ with rows"):
-        restore(reader, target, "data")
+        restore(reader, destination, "data")
 
 
 def test_rows_without_tables_are_refused(shop, other_postgres):
@@ -240,77 +242,80 @@ def test_rows_without_tables_are_refused(shop, other_postgres):
 
 def test_one_table_comes_back_among_others(shop, other_postgres):
     url, reader = shop
-    target = other_postgres.database()
-    restore(reader, target)
-    run_sql(target, "DROP TABLE shop.orders CASCADE; UPDATE shop.customer SET name = 'kept' WHERE id = 1")
-    outcome = restore(reader, target, "orders")
+    destination = other_postgres.database()
+    restore(reader, destination)
+    run_sql(
+        destination, "DROP TABLE shop.orders CASCADE; UPDATE shop.customer SET name = 'kept' WHERE id = 1"
+    )
+    outcome = restore(reader, destination, "orders")
     assert (outcome.items, outcome.findings) == (50, ())
     query = "SELECT indexdef FROM pg_indexes WHERE tablename = 'orders' ORDER BY 1"
-    assert fetch(target, query) == fetch(url, query)
+    assert fetch(destination, query) == fetch(url, query)
     query = (
         "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE conrelid = 'shop.orders'::regclass ORDER BY 1"
     )
-    assert fetch(target, query) == fetch(url, query)
-    assert fetch(target, "INSERT INTO shop.orders (customer, amount) VALUES (1, 1) RETURNING id, amount") == [
-        (51, 2)
-    ]
-    assert fetch(target, "SELECT name FROM shop.customer WHERE id = 1") == [("kept",)]
+    assert fetch(destination, query) == fetch(url, query)
+    assert fetch(
+        destination, "INSERT INTO shop.orders (customer, amount) VALUES (1, 1) RETURNING id, amount"
+    ) == [(51, 2)]
+    assert fetch(destination, "SELECT name FROM shop.customer WHERE id = 1") == [("kept",)]
 
 
 def test_a_partitioned_table_stands_for_its_partitions(shop, other_postgres):
     url, reader = shop
-    target = other_postgres.database()
-    outcome = restore(reader, target, "shop.event")
+    destination = other_postgres.database()
+    outcome = restore(reader, destination, "shop.event")
     assert (outcome.items, outcome.findings) == (60, ())
-    assert fetch(target, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1") == fetch(
-        url, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1"
-    )
+    assert fetch(
+        destination, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1"
+    ) == fetch(url, "SELECT tableoid::regclass::text, count(*) FROM shop.event GROUP BY 1")
     query = (
         "SELECT indexname FROM pg_indexes WHERE schemaname = 'shop' AND tablename LIKE 'event%' ORDER BY 1"
     )
-    assert fetch(target, query) == fetch(url, query)
+    assert fetch(destination, query) == fetch(url, query)
 
 
 def test_the_rows_of_one_table_into_the_table_that_is_there(shop, other_postgres):
     _, reader = shop
-    target = other_postgres.database()
-    restore(reader, target)
+    destination = other_postgres.database()
+    restore(reader, destination)
     run_sql(
-        target, "SET session_replication_role = replica; TRUNCATE shop.orders CASCADE; DELETE FROM shop.audit"
+        destination,
+        "SET session_replication_role = replica; TRUNCATE shop.orders CASCADE; DELETE FROM shop.audit",
     )
-    assert restore(reader, target, "data", "shop.orders").findings == ()
-    assert fetch(target, "SELECT count(*), sum(amount) FROM shop.orders") == [(50, 1275)]
-    assert fetch(target, "SELECT count(*) FROM shop.audit") == [(0,)]
+    assert restore(reader, destination, "data", "shop.orders").findings == ()
+    assert fetch(destination, "SELECT count(*), sum(amount) FROM shop.orders") == [(50, 1275)]
+    assert fetch(destination, "SELECT count(*) FROM shop.audit") == [(0,)]
 
 
 def test_who_may_not_stop_triggers_is_told_before_a_row_is_written(shop, other_postgres, monkeypatch):
     _, reader = shop
-    target = other_postgres.database()
-    restore(reader, target)
+    destination = other_postgres.database()
+    restore(reader, destination)
     run_sql(
-        target,
+        destination,
         "TRUNCATE shop.orders CASCADE; DROP ROLE IF EXISTS triggered;"
         f" CREATE ROLE triggered LOGIN PASSWORD '{other_postgres.password}'; GRANT ALL ON SCHEMA shop TO triggered;"
         " GRANT ALL ON ALL TABLES IN SCHEMA shop TO triggered; GRANT CREATE ON DATABASE "
-        + target.rpartition("/")[2]
+        + destination.rpartition("/")[2]
         + " TO triggered",
     )
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
     with pytest.raises(NotAllowedError, match="triggers") as caught:
-        restore(reader, target.replace("postgres@", "triggered@"), "data", "shop.orders")
+        restore(reader, destination.replace("postgres@", "triggered@"), "data", "shop.orders")
     assert "session_replication_role" in caught.value.next_step
-    assert fetch(target, "SELECT count(*) FROM shop.orders") == [(0,)]
+    assert fetch(destination, "SELECT count(*) FROM shop.orders") == [(0,)]
 
 
 def test_another_part_is_not_begun_while_one_is_unfinished(shop, other_postgres, monkeypatch):
     _, reader = shop
-    target = other_postgres.database()
+    destination = other_postgres.database()
     for _ in moments(monkeypatch, 2):
         with pytest.raises(KeyboardInterrupt):
-            restore(reader, target, "audit", "customer")
+            restore(reader, destination, "audit", "customer")
     with pytest.raises(NotEmptyError, match="unfinished restore of audit, customer"):
-        restore(reader, target)
+        restore(reader, destination)
 
 
 @pytest.mark.parametrize(
@@ -342,17 +347,17 @@ def test_rows_hashed_by_an_enum_find_their_partition(exported, other_postgres):
         "CREATE TABLE paint_2_x PARTITION OF paint_2 DEFAULT;"
         "INSERT INTO paint SELECT c, n FROM unnest(enum_range(NULL::colour)) c, generate_series(1, 20) n"
     )
-    target = other_postgres.database()
-    run_sql(target, "CREATE TYPE shift AS ENUM ('x'); DROP TYPE shift")
-    outcome = restore(reader, target)
+    destination = other_postgres.database()
+    run_sql(destination, "CREATE TYPE shift AS ENUM ('x'); DROP TYPE shift")
+    outcome = restore(reader, destination)
     assert outcome.findings == ()
-    assert fetch(target, "SELECT c::text, n FROM paint ORDER BY 1, 2") == fetch(
+    assert fetch(destination, "SELECT c::text, n FROM paint ORDER BY 1, 2") == fetch(
         url, "SELECT c::text, n FROM paint ORDER BY 1, 2"
     )
     assert any("anew" in note for note in outcome.notes)
-    assert compare_database(reader, "app", target, workers=2, progress=Silent()) == []
-    run_sql(target, "UPDATE paint SET n = 0 WHERE c = 'red' AND n = 1")
-    assert compare_database(reader, "app", target, workers=2, progress=Silent()) != []
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) == []
+    run_sql(destination, "UPDATE paint SET n = 0 WHERE c = 'red' AND n = 1")
+    assert compare_database(reader, "app", destination, workers=2, progress=Silent()) != []
 
 
 def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported, other_postgres):
@@ -363,12 +368,12 @@ def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported,
         "CREATE EVENT TRIGGER forbid_drop ON sql_drop EXECUTE FUNCTION forbid();"
         "COMMENT ON EVENT TRIGGER forbid_drop IS 'no!'"
     )
-    target = other_postgres.database()
+    destination = other_postgres.database()
     try:
-        assert restore(reader, target).findings == ()
-        assert dump(target) == dump(url)
+        assert restore(reader, destination).findings == ()
+        assert dump(destination) == dump(url)
     finally:
-        for one in (url, target):
+        for one in (url, destination):
             run_sql(
                 one, "DROP EVENT TRIGGER IF EXISTS forbid_start; DROP EVENT TRIGGER IF EXISTS forbid_drop"
             )
@@ -377,7 +382,7 @@ def test_event_triggers_forbid_nothing_to_the_restore_that_brings_them(exported,
 def test_what_needs_a_table_that_the_bundle_lacks_is_left_out_by_name(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url,
         "DROP ROLE IF EXISTS half;"
@@ -392,10 +397,10 @@ def test_what_needs_a_table_that_the_bundle_lacks_is_left_out_by_name(
     )
     monkeypatch.setenv("PGPASSWORD", postgres.password)
     source = PostgresExporter().open("app", url.replace("postgres@", "half@"), NoBuckets())
-    outcome = export([source], open_place(str(tmp_path / "bundle")), workers=2, progress=Silent())
+    outcome = export([source], open_location(str(tmp_path / "bundle")), workers=2, progress=Silent())
     assert outcome.exit_code == 3
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-    restored = restore(read_bundle(tmp_path / "bundle"), target)
+    restored = restore(read_bundle(tmp_path / "bundle"), destination)
     assert restored.findings == ()
     text = "\n".join(restored.left_out)
     for name in (
@@ -406,7 +411,7 @@ def test_what_needs_a_table_that_the_bundle_lacks_is_left_out_by_name(
         "FK CONSTRAINT",
     ):
         assert name in text
-    assert fetch(target, "SELECT * FROM open, refers") == [(1, 1)]
+    assert fetch(destination, "SELECT * FROM open, refers") == [(1, 1)]
 
 
 def test_a_busy_partition_of_a_database_is_compared_alone(shop):
@@ -416,13 +421,13 @@ def test_a_busy_partition_of_a_database_is_compared_alone(shop):
 
 def test_a_server_that_ends_the_session_is_worth_another_try(shop, other_postgres, monkeypatch):
     url, reader = shop
-    target = other_postgres.database()
+    destination = other_postgres.database()
     real = sql_steps.StepRunner._make
 
     def make(self, step):
         if step.entry.kind == "RULE":
             run_sql(
-                target,
+                destination,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND pid <> pg_backend_pid()",
             )
@@ -432,9 +437,9 @@ def test_a_server_that_ends_the_session_is_worth_another_try(shop, other_postgre
         patch.setattr(sql_steps, "TOGETHER", 1)
         patch.setattr(sql_steps.StepRunner, "_make", make)
         with pytest.raises(SourceUnreachableError):
-            restore(reader, target)
-    assert restore(reader, target).findings == ()
-    assert dump(target) == dump(url)
+            restore(reader, destination)
+    assert restore(reader, destination).findings == ()
+    assert dump(destination) == dump(url)
 
 
 def test_small_tables_share_transactions_and_what_is_refused_costs_only_itself(
@@ -455,11 +460,11 @@ def test_small_tables_share_transactions_and_what_is_refused_costs_only_itself(
     keys = "SELECT DISTINCT xmin::text FROM pg_constraint WHERE contype = 'p' AND conrelid::regclass::text ~ '^t'"
     made = {}
     for name in ("together", "refused"):
-        target = other_postgres.database()
-        outcome = restore(read_bundle(tmp_path / name), target)
+        destination = other_postgres.database()
+        outcome = restore(read_bundle(tmp_path / name), destination)
         assert outcome.findings == ()
-        assert live_tables(target, names={("public", f"t{n}") for n in range(6)}).keys() == {
+        assert live_tables(destination, names={("public", f"t{n}") for n in range(6)}).keys() == {
             ("public", f"t{n}") for n in range(6)
         }
-        made[name] = len(fetch(target, rows)), len(fetch(target, keys)), len(outcome.left_out)
+        made[name] = len(fetch(destination, rows)), len(fetch(destination, keys)), len(outcome.left_out)
     assert made == {"together": (1, 1, 0), "refused": (6, 1, 1)}

@@ -107,17 +107,19 @@ def kill_when(script: str, arguments: list[str], ready) -> None:
         child.wait()
 
 
-def records(place: Path) -> set[str]:
-    root = place / "_work/app/units"
+def records(location: Path) -> set[str]:
+    root = location / "_work/app/units"
     return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
 
 
-def killed_export(url: str, place: Path, *, after: int) -> set[str]:
-    kill_when(_EXPORT.format(chunk=SMALL_CHUNK), [url, str(place)], lambda: len(records(place)) >= after)
-    return records(place)
+def killed_export(url: str, location: Path, *, after: int) -> set[str]:
+    kill_when(
+        _EXPORT.format(chunk=SMALL_CHUNK), [url, str(location)], lambda: len(records(location)) >= after
+    )
+    return records(location)
 
 
-def broken_export(url: str, place: Path, *, after: int) -> set[str]:
+def broken_export(url: str, location: Path, *, after: int) -> set[str]:
     """Like ``killed_export``, quicker: an interrupt once so many units were begun."""
     begun: Counter = Counter()
     real = PostgresSnapshot.export
@@ -131,19 +133,19 @@ def broken_export(url: str, place: Path, *, after: int) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PostgresSnapshot, "export", export)
         with pytest.raises(BaseException):  # noqa: B017, PT011
-            export_database(url, place, workers=1)
-    assert records(place)
-    return records(place)
+            export_database(url, location, workers=1)
+    assert records(location)
+    return records(location)
 
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunks, redone):
-    place = tmp_path / "bundle"
-    done = killed_export(big, place, after=3)
-    outcome = export_database(big, place)
+    location = tmp_path / "bundle"
+    done = killed_export(big, location, after=3)
+    outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
     assert not done & redone.keys()
     assert set(redone.values()) == {1}
-    assert compare_database(read_bundle(place), "app", big, workers=2, progress=Silent()) == []
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
 
 
 @pytest.mark.parametrize(
@@ -156,16 +158,16 @@ def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, small_chunk
     ],
 )
 def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chunks, redone, change):
-    place = tmp_path / "bundle"
-    done = broken_export(big, place, after=4)
+    location = tmp_path / "bundle"
+    done = broken_export(big, location, after=4)
     redone.clear()
     run_sql(big, change)
-    outcome = export_database(big, place)
+    outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
     assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
-    assert len(reader.scope()[0].account.points) == 2
+    assert len(reader.reconciliation()[0].account.points) == 2
 
 
 @pytest.mark.parametrize(
@@ -176,14 +178,14 @@ def test_chunks_of_a_server_without_ranges_of_pages_are_whole_and_kept(
 ):
     """PostgreSQL before 14: this server reads them the same way."""
     monkeypatch.setattr(catalog, "TID_RANGE_VERSION", 990000)
-    place = tmp_path / "bundle"
-    done = broken_export(big, place, after=8)
+    location = tmp_path / "bundle"
+    done = broken_export(big, location, after=8)
     redone.clear()
     run_sql(big, change)
-    outcome = export_database(big, place)
+    outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
     assert len(done & redone.keys()) <= 1
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     (row,) = (row for row in reader.catalog() if row.name == "big")
     assert len(row.details["chunks"]) > 20
     monkeypatch.undo()
@@ -203,17 +205,17 @@ def test_a_server_without_ranges_of_pages_reads_only_the_pages_of_a_chunk(big, m
 
 def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(big, tmp_path, small_chunks):
     """The snapshot's text does not list the subtransaction, so its row must not pass for an old one."""
-    place = tmp_path / "bundle"
+    location = tmp_path / "bundle"
     with psycopg.connect(big) as connection:
         connection.execute("SELECT pg_current_xact_id()")
         connection.execute("SAVEPOINT s")
         connection.execute("UPDATE big SET touched = 7 WHERE id = 1")
         run_sql(big, "UPDATE small SET x = x + 1 WHERE x = 1")
-        broken_export(big, place, after=4)
+        broken_export(big, location, after=4)
         connection.execute("RELEASE s")
         connection.commit()
-    assert export_database(big, place).complete
-    assert compare_database(read_bundle(place), "app", big, workers=2, progress=Silent()) == []
+    assert export_database(big, location).complete
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
 
 
 @pytest.mark.parametrize(
@@ -221,12 +223,12 @@ def test_a_row_that_waited_in_a_subtransaction_of_an_open_transaction_is_seen(bi
     ["VACUUM FULL big", "ALTER TABLE big ADD more int DEFAULT 5", "TRUNCATE big", "CREATE TABLE a (x int)"],
 )
 def test_a_rewritten_or_altered_table_is_planned_anew(big, tmp_path, small_chunks, change):
-    place = tmp_path / "bundle"
-    broken_export(big, place, after=4)
+    location = tmp_path / "bundle"
+    broken_export(big, location, after=4)
     run_sql(big, change)
-    outcome = export_database(big, place)
+    outcome = export_database(big, location)
     assert outcome.complete, outcome.sources
-    assert compare_database(read_bundle(place), "app", big, workers=2, progress=Silent()) == []
+    assert compare_database(read_bundle(location), "app", big, workers=2, progress=Silent()) == []
 
 
 def parts_done(url: str) -> int:
@@ -239,10 +241,10 @@ def parts_done(url: str) -> int:
 def test_a_restore_that_was_killed_does_the_rest_only_and_once(
     big, other_postgres, tmp_path, small_chunks, after, monkeypatch
 ):
-    place = tmp_path / "bundle"
-    assert export_database(big, place).complete
-    target = other_postgres.database()
-    kill_when(_RESTORE, [str(place), target], lambda: parts_done(target) >= after)
+    location = tmp_path / "bundle"
+    assert export_database(big, location).complete
+    destination = other_postgres.database()
+    kill_when(_RESTORE, [str(location), destination], lambda: parts_done(destination) >= after)
     copied: list[str] = []
     real = sql_rows.RowWriter._copy
 
@@ -251,44 +253,44 @@ def test_a_restore_that_was_killed_does_the_rest_only_and_once(
         real(self, connection, part, *rest, **options)
 
     monkeypatch.setattr(sql_rows.RowWriter, "_copy", copy)
-    reader = read_bundle(place)
-    before = {row[0] for row in fetch(target, "SELECT name FROM moveout_restore.done")}
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    reader = read_bundle(location)
+    before = {row[0] for row in fetch(destination, "SELECT name FROM moveout_restore.done")}
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert outcome.findings == ()
     assert outcome.skipped_items > 0
     assert not before & set(copied)
-    assert live_tables(target) == live_tables(big)
+    assert live_tables(destination) == live_tables(big)
 
 
 def test_a_restore_killed_while_it_makes_indexes_goes_on(big, other_postgres, tmp_path, monkeypatch):
-    place = tmp_path / "bundle"
-    assert export_database(big, place).complete
-    target = other_postgres.database()
-    reader = read_bundle(place)
+    location = tmp_path / "bundle"
+    assert export_database(big, location).complete
+    destination = other_postgres.database()
+    reader = read_bundle(location)
     with monkeypatch.context() as patch:
         patch.setattr("migrate.restore.postgres.definitions.after_rows.set_sequences", _die)
         with pytest.raises(KeyboardInterrupt):
-            restore_database(reader, "app", target, workers=2, progress=Silent())
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+            restore_database(reader, "app", destination, workers=2, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (outcome.findings, outcome.size_bytes) == ((), 0)
-    assert fetch(target, "SELECT count(*) FROM pg_indexes WHERE tablename = 'big'") == [(1,)]
+    assert fetch(destination, "SELECT count(*) FROM pg_indexes WHERE tablename = 'big'") == [(1,)]
 
 
 def _die(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_a_flipped_row_in_the_target_is_a_finding(exported, other_postgres, monkeypatch):
+def test_a_flipped_row_in_the_destination_is_a_finding(exported, other_postgres, monkeypatch):
     _, reader = exported("CREATE TABLE t AS SELECT n AS x FROM generate_series(1, 10) n")
-    target = other_postgres.database()
+    destination = other_postgres.database()
     real = restore_database.__globals__["complete"]
 
     def sabotage(run, state, done):
         script = real(run, state, done)
-        run.target.connection.execute("UPDATE public.t SET x = 99 WHERE x = 5")
+        run.destination.connection.execute("UPDATE public.t SET x = 99 WHERE x = 5")
         return script
 
     monkeypatch.setitem(restore_database.__globals__, "complete", sabotage)
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert len(outcome.findings) == 1
     assert '"public"."t"' in outcome.findings[0]

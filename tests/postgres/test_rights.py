@@ -35,39 +35,39 @@ CREATE INDEX by_climb ON t (public.tried(a)); DROP TABLE ladder;
 """
 
 
-def restored(postgres, other_postgres, place, statements):
-    url, target = postgres.database(), other_postgres.database()
+def restored(postgres, other_postgres, location, statements):
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, ROLES + statements)
     try:
-        assert export_database(url, place).complete
-        outcome = restore_database(read_bundle(place), "app", target, workers=2, progress=Silent())
+        assert export_database(url, location).complete
+        outcome = restore_database(read_bundle(location), "app", destination, workers=2, progress=Silent())
         wanted = dump(url)
     finally:
         run_sql(url, "DROP OWNED BY once_owner, once_reader CASCADE")
     assert outcome.findings == ()
-    assert fetch(target, "SELECT count(*) FROM pg_roles WHERE rolname ~ '^once_' AND rolsuper") == [(0,)]
-    return target, outcome, wanted
+    assert fetch(destination, "SELECT count(*) FROM pg_roles WHERE rolname ~ '^once_' AND rolsuper") == [(0,)]
+    return destination, outcome, wanted
 
 
 def test_a_privilege_that_was_passed_on_by_one_who_is_shut_out_since(postgres, other_postgres, tmp_path):
-    target, outcome, wanted = restored(postgres, other_postgres, tmp_path / "bundle", PASSED_ON)
-    assert (dump(target), outcome.left_out) == (wanted, ())
+    destination, outcome, wanted = restored(postgres, other_postgres, tmp_path / "bundle", PASSED_ON)
+    assert (dump(destination), outcome.left_out) == (wanted, ())
     allowed = (
         "SELECT rolname, has_schema_privilege(oid, 'closed', 'USAGE') FROM pg_roles WHERE rolname ~ '^once_'"
     )
-    assert sorted(fetch(target, allowed)) == [("once_owner", False), ("once_reader", False)]
+    assert sorted(fetch(destination, allowed)) == [("once_owner", False), ("once_reader", False)]
 
 
 def test_what_reads_what_its_owner_may_not_read_any_more_shows_it_to_nobody(
     postgres, other_postgres, tmp_path
 ):
-    target, outcome, _ = restored(postgres, other_postgres, tmp_path / "bundle", MADE_ONCE)
+    destination, outcome, _ = restored(postgres, other_postgres, tmp_path / "bundle", MADE_ONCE)
     assert [one.partition(": ")[0] for one in sorted(outcome.left_out)] == [
         "INDEX public.by_lowest",
         "MATERIALIZED VIEW DATA public.seen",
         'the rows of materialized view "public"."seen"',
     ]
-    assert fetch(target, "SELECT relispopulated FROM pg_class WHERE relname = 'seen'") == [(False,)]
+    assert fetch(destination, "SELECT relispopulated FROM pg_class WHERE relname = 'seen'") == [(False,)]
 
 
 def test_code_that_fails_to_be_given_more_rights_is_given_none(postgres, other_postgres, tmp_path):

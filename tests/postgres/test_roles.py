@@ -32,18 +32,18 @@ FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase WHERE datname 
 
 
 def test_roles_and_settings_come_back_without_what_is_secret(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, SCRIPT.replace("{db}", url.rpartition("/")[2]))
     try:
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
         assert (outcome.findings, outcome.left_out) == ((), ())
-        assert fetch(target, ROLES) == fetch(url, ROLES)
-        assert fetch(target, SETTINGS) == fetch(url, SETTINGS)
-        assert len(fetch(target, ROLES)) == 4
+        assert fetch(destination, ROLES) == fetch(url, ROLES)
+        assert fetch(destination, SETTINGS) == fetch(url, SETTINGS)
+        assert len(fetch(destination, ROLES)) == 4
     finally:
-        for one in (url, target):
+        for one in (url, destination):
             run_sql(
                 one,
                 "SET default_transaction_read_only = off; BEGIN; SET TRANSACTION READ WRITE; DROP TABLE public.t;"
@@ -64,24 +64,24 @@ def test_what_only_a_superuser_gives_a_role_is_left_out_by_name(
     make = "DROP ROLE IF EXISTS landlord; CREATE ROLE landlord LOGIN CREATEROLE PASSWORD '{}'"
     for server in (postgres, other_postgres):
         run_sql(server.url, make.format(server.password))
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(
         url,
         "DROP ROLE IF EXISTS seer; CREATE ROLE seer BYPASSRLS; CREATE SCHEMA s AUTHORIZATION landlord;"
         "CREATE TABLE s.t AS SELECT 1 AS x; ALTER TABLE s.t OWNER TO landlord; GRANT SELECT ON s.t TO seer",
     )
-    run_sql(target, f"ALTER DATABASE {target.rpartition('/')[2]} OWNER TO landlord")
+    run_sql(destination, f"ALTER DATABASE {destination.rpartition('/')[2]} OWNER TO landlord")
     try:
         assert export_database(url, tmp_path / "bundle").complete
         monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-        where = target.replace("postgres@", "landlord@")
+        where = destination.replace("postgres@", "landlord@")
         reader = read_bundle(tmp_path / "bundle")
         outcome = restore_database(reader, "app", where, workers=1, progress=Silent())
         assert outcome.left_out == ('BYPASSRLS of role "seer": only a superuser gives that',)
-        assert fetch(target, "SELECT has_table_privilege('seer', 's.t', 'SELECT')") == [(True,)]
+        assert fetch(destination, "SELECT has_table_privilege('seer', 's.t', 'SELECT')") == [(True,)]
     finally:
         monkeypatch.delenv("PGPASSWORD", raising=False)
-        for one, server in ((url, postgres), (target, other_postgres)):
+        for one, server in ((url, postgres), (destination, other_postgres)):
             run_sql(one, "DROP SCHEMA IF EXISTS s CASCADE; DROP ROLE IF EXISTS seer")
             run_sql(one, f"ALTER DATABASE {one.rpartition('/')[2]} OWNER TO postgres; DROP OWNED BY landlord")
             run_sql(server.url, "DROP ROLE landlord")

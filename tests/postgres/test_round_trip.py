@@ -1,4 +1,4 @@
-"""Export, then restore: the target is the source."""
+"""Export, then restore: the destination is the source."""
 
 import re
 
@@ -79,7 +79,7 @@ def test_intervals_and_arrays_are_typed_where_they_can_be(torture_bundle):
 
 def test_another_reader_understands_intervals_and_arrays(torture_bundle):
     part = table(torture_bundle, "torture").details["parts"][0]["name"]
-    path = torture_bundle.store.place.removeprefix("file://") + "/" + layout.source_file("app", part)
+    path = torture_bundle.store.location.removeprefix("file://") + "/" + layout.source_file("app", part)
     query = f"SELECT len(ai), iv.months FROM '{path}' WHERE ai IS NOT NULL ORDER BY 1 DESC"
     assert duckdb.sql(query).fetchall() == [(3, 14), (0, -2136000000)]
 
@@ -94,7 +94,7 @@ def test_a_second_restore_finds_everything_there(torture_bundle, restored):
     assert "already" in outcome.notes[0]
 
 
-def test_nothing_of_the_restore_stays_in_the_target(restored):
+def test_nothing_of_the_restore_stays_in_the_destination(restored):
     assert fetch(restored, "SELECT count(*) FROM pg_namespace WHERE nspname = 'moveout_restore'") == [(0,)]
 
 
@@ -138,9 +138,9 @@ def test_an_extensions_types_come_back_and_its_own_tables_are_its_own(postgres, 
     _, reader = exported(
         "CREATE EXTENSION hstore; CREATE TABLE t (h hstore); INSERT INTO t VALUES ('a=>1, b=>NULL'), (NULL), ('')"
     )
-    target = other_postgres.database()
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-    assert fetch(target, "SELECT h -> 'a' FROM t WHERE h ? 'a'") == [("1",)]
+    destination = other_postgres.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT h -> 'a' FROM t WHERE h ? 'a'") == [("1",)]
 
 
 def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
@@ -149,8 +149,8 @@ def test_xml_comes_back_as_it_was(postgres, exported, other_postgres):
     _, reader = exported(
         "CREATE TABLE t AS SELECT unnest(ARRAY['<a>b &amp; c</a>', 'text only', '', NULL]::xml[]) AS x"
     )
-    target = other_postgres.database()
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    destination = other_postgres.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 def test_values_larger_than_a_block_come_back(exported, other_postgres):
@@ -160,13 +160,13 @@ def test_values_larger_than_a_block_come_back(exported, other_postgres):
         " decode(repeat('00ff', 1500000), 'hex') AS b FROM generate_series(1, 3) n;"
         " INSERT INTO t VALUES (4, '', ''), (5, NULL, NULL)"
     )
-    target = other_postgres.database()
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
-    assert fetch(target, "SELECT length(t), length(b) FROM t WHERE id = 1") == [(4000000, 3000000)]
+    destination = other_postgres.database()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
+    assert fetch(destination, "SELECT length(t), length(b) FROM t WHERE id = 1") == [(4000000, 3000000)]
 
 
 def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres, tmp_path):
-    url, target = (postgres.url_of("bytes_only"), other_postgres.url_of("bytes_only"))
+    url, destination = (postgres.url_of("bytes_only"), other_postgres.url_of("bytes_only"))
     for server in (postgres, other_postgres):
         run_sql(
             server.url,
@@ -183,7 +183,7 @@ def test_bytes_of_a_database_without_encoding_come_back(postgres, other_postgres
     assert column(reader, "t", "a") == [b"\xff\xfe,\n", None, b""]
     assert column(reader, "t", "x") == [b'{\xfe,NULL,""}', None, b"{}"]
     assert column(reader, "t", "i") == [[1, None], None, []]
-    assert restore_database(reader, "app", target, workers=1, progress=Silent()).findings == ()
+    assert restore_database(reader, "app", destination, workers=1, progress=Silent()).findings == ()
 
 
 def test_a_server_that_only_libpq_can_log_in_to_is_exported_the_slow_way(exported, monkeypatch):

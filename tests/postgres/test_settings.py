@@ -53,34 +53,36 @@ def set_all(server, url: str, whose: str) -> None:
 
 @pytest.mark.parametrize("whose", ["", "ROLE postgres IN "])
 def test_settings_change_neither_export_nor_restore(postgres, other_postgres, tmp_path, whose):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, VALUES)
     assert export_database(url, tmp_path / "plain").complete
     (plain,) = read_bundle(tmp_path / "plain").catalog()
     defined = dump(url, "--schema-only")
     set_all(postgres, url, whose)
-    set_all(other_postgres, target, whose)
+    set_all(other_postgres, destination, whose)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
     assert [(row.items, row.digest) for row in reader.catalog()] == [(plain.items, plain.digest)]
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
     for words in ("", "ROLE postgres IN "):
-        run_sql(other_postgres.url, f"ALTER {words}DATABASE {name_of(target)} RESET ALL")
-    assert dump(target, "--schema-only") == defined
+        run_sql(other_postgres.url, f"ALTER {words}DATABASE {name_of(destination)} RESET ALL")
+    assert dump(destination, "--schema-only") == defined
     query = "SELECT a, t, apart.slash() FROM apart.odd WHERE id = 1"
-    assert fetch(target, query) == [([None, "NULL"], "back\\slash'", "a\\b")]
+    assert fetch(destination, query) == [([None, "NULL"], "back\\slash'", "a\\b")]
 
 
 def test_a_materialized_view_writes_values_as_sessions_of_the_source_do(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, VALUES)
     for name in ("datestyle", "intervalstyle", "timezone", "bytea_output"):
         run_sql(postgres.url, f"ALTER DATABASE {name_of(url)} SET {name} = '{ODD[name]}'")
     run_sql(url, VIEW)
     assert export_database(url, tmp_path / "bundle").complete
-    restored = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    restored = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert (restored.findings, restored.left_out) == ((), ())
     query = "SELECT w FROM apart.written ORDER BY w"
-    assert fetch(target, query) == fetch(url, query)
-    assert "29/02/2024" in fetch(target, query)[0][0]
+    assert fetch(destination, query) == fetch(url, query)
+    assert "29/02/2024" in fetch(destination, query)[0][0]

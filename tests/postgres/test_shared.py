@@ -39,15 +39,15 @@ def load(postgres, url: str, name: str, directory: Path) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     load(postgres, url, name, tmp_path)
     bundle = tmp_path / "bundle"
     exported = result("export", f"app={url}", "--to", bundle)
     assert exported["complete"]
-    restored = result("restore", bundle, f"app={target}")["restored"][0]
+    restored = result("restore", bundle, f"app={destination}")["restored"][0]
     assert (restored["findings"], restored["left_out"]) == ([], [])
-    result("verify", bundle, "--level", "full", "--against", f"app={target}")
-    assert dump(target) == dump(url)
+    result("verify", bundle, "--level", "full", "--against", f"app={destination}")
+    assert dump(destination) == dump(url)
     _, tables, rows = SAMPLES[name]
     counted = fetch(
         url, "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -57,16 +57,18 @@ def test_a_sample_comes_back_equal(postgres, other_postgres, tmp_path, name):
 
 
 def test_one_table_of_a_sample_by_the_command_line(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     load(postgres, url, "chinook", tmp_path)
     result("export", f"app={url}", "--to", tmp_path / "bundle", "--max-connections", 2)
-    restored = result("restore", tmp_path / "bundle", f"app={target}", "--only", "artist", "--only", "album")
+    restored = result(
+        "restore", tmp_path / "bundle", f"app={destination}", "--only", "artist", "--only", "album"
+    )
     assert restored["restored"][0]["items"] == 275 + 347
     names = fetch(
-        target,
+        destination,
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1",
     )
     assert names == [("album",), ("artist",)]
-    assert fetch(target, "SELECT conname FROM pg_constraint WHERE contype = 'f'") == [
+    assert fetch(destination, "SELECT conname FROM pg_constraint WHERE contype = 'f'") == [
         ("album_artist_id_fkey",)
     ]

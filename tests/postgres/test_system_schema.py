@@ -32,7 +32,7 @@ UNION ALL SELECT amprocnum::text, amproc::regproc::text, '' FROM pg_amproc WHERE
 
 
 def test_functions_and_members_of_operator_families_come_back(postgres, other_postgres, tmp_path):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     run_sql(url, SCRIPT)
     assert export_database(url, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
@@ -42,18 +42,18 @@ def test_functions_and_members_of_operator_families_come_back(postgres, other_po
         "type pg_catalog.mood",
         "operator pg_catalog.===(integer,integer)",
     }
-    run_sql(target, "CREATE PROCEDURE pg_catalog.doit() LANGUAGE sql AS 'SELECT 1'")
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    run_sql(destination, "CREATE PROCEDURE pg_catalog.doit() LANGUAGE sql AS 'SELECT 1'")
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    assert dump(target) == dump(url)
-    assert sorted(fetch(target, MADE), key=str) == sorted(fetch(url, MADE), key=str)
-    assert fetch(target, "SELECT x FROM v") == [(1,)]
+    assert dump(destination) == dump(url)
+    assert sorted(fetch(destination, MADE), key=str) == sorted(fetch(url, MADE), key=str)
+    assert fetch(destination, "SELECT x FROM v") == [(1,)]
 
 
 def test_what_only_a_superuser_may_make_there_costs_no_owners(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    url, target = postgres.database(), other_postgres.database()
+    url, destination = postgres.database(), other_postgres.database()
     role = (
         "DROP ROLE IF EXISTS resident; CREATE ROLE resident LOGIN PASSWORD '{}';"
         " GRANT ALL ON SCHEMA public TO resident;"
@@ -63,14 +63,14 @@ def test_what_only_a_superuser_may_make_there_costs_no_owners(
     )
     run_sql(url, "CREATE TABLE t (a int); ALTER TABLE t OWNER TO resident; GRANT SELECT ON t TO PUBLIC")
     assert export_database(url, tmp_path / "bundle").complete
-    run_sql(target, role.format(other_postgres.password))
-    run_sql(target, f"GRANT ALL ON DATABASE {target.rpartition('/')[2]} TO resident")
+    run_sql(destination, role.format(other_postgres.password))
+    run_sql(destination, f"GRANT ALL ON DATABASE {destination.rpartition('/')[2]} TO resident")
     monkeypatch.setenv("PGPASSWORD", other_postgres.password)
-    resident = target.replace("postgres@", "resident@")
+    resident = destination.replace("postgres@", "resident@")
     restored = restore_database(
         read_bundle(tmp_path / "bundle"), "app", resident, workers=1, progress=Silent()
     )
     assert restored.findings == ()
     assert restored.left_out == ("FUNCTION pg_catalog.nvl(integer): permission denied for schema pg_catalog",)
     assert not any("owners and privileges" in note for note in restored.notes)
-    assert fetch(target, "SELECT relacl IS NULL FROM pg_class WHERE relname = 't'") == [(False,)]
+    assert fetch(destination, "SELECT relacl IS NULL FROM pg_class WHERE relname = 't'") == [(False,)]

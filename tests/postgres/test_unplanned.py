@@ -24,16 +24,16 @@ SET ROLE app_owner; CREATE MATERIALIZED VIEW v AS SELECT a FROM other; CREATE IN
 def test_rows_come_without_a_plan_and_what_cannot_be_compared_is_named(
     postgres, other_postgres, tmp_path, monkeypatch
 ):
-    url, targets = postgres.database(), [other_postgres.database(), other_postgres.database()]
+    url, destinations = postgres.database(), [other_postgres.database(), other_postgres.database()]
     run_sql(url, SCRIPT.format(postgres.password))
     assert export_database(url, tmp_path / "refused").complete
     refused = read_bundle(tmp_path / "refused")
     assert column(refused, "t", "s") == ['x,"y', "two\nlines", "", None, "z"]
     assert [loss.item for _, loss in refused.losses() if loss.item != "roles"] == ['"public"."made"."b"']
-    restored = restore_database(refused, "app", targets[0], workers=2, progress=Silent())
+    restored = restore_database(refused, "app", destinations[0], workers=2, progress=Silent())
     assert (restored.findings, restored.left_out) == ((), ())
-    run_sql(targets[0], "DROP INDEX made_expr_idx")
-    assert fetch(targets[0], "SELECT a, b FROM made") == [(1, 2), (2, 3)]
+    run_sql(destinations[0], "DROP INDEX made_expr_idx")
+    assert fetch(destinations[0], "SELECT a, b FROM made") == [(1, 2), (2, 3)]
     assert call("verify", tmp_path / "refused", "--against", f"app={url}", "-q").code == 0
 
     run_sql(url, VIEW)
@@ -43,13 +43,13 @@ def test_rows_come_without_a_plan_and_what_cannot_be_compared_is_named(
     bundle = read_bundle(tmp_path / "bundle")
     assert table(bundle, "t").digest == table(refused, "t").digest
     for _ in range(2):
-        restored = restore_database(bundle, "app", targets[1], workers=2, progress=Silent())
+        restored = restore_database(bundle, "app", destinations[1], workers=2, progress=Silent())
         assert restored.findings == ()
         assert [one.partition(": ")[0] for one in restored.left_out] == [
             'the comparison of "public"."v"',
             'the values of "public"."made"."b"',
         ]
-    run_sql(targets[1], "DROP TABLE made")
-    bundle_without = call("verify", tmp_path / "bundle", "--against", f"app={targets[1]}")
+    run_sql(destinations[1], "DROP TABLE made")
+    bundle_without = call("verify", tmp_path / "bundle", "--against", f"app={destinations[1]}")
     assert bundle_without.code == 6
     assert '"public"."v": could not be compared' in bundle_without.out

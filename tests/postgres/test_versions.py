@@ -61,21 +61,21 @@ def test_databases_of_this_version_leave_and_come_back(server, other_postgres, t
     monkeypatch.setattr(chunk_plan, "CHUNK_BYTES", 2**20)
     newest = int(fetch(other_postgres.url, "SHOW server_version_num")[0][0]) // 10000
     for number, statements in enumerate(definitions(major)):
-        url, place = started.database(), tmp_path / str(number)
+        url, location = started.database(), tmp_path / str(number)
         run_each(url, statements + BIG)
-        outcome = export_database(url, place)
+        outcome = export_database(url, location)
         assert outcome.complete, outcome.sources
-        reader = read_bundle(place)
+        reader = read_bundle(location)
         tables = [row for row in reader.catalog() if row.kind == "table"]
         assert check_parquet(reader, tables) == []
         (big,) = (row for row in tables if row.name == "big")
         assert len(big.details["chunks"]) > 1
-        target = started.database()
-        restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+        destination = started.database()
+        restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
         assert (restored.findings, restored.left_out) == ((), ())
-        assert entries(target) == entries(url)
-        assert fetch(target, PRIVILEGES) == fetch(url, PRIVILEGES)
-        assert live_tables(target) == live_tables(url)
+        assert entries(destination) == entries(url)
+        assert fetch(destination, PRIVILEGES) == fetch(url, PRIVILEGES)
+        assert live_tables(destination) == live_tables(url)
         if newest >= major:
             newer = other_postgres.database()
             assert restore_database(reader, "app", newer, workers=2, progress=Silent()).findings == ()

@@ -18,7 +18,7 @@ from migrate.report import gather, page
 from migrate.report.facts import OTHERS, SHOWN_BARS, most
 from migrate.report.render import environment, name
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.export.sources import Numbers, NumbersSnapshot
 from tests.tools.pages import assert_harmless, parse
 
@@ -63,7 +63,7 @@ class EvilSnapshot(NumbersSnapshot):
 
 
 def test_hostile_names_are_text_and_what_is_hidden_is_shown(tmp_path):
-    export([Evil()], open_place(str(tmp_path)), workers=1, progress=Silent())
+    export([Evil()], open_location(str(tmp_path)), workers=1, progress=Silent())
     data = (tmp_path / "REPORT.html").read_bytes()
     found = parse(data)
     assert_harmless(found)
@@ -79,9 +79,9 @@ def test_hostile_names_are_text_and_what_is_hidden_is_shown(tmp_path):
 
 def stranger(tmp_path, change):
     """Read a bundle that somebody has made who means no good: whole by all of its sums."""
-    export([Numbers()], open_place(str(tmp_path)), workers=1, progress=Silent())
-    store = open_place(str(tmp_path))
-    for key in (layout.BUNDLE_META, layout.SCOPE):
+    export([Numbers()], open_location(str(tmp_path)), workers=1, progress=Silent())
+    store = open_location(str(tmp_path))
+    for key in (layout.BUNDLE_META, layout.RECONCILIATION):
         value = json.loads(store.read(key))
         change(key, value)
         store.put(key, json.dumps(value).encode())
@@ -104,10 +104,10 @@ def test_an_account_that_makes_no_sense_is_damage_and_no_defect(tmp_path, wrong)
     """A source's name stands in the commands of the page, for people to copy."""
 
     def change(key, value):
-        if key == layout.SCOPE:
+        if key == layout.RECONCILIATION:
             value["sources"][0] |= wrong
 
-    with pytest.raises(DamageError, match=r"meta/scope\.json"):
+    with pytest.raises(DamageError, match=r"meta/reconciliation\.json"):
         gather(stranger(tmp_path, change))
 
 
@@ -138,15 +138,15 @@ def test_a_lone_surrogate_does_not_break_the_page():
 
 def test_the_page_of_a_sealed_bundle_can_be_made_again_from_the_bundle(tmp_path):
     """So it says nothing that is not in there, and a seal that is done again ends in the same bytes."""
-    export([Numbers()], open_place(str(tmp_path)), workers=2, progress=Silent())
-    reader = BundleReader(open_place(str(tmp_path)))
+    export([Numbers()], open_location(str(tmp_path)), workers=2, progress=Silent())
+    reader = BundleReader(open_location(str(tmp_path)))
     assert "REPORT.html" in reader.tags
     assert page(gather(reader)) == (tmp_path / "REPORT.html").read_bytes()
 
 
 def test_an_incomplete_bundle_says_so_before_anything_else(tmp_path):
     gap = Gap("7", "failed", "unreadable <b>")
-    outcome = export([Numbers(gaps={7: gap})], open_place(str(tmp_path)), workers=1, progress=Silent())
+    outcome = export([Numbers(gaps={7: gap})], open_location(str(tmp_path)), workers=1, progress=Silent())
     assert not outcome.complete
     found = parse((tmp_path / "REPORT.html").read_bytes())
     assert found.text.index("Incomplete.") < found.text.index("Sealed")

@@ -23,8 +23,8 @@ def torture(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def bundle(torture, tmp_path_factory) -> Path:
-    """The place of its sealed bundle."""
-    place = tmp_path_factory.mktemp("bundle") / "bundle"
-    outcome = export_file(torture, place)
+    """The location of its sealed bundle."""
+    location = tmp_path_factory.mktemp("bundle") / "bundle"
+    outcome = export_file(torture, location)
     assert outcome.complete, outcome.sources
-    return place
+    return location

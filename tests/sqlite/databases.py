@@ -15,7 +15,7 @@ from migrate.export import ExportOutcome, export
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.sqlite.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 
 class NoBuckets:
@@ -77,21 +77,21 @@ def url_of(path: Path) -> str:
     return f"sqlite://{quote(str(path))}"
 
 
-def export_file(path: Path, place: Path) -> ExportOutcome:
+def export_file(path: Path, location: Path) -> ExportOutcome:
     source = SqliteExporter().open("app", url_of(path), NoBuckets())
-    return export([source], open_place(str(place)), workers=2, progress=Silent())
+    return export([source], open_location(str(location)), workers=2, progress=Silent())
 
 
-def read_bundle(place: Path) -> BundleReader:
-    return BundleReader(open_place(str(place)))
+def read_bundle(location: Path) -> BundleReader:
+    return BundleReader(open_location(str(location)))
 
 
-def restore_file(place: Path, target: Path) -> RestoreOutcome:
-    return restore_database(read_bundle(place), "app", url_of(target), workers=2, progress=Silent())
+def restore_file(location: Path, destination: Path) -> RestoreOutcome:
+    return restore_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
 
 
-def losses_of(place: Path) -> set[str]:
-    return {loss.property for _, loss in read_bundle(place).losses()}
+def losses_of(location: Path) -> set[str]:
+    return {loss.property for _, loss in read_bundle(location).losses()}
 
 
 def insert_all(path: Path, table: str, rows: Iterable[tuple]) -> None:

@@ -30,7 +30,7 @@ def found(connection: sqlite3.Connection) -> list[list]:
 
 
 def test_keys_in_an_order_of_the_application_come_back(tmp_path):
-    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    path, destination = tmp_path / "a.db", tmp_path / "b.db"
     with closing(of_application(path)) as connection:
         connection.executescript(SCRIPT)
         for table in TABLES:
@@ -38,14 +38,14 @@ def test_keys_in_an_order_of_the_application_come_back(tmp_path):
         connection.execute("CREATE INDEX over ON once (twice(b))")
         connection.commit()
     assert export_file(path, tmp_path / "bundle").complete
-    restored = restore_file(tmp_path / "bundle", target)
+    restored = restore_file(tmp_path / "bundle", destination)
     assert restored.findings == ()
     assert [entry.partition(":")[0] for entry in restored.left_out] == ["the index over could not be made"]
     (note,) = [note for note in restored.notes if "REINDEX" in note]
     assert note.startswith("keys by the collation my own, which only the application has")
     reader = read_bundle(tmp_path / "bundle")
-    assert compare_database(reader, "app", url_of(target), workers=1, progress=Silent()) == []
-    with closing(of_application(target)) as connection:
+    assert compare_database(reader, "app", url_of(destination), workers=1, progress=Silent()) == []
+    with closing(of_application(destination)) as connection:
         connection.execute('REINDEX "my own"')
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert found(connection) == [[(2,)]] * 3

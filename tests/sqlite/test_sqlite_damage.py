@@ -42,20 +42,20 @@ def overwrite(path: Path, page: int, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-def gaps(place: Path) -> dict[str, str]:
-    return {row["item"]: row["reason"] for row in pq.read_table(place / "data/gaps.parquet").to_pylist()}
+def gaps(location: Path) -> dict[str, str]:
+    return {row["item"]: row["reason"] for row in pq.read_table(location / "data/gaps.parquet").to_pylist()}
 
 
 def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
-    path, place = tmp_path / "app.db", tmp_path / "bundle"
+    path, location = tmp_path / "app.db", tmp_path / "bundle"
     pages = database(path)
     overwrite(path, pages["bad"][0], 0, b"\xff" * PAGE_BYTES)
     planned = call("plan", f"app=sqlite://{path}")
     assert "bad: it cannot be read" in planned.out + planned.err
-    assert call("export", f"app=sqlite://{path}", "--to", place).code == 3
-    assert gaps(place) == {"main.bad": "it cannot be read: database disk image is malformed"}
-    assert call("verify", place, "--level", "full").code == 0
-    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db").code == 3
+    assert call("export", f"app=sqlite://{path}", "--to", location).code == 3
+    assert gaps(location) == {"main.bad": "it cannot be read: database disk image is malformed"}
+    assert call("verify", location, "--level", "full").code == 0
+    assert call("restore", location, f"app=sqlite://{tmp_path}/new.db").code == 3
     with sqlite3.connect(tmp_path / "new.db") as connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
     connection.close()
@@ -68,24 +68,24 @@ def test_a_table_that_cannot_be_read_costs_that_table(tmp_path: Path) -> None:
 )
 def test_damage_further_in_costs_no_other_table(tmp_path: Path, offset: int, data: bytes) -> None:
     """Some of it shows when rows are counted, some when they are read."""
-    path, place = tmp_path / "app.db", tmp_path / "bundle"
+    path, location = tmp_path / "app.db", tmp_path / "bundle"
     pages = database(path)
     overwrite(path, pages["bad"][len(pages["bad"]) // 2], offset, data)
     planned = call("plan", f"app=sqlite://{path}")
     assert planned.code == 0
     assert "cannot be read" in planned.out
-    ended = call("export", f"app=sqlite://{path}", "--to", place)
+    ended = call("export", f"app=sqlite://{path}", "--to", location)
     assert ended.code == 3, ended.err
-    assert any("bad" in item for item in gaps(place))
-    assert not any("good" in item for item in gaps(place))
-    assert call("restore", place, f"app=sqlite://{tmp_path}/new.db", "--only", "good").code == 0
+    assert any("bad" in item for item in gaps(location))
+    assert not any("good" in item for item in gaps(location))
+    assert call("restore", location, f"app=sqlite://{tmp_path}/new.db", "--only", "good").code == 0
     with sqlite3.connect(tmp_path / "new.db") as connection:
         assert connection.execute("SELECT count(*) FROM good").fetchone() == (ROWS,)
     connection.close()
 
 
 def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
-    folder, place = tmp_path / "files", tmp_path / "bundle"
+    folder, location = tmp_path / "files", tmp_path / "bundle"
     folder.mkdir()
     database(folder / "whole.db")
     (folder / "junk.db").write_bytes(b"SQLite format 3\0" + b"junk" * 2000)
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_read_costs_that_file(tmp_path: Path) -> None:
     planned = call("plan", f"app=sqlite://{folder}")
     assert planned.code == 0
     assert "junk.db" in planned.out + planned.err
-    assert call("export", f"app=sqlite://{folder}", "--to", place).code == 3
-    assert gaps(place).keys() == {"junk.db", "torn.db"}
-    assert call("restore", place, f"app=sqlite://{tmp_path}/new").code == 3
+    assert call("export", f"app=sqlite://{folder}", "--to", location).code == 3
+    assert gaps(location).keys() == {"junk.db", "torn.db"}
+    assert call("restore", location, f"app=sqlite://{tmp_path}/new").code == 3
     assert [one.name for one in (tmp_path / "new").iterdir()] == ["whole.db"]

@@ -13,7 +13,7 @@ from exporters.testing import ExporterContract, StandaloneHost
 from migrate.errors import DamageError, NotEmptyError
 from migrate.restore.sqlite.file_set import read_files
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from migrate.verify.live_database import compare_database
 from tests.sqlite.conftest import TORTURE
@@ -45,44 +45,44 @@ def folder(tmp_path):
 
 
 def test_every_file_comes_back_as_it_was(folder, tmp_path):
-    place, target = tmp_path / "bundle", tmp_path / "new/place"
-    outcome = export_file(folder, place)
+    location, destination = tmp_path / "bundle", tmp_path / "new/location"
+    outcome = export_file(folder, location)
     assert outcome.complete, outcome.sources
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     assert {gap.item: gap.disposition for _, gap in reader.gaps()} == {"README.txt": "excluded"}
     assert {row.schema for row in reader.catalog()} == {"main.db", "tenants/one", "tenants/ä b/2.sqlite"}
-    assert verify(open_place(str(place)), Level.FULL, workers=2, progress=Silent()).findings == []
-    restored = restore_file(place, target)
+    assert verify(open_location(str(location)), Level.FULL, workers=2, progress=Silent()).findings == []
+    restored = restore_file(location, destination)
     assert restored.findings == ()
     for name in ("main.db", "tenants/one", "tenants/ä b/2.sqlite"):
-        assert everything(target / name) == everything(folder / name)
-        assert schema_of(target / name) == schema_of(folder / name)
-    again = restore_file(place, target)
+        assert everything(destination / name) == everything(folder / name)
+        assert schema_of(destination / name) == schema_of(folder / name)
+    again = restore_file(location, destination)
     assert again.items == again.skipped_items
-    assert compare_database(reader, "app", url_of(target), workers=2, progress=Silent()) == []
+    assert compare_database(reader, "app", url_of(destination), workers=2, progress=Silent()) == []
 
 
 def test_a_difference_in_one_file_is_found_in_it(folder, tmp_path):
-    place = tmp_path / "bundle"
-    export_file(folder, place)
+    location = tmp_path / "bundle"
+    export_file(folder, location)
     with closing(sqlite3.connect(folder / "tenants/one")) as connection:
         connection.execute("UPDATE t SET x = 3 WHERE x = 1")
         connection.commit()
-    (finding,) = compare_database(read_bundle(place), "app", url_of(folder), workers=2, progress=Silent())
+    (finding,) = compare_database(read_bundle(location), "app", url_of(folder), workers=2, progress=Silent())
     assert finding.key == '"tenants/one"."t"'
     (row,) = finding.rows
     assert (row.expected, row.found) == ((("x", "1"),), (("x", "3"),))
 
 
 def test_a_file_that_holds_something_else_is_let_be(folder, tmp_path):
-    place, target = tmp_path / "bundle", tmp_path / "new"
-    export_file(folder, place)
-    target.mkdir()
-    run_sql(target / "main.db", "CREATE TABLE mine (x)")
-    before = (target / "main.db").read_bytes()
+    location, destination = tmp_path / "bundle", tmp_path / "new"
+    export_file(folder, location)
+    destination.mkdir()
+    run_sql(destination / "main.db", "CREATE TABLE mine (x)")
+    before = (destination / "main.db").read_bytes()
     with pytest.raises(NotEmptyError, match="holds something else"):
-        restore_file(place, target)
-    assert (target / "main.db").read_bytes() == before
+        restore_file(location, destination)
+    assert (destination / "main.db").read_bytes() == before
 
 
 def test_a_name_that_is_not_utf8_is_a_gap_by_name(folder, tmp_path):
@@ -99,7 +99,7 @@ def test_a_directory_without_databases_is_a_mistake(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/./b", ""])
-def test_a_bundle_cannot_write_outside_of_the_target(name):
+def test_a_bundle_cannot_write_outside_of_the_destination(name):
     class File:
         key = "data/app/files.json"
 

@@ -121,7 +121,7 @@ def test_a_file_with_one_row_more_is_not_taken_for_equal(tmp_path, small):
         restore_file(tmp_path / "bundle", tmp_path / "b.db")
 
 
-def test_a_target_that_is_no_database_or_has_no_directory(tmp_path, small):
+def test_a_destination_that_is_no_database_or_has_no_directory(tmp_path, small):
     (tmp_path / "text").write_text("dear diary " * 1000)
     with pytest.raises(UsageError, match="no SQLite database"):
         restore_file(tmp_path / "bundle", tmp_path / "text")
@@ -129,13 +129,13 @@ def test_a_target_that_is_no_database_or_has_no_directory(tmp_path, small):
         restore_file(tmp_path / "bundle", tmp_path / "none/b.db")
 
 
-def test_a_target_in_use_is_busy(tmp_path, small, monkeypatch):
+def test_a_destination_in_use_is_busy(tmp_path, small, monkeypatch):
     monkeypatch.setattr("migrate.restore.sqlite.destination.LOCK_SECONDS", 0.2)
-    target = run_sql(tmp_path / "b.db", "CREATE TABLE x (a)")
-    with closing(sqlite3.connect(target)) as holder:
+    destination = run_sql(tmp_path / "b.db", "CREATE TABLE x (a)")
+    with closing(sqlite3.connect(destination)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BusyError, match="used by another program"):
-            restore_file(tmp_path / "bundle", target)
+            restore_file(tmp_path / "bundle", destination)
 
 
 def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_rest_is_there(tmp_path):
@@ -147,34 +147,34 @@ def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_
         )
     outcome = export_file(path, tmp_path / "bundle")
     assert outcome.complete, outcome.sources
-    target = tmp_path / "b.db"
+    destination = tmp_path / "b.db"
     victim = multiprocessing.get_context("spawn").Process(
-        target=die_before_comparing, args=(tmp_path / "bundle", target)
+        target=die_before_comparing, args=(tmp_path / "bundle", destination)
     )
     victim.start()
     victim.join(60)
     assert victim.exitcode == -signal.SIGKILL
     for _ in range(2):
-        restored = restore_file(tmp_path / "bundle", target)
+        restored = restore_file(tmp_path / "bundle", destination)
         assert restored.findings == ()
         assert [entry.partition(":")[0] for entry in restored.left_out] == ["the index i could not be made"]
         assert "b.db-moveout.json keeps this list" in restored.notes[-1]
-    assert fetch(target, "SELECT a FROM t", factory=str) == [("x",)]
-    verified = call("verify", tmp_path / "bundle", "--against", f"app={url_of(target)}", "--json", "-q")
+    assert fetch(destination, "SELECT a FROM t", factory=str) == [("x",)]
+    verified = call("verify", tmp_path / "bundle", "--against", f"app={url_of(destination)}", "--json", "-q")
     assert verified.code == 3
     assert verified.json["result"]["compared"][0]["left_out"] == list(restored.left_out)
-    run_sql(target, "INSERT INTO t VALUES ('y')")
-    changed = restore_file(tmp_path / "bundle", target)
+    run_sql(destination, "INSERT INTO t VALUES ('y')")
+    changed = restore_file(tmp_path / "bundle", destination)
     assert [finding.partition(":")[0] for finding in changed.findings] == ['"main"."t"']
     assert changed.left_out == restored.left_out
-    target.unlink()
+    destination.unlink()
     run_sql(path, "DROP INDEX i")
     assert export_file(path, tmp_path / "other").complete
-    assert restore_file(tmp_path / "other", target).left_out == ()
+    assert restore_file(tmp_path / "other", destination).left_out == ()
 
 
 def test_a_unique_index_that_rows_violate_costs_itself(tmp_path):
-    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    path, destination = tmp_path / "a.db", tmp_path / "b.db"
     run_sql(
         path,
         "CREATE TABLE t (a); INSERT INTO t VALUES (1), (1); CREATE INDEX i ON t (a); CREATE INDEX j ON t (a);"
@@ -183,7 +183,7 @@ def test_a_unique_index_that_rows_violate_costs_itself(tmp_path):
     )
     assert export_file(path, tmp_path / "bundle").complete
     restored = [
-        call("restore", tmp_path / "bundle", f"app={url_of(target)}", "--json", "-q") for _ in range(2)
+        call("restore", tmp_path / "bundle", f"app={url_of(destination)}", "--json", "-q") for _ in range(2)
     ]
     for one in restored:
         (outcome,) = one.json["result"]["restored"]
@@ -191,19 +191,19 @@ def test_a_unique_index_that_rows_violate_costs_itself(tmp_path):
         assert outcome["left_out"] == [
             "the index i could not be made: UNIQUE constraint failed: t.a: CREATE UNIQUE INDEX i ON t (a)"
         ]
-    assert fetch(target, "SELECT name FROM sqlite_schema WHERE type = 'index'", factory=str) == [("j",)]
+    assert fetch(destination, "SELECT name FROM sqlite_schema WHERE type = 'index'", factory=str) == [("j",)]
 
 
-def die_before_comparing(place: Path, target: Path) -> None:
+def die_before_comparing(location: Path, destination: Path) -> None:
     def compare(*_, **__):
         os.kill(os.getpid(), signal.SIGKILL)
 
     sqlite_database.quiet_tables = compare
-    restore_file(place, target)
+    restore_file(location, destination)
 
 
 def test_a_damaged_part_costs_its_rows_and_comes_after_a_repair(tmp_path):
-    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    path, destination = tmp_path / "a.db", tmp_path / "b.db"
     run_sql(
         path,
         "CREATE TABLE t (a); CREATE TABLE u (a); CREATE INDEX i ON u (a); CREATE VIEW v AS SELECT * FROM t",
@@ -219,15 +219,15 @@ def test_a_damaged_part_costs_its_rows_and_comes_after_a_repair(tmp_path):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     for _ in range(2):
-        restored = restore_file(tmp_path / "bundle", target)
+        restored = restore_file(tmp_path / "bundle", destination)
         assert [finding.partition(":")[0] for finding in restored.findings] == ['"main"."t"']
         assert "moveout transfer --recheck" in restored.notes[-1]
-        assert fetch(target, "SELECT a FROM u", factory=str) == [(3,)]
+        assert fetch(destination, "SELECT a FROM u", factory=str) == [(3,)]
     file.write_bytes(whole)
-    restored = restore_file(tmp_path / "bundle", target)
+    restored = restore_file(tmp_path / "bundle", destination)
     assert (restored.findings, restored.left_out) == ((), ())
-    assert schema_of(target) == schema_of(path)
-    assert not record_path(parse_url(url_of(target))).exists()
+    assert schema_of(destination) == schema_of(path)
+    assert not record_path(parse_url(url_of(destination))).exists()
 
 
 FUNCTIONS = {"twice": lambda a: a * 2, "valid": lambda a: a != "wrong", "mint": lambda: 7}
@@ -241,7 +241,7 @@ def with_functions(path: Path) -> sqlite3.Connection:
 
 
 def test_tables_that_call_functions_of_the_application_come_back(tmp_path):
-    path, target = tmp_path / "a.db", tmp_path / "b.db"
+    path, destination = tmp_path / "a.db", tmp_path / "b.db"
     with closing(with_functions(path)) as connection:
         connection.executescript(
             "CREATE TABLE t (a CHECK (valid(a)), n DEFAULT (mint()), b AS (twice(a)));"
@@ -249,14 +249,14 @@ def test_tables_that_call_functions_of_the_application_come_back(tmp_path):
         )
     assert export_file(path, tmp_path / "bundle").complete
     assert losses_of(tmp_path / "bundle") == {"values of generated columns"}
-    restored = restore_file(tmp_path / "bundle", target)
+    restored = restore_file(tmp_path / "bundle", destination)
     assert restored.findings == ()
     for name in ("twice", "valid"):
         assert any(
             f"calls the function {name}, which only the application has" in note for note in restored.notes
         )
-    assert schema_of(target) == schema_of(path)
-    with closing(with_functions(target)) as connection:
+    assert schema_of(destination) == schema_of(path)
+    with closing(with_functions(destination)) as connection:
         assert connection.execute("SELECT * FROM t").fetchall() == [("x", 7, "xx"), ("y", 7, "yy")]
         connection.execute("INSERT INTO t (a) VALUES ('z')")
         with pytest.raises(sqlite3.IntegrityError):

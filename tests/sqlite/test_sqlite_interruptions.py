@@ -115,8 +115,8 @@ def kill_when(script: str, arguments: list, ready) -> None:
         process.communicate()
 
 
-def records(place: Path) -> set[str]:
-    root = place / "_work/app/units"
+def records(location: Path) -> set[str]:
+    root = location / "_work/app/units"
     return {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.json")}
 
 
@@ -153,13 +153,13 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
     try:
         writer.stdout.readline()
         for number in range(3):
-            place, target = tmp_path / f"bundle{number}", tmp_path / f"{number}.db"
-            assert export_file(path, place).complete
-            assert restore_file(place, target).findings == ()
-            assert fetch(target, "SELECT sum(money), count(*) FROM accounts") == [
+            location, destination = tmp_path / f"bundle{number}", tmp_path / f"{number}.db"
+            assert export_file(path, location).complete
+            assert restore_file(location, destination).findings == ()
+            assert fetch(destination, "SELECT sum(money), count(*) FROM accounts") == [
                 (ACCOUNTS * MONEY, ACCOUNTS)
             ]
-            ((count, last),) = fetch(target, "SELECT count(*), max(n) FROM log")
+            ((count, last),) = fetch(destination, "SELECT count(*), max(n) FROM log")
             assert count == (last + 1 if count else 0)
         assert writer.poll() is None
     finally:
@@ -171,67 +171,71 @@ def test_what_is_exported_is_one_moment_while_others_write(tmp_path, mode, monke
 
 
 def test_an_export_that_was_killed_does_the_rest_only(big, tmp_path, redone):
-    place = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, place], lambda: len(records(place)) >= 3)
-    done = records(place)
-    outcome = export_file(big, place)
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
+    done = records(location)
+    outcome = export_file(big, location)
     assert outcome.complete, outcome.sources
     assert redone
     assert not done & redone.keys()
-    assert compare_database(read_bundle(place), "app", url_of(big), workers=2, progress=Silent()) == []
+    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
 
 
 def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, redone):
-    place = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, place], lambda: len(records(place)) >= 3)
-    done = records(place)
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 3)
+    done = records(location)
     run_sql(big, "UPDATE big SET a = 'new' WHERE rowid = 1; INSERT INTO big VALUES ('last', 0)")
-    assert export_file(big, place).complete
+    assert export_file(big, location).complete
     assert len(done & redone.keys()) <= 1
-    assert compare_database(read_bundle(place), "app", url_of(big), workers=2, progress=Silent()) == []
-    assert len(read_bundle(place).scope()[0].account.points) == 2
+    assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
+    assert len(read_bundle(location).reconciliation()[0].account.points) == 2
 
 
 def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    place = tmp_path / "bundle"
-    kill_when(_EXPORT.format(chunk=CHUNK), [big, place], lambda: len(records(place)) >= 1)
+    location = tmp_path / "bundle"
+    kill_when(_EXPORT.format(chunk=CHUNK), [big, location], lambda: len(records(location)) >= 1)
     assert list((tmp_path / "tmp").glob("moveout-sqlite-*"))
-    assert export_file(big, place).complete
+    assert export_file(big, location).complete
     assert not list((tmp_path / "tmp").glob("moveout-sqlite-*"))
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.6])
 def test_a_restore_that_was_killed_goes_on(big, tmp_path, seconds, monkeypatch):
-    place, target = tmp_path / "bundle", tmp_path / "new.db"
-    assert export_file(big, place).complete
+    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+    assert export_file(big, location).complete
     seen: list[float] = []
 
     def ready() -> bool:
-        if target.exists() and not seen:
+        if destination.exists() and not seen:
             seen.append(time.monotonic())
         return bool(seen) and time.monotonic() - seen[0] >= seconds
 
-    kill_when(_RESTORE, [place, target], ready)
+    kill_when(_RESTORE, [location, destination], ready)
     written: list[str] = []
     real = sqlite_rows._write
     monkeypatch.setattr(sqlite_rows, "_write", lambda *args: (written.append(args[3].name), real(*args)))
-    outcome = restore_file(place, target)
+    outcome = restore_file(location, destination)
     assert outcome.findings == ()
     assert len(written) == len(set(written))
-    assert everything(target) == everything(big)
-    assert (schema_of(target), settings(target)) == (schema_of(big), settings(big))
-    assert b"moveout" not in target.read_bytes()
+    assert everything(destination) == everything(big)
+    assert (schema_of(destination), settings(destination)) == (schema_of(big), settings(big))
+    assert b"moveout" not in destination.read_bytes()
 
 
 def test_another_bundles_unfinished_restore_is_not_continued(big, tmp_path):
-    place, target = tmp_path / "bundle", tmp_path / "new.db"
-    assert export_file(big, place).complete
+    location, destination = tmp_path / "bundle", tmp_path / "new.db"
+    assert export_file(big, location).complete
     # rows are there: so the transaction that made the tables has ended, and is not undone
-    kill_when(_RESTORE, [place, target], lambda: target.exists() and target.stat().st_size > 100_000)
+    kill_when(
+        _RESTORE,
+        [location, destination],
+        lambda: destination.exists() and destination.stat().st_size > 100_000,
+    )
     other = tmp_path / "other"
     assert export_file(run_sql(tmp_path / "o.db", "CREATE TABLE o (a)"), other).complete
     with pytest.raises(Exception, match=r"unfinished restore|something else"):
-        restore_file(other, target)
+        restore_file(other, destination)

@@ -40,33 +40,36 @@ def source(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(source):
+def location(source):
     long = []
     with pytest.MonkeyPatch.context() as patch:
         real = snapshot._write_long
         patch.setattr(snapshot, "_write_long", lambda *args: (long.append(args), real(*args))[1])
-        place = source.parent / "bundle"
-        assert export_file(source, place).complete
+        location = source.parent / "bundle"
+        assert export_file(source, location).complete
     assert len(long) >= 9
-    return place
+    return location
 
 
-def test_the_values_are_in_the_files(place):
-    bundle = read_bundle(place)
+def test_the_values_are_in_the_files(location):
+    bundle = read_bundle(location)
     assert check_parquet(bundle, bundle.catalog()) == []
 
 
-def test_they_come_back(source, place):
-    target = source.parent / "target.db"
-    assert restore_file(place, target).findings == ()
-    assert everything(target) == everything(source)
-    assert compare_database(read_bundle(place), "app", url_of(target), workers=2, progress=Silent()) == []
+def test_they_come_back(source, location):
+    destination = source.parent / "destination.db"
+    assert restore_file(location, destination).findings == ()
+    assert everything(destination) == everything(source)
+    assert (
+        compare_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
+        == []
+    )
 
 
-def test_a_long_value_that_differs_is_found(source, place):
-    target = source.parent / "other.db"
-    restore_file(place, target)
-    run_sql(target, "UPDATE plain SET v = v || '!' WHERE id = 402")
-    found = compare_database(read_bundle(place), "app", url_of(target), workers=2, progress=Silent())
+def test_a_long_value_that_differs_is_found(source, location):
+    destination = source.parent / "other.db"
+    restore_file(location, destination)
+    run_sql(destination, "UPDATE plain SET v = v || '!' WHERE id = 402")
+    found = compare_database(read_bundle(location), "app", url_of(destination), workers=2, progress=Silent())
     ((row,),) = [one.rows for one in found]
     assert (row.side, row.key, [name for name, _ in row.found]) == ("changed", (("id", "402"),), ["v"])

@@ -1,4 +1,4 @@
-"""Export, then restore: the target is the source."""
+"""Export, then restore: the destination is the source."""
 
 import shutil
 import sqlite3
@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from migrate.verify.live_database import compare_database
 from tests.sqlite.databases import (
@@ -22,10 +22,10 @@ from tests.sqlite.databases import (
 
 @pytest.fixture(scope="module")
 def restored(bundle, tmp_path_factory):
-    target = tmp_path_factory.mktemp("restored") / "new.db"
-    outcome = restore_file(bundle, target)
+    destination = tmp_path_factory.mktemp("restored") / "new.db"
+    outcome = restore_file(bundle, destination)
     assert outcome.findings == ()
-    return target
+    return destination
 
 
 def test_every_value_has_its_class_its_bytes_and_its_rowid(torture, restored):
@@ -41,7 +41,7 @@ def test_definitions_and_settings_are_equal(torture, restored):
     assert settings(restored) == settings(torture)
 
 
-def test_full_text_search_triggers_and_counters_work_in_the_target(restored, tmp_path):
+def test_full_text_search_triggers_and_counters_work_in_the_destination(restored, tmp_path):
     copy = shutil.copy(restored, tmp_path / "copy.db")
     with sqlite3.connect(copy) as connection:
         assert connection.execute("SELECT title FROM words WHERE words MATCH 'lazy'").fetchall() == [("two",)]
@@ -61,8 +61,8 @@ def test_nothing_is_left_beside_the_source(torture, bundle):
     assert [path.name for path in torture.parent.iterdir()] == [torture.name]
 
 
-def test_the_bundle_is_whole_and_equal_to_source_and_target(torture, bundle, restored):
-    assert verify(open_place(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
+def test_the_bundle_is_whole_and_equal_to_source_and_destination(torture, bundle, restored):
+    assert verify(open_location(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
     for path in (torture, restored):
         assert compare_database(read_bundle(bundle), "app", url_of(path), workers=2, progress=Silent()) == []
 

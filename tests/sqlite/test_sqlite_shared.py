@@ -36,13 +36,13 @@ def sakila(tmp_path) -> Path:
 @pytest.mark.parametrize(("name", "tables", "rows"), [("chinook", 11, 15607), ("sakila", 21, 46273)])
 def test_a_sample_comes_back_equal(tmp_path, request, name, tables, rows):
     source = request.getfixturevalue(name)
-    bundle, target = tmp_path / "bundle", tmp_path / "new.sqlite"
+    bundle, destination = tmp_path / "bundle", tmp_path / "new.sqlite"
     result("export", f"app={url_of(source)}", "--to", bundle)
-    result("restore", bundle, f"app={url_of(target)}")
-    result("verify", bundle, "--level", "full", "--against", f"app={url_of(target)}")
-    assert everything(target) == everything(source)
-    assert schema_of(target) == schema_of(source)
-    compared = differences(source, target)
+    result("restore", bundle, f"app={url_of(destination)}")
+    result("verify", bundle, "--level", "full", "--against", f"app={url_of(destination)}")
+    assert everything(destination) == everything(source)
+    assert schema_of(destination) == schema_of(source)
+    compared = differences(source, destination)
     assert set(compared.values()) == {0}
     own = {table: count for table, count in counts(source).items() if table in compared}
     assert (len(own), sum(own.values())) == (tables, rows)
@@ -74,11 +74,11 @@ def differences(one: Path, other: Path) -> dict[str, int]:
         }
 
 
-def test_the_search_and_the_triggers_of_sakila_work_in_the_target(tmp_path, sakila):
-    target = tmp_path / "new.sqlite"
+def test_the_search_and_the_triggers_of_sakila_work_in_the_destination(tmp_path, sakila):
+    destination = tmp_path / "new.sqlite"
     result("export", f"app={url_of(sakila)}", "--to", tmp_path / "bundle")
-    result("restore", tmp_path / "bundle", f"app={url_of(target)}")
-    with closing(sqlite3.connect(target)) as connection:
+    result("restore", tmp_path / "bundle", f"app={url_of(destination)}")
+    with closing(sqlite3.connect(destination)) as connection:
         assert connection.execute("SELECT rowid FROM film_text WHERE film_text MATCH 'graffiti'").fetchall()
         assert connection.execute("SELECT count(*) FROM actor_info").fetchone() == (200,)
         connection.execute("INSERT INTO film_text (film_text) VALUES ('integrity-check')")

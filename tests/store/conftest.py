@@ -1,4 +1,4 @@
-"""The places that the contract is tried on."""
+"""The locations that the contract is tried on."""
 
 import secrets
 from collections.abc import Callable
@@ -19,9 +19,9 @@ Reopen = Callable[[], MultipartStore]
 
 @pytest.fixture(params=["local", "minio", "versitygw"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
-    """Open the same, at first empty, place again and again: each time as if by another process."""
+    """Open the same, at first empty, location again and again: each time as if by another process."""
     if request.param == "local":
-        return lambda: LocalStore(tmp_path / "place")
+        return lambda: LocalStore(tmp_path / "location")
     server = request.getfixturevalue(request.param)
     bucket = request.getfixturevalue("make_bucket")(server)
     url = f"s3://{bucket}/some/{secrets.token_hex(4)}?profile={server.profile}"
@@ -30,5 +30,5 @@ def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
 
 @pytest.fixture
 def store(reopen: Reopen) -> MultipartStore:
-    """An empty place."""
+    """An empty location."""
     return reopen()

@@ -1,4 +1,4 @@
-"""A place behind a proxy that damages answers, or sends bodies in chunks and does not say how long they are."""
+"""A location behind a proxy that damages answers, or sends bodies in chunks and does not say how long they are."""
 
 import secrets
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from migrate.errors import DamageError, GoneError, UnreachableError
 from migrate.storage.api import MIN_PART_BYTES
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.object_lock_registry import open_vault
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.store import S3Store
 from scripts.servers import S3Server
@@ -42,7 +42,7 @@ def test_sizes_that_nobody_announces(
     body = bytes(range(256)) * 1000
     with Chunking(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        store = S3Store(parse(f"s3://{make_bucket(minio)}/place?profile={profile}"))
+        store = S3Store(parse(f"s3://{make_bucket(minio)}/location?profile={profile}"))
         store.put("a/file", body)
         store.put("a/file-too", b"x")
         assert store.read("a/file") == body
@@ -65,10 +65,10 @@ def test_an_etag_of_a_part_that_was_damaged_on_the_way(
 ) -> None:
     """The listing has the right one; a part that is another one is not taken, though."""
     body = bytes(range(256)) * (MIN_PART_BYTES // 256)
-    place = f"s3://{make_bucket(minio)}/place"
+    location = f"s3://{make_bucket(minio)}/location"
     with FaultProxy(minio.endpoint, plan=[Planned("wrong etag", nth=1)]) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        store = S3Store(parse(f"{place}?profile={profile}"))
+        store = S3Store(parse(f"{location}?profile={profile}"))
         upload = store.begin("file")
         parts = [store.put_part("file", upload, number, body) for number in (1, 2)]
         assert parts[0].etag != parts[1].etag
@@ -106,8 +106,8 @@ def test_an_empty_answer_is_no_empty_list_and_no_missing_lock(
     boto_client(minio.profile).create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
     with Mute(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        url = f"s3://{bucket}/place?profile={profile}"
-        store, vault = open_place(url), open_vault(url)
+        url = f"s3://{bucket}/location?profile={profile}"
+        store, vault = open_location(url), open_vault(url)
         store.put("file", b"x")
         upload = store.begin("large")
         (version,) = vault.versions()
@@ -139,6 +139,6 @@ def test_a_minio_behind_a_proxy_of_another_name_holds_no_firmer(
         bucket = make_bucket(server)
         with HttpProxy(server.endpoint, name="nginx") as proxy:
             profile = extra_profile(monkeypatch, tmp_path, server, endpoint=proxy.endpoint)
-            vault = open_vault(f"s3://{bucket}/place?profile={profile}")
+            vault = open_vault(f"s3://{bucket}/location?profile={profile}")
             assert vault.is_firm("GOVERNANCE") == (server is versitygw)
             assert vault.is_firm("COMPLIANCE")

@@ -1,4 +1,4 @@
-"""What every place promises (``migrate.storage.api``), tried on a directory, MinIO and versitygw."""
+"""What every location promises (``migrate.storage.api``), tried on a directory, MinIO and versitygw."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +80,7 @@ def test_deleting_is_done_once_or_twice(store):
         store.stat("dir/file")
 
 
-def test_an_empty_place_lists_nothing(store):
+def test_an_empty_location_lists_nothing(store):
     assert keys(store) == list(store.uploads()) == []
 
 
@@ -117,7 +117,7 @@ def test_a_listing_goes_over_pages(reopen):
 @pytest.mark.parametrize(
     "key", ["", "/etc/x", "../x", "a/../b", "a//b", "./a", "a/", "a\0b", "_work/uploads/x", "_work/tmp/x"]
 )
-def test_a_key_cannot_leave_the_place_or_hide_in_it(store, key):
+def test_a_key_cannot_leave_the_location_or_hide_in_it(store, key):
     for ask in (
         store.read,
         store.stat,

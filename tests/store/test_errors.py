@@ -20,7 +20,7 @@ from migrate.errors import (
 from migrate.storage.api import MIN_PART_BYTES
 from migrate.storage.checksums import crc64nvme
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3.client import parse
 from migrate.storage.s3.source_bucket import S3Bucket
 from migrate.storage.s3.store import S3Store
@@ -143,7 +143,7 @@ def test_a_broken_connection_while_sending_leaves_no_file(
 def test_retries_survive_a_connection_that_breaks(minio, make_bucket, toxiproxy, monkeypatch, tmp_path):
     proxy = toxiproxy.proxy(minio.endpoint)
     name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-    store = open_place(f"s3://{make_bucket(minio)}/x?profile={name}")
+    store = open_location(f"s3://{make_bucket(minio)}/x?profile={name}")
     data = os.urandom(500_000)
     store.put("a", data)
     proxy.add("limit_data", bytes=700_000)  # a connection lasts for one answer and a piece of the next
@@ -193,16 +193,16 @@ def test_slow_down_says_how_long(minio, make_bucket):
 
 
 def test_a_full_disk_is_named(tiny_disk):
-    store = LocalStore(tiny_disk / "place")
+    store = LocalStore(tiny_disk / "location")
     store.put("small", b"fits")
     for call in (
         lambda: store.put("large", bytes(8_000_000)),
         lambda: store.create("large", bytes(8_000_000)),
     ):
-        with pytest.raises(NoSpaceError, match="tiny/place/large"):
+        with pytest.raises(NoSpaceError, match="tiny/location/large"):
             call()
     upload = store.begin("large")
-    with pytest.raises(NoSpaceError, match="tiny/place/large"):
+    with pytest.raises(NoSpaceError, match="tiny/location/large"):
         store.put_part("large", upload, 1, bytes(8_000_000))
     store.abort("large", upload)
     assert [info.key for info in store.list()] == ["small"]
@@ -211,11 +211,11 @@ def test_a_full_disk_is_named(tiny_disk):
 
 
 def test_a_read_only_disk_is_not_allowed(tiny_disk):
-    store = LocalStore(tiny_disk / "place")
+    store = LocalStore(tiny_disk / "location")
     store.put("a", b"x")
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
     for call in (lambda: store.put("a", b"y"), lambda: store.delete("a"), lambda: store.begin("b")):
-        with pytest.raises(NotAllowedError, match="tiny/place"):
+        with pytest.raises(NotAllowedError, match="tiny/location"):
             call()
     assert store.read("a") == b"x"
 
@@ -234,13 +234,17 @@ def test_a_file_where_a_directory_should_be_is_named(tmp_path):
     ["", "ftp://host/dir", "http://host/dir", "s3:///nothing", "s3://user:pass@bucket", "s3://bucket?profle=x",
      "file://elsewhere/dir", "s3://bucket?profile=no-such-profile"],
 )  # fmt: skip
-def test_what_is_no_place_is_a_usage_error(url, servers):
+def test_what_is_no_location_is_a_usage_error(url, servers):
     with pytest.raises(UsageError):
-        open_place(url)
+        open_location(url)
 
 
-def test_places_are_told_by_their_urls(tmp_path, minio):
-    assert open_place(str(tmp_path)).place == open_place(tmp_path.as_uri()).place == tmp_path.as_uri()
+def test_locations_are_told_by_their_urls(tmp_path, minio):
+    assert (
+        open_location(str(tmp_path)).location
+        == open_location(tmp_path.as_uri()).location
+        == tmp_path.as_uri()
+    )
     url = f"s3://bucket/a%20b?profile={minio.profile}"
-    assert open_place(url).place == f"s3://bucket/a%20b/?profile={minio.profile}"
-    assert minio.secret_key not in open_place(url).place
+    assert open_location(url).location == f"s3://bucket/a%20b/?profile={minio.profile}"
+    assert minio.secret_key not in open_location(url).location

@@ -104,7 +104,7 @@ def test_it_gives_up_in_the_end_with_the_last_error(local):
         store.read("a")
 
 
-def test_a_place_that_never_answered_is_given_up_sooner(local):
+def test_a_location_that_never_answered_is_given_up_sooner(local):
     local.put("a", b"1")
     slow = SlowDownError("slow", wait_seconds=20)
     store, _, _ = retrying(local, Fault("read", fail(slow), nth=1, times=1))
@@ -196,7 +196,7 @@ def test_a_listing_goes_on_behind_the_last_file_seen(local):
     class Breaking:
         """Breaks every listing after seven rows."""
 
-        place, keeps_sha256 = local.place, False
+        location, keeps_sha256 = local.location, False
         listings = 0
 
         def list(self, prefix: str = "", *, start_after: str = ""):

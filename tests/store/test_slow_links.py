@@ -15,11 +15,11 @@ from migrate.runtime import cancellation
 from migrate.storage import inflight_limit
 from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, Part
 from migrate.storage.part_sizes import HALF_PART_BYTES, cut_of
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.s3 import client
 from migrate.storage.s3.capability_probe import probe
 from migrate.storage.s3.client import parse
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.store import S3Store
 from migrate.storage.s3.transport import connection
@@ -39,9 +39,9 @@ def proxy(minio, toxiproxy):
 
 @pytest.fixture
 def url(proxy, minio, make_bucket, monkeypatch, tmp_path) -> str:
-    """A place behind the proxy."""
+    """A location behind the proxy."""
     name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-    return f"s3://{make_bucket(minio)}/place?profile={name}"
+    return f"s3://{make_bucket(minio)}/location?profile={name}"
 
 
 def test_a_part_may_take_longer_than_it_may_take_to_connect(minio, proxy, url, monkeypatch):
@@ -91,8 +91,8 @@ def test_a_store_that_is_stopped_begins_no_part_that_waits_for_its_turn(minio, u
 @pytest.mark.parametrize("put", ["put_tiny", "put_all"])
 def test_small_objects_keep_to_what_the_link_carries(url, put):
     """However many may be under way at once: a MiB of them, where nothing faster was seen."""
-    target = open_target_bucket(url)
-    flowing = target.source.requests.flow
+    destination = open_destination_bucket(url)
+    flowing = destination.source.requests.flow
     most = 0
     begin = flowing.begin
 
@@ -105,36 +105,36 @@ def test_small_objects_keep_to_what_the_link_carries(url, put):
 
     flowing.begin = watched
     objects = [(Description(f"{number:03}"), os.urandom(100_000)) for number in range(40)]
-    written = list(getattr(target, put)(objects, window_bytes=64 * MB))
+    written = list(getattr(destination, put)(objects, window_bytes=64 * MB))
     assert [(one.key, one.error) for one in written] == [(it.key, None) for it, _ in objects]
     assert 500_000 < most <= inflight_limit.LEAST_BYTES
 
 
 def test_of_whole_objects_too_it_is_seen_how_far_they_have_left(minio, proxy, url):
     proxy.add("bandwidth", stream="upstream", rate=8_000)
-    target, body = open_target_bucket(url), os.urandom(24 * MB)
+    destination, body = open_destination_bucket(url), os.urandom(24 * MB)
     before = metrics.received_bytes(minio.endpoint)
     seen: set[int] = set()
     with ThreadPoolExecutor(1) as pool:
         described = Description("large", metadata={"name": "Größe"}, tags={"a": "b"})
-        written = pool.submit(lambda: list(target.put_all([(described, body)], window_bytes=1)))
+        written = pool.submit(lambda: list(destination.put_all([(described, body)], window_bytes=1)))
         while not written.done():
             seen.add(inflight_limit.gone_bytes())
     [one] = written.result()
     assert (one.error, one.md5) == (None, hashlib.md5(body).hexdigest())
     assert len([size for size in seen if 0 < size < len(body)]) > 5
     assert metrics.received_bytes(minio.endpoint) - before == len(body)
-    found = boto_client(minio.profile).head_object(Bucket=target.name, Key="large")
+    found = boto_client(minio.profile).head_object(Bucket=destination.name, Key="large")
     assert decode_header(found["Metadata"]["name"])[0][0] == "Größe".encode()
-    assert target.tags("large") == {"a": "b"}
+    assert destination.tags("large") == {"a": "b"}
 
 
 def test_what_concerns_all_objects_is_raised_for_large_ones_too(minio, make_bucket):
     bucket = make_bucket(minio)
-    target = open_target_bucket(f"s3://{bucket}?profile={minio.profile}")
+    destination = open_destination_bucket(f"s3://{bucket}?profile={minio.profile}")
     boto_client(minio.profile).delete_bucket(Bucket=bucket)
     with pytest.raises(GoneError):
-        list(target.put_all([(Description("large"), bytes(3 * MB))], window_bytes=1))
+        list(destination.put_all([(Description("large"), bytes(3 * MB))], window_bytes=1))
 
 
 def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeypatch):
@@ -158,7 +158,7 @@ def test_an_interruption_ends_what_would_take_minutes(minio, proxy, url, monkeyp
 
 
 def test_parts_are_small_where_the_link_is_slow(url):
-    store = open_place(url)
+    store = open_location(url)
     flowing = store.inner._wire.flow
     large = 100 * 2**30
     assert store.part_bytes(2**30) == HALF_PART_BYTES
@@ -201,9 +201,9 @@ def test_what_is_asked_of_a_bucket_far_away_is_asked_side_by_side(
     bucket = make_bucket(minio)
     with Together(minio.endpoint, meant=meant[what]) as proxy:
         name = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
-        target = open_target_bucket(f"s3://{bucket}?profile={name}")
+        destination = open_destination_bucket(f"s3://{bucket}?profile={name}")
         if what == "settings":
-            assert "denied" not in target.configuration()
+            assert "denied" not in destination.configuration()
         else:
-            assert probe(target, keys=()).refused_keys == {}
+            assert probe(destination, keys=()).refused_keys == {}
         assert not proxy.alone

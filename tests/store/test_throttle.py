@@ -11,7 +11,7 @@ from migrate.errors import UsageError
 from migrate.quantities import parse_limit, parse_rate, parse_size
 from migrate.runtime import cancellation
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_the_average_is_kept_whatever_the_pieces():
     assert now == pytest.approx(10.0)
 
 
-def test_threads_and_places_share_it(tmp_path):
+def test_threads_and_locations_share_it(tmp_path):
     throttle = Throttle(2**20)
-    places = [open_place(str(tmp_path / name), bwlimit=throttle) for name in "ab"]
+    locations = [open_location(str(tmp_path / name), bwlimit=throttle) for name in "ab"]
     started = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: places[number % 2].put(f"f{number}", bytes(2**18)), range(6)))
-    places[0].read("f0")
-    places[0].stat("f0")
+        list(pool.map(lambda number: locations[number % 2].put(f"f{number}", bytes(2**18)), range(6)))
+    locations[0].read("f0")
+    locations[0].stat("f0")
     assert 1.4 <= time.monotonic() - started < 5
 
 

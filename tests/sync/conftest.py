@@ -11,7 +11,7 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Endpoint
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.open_buckets import open_sides, record_url
 from migrate.sync.plan import Sides
@@ -28,9 +28,9 @@ class Move:
     """
 
     source: Shop
-    target: Shop
+    destination: Shop
     source_prefix: str = ""
-    target_prefix: str = ""
+    destination_prefix: str = ""
     record: str | None = None
     progress: Any = field(default_factory=Silent)
     profiles: tuple[str, str] | None = None
@@ -43,16 +43,16 @@ class Move:
             replace(sides, selection=chosen.selection), store, chosen, workers=workers, progress=self.progress
         )
 
-    def place(self) -> MultipartStore:
+    def location(self) -> MultipartStore:
         """The store of the record."""
         return self._open()[1]
 
     def ends(self) -> tuple[str, str]:
         """The URLs of both sides."""
-        here, there = self.profiles or (self.source.server.profile, self.target.server.profile)
+        here, there = self.profiles or (self.source.server.profile, self.destination.server.profile)
         return (
             f"s3://{self.source.name}/{self.source_prefix}?profile={here}",
-            f"s3://{self.target.name}/{self.target_prefix}?profile={there}",
+            f"s3://{self.destination.name}/{self.destination_prefix}?profile={there}",
         )
 
     def _open(self) -> tuple[Sides, MultipartStore]:
@@ -60,7 +60,7 @@ class Move:
         which = (*ends, self.record or "")
         if which not in self.opened:
             sides = open_sides("shop", Endpoint(ends[0]), Endpoint(ends[1]), EVERYTHING)
-            self.opened[which] = sides, open_place(record_url(sides, self.record))
+            self.opened[which] = sides, open_location(record_url(sides, self.record))
         return self.opened[which]
 
     def with_progress(self, progress: Any) -> Move:

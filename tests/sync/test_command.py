@@ -23,7 +23,7 @@ from tests.torture.command import moveout
 
 
 def words(move: Move) -> tuple[str, str]:
-    return f"old={move.source.url}", f"new={move.target.url}"
+    return f"old={move.source.url}", f"new={move.destination.url}"
 
 
 def told(*arguments: str) -> tuple[int, dict]:
@@ -35,14 +35,14 @@ def test_what_it_says(move: Move) -> None:
     """Counts, gaps and codes in JSON; a page that is safe to open, whatever the keys are called."""
     fill(move.source)
     move.source.put("<script>alert(1)</script>", b"x")
-    move.target.put("<script>alert(1)</script>", b"another")
+    move.destination.put("<script>alert(1)</script>", b"another")
     code, first = told(*words(move))
     assert (code, first["exit_code"], first["result"]["failed"]) == (3, 3, 1)
     code, again = told(*words(move), "--overwrite", "--cutover")
     result = again["result"]
     assert (code, result["copied"], result["same"]) == (0, 1, result["listed"] - 1)
     assert result["proof"]["objects"] == result["listed"]
-    page = parse(move.place().read("REPORT.html"))
+    page = parse(move.location().read("REPORT.html"))
     assert_harmless(page)
     assert "Both sides were equal" in page.text
 
@@ -50,15 +50,15 @@ def test_what_it_says(move: Move) -> None:
 def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
     move: Move, tmp_path: Path
 ) -> None:
-    move.target.boto.put_bucket_versioning(
-        Bucket=move.target.name, VersioningConfiguration={"Status": "Enabled"}
+    move.destination.boto.put_bucket_versioning(
+        Bucket=move.destination.name, VersioningConfiguration={"Status": "Enabled"}
     )
     move.source.put("a")
     key = tmp_path / "key"
     assert call("keys", "init", key, "--name", "acme").code == 0
     code, said = told(*words(move), "--cutover", "--key", str(key))
     assert (code, said["result"]["proof"]["objects"]) == (0, 1)
-    store = move.place()
+    store = move.location()
     (signature,) = [info.key for info in store.list("sig/")]
     (tmp_path / "sig").write_bytes(store.read(signature))
     argv = ["ssh-keygen", "-Y", "check-novalidate", "-n", "moveout-document", "-s", tmp_path / "sig"]
@@ -66,7 +66,7 @@ def test_a_proof_is_signed_and_a_bucket_with_versions_keeps_none_of_the_record(
         subprocess.run(argv, input=store.read("cutover.json"), check=False, capture_output=True).returncode
         == 0
     )
-    rows = move.target.boto.list_object_versions(Bucket=move.target.name, Prefix=".moveout-sync/")
+    rows = move.destination.boto.list_object_versions(Bucket=move.destination.name, Prefix=".moveout-sync/")
     assert all(one["IsLatest"] for one in rows["Versions"])
     assert "DeleteMarkers" not in rows
 
@@ -80,7 +80,7 @@ def test_a_history_and_its_page(minio: S3Server, other_minio: S3Server) -> None:
     assert said.code == 0
     assert "2 versions copied" in said.out
     assert "2 versions" in said.out.split("Equal at")[1]
-    page = parse(move.place().read("REPORT.html"))
+    page = parse(move.location().read("REPORT.html"))
     assert_harmless(page)
     assert "with all versions" in page.text
     code, error = told(*words(move))
@@ -121,9 +121,9 @@ def test_a_history_is_killed_at_any_moment(minio: S3Server, other_minio: S3Serve
     count = sum(1 for _ in listed)
     done = moveout("sync", *words(move), "--history", "--cutover")
     assert done.code == 0, done.said
-    target = contents(move.target)
-    assert target == contents(move.source)
-    assert sum(map(len, target.values())) == count
+    destination = contents(move.destination)
+    assert destination == contents(move.source)
+    assert sum(map(len, destination.values())) == count
 
 
 def contents(shop: Shop) -> dict[str, list[tuple[Any, ...]]]:
@@ -143,11 +143,11 @@ def test_killed_at_any_moment(move: Move, number: int) -> None:
     killed = moveout("sync", *words(move), kill_after=1.5 + number * 0.9)
     assert killed.code in {0, -9}, killed.said
     assert time.monotonic() - started < 60
-    before = received_bytes(move.target.server.endpoint)
-    there = sum(map(len, move.contents(move.target).values()))
+    before = received_bytes(move.destination.server.endpoint)
+    there = sum(map(len, move.contents(move.destination).values()))
     done = moveout("sync", *words(move), "--cutover")
     assert done.code == 0, done.said
-    sent = received_bytes(move.target.server.endpoint) - before
+    sent = received_bytes(move.destination.server.endpoint) - before
     whole = sum(size // 2 * 2 for size in sizes) + 256 * 400_000
     assert sent <= whole - there + 64 * 2**20
-    assert move.contents(move.target) == move.contents(move.source)
+    assert move.contents(move.destination) == move.contents(move.source)

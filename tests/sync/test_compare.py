@@ -24,8 +24,8 @@ def listed(key: str, etag: str = "a", *, size: int = 1, modified: datetime = THE
     return ObjectSummary(key, size, etag, modified)
 
 
-def known(key: str, etag: str = "a", target: str = "a", *, begun: bool = False) -> Known:
-    return Known(key, etag, 1, microseconds(THEN), target, begun)
+def known(key: str, etag: str = "a", destination: str = "a", *, begun: bool = False) -> Known:
+    return Known(key, etag, 1, microseconds(THEN), destination, begun)
 
 
 def pages(rows: list, size: int = 1000) -> list[Page]:
@@ -36,28 +36,28 @@ def known_pages(rows: list, size: int = 1000) -> list[KnownPage]:
     return [KnownPage.of(rows[at : at + size]) for at in range(0, len(rows), size)]
 
 
-def walk(source: list, target: list, record: list) -> list[Step]:
+def walk(source: list, destination: list, record: list) -> list[Step]:
     comparison = Comparison("", "", lambda *_: None, lambda _: False)
-    steps = comparison.steps(pages(source), pages(target), known_pages(record))
+    steps = comparison.steps(pages(source), pages(destination), known_pages(record))
     return [step for step in steps if isinstance(step, Step)]
 
 
 @pytest.mark.parametrize(
-    ("target", "record", "expected"),
+    ("destination", "record", "expected"),
     [
         (None, None, (Do.COPY, "new", True)),
         (None, known("k"), (Do.COPY, "missing", True)),
         (listed("k"), known("k"), None),
         (listed("k"), None, (Do.LOOK, "there already", False)),
         (listed("k"), known("k", "older"), (Do.COPY, "changed", True)),
-        (listed("k", "other"), known("k"), (Do.LOOK, "changed at the target", False)),
+        (listed("k", "other"), known("k"), (Do.LOOK, "changed at the destination", False)),
         (listed("k", "other"), Known("k", begun=True), (Do.LOOK, "begun", True)),
         (listed("k", "other"), known("k", begun=True), (Do.LOOK, "begun", True)),
-        (listed("k", size=2), known("k"), (Do.LOOK, "changed at the target", False)),
+        (listed("k", size=2), known("k"), (Do.LOOK, "changed at the destination", False)),
     ],
 )
-def test_what_is_to_be_done(target, record, expected):
-    step = decide("k", listed("k"), target, record)
+def test_what_is_to_be_done(destination, record, expected):
+    step = decide("k", listed("k"), destination, record)
     assert (None if step is None else (step.do, step.why, step.ours)) == expected
 
 
@@ -87,8 +87,8 @@ def test_three_lists_side_by_side():
 
 def test_prefixes_are_left_out():
     comparison = Comparison("old/", "very/new/", lambda *_: None, lambda _: False)
-    source, target = [listed("old/a"), listed("old/b")], [listed("very/new/a")]
-    steps = list(comparison.steps(pages(source), pages(target), [plain([known("a")])]))
+    source, destination = [listed("old/a"), listed("old/b")], [listed("very/new/a")]
+    steps = list(comparison.steps(pages(source), pages(destination), [plain([known("a")])]))
     assert [it if isinstance(it, int) else it.key for it in steps] == [1, "b"]
     assert (comparison.listed, comparison.same) == (2, 1)
 
@@ -107,7 +107,7 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
     """Whatever the three lists hold, and however they are cut into pages."""
     rows = [(f"{n:03d}", *found) for n, found in enumerate(state)]
     source = [listed(key, etag) for key, etag, _, _ in rows if etag]
-    target = [listed(key, etag) for key, _, etag, _ in rows if etag]
+    destination = [listed(key, etag) for key, _, etag, _ in rows if etag]
     record = [known(key, "a", etag) for key, _, _, etag in rows if etag]
     seen, told = [], []
     comparison = Comparison(
@@ -123,22 +123,26 @@ def test_columns_and_rows_come_to_the_same(state, size, chooses):
     parts = [_as_read(part) for part in parts]
     steps = [
         it
-        for it in comparison.steps(pages(source, size), pages(target, size + 1), parts)
+        for it in comparison.steps(pages(source, size), pages(destination, size + 1), parts)
         if isinstance(it, Step)
     ]
-    wanted = {one.key: decide(one.key, one, _of(target, one.key), _of(record, one.key)) for one in source}
+    wanted = {
+        one.key: decide(one.key, one, _of(destination, one.key), _of(record, one.key)) for one in source
+    }
     assert [step for step in steps if step.source] == [step for step in wanted.values() if step]
     assert told == [
-        (one.key, one.etag, _of(target, one.key).etag) for one in source if wanted[one.key] is None
+        (one.key, one.etag, _of(destination, one.key).etag) for one in source if wanted[one.key] is None
     ]
     assert seen == [one.key for one in source]
     assert (comparison.listed, comparison.same) == (len(source), len(told))
     there = {one.key for one in source}
-    assert [it.key for it in steps if it.do == Do.EXTRA] == [it.key for it in target if it.key not in there]
+    assert [it.key for it in steps if it.do == Do.EXTRA] == [
+        it.key for it in destination if it.key not in there
+    ]
 
 
 def _as_read(page: KnownPage) -> KnownPage:
-    return KnownPage(*map(list, (page.keys, page.etags, page.sizes, page.modified, page.target_etags)))
+    return KnownPage(*map(list, (page.keys, page.etags, page.sizes, page.modified, page.destination_etags)))
 
 
 def _of(rows, key):
@@ -149,7 +153,7 @@ def _of(rows, key):
 def test_a_listing_in_another_order_is_no_basis(keys):
     with pytest.raises(UnorderedError) as caught:
         walk([], [listed(key) for key in keys], [])
-    assert caught.value.side == "target"
+    assert caught.value.side == "destination"
 
 
 def test_a_plan_is_read_as_it_was_written():

@@ -43,12 +43,12 @@ def version(number: int, content: str, side: str = "s") -> ObjectSummary:
 
 
 class Model:
-    """A key at a source and at a target that keeps what it is given, and the record between them."""
+    """A key at a source and at a destination that keeps what it is given, and the record between them."""
 
     def __init__(self, markers: Markers) -> None:
         self.markers = markers
         self.source: list[ObjectSummary] = []
-        self.target: list[ObjectSummary] = []
+        self.destination: list[ObjectSummary] = []
         self.known: list[KnownVersion] = []
         self.made = 0
         self.chosen = {"a", "b", "cc"}
@@ -75,35 +75,39 @@ class Model:
 
     def sync(self, *, delete: bool = False, kill_after: int = 99, lose: bool = False) -> list[Do]:
         """Do what is decided, as far as it is not killed; ``lose``: nothing is committed."""
-        decided = decide("k", self.judged(), self.target, self.known, self.markers)
+        decided = decide("k", self.judged(), self.destination, self.known, self.markers)
         for step in decided.steps[:kill_after]:
             if step.do == Do.COPY:
-                assert step.before == len(self.target)
-                assert not self.markers.refuse(step.source, self.target[-1] if self.target else None)
+                assert step.before == len(self.destination)
+                assert not self.markers.refuse(
+                    step.source, self.destination[-1] if self.destination else None
+                )
                 self.made += 1
                 content = "" if step.source.is_delete_marker else step.source.etag
-                self.target.append(version(self.made, content, "t"))
-                self._note(step.source, self.target[-1], lose=lose)
-            elif step.do == Do.LOOK and step.source.etag == step.target.etag:
-                self._note(step.source, step.target, lose=lose)
+                self.destination.append(version(self.made, content, "t"))
+                self._note(step.source, self.destination[-1], lose=lose)
+            elif step.do == Do.LOOK and step.source.etag == step.destination.etag:
+                self._note(step.source, step.destination, lose=lose)
             elif step.do == Do.EXTRA and delete:
-                self.target = [one for one in self.target if one.version_id != step.target.version_id]
-        ids = {one.version_id for one in self.target}
-        self.known = [one for one in self.known if one.target_version in ids]
+                self.destination = [
+                    one for one in self.destination if one.version_id != step.destination.version_id
+                ]
+        ids = {one.version_id for one in self.destination}
+        self.known = [one for one in self.known if one.destination_version in ids]
         return [step.do for step in decided.steps]
 
-    def _note(self, source: ObjectSummary, target: ObjectSummary, *, lose: bool) -> None:
+    def _note(self, source: ObjectSummary, destination: ObjectSummary, *, lose: bool) -> None:
         if not lose:
             modified = int((source.modified - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1e6)
             self.known.append(
                 KnownVersion(
                     source.version_id, source.etag, source.size_bytes, modified, source.is_delete_marker,
-                    target.version_id,
+                    destination.version_id,
                 )
             )  # fmt: skip
 
     def wanted(self) -> list[str]:
-        """What the target is to have: the source's, without the delete markers that it does not make."""
+        """What the destination is to have: the source's, without the delete markers that it does not make."""
         kept: list[ObjectSummary] = []
         for one, why in self.judged():
             if not why and not self.markers.refuse(one, kept[-1] if kept else None):
@@ -127,7 +131,7 @@ def test_passes_that_are_killed_end_where_the_source_is(turns, refused):
     model = Model(Markers(frozenset(refused)))
     model.play(turns)
     model.sync()
-    assert [one.etag for one in model.target] == model.wanted()
+    assert [one.etag for one in model.destination] == model.wanted()
     assert set(model.sync()) <= {Do.EXCLUDED}
 
 
@@ -145,9 +149,9 @@ def test_what_is_deleted_at_the_source_goes_only_when_told(contents, gone, more)
     for content in more:
         model.write(content)
     model.sync()
-    assert [one.etag for one in model.target] == [*contents, *more]
+    assert [one.etag for one in model.destination] == [*contents, *more]
     model.sync(delete=True)
-    assert [one.etag for one in model.target] == model.wanted()
+    assert [one.etag for one in model.destination] == model.wanted()
 
 
 @given(
@@ -161,7 +165,7 @@ def test_what_was_chosen_comes_in_its_order(turns, chosen, refused):
     model.chosen = chosen
     model.play(turns)
     model.sync()
-    assert [one.etag for one in model.target] == model.wanted()
+    assert [one.etag for one in model.destination] == model.wanted()
     assert set(model.sync()) <= {Do.EXCLUDED}
 
 
@@ -177,12 +181,12 @@ def test_another_choice_later_puts_nothing_into_the_wrong_order(contents, first,
     for content in contents:
         model.write(content)
     model.sync()
-    before = [one.version_id for one in model.target]
+    before = [one.version_id for one in model.destination]
     model.chosen = then
     model.sync()
-    assert [one.version_id for one in model.target][: len(before)] == before
-    numbers = {one.target_version: int(one.version_id[1:]) for one in model.known}
-    order = [numbers[one.version_id] for one in model.target]
+    assert [one.version_id for one in model.destination][: len(before)] == before
+    numbers = {one.destination_version: int(one.version_id[1:]) for one in model.known}
+    order = [numbers[one.version_id] for one in model.destination]
     assert order == sorted(order)
     there = {one.version_id for one in model.known}
     missing = [one for one, why in model.judged() if not why and one.version_id not in there]
@@ -231,13 +235,13 @@ def test_tags_are_asked_for_of_what_is_wanted_so_far(monkeypatch: pytest.MonkeyP
 def test_what_has_no_id_comes_on_top_again() -> None:
     """Where a record says that it lies below what is older, it is not in its place, and no proof says that it is."""
     one, null = version(1, "a"), replace(version(2, "b"), version_id=NULL)
-    target = [version(8, "b", "t"), version(9, "a", "t")]
+    destination = [version(8, "b", "t"), version(9, "a", "t")]
     modified = microseconds(null.modified)
     known = [KnownVersion(NULL, "b", 1, modified, False, "t8"), KnownVersion("s1", "a", 1, 0, False, "t9")]
-    found = decide("k", [(one, ""), (null, "")], target, known, Markers())
-    assert found.same == [(one, target[1])]
-    assert [(step.do, step.source, step.target) for step in found.steps] == [
-        (Do.COPY, null, None), (Do.EXTRA, null, target[0]),
+    found = decide("k", [(one, ""), (null, "")], destination, known, Markers())
+    assert found.same == [(one, destination[1])]
+    assert [(step.do, step.source, step.destination) for step in found.steps] == [
+        (Do.COPY, null, None), (Do.EXTRA, null, destination[0]),
     ]  # fmt: skip
     assert found.steps[0].before == 2
 
@@ -247,7 +251,7 @@ def test_what_stands_below_is_not_put_on_top() -> None:
     for content in ("a", "b"):
         model.write(content)
     model.sync()
-    model.target, model.known = model.target[1:], model.known[1:]
+    model.destination, model.known = model.destination[1:], model.known[1:]
     assert model.sync() == [Do.STUCK]
 
 
@@ -257,9 +261,9 @@ def test_a_walk_counts_every_version() -> None:
     walk = HistoryComparison(lambda key: key == "y", Markers())
     walk.on_same = lambda *columns: seen.append(tuple(columns[2]))
     source = [("k", [(one, ""), (two, "")]), ("x", [(one, "no")])]
-    target = [("k", [version(9, "a", "t")]), ("y", [one]), ("z", [one])]
+    destination = [("k", [version(9, "a", "t")]), ("y", [one]), ("z", [one])]
     known = [("k", [KnownVersion("s1", "a", 1, 0, False, "t9")])]
-    found = list(walk.steps(source, target, known))
+    found = list(walk.steps(source, destination, known))
     assert [step if isinstance(step, int) else (step.do, step.key) for step in found] == [
         1, (Do.COPY, "k"), (Do.EXCLUDED, "x"), (Do.EXTRA, "z"),
     ]  # fmt: skip
@@ -273,7 +277,9 @@ def rows(given: list[tuple[str, str, int]]) -> pa.Table:
             "key": pa.array(keys, pa.string()),
             "version_id": pa.array(ids, pa.string()),
             "last_modified": pa.array(marks, MOMENT),
-            "target_version_id": pa.array([f"t{version}{mark}" for _, version, mark in given], pa.string()),
+            "destination_version_id": pa.array(
+                [f"t{version}{mark}" for _, version, mark in given], pa.string()
+            ),
         }
     )
 
@@ -309,11 +315,11 @@ def test_rows_of_versions_are_folded_in_their_order(counts, size, drop):
 def test_a_version_that_was_looked_at_again_keeps_its_place_and_its_digests() -> None:
     """Only what can change of it is taken over."""
 
-    def row(key: str, target: str, **more: Any) -> dict[str, Any]:
+    def row(key: str, destination: str, **more: Any) -> dict[str, Any]:
         common = {
             "key": key,
-            "version_id": f"s-{target}",
-            "target_version_id": target,
+            "version_id": f"s-{destination}",
+            "destination_version_id": destination,
             "last_modified": BEGAN,
         }
         return {**common, "size": 1, "tags": [("t", "1")], "losses": [], **more}
@@ -330,7 +336,7 @@ def test_a_version_that_was_looked_at_again_keeps_its_place_and_its_digests() ->
         for part in folded([synced_table(old)], [synced_table([again, new])], (), by_version)
         for one in part.to_pylist()
     ]
-    assert [one["target_version_id"] for one in found] == ["1", "2", "4", "3"]
+    assert [one["destination_version_id"] for one in found] == ["1", "2", "4", "3"]
     assert (found[0]["sha256"], found[0]["tags"], found[0]["legal_hold"]) == ("x", [("t", "2")], "ON")
     assert found[0]["losses"] == [("ETag", "of parts")]
     assert found[1]["sha256"] == "y"

@@ -50,13 +50,13 @@ def versions(shop: Shop) -> set[tuple[str, str]]:
 
 
 def record_rows(move: Move) -> list[dict[str, Any]]:
-    store = move.place()
+    store = move.location()
     names = [info.key for info in store.list("index/")]
     return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
 
 
 def ledger(move: Move) -> list[tuple[str, str]]:
-    rows = pq.read_table(io.BytesIO(move.place().read("losses.parquet"))).to_pylist()
+    rows = pq.read_table(io.BytesIO(move.location().read("losses.parquet"))).to_pylist()
     return [(row["item"], row["property"]) for row in rows]
 
 
@@ -65,17 +65,17 @@ def test_every_version_and_again(old: Move) -> None:
     count = make_history(old.source, keys=30, versions=6)
     first = old.run(history=True, cutover=True)
     assert (first.exit_code, first.listed, first.copied) == (0, count, count)
-    assert history(old.target) == history(old.source)
+    assert history(old.destination) == history(old.source)
     assert (first.proof.objects, first.proof.history) == (count, True)
     rows = record_rows(old)
     assert {(row["key"], row["version_id"]) for row in rows} == versions(old.source)
-    assert {(row["key"], row["target_version_id"]) for row in rows} == versions(old.target)
+    assert {(row["key"], row["destination_version_id"]) for row in rows} == versions(old.destination)
     assert {what for _, what in ledger(old)} == {
         "last modified", "version ids", "keys below the names of objects",
     }  # fmt: skip
-    before = versions(old.target)
+    before = versions(old.destination)
     again = old.run(history=True)
-    assert (again.same, again.copied, versions(old.target)) == (count, 0, before)
+    assert (again.same, again.copied, versions(old.destination)) == (count, 0, before)
 
 
 def test_only_what_is_new_is_added(old: Move, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,17 +92,17 @@ def test_only_what_is_new_is_added(old: Move, monkeypatch: pytest.MonkeyPatch) -
     shop.put("new", b"2")
     delta = old.run(history=True, cutover=True)
     assert (delta.copied, delta.same, delta.exit_code) == (4, 16, 0)
-    assert history(old.target) == history(shop)
+    assert history(old.destination) == history(shop)
     shop.put("k2", b"back")
     assert old.run(history=True, cutover=True).copied == 1
-    assert bodies(old.target, "k2") == [b"one", b"two", None, b"back"]
+    assert bodies(old.destination, "k2") == [b"one", b"two", None, b"back"]
     rows = record_rows(old)
     assert [row["key"] for row in rows] == sorted(row["key"] for row in rows)
-    assert {(row["key"], row["target_version_id"]) for row in rows} == versions(old.target)
+    assert {(row["key"], row["destination_version_id"]) for row in rows} == versions(old.destination)
 
 
 def test_versions_that_were_deleted_at_the_source_since(old: Move) -> None:
-    """They stay at the target unless told, and there is no proof meanwhile; what comes later is still added."""
+    """They stay at the destination unless told, and there is no proof meanwhile; what comes later is still added."""
     shop = old.source
     for key in ("a", "b"):
         for body in (b"one", b"two", b"three"):
@@ -114,12 +114,14 @@ def test_versions_that_were_deleted_at_the_source_since(old: Move) -> None:
     shop.put("a", b"four")
     found = old.run(history=True, cutover=True)
     assert (found.copied, found.extra, found.deleted, found.exit_code) == (1, 4, 0, 3)
-    assert "only at the target" in found.unproven
-    assert bodies(old.target, "a") == [b"one", b"two", b"three", b"four"]
+    assert "only at the destination" in found.unproven
+    assert bodies(old.destination, "a") == [b"one", b"two", b"three", b"four"]
     told = old.run(history=True, cutover=True, delete=True)
     assert (told.deleted, told.exit_code, told.proof.objects) == (4, 0, 3)
-    assert history(old.target) == history(shop)
-    assert {(row["key"], row["target_version_id"]) for row in record_rows(old)} == versions(old.target)
+    assert history(old.destination) == history(shop)
+    assert {(row["key"], row["destination_version_id"]) for row in record_rows(old)} == versions(
+        old.destination
+    )
     assert all(one.version_id for one in told.removed)
 
 
@@ -140,7 +142,7 @@ def test_a_locked_version_is_not_removed(old: Move) -> None:
     done = old.run(history=True, delete=True)
     assert (done.deleted, done.failed, done.exit_code) == (0, 1, 3)
     assert "does not remove it" in done.gaps[0].reason
-    assert bodies(old.target, "a") == [b"1"]
+    assert bodies(old.destination, "a") == [b"1"]
 
 
 def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
@@ -162,13 +164,13 @@ def test_a_run_that_broke_off_goes_on_in_the_middle_of_a_key(
         patch.setattr(Record, "write_done", _only_if(Record.write_done))
         with pytest.raises(RuntimeError, match="broken off"):
             old.with_progress(Breaks()).run(workers=1, history=True)
-    there = len(versions(old.target))
+    there = len(versions(old.destination))
     assert 0 < there < count
     done = old.run(history=True, cutover=True)
     assert (done.exit_code, done.failed) == (0, 0)
     assert done.adopted > 0
     assert done.copied == count - there
-    assert history(old.target) == history(old.source)
+    assert history(old.destination) == history(old.source)
 
 
 def _only_if(write: Any) -> Any:
@@ -186,26 +188,26 @@ def test_without_its_record_a_history_is_taken_in(old: Move, tmp_path: Any) -> N
     old.record = str(tmp_path / "one")
     old.run(history=True)
     old.record = str(tmp_path / "other")
-    before = versions(old.target)
+    before = versions(old.destination)
     again = old.run(history=True, cutover=True)
     assert (again.adopted, again.copied, again.exit_code) == (count, 0, 0)
-    assert versions(old.target) == before
+    assert versions(old.destination) == before
 
 
 def test_histories_of_others_are_left_alone(old: Move) -> None:
-    """A key of which the target has something else is a gap, version by version; --overwrite goes on above it."""
+    """A key of which the destination has something else is a gap, version by version; --overwrite goes on above it."""
     for body in (b"one", b"two"):
         old.source.put("a", body)
-    old.target.put("a", b"foreign")
+    old.destination.put("a", b"foreign")
     old.source.put("b", b"xxx")
-    old.target.put("b", b"yyy")
+    old.destination.put("b", b"yyy")
     first = old.run(history=True)
     assert (first.copied, first.failed, first.exit_code) == (0, 3, 3)
-    assert bodies(old.target, "a") == [b"foreign"]
+    assert bodies(old.destination, "a") == [b"foreign"]
     told = old.run(history=True, overwrite=True)
     assert told.copied == 2
-    assert bodies(old.target, "a") == [b"foreign", b"one", b"two"]
-    assert bodies(old.target, "b") == [b"yyy"]
+    assert bodies(old.destination, "a") == [b"foreign", b"one", b"two"]
+    assert bodies(old.destination, "b") == [b"yyy"]
 
 
 def test_a_version_that_vanishes_meanwhile(old: Move) -> None:
@@ -218,7 +220,7 @@ def test_a_version_that_vanishes_meanwhile(old: Move) -> None:
     done = old.with_progress(gone).run(history=True)
     assert (done.copied, done.excluded, done.exit_code) == (2, 1, 0)
     assert oldest in done.gaps[0].item
-    assert bodies(old.target, "a") == [b"two", b"three"]
+    assert bodies(old.destination, "a") == [b"two", b"three"]
     assert old.run(history=True, cutover=True).proof.objects == 2
 
 
@@ -230,11 +232,11 @@ def test_where_a_history_cannot_be(minio: S3Server, other_minio: S3Server, make_
         move.run(history=True)
     move = Move(make_old_shop(minio), make_shop(other_minio))
     move.source.put("a")
-    move.target.put("mine")
+    move.destination.put("mine")
     with pytest.raises(UsageError, match="cannot have a history"):
         move.run(history=True)
-    assert move.target.keys() == ["mine"]
-    move.target.boto.delete_object(Bucket=move.target.name, Key="mine")
+    assert move.destination.keys() == ["mine"]
+    move.destination.boto.delete_object(Bucket=move.destination.name, Key="mine")
     assert move.run(history=True).copied == 1
     with pytest.raises(UsageError, match="whole histories"):
         move.run()
@@ -260,7 +262,7 @@ def test_a_history_of_another_server(versitygw: S3Server, other_minio: S3Server)
     shop.put("a", b"three")
     first = move.run(history=True, cutover=True)
     assert (first.exit_code, first.copied, first.excluded) == (0, 4, 1)
-    assert bodies(move.target, "a") == [b"one", b"two", None, b"three"]
+    assert bodies(move.destination, "a") == [b"one", b"two", None, b"three"]
     assert [what for _, what in ledger(move)].count("delete marker") == 1
     shop.put("a", b"four")
     again = move.run(history=True, cutover=True)
@@ -273,15 +275,15 @@ def test_to_another_server(minio: S3Server, versitygw: S3Server) -> None:
     count = make_history(move.source, keys=15, versions=5, seed=5)
     done = move.run(history=True, cutover=True)
     assert (done.exit_code, done.copied, done.proof.objects) == (0, count, count)
-    assert old_bodies(move.target) == old_bodies(move.source)
+    assert old_bodies(move.destination) == old_bodies(move.source)
 
 
 def old_bodies(shop: Shop) -> dict[str, list[bytes | None]]:
     found: dict[str, list[bytes | None]] = {}
     for one in reversed(list(open_bucket(shop.url).list_versions())):
         if not one.key.startswith(".moveout-sync/"):
-            place = {"Bucket": shop.name, "Key": one.key, "VersionId": one.version_id}
-            body = None if one.is_delete_marker else shop.boto.get_object(**place)["Body"].read()
+            location = {"Bucket": shop.name, "Key": one.key, "VersionId": one.version_id}
+            body = None if one.is_delete_marker else shop.boto.get_object(**location)["Body"].read()
             found.setdefault(one.key, []).append(body)
     return found
 
@@ -293,16 +295,16 @@ def test_large_versions(old: Move) -> None:
     upload(old.source, "a", data, 12 * 2**20)
     old.source.put("a", data)
     old.source.put("a", b"small again")
-    old.target.put("a", b"small")
-    upload(old.target, "a", data, 12 * 2**20)
-    upload(old.target, "a", data, 18 * 2**20, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT")
+    old.destination.put("a", b"small")
+    upload(old.destination, "a", data, 12 * 2**20)
+    upload(old.destination, "a", data, 18 * 2**20, ChecksumAlgorithm="CRC64NVME", ChecksumType="FULL_OBJECT")
     done = old.run(history=True, cutover=True)
     assert (done.exit_code, done.adopted, done.copied) == (0, 3, 1)
     old.source.put("a", data + b"x")
     upload(old.source, "a", data, 18 * 2**20)
     done = old.run(history=True, cutover=True)
     assert (done.exit_code, done.copied, done.proof.objects) == (0, 2, 6)
-    assert old_bodies(old.target) == old_bodies(old.source)
+    assert old_bodies(old.destination) == old_bodies(old.source)
 
 
 def test_answers_that_are_lost_make_no_second_version(
@@ -313,14 +315,14 @@ def test_answers_that_are_lost_make_no_second_version(
             old.source.put(f"k{number}", bytes([number, version]))
         old.source.boto.delete_object(Bucket=old.source.name, Key=f"k{number}")
     lose = EveryThird({"PUT": 0, "DELETE": 0})
-    with BusyProxy(old.target.server.endpoint, lose=lose) as proxy:
-        there = extra_profile(monkeypatch, tmp_path, old.target.server, endpoint=proxy.endpoint)
+    with BusyProxy(old.destination.server.endpoint, lose=lose) as proxy:
+        there = extra_profile(monkeypatch, tmp_path, old.destination.server, endpoint=proxy.endpoint)
         here = old.source.server.profile
-        through = Move(old.source, old.target, profiles=(here, there))
+        through = Move(old.source, old.destination, profiles=(here, there))
         done = through.run(history=True, cutover=True)
     assert proxy.lost >= 6
     assert (done.exit_code, done.copied) == (0, 24)
-    assert history(old.target) == history(old.source)
+    assert history(old.destination) == history(old.source)
 
 
 def test_only_some_keys(old: Move) -> None:
@@ -329,7 +331,7 @@ def test_only_some_keys(old: Move) -> None:
         old.source.put(key, b"2")
     done = old.run(history=True, selection=Selection(exclude=("*.tmp",)), cutover=True)
     assert (done.copied, done.excluded, done.proof.objects) == (2, 2, 2)
-    assert set(history(old.target)) == {"a.jpg"}
+    assert set(history(old.destination)) == {"a.jpg"}
 
 
 def change_tags(shop: Shop, key: str, version: str, **tags: str) -> None:
@@ -350,7 +352,7 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     for number in range(3):
         old.source.put("k", b"%d" % number, Tagging=f"n={number}&of=a%20b")
     old.run(history=True)
-    before, shop = versions(old.target), old.source
+    before, shop = versions(old.destination), old.source
     oldest, middle, newest = ids(shop, "k")
     change_tags(shop, "k", oldest, n="a+b/c:@=_", more="")
     shop.boto.delete_object_tagging(Bucket=shop.name, Key="k", VersionId=middle)
@@ -364,8 +366,8 @@ def test_tags_and_locks_of_versions_that_have_changed(old: Move, monkeypatch: py
     found = old.run(history=True, recheck=True, cutover=True)
     assert (found.amended, found.same, found.copied, found.exit_code) == (3, count, 0, 0)
     assert found.proof.objects == count + 3
-    assert history(old.target) == history(shop)
-    assert versions(old.target) == before
+    assert history(old.destination) == history(shop)
+    assert versions(old.destination) == before
     rows = {row["version_id"]: row for row in record_rows(old) if row["key"] == "k"}
     assert dict(rows[oldest]["tags"])["more"] == ""
     assert (rows[middle]["tags"], rows[middle]["legal_hold"]) == ([], "ON")
@@ -399,7 +401,7 @@ def test_a_look_that_broke_off_goes_on(old: Move, monkeypatch: pytest.MonkeyPatc
     done = old.run(history=True, recheck=True, cutover=True)
     assert 0 < done.amended < 6
     assert (done.amended + done.same, done.proof.objects, done.exit_code) == (12, 12, 0)
-    assert history(old.target) == history(old.source)
+    assert history(old.destination) == history(old.source)
     rows = record_rows(old)
     assert [row["version_id"] for row in rows] == order
     assert [bool(row["tags"]) for row in rows] == [True, False] * 6
@@ -414,10 +416,10 @@ def test_tags_of_versions_on_another_server(minio: S3Server, versitygw: S3Server
     change_tags(move.source, "a", ids(move.source, "a")[0], n="2")
     done = move.run(history=True, recheck=True, cutover=True)
     assert (done.amended, done.same, done.exit_code) == (1, 1, 0)
-    place = {"Bucket": move.target.name, "Key": "a"}
+    location = {"Bucket": move.destination.name, "Key": "a"}
     found = [
-        move.target.boto.get_object_tagging(**place, VersionId=version)["TagSet"]
-        for version in ids(move.target, "a")
+        move.destination.boto.get_object_tagging(**location, VersionId=version)["TagSet"]
+        for version in ids(move.destination, "a")
     ]
     assert found == [[{"Key": "n", "Value": value}] for value in ("2", "1")]
 
@@ -428,31 +430,31 @@ def test_what_of_a_version_cannot_be_brought_in_step(old: Move) -> None:
         old.source.put("a", b"%d" % number)
     old.source.put("b", b"1")
     old.run(history=True)
-    (oldest, _), (its_oldest, its_newest) = ids(old.source, "a"), ids(old.target, "a")
+    (oldest, _), (its_oldest, its_newest) = ids(old.source, "a"), ids(old.destination, "a")
     hold = {"Status": "ON"}
     for version in (its_oldest, its_newest):
-        old.target.boto.put_object_legal_hold(
-            Bucket=old.target.name, Key="a", VersionId=version, LegalHold=hold
+        old.destination.boto.put_object_legal_hold(
+            Bucket=old.destination.name, Key="a", VersionId=version, LegalHold=hold
         )
     change_tags(old.source, "a", oldest, t="1")
     done = old.run(history=True, recheck=True)
     assert (done.same, done.amended, done.failed, done.exit_code) == (1, 0, 2, 3)
     assert all("a (version" in gap.item and "lifts no lock" in gap.reason for gap in done.gaps)
-    assert history(old.target)["a"][0][5] == {"t": "1"}
+    assert history(old.destination)["a"][0][5] == {"t": "1"}
     assert [row["tags"] for row in record_rows(old) if row["version_id"] == oldest] == [[("t", "1")]]
     assert old.run(history=True).exit_code == 0
 
 
-def test_a_target_that_refuses_tags_of_versions(
+def test_a_destination_that_refuses_tags_of_versions(
     old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old.source.put("a", b"1")
     old.source.put("b", b"1")
     old.run(history=True)
     change_tags(old.source, "a", ids(old.source, "a")[0], t="1")
-    with RefusesTags(old.target.server.endpoint) as proxy:
-        there = extra_profile(monkeypatch, tmp_path, old.target.server, endpoint=proxy.endpoint)
-        through = Move(old.source, old.target, profiles=(old.source.server.profile, there))
+    with RefusesTags(old.destination.server.endpoint) as proxy:
+        there = extra_profile(monkeypatch, tmp_path, old.destination.server, endpoint=proxy.endpoint)
+        through = Move(old.source, old.destination, profiles=(old.source.server.profile, there))
         done = through.run(history=True, recheck=True)
     assert (done.same, done.failed, done.exit_code) == (1, 1, 3)
     assert "does not take its tags" in done.gaps[0].reason
@@ -468,21 +470,21 @@ class RefusesTags(HttpProxy):
 
 
 def test_acls_of_versions(old: Move, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each version has its own; what is not public any more is not public at the target either."""
+    """Each version has its own; what is not public any more is not public at the destination either."""
     for number in range(2):
         old.source.put("a", b"%d" % number)
     with (
         VersionAcls(old.source.server.endpoint, name="AmazonS3") as there,
-        VersionAcls(old.target.server.endpoint, name="AmazonS3") as here,
+        VersionAcls(old.destination.server.endpoint, name="AmazonS3") as here,
     ):
         profiles = [
             extra_profile(monkeypatch, tmp_path, shop.server, endpoint=proxy.endpoint)
-            for shop, proxy in ((old.source, there), (old.target, here))
+            for shop, proxy in ((old.source, there), (old.destination, here))
         ]
-        through = Move(old.source, old.target, profiles=(profiles[0], profiles[1]))
+        through = Move(old.source, old.destination, profiles=(profiles[0], profiles[1]))
         assert through.run(history=True).copied == 2
         here.acls.clear()
-        (first, second), (its_first, its_second) = ids(old.source, "a"), ids(old.target, "a")
+        (first, second), (its_first, its_second) = ids(old.source, "a"), ids(old.destination, "a")
         there.acls[first] = "public-read"
         here.acls[its_second] = "public-read"
         done = through.run(history=True, recheck=True)

@@ -42,14 +42,14 @@ def told(move: Move, **more: Any) -> Any:
 
 
 def test_it_can_be_replaced(suspended: Move) -> None:
-    """What it was stays at the target as an older version, unless told."""
+    """What it was stays at the destination as an older version, unless told."""
     assert suspended.run(history=True).copied == 2
     suspended.source.put("a", b"after")
     done = suspended.run(history=True)
     assert (done.copied, done.extra) == (1, 1)
-    assert bodies(suspended.target, "a") == [b"before", b"one", b"after"]
+    assert bodies(suspended.destination, "a") == [b"before", b"one", b"after"]
     assert told(suspended).deleted == 1
-    assert bodies(suspended.target, "a") == [b"one", b"after"]
+    assert bodies(suspended.destination, "a") == [b"one", b"after"]
 
 
 def test_it_can_be_replaced_by_the_same_bytes(suspended: Move) -> None:
@@ -58,7 +58,7 @@ def test_it_can_be_replaced_by_the_same_bytes(suspended: Move) -> None:
     suspended.source.put("a", b"before", Metadata={"n": "2"})
     done = told(suspended)
     assert (done.copied, done.deleted) == (1, 1)
-    assert bodies(suspended.target, "a") == [b"one", b"before"]
+    assert bodies(suspended.destination, "a") == [b"one", b"before"]
     assert [row["version_id"] == "null" for row in record_rows(suspended)] == [False, True]
 
 
@@ -67,10 +67,10 @@ def test_a_delete_marker_without_an_id_replaces_it_and_is_replaced(suspended: Mo
     suspended.run(history=True)
     shop.boto.delete_object(Bucket=shop.name, Key="a")
     assert told(suspended).deleted == 1
-    assert bodies(suspended.target, "a") == [b"one", None]
+    assert bodies(suspended.destination, "a") == [b"one", None]
     shop.put("a", b"back")
     assert told(suspended).deleted == 1
-    assert bodies(suspended.target, "a") == [b"one", b"back"]
+    assert bodies(suspended.destination, "a") == [b"one", b"back"]
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -87,7 +87,7 @@ def test_it_is_replaced_while_it_is_copied(suspended: Move, large: bool) -> None
     assert (done.copied, done.excluded, done.exit_code) == (2 if large else 1, 1, 0)
     assert "replaced at the source" in done.gaps[0].reason
     assert told(suspended).copied == 1
-    assert bodies(suspended.target, "a") == [b"one", *([b"two"] if large else []), b"after"]
+    assert bodies(suspended.destination, "a") == [b"one", *([b"two"] if large else []), b"after"]
 
 
 def test_it_is_deleted_while_it_is_copied(suspended: Move) -> None:
@@ -96,7 +96,7 @@ def test_it_is_deleted_while_it_is_copied(suspended: Move) -> None:
     done = suspended.with_progress(deletes).run(history=True)
     assert (done.copied, done.excluded, done.failed) == (1, 1, 0)
     assert told(suspended).copied == 1
-    assert bodies(suspended.target, "a") == [b"one", None]
+    assert bodies(suspended.destination, "a") == [b"one", None]
 
 
 def test_it_is_replaced_between_listing_and_removal(suspended: Move) -> None:
@@ -105,8 +105,8 @@ def test_it_is_replaced_between_listing_and_removal(suspended: Move) -> None:
     suspended.run(history=True)
     shop.put("a", b"after")
     shop.put("b", b"1")
-    again = At("remove at the target", lambda: shop.put("a", b"again"))
+    again = At("remove at the destination", lambda: shop.put("a", b"again"))
     done = suspended.with_progress(again).run(history=True, delete=True)
     assert done.deleted == 1
     assert told(suspended).deleted == 1
-    assert bodies(suspended.target, "a") == [b"one", b"again"]
+    assert bodies(suspended.destination, "a") == [b"one", b"again"]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 
-from migrate.storage.s3.destination_bucket import open_target_bucket
+from migrate.storage.s3.destination_bucket import open_destination_bucket
 from migrate.sync.record.column_pages import microseconds
 from migrate.sync.record.sync_record import Record
 from migrate.sync.upload_owners import Uploads
@@ -28,31 +28,34 @@ PART = 16 * 2**20
 
 def upload_parts(shop: Shop, key: str, parts: list[tuple[int, bytes]]) -> None:
     """Upload an object in parts of these numbers."""
-    place = {"Bucket": shop.name, "Key": key}
-    place["UploadId"] = shop.boto.create_multipart_upload(**place)["UploadId"]
+    location = {"Bucket": shop.name, "Key": key}
+    location["UploadId"] = shop.boto.create_multipart_upload(**location)["UploadId"]
     sent = [
-        {"PartNumber": number, "ETag": shop.boto.upload_part(**place, PartNumber=number, Body=data)["ETag"]}
+        {
+            "PartNumber": number,
+            "ETag": shop.boto.upload_part(**location, PartNumber=number, Body=data)["ETag"],
+        }
         for number, data in parts
     ]
-    shop.boto.complete_multipart_upload(**place, MultipartUpload={"Parts": sent})
+    shop.boto.complete_multipart_upload(**location, MultipartUpload={"Parts": sent})
 
 
 def upload(shop, key, data, part_bytes, **more):
-    place = {"Bucket": shop.name, "Key": key}
-    begun = shop.boto.create_multipart_upload(**place, **more)["UploadId"]
+    location = {"Bucket": shop.name, "Key": key}
+    begun = shop.boto.create_multipart_upload(**location, **more)["UploadId"]
     kind = {name: value for name, value in more.items() if name == "ChecksumAlgorithm"}
     parts = []
     for number, start in enumerate(range(0, len(data), part_bytes), 1):
         sent = shop.boto.upload_part(
-            **place, **kind, UploadId=begun, PartNumber=number, Body=data[start : start + part_bytes]
+            **location, **kind, UploadId=begun, PartNumber=number, Body=data[start : start + part_bytes]
         )
         sums = {name: value for name, value in sent.items() if name == "ChecksumCRC64NVME"}
         parts.append({"PartNumber": number, "ETag": sent["ETag"], **sums})
-    shop.boto.complete_multipart_upload(**place, UploadId=begun, MultipartUpload={"Parts": parts})
+    shop.boto.complete_multipart_upload(**location, UploadId=begun, MultipartUpload={"Parts": parts})
 
 
 def test_parts_stay_what_they_are(move: Move) -> None:
-    """An object of parts has the same ETag at the target, and is known to be the same afterwards."""
+    """An object of parts has the same ETag at the destination, and is known to be the same afterwards."""
     data = bytes(range(256)) * 50_000
     upload(move.source, "of-parts", data, 5 * 2**20, ContentType="video/mp4", Metadata={"a": "b"})
     move.source.put("whole", data * 3, Metadata={"c": "d"})
@@ -60,10 +63,10 @@ def test_parts_stay_what_they_are(move: Move) -> None:
     done = move.run(cutover=True)
     assert (done.copied, done.exit_code) == (3, 0)
     for key in ("of-parts", "whole"):
-        assert body(move.target, key) == body(move.source, key)
+        assert body(move.destination, key) == body(move.source, key)
     heads = [
         shop.boto.head_object(Bucket=shop.name, Key="of-parts", ChecksumMode="ENABLED")
-        for shop in (move.source, move.target)
+        for shop in (move.source, move.destination)
     ]
     assert heads[0]["ETag"] == heads[1]["ETag"]
     assert heads[1]["Metadata"] == {"a": "b"}
@@ -100,37 +103,39 @@ def test_parts_keep_their_sizes_and_numbers(
         upload_parts(move.source, key, bodies)
     outcome = move.run(cutover=True)
     assert (outcome.copied, outcome.failed, outcome.proof is not None) == (len(LAYOUTS), 0, True)
-    lost = pq.read_table(io.BytesIO(move.place().read("losses.parquet")))
+    lost = pq.read_table(io.BytesIO(move.location().read("losses.parquet")))
     assert "ETag" not in lost["property"].to_pylist()
     reader = take_out(move.source.url, tmp_path / "bundle")
-    assert reader.info.complete, reader.scope()[0].reasons
+    assert reader.info.complete, reader.reconciliation()[0].reasons
     restored = make_shop(other_minio)
     assert restore(reader, restored.url).findings == ()
     for key, parts in LAYOUTS.items():
         wanted = layout(move.source, key)
         if server.profile == "versitygw":  # counts parts anew, and lists none
             wanted = wanted[0], [(number, mib << 20) for number, (_, mib) in enumerate(parts, 1)]
-        assert layout(move.target, key) == layout(restored, key) == wanted
+        assert layout(move.destination, key) == layout(restored, key) == wanted
 
 
 def begin(move: Move, key: str, data: bytes, *, which_etag: str | None = None) -> None:
     """Leave what a killed run leaves: an upload with one part, and the note whose it is."""
     move.run()  # there is a record
     move.source.put(key, data, ContentType="video/mp4", Metadata={"a": "b"})
-    place = {"Bucket": move.target.name, "Key": key}
-    begun = move.target.boto.create_multipart_upload(
-        **place, ContentType="video/mp4", Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME",
+    location = {"Bucket": move.destination.name, "Key": key}
+    begun = move.destination.boto.create_multipart_upload(
+        **location, ContentType="video/mp4", Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME",
         ChecksumType="FULL_OBJECT",
     )["UploadId"]  # fmt: skip
-    move.target.boto.upload_part(
-        **place, UploadId=begun, PartNumber=1, Body=data[:PART], ChecksumAlgorithm="CRC64NVME"
+    move.destination.boto.upload_part(
+        **location, UploadId=begun, PartNumber=1, Body=data[:PART], ChecksumAlgorithm="CRC64NVME"
     )
     found = move.source.boto.head_object(Bucket=move.source.name, Key=key)
     etag = which_etag or found["ETag"].strip('"')
     listed = move.source.boto.list_objects_v2(Bucket=move.source.name, Prefix=key)["Contents"][0]
     which = f"{etag} {microseconds(listed['LastModified'])}"
-    target = open_target_bucket(f"s3://{move.target.name}?profile={move.target.server.profile}")
-    Uploads(move.place(), target).note(key, which, begun)
+    destination = open_destination_bucket(
+        f"s3://{move.destination.name}?profile={move.destination.server.profile}"
+    )
+    Uploads(move.location(), destination).note(key, which, begun)
 
 
 def test_parts_that_are_there_are_not_sent_again(move: Move) -> None:
@@ -140,9 +145,9 @@ def test_parts_that_are_there_are_not_sent_again(move: Move) -> None:
     done = move.with_progress(counted).run()
     assert (done.copied, done.exit_code) == (1, 0)
     assert (counted.skipped_bytes, counted.sent_bytes) == (PART, len(data) - PART)
-    found = body(move.target, "video")
+    found = body(move.destination, "video")
     assert hashlib.sha256(found).digest() == hashlib.sha256(data).digest()
-    assert not list(move.place().list("uploads/"))
+    assert not list(move.location().list("uploads/"))
 
 
 def test_parts_of_an_older_version_are_dropped(move: Move) -> None:
@@ -152,7 +157,9 @@ def test_parts_of_an_older_version_are_dropped(move: Move) -> None:
     counted = Counting()
     assert move.with_progress(counted).run().copied == 1
     assert counted.sent_bytes == len(data)
-    assert "Uploads" not in move.target.boto.list_multipart_uploads(Bucket=move.target.name, Prefix="video")
+    assert "Uploads" not in move.destination.boto.list_multipart_uploads(
+        Bucket=move.destination.name, Prefix="video"
+    )
 
 
 def put_without_checksum(move: Move, key: str, data: bytes) -> None:
@@ -171,7 +178,7 @@ def test_what_is_looked_at_again_is_not_sent_again(move: Move) -> None:
     tags = {"TagSet": [{"Key": "new", "Value": "tag"}]}
     move.source.boto.put_object_tagging(Bucket=move.source.name, Key="video", Tagging=tags)
     assert move.run(recheck=True).copied == 1
-    found = move.target.boto.get_object_tagging(Bucket=move.target.name, Key="video")
+    found = move.destination.boto.get_object_tagging(Bucket=move.destination.name, Key="video")
     assert found["TagSet"] == tags["TagSet"]
 
 
@@ -192,9 +199,9 @@ def test_what_a_killed_run_had_sent_and_not_noted_is_not_sent_again(
             with pytest.raises(KeyboardInterrupt):
                 move.run(workers=1)
     for key in ("changed", "video"):
-        if key not in move.target.keys():  # noqa: SIM118 - a method
-            upload(move.target, key, data, PART, Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME")
+        if key not in move.destination.keys():  # noqa: SIM118 - a method
+            upload(move.destination, key, data, PART, Metadata={"a": "b"}, ChecksumAlgorithm="CRC64NVME")
     put_without_checksum(move, "changed", data[::-1])
     done = move.run(cutover=True)
     assert (done.copied, done.adopted, done.proof is not None) == (1, 1, True)
-    assert move.contents(move.source) == move.contents(move.target)
+    assert move.contents(move.source) == move.contents(move.destination)

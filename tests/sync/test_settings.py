@@ -23,7 +23,7 @@ CORS = {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://a.
 
 def ledger(move: Move) -> dict[str, str]:
     """What the loss ledger says of the bucket, by property."""
-    rows = pq.read_table(io.BytesIO(move.place().read("losses.parquet"))).to_pylist()
+    rows = pq.read_table(io.BytesIO(move.location().read("losses.parquet"))).to_pylist()
     return {row["property"]: row["reason"] for row in rows if row["property"].startswith("bucket ")}
 
 
@@ -44,12 +44,12 @@ def test_settings_come_along_as_by_a_restore(minio: S3Server, other_minio: S3Ser
     assert (done.exit_code, done.copied) == (0, 1)
     assert done.settings == dict.fromkeys(("lifecycle", "object-lock", "policy", "tagging"), "written")
     assert ledger(move) == {}
-    target = move.target
-    found = target.boto.get_bucket_policy(Bucket=target.name)["Policy"]
-    assert same_setting("policy", {"Policy": found}, {"Policy": policy(target.name)})
-    rules = target.boto.get_bucket_lifecycle_configuration(Bucket=target.name)["Rules"]
+    destination = move.destination
+    found = destination.boto.get_bucket_policy(Bucket=destination.name)["Policy"]
+    assert same_setting("policy", {"Policy": found}, {"Policy": policy(destination.name)})
+    rules = destination.boto.get_bucket_lifecycle_configuration(Bucket=destination.name)["Rules"]
     assert {rule["ID"] for rule in rules} == {rule["ID"] for rule in LIFECYCLE["Rules"]}
-    lock = target.boto.get_object_lock_configuration(Bucket=target.name)["ObjectLockConfiguration"]
+    lock = destination.boto.get_object_lock_configuration(Bucket=destination.name)["ObjectLockConfiguration"]
     assert lock["Rule"] == {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     again = move.run(cutover=True)
     assert (again.settings, again.same) == ({}, 1)
@@ -64,7 +64,7 @@ def test_a_default_retention_does_not_lock_the_record(minio: S3Server, other_min
     assert move.run().exit_code == 0
 
 
-def test_what_a_target_does_not_take_is_in_the_ledger(
+def test_what_a_destination_does_not_take_is_in_the_ledger(
     minio: S3Server, versitygw: S3Server, make_shop: MakeShop
 ) -> None:
     move = Move(configured(minio), make_shop(versitygw))
@@ -72,7 +72,7 @@ def test_what_a_target_does_not_take_is_in_the_ledger(
     lost = ledger(move)
     assert "bucket lifecycle" in lost
     assert lost == {f"bucket {name}": why for name, why in done.settings.items() if why != "written"}
-    assert json.loads(move.place().read("account.json"))["settings"] == done.settings
+    assert json.loads(move.location().read("account.json"))["settings"] == done.settings
 
 
 def test_settings_are_kept_in_step(move: Move) -> None:
@@ -84,37 +84,37 @@ def test_settings_are_kept_in_step(move: Move) -> None:
     assert move.run().settings == {}
     tag(move.source, team="red")
     assert move.run().settings == {"tagging": "written"}
-    assert tags(move.target) == {"team": "red"}
+    assert tags(move.destination) == {"team": "red"}
     move.source.boto.delete_bucket_tagging(Bucket=move.source.name)
     assert "--delete" in move.run().settings["tagging"]
-    assert tags(move.target) == {"team": "red"}
+    assert tags(move.destination) == {"team": "red"}
     assert "--delete" in ledger(move)["bucket tagging"]
     assert move.run(delete=True).settings == {"tagging": "removed"}
-    with pytest.raises(move.target.boto.exceptions.ClientError, match="NoSuchTagSet"):
-        tags(move.target)
+    with pytest.raises(move.destination.boto.exceptions.ClientError, match="NoSuchTagSet"):
+        tags(move.destination)
     assert (ledger(move), move.run().settings) == ({}, {})
 
 
-def test_what_the_target_has_set_itself_stays(move: Move) -> None:
+def test_what_the_destination_has_set_itself_stays(move: Move) -> None:
     move.source.put("a")
     tag(move.source, team="blue")
-    tag(move.target, own="1")
+    tag(move.destination, own="1")
     assert "did not write" in move.run().settings["tagging"]
-    assert tags(move.target) == {"own": "1"}
+    assert tags(move.destination) == {"own": "1"}
     assert move.run(settings=Wish.REPLACE).settings == {"tagging": "written"}
-    assert tags(move.target) == {"team": "blue"}
-    tag(move.target, own="2")
+    assert tags(move.destination) == {"team": "blue"}
+    tag(move.destination, own="2")
     assert "did not write" in move.run().settings["tagging"], "it was changed there since"
     tag(move.source, team="green")
     assert "left alone" in move.run(settings=Wish.LEAVE).settings["tagging"]
-    assert tags(move.target) == {"own": "2"}
+    assert tags(move.destination) == {"own": "2"}
 
 
 def test_a_bucket_with_objects_of_others_keeps_its_settings(move: Move) -> None:
     """A lifecycle of the source would expire them."""
     move.source.put("a")
     tag(move.source, team="blue")
-    move.target.put("mine")
+    move.destination.put("mine")
     done = move.run()
     assert "did not write" in done.settings["tagging"]
     assert move.run(settings=Wish.REPLACE).settings == {"tagging": "written"}
@@ -157,12 +157,12 @@ def test_what_every_bucket_has_is_not_its_own() -> None:
 
 
 def test_an_acl_of_the_bucket_that_names_nobody(versitygw: S3Server) -> None:
-    shop, target = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
+    shop, destination = (with_ownership(versitygw, "BucketOwnerPreferred") for _ in range(2))
     shop.put("a")
     shop.boto.put_bucket_acl(Bucket=shop.name, ACL="public-read")
-    move = Move(shop, target)
+    move = Move(shop, destination)
     assert move.run().settings["acl"] == "written"
-    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, target))
+    before, after = (one.boto.get_bucket_acl(Bucket=one.name)["Grants"] for one in (shop, destination))
     assert after == before
 
 
@@ -171,25 +171,25 @@ def test_acls_of_objects_come_back_where_they_name_nobody(
 ) -> None:
     """Small ones, large ones; what names an account is in the ledger. A look at each object sees what has changed."""
     acls = {"open": "public-read", "signed": "authenticated-read", "shared": "named", "large": "public-read"}
-    source, target = move.source, move.target
+    source, destination = move.source, move.destination
     for key in ("private", *acls):
         source.put(key, bytes(33 * 2**20) if key == "large" else b"x")
     with (
         AclProxy(source.server.endpoint, name="AmazonS3") as old,
-        AclProxy(target.server.endpoint, name="AmazonS3") as new,
+        AclProxy(destination.server.endpoint, name="AmazonS3") as new,
     ):
         old.acls = {f"/{source.name}/{key}": acl for key, acl in acls.items()}
         here = extra_profile(monkeypatch, tmp_path, source.server, endpoint=old.endpoint)
-        there = extra_profile(monkeypatch, tmp_path, target.server, endpoint=new.endpoint)
-        through = Move(source, target, profiles=(here, there))
+        there = extra_profile(monkeypatch, tmp_path, destination.server, endpoint=new.endpoint)
+        through = Move(source, destination, profiles=(here, there))
         assert through.run().copied == 5
         kept = {path.rpartition("/")[2]: acl for path, acl in new.acls.items()}
         assert {key: acl for key, acl in kept.items() if key in acls} == {
             key: acl for key, acl in acls.items() if acl != "named"
         }
-        rows = pq.read_table(io.BytesIO(through.place().read("losses.parquet"))).to_pylist()
+        rows = pq.read_table(io.BytesIO(through.location().read("losses.parquet"))).to_pylist()
         assert [row["item"] for row in rows if row["property"] == "ACL"] == ["shared"]
         old.acls[f"/{source.name}/private"] = "public-read"
         assert through.run().copied == 0
         assert through.run(recheck=True).copied == 1
-        assert new.acls[f"/{target.name}/private"] == "public-read"
+        assert new.acls[f"/{destination.name}/private"] == "public-read"

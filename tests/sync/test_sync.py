@@ -44,7 +44,7 @@ def times(shop):
 
 
 def record_table(move: Move):
-    store = move.place()
+    store = move.location()
     names = [info.key for info in store.list("index/")]
     return [row for name in names for row in pq.read_table(io.BytesIO(store.read(name))).to_pylist()]
 
@@ -54,16 +54,16 @@ def test_one_to_one_and_again(move: Move) -> None:
     objects = fill(move.source)
     first = move.run()
     assert (first.exit_code, first.listed, first.copied, first.same) == (0, len(objects), len(objects), 0)
-    assert move.contents(move.target) == objects
+    assert move.contents(move.destination) == objects
     for key in ("described", "small/007.bin", ODD_KEYS[0]):
-        assert described(move.source, key) == described(move.target, key)
+        assert described(move.source, key) == described(move.destination, key)
     rows = {row["key"]: row for row in record_table(move)}
     assert set(rows) == set(objects)
     assert all(rows[key]["sha256"] == hashlib.sha256(data).hexdigest() for key, data in objects.items())
-    before = times(move.target)
+    before = times(move.destination)
     again = move.run()
     assert (again.exit_code, again.same, again.copied, again.adopted) == (0, len(objects), 0, 0)
-    assert times(move.target) == before
+    assert times(move.destination) == before
 
 
 def test_what_has_changed_since(move: Move) -> None:
@@ -75,18 +75,18 @@ def test_what_has_changed_since(move: Move) -> None:
     move.source.put("k/2", b"2", Metadata={"n": "2"})  # the same bytes, the same ETag
     move.source.put("new", b"new")
     move.source.boto.delete_object(Bucket=move.source.name, Key="k/3")
-    before = times(move.target)
+    before = times(move.destination)
     delta = move.run()
     assert (delta.copied, delta.same, delta.extra, delta.deleted, delta.exit_code) == (3, 5, 1, 0, 0)
-    after = times(move.target)
+    after = times(move.destination)
     assert {key for key in before if before[key] != after[key]} == {"k/1", "k/2"}
-    assert described(move.target, "k/2")[0]["Metadata"] == {"n": "2"}
+    assert described(move.destination, "k/2")[0]["Metadata"] == {"n": "2"}
     assert delta.extras == ("k/3",)
-    assert body(move.target, "k/3") == b"3"
+    assert body(move.destination, "k/3") == b"3"
     told = move.run(delete=True)
     assert (told.copied, told.deleted, [one.key for one in told.removed]) == (0, 1, ["k/3"])
-    assert move.contents(move.target) == move.contents(move.source)
-    deleted = [info.key for info in move.place().list("deleted/")]
+    assert move.contents(move.destination) == move.contents(move.source)
+    deleted = [info.key for info in move.location().list("deleted/")]
     assert len(deleted) == 1
 
 
@@ -101,7 +101,7 @@ def test_tags_that_have_changed(move: Move) -> None:
     assert move.run().same == 2
     found = move.run(recheck=True, cutover=True)
     assert (found.copied, found.same, found.exit_code, found.proof.objects) == (1, 1, 0, 2)
-    assert described(move.target, "a") == described(move.source, "a")
+    assert described(move.destination, "a") == described(move.source, "a")
     assert all(row["sha256"] for row in record_table(move))
 
 
@@ -112,42 +112,42 @@ def test_what_was_deleted_and_comes_again_is_still_ours(move: Move) -> None:
     move.source.boto.delete_object(Bucket=move.source.name, Key="a")
     assert move.run().extra == 1
     move.source.put("a", b"2")
-    assert (move.run().copied, body(move.target, "a")) == (1, b"2")
+    assert (move.run().copied, body(move.destination, "a")) == (1, b"2")
 
 
 def test_an_empty_source_removes_nothing(move: Move) -> None:
-    move.target.put("precious")
+    move.destination.put("precious")
     with pytest.raises(UsageError, match="lists no object"):
         move.run(delete=True)
-    assert list(move.contents(move.target)) == ["precious"]
+    assert list(move.contents(move.destination)) == ["precious"]
 
 
 def test_objects_of_others_are_left_alone(move: Move) -> None:
-    """What the target has already is taken as it is if it is the same, and not overwritten unless told."""
+    """What the destination has already is taken as it is if it is the same, and not overwritten unless told."""
     for key, data in {"same": b"1", "other": b"22", "unlike": b"3"}.items():
         move.source.put(key, data, Metadata={"n": "1"}, ContentType="text/x")
-    move.target.put("same", b"1", Metadata={"n": "1"}, ContentType="text/x")
-    move.target.put("other", b"is another thing")
-    move.target.put("unlike", b"3", Metadata={"n": "2"}, ContentType="text/x")
+    move.destination.put("same", b"1", Metadata={"n": "1"}, ContentType="text/x")
+    move.destination.put("other", b"is another thing")
+    move.destination.put("unlike", b"3", Metadata={"n": "2"}, ContentType="text/x")
     first = move.run()
     assert (first.adopted, first.copied, first.failed, first.exit_code) == (1, 0, 2, 3)
     assert {gap.item for gap in first.gaps} == {"other", "unlike"}
-    assert body(move.target, "other") == b"is another thing"
+    assert body(move.destination, "other") == b"is another thing"
     assert move.run().failed == 2
     told = move.run(overwrite=True)
     assert (told.copied, told.failed, told.exit_code) == (2, 0, 0)
-    assert move.contents(move.target) == move.contents(move.source)
-    assert described(move.target, "unlike") == described(move.source, "unlike")
+    assert move.contents(move.destination) == move.contents(move.source)
+    assert described(move.destination, "unlike") == described(move.source, "unlike")
 
 
-def test_what_somebody_changed_at_the_target(move: Move) -> None:
+def test_what_somebody_changed_at_the_destination(move: Move) -> None:
     move.source.put("a", b"ours")
     move.run()
-    move.target.put("a", b"theirs")
+    move.destination.put("a", b"theirs")
     found = move.run()
-    assert (found.failed, found.copied, body(move.target, "a")) == (1, 0, b"theirs")
-    move.target.boto.delete_object(Bucket=move.target.name, Key="a")
-    assert (move.run().copied, body(move.target, "a")) == (1, b"ours")
+    assert (found.failed, found.copied, body(move.destination, "a")) == (1, 0, b"theirs")
+    move.destination.boto.delete_object(Bucket=move.destination.name, Key="a")
+    assert (move.run().copied, body(move.destination, "a")) == (1, b"ours")
 
 
 def test_hostile_keys_are_known_before(move: Move, versitygw, make_shop) -> None:
@@ -167,15 +167,15 @@ def test_hostile_keys_are_known_before(move: Move, versitygw, make_shop) -> None
     ]
     for key in keys:
         move.source.put(key, b"" if key.endswith("/") else key.encode())
-    move.target = make_shop(versitygw)
+    move.destination = make_shop(versitygw)
     done = move.run()
     refused = {gap.item for gap in done.gaps}
     assert {"ctl\u0001x", "name/"} <= refused
-    assert set(move.contents(move.target)) == set(keys) - refused
+    assert set(move.contents(move.destination)) == set(keys) - refused
     assert (done.exit_code, done.copied + done.failed) == (3, len(keys))
     again = move.run()
     assert (again.copied, again.failed) == (0, done.failed)
-    store = move.place()
+    store = move.location()
     told = [
         row["item"]
         for info in store.list("losses.parquet")
@@ -189,20 +189,20 @@ def test_between_prefixes(move: Move) -> None:
     move.source.put("photos/a", b"1")
     move.source.put("photos/sub/b", b"2")
     move.source.put("photos2/c", b"3")
-    move.target.put("elsewhere")
-    move.source_prefix, move.target_prefix = "photos", "old/pictures"
+    move.destination.put("elsewhere")
+    move.source_prefix, move.destination_prefix = "photos", "old/pictures"
     assert move.run(delete=True).copied == 2
-    assert set(move.contents(move.target)) == {"elsewhere", "old/pictures/a", "old/pictures/sub/b"}
+    assert set(move.contents(move.destination)) == {"elsewhere", "old/pictures/a", "old/pictures/sub/b"}
     assert move.run(delete=True, cutover=True).proof.objects == 2
 
 
 def test_only_what_is_wanted(move: Move) -> None:
     for key in ("a.jpg", "b.tmp", "c.jpg"):
         move.source.put(key)
-    move.target.put("d.tmp")
+    move.destination.put("d.tmp")
     done = move.run(selection=Selection(exclude=("*.tmp",)), delete=True, cutover=True)
     assert (done.copied, done.excluded, done.extra, done.proof.objects) == (2, 1, 0, 2)
-    assert set(move.contents(move.target)) == {"a.jpg", "c.jpg", "d.tmp"}
+    assert set(move.contents(move.destination)) == {"a.jpg", "c.jpg", "d.tmp"}
     with pytest.raises(UsageError, match="--delete"):
         move.run(selection=Selection(min_bytes=1), delete=True)
 
@@ -215,7 +215,7 @@ def test_only_what_has_a_tag(move: Move) -> None:
     done = move.run(selection=kept, cutover=True)
     assert (done.copied, done.excluded, done.unproven, done.exit_code) == (2, 2, "", 0)
     assert (done.proof.objects, done.proof.excluded) == (2, 2)
-    assert set(move.contents(move.target)) == {"k0", "k2"}
+    assert set(move.contents(move.destination)) == {"k0", "k2"}
     tagged = {"TagSet": [{"Key": "t", "Value": "1"}]}
     move.source.boto.put_object_tagging(Bucket=move.source.name, Key="k1", Tagging=tagged)
     again = move.run(selection=kept, cutover=True)
@@ -224,29 +224,30 @@ def test_only_what_has_a_tag(move: Move) -> None:
 
 def test_a_plan_touches_nothing(move: Move) -> None:
     move.source.put("a")
-    move.target.put("b")
+    move.destination.put("b")
     done = move.run(dry_run=True, delete=True)
     assert done.planned["copy"] == {"count": 1, "first": ["a"]}
     assert done.planned["extra"] == {"count": 1, "first": ["b"]}
-    assert move.target.keys() == ["b"]
+    assert move.destination.keys() == ["b"]
 
 
 def test_a_record_somewhere_else(move: Move, tmp_path: Path) -> None:
-    """With --record the target holds nothing but the objects; without the record objects are compared one by one."""
+    """With --record the destination holds nothing but the objects; without the record objects are compared one by
+    one."""
     fill(move.source, odd=False)
     move.record = str(tmp_path / "record")
     first = move.run()
-    assert move.target.keys() == move.source.keys()
+    assert move.destination.keys() == move.source.keys()
     assert move.run().same == first.copied
     move.record = str(tmp_path / "another")
     again = move.run()
     assert (again.copied, again.adopted, again.exit_code) == (0, first.copied, 0)
-    move.record = f"s3://{move.target.name}/records?profile={move.target.server.profile}"
+    move.record = f"s3://{move.destination.name}/records?profile={move.destination.server.profile}"
     with pytest.raises(UsageError, match="among the objects"):
         move.run()
 
 
-def test_another_source_for_the_same_target(move: Move, make_shop, minio) -> None:
+def test_another_source_for_the_same_destination(move: Move, make_shop, minio) -> None:
     move.source.put("a")
     move.run()
     move.source = make_shop(minio)
@@ -254,20 +255,20 @@ def test_another_source_for_the_same_target(move: Move, make_shop, minio) -> Non
         move.run()
 
 
-def test_a_target_that_is_copied_on(move: Move, make_shop, minio) -> None:
+def test_a_destination_that_is_copied_on(move: Move, make_shop, minio) -> None:
     """The record that lies in a bucket is no object of it."""
     move.source.put("a")
     move.run()
-    onward = Move(move.target, make_shop(minio))
+    onward = Move(move.destination, make_shop(minio))
     done = onward.run(cutover=True)
     assert (done.copied, done.proof.objects) == (1, 1)
-    assert list(onward.contents(onward.target)) == ["a"]
+    assert list(onward.contents(onward.destination)) == ["a"]
 
 
 def test_two_at_once(move: Move) -> None:
     move.source.put("a")
     move.run()
-    with Lease(move.place(), "sync"), pytest.raises(BusyError, match="in use"):
+    with Lease(move.location(), "sync"), pytest.raises(BusyError, match="in use"):
         move.run()
 
 
@@ -296,9 +297,9 @@ def test_objects_that_change_while_they_are_copied(move: Move) -> None:
 
     done = move.with_progress(At("copy", change)).run()
     assert (done.copied, done.newer, done.excluded, done.exit_code) == (3, 2, 1, 0)
-    assert body(move.target, "a") == b"newer"
-    assert body(move.target, "large") == b"n" * 40_000_001
-    assert "b" not in move.contents(move.target)
+    assert body(move.destination, "a") == b"newer"
+    assert body(move.destination, "large") == b"n" * 40_000_001
+    assert "b" not in move.contents(move.destination)
     assert move.run().copied == 0
 
 
@@ -310,8 +311,8 @@ def test_cutover(move: Move) -> None:
     assert done.proof is not None
     assert (done.exit_code, done.runs, done.copied, done.proof.objects) == (0, 2, 1, done.listed)
     assert done.proof.source_digest != ""
-    assert body(move.target, "late") == b"late"
-    kept = json.loads(move.place().read("cutover.json"))
+    assert body(move.destination, "late") == b"late"
+    kept = json.loads(move.location().read("cutover.json"))
     assert kept["source_digest"] == done.proof.source_digest
     listing = "".join(
         f"{one['Size']} {one['ETag'].strip(chr(34))} {one['Key']}\n"
@@ -323,14 +324,14 @@ def test_cutover(move: Move) -> None:
     assert hashlib.sha256(listing.encode()).hexdigest() == done.proof.source_digest
 
 
-def test_no_cutover_while_the_target_has_more(move: Move) -> None:
+def test_no_cutover_while_the_destination_has_more(move: Move) -> None:
     move.source.put("a")
-    move.target.put("mine")
+    move.destination.put("mine")
     done = move.run(cutover=True)
     assert (done.exit_code, done.proof) == (3, None)
-    assert "only at the target" in done.unproven
+    assert "only at the destination" in done.unproven
     assert move.run(cutover=True, delete=True).proof is not None
-    assert list(move.contents(move.target)) == ["a"]
+    assert list(move.contents(move.destination)) == ["a"]
 
 
 def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
@@ -353,7 +354,7 @@ def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
         patch.setattr(Record, "write_done", _only_whole(Record.write_done))
         with pytest.raises(RuntimeError, match="broken off"):
             move.with_progress(Breaks()).run(workers=1)
-    there = set(move.contents(move.target))
+    there = set(move.contents(move.destination))
     assert 0 < len(there) < 60
     changed = max(there)
     move.source.put(changed, b"changed since")
@@ -362,7 +363,7 @@ def test_a_run_that_broke_off(move: Move, monkeypatch) -> None:
     assert done.adopted + done.copied == 60 - done.same
     assert done.same >= 30
     assert done.copied <= 60 - len(there) + 1
-    assert move.contents(move.target) == move.contents(move.source)
+    assert move.contents(move.destination) == move.contents(move.source)
     assert move.run().same == 60
 
 

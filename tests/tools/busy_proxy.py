@@ -32,7 +32,7 @@ class BusyProxy(HttpProxy):
         try:
             threading.Event().wait(self.delay_seconds)
             answer = self.forward(asked)
-            if self.lose is None or not self.lose(asked.method, asked.target):
+            if self.lose is None or not self.lose(asked.method, asked.destination):
                 return answer
             self.lost += 1
             return None

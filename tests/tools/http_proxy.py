@@ -18,17 +18,17 @@ class Asked:
     """A request. ``path`` is as it was sent, without the query."""
 
     method: str
-    target: str
+    destination: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
 
     @property
     def path(self) -> str:
-        return self.target.partition("?")[0]
+        return self.destination.partition("?")[0]
 
     @property
     def query(self) -> dict[str, list[str]]:
-        return parse_qs(self.target.partition("?")[2], keep_blank_values=True)
+        return parse_qs(self.destination.partition("?")[2], keep_blank_values=True)
 
     def header(self, name: str) -> str | None:
         return next((value for one, value in self.headers if one.lower() == name.lower()), None)
@@ -129,7 +129,7 @@ class HttpProxy:
         """Hand a request on, return the server's answer."""
         connection = http.client.HTTPConnection(urlsplit(self.upstream).netloc)
         try:
-            connection.putrequest(asked.method, asked.target, skip_host=True, skip_accept_encoding=True)
+            connection.putrequest(asked.method, asked.destination, skip_host=True, skip_accept_encoding=True)
             for name, value in asked.headers:
                 if name.lower() != "expect":
                     connection.putheader(name, value)

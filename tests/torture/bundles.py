@@ -15,28 +15,28 @@ def tables_of(bundle: Path) -> dict[tuple[str, str, str], tuple[int, str]]:
     return {(row["source"], row["schema"], row["name"]): (row["items"], row["digest"]) for row in catalog}
 
 
-def finished(place: Path) -> dict[str, tuple[int, int]]:
+def finished(location: Path) -> dict[str, tuple[int, int]]:
     """The payload files of units with a commit record, with inode and time: rewritten files have others."""
     files = {}
-    for record in place.glob("_work/*/units/**/*.json"):
+    for record in location.glob("_work/*/units/**/*.json"):
         text = json.loads(record.read_text())
         for file in text["files"]:
             name = file["key"]
-            path = place / name
+            path = location / name
             files[name] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return files
 
 
 def export_killed(
-    words: Sequence[object], place: Path, moment: float, *, between: Callable[[], None] = lambda: None
+    words: Sequence[object], location: Path, moment: float, *, between: Callable[[], None] = lambda: None
 ) -> None:
     """Run an export, kill it at a moment, and run it again: nothing that was done is done again. ``between``: what
     happens meanwhile.
     """
     assert moveout(*words, kill_after=moment).code in {0, -9}
-    before = finished(place)
+    before = finished(location)
     between()
     must(*words)
     for name, identity in before.items():
-        path = place / name
+        path = location / name
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == identity, f"{name} was written again"

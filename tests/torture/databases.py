@@ -16,18 +16,18 @@ _TORTURE = Path(__file__).parents[1]
 
 
 class Database(Protocol):
-    """A source, targets for it, and the engine's own comparison."""
+    """A source, destinations for it, and the engine's own comparison."""
 
     @property
     def source(self) -> str:
         """The URL of what leaves."""
         ...
 
-    def target(self) -> str:
-        """The URL of a new, empty target."""
+    def destination(self) -> str:
+        """The URL of a new, empty destination."""
         ...
 
-    def compare(self, target: str) -> None:
+    def compare(self, destination: str) -> None:
         """Assert that definitions and rows are the source's."""
         ...
 
@@ -57,12 +57,12 @@ class OnMariadb:
         mysql.run_sql(url, script)
         return OnMariadb(url, other)
 
-    def target(self) -> str:
+    def destination(self) -> str:
         return self.other.database()
 
-    def compare(self, target: str) -> None:
-        assert mysql.definitions(target) == mysql.definitions(self.source)
-        assert mysql.checksums(target) == mysql.checksums(self.source)
+    def compare(self, destination: str) -> None:
+        assert mysql.definitions(destination) == mysql.definitions(self.source)
+        assert mysql.checksums(destination) == mysql.checksums(self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ class OnPostgres:
         )
         return OnPostgres(url, server, other)
 
-    def target(self) -> str:
+    def destination(self) -> str:
         return self.other.database()
 
-    def compare(self, target: str) -> None:
-        proof.compare_databases(self.source, target)
-        proof.compare_schemas(self.server.bin_dir, self.source, target)
+    def compare(self, destination: str) -> None:
+        proof.compare_databases(self.source, destination)
+        proof.compare_schemas(self.server.bin_dir, self.source, destination)
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class OnSqlite:
 
     source: str
     file: Path
-    targets: int = 0
+    destinations: int = 0
 
     @staticmethod
     def seeded(directory: Path) -> "OnSqlite":
@@ -115,13 +115,13 @@ class OnSqlite:
         file = sqlite.run_sql(directory / "source.db", f"PRAGMA journal_mode = WAL; BEGIN; {script} COMMIT;")
         return OnSqlite(sqlite.url_of(file), file)
 
-    def target(self) -> str:
-        self.targets += 1
-        return sqlite.url_of(self.file.with_name(f"target-{self.targets}.db"))
+    def destination(self) -> str:
+        self.destinations += 1
+        return sqlite.url_of(self.file.with_name(f"destination-{self.destinations}.db"))
 
-    def compare(self, target: str) -> None:
-        file = self.file.with_name(f"target-{self.targets}.db")
-        assert target == sqlite.url_of(file)
+    def compare(self, destination: str) -> None:
+        file = self.file.with_name(f"destination-{self.destinations}.db")
+        assert destination == sqlite.url_of(file)
         assert sqlite.everything(file) == sqlite.everything(self.file)
         assert sqlite.schema_of(file) == sqlite.schema_of(self.file)
         assert sqlite.settings(file) == sqlite.settings(self.file)

@@ -23,7 +23,7 @@ from tests.tools.fault_proxy import KINDS, FaultProxy, Planned
 from tests.tools.profiles import extra_profile
 
 RUNS = int(os.environ.get("MOVEOUT_FAULTS", "300"))
-VERBS = ("export", "place", "transfer", "fetch", "restore")
+VERBS = ("export", "location", "transfer", "fetch", "restore")
 HONEST = {3, 4, 5, 6}
 """With gaps, not allowed, unreachable, damage found."""
 MIB = 2**20
@@ -31,12 +31,12 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Scene:
-    """A bucket, what is in it, and its bundle in a directory and at an S3 place."""
+    """A bucket, what is in it, and its bundle in a directory and at an S3 location."""
 
     bucket: str
     bodies: dict
     bundle: Path
-    place: str
+    location: str
 
 
 def client(server):
@@ -45,7 +45,7 @@ def client(server):
 
 @pytest.fixture(scope="module")
 def scene(minio, make_bucket, tmp_path_factory):
-    name, place = make_bucket(minio), make_bucket(minio)
+    name, location = make_bucket(minio), make_bucket(minio)
     bodies = {f"small/{number:02d}": random.Random(number).randbytes(number * 400) for number in range(40)}
     bodies |= {"large": random.Random(1).randbytes(9 * MIB), "parts": random.Random(2).randbytes(17 * MIB)}
     s3 = client(minio)
@@ -55,9 +55,9 @@ def scene(minio, make_bucket, tmp_path_factory):
         )
     bundle = tmp_path_factory.mktemp("scene") / "bundle"
     assert call("export", f"shop=s3://{name}?profile={minio.profile}", "--to", bundle, "--quiet").code == 0
-    at = f"s3://{place}/b?profile={minio.profile}"
+    at = f"s3://{location}/b?profile={minio.profile}"
     assert call("transfer", bundle, at, "--quiet").code == 0
-    return Scene(name, bodies, bundle, f"s3://{place}/b")
+    return Scene(name, bodies, bundle, f"s3://{location}/b")
 
 
 class Stage:
@@ -65,14 +65,14 @@ class Stage:
 
     def __init__(self, verb, scene, profile, server, make_bucket, path):
         self.verb, self.scene, self.server, self.path = verb, scene, server, path
-        self.target = make_bucket(server) if verb in {"place", "transfer", "restore"} else ""
+        self.destination = make_bucket(server) if verb in {"location", "transfer", "restore"} else ""
         source = f"shop=s3://{scene.bucket}?profile={profile if verb == 'export' else server.profile}"
         self.words = {
             "export": ("export", source, "--to", path),
-            "place": ("export", source, "--to", f"s3://{self.target}/b?profile={profile}"),
-            "transfer": ("transfer", scene.bundle, f"s3://{self.target}/b?profile={profile}"),
-            "fetch": ("transfer", f"{scene.place}?profile={profile}", path),
-            "restore": ("restore", scene.bundle, f"shop=s3://{self.target}?profile={profile}"),
+            "location": ("export", source, "--to", f"s3://{self.destination}/b?profile={profile}"),
+            "transfer": ("transfer", scene.bundle, f"s3://{self.destination}/b?profile={profile}"),
+            "fetch": ("transfer", f"{scene.location}?profile={profile}", path),
+            "restore": ("restore", scene.bundle, f"shop=s3://{self.destination}?profile={profile}"),
         }[verb]
 
     def run(self):
@@ -96,14 +96,14 @@ class Stage:
         """Whether all has arrived, by a look that takes another way."""
         s3 = client(self.server)
         if self.verb == "restore":
-            return read_bucket(s3, self.target) == described(self.scene.bodies)
-        if self.verb == "place":
+            return read_bucket(s3, self.destination) == described(self.scene.bodies)
+        if self.verb == "location":
             self.path.mkdir()
-            for key in keys(s3, self.target):
+            for key in keys(s3, self.destination):
                 file = self.path / key.removeprefix("b/")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                s3.download_file(self.target, key, str(file))
-        if self.verb in {"export", "place"}:
+                s3.download_file(self.destination, key, str(file))
+        if self.verb in {"export", "location"}:
             verified = call("verify", self.path, "--level", "full", "--quiet").code == 0
             return verified and read_bundle(self.path) == described(self.scene.bodies)
         wanted = {
@@ -115,8 +115,8 @@ class Stage:
                 str(file.relative_to(self.path)): sha256(file.read_bytes()) for file in files(self.path)
             } == wanted
         return {
-            key.removeprefix("b/"): sha256(s3.get_object(Bucket=self.target, Key=key)["Body"].read())
-            for key in keys(s3, self.target)
+            key.removeprefix("b/"): sha256(s3.get_object(Bucket=self.destination, Key=key)["Body"].read())
+            for key in keys(s3, self.destination)
         } == wanted
 
 
@@ -156,12 +156,12 @@ def read_bucket(s3, bucket):
     return found
 
 
-def read_bundle(place):
+def read_bundle(location):
     found = {}
-    for row in ds.dataset(place / "data/shop/index", format="parquet").to_table().to_pylist():
+    for row in ds.dataset(location / "data/shop/index", format="parquet").to_table().to_pylist():
         if row["disposition"] == "exported":
             start = row["offset"] or 0
-            body = (place / "data/shop" / (row["pack"] or row["large"])).read_bytes()[
+            body = (location / "data/shop" / (row["pack"] or row["large"])).read_bytes()[
                 start : start + row["length"]
             ]
             found[row["key"]] = (sha256(body), dict(row["metadata"]), dict(row["tags"]))

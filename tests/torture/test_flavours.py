@@ -9,7 +9,7 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.live_digests import live_tables
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.mysql.databases import checksums, definitions, export_database, fetch, read_bundle, run_sql
 
@@ -27,10 +27,10 @@ def source(mysql) -> str:
     return url
 
 
-def exported(url: str, place: Path) -> Path:
-    outcome = export_database(url, place)
+def exported(url: str, location: Path) -> Path:
+    outcome = export_database(url, location)
     assert outcome.complete, outcome.sources
-    return place
+    return location
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def bundle(source, tmp_path_factory) -> Path:
     return exported(source, tmp_path_factory.mktemp("mysql") / "bundle")
 
 
-def restored(place: Path, url: str, kept: Path) -> set[tuple[str, str]]:
+def restored(location: Path, url: str, kept: Path) -> set[tuple[str, str]]:
     """Restore everything; return what the ledger says."""
-    reader, account = read_bundle(place), open_place(str(kept))
+    reader, account = read_bundle(location), open_location(str(kept))
     outcome = restore_database(reader, "app", url, workers=2, progress=Silent(), account=account)
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(kept / "app/losses.parquet").to_pylist() if outcome.account else []
@@ -58,19 +58,19 @@ def programs_work(url: str) -> None:
 
 
 def test_mysql_comes_back_on_mysql(source, bundle, other_mysql, tmp_path):
-    target = other_mysql.database(options="CHARACTER SET latin1")
-    assert restored(bundle, target, tmp_path) == set()
-    assert ended_alike(definitions(target)) == ended_alike(definitions(source))
-    assert checksums(target) == checksums(source)
+    destination = other_mysql.database(options="CHARACTER SET latin1")
+    assert restored(bundle, destination, tmp_path) == set()
+    assert ended_alike(definitions(destination)) == ended_alike(definitions(source))
+    assert checksums(destination) == checksums(source)
     assert read_bundle(bundle).catalog()[0].point["consistency"] == "global read lock"
-    assert verify(open_place(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
-    programs_work(target)
+    assert verify(open_location(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
+    programs_work(destination)
 
 
 def test_mysql_comes_to_mariadb(source, bundle, mariadb, tmp_path):
-    target = mariadb.database(options="CHARACTER SET latin1")
-    losses = restored(bundle, target, tmp_path)
-    assert live_tables(parse_url(target)) == live_tables(parse_url(source))
+    destination = mariadb.database(options="CHARACTER SET latin1")
+    losses = restored(bundle, destination, tmp_path)
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(source))
     assert losses >= {
         ("table `keyed`", "key"),
         ("table `keyed`", "constraint"),
@@ -78,32 +78,32 @@ def test_mysql_comes_to_mariadb(source, bundle, mariadb, tmp_path):
         ("table `texts`", "type json"),
         ("table `texts`", "collation utf8mb4_0900_ai_ci"),
     }
-    assert fetch(target, "SELECT id, thrice FROM seen ORDER BY id") == [(5, 15), (9, 27)]
-    programs_work(target)
+    assert fetch(destination, "SELECT id, thrice FROM seen ORDER BY id") == [(5, 15), (9, 27)]
+    programs_work(destination)
 
 
 def test_mariadb_comes_to_mysql(mariadb, mysql, tmp_path):
-    url, target = mariadb.database(), mysql.database()
+    url, destination = mariadb.database(), mysql.database()
     run_sql(url, OF_MARIADB.read_text())
     # no TIME of MySQL is so far from zero: the comparison at the end would say so
     run_sql(url, "UPDATE moments SET t6 = '-838:59:59' WHERE t6 < '-838:59:59'")
-    place = exported(url, tmp_path / "bundle")
-    losses = restored(place, target, tmp_path / "kept")
-    assert live_tables(parse_url(target)) == live_tables(parse_url(url))
+    location = exported(url, tmp_path / "bundle")
+    losses = restored(location, destination, tmp_path / "kept")
+    assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     assert ("sequence `tickets`", "definition") in losses
-    programs_work(target)
+    programs_work(destination)
 
 
 def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb, mysql, tmp_path):
-    url, target = mariadb.database(), mysql.database()
+    url, destination = mariadb.database(), mysql.database()
     run_sql(
         url,
         "CREATE TABLE t (id INT PRIMARY KEY, a INT CHECK (a > 5), CONSTRAINT `o``dd` CHECK (id < 9));"
         "SET check_constraint_checks = 0; INSERT INTO t VALUES (1, 1), (10, 7)",
     )
     reader = read_bundle(exported(url, tmp_path / "bundle"))
-    kept = open_place(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=kept)
+    kept = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == [
         "check `o``dd` of `t`",
@@ -111,23 +111,23 @@ def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb,
     ]
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert [(one["item"], one["property"]) for one in losses][:1] == [("check `o``dd` of `t`", "constraint")]
-    assert fetch(target, "SELECT * FROM t ORDER BY id") == [(1, 1), (10, 7)]
-    assert fetch(target, "SHOW CREATE TABLE t")[0][1].count("NOT ENFORCED") == 2
+    assert fetch(destination, "SELECT * FROM t ORDER BY id") == [(1, 1), (10, 7)]
+    assert fetch(destination, "SHOW CREATE TABLE t")[0][1].count("NOT ENFORCED") == 2
 
 
-def lost_values(url: str, target: str, place: Path) -> list[str]:
-    reader = read_bundle(exported(url, place / "bundle"))
-    account = open_place(str(place / "kept"))
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=account)
+def lost_values(url: str, destination: str, location: Path) -> list[str]:
+    reader = read_bundle(exported(url, location / "bundle"))
+    account = open_location(str(location / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=account)
     assert outcome.findings == ()
-    losses = pq.read_table(place / "kept/app/losses.parquet").to_pylist()
+    losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist()
     said = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
     assert {one.removeprefix("values of ") for one in outcome.left_out} == said
     return sorted(said)
 
 
 def test_a_zero_with_a_sign_is_named_where_mariadb_has_none(mysql, mariadb, tmp_path):
-    url, target = mysql.database(), mariadb.database()
+    url, destination = mysql.database(), mariadb.database()
     run_sql(
         url,
         "CREATE TABLE t (id INT PRIMARY KEY, d DOUBLE, f FLOAT, g DOUBLE);"
@@ -135,33 +135,33 @@ def test_a_zero_with_a_sign_is_named_where_mariadb_has_none(mysql, mariadb, tmp_
         "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DISABLE DO SELECT 1",
     )
     reason = "of -0 are 0 here: MariaDB has none"
-    assert lost_values(url, target, tmp_path) == [f"`t`.`d`: 2 {reason}", f"`t`.`f`: 1 {reason}"]
-    assert len(fetch(target, "SHOW EVENTS")) == 1
+    assert lost_values(url, destination, tmp_path) == [f"`t`.`d`: 2 {reason}", f"`t`.`f`: 1 {reason}"]
+    assert len(fetch(destination, "SHOW EVENTS")) == 1
 
 
 def test_times_beyond_the_last_second_are_named_where_mysql_ends(mariadb, mysql, tmp_path):
-    url, target = mariadb.database(), mysql.database()
+    url, destination = mariadb.database(), mysql.database()
     run_sql(
         url,
         "CREATE TABLE t (id INT PRIMARY KEY, a TIME(6), b TIME(2)); INSERT INTO t VALUES"
         " (1, '-838:59:59.999999', '838:59:59.99'), (2, '838:59:59', NULL), (3, '-838:59:58.5', '00:00:00')",
     )
     reason = "beyond 838:59:59 are that here: MySQL has none"
-    assert lost_values(url, target, tmp_path) == [f"`t`.`a`: 1 {reason}", f"`t`.`b`: 1 {reason}"]
-    assert fetch(target, "SELECT CONCAT(a) FROM t WHERE id = 1") == [("-838:59:59.000000",)]
+    assert lost_values(url, destination, tmp_path) == [f"`t`.`a`: 1 {reason}", f"`t`.`b`: 1 {reason}"]
+    assert fetch(destination, "SELECT CONCAT(a) FROM t WHERE id = 1") == [("-838:59:59.000000",)]
 
 
 def test_a_versioned_table_without_transactions_comes_to_mysql_without_its_history(mariadb, mysql, tmp_path):
-    url, target = mariadb.database(), mysql.database()
+    url, destination = mariadb.database(), mysql.database()
     run_sql(
         url,
         "CREATE TABLE t (id INT PRIMARY KEY) ENGINE=Aria WITH SYSTEM VERSIONING; INSERT INTO t VALUES (1), (2);"
         "DELETE FROM t WHERE id = 1",
     )
     reader = read_bundle(exported(url, tmp_path / "bundle"))
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
     assert (outcome.findings, len(outcome.left_out)) == ((), 1)
-    assert fetch(target, "SELECT * FROM t") == [(2,)]
+    assert fetch(destination, "SELECT * FROM t") == [(2,)]
 
 
 REFUSED = """
@@ -182,11 +182,11 @@ INSERT INTO odd (id, j) VALUES (1, '{"a": 1}'), (2, 'no JSON')
 
 
 def test_what_mysql_refuses_of_tables_of_mariadb_is_named_and_all_rows_come(mariadb, mysql, tmp_path):
-    url, target = mariadb.database(), mysql.database()
+    url, destination = mariadb.database(), mysql.database()
     run_sql(url, f"SET foreign_key_checks = 0; {REFUSED}")
     reader = read_bundle(exported(url, tmp_path / "bundle"))
-    kept = open_place(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=kept)
+    kept = open_location(str(tmp_path / "kept"))
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
     assert outcome.findings == ()
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert sorted((one["item"], one["property"]) for one in losses if "collation" not in one["property"]) == [
@@ -198,10 +198,10 @@ def test_what_mysql_refuses_of_tables_of_mariadb_is_named_and_all_rows_come(mari
         ("table `padded`", "key"),
         ("table `shaped`", "NOT NULL"),
     ]
-    assert fetch(target, "SELECT id, p IS NULL FROM shaped ORDER BY id") == [(1, 1), (2, 0)]
+    assert fetch(destination, "SELECT id, p IS NULL FROM shaped ORDER BY id") == [(1, 1), (2, 0)]
     query = "SELECT id, g, CONCAT(d), b FROM counted ORDER BY id"
-    assert fetch(target, query) == fetch(url, query)
-    assert fetch(target, "SELECT id, c FROM odd ORDER BY id") == [(1, "1"), (2, None)]
-    assert "KEY `k` (`c`)" in fetch(target, "SHOW CREATE TABLE odd")[0][1]
-    assert "KEY `u,` (`v`)" in fetch(target, "SHOW CREATE TABLE padded")[0][1]
-    assert "CONSTRAINT `fit`" in fetch(target, "SHOW CREATE TABLE child")[0][1]
+    assert fetch(destination, query) == fetch(url, query)
+    assert fetch(destination, "SELECT id, c FROM odd ORDER BY id") == [(1, "1"), (2, None)]
+    assert "KEY `k` (`c`)" in fetch(destination, "SHOW CREATE TABLE odd")[0][1]
+    assert "KEY `u,` (`v`)" in fetch(destination, "SHOW CREATE TABLE padded")[0][1]
+    assert "CONSTRAINT `fit`" in fetch(destination, "SHOW CREATE TABLE child")[0][1]

@@ -39,12 +39,12 @@ def whole(bundle):
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_an_export_that_was_killed_goes_on(number, old_host, bundle, whole, moments, tmp_path):
-    place = tmp_path / "bundle"
-    words = ("export", *old_host.sources, "--to", place, "--workers", WORKERS)
+    location = tmp_path / "bundle"
+    words = ("export", *old_host.sources, "--to", location, "--workers", WORKERS)
     moment = moments("export", bundle.seconds, len(ROUNDS))[number]
-    export_killed(words, place, moment)
-    assert content(place) == whole
-    must("verify", place, "--level", "full")
+    export_killed(words, location, moment)
+    assert content(location) == whole
+    must("verify", location, "--level", "full")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_transfer_that_was_killed_goes_on(
             assert hashlib.file_digest(file, "sha256").digest() == arrived.digest(), key
 
 
-def targets(other_postgres, other_minio, name):
+def destinations(other_postgres, other_minio, name):
     url = other_postgres.database()
     boto_client(other_minio.profile).create_bucket(Bucket=name)
     return url, (f"app={url}", f"media=s3://{name}?profile={other_minio.profile}")
@@ -87,7 +87,7 @@ def targets(other_postgres, other_minio, name):
 
 @pytest.fixture(scope="module")
 def restore_seconds(bundle, other_postgres, other_minio):
-    _, pairs = targets(other_postgres, other_minio, "restored-whole")
+    _, pairs = destinations(other_postgres, other_minio, "restored-whole")
     return must("restore", bundle.path, *pairs).seconds
 
 
@@ -98,7 +98,7 @@ def test_a_restore_that_was_killed_goes_on(
     # The same bucket name on both servers, so that the two can be compared by name.
     client = boto_client(other_minio.profile)
     _empty(client, old_host.bucket)
-    url, pairs = targets(other_postgres, other_minio, old_host.bucket)
+    url, pairs = destinations(other_postgres, other_minio, old_host.bucket)
     words = ("restore", bundle.path, *pairs, "--workers", WORKERS)
     moveout(*words, kill_after=moments("restore", restore_seconds, len(ROUNDS))[number])
     must(*words)

@@ -23,34 +23,36 @@ def database(request, tmp_path_factory) -> Database:
 
 @pytest.fixture(scope="module")
 def whole(database, tmp_path_factory):
-    place = tmp_path_factory.mktemp("whole") / "bundle"
-    seconds = must("export", f"app={database.source}", "--to", place).seconds
-    return place, seconds
+    location = tmp_path_factory.mktemp("whole") / "bundle"
+    seconds = must("export", f"app={database.source}", "--to", location).seconds
+    return location, seconds
 
 
 @pytest.fixture(scope="module")
 def restore_seconds(database, whole):
-    target = database.target()
-    seconds = must("restore", whole[0], f"app={target}").seconds
-    database.compare(target)
+    destination = database.destination()
+    seconds = must("restore", whole[0], f"app={destination}").seconds
+    database.compare(destination)
     return seconds
 
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_an_export_that_was_killed_goes_on(number, database, whole, moments, tmp_path):
     bundle, seconds = whole
-    place = tmp_path / "bundle"
+    location = tmp_path / "bundle"
     moment = moments(f"export {type(database).__name__}", seconds, len(ROUNDS))[number]
-    export_killed(("export", f"app={database.source}", "--to", place, "--workers", WORKERS), place, moment)
-    assert tables_of(place) == tables_of(bundle)
-    must("verify", place, "--level", "full")
+    export_killed(
+        ("export", f"app={database.source}", "--to", location, "--workers", WORKERS), location, moment
+    )
+    assert tables_of(location) == tables_of(bundle)
+    must("verify", location, "--level", "full")
 
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_a_restore_that_was_killed_goes_on(number, database, whole, moments, restore_seconds):
-    target = database.target()
-    words = ("restore", whole[0], f"app={target}", "--workers", WORKERS)
+    destination = database.destination()
+    words = ("restore", whole[0], f"app={destination}", "--workers", WORKERS)
     moment = moments(f"restore {type(database).__name__}", restore_seconds, len(ROUNDS))[number]
     moveout(*words, kill_after=moment)
     must(*words)
-    database.compare(target)
+    database.compare(destination)

@@ -24,12 +24,12 @@ def old(minio, other_minio, tmp_path_factory):
     for number in range(3):
         shop.put("large", bytes([number]) * (LARGE + number))
         count += 1
-    place = tmp_path_factory.mktemp("history") / "bundle"
-    must("export", f"shop={shop.url}", "--to", place)
+    location = tmp_path_factory.mktemp("history") / "bundle"
+    must("export", f"shop={shop.url}", "--to", location)
     there = make_old_shop(other_minio, lock=False)
     account = tmp_path_factory.mktemp("undisturbed")
-    seconds = must("restore", place, f"shop={there.url}", "--account", account).seconds
-    return contents(minio, shop.name), place, count, seconds
+    seconds = must("restore", location, f"shop={there.url}", "--account", account).seconds
+    return contents(minio, shop.name), location, count, seconds
 
 
 def contents(server, name):
@@ -39,9 +39,9 @@ def contents(server, name):
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_a_restore_of_histories_that_was_killed_goes_on(number, old, other_minio, moments, tmp_path):
-    history, place, count, seconds = old
+    history, location, count, seconds = old
     there = make_old_shop(other_minio, lock=False)
-    words = ("restore", place, f"shop={there.url}", "--account", tmp_path)
+    words = ("restore", location, f"shop={there.url}", "--account", tmp_path)
     for moment in moments(f"history {number}", seconds, 3):
         killed = moveout(*words, kill_after=moment)
         assert killed.code in {0, -9}, killed.said
@@ -49,4 +49,4 @@ def test_a_restore_of_histories_that_was_killed_goes_on(number, old, other_minio
     assert contents(other_minio, there.name) == history
     moved = pq.read_table(tmp_path / "shop/versions.parquet").to_pylist()
     assert len({row["new_version_id"] for row in moved}) == len(moved) == count
-    must("verify", place, "--against", f"shop={there.url}")
+    must("verify", location, "--against", f"shop={there.url}")

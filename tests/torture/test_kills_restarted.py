@@ -45,37 +45,37 @@ def restart(server) -> None:
 
 @pytest.fixture(scope="module")
 def whole(database, tmp_path_factory):
-    place = tmp_path_factory.mktemp("whole") / "bundle"
-    return place, must("export", f"app={database.source}", "--to", place).seconds
+    location = tmp_path_factory.mktemp("whole") / "bundle"
+    return location, must("export", f"app={database.source}", "--to", location).seconds
 
 
 @pytest.fixture(scope="module")
 def restore_seconds(database, whole):
-    target = database.target()
-    seconds = must("restore", whole[0], f"app={target}").seconds
-    database.compare(target)
+    destination = database.destination()
+    seconds = must("restore", whole[0], f"app={destination}").seconds
+    database.compare(destination)
     return seconds
 
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_an_export_goes_on_under_another_snapshot(number, kind, database, pair, whole, moments, tmp_path):
     bundle, seconds = whole
-    place = tmp_path / "bundle"
+    location = tmp_path / "bundle"
     moment = moments(f"export {kind} restarted", seconds, len(ROUNDS))[number]
-    words = ("export", f"app={database.source}", "--to", place, "--workers", WORKERS)
-    export_killed(words, place, moment, between=lambda: restart(pair[0]))
-    assert tables_of(place) == tables_of(bundle)
-    must("verify", place, "--level", "full")
+    words = ("export", f"app={database.source}", "--to", location, "--workers", WORKERS)
+    export_killed(words, location, moment, between=lambda: restart(pair[0]))
+    assert tables_of(location) == tables_of(bundle)
+    must("verify", location, "--level", "full")
 
 
 @pytest.mark.parametrize("number", ROUNDS)
 def test_a_restore_goes_on_at_a_server_that_started_again(
     number, kind, database, pair, whole, moments, restore_seconds
 ):
-    target = database.target()
-    words = ("restore", whole[0], f"app={target}", "--workers", WORKERS)
+    destination = database.destination()
+    words = ("restore", whole[0], f"app={destination}", "--workers", WORKERS)
     moment = moments(f"restore {kind} restarted", restore_seconds, len(ROUNDS))[number]
     moveout(*words, kill_after=moment)
     restart(pair[1])
     must(*words)
-    database.compare(target)
+    database.compare(destination)

@@ -1,6 +1,8 @@
-"""One large object, killed near the end of its way: into a bundle, from place to place. MOVEOUT_LARGE_MIB: its size.
+"""One large object, killed near the end of its way: into a bundle, from location to location. MOVEOUT_LARGE_MIB: its
+size.
 
-Its source and the last place are at a MinIO that compresses, so that twenty times as much needs no more disk than once.
+Its source and the last location are at a MinIO that compresses, so that twenty times as much needs no more disk than
+once.
 """
 
 import hashlib

@@ -21,33 +21,33 @@ TEXT = 'line, "quoted" it"s ü'
 
 @pytest.fixture
 def on_postgres(postgres, other_postgres):
-    source, target = postgres.database(), other_postgres.database()
+    source, destination = postgres.database(), other_postgres.database()
     size = LARGE_MIB * MIB
     run_sql(source, "CREATE TABLE t (id int, t text, b bytea)")
     run_sql(source, f"INSERT INTO t VALUES (1, repeat('{TEXT}', {size // 22}), NULL), (2, 'small', '')")
     run_sql(source, f"INSERT INTO t VALUES (3, NULL, decode(repeat('00ff', {size // 2}), 'hex'))")
     query = "SELECT id, md5(t), md5(b) FROM t ORDER BY id"
-    return source, target, lambda: fetch(source, query) == fetch(target, query), 0
+    return source, destination, lambda: fetch(source, query) == fetch(destination, query), 0
 
 
 @pytest.fixture
 def on_mariadb(mariadb, other_mariadb):
     for server in (mariadb, other_mariadb):
         mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = 1073741824")
-    source, target = mariadb.database(), other_mariadb.database()
+    source, destination = mariadb.database(), other_mariadb.database()
     size = LARGE_MIB * MIB
     mysql.run_sql(source, "CREATE TABLE t (id INT PRIMARY KEY, t LONGTEXT, b LONGBLOB)")
     mysql.run_sql(source, f"INSERT INTO t VALUES (1, REPEAT('{TEXT}', {size // 22}), NULL), (2, 'small', '')")
     mysql.run_sql(source, f"INSERT INTO t VALUES (3, NULL, REPEAT(X'00ff', {size // 2}))")
     query = "SELECT id, MD5(t), MD5(b) FROM t ORDER BY id"
-    yield source, target, lambda: mysql.fetch(source, query) == mysql.fetch(target, query), 0
+    yield source, destination, lambda: mysql.fetch(source, query) == mysql.fetch(destination, query), 0
     for server in (mariadb, other_mariadb):
         mysql.run_sql(server.url, "SET GLOBAL max_allowed_packet = DEFAULT")
 
 
 @pytest.fixture
 def on_sqlite(tmp_path):
-    source, target = tmp_path / "source.db", tmp_path / "target.db"
+    source, destination = tmp_path / "source.db", tmp_path / "destination.db"
     size = LARGE_MIB * MIB
     make = (
         "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
@@ -59,22 +59,22 @@ def on_sqlite(tmp_path):
 
     def same() -> bool:
         with closing(sqlite3.connect(source)) as connection:
-            connection.execute("ATTACH ? AS other", (str(target),))
+            connection.execute("ATTACH ? AS other", (str(destination),))
             query = "SELECT count(*) FROM t JOIN other.t o USING (id) WHERE t.v IS o.v AND typeof(t.v) = typeof(o.v)"
             return connection.execute(query).fetchone() == (3,)
 
-    return sqlite.url_of(source), sqlite.url_of(target), same, int(2.5 * LARGE_MIB * MIB)
+    return sqlite.url_of(source), sqlite.url_of(destination), same, int(2.5 * LARGE_MIB * MIB)
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
 def test_no_command_holds_a_large_value(kind, request, tmp_path):
-    source, target, same, more = request.getfixturevalue(f"on_{kind}")
+    source, destination, same, more = request.getfixturevalue(f"on_{kind}")
     bundle = tmp_path / "bundle"
     peaks = {
         "export": measured("export", f"app={source}", "--to", bundle).peak_bytes,
         "verify": measured("verify", bundle, "--level", "full").peak_bytes,
-        "restore": measured("restore", bundle, f"app={target}").peak_bytes - more,
-        "against": measured("verify", bundle, "--against", f"app={target}").peak_bytes,
+        "restore": measured("restore", bundle, f"app={destination}").peak_bytes - more,
+        "against": measured("verify", bundle, "--against", f"app={destination}").peak_bytes,
     }
     assert same()
     print(kind, peaks)  # noqa: T201

@@ -11,10 +11,10 @@ import pytest
 
 from exporters.postgres import chunk_plan
 from migrate.restore.mysql import create_objects as mysql_define
-from migrate.restore.mysql import destination as mysql_target
+from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import load_rows as mysql_rows
 from migrate.restore.mysql import restore as mysql_database
-from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres.definitions import post_data, pre_data
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import load_rows
@@ -34,9 +34,9 @@ def put_in(name: str, function: Callable[..., None], *modules: ModuleType) -> No
         vars(module)[name] = function
 
 
-def die_at(step, bundle, target):
+def die_at(step, bundle, destination):
     """Restore, and be killed within the transaction of this step, or after the last one where there are fewer."""
-    count, real, real_finish = 0, sql_target.mark_done, pre_data.finish
+    count, real, real_finish = 0, sql_destination.mark_done, pre_data.finish
 
     def mark(*words):
         nonlocal count
@@ -50,14 +50,14 @@ def die_at(step, bundle, target):
             real_finish(*words)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, sql_target, load_rows, post_data)
+    put_in("mark_done", mark, sql_destination, load_rows, post_data)
     put_in("finish", finish, pre_data)
-    restore_database(read_bundle(bundle), "app", target, workers=2, progress=Silent())
+    restore_database(read_bundle(bundle), "app", destination, workers=2, progress=Silent())
 
 
-def die_at_mysql(step, bundle, target):
+def die_at_mysql(step, bundle, destination):
     """The same of MySQL."""
-    count, real, real_drop = 0, mysql_target.mark_done, mysql_target.drop_state
+    count, real, real_drop = 0, mysql_destination.mark_done, mysql_destination.drop_state
 
     def mark(connection, name):
         nonlocal count
@@ -66,18 +66,20 @@ def die_at_mysql(step, bundle, target):
         if count == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def drop(target):
+    def drop(destination):
         if step % 2:
-            real_drop(target)
+            real_drop(destination)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    put_in("mark_done", mark, mysql_rows, mysql_define, mysql_target)
-    put_in("drop_state", drop, mysql_target)
-    mysql_database.restore_database(mysql.read_bundle(bundle), "app", target, workers=2, progress=Silent())
+    put_in("mark_done", mark, mysql_rows, mysql_define, mysql_destination)
+    put_in("drop_state", drop, mysql_destination)
+    mysql_database.restore_database(
+        mysql.read_bundle(bundle), "app", destination, workers=2, progress=Silent()
+    )
 
 
-def kill(die, step: int, bundle: Path, target: str) -> None:
-    victim = multiprocessing.get_context("spawn").Process(target=die, args=(step, bundle, target))
+def kill(die, step: int, bundle: Path, destination: str) -> None:
+    victim = multiprocessing.get_context("spawn").Process(target=die, args=(step, bundle, destination))
     victim.start()
     victim.join(120)
     assert victim.exitcode == -signal.SIGKILL
@@ -103,16 +105,16 @@ def test_postgresql(postgres, other_postgres, tmp_path, monkeypatch):
         )
         return as_role(made, "boarder")
 
-    def restore(target: str) -> tuple:
-        outcome = restore_database(reader, "app", target, workers=2, progress=Silent())
+    def restore(destination: str) -> tuple:
+        outcome = restore_database(reader, "app", destination, workers=2, progress=Silent())
         return outcome.findings, sorted(outcome.left_out)
 
     wanted = restore(fresh())
     assert (wanted[0], len(wanted[1])) == ((), 5)
     for step in (1, 2, 3, 5, 8, 13, 15, 16, 17, 18, 19, 998, 999):
-        target = fresh()
-        kill(die_at, step, tmp_path / "bundle", target)
-        assert restore(target) == restore(target) == wanted, step
+        destination = fresh()
+        kill(die_at, step, tmp_path / "bundle", destination)
+        assert restore(destination) == restore(destination) == wanted, step
 
 
 def test_mysql(mariadb, other_mariadb, tmp_path):
@@ -121,14 +123,14 @@ def test_mysql(mariadb, other_mariadb, tmp_path):
     assert mysql.export_database(url, tmp_path / "bundle").complete
     reader = mysql.read_bundle(tmp_path / "bundle")
 
-    def restore(target: str) -> tuple:
-        outcome = mysql_database.restore_database(reader, "app", target, workers=2, progress=Silent())
-        name = target.rpartition("/")[2]
+    def restore(destination: str) -> tuple:
+        outcome = mysql_database.restore_database(reader, "app", destination, workers=2, progress=Silent())
+        name = destination.rpartition("/")[2]
         return outcome.findings, sorted(entry.replace(name, "here") for entry in outcome.left_out)
 
     wanted = restore(other_mariadb.database())
     assert (wanted[0], len(wanted[1])) == ((), 2)
     for step in (1, 2, 3, 4, 5, 6, 7, 998, 999):
-        target = other_mariadb.database()
-        kill(die_at_mysql, step, tmp_path / "bundle", target)
-        assert restore(target) == restore(target) == wanted, step
+        destination = other_mariadb.database()
+        kill(die_at_mysql, step, tmp_path / "bundle", destination)
+        assert restore(destination) == restore(destination) == wanted, step

@@ -48,18 +48,18 @@ def on_sqlite(tmp_path):
             connection.execute(f"CREATE TABLE t_{n} (id INTEGER PRIMARY KEY, t TEXT)")
             connection.execute(f"INSERT INTO t_{n} VALUES (?, 'x')", (n,))
         connection.commit()
-    return url_of(source), url_of(tmp_path / "target.db")
+    return url_of(source), url_of(tmp_path / "destination.db")
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb", "sqlite"])
 def test_ten_thousand_tables_leave_and_come_back(kind, request, tmp_path):
-    source, target = request.getfixturevalue(f"on_{kind}")
+    source, destination = request.getfixturevalue(f"on_{kind}")
     bundle = tmp_path / "bundle"
     found = {
         "export": measured("export", f"app={source}", "--to", bundle),
         "verify": measured("verify", bundle, "--level", "full"),
-        "restore": measured("restore", bundle, f"app={target}"),
-        "against": measured("verify", bundle, "--against", f"app={target}"),
+        "restore": measured("restore", bundle, f"app={destination}"),
+        "against": measured("verify", bundle, "--against", f"app={destination}"),
     }
     print(kind, found)  # noqa: T201
     catalog = pq.read_table(bundle / "data/catalog.parquet", columns=["items"])

@@ -52,7 +52,7 @@ def write(writer):
             time.sleep(0.01)
 
 for writer in range(int(sys.argv[2]), int(sys.argv[3])):
-    threading.Thread(target=write, args=(writer,)).start()
+    threading.Thread(destination=write, args=(writer,)).start()
 """
 
 
@@ -98,11 +98,11 @@ def test_every_export_is_of_one_moment(bank, tmp_path, monkeypatch):
     assert seen[-1] > seen[0]
 
 
-def check(url: str, place) -> int:
+def check(url: str, location) -> int:
     """Export and check one bundle; return how many transfers it has."""
-    outcome = export_database(url, place)
+    outcome = export_database(url, location)
     assert outcome.complete, outcome
-    reader = read_bundle(place)
+    reader = read_bundle(location)
     assert reader.catalog()[0].point["consistency"] == "global read lock"
     accounts = {row["id"]: int(row["amount"]) for row in rows_of(reader, "account")}
     log = rows_of(reader, "log")

@@ -10,7 +10,7 @@ import pytest
 from migrate.errors import NotEmptyError
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify.live_database import compare_database
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
@@ -22,12 +22,12 @@ SCRIPT = Path(__file__).with_name("mysql_own.sql")
 
 @pytest.fixture
 def databases(mysql, other_mysql):
-    """The source with everything, and an empty target; both servers are left as they were."""
-    url, target = mysql.database("own"), other_mysql.database("own_new")
+    """The source with everything, and an empty destination; both servers are left as they were."""
+    url, destination = mysql.database("own"), other_mysql.database("own_new")
     run_sql(url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = OFF")
     try:
         run_sql(url, SCRIPT.read_text())
-        yield url, target
+        yield url, destination
     finally:
         run_sql(mysql.url, "SET GLOBAL show_gipk_in_create_table_and_information_schema = ON")
         run_sql(mysql.url, "DROP DATABASE own; DROP TABLESPACE apart")
@@ -37,7 +37,7 @@ def databases(mysql, other_mysql):
 
 
 def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
-    source, target = databases
+    source, destination = databases
     run_sql(source, "ANALYZE TABLE hidden UPDATE HISTOGRAM ON a; ALTER DATABASE own READ ONLY = 1")
     assert export_database(source, tmp_path / "bundle").complete
     run_sql(source, "ALTER DATABASE own READ ONLY = 0")
@@ -52,12 +52,17 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
         " numbers and strings that they print as"
     }
     outcome = restore_database(
-        reader, "app", target, workers=2, progress=Silent(), account=open_place(str(tmp_path / "kept"))
+        reader,
+        "app",
+        destination,
+        workers=2,
+        progress=Silent(),
+        account=open_location(str(tmp_path / "kept")),
     )
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
-    assert [(loss["item"], loss["property"]) for loss in losses] == [("table `kept_apart`", "place")]
-    assert compare_database(reader, "app", target, workers=1, progress=Silent()) == []
+    assert [(loss["item"], loss["property"]) for loss in losses] == [("table `kept_apart`", "location")]
+    assert compare_database(reader, "app", destination, workers=1, progress=Silent()) == []
     for query in (
         "SELECT my_row_id, a FROM hidden ORDER BY 1",
         "SELECT id, CAST(j AS CHAR), JSON_TYPE(j), JSON_TYPE(j->'$.l[1]'), JSON_TYPE(j->'$[0]') FROM priced",
@@ -67,28 +72,30 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
         f"SELECT * FROM information_schema.ST_SPATIAL_REFERENCE_SYSTEMS WHERE SRS_ID = {SYSTEM}",
         "SELECT * FROM made",
     ):
-        assert fetch(target, query) == fetch(source, query)
-    assert fetch(target, "SELECT JSON_TYPE(JSON_EXTRACT(j, '$.l[1]')) FROM priced WHERE id = 1") == [
+        assert fetch(destination, query) == fetch(source, query)
+    assert fetch(destination, "SELECT JSON_TYPE(JSON_EXTRACT(j, '$.l[1]')) FROM priced WHERE id = 1") == [
         ("DECIMAL",)
     ]
 
 
-def test_what_the_target_has_of_the_same_name_is_told(databases, other_mysql, tmp_path):
-    source, target = databases
+def test_what_the_destination_has_of_the_same_name_is_told(databases, other_mysql, tmp_path):
+    source, destination = databases
     assert export_database(source, tmp_path / "bundle").complete
     reader = read_bundle(tmp_path / "bundle")
-    run_sql(target, "CREATE LIBRARY sums LANGUAGE JAVASCRIPT AS $$ export function other() {} $$")
+    run_sql(destination, "CREATE LIBRARY sums LANGUAGE JAVASCRIPT AS $$ export function other() {} $$")
     with pytest.raises(NotEmptyError, match="has a library `sums` already"):
-        restore_database(reader, "app", target, workers=1, progress=Silent(), into_existing=True)
+        restore_database(reader, "app", destination, workers=1, progress=Silent(), into_existing=True)
     (system,) = [line for line in SCRIPT.read_text().splitlines() if line.startswith("CREATE SPATIAL")]
-    run_sql(target, system.replace("our", "another"))
-    outcome = restore_database(reader, "app", target, workers=1, progress=Silent(), only=["spots"])
-    assert f"spatial reference system {SYSTEM}: the target has another one of this number" in outcome.notes
-    assert fetch(target, "SELECT ST_SRID(g) FROM spots") == [(SYSTEM,)]
+    run_sql(destination, system.replace("our", "another"))
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), only=["spots"])
+    assert (
+        f"spatial reference system {SYSTEM}: the destination has another one of this number" in outcome.notes
+    )
+    assert fetch(destination, "SELECT ST_SRID(g) FROM spots") == [(SYSTEM,)]
 
 
 def test_default_roles_come_back(mysql, other_mysql, tmp_path):
-    url, target = mysql.database("roles_old"), other_mysql.database("roles_new")
+    url, destination = mysql.database("roles_old"), other_mysql.database("roles_new")
     names = "'reader'@'%', 'writer`s'@'%', 'member'@'localhost'"
     try:
         run_sql(
@@ -99,10 +106,10 @@ def test_default_roles_come_back(mysql, other_mysql, tmp_path):
             "GRANT 'reader', 'writer`s' TO 'member'@'localhost'; SET DEFAULT ROLE ALL TO 'member'@'localhost'",
         )
         assert export_database(url, tmp_path / "bundle").complete
-        restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+        restore_database(read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent())
         query = "SELECT * FROM mysql.default_roles ORDER BY DEFAULT_ROLE_USER"
-        assert fetch(target, query) == fetch(url, query)
-        assert len(fetch(target, query)) == 2
+        assert fetch(destination, query) == fetch(url, query)
+        assert len(fetch(destination, query)) == 2
     finally:
         for server in (mysql, other_mysql):
             run_sql(
@@ -112,7 +119,7 @@ def test_default_roles_come_back(mysql, other_mysql, tmp_path):
 
 
 def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tmp_path):
-    url, target = mysql.database("logins_old"), other_mysql.database("logins_new")
+    url, destination = mysql.database("logins_old"), other_mysql.database("logins_new")
     names = "'limited'@'%', 'partly'@'%'"
     switch = "SET GLOBAL partial_revokes = {}".format
     try:
@@ -130,17 +137,17 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
             "account 'limited'@'%'"
         ]
         reader = read_bundle(tmp_path / "bundle")
-        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
         assert any("has no partial revokes" in note for note in outcome.notes)
-        assert fetch(target, "SHOW GRANTS FOR 'partly'@'%'") == [("GRANT USAGE ON *.* TO `partly`@`%`",)]
+        assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [("GRANT USAGE ON *.* TO `partly`@`%`",)]
         query = (
             "SELECT ssl_type, x509_subject, x509_issuer, max_questions, max_user_connections FROM mysql.user"
             " WHERE User = 'limited'"
         )
-        assert fetch(target, query) == fetch(url, query)
-        run_sql(target, f"DROP USER {names}; DROP TABLE t; {switch('ON')}")
-        restore_database(reader, "app", target, workers=1, progress=Silent())
-        assert fetch(target, "SHOW GRANTS FOR 'partly'@'%'") == [
+        assert fetch(destination, query) == fetch(url, query)
+        run_sql(destination, f"DROP USER {names}; DROP TABLE t; {switch('ON')}")
+        restore_database(reader, "app", destination, workers=1, progress=Silent())
+        assert fetch(destination, "SHOW GRANTS FOR 'partly'@'%'") == [
             ("GRANT SELECT, INSERT ON *.* TO `partly`@`%`",),
             ("REVOKE INSERT ON `logins_new`.* FROM `partly`@`%`",),
         ]
@@ -151,7 +158,7 @@ def test_logins_and_what_is_taken_from_accounts_come_back(mysql, other_mysql, tm
 
 
 def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, tmp_path):
-    url, target = mysql.database("long_old"), other_mysql.database("long_new")
+    url, destination = mysql.database("long_old"), other_mysql.database("long_new")
     large = "SET GLOBAL max_allowed_packet = {}".format
     try:
         for server in (mysql, other_mysql):
@@ -166,12 +173,12 @@ def test_decimals_in_documents_of_many_megabytes_come_back(mysql, other_mysql, t
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         assert ("`t`.`j`", "types within JSON") in {(one.item, one.property) for _, one in reader.losses()}
-        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
         assert outcome.findings == ()
         paths = ("j->'$.end'", "j->'$.*[0]'", "j->'$[0]'", "k->'$[0]'")
         types = f"SELECT {', '.join(f'JSON_TYPE({path})' for path in paths)} FROM t"
-        assert fetch(target, types) == fetch(url, types)
-        assert [row[0] for row in fetch(target, types)] == ["DECIMAL", None]
+        assert fetch(destination, types) == fetch(url, types)
+        assert [row[0] for row in fetch(destination, types)] == ["DECIMAL", None]
     finally:
         for server, name in ((mysql, "long_old"), (other_mysql, "long_new")):
             run_sql(server.url, f"{large('DEFAULT')}; DROP DATABASE {name}")
@@ -186,13 +193,13 @@ EXPRESSIONS = r"""CREATE TABLE t (id INT PRIMARY KEY, a TEXT DEFAULT ('x\\y''z"�
 
 
 def test_expressions_that_show_create_prints_with_question_marks_come_back(mysql, other_mysql, tmp_path):
-    url, target = mysql.database("marks_old"), other_mysql.database("marks_new")
+    url, destination = mysql.database("marks_old"), other_mysql.database("marks_new")
     try:
         run_sql(url, EXPRESSIONS)
         assert "????" in fetch(url, "SHOW CREATE TABLE t")[0][1]
         assert export_database(url, tmp_path / "bundle").complete
         outcome = restore_database(
-            read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent()
+            read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
         )
         assert (outcome.findings, outcome.left_out) == ((), ())
         of_this = "_SCHEMA = DATABASE() ORDER BY 1"
@@ -201,17 +208,17 @@ def test_expressions_that_show_create_prints_with_question_marks_come_back(mysql
             "SELECT CONSTRAINT_NAME, CHECK_CLAUSE FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT",
             "SELECT INDEX_NAME, EXPRESSION FROM information_schema.STATISTICS WHERE TABLE",
         ):
-            assert fetch(target, query + of_this) == fetch(url, query + of_this)
-        for one in (url, target):
+            assert fetch(destination, query + of_this) == fetch(url, query + of_this)
+        for one in (url, destination):
             run_sql(one, "INSERT INTO t (id) VALUES (1)")
-        assert fetch(target, "SELECT * FROM t") == fetch(url, "SELECT * FROM t")
+        assert fetch(destination, "SELECT * FROM t") == fetch(url, "SELECT * FROM t")
     finally:
         run_sql(mysql.url, "DROP DATABASE marks_old")
         run_sql(other_mysql.url, "DROP DATABASE marks_new")
 
 
 def test_labels_that_no_definition_prints_are_read_from_rows_or_named(mysql, other_mysql, tmp_path):
-    url, target = mysql.database("labels_old"), other_mysql.database("labels_new")
+    url, destination = mysql.database("labels_old"), other_mysql.database("labels_new")
     try:
         run_sql(
             url,
@@ -221,23 +228,25 @@ def test_labels_that_no_definition_prints_are_read_from_rows_or_named(mysql, oth
         assert export_database(url, tmp_path / "bundle").complete
         reader = read_bundle(tmp_path / "bundle")
         assert [loss.item for _, loss in reader.losses() if loss.property == "labels"] == ["`t`.`f`"]
-        outcome = restore_database(reader, "app", target, workers=1, progress=Silent())
+        outcome = restore_database(reader, "app", destination, workers=1, progress=Silent())
         assert outcome.findings == ()
-        assert fetch(target, "SELECT * FROM t") == [(1, "😀", "👍", "b"), (2, "😀,é", "👎?", None)]
+        assert fetch(destination, "SELECT * FROM t") == [(1, "😀", "👍", "b"), (2, "😀,é", "👎?", None)]
     finally:
         run_sql(mysql.url, "DROP DATABASE labels_old")
         run_sql(other_mysql.url, "DROP DATABASE labels_new")
 
 
 def test_a_literal_beside_bytes_comes_back_as_a_view_has_it(mysql, other_mysql, tmp_path):
-    url, target = mysql.database(), other_mysql.database()
+    url, destination = mysql.database(), other_mysql.database()
     run_sql(
         url,
         "CREATE TABLE t (b BLOB); INSERT INTO t VALUES ('x');"
         "CREATE VIEW `v'ü` AS SELECT CONCAT(b, 'ü…''') AS a, CONCAT('ü', 'Ã¼') AS c FROM t",
     )
     assert export_database(url, tmp_path / "bundle").complete
-    outcome = restore_database(read_bundle(tmp_path / "bundle"), "app", target, workers=1, progress=Silent())
+    outcome = restore_database(
+        read_bundle(tmp_path / "bundle"), "app", destination, workers=1, progress=Silent()
+    )
     assert (outcome.findings, outcome.left_out) == ((), ())
     for query in ("SELECT HEX(a), HEX(c) FROM `v'ü`", "SHOW CREATE VIEW `v'ü`"):
-        assert fetch(target, query) == fetch(url, query)
+        assert fetch(destination, query) == fetch(url, query)

@@ -14,7 +14,7 @@ import pytest
 
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.mysql.databases import export_database, fetch, read_bundle
 from tests.torture.random_databases.likeness import Look, differences
 from tests.torture.random_databases.maker import make_database
@@ -31,18 +31,18 @@ def seeds() -> list[int]:
     return list(range(first, first + SCHEMAS))
 
 
-def moved(url: str, target: str, place: Path):
+def moved(url: str, destination: str, location: Path):
     """Export a database, restore it; return the outcome and the rows of its ledgers."""
-    assert export_database(url, place / "bundle").complete
-    kept = open_place(str(place / "kept"))
-    reader = read_bundle(place / "bundle")
-    outcome = restore_database(reader, "app", target, workers=2, progress=Silent(), account=kept)
-    losses = pq.read_table(place / "kept/app/losses.parquet").to_pylist() if outcome.account else []
+    assert export_database(url, location / "bundle").complete
+    kept = open_location(str(location / "kept"))
+    reader = read_bundle(location / "bundle")
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
+    losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist() if outcome.account else []
     return outcome, [*losses, *({"item": loss.item, "reason": loss.reason} for _, loss in reader.losses())]
 
 
-def is_alike(url: str, target: str) -> list[str]:
-    source, copy = Look(url), Look(target)
+def is_alike(url: str, destination: str) -> list[str]:
+    source, copy = Look(url), Look(destination)
     try:
         return differences(source, copy)
     finally:
@@ -54,17 +54,17 @@ def is_mariadb(url: str) -> bool:
     return "mariadb" in fetch(url, "SELECT VERSION()")[0][0].lower()
 
 
-def problems(url: str, target: str, seed: int, place: Path) -> list[str]:
+def problems(url: str, destination: str, seed: int, location: Path) -> list[str]:
     """Move a random database; return in what it has not come whole, to the other flavour what of that is not named."""
-    mariadb, to_mariadb = (is_mariadb(one) for one in (url, target))
+    mariadb, to_mariadb = (is_mariadb(one) for one in (url, destination))
     run = make_database(url, seed, mariadb=mariadb)
     assert run.count > 20, run.refused
-    outcome, losses = moved(url, target, place)
+    outcome, losses = moved(url, destination, location)
     if mariadb == to_mariadb:
-        return [*outcome.findings, *outcome.left_out, *is_alike(url, target)]
+        return [*outcome.findings, *outcome.left_out, *is_alike(url, destination)]
     named = [" ".join(f"{one['item']}: {one['reason']}".split()) for one in losses]
     left_out = [" ".join(one.split()) for one in outcome.left_out]
-    return [*outcome.findings, *unnamed(url, target, [*left_out, *named]), *other_rows(url, target)]
+    return [*outcome.findings, *unnamed(url, destination, [*left_out, *named]), *other_rows(url, destination)]
 
 
 DIRECTIONS = (
@@ -75,8 +75,8 @@ DIRECTIONS = (
 )
 
 
-@pytest.mark.parametrize(("source", "target"), DIRECTIONS)
-def test_random_databases_come_whole_or_by_name(source, target, request, tmp_path):
-    old, new = request.getfixturevalue(source), request.getfixturevalue(target)
+@pytest.mark.parametrize(("source", "destination"), DIRECTIONS)
+def test_random_databases_come_whole_or_by_name(source, destination, request, tmp_path):
+    old, new = request.getfixturevalue(source), request.getfixturevalue(destination)
     for seed in seeds():
         assert (seed, problems(old.database(), new.database(), seed, tmp_path / str(seed))) == (seed, [])

@@ -2,7 +2,7 @@
 by its text.
 
 MOVEOUT_SCHEMAS says how many (4); MOVEOUT_SEED repeats a run. MOVEOUT_VERSIONS=12,18 takes them from a server of that
-version to one of that version (see ``scripts/postgres_versions.py``); a newer target is compared by rows only.
+version to one of that version (see ``scripts/postgres_versions.py``); a newer destination is compared by rows only.
 """
 
 import os
@@ -45,7 +45,7 @@ _STABLE_SINCE = "functions in index expression must be marked IMMUTABLE"
 
 @pytest.fixture(scope="module")
 def sides(servers, postgres, other_postgres):
-    """The server of the source and that of the target."""
+    """The server of the source and that of the destination."""
     if not _VERSIONS:
         yield postgres, other_postgres
         return
@@ -98,19 +98,19 @@ def databases(sides):
 
 @pytest.mark.parametrize("seed", seeds())
 def test_what_is_made_at_random_comes_back(sides, databases, seed, tmp_path):
-    url, target = databases
+    url, destination = databases
     made = make_database(url, seed)
     assert made.taken > 2 * len(made.refused), made.refused
     outcome = export_database(url, tmp_path / "bundle")
     assert outcome.complete, (outcome.sources[0].reasons, outcome.sources[0].gaps)
     reader = read_bundle(tmp_path / "bundle")
     assert check_parquet(reader, [row for row in reader.catalog() if row.kind == "table"]) == []
-    restored = restore_database(reader, "app", target, workers=2, progress=Silent())
+    restored = restore_database(reader, "app", destination, workers=2, progress=Silent())
     same_version = sides[0].bin_dir == sides[1].bin_dir
     refused = [one for one in restored.left_out if same_version or not one.endswith(_STABLE_SINCE)]
     assert (restored.findings, refused) == ((), [])
-    assert rows(target) == rows(url)
-    assert set(fetch(target, _MEMBERS)) <= set(fetch(url, _MEMBERS))
+    assert rows(destination) == rows(url)
+    assert set(fetch(destination, _MEMBERS)) <= set(fetch(url, _MEMBERS))
     if same_version:
-        assert entries(target) == entries(url)
+        assert entries(destination) == entries(url)
     assert compare_database(reader, "app", url, workers=2, progress=Silent()) == []

@@ -40,7 +40,7 @@ def noise(size_bytes: int, seed: int = 0) -> bytes:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Read everything at a place."""
+    """Read everything at a location."""
     return {info.key: store.read(info.key) for info in store.list()}
 
 

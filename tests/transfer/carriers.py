@@ -11,28 +11,28 @@ import pytest
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MIN_PART_BYTES
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import transfer
 from tests.export.victims import run
 
 WORKERS = 3
 
 
-def carry(origin: str, target: str, rate: float | None) -> None:
+def carry(origin: str, destination: str, rate: float | None) -> None:
     """Transfer a bundle in S3's smallest parts; 130 where it is interrupted."""
     limit = Throttle(rate) if rate else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("migrate.storage.part_sizes.PART_BYTES", MIN_PART_BYTES)
         try:
-            there = open_place(target, bwlimit=limit)
-            transfer(open_place(origin), there, workers=WORKERS, progress=Silent())
+            there = open_location(destination, bwlimit=limit)
+            transfer(open_location(origin), there, workers=WORKERS, progress=Silent())
         except KeyboardInterrupt:
             sys.exit(130)
 
 
-def start(origin: Path, target_url: str, rate: float | None = None) -> BaseProcess:
+def start(origin: Path, destination_url: str, rate: float | None = None) -> BaseProcess:
     """Begin a transfer, of so many bytes a second at most."""
-    return run(carry, str(origin), target_url, rate)
+    return run(carry, str(origin), destination_url, rate)
 
 
 def code_of(process: BaseProcess, seconds: float = 60) -> int | None:
@@ -41,6 +41,6 @@ def code_of(process: BaseProcess, seconds: float = 60) -> int | None:
     return process.exitcode
 
 
-def finish(origin: Path, target_url: str) -> None:
+def finish(origin: Path, destination_url: str) -> None:
     """Transfer the rest."""
-    assert code_of(start(origin, target_url)) == 0
+    assert code_of(start(origin, destination_url)) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from tests.tools.disks import tiny_disk
 
 __all__ = ["tiny_disk"]
@@ -19,22 +19,22 @@ def smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["local", "minio", "versitygw"])
-def target_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty place."""
+def destination_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty location."""
     if request.param == "local":
-        return str(tmp_path / "target")
+        return str(tmp_path / "destination")
     server = request.getfixturevalue(request.param)
     bucket = request.getfixturevalue("make_bucket")(server)
     return f"s3://{bucket}/bundle?profile={server.profile}"
 
 
 @pytest.fixture
-def target(target_url: str) -> MultipartStore:
-    """The store of ``target_url``."""
-    return open_place(target_url)
+def destination(destination_url: str) -> MultipartStore:
+    """The store of ``destination_url``."""
+    return open_location(destination_url)
 
 
 @pytest.fixture
-def s3_place(minio, make_bucket: Callable[..., str]) -> MultipartStore:
-    """An empty place on MinIO."""
-    return open_place(f"s3://{make_bucket(minio)}/bundle?profile={minio.profile}")
+def s3_location(minio, make_bucket: Callable[..., str]) -> MultipartStore:
+    """An empty location on MinIO."""
+    return open_location(f"s3://{make_bucket(minio)}/bundle?profile={minio.profile}")

@@ -15,7 +15,7 @@ from migrate.errors import BusyError
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MIN_PART_BYTES, MultipartStore
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import clean, transfer, transfer_status
 from migrate.transfer.scheduler import Lanes, Piece
 from migrate.transfer.worker_threads import run_workers
@@ -34,7 +34,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, by
 
 
 def wait_for(store: MultipartStore, bytes_done: int) -> None:
-    """Wait until so much is durable at the target."""
+    """Wait until so much is durable at the destination."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
         status = transfer_status(store)
@@ -44,34 +44,34 @@ def wait_for(store: MultipartStore, bytes_done: int) -> None:
     raise AssertionError("the transfer never got there")
 
 
-def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, target_url, target):
+def test_killed_at_random_moments_it_goes_on_and_ends_the_same(sealed, destination_url, destination):
     root, files = sealed
     moments = random.Random(4)
     done = 0
     for _ in range(3):
-        process = start(root, target_url, 40 * MIB)
+        process = start(root, destination_url, 40 * MIB)
         time.sleep(0.2 + moments.random())
         process.kill()
         process.join()
-        arrived = contents(target)
+        arrived = contents(destination)
         assert {
             key: data for key, data in arrived.items() if not key.startswith("_work/")
         }.items() <= files.items()
-        status = transfer_status(target)
+        status = transfer_status(destination)
         if status is None:
             continue
         assert status.bytes_done >= done
         done = status.bytes_done
-    finish(root, target_url)
-    assert contents(target) == files
-    assert list(target.uploads()) == []
+    finish(root, destination_url)
+    assert contents(destination) == files
+    assert list(destination.uploads()) == []
 
 
 def test_what_was_durable_at_the_kill_is_not_sent_again(sealed, minio, make_bucket, tmp_path, monkeypatch):
     root, files = sealed
     size = sum(map(len, files.values()))
     bucket = make_bucket(minio)
-    direct = open_place(f"s3://{bucket}/b?profile={minio.profile}")
+    direct = open_location(f"s3://{bucket}/b?profile={minio.profile}")
     with CountingProxy(minio.endpoint) as proxy:
         profile = extra_profile(monkeypatch, tmp_path, minio, endpoint=proxy.endpoint)
         url = f"s3://{bucket}/b?profile={profile}"
@@ -100,94 +100,96 @@ def test_a_finished_transfer_sends_no_payload_again(sealed, minio, make_bucket, 
         assert proxy.received < 500 * 1024
 
 
-def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, target_url, target):
+def test_ctrl_c_stops_cleanly_and_leaves_what_can_be_gone_on_with(sealed, destination_url, destination):
     root, files = sealed
-    process = start(root, target_url, 20 * MIB)
-    wait_for(target, 10 * MIB)
+    process = start(root, destination_url, 20 * MIB)
+    wait_for(destination, 10 * MIB)
     os.kill(process.pid, signal.SIGINT)
     assert code_of(process, 30) == 130
-    status = transfer_status(target)
+    status = transfer_status(destination)
     assert status is not None
     assert (status.holder, status.is_finished) == ("", False)
     assert status.bytes_done >= 10 * MIB
-    finish(root, target_url)
-    assert contents(target) == files
+    finish(root, destination_url)
+    assert contents(destination) == files
 
 
-def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, target_url, target):
+def test_a_running_transfer_is_left_alone_by_another_and_by_clean(sealed, destination_url, destination):
     root, files = sealed
-    process = start(root, target_url, 20 * MIB)
-    wait_for(target, 10 * MIB)
+    process = start(root, destination_url, 20 * MIB)
+    wait_for(destination, 10 * MIB)
     with pytest.raises(BusyError):
-        transfer(open_place(str(root)), target, workers=2, progress=Silent())
+        transfer(open_location(str(root)), destination, workers=2, progress=Silent())
     with pytest.raises(BusyError):
-        clean(target, dry_run=True)
+        clean(destination, dry_run=True)
     with pytest.raises(BusyError):
-        clean(target, dry_run=False)
-    status = transfer_status(target)
+        clean(destination, dry_run=False)
+    status = transfer_status(destination)
     assert status is not None
     assert f"process {process.pid}" in status.holder
     assert code_of(process) == 0
-    assert contents(target) == files
+    assert contents(destination) == files
 
 
-def test_clean_names_and_removes_what_a_dead_run_left(sealed, target_url, target):
+def test_clean_names_and_removes_what_a_dead_run_left(sealed, destination_url, destination):
     root, files = sealed
-    process = start(root, target_url, 20 * MIB)
-    wait_for(target, 10 * MIB)
+    process = start(root, destination_url, 20 * MIB)
+    wait_for(destination, 10 * MIB)
     process.kill()
     process.join()
-    before = contents(target)
-    named = clean(target, dry_run=True)
+    before = contents(destination)
+    named = clean(destination, dry_run=True)
     uploads = [leaving for leaving in named if leaving.kind == "upload"]
     assert uploads
     assert all(leaving.key in files and leaving.age.total_seconds() < 120 for leaving in uploads)
     assert sum(leaving.size_bytes for leaving in uploads) > 0
-    assert contents(target) == before
-    assert [leaving.key for leaving in clean(target, dry_run=False)] == [leaving.key for leaving in named]
-    assert list(target.uploads()) == []
-    assert clean(target, dry_run=True) == []
-    finish(root, target_url)
-    assert contents(target) == files
+    assert contents(destination) == before
+    assert [leaving.key for leaving in clean(destination, dry_run=False)] == [
+        leaving.key for leaving in named
+    ]
+    assert list(destination.uploads()) == []
+    assert clean(destination, dry_run=True) == []
+    finish(root, destination_url)
+    assert contents(destination) == files
 
 
-def test_clean_leaves_a_whole_bundle_as_it_is(target):
-    files = seal(target, {"app/x": b"x"})
-    target.put(layout.TRANSFER_STATE, b"{}")
-    assert [leaving.key for leaving in clean(target, dry_run=False)] == [layout.TRANSFER_STATE]
-    assert contents(target) == files
+def test_clean_leaves_a_whole_bundle_as_it_is(destination):
+    files = seal(destination, {"app/x": b"x"})
+    destination.put(layout.TRANSFER_STATE, b"{}")
+    assert [leaving.key for leaving in clean(destination, dry_run=False)] == [layout.TRANSFER_STATE]
+    assert contents(destination) == files
 
 
-def test_clean_keeps_the_records_of_an_export_that_can_go_on(target):
+def test_clean_keeps_the_records_of_an_export_that_can_go_on(destination):
     files = {"_work/export.json": b"{}", "_work/app/units/1.json": b"{}", "data/app/x": b"x"}
     for key, data in files.items():
-        target.put(key, data)
-    target.begin("data/app/large")
-    assert [leaving.key for leaving in clean(target, dry_run=False)] == ["data/app/large"]
-    assert contents(target) == files
+        destination.put(key, data)
+    destination.begin("data/app/large")
+    assert [leaving.key for leaving in clean(destination, dry_run=False)] == ["data/app/large"]
+    assert contents(destination) == files
 
 
 def test_temporary_files_of_a_killed_writer_are_removed(tmp_path):
-    store = open_place(str(tmp_path / "place"))
-    left = tmp_path / "place" / "_work" / "tmp" / "0123"
+    store = open_location(str(tmp_path / "location"))
+    left = tmp_path / "location" / "_work" / "tmp" / "0123"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     store.put("data/app/x", b"x")
     (leaving,) = clean(store, dry_run=False)
     assert (leaving.kind, leaving.size_bytes) == ("temporary file", 4)
     assert not left.exists()
-    assert not (tmp_path / "place" / "_work").exists()
+    assert not (tmp_path / "location" / "_work").exists()
 
 
 def test_interrupted_in_the_middle_the_threads_end(sealed, tmp_path):
     """The caller's thread gets the interruption; no worker writes after ``transfer`` has returned."""
-    target = open_place(str(tmp_path / "target"))
+    destination = open_location(str(tmp_path / "destination"))
     timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
-    origin = open_place(str(sealed[0]))
+    origin = open_location(str(sealed[0]))
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         for _ in range(1000):
-            transfer(origin, target, workers=2, progress=Silent(), recheck=True)
+            transfer(origin, destination, workers=2, progress=Silent(), recheck=True)
     # An interruption within Thread.start() can leave a thread listed that has ended.
     alive = [thread for thread in threading.enumerate() if thread.is_alive()]
     assert not [thread for thread in alive if thread.name.startswith("moveout-transfer")]

@@ -11,7 +11,7 @@ from migrate.errors import NotEmptyError, UnreachableError
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.transfer import TransferOutcome, transfer
 from tests.faults import Fault, FaultPlan, Faulty, fail
 from tests.transfer.bags import MIB, contents, noise, seal
@@ -48,8 +48,8 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def move(origin: Path, target: MultipartStore) -> TransferOutcome:
-    return transfer(open_place(str(origin)), target, workers=3, progress=Silent())
+def move(origin: Path, destination: MultipartStore) -> TransferOutcome:
+    return transfer(open_location(str(origin)), destination, workers=3, progress=Silent())
 
 
 def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
@@ -70,49 +70,49 @@ def is_whole_or_unsealed(files: dict[str, bytes]) -> bool:
     )
 
 
-def test_it_takes_the_place_and_what_is_the_same_is_not_sent_again(old, new, target):
-    move(old, target)
-    outcome = move(new, target)
-    assert contents(target) == contents(LocalStore(new))
+def test_it_takes_the_place_and_what_is_the_same_is_not_sent_again(old, new, destination):
+    move(old, destination)
+    outcome = move(new, destination)
+    assert contents(destination) == contents(LocalStore(new))
     tags = sum(len(data) for key, data in contents(LocalStore(new)).items() if not key.startswith("data/"))
     assert outcome.bytes_moved == 5000 + 6 * MIB + 3 + tags
-    assert list(target.uploads()) == []
+    assert list(destination.uploads()) == []
 
 
-def test_it_takes_the_place_of_a_half_transferred_one(old, new, target):
+def test_it_takes_the_place_of_a_half_transferred_one(old, new, destination):
     plan = FaultPlan(Fault("put", fail(UnreachableError("cut")), prefix=layout.MANIFEST, times=99))
     with pytest.raises(UnreachableError):
-        move(old, Faulty(target, plan))
-    outcome = move(new, target)
-    assert contents(target) == contents(LocalStore(new))
+        move(old, Faulty(destination, plan))
+    outcome = move(new, destination)
+    assert contents(destination) == contents(LocalStore(new))
     assert outcome.bytes_moved < 7 * MIB
 
 
 @pytest.mark.parametrize("what", ["delete", "put"])
 def test_broken_off_anywhere_it_never_looks_sealed_and_goes_on(old, new, tmp_path, what):
     for number in (1, 2, 3, 4, 6, 9, 12):
-        target = open_place(str(tmp_path / f"{what}-{number}"))
-        move(old, target)
+        destination = open_location(str(tmp_path / f"{what}-{number}"))
+        move(old, destination)
         plan = FaultPlan(Fault(what, fail(UnreachableError("cut")), nth=number, times=99))
         with suppress(UnreachableError):
-            move(new, Faulty(target, plan))
-        target.delete(layout.LEASE)  # of a run that could not even give that back
-        assert is_whole_or_unsealed(contents(target))
-        assert move(new, target).findings == []
-        assert contents(target) == contents(LocalStore(new))
+            move(new, Faulty(destination, plan))
+        destination.delete(layout.LEASE)  # of a run that could not even give that back
+        assert is_whole_or_unsealed(contents(destination))
+        assert move(new, destination).findings == []
+        assert contents(destination) == contents(LocalStore(new))
 
 
-def test_the_predecessor_does_not_come_back(old, new, target):
-    move(new, target)
+def test_the_predecessor_does_not_come_back(old, new, destination):
+    move(new, destination)
     with pytest.raises(NotEmptyError, match="another bundle"):
-        move(old, target)
-    assert contents(target) == contents(LocalStore(new))
+        move(old, destination)
+    assert contents(destination) == contents(LocalStore(new))
 
 
-def test_a_stranger_s_file_beside_the_predecessor_is_left_alone(old, new, target):
-    move(old, target)
-    target.put("data/app/holiday.jpg", b"sea")
-    before = contents(target)
+def test_a_stranger_s_file_beside_the_predecessor_is_left_alone(old, new, destination):
+    move(old, destination)
+    destination.put("data/app/holiday.jpg", b"sea")
+    before = contents(destination)
     with pytest.raises(NotEmptyError, match="holiday"):
-        move(new, target)
-    assert contents(target) == before
+        move(new, destination)
+    assert contents(destination) == before

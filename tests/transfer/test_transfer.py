@@ -11,7 +11,7 @@ from migrate.errors import DamageError, GoneError, NoSpaceError, NotEmptyError, 
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.local.store import LocalStore
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.storage.retry import Retrying
 from migrate.transfer import TransferOutcome, transfer, transfer_status
 from tests.faults import Fault, FaultPlan, Faulty, fail, flip_bit, lose_answer, truncate
@@ -42,11 +42,11 @@ def unspoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def origin(unspoilt: Path, tmp_path: Path) -> MultipartStore:
     """A copy to be spoilt."""
     shutil.copytree(unspoilt, tmp_path / "origin")
-    return open_place(str(tmp_path / "origin"))
+    return open_location(str(tmp_path / "origin"))
 
 
-def move(origin: MultipartStore, target: MultipartStore, **options) -> TransferOutcome:
-    return transfer(origin, target, workers=4, progress=Silent(), **options)
+def move(origin: MultipartStore, destination: MultipartStore, **options) -> TransferOutcome:
+    return transfer(origin, destination, workers=4, progress=Silent(), **options)
 
 
 def spoil(store: MultipartStore, key: str) -> None:
@@ -55,146 +55,146 @@ def spoil(store: MultipartStore, key: str) -> None:
     store.put(key, bytes(data))
 
 
-def test_everything_arrives_and_nothing_else(sealed, target):
+def test_everything_arrives_and_nothing_else(sealed, destination):
     root, files = sealed
-    outcome = move(open_place(str(root)), target)
-    assert contents(target) == files
-    assert list(target.uploads()) == []
+    outcome = move(open_location(str(root)), destination)
+    assert contents(destination) == files
+    assert list(destination.uploads()) == []
     size = sum(map(len, files.values()))
     assert (outcome.files, outcome.files_moved, outcome.files_skipped) == (len(files), len(files), 0)
     assert (outcome.size_bytes, outcome.bytes_moved, outcome.bytes_skipped) == (size, size, 0)
     assert (outcome.findings, outcome.exit_code) == ([], 0)
-    assert transfer_status(target) is None
-    if target.keeps_sha256:
-        assert all(target.stat(key).sha256 == sha256(data) for key, data in files.items())
+    assert transfer_status(destination) is None
+    if destination.keeps_sha256:
+        assert all(destination.stat(key).sha256 == sha256(data) for key, data in files.items())
 
 
-def test_a_second_run_moves_nothing(sealed, target):
+def test_a_second_run_moves_nothing(sealed, destination):
     root, files = sealed
-    move(open_place(str(root)), target)
-    etags = {info.key: info.etag for info in target.list()}
-    outcome = move(open_place(str(root)), target)
+    move(open_location(str(root)), destination)
+    etags = {info.key: info.etag for info in destination.list()}
+    outcome = move(open_location(str(root)), destination)
     assert (outcome.bytes_moved, outcome.files_moved) == (0, 0)
     assert outcome.bytes_skipped == sum(map(len, files.values()))
-    assert {info.key: info.etag for info in target.list()} == etags
+    assert {info.key: info.etag for info in destination.list()} == etags
 
 
-def test_a_bundle_travels_from_bucket_to_directory(s3_place, sealed, tmp_path):
-    move(open_place(str(sealed[0])), s3_place)
-    move(s3_place, open_place(str(tmp_path / "back")))
+def test_a_bundle_travels_from_bucket_to_directory(s3_location, sealed, tmp_path):
+    move(open_location(str(sealed[0])), s3_location)
+    move(s3_location, open_location(str(tmp_path / "back")))
     assert contents(LocalStore(tmp_path / "back")) == sealed[1]
 
 
 @pytest.mark.parametrize("key", [SMALL, LARGE])
-def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, target, key):
+def test_damage_at_the_origin_is_named_and_the_rest_goes_on(origin, destination, key):
     promised = sha256(origin.read(key))
     spoil(origin, key)
-    outcome = move(origin, target)
+    outcome = move(origin, destination)
     (finding,) = outcome.findings
     assert finding.key == key
     assert promised in finding.expected
     assert sha256(origin.read(key)) in finding.found
     assert outcome.exit_code == 6
-    arrived = contents(target)
+    arrived = contents(destination)
     assert key not in arrived
     assert {name for name in contents(origin) if name.startswith("data/")} - {key} == {
         name for name in arrived if name.startswith("data/")
     }
     assert layout.TAG_MANIFEST not in arrived
     assert layout.BAGIT not in arrived
-    assert list(target.uploads()) == []
+    assert list(destination.uploads()) == []
 
 
-def test_a_repaired_origin_goes_on_where_it_stopped(origin, target):
+def test_a_repaired_origin_goes_on_where_it_stopped(origin, destination):
     spoil(origin, LARGE)
-    first = move(origin, target)
+    first = move(origin, destination)
     spoil(origin, LARGE)
-    second = move(origin, target)
+    second = move(origin, destination)
     assert (len(first.findings), second.findings) == (1, [])
     assert second.files_moved == 1 + sum(not key.startswith("data/") for key in contents(origin))
-    assert contents(target) == contents(origin)
+    assert contents(destination) == contents(origin)
 
 
-def test_a_file_missing_at_the_origin_is_named(origin, target):
+def test_a_file_missing_at_the_origin_is_named(origin, destination):
     origin.delete(LARGE)
-    outcome = move(origin, target)
+    outcome = move(origin, destination)
     assert [finding.key for finding in outcome.findings] == [LARGE]
     assert outcome.exit_code == 6
-    assert layout.BAGIT not in contents(target)
+    assert layout.BAGIT not in contents(destination)
 
 
-def test_a_file_added_at_the_origin_is_named_and_left_behind(origin, target):
+def test_a_file_added_at_the_origin_is_named_and_left_behind(origin, destination):
     origin.put("data/app/tables/1/stray.parquet", b"who am I")
-    outcome = move(origin, target)
+    outcome = move(origin, destination)
     assert [finding.key for finding in outcome.findings] == ["data/app/tables/1/stray.parquet"]
     assert outcome.exit_code == 6
-    assert "data/app/tables/1/stray.parquet" not in contents(target)
-    assert layout.BAGIT in contents(target)
+    assert "data/app/tables/1/stray.parquet" not in contents(destination)
+    assert layout.BAGIT in contents(destination)
 
 
-def test_two_swapped_files_are_named(origin, target):
+def test_two_swapped_files_are_named(origin, destination):
     other = "data/app/tables/1/part-000008.parquet"
     one, two = origin.read(SMALL), origin.read(other)
     origin.put(SMALL, two)
     origin.put(other, one)
-    assert [finding.key for finding in move(origin, target).findings] == [SMALL, other]
+    assert [finding.key for finding in move(origin, destination).findings] == [SMALL, other]
 
 
-def test_a_file_cut_short_at_the_origin_is_named(origin, target):
+def test_a_file_cut_short_at_the_origin_is_named(origin, destination):
     origin.put(LARGE, origin.read(LARGE, 0, 12 * MIB))
-    assert [finding.key for finding in move(origin, target).findings] == [LARGE]
+    assert [finding.key for finding in move(origin, destination).findings] == [LARGE]
 
 
-def test_a_changed_manifest_is_named(origin, target):
+def test_a_changed_manifest_is_named(origin, destination):
     text = origin.read(layout.MANIFEST)
     origin.put(
         layout.MANIFEST, bytes([text[0] ^ 1 if chr(text[0] ^ 1) in "0123456789abcdef" else 48]) + text[1:]
     )
-    found = {finding.key for finding in move(origin, target).findings}
+    found = {finding.key for finding in move(origin, destination).findings}
     assert layout.MANIFEST in found
-    assert layout.BAGIT not in contents(target)
+    assert layout.BAGIT not in contents(destination)
 
 
 @pytest.mark.parametrize("name", ["../x", "data/../../x", "/etc/passwd", "data/A b"])
-def test_a_hostile_name_in_the_manifest_is_refused(origin, target, name):
+def test_a_hostile_name_in_the_manifest_is_refused(origin, destination, name):
     origin.put(layout.MANIFEST, f"{'0' * 64}  {name}\n".encode())
     with pytest.raises(DamageError, match=r"manifest-sha256\.txt line 1"):
-        move(origin, target)
-    assert contents(target) == {}
+        move(origin, destination)
+    assert contents(destination) == {}
 
 
-def test_bytes_that_were_wrong_only_once_are_read_again(origin, target):
+def test_bytes_that_were_wrong_only_once_are_read_again(origin, destination):
     plan = FaultPlan(
         Fault("read", flip_bit(9), prefix=SMALL), Fault("read", flip_bit(9), nth=2, prefix=LARGE)
     )
-    outcome = move(Faulty(origin, plan), target)
+    outcome = move(Faulty(origin, plan), destination)
     plan.assert_all_fired()
     assert outcome.findings == []
-    assert contents(target) == contents(origin)
+    assert contents(destination) == contents(origin)
 
 
-def test_parts_of_which_the_target_makes_something_else_are_all_sent_anew(origin, target):
+def test_parts_of_which_the_destination_makes_something_else_are_all_sent_anew(origin, destination):
     said = DamageError(LARGE, expected="the checksum that was sent", found="another one")
     plan = FaultPlan(Fault("complete", fail(said), prefix=LARGE))
     begun: list[str] = []
-    store = Faulty(target, plan)
+    store = Faulty(destination, plan)
     begin = store.begin
     store.begin = lambda key, **words: begun.append(key) or begin(key, **words)
     assert move(origin, store).findings == []
     plan.assert_all_fired()
     assert begun.count(LARGE) == 2
-    assert contents(target) == contents(origin)
-    assert list(target.uploads()) == []
+    assert contents(destination) == contents(origin)
+    assert list(destination.uploads()) == []
 
 
-def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, target):
+def test_an_answer_cut_short_once_is_not_taken_for_the_file(origin, destination):
     plan = FaultPlan(Fault("read", truncate(100), prefix=SMALL))
-    assert move(Faulty(origin, plan), target).findings == []
+    assert move(Faulty(origin, plan), destination).findings == []
     plan.assert_all_fired()
-    assert target.read(SMALL) == origin.read(SMALL)
+    assert destination.read(SMALL) == origin.read(SMALL)
 
 
-def test_passing_faults_of_the_target_are_survived(origin, target):
+def test_passing_faults_of_the_destination_are_survived(origin, destination):
     gone = UnreachableError("gone for a moment")
     plan = FaultPlan(
         Fault("put", fail(gone), nth=2),
@@ -205,90 +205,90 @@ def test_passing_faults_of_the_target_are_survived(origin, target):
         Fault("complete", lose_answer()),
         Fault("delete", fail(gone)),
     )
-    faulty = Retrying(Faulty(target.inner, plan), first_wait=0.01)
+    faulty = Retrying(Faulty(destination.inner, plan), first_wait=0.01)
     assert move(origin, faulty).findings == []
     plan.assert_all_fired()
-    assert contents(target) == contents(origin)
-    assert list(target.uploads()) == []
+    assert contents(destination) == contents(origin)
+    assert list(destination.uploads()) == []
 
 
-def test_an_unreachable_target_ends_the_run_and_the_next_one_goes_on(origin, target):
+def test_an_unreachable_destination_ends_the_run_and_the_next_one_goes_on(origin, destination):
     plan = FaultPlan(Fault("put_part", fail(UnreachableError("the network is down")), nth=3, times=99))
     with pytest.raises(UnreachableError, match="the network is down"):
-        move(origin, Faulty(target, plan))
-    status = transfer_status(target)
+        move(origin, Faulty(destination, plan))
+    status = transfer_status(destination)
     assert status is not None
     assert 0 < status.bytes_done < status.bytes_done + status.bytes_left
-    outcome = move(origin, target)
+    outcome = move(origin, destination)
     assert outcome.bytes_skipped == status.bytes_done
     assert outcome.bytes_skipped + outcome.bytes_moved == outcome.size_bytes
-    assert contents(target) == contents(origin)
-    assert list(target.uploads()) == []
+    assert contents(destination) == contents(origin)
+    assert list(destination.uploads()) == []
 
 
-def test_an_unsealed_origin_is_refused(origin, target):
+def test_an_unsealed_origin_is_refused(origin, destination):
     origin.delete(layout.TAG_MANIFEST)
     with pytest.raises(UsageError, match="no sealed bundle") as error:
-        move(origin, target)
+        move(origin, destination)
     assert "moveout export" in error.value.next_step
-    assert contents(target) == {}
+    assert contents(destination) == {}
 
 
-def test_an_empty_origin_is_gone(target, tmp_path):
+def test_an_empty_origin_is_gone(destination, tmp_path):
     with pytest.raises(GoneError, match="nowhere"):
-        move(open_place(str(tmp_path / "nowhere")), target)
+        move(open_location(str(tmp_path / "nowhere")), destination)
 
 
-def test_another_bundle_at_the_target_is_left_alone(origin, target):
-    other = seal(target, {"app/x": b"x"}, bundle_id="bundle-2")
+def test_another_bundle_at_the_destination_is_left_alone(origin, destination):
+    other = seal(destination, {"app/x": b"x"}, bundle_id="bundle-2")
     with pytest.raises(NotEmptyError, match="bundle-2"):
-        move(origin, target)
-    assert contents(target) == other
+        move(origin, destination)
+    assert contents(destination) == other
 
 
-def test_another_transfer_s_target_is_left_alone(origin, target):
-    target.put(
+def test_another_transfer_s_destination_is_left_alone(origin, destination):
+    destination.put(
         layout.TRANSFER_STATE,
         json.dumps(
             {"version": 1, "id": "bundle-9", "origin": "file:///o", "files": 1, "size_bytes": 1}
         ).encode(),
     )
     with pytest.raises(NotEmptyError, match="bundle-9"):
-        move(origin, target)
+        move(origin, destination)
 
 
-def test_a_strange_file_at_the_target_is_named_and_left_alone(origin, target):
-    target.put("holiday.jpg", b"sea")
+def test_a_strange_file_at_the_destination_is_named_and_left_alone(origin, destination):
+    destination.put("holiday.jpg", b"sea")
     with pytest.raises(NotEmptyError, match=r"holiday\.jpg"):
-        move(origin, target)
-    assert contents(target) == {"holiday.jpg": b"sea"}
+        move(origin, destination)
+    assert contents(destination) == {"holiday.jpg": b"sea"}
 
 
-def test_damage_at_the_target_is_replaced_by_a_recheck(origin, target):
-    move(origin, target)
-    spoil(target, SMALL)
-    spoil(target, LARGE)
-    outcome = move(origin, target, recheck=True)
+def test_damage_at_the_destination_is_replaced_by_a_recheck(origin, destination):
+    move(origin, destination)
+    spoil(destination, SMALL)
+    spoil(destination, LARGE)
+    outcome = move(origin, destination, recheck=True)
     assert (outcome.files_moved, outcome.findings) == (2, [])
-    assert contents(target) == contents(origin)
+    assert contents(destination) == contents(origin)
 
 
-def test_a_file_lost_at_the_target_is_brought_again(origin, target):
-    move(origin, target)
-    target.delete(LARGE)
-    assert move(origin, target).files_moved == 1
-    assert contents(target) == contents(origin)
+def test_a_file_lost_at_the_destination_is_brought_again(origin, destination):
+    move(origin, destination)
+    destination.delete(LARGE)
+    assert move(origin, destination).files_moved == 1
+    assert contents(destination) == contents(origin)
 
 
-def test_signatures_travel_too_and_again_when_they_grow(origin, target):
+def test_signatures_travel_too_and_again_when_they_grow(origin, destination):
     origin.put("sig/custody.log", b"one\n")
-    move(origin, target)
+    move(origin, destination)
     origin.put("sig/custody.log", b"one\ntwo\n")
-    outcome = move(origin, target)
+    outcome = move(origin, destination)
     assert (outcome.files_moved, outcome.findings) == (1, [])
-    assert target.read("sig/custody.log") == b"one\ntwo\n"
+    assert destination.read("sig/custody.log") == b"one\ntwo\n"
 
 
 def test_a_full_disk_ends_the_run_with_its_name(origin, tiny_disk):
     with pytest.raises(NoSpaceError, match="tiny"):
-        move(origin, open_place(str(tiny_disk / "target")))
+        move(origin, open_location(str(tiny_disk / "destination")))

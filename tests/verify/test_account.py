@@ -12,7 +12,7 @@ from exporters.api import Gap
 from migrate.bundle import layout
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
 from tests.bundle.test_hostile import Memory, tag_manifest
 from tests.export.sources import Numbers
@@ -20,9 +20,11 @@ from tests.transfer.bags import contents
 
 
 def sealed(directory: Path, disposition: str) -> dict[str, bytes]:
-    place = open_place(str(directory / "bundle"))
-    export([Numbers(count=15, gaps={3: Gap("3", disposition, "gone")})], place, workers=1, progress=Silent())
-    return {key: data for key, data in contents(place).items() if not key.startswith(layout.WORK)}
+    location = open_location(str(directory / "bundle"))
+    export(
+        [Numbers(count=15, gaps={3: Gap("3", disposition, "gone")})], location, workers=1, progress=Silent()
+    )
+    return {key: data for key, data in contents(location).items() if not key.startswith(layout.WORK)}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def call_complete(files: dict[str, bytes]) -> dict[str, bytes]:
     files = changed(files, layout.BUNDLE_META, lambda it: it["sources"][0].update(complete=True))
     info = files[layout.BAG_INFO].replace(b"Status: incomplete", b"Status: complete")
     files = {**files, layout.BAG_INFO: info}
-    return changed(files, layout.SCOPE, lambda it: it["sources"][0].update(reasons=[]))
+    return changed(files, layout.RECONCILIATION, lambda it: it["sources"][0].update(reasons=[]))
 
 
 def test_an_honest_account_has_no_findings(short):
@@ -77,20 +79,20 @@ def test_the_word_complete_is_not_believed(short, level):
         (
             layout.BUNDLE_META,
             lambda it: it.update(complete=True),
-            "meta/bundle.json: differs from meta/scope.json",
+            "meta/bundle.json: differs from meta/reconciliation.json",
         ),
         (
             layout.BUNDLE_META,
             lambda it: it["sources"][0].update(complete=True),
-            "meta/bundle.json: says of other sources than meta/scope.json that they are complete",
+            "meta/bundle.json: says of other sources than meta/reconciliation.json that they are complete",
         ),
         (
-            layout.SCOPE,
+            layout.RECONCILIATION,
             lambda it: it["sources"][0]["dispositions"].update(failed=0),
             "counts other gaps of app than data/gaps.parquet has",
         ),
         (
-            layout.SCOPE,
+            layout.RECONCILIATION,
             lambda it: it["sources"][0]["dispositions"].update(exported=15),
             "has two numbers of exported items of app",
         ),
@@ -119,6 +121,6 @@ def test_what_does_not_add_up_is_named(short, key, change, finding):
 )
 def test_a_complete_source_is_counted_twice_and_adds_up(whole, change, finding):
     assert said(whole) == ""
-    files = changed(whole, layout.SCOPE, lambda it: change(it["sources"][0]))
+    files = changed(whole, layout.RECONCILIATION, lambda it: change(it["sources"][0]))
     found = [line for line in said(files).splitlines() if "says that app is complete, though" in line]
     assert [line for line in found if finding in line], found

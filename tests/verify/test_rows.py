@@ -34,7 +34,7 @@ class Postgres:
 
     def __init__(self, server, directory):
         self.url = server.database()
-        self.place = directory / "bundle"
+        self.location = directory / "bundle"
         postgres.run_sql(self.url, self.make)
 
     def run(self, *statements):
@@ -42,7 +42,7 @@ class Postgres:
             postgres.run_sql(self.url, statement)
 
     def export(self):
-        assert postgres.export_database(self.url, self.place).complete
+        assert postgres.export_database(self.url, self.location).complete
 
 
 class Mariadb(Postgres):
@@ -60,7 +60,7 @@ class Mariadb(Postgres):
 
     def __init__(self, server, directory):
         self.url = server.database()
-        self.place = directory / "bundle"
+        self.location = directory / "bundle"
         mysql.run_sql(self.url, self.make)
 
     def run(self, *statements):
@@ -68,7 +68,7 @@ class Mariadb(Postgres):
             mysql.run_sql(self.url, statement)
 
     def export(self):
-        assert mysql.export_database(self.url, self.place).complete
+        assert mysql.export_database(self.url, self.location).complete
 
 
 class Sqlite(Postgres):
@@ -87,7 +87,7 @@ class Sqlite(Postgres):
     def __init__(self, server, directory):
         self.path = directory / "source.db"
         self.url = sqlite.url_of(self.path)
-        self.place = directory / "bundle"
+        self.location = directory / "bundle"
         sqlite.run_sql(self.path, self.make)
 
     def run(self, *statements):
@@ -97,7 +97,7 @@ class Sqlite(Postgres):
             connection.commit()
 
     def export(self):
-        assert sqlite.export_file(self.path, self.place).complete
+        assert sqlite.export_file(self.path, self.location).complete
 
 
 @pytest.fixture(params=[Postgres, Mariadb, Sqlite], ids=["postgres", "mariadb", "sqlite"])
@@ -112,12 +112,12 @@ def database(request, tmp_path, monkeypatch):
 
 
 def compare(database) -> list[Finding]:
-    reader = postgres.read_bundle(database.place)
+    reader = postgres.read_bundle(database.location)
     return compare_database(reader, "app", database.url, workers=2, progress=Silent())
 
 
 def test_one_changed_one_missing_and_one_more_row_are_named_with_both_values(database):
-    reader = postgres.read_bundle(database.place)
+    reader = postgres.read_bundle(database.location)
     (items,) = (row for row in reader.catalog() if row.name == "items")
     assert len(items.details["chunks"]) > 1
     assert sum(chunk["rows"] for chunk in items.details["chunks"]) == ROWS

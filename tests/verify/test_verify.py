@@ -10,7 +10,7 @@ import pytest
 from migrate.errors import GoneError, UsageError
 from migrate.export import export
 from migrate.runtime.progress import Silent
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
 from tests.export.sources import Numbers
 
@@ -18,9 +18,9 @@ from tests.export.sources import Numbers
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory):
     """A whole bundle, to be copied before it is spoilt."""
-    place = tmp_path_factory.mktemp("sealed")
-    export([Numbers()], open_place(str(place)), workers=2, progress=Silent())
-    return place
+    location = tmp_path_factory.mktemp("sealed")
+    export([Numbers()], open_location(str(location)), workers=2, progress=Silent())
+    return location
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def bundle(sealed, tmp_path):
 
 
 def look(bundle: Path, level: Level) -> VerifyOutcome:
-    return verify(open_place(str(bundle)), level, workers=2, progress=Silent())
+    return verify(open_location(str(bundle)), level, workers=2, progress=Silent())
 
 
 def names(outcome: VerifyOutcome) -> str:
@@ -114,7 +114,7 @@ def test_nothing_there_is_gone(tmp_path):
 
 
 def test_an_open_export_is_not_a_bundle(tmp_path):
-    store = open_place(str(tmp_path))
+    store = open_location(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         export([Numbers(on_finish=crash)], store, workers=2, progress=Silent())
     with pytest.raises(UsageError, match="not sealed yet"):

@@ -48,7 +48,9 @@ _PROXY = re.compile(r"GRANT PROXY ON (?!''@|``@)")
 
 def read_grants(connection: Connection, losses: list[Loss]) -> str:
     """Return the GRANT statements of all accounts, without passwords; an account's own ones, if others are hidden."""
-    losses.append(Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the target"))
+    losses.append(
+        Loss("accounts", "password", "a bundle holds no secrets; set the passwords on the destination")
+    )
     try:
         query = _ACCOUNTS.format(is_role="is_role = 'Y'" if connection.is_mariadb else "0", named=_NAMED)
         accounts = [_account(*row) for row in connection.rows(query)]
@@ -61,7 +63,9 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
             for (grant,) in connection.rows(f"SHOW GRANTS FOR {account}"):
                 lines.append(_PASSWORD.sub("", str(grant)) + ";")
                 if _PROXY.match(str(grant)):
-                    losses.append(Loss(f"account {account}", "PROXY", f"set it again on the target: {grant}"))
+                    losses.append(
+                        Loss(f"account {account}", "PROXY", f"set it again on the destination: {grant}")
+                    )
         except pymysql.Error as exc:
             losses.append(Loss(f"account {account}", "grants", said_by(exc)))
     _more(connection, losses)
@@ -72,7 +76,7 @@ def read_grants(connection: Connection, losses: list[Loss]) -> str:
 
 def _more(connection: Connection, losses: list[Loss]) -> None:
     """Note the accounts whose passwords expire or must differ from earlier ones, or that have attributes."""
-    what, why = "expiry and history of its password, attributes", "set them again on the target"
+    what, why = "expiry and history of its password, attributes", "set them again on the destination"
     for user, host in _rows(connection, _MORE[connection.is_mariadb], what, losses):
         losses.append(Loss(f"account {quote_literal(user)}@{quote_literal(host)}", what, why))
 

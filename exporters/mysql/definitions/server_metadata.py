@@ -28,11 +28,11 @@ def losses_beside(connection: Connection) -> list[Loss]:
     for table, column in _rows(connection, _OF_MARIADB if connection.is_mariadb else _OF_MYSQL):
         columns.setdefault(str(table), []).append(quote_name(str(column)))
     for table, names in columns.items():
-        reason = f"of {', '.join(names)}: the target makes its own, by ANALYZE TABLE"
+        reason = f"of {', '.join(names)}: the destination makes its own, by ANALYZE TABLE"
         losses.append(Loss(quote_name(table), "statistics", reason))
     if not connection.is_mariadb:
         if _rows(connection, _ENCRYPTION) == [("YES",)]:
-            reason = "new tables are encrypted by default; on the target as its own settings say"
+            reason = "new tables are encrypted by default; on the destination as its own settings say"
             losses.append(Loss("database", "encryption", reason))
         if any("READ ONLY=1" in str(options) for (options,) in _rows(connection, _OPTIONS)):
             losses.append(Loss("database", "read only", "it takes no changes; the restored one does"))

@@ -39,7 +39,7 @@ def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.A
         raise _other_columns() from None
     if not position.equals(bounds[1:]):
         raise _other_columns()
-    return [_cut(buffer, places, data_type) for places, data_type in zip(found, types, strict=True)]
+    return [_cut(buffer, locations, data_type) for locations, data_type in zip(found, types, strict=True)]
 
 
 def _other_columns() -> SourceError:
@@ -50,7 +50,7 @@ def _other_columns() -> SourceError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Locations:
     """Where a column's strings start and end, and which are not NULL, if some are."""
 
     start: pa.Array
@@ -58,13 +58,13 @@ class _Places:
     valid: pa.Array | None
 
 
-def _measure(data: pa.Array, position: pa.Array) -> _Places:
+def _measure(data: pa.Array, position: pa.Array) -> _Locations:
     """Return where the strings at these positions are. Raises ``IndexError`` where there is none."""
     first = data.take(position)
     start = pc.add(position, _ONE)
     size = first.cast(pa.int64())
     if pc.max(first).as_py() < NULL:
-        return _Places(start, pc.add(start, size), None)
+        return _Locations(start, pc.add(start, size), None)
     null = pc.equal(first, pa.scalar(NULL, pa.uint8()))
     size = pc.if_else(null, 0, size)
     for mark, width in WIDE:
@@ -72,27 +72,29 @@ def _measure(data: pa.Array, position: pa.Array) -> _Places:
         if pc.any(here).as_py():
             size = pc.replace_with_mask(size, here, _number(data, start.filter(here), width))
             start = pc.if_else(here, pc.add(start, width), start)
-    return _Places(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
+    return _Locations(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
 
 
 def _number(data: pa.Array, position: pa.Array, width: int) -> pa.Array:
     """Return the little-endian numbers of so many bytes at these positions."""
     found = pa.array([0] * len(position), pa.int64())
-    for place in range(width):
-        byte = data.take(pc.add(position, place)).cast(pa.int64())
-        found = pc.bit_wise_or(found, pc.shift_left(byte, 8 * place))
+    for location in range(width):
+        byte = data.take(pc.add(position, location)).cast(pa.int64())
+        found = pc.bit_wise_or(found, pc.shift_left(byte, 8 * location))
     return found
 
 
-def _cut(buffer: pa.Buffer, places: _Places, data_type: pa.DataType) -> pa.Array:
+def _cut(buffer: pa.Buffer, locations: _Locations, data_type: pa.DataType) -> pa.Array:
     """Return what lies between starts and ends. Every start and its end are two offsets of one array; its second,
     fourth … value is what lies between two rows, and the others are taken.
     """
-    pairs = pc.bit_wise_or(pc.shift_left(places.end, _HALF), places.start)
+    pairs = pc.bit_wise_or(pc.shift_left(locations.end, _HALF), locations.start)
     _, offsets = pairs.buffers()
     slices = pa.Array.from_buffers(data_type, 2 * len(pairs) - 1, [None, offsets, buffer])
     found = pc.take(slices, _even(len(pairs)), boundscheck=False)
-    return found if places.valid is None else pc.if_else(places.valid, found, pa.scalar(None, data_type))
+    return (
+        found if locations.valid is None else pc.if_else(locations.valid, found, pa.scalar(None, data_type))
+    )
 
 
 def _even(count: int) -> pa.Array:

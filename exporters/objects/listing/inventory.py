@@ -163,7 +163,7 @@ def _check_choice(before: str, selection: Selection, bucket: Bucket) -> None:
     if before != selection.describe():
         raise SourceUsageError(
             f"{bucket.name}: this export was begun with another choice of objects ({before or 'everything'})",
-            next_step="run it with the same options again, or export to another place",
+            next_step="run it with the same options again, or export to another location",
         )
 
 

@@ -157,7 +157,7 @@ def _in_encoding(holder: psycopg.Connection[Any], names: Sequence[str], encoding
 
 
 def _globals(tools: pg_dump.Tools, environment: dict[str, str]) -> tuple[bytes | None, list[Loss]]:
-    losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the target")]
+    losses = [Loss("roles", "password", "a bundle holds no secrets; set the passwords on the destination")]
     try:
         return pg_dump.dump_globals(tools, environment), losses
     except SourceError as exc:

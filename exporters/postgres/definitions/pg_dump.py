@@ -148,7 +148,7 @@ def section_of(
     tools: Tools, environment: Mapping[str, str], definitions: bytes, section: str, *, portable: bool
 ) -> bytes:
     """Return the SQL of one section of what ``dump_definitions`` returned, as pg_dump prints it. ``portable`` leaves
-    owners and privileges out, for a target on which the roles cannot be made. Raises ``SourceError``.
+    owners and privileges out, for a destination on which the roles cannot be made. Raises ``SourceError``.
     """
     extra = ["--no-owner", "--no-privileges"] if portable else []
     extra += ["--file=-"] if tools.major >= _NAMES_STDOUT else []

@@ -68,9 +68,9 @@ def keepable(rows: Iterable[Mapping[str, Any]], database: str) -> tuple[list[dic
         for one in row["settings"]:
             name = one.partition("=")[0]
             if _SECRET.fullmatch(name):
-                said = "looks like a secret; set it again on the target"
+                said = "looks like a secret; set it again on the destination"
             elif name == _OF_A_HOLD and "name" not in row:
-                said = "may be a hold's; set it again on the target if it is not"
+                said = "may be a hold's; set it again on the destination if it is not"
             else:
                 settings.append(one)
                 continue

@@ -112,6 +112,8 @@ def with_system_objects(
 
 def undumped(holder: psycopg.Connection[Any]) -> list[Loss]:
     """Return what else is in the server's own schemas, by name. Raises what the driver raises."""
-    reason = "it was made in a schema of the server's own, which no dump has; make it again on the target"
+    reason = (
+        "it was made in a schema of the server's own, which no dump has; make it again on the destination"
+    )
     rows = holder.execute(_UNDUMPED.encode(), {"first": FIRST_OID})
     return [Loss(item, "all of it", reason) for (item,) in rows]

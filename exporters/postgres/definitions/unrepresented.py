@@ -14,18 +14,18 @@ from exporters.postgres.identifiers import quote_name
 from exporters.sql.reconciliation import of_a_restore
 
 _LOSSES = """
-SELECT 'database ' || current_database(), 'comment', 'the target database has its own'
+SELECT 'database ' || current_database(), 'comment', 'the destination database has its own'
   FROM pg_database WHERE datname = current_database() AND shobj_description(oid, 'pg_database') IS NOT NULL
 UNION SELECT 'database ' || current_database(), 'privileges on the database',
-    'the target database has its own'
+    'the destination database has its own'
   FROM pg_database WHERE datname = current_database() AND datacl IS NOT NULL
 UNION SELECT 'user mapping for ' || u.usename || ' on foreign server ' || u.srvname, 'option',
-    o.name || ' is left out of pre-data.sql; set it again on the target'
+    o.name || ' is left out of pre-data.sql; set it again on the destination'
   FROM pg_user_mappings u
   CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(u.umoptions) AS one) AS o(name)
   WHERE o.name ~* %(secret)s
 UNION SELECT 'foreign server ' || s.srvname, 'option',
-    o.name || ' is left out of pre-data.sql; set it again on the target'
+    o.name || ' is left out of pre-data.sql; set it again on the destination'
   FROM pg_foreign_server s
   CROSS JOIN LATERAL (SELECT split_part(one, '=', 1) FROM unnest(s.srvoptions) AS one) AS o(name)
   WHERE o.name ~* %(secret)s
@@ -43,7 +43,7 @@ UNION SELECT 'index ' || i.indexrelid::regclass, 'definition',
   WHERE NOT i.indisvalid AND c.relkind <> 'p' AND n.nspname !~ '^pg_'
 UNION SELECT CASE c.relkind WHEN 'm' THEN 'materialized view ' WHEN 'p' THEN 'table ' ELSE 'index ' END
     || c.oid::regclass,
-    'tablespace', 'it was in ' || t.spcname || '; the target''s default is used'
+    'tablespace', 'it was in ' || t.spcname || '; the destination''s default is used'
   FROM pg_class c JOIN pg_tablespace t ON t.oid = c.reltablespace JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('i', 'I', 'm', 'p') AND n.nspname !~ '^pg_'
 UNION SELECT 'table ' || c.oid::regclass, 'rows',
@@ -59,9 +59,9 @@ UNION SELECT 'operator ' || o.oid::regoperator, 'definition',
 UNION SELECT 'prepared transaction ' || gid, 'all of it',
     'it is neither committed nor rolled back, so what it wrote is not there yet; end it, and export again'
   FROM pg_prepared_xacts WHERE database = current_database()
-UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this server; make it again on the target'
+UNION SELECT 'replication slot ' || slot_name, 'all of it', 'it is of this server; make it again on the destination'
   FROM pg_replication_slots WHERE database = current_database()
-UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit || '; the target database has its own'
+UNION SELECT 'database ' || current_database(), 'connection limit', datconnlimit || '; the destination has its own'
   FROM pg_database WHERE datname = current_database() AND datconnlimit <> -1
 """
 _OF_A_RESTORE = """
@@ -82,7 +82,7 @@ NULL both in place of hidden ones and where there are none.
 """
 _OF_PARAMETERS = """
 SELECT 'role ' || x.grantee::regrole, 'privilege on a parameter',
-  x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the target'
+  x.privilege_type || ' on ' || p.parname || ' is of the whole server; grant it again on the destination'
 FROM pg_parameter_acl p CROSS JOIN LATERAL aclexplode(p.paracl) AS x WHERE x.grantee <> 0 AND x.grantee <> 10
 ORDER BY 1, 3
 """
@@ -121,7 +121,7 @@ def _table_losses(tables: Sequence[Table]) -> list[Loss]:
             reason = f"COPY by a table's name reads none, and the server plans no query of this one: {table.refusal}"
             losses.append(Loss(f"{table.label}.{quote_name(name)}", "generated values", reason))
         if table.tablespace:
-            reason = f"it was in {table.tablespace}; the target's default is used"
+            reason = f"it was in {table.tablespace}; the destination's default is used"
             losses.append(Loss(table.label, "tablespace", reason))
     return losses
 
@@ -133,5 +133,5 @@ def _subscriptions(holder: psycopg.Connection[Any]) -> list[Loss]:
         "SELECT s.subname FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid"
         " WHERE d.datname = current_database() AND has_column_privilege('pg_subscription', 'subname', 'SELECT')"
     )
-    reason = "it holds the password of another server; make it again on the target"
+    reason = "it holds the password of another server; make it again on the destination"
     return [Loss(row[0], "subscription", reason) for row in holder.execute(query)]

@@ -87,7 +87,7 @@ def _entries(holder: psycopg.Connection[Any], objects: str, parameters: Mapping[
 
 def _nameable(holder: psycopg.Connection[Any], parameters: Mapping[str, Any]) -> list[bytes]:
     """Return the entries of the multirange types that have a name in characters. The server cuts long names that it
-    makes up within a character (makeMultirangeTypeName); such a type is left as the target makes it.
+    makes up within a character (makeMultirangeTypeName); such a type is left as the destination makes it.
     """
     entries: list[bytes] = []
     for (oid,) in holder.execute(_TYPES.encode()).fetchall():

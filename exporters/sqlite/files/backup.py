@@ -165,33 +165,33 @@ def copies(
         yield made
 
 
-def _copied_to(target: Path, address: Address) -> Copy:
+def _copied_to(destination: Path, address: Address) -> Copy:
     for _ in range(MOST_RESTARTS):
         try:
             with connected(address) as connection:
-                _copy(connection, target, gently=not check_file(address).wal)
-            return Copy(target, _content_hash(target), target.stat().st_size)
+                _copy(connection, destination, gently=not check_file(address).wal)
+            return Copy(destination, _content_hash(destination), destination.stat().st_size)
         except OpenedMeanwhileError:
-            target.unlink()
+            destination.unlink()
     raise SourceError(f"{address.path} is opened and closed too fast to be copied")
 
 
-def _copy(source: sqlite3.Connection, target: Path, *, gently: bool) -> None:
-    destination = sqlite3.connect(target, isolation_level=None)
+def _copy(source: sqlite3.Connection, destination: Path, *, gently: bool) -> None:
+    copied = sqlite3.connect(destination, isolation_level=None)
     try:
-        destination.execute("PRAGMA synchronous = OFF")
+        copied.execute("PRAGMA synchronous = OFF")
         if gently:
             try:
-                source.backup(destination, pages=STEP_PAGES, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
+                source.backup(copied, pages=STEP_PAGES, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
             except _TooManyRestartsError:
-                destination.close()
-                target.unlink()
-                destination = sqlite3.connect(target, isolation_level=None)
+                copied.close()
+                destination.unlink()
+                copied = sqlite3.connect(destination, isolation_level=None)
             else:
                 return
-        source.backup(destination, pages=-1, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
+        source.backup(copied, pages=-1, progress=_Watch(), sleep=STEP_SLEEP_SECONDS)
     finally:
-        destination.close()
+        copied.close()
 
 
 class _TooManyRestartsError(Exception):

@@ -37,9 +37,9 @@ class _Way:
     restore: str
     compare: str = "migrate.verify.live_database:compare_database"
     left_out: str = ""
-    """Returns the records of what restores left out, as the target keeps them (``FinishedRestore``)."""
+    """Returns the records of what restores left out, as the destination keeps them (``FinishedRestore``)."""
     ledger: bool = False
-    """Whether a restore may find out that the target cannot hold something, and keeps a loss ledger then."""
+    """Whether a restore may find out that the destination cannot hold something, and keeps a loss ledger then."""
 
 
 _POSTGRES = _Way(
@@ -75,19 +75,19 @@ class Others:
     machines: Machines
     bundle: Endpoint
 
-    def fillers(self, target: Endpoint) -> Hands:
+    def fillers(self, destination: Endpoint) -> Hands:
         """Return who fills a bucket. Raises ``UsageError`` where a URL holds a secret."""
         from migrate.cluster.object_tasks import Fillers  # noqa: PLC0415  see ``cli.cluster``
         from migrate.cluster.protocol import Reach  # noqa: PLC0415
 
-        return Fillers(self.machines, Reach.of(self.bundle), Reach.of(target))
+        return Fillers(self.machines, Reach.of(self.bundle), Reach.of(destination))
 
-    def copiers(self, target: Endpoint) -> Copiers:
+    def copiers(self, destination: Endpoint) -> Copiers:
         """Return who copies rows into a PostgreSQL database. Raises ``UsageError`` where a URL holds a secret."""
         from migrate.cluster.protocol import Reach  # noqa: PLC0415
         from migrate.cluster.row_tasks import ByCluster  # noqa: PLC0415  see ``cli.cluster``
 
-        return ByCluster(self.machines, Reach.of(self.bundle), Reach.of(target))
+        return ByCluster(self.machines, Reach.of(self.bundle), Reach.of(destination))
 
 
 def check_pairs(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
@@ -115,7 +115,7 @@ def restore_source(
     others: Others | None = None,
 ) -> RestoreOutcome:
     """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
-    restore says what the target cannot hold. ``others`` help where they can.
+    restore says what the destination cannot hold. ``others`` help where they can.
     """
     way = _way(endpoint)
     if only and way is _BUCKET:

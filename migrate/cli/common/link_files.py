@@ -29,7 +29,7 @@ from migrate.storage.local.errors import translated
 class Linked:
     """What fetches a bundle by links, and needs no credential."""
 
-    place: str
+    location: str
     name: str
     file: str
     list: str
@@ -45,7 +45,7 @@ class Linked:
     def draw(self, console: Console) -> None:
         """Say how it is used."""
         console.print(
-            f"{self.file} fetches the {count_words(self.files)} files of {self.place} until {self.expires}"
+            f"{self.file} fetches the {count_words(self.files)} files of {self.location} until {self.expires}"
         )
         console.print(
             f"Its owner runs: sh {self.file} DIRECTORY (or aria2c -i {self.list}); {self.page} says how"
@@ -57,7 +57,7 @@ class Linked:
 
 
 def write_links(
-    session: Session, place: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
+    session: Session, location: Endpoint, file: Path, signer: Signer, *, to: str, until: datetime
 ) -> Linked:
     """Write the grant into the custody log, then the script, and the list and the page beside it: no link is anywhere
     that the log does not know. Raises ``UsageError`` where one of the files is there already, or the end is too far
@@ -66,10 +66,10 @@ def write_links(
     from migrate.storage.s3 import client  # noqa: PLC0415  boto3 takes half a second to import
     from migrate.storage.s3.access import presigned_urls  # noqa: PLC0415  boto3 takes half a second to import
 
-    store = session.store(place)
-    location = client.parse(place.url, secrets=place.reveal())
+    store = session.store(location)
+    s3_location = client.parse(location.url, secrets=location.reveal())
     listed = link_scripts.files_of(store)
-    made = presigned_urls.links(location, [key for key, _, _ in listed], until - datetime.now(UTC))
+    made = presigned_urls.links(s3_location, [key for key, _, _ in listed], until - datetime.now(UTC))
     offered = [
         Link(key, size, sha256, link) for (key, size, sha256), (_, link) in zip(listed, made, strict=True)
     ]
@@ -86,7 +86,7 @@ def write_links(
         for out, data in zip(files, texts, strict=True):
             out.write(data)
     made_script, made_list, made_page = map(str, paths)
-    return Linked(store.place, to, made_script, made_list, made_page, len(offered), offer.expires)
+    return Linked(store.location, to, made_script, made_list, made_page, len(offered), offer.expires)
 
 
 def _info(store: Store) -> identity.BundleInfo:

@@ -62,27 +62,27 @@ _PAIR = re.compile(r"[^/=]+=.+", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Positional words sorted by their look: places, and NAME=URL pairs."""
+    """Positional words sorted by their look: locations, and NAME=URL pairs."""
 
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
     pairs: dict[str, Endpoint]
 
 
 def sort_words(words: Sequence[str]) -> Words:
-    """Tell places from ``NAME=URL`` pairs."""
+    """Tell locations from ``NAME=URL`` pairs."""
     pairs = [word for word in words if _PAIR.fullmatch(word)]
     return Words(tuple(word for word in words if not _PAIR.fullmatch(word)), parse_pairs(pairs))
 
 
-def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
-    """Return the one place that is meant: the word, else the case's. Raises ``UsageError``."""
-    if len(words.places) > 1:
+def one_location(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
+    """Return the one location that is meant: the word, else the case's. Raises ``UsageError``."""
+    if len(words.locations) > 1:
         raise UsageError(
-            f"one {what} is wanted, {len(words.places)} are given: {', '.join(map(redact, words.places))}",
+            f"one {what} is wanted, {len(words.locations)} are given: {', '.join(map(redact, words.locations))}",
             next_step="moveout COMMAND --help says what it takes",
         )
-    if words.places:
-        return Endpoint(words.places[0])
+    if words.locations:
+        return Endpoint(words.locations[0])
     if fallback is None:
         raise UsageError(
             f"no {what} is named", next_step="give a directory or s3://bucket/prefix, or a case file with -c"
@@ -90,13 +90,14 @@ def one_place(words: Words, fallback: Endpoint | None, what: str) -> Endpoint:
     return fallback
 
 
-def known_place(words: Sequence[str] | None, case: Case | None) -> Endpoint:
-    """Return the place that is meant, with the secrets that the case has for it: the word, else the case's target, or
-    its bundle where it has no target.
+def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
+    """Return the location that is meant, with the secrets that the case has for it: the word, else the case's
+    destination, or
+    its bundle where it has no destination.
     """
-    listed = [place for place in (case.target, case.bundle) if place] if case else []
-    found = one_place(sort_words(words or []), listed[0] if listed else None, "place")
-    return next((place for place in listed if place.url == found.url), found)
+    listed = [location for location in (case.destination, case.bundle) if location] if case else []
+    found = one_location(sort_words(words or []), listed[0] if listed else None, "location")
+    return next((location for location in listed if location.url == found.url), found)
 
 
 def with_inventories(endpoints: Mapping[str, Endpoint], words: Sequence[str]) -> dict[str, Endpoint]:

@@ -95,7 +95,7 @@ class Meter:
             return _line(seen, *self._rates(seen), self._clock(), width)
 
     def _seen(self, stage: Stage) -> Stage:
-        """Return the stage with what has left for the place but is not answered yet: where parts take minutes, it is
+        """Return the stage with what has left for the location but is not answered yet: where parts take minutes, it is
         what tells that there is any progress.
         """
         left = max(0, stage.total_bytes - stage.size_bytes - stage.skipped_bytes)

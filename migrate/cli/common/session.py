@@ -29,7 +29,7 @@ from migrate.runtime import cancellation
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import Throttle
-from migrate.storage.registry import open_place
+from migrate.storage.registry import open_location
 
 JSON_VERSION = 1
 _MAX_WORKERS = 256
@@ -80,10 +80,14 @@ class Session:
         rates = self.rates(case)
         return Throttle(rates) if rates else None
 
-    def store(self, place: Endpoint, case: str | None = None) -> MultipartStore:
-        """Return the store of a place, within the bandwidth limit (``case``: the case's); who waits for it is told."""
+    def store(self, location: Endpoint, case: str | None = None) -> MultipartStore:
+        """Return the store of a location, within the bandwidth limit (``case``: the case's); who waits for it is
+        told.
+        """
         throttle = self.throttle(case)
-        return open_place(place.url, secrets=place.reveal(), bwlimit=throttle, note=self.progress.note)
+        return open_location(
+            location.url, secrets=location.reveal(), bwlimit=throttle, note=self.progress.note
+        )
 
     def confirm(self, question: str) -> bool:
         """Ask yes or no on a terminal. Raises ``UsageError`` where nobody can answer."""

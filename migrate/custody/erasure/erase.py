@@ -1,4 +1,4 @@
-"""Provable erasure: every version and every upload of a bundle is removed, the place is listed again, and a signed
+"""Provable erasure: every version and every upload of a bundle is removed, the location is listed again, and a signed
 certificate says what was done and what nobody can verify.
 
 What survives is the record: the custody log, documents, and the signatures that give them their weight. The intention
@@ -30,8 +30,8 @@ from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import FileVersion, Vault
 
 UNVERIFIABLE = (
-    "Copies that others made while they could read the place, and bundles that were transferred from it.",
-    "Backups, snapshots and replicas of the storage system below the place; ask its operator for their retention.",
+    "Copies that others made while they could read the location, and bundles that were transferred from it.",
+    "Backups, snapshots and replicas of the storage system below the location; ask its operator for their retention.",
     "Whether the storage system has overwritten the freed blocks on its media.",
     "Unfinished uploads of files that the bundle does not name: servers may list old ones by their whole names only.",
     "The databases and buckets from which the bundle was exported: this certificate is about the bundle alone.",
@@ -98,7 +98,7 @@ def refuse(reasons: Sequence[str], override: str) -> None:
 
 
 def is_begun(store: MultipartStore) -> bool:
-    """Tell whether an erasure has begun to remove what is at the place, and nothing has come there since: it may be
+    """Tell whether an erasure has begun to remove what is at the location, and nothing has come there since: it may be
     finished, or be asked for its certificate again. As long as the bundle is whole nothing of it is taken for granted.
     """
     return _begun(store) is not None
@@ -125,12 +125,12 @@ def erase(
     progress.end()
     if left := list(remains.look(store, vault, names, workers=workers).said()):
         raise DamageError(
-            store.place, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
+            store.location, expected="nothing", found=f"{left[0]} and {len(left) - 1} more",
             next_step="somebody still writes there, or these are locked; run the same command again",
         )  # fmt: skip
     document = _certificate(store, signer, begun, found)
     details = {"file": document.key, "sha256": document.sha256, **_counts(begun)}
-    what = Happening("erased", begun.bundle, begun.root, store.place, details)
+    what = Happening("erased", begun.bundle, begun.root, store.location, details)
     custody_log.append(store, signer, custody_log.once(what, undone_by="erasing"))
     said = document.value
     return Erased(document, said["versions"], said["delete_markers"], said["uploads"], said["size_bytes"])
@@ -157,11 +157,12 @@ def _begun(store: MultipartStore) -> Happening | None:
     """Return the erasure that was begun last. One that has ended counts as long as nothing else lies there: a run may
     have died between the log's last line and its head.
 
-    A log travels with its bundle, and says of another place what is not so here; and before the tag manifest is gone,
+    A log travels with its bundle, and says of another location what is not so here; and before the tag manifest is
+    gone,
     which goes first, nothing has been removed.
     """
     found = custody_log.read(store)
-    begun = found.at(store.place, "erasing")
+    begun = found.at(store.location, "erasing")
     if not begun or _is_there(store, layout.TAG_MANIFEST):
         return None
     ended = any(one.number > begun[-1].number for one in found.find("erased"))
@@ -207,13 +208,13 @@ def _certificate(store: MultipartStore, signer: Signer, begun: Happening, there:
         if one.root == begun.root and one.key not in former:
             return one
     about = (
-        f"Certificate of erasure: the bundle {begun.bundle} was removed from {store.place}, and a listing afterwards"
+        f"Certificate of erasure: the bundle {begun.bundle} was removed from {store.location}, and a listing afterwards"
         " named nothing of it"
     )
     value = {
         "bundle": begun.bundle,
         "root": begun.root,
-        "place": store.place,
+        "location": store.location,
         **_counts(begun),
         "delete_markers": max(len(there.markers), int(begun.details.get("markers", 0))),
         "uploads": max(len(there.uploads), int(begun.details.get("uploads", 0))),

@@ -1,4 +1,4 @@
-"""What lies at a bundle's place and is none of its files: of another bundle below it, or of somebody else."""
+"""What lies at a bundle's location and is none of its files: of another bundle below it, or of somebody else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from migrate.storage.api import Store
 
 _FOLDERS = (layout.DATA, "meta/", layout.SIGNATURES, layout.WORK)
 _FILES = {"", layout.BAGIT, layout.BAG_INFO, layout.MANIFEST, layout.TAG_MANIFEST, layout.REPORT}
-"""Some programs make an object of the place itself, with an empty name below it."""
+"""Some programs make an object of the location itself, with an empty name below it."""
 
 
 def strangers(store: Store, keys: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is at the place of a bundle besides the record of it: every version and every unfinished upload."""
+"""What is at the location of a bundle besides the record of it: every version and every unfinished upload."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Remains:
 
 
 def look(store: MultipartStore, vault: Vault, names: Collection[str], *, workers: int) -> Remains:
-    """List the place. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
+    """List the location. For uploads of each file of ``names``, and of each that is there, is asked one by one: a MinIO
     that was started again lists those from before by their whole names only.
     """
     versions = [one for one in vault.versions() if not is_kept(one)]

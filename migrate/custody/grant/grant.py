@@ -48,7 +48,7 @@ def policy(bucket: str, prefix: str, expires: datetime) -> dict[str, Any]:
     """
     if re.search(r"[*?$]", f"{bucket}/{prefix}"):
         raise UsageError(
-            f"the place's name {f'{bucket}/{prefix}'!r} has a wildcard in it",
+            f"the location's name {f'{bucket}/{prefix}'!r} has a wildcard in it",
             next_step="transfer the bundle to another",
         )
     before = {"DateLessThan": {"aws:CurrentTime": expires.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
@@ -78,13 +78,13 @@ def policy(bucket: str, prefix: str, expires: datetime) -> dict[str, Any]:
 
 
 def check_alone(store: Store) -> None:
-    """Raise ``UsageError`` where somebody else's files lie below the place: whoever may read the one may read the
+    """Raise ``UsageError`` where somebody else's files lie below the location: whoever may read the one may read the
     others.
     """
     if others := strangers(store, (info.key for info in store.list())):
         raise UsageError(
-            f"{store.place} has files that are no part of the bundle, such as {others[0]!r}",
-            next_step="transfer the bundle to a place of its own, and grant it there",
+            f"{store.location} has files that are no part of the bundle, such as {others[0]!r}",
+            next_step="transfer the bundle to a location of its own, and grant it there",
         )
 
 
@@ -98,7 +98,7 @@ def create(
     check_alone(store)
     what = happening(store, "granted")
     made = accounts.add(
-        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.place, what.bundle, name)
+        name, rules, max(expires, datetime.now(UTC) + _SHORTEST), purpose(store.location, what.bundle, name)
     )
     try:
         details = {"to": name, "access_key": made.access_key, "expires": expires.astimezone(UTC).isoformat()}
@@ -120,7 +120,7 @@ def begin(
     check_name(name)
     check_alone(store)
     lasts, what = expires - datetime.now(UTC), happening(store, "granted")
-    known_by = revocation(store.place, what.bundle, name)
+    known_by = revocation(store.location, what.bundle, name)
     made = service.begin(name, rules, lasts, role=role, revocation=known_by)
     details: dict[str, Any] = {"to": name, "access_key": made.access_key}
     details |= {"expires": expires.astimezone(UTC).isoformat()}
@@ -130,19 +130,19 @@ def begin(
     return made
 
 
-def purpose(place: str, bundle: str, name: str) -> str:
+def purpose(location: str, bundle: str, name: str) -> str:
     """Return what the accounts of a grant are for, as their server keeps it."""
-    return f"moveout grant {name} of {bundle} at {_mark(place)}"
+    return f"moveout grant {name} of {bundle} at {_mark(location)}"
 
 
-def revocation(place: str, bundle: str, name: str) -> str:
+def revocation(location: str, bundle: str, name: str) -> str:
     """Return what MinIO knows the sessions of a grant by."""
-    return f"moveout-{bundle}-{name}-{_mark(place)}"
+    return f"moveout-{bundle}-{name}-{_mark(location)}"
 
 
-def _mark(place: str) -> str:
-    """Tell places apart: the same bundle may lie on a server twice."""
-    return hashlib.sha256(place.partition("?")[0].encode()).hexdigest()[:16]
+def _mark(location: str) -> str:
+    """Tell locations apart: the same bundle may lie on a server twice."""
+    return hashlib.sha256(location.partition("?")[0].encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

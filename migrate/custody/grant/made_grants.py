@@ -22,7 +22,8 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 @dataclass(frozen=True, slots=True)
 class Granted:
     """A grant that the custody log knows, and what became of it by now. ``kind`` is account, session or links;
-    ``state`` open, expired, revoked, or elsewhere: it is of ``place``, where the bundle lay, and to be asked and ended
+    ``state`` open, expired, revoked, or elsewhere: it is of ``location``, where the bundle lay, and to be asked and
+    ended
     there.
     """
 
@@ -31,7 +32,7 @@ class Granted:
     expires: str
     state: str
     kind: str = "account"
-    place: str = ""
+    location: str = ""
 
     @property
     def end(self) -> datetime:
@@ -49,7 +50,7 @@ def listed(store: Store, accounts: Accounts, *, now: datetime | None = None) -> 
     """
     now = now or datetime.now(UTC)
     known = custody_log.read(store)
-    here, ended = known.at(store.place, "granted"), _ended(known)
+    here, ended = known.at(store.location, "granted"), _ended(known)
     found = []
     for one in known.find("granted"):
         this = _granted(one)
@@ -69,7 +70,7 @@ def _granted(one: Entry) -> Granted:
     details = one.what.details
     kind = "links" if "access_key" not in details else "session" if details.get("session") else "account"
     access, expires = str(details.get("access_key", "links")), str(details.get("expires"))
-    return Granted(str(details.get("to")), access, expires, "open", kind, one.what.place)
+    return Granted(str(details.get("to")), access, expires, "open", kind, one.what.location)
 
 
 def _ended(known: Log) -> set[str]:
@@ -96,10 +97,12 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
     now = datetime.now(UTC)
     known = custody_log.read(store)
     entries = [one for one in known.find("granted") if one.what.details.get("to") == name]
-    lost = _unwritten(accounts, known, store.place, name)
+    lost = _unwritten(accounts, known, store.location, name)
     if not entries and not lost:
-        raise GoneError(f"no grant to {name!r} is in the custody log", next_step="moveout grant list PLACE")
-    here, ended = known.at(store.place, "granted"), _ended(known)
+        raise GoneError(
+            f"no grant to {name!r} is in the custody log", next_step="moveout grant list LOCATION"
+        )
+    here, ended = known.at(store.location, "granted"), _ended(known)
     sessions = [one for one in entries if one in here and _granted(one).kind == "session"]
     why = _end_sessions(accounts, name, sessions)
     keys: list[str] = []
@@ -114,7 +117,7 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
             still_open.append(this)
             continue
         details = {"to": name, "access_key": this.access_key}
-        what = Happening("revoked", one.what.bundle, one.what.root, store.place, details)
+        what = Happening("revoked", one.what.bundle, one.what.root, store.location, details)
         custody_log.append(store, signer, custody_log.once(what))
         keys.append(this.access_key)
     for access_key in lost:
@@ -122,13 +125,13 @@ def revoke(store: Store, accounts: Accounts, name: str, signer: Signer) -> Revok
     return Revoked([*keys, *lost], still_open, why)
 
 
-def _unwritten(accounts: Accounts, known: Log, place: str, name: str) -> list[str]:
+def _unwritten(accounts: Accounts, known: Log, location: str, name: str) -> list[str]:
     """Return the access keys of accounts for this grant that the log does not know, as far as the server tells."""
     written = {str(one.what.details.get("access_key")) for one in known.find("granted")}
     found: list[str] = []
     with suppress(NotAllowedError, UsageError, GoneError):
         for bundle in sorted({one.what.bundle for one in known.entries}):
-            found += accounts.of(grant.purpose(place, bundle, name))
+            found += accounts.of(grant.purpose(location, bundle, name))
     return [one for one in found if one not in written]
 
 

@@ -107,7 +107,7 @@ def parse(data: bytes, name: str) -> Document:
 
 
 def signature_of(document: Document, signer: Signer) -> tuple[str, bytes]:
-    """Return the name and the bytes of a signature of a document that lies at no place."""
+    """Return the name and the bytes of a signature of a document that lies at no location."""
     key = bundle_signatures.signature_key(document.key, signer.public)
     return key, ssh_signatures.sign(signer, ssh_signatures.DOCUMENT, [document.data])
 
@@ -124,7 +124,7 @@ def signed_by(document: Document, armored: bytes) -> PublicKey:
 
 
 def read_all(store: Store, kind: str = "") -> tuple[list[Document], list[Finding]]:
-    """Return the documents at a place, of one kind where that is given, and what is wrong with any of them."""
+    """Return the documents at a location, of one kind where that is given, and what is wrong with any of them."""
     signed = bundle_signatures.signatures(store)
     documents: list[Document] = []
     findings: list[Finding] = list(signed.findings)

@@ -31,7 +31,8 @@ class Checked:
 
 
 def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Document:
-    """Sign the receipt for the bundle at a place, beside it and in its log. The same again finishes what a run before
+    """Sign the receipt for the bundle at a location, beside it and in its log. The same again finishes what a run
+    before
     has begun, and then changes nothing.
 
     Raises ``NotAllowedError`` where one may only read.
@@ -39,32 +40,35 @@ def receive(store: Store, checked: Checked, signers: Sequence[Signer]) -> Docume
     by = [one.public for one in signers]
     document = write(store, checked, by)
     documents.keep(store, document, signers)
-    custody_log.append(store, signers[0], custody_log.once(happened(document, "received", store.place, by)))
+    custody_log.append(
+        store, signers[0], custody_log.once(happened(document, "received", store.location, by))
+    )
     return document
 
 
 def write(
     store: Store, checked: Checked, by: Sequence[PublicKey] = (), beside: Sequence[Document] = ()
 ) -> Document:
-    """Return the receipt for the bundle at a place. Its first line says whether all was well.
+    """Return the receipt for the bundle at a location. Its first line says whether all was well.
 
-    It is the one that a key of ``by`` has signed for the same before, at the place or in ``beside`` (the receiver's own
+    It is the one that a key of ``by`` has signed for the same before, at the location or in ``beside`` (the
+    receiver's own
     files, where it may lack its signature yet); else a new one, unsigned.
     """
     info = identity.read_sealed(store)
     if info is None:
-        raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
+        raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
     gaps = 0
     if not info.complete:
         gaps = sum(
-            count for one in reconciliation.decode(store.read(layout.SCOPE)) for name, count in one.dispositions.items()
-            if name != "exported"
+            count for one in reconciliation.decode(store.read(layout.RECONCILIATION))
+            for name, count in one.dispositions.items() if name != "exported"
         )  # fmt: skip
     found = custody_log.read(store)
     value = {
         "bundle": info.id,
         "root": root_of(store),
-        "place": store.place,
+        "location": store.location,
         "complete": info.complete,
         "gaps": gaps,
         "level": checked.level,
@@ -96,7 +100,7 @@ def _about(bundle: str, gaps: int, checked: Checked, *, complete: bool) -> str:
     return f"Receipt for the bundle {bundle}, complete and whole ({whole})"
 
 
-def happened(document: Document, event: str, place: str, signers: Sequence[PublicKey]) -> Happening:
+def happened(document: Document, event: str, location: str, signers: Sequence[PublicKey]) -> Happening:
     """Return what the custody log says of a receipt that was written or acknowledged."""
     details = {
         "file": document.key,
@@ -105,7 +109,7 @@ def happened(document: Document, event: str, place: str, signers: Sequence[Publi
         "complete": bool(document.value.get("complete")),
         "findings": document.value.get("findings_total"),
     }
-    return Happening(event, str(document.value.get("bundle")), document.root, place, details)
+    return Happening(event, str(document.value.get("bundle")), document.root, location, details)
 
 
 def acknowledge(
@@ -123,8 +127,8 @@ def acknowledge(
     root = root_of(store)
     if document.root != root:
         raise UsageError(
-            f"the receipt is for the root {document.root}; the bundle at {store.place} has {root}",
-            next_step="check the place, and ask the customer what was received",
+            f"the receipt is for the root {document.root}; the bundle at {store.location} has {root}",
+            next_step="check the location, and ask the customer what was received",
         )
     bundle = happening(store, "acknowledged").bundle
     if document.value.get("bundle") != bundle:
@@ -141,8 +145,8 @@ def acknowledge(
 
     def choose(found: custody_log.Log) -> list[Happening]:
         wanted = [
-            happened(document, "received", store.place, by),
-            happened(document, "acknowledged", store.place, by),
+            happened(document, "received", store.location, by),
+            happened(document, "acknowledged", store.location, by),
         ]
         return [
             what for what in wanted

@@ -1,6 +1,6 @@
 """A hold: every version of a bundle's files is locked, and read back one by one.
 
-What is held is what the place says when asked, never what was once done. A hold that broke off half-way is seen as
+What is held is what the location says when asked, never what was once done. A hold that broke off half-way is seen as
 such, and the same command goes on with it.
 """
 
@@ -46,7 +46,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """What is protected at a place, version by version. ``until`` is the earliest end of a retention among them;
+    """What is protected at a location, version by version. ``until`` is the earliest end of a retention among them;
     ``later`` counts versions of the custody log and documents that came after the hold, which are no part of it.
     """
 
@@ -64,9 +64,9 @@ class Protection:
 
 
 def survey(store: Store, vault: Vault, *, workers: int, terms: Terms | None = None) -> Protection:
-    """Ask the place for the lock of every version, and compare with what the bundle's manifest names.
+    """Ask the location for the lock of every version, and compare with what the bundle's manifest names.
 
-    A version counts as protected where its retention is firm here and has not ended, by the clock of the place, or a
+    A version counts as protected where its retention is firm here and has not ended, by the clock of the location, or a
     legal hold is on; with ``terms`` where it meets them.
     """
     found = list(vault.versions())
@@ -119,14 +119,15 @@ def place(
     """Lock every version, read each back, and write the hold into the custody log once all are. A lock is never
     weakened: one that lasts longer stays.
 
-    Raises ``NotAllowedError`` where the place has no Object Lock, or lets anybody lift such a retention, ``UsageError``
+    Raises ``NotAllowedError`` where the location has no Object Lock, or lets anybody lift such a retention,
+    ``UsageError``
     where it holds no sealed bundle.
     """
     vault.check_lock()
     what = happening(store, "held", details)
     if not terms.legal and not vault.is_firm(terms.mode):
         raise NotAllowedError(
-            f"{vault.place}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
+            f"{vault.location}: this server lets every account lift a retention of mode {terms.mode}, so it is no hold",
             next_step="add --legal, which only who has the right to can lift, or --mode compliance",
         )
     mine = [one for one in vault.versions() if not one.is_marker and not _is_work(one.key)]
@@ -164,7 +165,7 @@ def release(
     standing = standing_at(store)
     if not standing:
         raise UsageError(
-            f"no hold is in the custody log at {store.place}", next_step="moveout hold status PLACE"
+            f"no hold is in the custody log at {store.location}", next_step="moveout hold status LOCATION"
         )
     for held in standing:
         _need_keys(held, signers)
@@ -198,7 +199,7 @@ def _check_unlocked(vault: Vault, version: FileVersion) -> None:
     if found.legal or lasts:
         said = "a legal hold" if found.legal else f"a retention until {found.until}"
         raise DamageError(
-            f"{vault.place}/{version.key}", expected="no hold any more", found=said,
+            f"{vault.location}/{version.key}", expected="no hold any more", found=said,
             next_step="the server took the release and does not have it; run the same command again",
         )  # fmt: skip
 
@@ -212,19 +213,19 @@ def _release_document(store: Store, reason: str, signers: Sequence[Signer], held
             documents.keep(store, one, signers)
             return one
     about = f"Release of the bundle {what.bundle} from its hold"
-    value = {"bundle": what.bundle, "root": what.root, "place": store.place, "reason": reason}
+    value = {"bundle": what.bundle, "root": what.root, "location": store.location, "reason": reason}
     made = documents.resumed(store, documents.make("release", about, value))
     documents.keep(store, made, signers)
     return made
 
 
 def standing_at(store: Store) -> list[Entry]:
-    """Return the holds of the place, by its log, that no release has ended; where all are released the newest, for a
+    """Return the holds of the location, by its log, that no release has ended; where all are released the newest, for a
     release may have to be finished.
     """
     found = custody_log.read(store)
-    held = found.at(store.place, "held")
-    released = max((one.number for one in found.at(store.place, "released")), default=0)
+    held = found.at(store.location, "held")
+    released = max((one.number for one in found.at(store.location, "released")), default=0)
     return [one for one in held if one.number > released] or held[-1:]
 
 

@@ -1,5 +1,5 @@
 """Whether a custody log is the whole truth: beside another copy of it, beside receipts, and beside what lies at the
-place of the bundle.
+location of the bundle.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from migrate.bundle.findings import Finding
 from migrate.bundle.reader import hash_file
 from migrate.custody.handover import receipt
 from migrate.custody.handover.documents import Document
-from migrate.custody.log.custody_log import Log, is_same_place
+from migrate.custody.log.custody_log import Log, is_same_location
 from migrate.custody.log.entry import Entry
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.keys import PublicKey
@@ -22,45 +22,48 @@ from migrate.storage.api import Store
 
 def compare(here: Log, other: Log, name: str) -> tuple[list[Finding], list[str]]:
     """Set two copies of a log beside each other: findings where one was rewritten, notes where they parted honestly,
-    each going on at its own place.
+    each going on at its own location.
     """
     for mine, others in zip(here.entries, other.entries, strict=False):
         if mine.line == others.line:
             continue
-        if mine.what.place != others.what.place:
-            return [], [f"the logs part after entry {mine.number - 1}: each place has its own from there"]
+        if mine.what.location != others.what.location:
+            return [], [f"the logs part after entry {mine.number - 1}: each location has its own from there"]
         what = (
             f"entry {mine.number} is another than at {name}: there is a second branch after {mine.number - 1}"
         )
         return [Finding(layout.CUSTODY_LOG, what, others.hash, mine.hash)], []
     if len(other.entries) > len(here.entries):
         missing = other.entries[len(here.entries)]
-        if not here.last or missing.what.place == here.last.what.place:
+        if not here.last or missing.what.location == here.last.what.location:
             what = f"has {len(here.entries)} entries; {name} knows {len(other.entries)}: it was cut short"
             return [Finding(layout.CUSTODY_LOG, what)], []
     return [], []
 
 
-def against_receipts(found: Log, place: str, receipts: Sequence[Document]) -> tuple[list[Finding], list[str]]:
-    """Set the log of a place beside what receipts say of it: findings where it has not the entry that one names, which
-    was read there. A note where that was at a place of the same name, which may be another server's.
+def against_receipts(
+    found: Log, location: str, receipts: Sequence[Document]
+) -> tuple[list[Finding], list[str]]:
+    """Set the log of a location beside what receipts say of it: findings where it has not the entry that one names,
+    which
+    was read there. A note where that was at a location of the same name, which may be another server's.
     """
     findings, notes = [], []
     for one in receipts:
         wrong = receipt.contradiction(one, found)
-        there = str(one.value.get("place"))
-        if wrong and there == place:
+        there = str(one.value.get("location"))
+        if wrong and there == location:
             said = one.value["custody"]
             what = f"is not the one that {one.key} names: its entry {said['entries']} is another or missing"
             findings.append(Finding(layout.CUSTODY_LOG, what, str(said.get("hash")), wrong))
-        elif wrong and is_same_place(there, place):
+        elif wrong and is_same_location(there, location):
             notes.append(f"{one.key} is of {there}, and names an entry that this log has not")
     return findings, notes
 
 
 def against_bundle(found: Log, store: Store) -> list[Finding]:
     """Return findings where the log's newest seal, the signatures and the files under ``sig/`` that it names are not
-    what lies at the place.
+    what lies at the location.
     """
     try:
         root = bundle_signatures.root_of(store)
@@ -141,7 +144,7 @@ def _named_documents(found: Log, store: Store, root: str) -> Iterator[Finding]:
 def _named_file(one: Entry, store: Store, root: str) -> Finding | None:
     """Return a finding where a file under ``sig/`` that an entry names with its hash is not there as it was."""
     key, expected = one.what.details.get("file"), one.what.details.get("sha256")
-    if one.what.root != root or one.what.place != store.place or not isinstance(key, str):
+    if one.what.root != root or one.what.location != store.location or not isinstance(key, str):
         return None
     if not key.startswith(layout.SIGNATURES) or not layout.is_tag_name(key):
         return None

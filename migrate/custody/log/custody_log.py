@@ -1,4 +1,4 @@
-"""The custody log at a place: ``sig/custody.jsonl``, and its head, which says how far it went.
+"""The custody log at a location: ``sig/custody.jsonl``, and its head, which says how far it went.
 
 Entries are only ever added, by a conditional write of the whole (small) file: of two writers one finds it changed, and
 goes on from what the other wrote. The head (``sig/custody-head.json``, signed) is written after the log, so that a log
@@ -27,7 +27,7 @@ from migrate.storage.api import Store
 MAX_BYTES = 64 * 2**20
 _MAX_HEAD_BYTES = 4096
 _TRIES = 50
-_NEXT = "moveout custody verify says more; a copy of the log from another place may help to mend it"
+_NEXT = "moveout custody verify says more; a copy of the log from another location may help to mend it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +51,28 @@ class Log:
         """Return the entries of one kind, of one root where that is given."""
         return [one for one in self.entries if one.what.event == event and root in {None, one.what.root}]
 
-    def at(self, place: str, event: str) -> list[Entry]:
-        """Return the entries of one kind that were written at a place, by whichever profile that was reached. What came
-        along with the bundle from another server, where the place has the same name, is of there.
+    def at(self, location: str, event: str) -> list[Entry]:
+        """Return the entries of one kind that were written at a location, by whichever profile that was reached. What
+        came
+        along with the bundle from another server, where the location has the same name, is of there.
         """
-        here = [one for one in self.find(event) if is_same_place(one.what.place, place)]
-        came = [one for one in self.find("transferred") if is_same_place(one.what.place, place)]
+        here = [one for one in self.find(event) if is_same_location(one.what.location, location)]
+        came = [one for one in self.find("transferred") if is_same_location(one.what.location, location)]
         return [one for one in here if not any(one.number < by.number and _is_of(one, by) for by in came)]
 
 
 def _is_of(one: Entry, transfer: Entry) -> bool:
-    """Tell whether an entry is of the place that a transfer came from."""
-    return one.what.place == transfer.what.details.get("from")
+    """Tell whether an entry is of the location that a transfer came from."""
+    return one.what.location == transfer.what.details.get("from")
 
 
-def is_same_place(one: str, other: str) -> bool:
-    """Tell whether two URLs name one place, by whichever profile each is reached."""
+def is_same_location(one: str, other: str) -> bool:
+    """Tell whether two URLs name one location, by whichever profile each is reached."""
     return one.partition("?")[0] == other.partition("?")[0]
 
 
 def read(store: Store) -> Log:
-    """Read and check the log at a place; where there is none it is empty."""
+    """Read and check the log at a location; where there is none it is empty."""
     head = _read_head(
         store
     )  # first: a writer that comes in between puts the log ahead of it, which is in order
@@ -132,12 +133,13 @@ def append(
         _write_head(store, signer, [*log.entries, *new])
         return new
     raise BusyError(
-        f"others keep writing to the custody log at {store.place}", next_step="run the same command again"
+        f"others keep writing to the custody log at {store.location}", next_step="run the same command again"
     )
 
 
 def once(what: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Happening]]:
-    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same place, and no
+    """Return a choice for ``append``: ``what``, unless the log has the same of the same root at the same location,
+    and no
     entry of the event ``undone_by`` after it.
     """
 
@@ -149,34 +151,36 @@ def once(what: Happening, *, undone_by: str = "") -> Callable[[Log], Sequence[Ha
     return choose
 
 
-def carry(origin: Store, target: Store) -> bool:
-    """Bring the log along to a bundle's new place; tell whether the target then begins with the origin's entries.
+def carry(origin: Store, destination: Store) -> bool:
+    """Bring the log along to a bundle's new location; tell whether the destination then begins with the origin's
+    entries.
 
-    A log at the target that has more stays; one that went another way stays too.
+    A log at the destination that has more stays; one that went another way stays too.
     """
     for _ in range(_TRIES):
-        here, there = read(origin), read(target)
+        here, there = read(origin), read(destination)
         if there.data.startswith(here.data):
             if there.data == here.data:
-                _carry_head(origin, target)
+                _carry_head(origin, destination)
             return True
         if not here.data.startswith(there.data):
             return False
         try:
-            _put(target, layout.CUSTODY_LOG, here.data, there.etag)
-            _carry_head(origin, target)
+            _put(destination, layout.CUSTODY_LOG, here.data, there.etag)
+            _carry_head(origin, destination)
         except (ChangedError, AlreadyExistsError):
             continue
         return True
     raise BusyError(
-        f"others keep writing to the custody log at {target.place}", next_step="run the same command again"
+        f"others keep writing to the custody log at {destination.location}",
+        next_step="run the same command again",
     )
 
 
-def _carry_head(origin: Store, target: Store) -> None:
+def _carry_head(origin: Store, destination: Store) -> None:
     head = _read_head(origin)
-    if head is not None and _read_head(target) != head:
-        target.put(layout.CUSTODY_HEAD, head)
+    if head is not None and _read_head(destination) != head:
+        destination.put(layout.CUSTODY_HEAD, head)
 
 
 def _put(store: Store, key: str, data: bytes, etag: str | None) -> None:

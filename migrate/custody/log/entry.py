@@ -31,19 +31,20 @@ EVENTS = (
 )  # fmt: skip
 """What moveout writes; readers let others be."""
 
-_TEXTS = ("prev", "time", "event", "bundle", "root", "place", "name", "key", "signature")
+_TEXTS = ("prev", "time", "event", "bundle", "root", "location", "name", "key", "signature")
 
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``place`` where it lies.
+    """What is to be recorded. ``bundle`` is its id, ``root`` the SHA-256 of its tag manifest, ``location`` where it
+    lies.
     ``details`` are plain JSON values without secrets.
     """
 
     event: str
     bundle: str
     root: str
-    place: str
+    location: str
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,7 +81,7 @@ def write(signer: Signer, what: Happening, after: Entry | None, now: datetime) -
         "event": what.event,
         "bundle": what.bundle,
         "root": what.root,
-        "place": what.place,
+        "location": what.location,
         "name": signer.public.name,
         "key": signer.public.fingerprint,
         "details": dict(what.details),
@@ -113,7 +114,7 @@ def read(line: bytes) -> Entry:
         raise ValueError("was changed after it was signed")
     if moment.tzinfo is None:
         raise ValueError("is no entry: its time has no zone")
-    what = Happening(value["event"], value["bundle"], value["root"], value["place"], details)
+    what = Happening(value["event"], value["bundle"], value["root"], value["location"], details)
     public = PublicKey(signature.public.raw, value["name"])
     return Entry(number, value["prev"], value["time"], what, value["name"], public, line)
 
@@ -143,7 +144,7 @@ def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]
     """
     entries: list[Entry] = []
     findings: list[Finding] = []
-    places = {NOBODY: 0}
+    locations = {NOBODY: 0}
     last, number = NOBODY, 0
     for position, line in enumerate(lines, 1):
         where = f"{key} line {position}"
@@ -152,23 +153,25 @@ def chain(lines: Sequence[bytes], key: str) -> tuple[list[Entry], list[Finding]]
         except ValueError as exc:
             findings.append(Finding(where, str(exc)))
             last, number = hashlib.sha256(line).hexdigest(), number + 1
-            places.setdefault(last, position)
+            locations.setdefault(last, position)
             continue
         if entry.prev != last:
-            findings.append(Finding(where, _misplaced(entry, places), f"after {last}", f"after {entry.prev}"))
+            findings.append(
+                Finding(where, _misplaced(entry, locations), f"after {last}", f"after {entry.prev}")
+            )
         elif entry.number != number + 1:
             findings.append(Finding(where, "has another number", str(number + 1), str(entry.number)))
         entries.append(entry)
         last, number = entry.hash, entry.number
-        places.setdefault(last, position)
+        locations.setdefault(last, position)
     return entries, findings
 
 
-def _misplaced(entry: Entry, places: Mapping[str, int]) -> str:
-    if entry.hash in places:
-        return f"repeats line {places[entry.hash]}"
-    if entry.prev in places:
-        before = places[entry.prev]
+def _misplaced(entry: Entry, locations: Mapping[str, int]) -> str:
+    if entry.hash in locations:
+        return f"repeats line {locations[entry.hash]}"
+    if entry.prev in locations:
+        before = locations[entry.prev]
         what = "the beginning" if before == 0 else f"line {before}"
         return f"begins a second branch after {what}"
     return f"is entry {entry.number}, and what it follows is missing or stands elsewhere"

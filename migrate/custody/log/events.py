@@ -17,11 +17,11 @@ from migrate.storage.api import Store
 
 
 def happening(store: Store, event: str, details: Mapping[str, Any] | None = None) -> Happening:
-    """Return what happened to the sealed bundle at a place. Raises ``UsageError`` where there is none."""
+    """Return what happened to the sealed bundle at a location. Raises ``UsageError`` where there is none."""
     info = identity.read_sealed(store)
     if info is None:
-        raise UsageError(f"{store.place} holds no sealed bundle", next_step="check the place's URL")
-    return Happening(event, info.id, root_of(store), store.place, details or {})
+        raise UsageError(f"{store.location} holds no sealed bundle", next_step="check the location's URL")
+    return Happening(event, info.id, root_of(store), store.location, details or {})
 
 
 def record(store: Store, signer: Signer, event: str, details: Mapping[str, Any] | None = None) -> list[Entry]:
@@ -50,7 +50,7 @@ def record_seal(store: Store, signer: Signer, signers: Sequence[Signer]) -> list
     wanted += [happening(store, "signed", {"by": one.public.fingerprint}) for one in signers]
 
     def choose(found: custody_log.Log) -> Sequence[Happening]:
-        """Choose what the log does not say: of another place, too, from which it came along with the bundle."""
+        """Choose what the log does not say: of another location, too, from which it came along with the bundle."""
         return [
             what
             for what in wanted
@@ -72,11 +72,13 @@ def record_stamp(store: Store, signer: Signer, url: str) -> list[Entry]:
     return record_once(store, signer, "timestamped", details)
 
 
-def record_transfer(origin: Store, target: Store, signer: Signer | None, details: Mapping[str, Any]) -> bool:
-    """Bring the log along to the target and append the transfer there; tell whether the log could be brought."""
-    carried = custody_log.carry(origin, target)
+def record_transfer(
+    origin: Store, destination: Store, signer: Signer | None, details: Mapping[str, Any]
+) -> bool:
+    """Bring the log along to the destination and append the transfer there; tell whether the log could be brought."""
+    carried = custody_log.carry(origin, destination)
     if signer is not None:
-        record_once(target, signer, "transferred", {"from": origin.place, **details})
+        record_once(destination, signer, "transferred", {"from": origin.location, **details})
     return carried
 
 

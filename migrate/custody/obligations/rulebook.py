@@ -78,7 +78,7 @@ class RuleSet:
 
 
 def load(name: str) -> RuleSet:
-    """Return a set of rules: a built-in one by its id, or a file. Raises ``UsageError`` that names the place."""
+    """Return a set of rules: a built-in one by its id, or a file. Raises ``UsageError`` that names the location."""
     try:
         if name in BUILT_IN:
             text = (files("migrate.custody.obligations") / "rules" / f"{name}.toml").read_text(

@@ -33,7 +33,7 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """All signatures at a place, and what is wrong with the others."""
+    """All signatures at a location, and what is wrong with the others."""
 
     good: Sequence[Signed]
     findings: Sequence[Finding]
@@ -81,7 +81,7 @@ def namespace_of(file: str) -> str:
 
 
 def signatures(store: Store) -> Signatures:
-    """Check every signature at the place. Nothing is raised for what is wrong with one: it is a finding."""
+    """Check every signature at the location. Nothing is raised for what is wrong with one: it is a finding."""
     good: list[Signed] = []
     findings: list[Finding] = []
     for key in [info.key for info in store.list(layout.SIGNATURES) if info.key.endswith(".sig")]:

@@ -89,7 +89,7 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
 def stamps(
     store: Store, roots: Sequence[x509.Certificate] = ()
 ) -> tuple[list[tuple[str, Stamp]], list[Finding]]:
-    """Check every token at the place; with ``roots`` their certificates must lead to one of these."""
+    """Check every token at the location; with ``roots`` their certificates must lead to one of these."""
     digest = bytes.fromhex(root_of(store))
     good: list[tuple[str, Stamp]] = []
     findings: list[Finding] = []

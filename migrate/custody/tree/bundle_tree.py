@@ -1,4 +1,4 @@
-"""A bundle's tree at its place: made once after the seal, kept in three small files under ``sig/``.
+"""A bundle's tree at its location: made once after the seal, kept in three small files under ``sig/``.
 
 ``sig/tree.json`` has the seed of the salts, size and root hash; ``sig/tree-256.bin`` one node for each 256 leaves, so
 that a proof needs no more than the leaves beside its own; ``sig/checkpoint`` is the signed root.
@@ -103,7 +103,7 @@ def read(store: Store) -> tuple[Tree, Checkpoint]:
     tree, signed = _kept(store), _checkpoint(store)[1]
     if tree is None or signed is None:
         raise UsageError(
-            f"the bundle at {store.place} has no tree for proofs", next_step="moveout sign makes one"
+            f"the bundle at {store.location} has no tree for proofs", next_step="moveout sign makes one"
         )
     return tree, signed
 

@@ -1,4 +1,4 @@
-"""What is in a target already, where only a part of a source is to come into it (``--only``)."""
+"""What is in a destination already, where only a part of a source is to come into it (``--only``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from migrate.restore.common.table_restore import Run
 
 
 class Present(Protocol):
-    """The tables of a target."""
+    """The tables of a destination."""
 
     def has(self, name: str) -> bool:
         """Tell whether there is such a table or view."""
@@ -21,7 +21,8 @@ class Present(Protocol):
 
 
 def in_the_way(run: Run, present: Present, where: str) -> str:
-    """Return what of the target keeps the run's part from coming into it, "" for nothing. Raises ``UsageError`` where
+    """Return what of the destination keeps the run's part from coming into it, "" for nothing. Raises ``UsageError``
+    where
     rows have no table to go to.
     """
     names = [table.name for table in run.tables]

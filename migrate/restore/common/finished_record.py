@@ -1,4 +1,5 @@
-"""The record of a finished restore that left something out. It is kept with the target, so that the same command, and
+"""The record of a finished restore that left something out. It is kept with the destination, so that the same
+command, and
 a comparison with the bundle, name it again: also from another machine.
 """
 
@@ -34,7 +35,7 @@ class FinishedRestore:
         return name in self.tables and self.tables[name] == tally
 
     def encode(self) -> str:
-        """Return it as JSON of ASCII characters only: a target may be of any encoding."""
+        """Return it as JSON of ASCII characters only: a destination may be of any encoding."""
         tables = [
             [*name, None if tally is None else [tally.rows, to_hex(tally.digest)]]
             for name, tally in self.tables.items()

@@ -1,9 +1,11 @@
-"""What a restore says of itself, kept at a place of its own: what the target cannot represent, what was found out
-about the target, and which version became which.
+"""What a restore says of itself, kept at a location of its own: what the destination cannot represent, what was found
+out
+about the destination, and which version became which.
 
-    <source>/losses.parquet         every property that the target cannot hold; written before the first object is
+    <source>/losses.parquet         every property that the destination cannot hold; written before the first object is
     <source>/capabilities.json      what was tried out
-    <source>/versions.parquet       key, version id at the source, version id at the target; where there are versions
+    <source>/versions.parquet       key, version id at the source, version id at the destination; where there are
+    versions
     <source>/account.json           counts, findings, notes, and ``settings`` that were not taken; written last
 """
 
@@ -33,7 +35,7 @@ VERSIONS = pa.schema(
 )
 _BATCH = 10_000
 Moved = tuple[str, str, str, bool]
-"""A row of ``versions.parquet``. Keys are whole keys of the target."""
+"""A row of ``versions.parquet``. Keys are whole keys of the destination."""
 
 
 class Account:
@@ -44,9 +46,9 @@ class Account:
         self.losses = 0
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """Where it lies, for people; empty where it is not kept."""
-        return "" if self._store is None else f"{self._store.place.removesuffix('/')}/{self._source}"
+        return "" if self._store is None else f"{self._store.location.removesuffix('/')}/{self._source}"
 
     def write_losses(self, losses: Iterable[Loss]) -> None:
         """Write the loss ledger, streamed."""

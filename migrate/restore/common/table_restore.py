@@ -33,7 +33,7 @@ Label = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a run was restoring, as it stands in the target: the bundle's id, the source, and which part of it was
+    """What a run was restoring, as it stands in the destination: the bundle's id, the source, and which part of it was
     wanted (``Selection.words``).
     """
 
@@ -64,7 +64,7 @@ class Unfinished(Protocol):
 @dataclass(frozen=True, slots=True)
 class Run:
     """What comes from where. ``tables`` are the source's rows of the catalog that are meant, ``views`` those of
-    materialized views: the target computes their rows, which are compared only.
+    materialized views: the destination computes their rows, which are compared only.
     """
 
     reader: BundleReader
@@ -75,11 +75,11 @@ class Run:
     selection: Selection = field(default_factory=Selection)
     views: Sequence[CatalogRow] = ()
     found: dict[tuple[str, str], Tally] = field(default_factory=dict)
-    """What ``compare`` has read of the target."""
+    """What ``compare`` has read of the destination."""
 
     @property
     def state(self) -> State:
-        """What to leave in the target."""
+        """What to leave in the destination."""
         return State(self.reader.info.id, self.source, self.selection.words())
 
     @staticmethod
@@ -101,8 +101,8 @@ class Run:
 
     def said(self, name: str) -> Any:
         """Return what the last point of the source's snapshots that has it says, None where none does."""
-        scopes = [one for one in self.reader.scope() if one.name == self.source]
-        points = [point for one in scopes for point in one.account.points]
+        reconciliations = [one for one in self.reader.reconciliation() if one.name == self.source]
+        points = [point for one in reconciliations for point in one.account.points]
         return next((point[name] for point in reversed(points) if point.get(name)), None)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
@@ -228,7 +228,7 @@ class Run:
         return Written(skipped, sum_.size_bytes)
 
     def compare(self, live: Callable[[Advance], Mapping[tuple[str, str], Tally]]) -> None:
-        """Let ``live`` read the target's rows, for ``findings``."""
+        """Let ``live`` read the destination's rows, for ``findings``."""
         rows = sum(view.items for view in self.views)
         size_bytes = sum(view.size_bytes for view in self.views)
         with_views = " and its materialized views" if self.views else ""
@@ -265,7 +265,8 @@ class _Sum:
 def differences(
     tables: Sequence[CatalogRow], live: Mapping[tuple[str, str], Tally], label: Label
 ) -> list[str]:
-    """Return a sentence for every table of the bundle whose rows in the target are not the bundle's. Rows that lie in
+    """Return a sentence for every table of the bundle whose rows in the destination are not the bundle's. Rows that
+    lie in
     another partition of the same table are no difference.
     """
     found = []
@@ -276,7 +277,7 @@ def differences(
         name = label(table.schema, table.name)
         tally = live.get((table.schema, table.name))
         if tally is None:
-            found.append(f"{name} is missing in the target")
+            found.append(f"{name} is missing in the destination")
         elif tally.rows != table.items:
             found.append(f"{name}: expected {table.items} rows, found {tally.rows}")
         elif to_hex(tally.digest) != table.digest:

@@ -1,6 +1,6 @@
-"""Accounts and what they may do into the target, as far as its own account may say so.
+"""Accounts and what they may do into the destination, as far as its own account may say so.
 
-An account that the target does not have is made without a password, and therefore locked; it gets all that it had.
+An account that the destination does not have is made without a password, and therefore locked; it gets all that it had.
 One that is there gets its privileges on the database, and nothing that reaches beyond: what it may do on this host
 is its administrator's to say. Which accounts were made is noted, so that a run after a crash knows them.
 """
@@ -15,16 +15,16 @@ from exporters.mysql.definitions.show_create import GRANTS
 from exporters.mysql.errors import said_by
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
-from migrate.restore.mysql.destination import TargetConnection, mark_done, read_done
+from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 from migrate.restore.mysql.grant_statements import Beyond, Grants, is_role
 
 _EVERYBODY = "PUBLIC"
 
 
 def restore_accounts(
-    reader: BundleReader, source: str, database: str, connection: TargetConnection
+    reader: BundleReader, source: str, database: str, connection: DestinationConnection
 ) -> list[str]:
-    """Grant on the target what accounts may on the source's ``database``; return sentences for the user."""
+    """Grant on the destination what accounts may on the source's ``database``; return sentences for the user."""
     key = layout.source_file(source, GRANTS)
     file = next((one for one in reader.source_files(source, "schema/") if one.key == key), None)
     if file is None:
@@ -38,7 +38,7 @@ def restore_accounts(
 class _Maker:
     """Makes accounts and grants; ``made`` and ``refused`` say what came of it."""
 
-    def __init__(self, connection: TargetConnection) -> None:
+    def __init__(self, connection: DestinationConnection) -> None:
         self._connection = connection
         self._done = read_done(connection)
         self.made: list[str] = []
@@ -54,12 +54,12 @@ class _Maker:
         too_much = set() if self._takes_partly() else grants.partial
         for one in grants.beyond:
             if one.account in too_much and not one.roles and (one.takes or not one.empty):
-                self.refused.append(f"{one.account}: {one.statement}: the target has no partial revokes")
+                self.refused.append(f"{one.account}: {one.statement}: the destination has no partial revokes")
             elif one.account in self.made or (one.account in accounts and _gives_only(one, harmless)):
                 self._try(one.account, one.statement)
 
     def _takes_partly(self) -> bool:
-        """Tell whether the target takes single databases from privileges on everything."""
+        """Tell whether the destination takes single databases from privileges on everything."""
         try:
             return bool(self._connection.value("SELECT @@GLOBAL.partial_revokes"))
         except pymysql.Error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from exporters.api import Loss
 from migrate.bundle.catalog import CatalogRow
 from migrate.restore.common.table_restore import Run
-from migrate.restore.mysql.destination import Target
+from migrate.restore.mysql.destination import Destination
 from migrate.restore.mysql.dialect import Adapter
 from migrate.restore.mysql.refused_rows import Refused
 from migrate.restore.mysql.system_versioning import history_of
@@ -15,12 +15,13 @@ from migrate.restore.mysql.system_versioning import history_of
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A restore, and where to. ``adapter``: where the target is of the other flavour. ``notes``, ``left_out``
-    and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the target refuses.
+    """A restore, and where to. ``adapter``: where the destination is of the other flavour. ``notes``, ``left_out``
+    and ``losses`` are filled on the way, and ``absent`` and ``refused``: the tables and rows that the destination
+    refuses.
     """
 
     run: Run
-    target: Target
+    destination: Destination
     adapter: Adapter | None
     notes: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -28,14 +29,14 @@ class Job:
     absent: set[str] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
-    """Definitions that the target refuses: not marked as done, so a later run tries them again."""
+    """Definitions that the destination refuses: not marked as done, so a later run tries them again."""
     damaged: dict[str, list[str]] = field(default_factory=dict)
     """By table, the rows that could not be read."""
     recorded: set[str | Loss] = field(default_factory=set)
-    """What of ``notes``, ``left_out`` and ``losses`` stands in the target."""
+    """What of ``notes``, ``left_out`` and ``losses`` stands in the destination."""
 
     @property
     def reduced(self) -> list[CatalogRow]:
-        """The tables of which the target can only hold the rows that hold still."""
-        takes = self.target.connection.takes_history
+        """The tables of which the destination can only hold the rows that hold still."""
+        takes = self.destination.connection.takes_history
         return [table for table in self.run.tables if history_of(table) and not takes]

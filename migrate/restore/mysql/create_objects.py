@@ -1,4 +1,4 @@
-"""Objects into the target, in the order in which they need one another; each is noted when it is made."""
+"""Objects into the destination, in the order in which they need one another; each is noted when it is made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.context import Job
 from migrate.restore.mysql.definitions import Definer, Definition, ddl_error, needs_the_user, step_of
 from migrate.restore.mysql.degrade.reduced_table import make_reduced
-from migrate.restore.mysql.destination import Target, mark_done, read_done
+from migrate.restore.mysql.destination import Destination, mark_done, read_done
 from migrate.restore.mysql.table_ddl import options_of, unplaced
 
 _NAMES = """
@@ -39,7 +39,7 @@ def make_all(job: Job, definer: Definer, definitions: Sequence[Definition], kind
     """Make the objects of these kinds that are not noted as done. What the server refuses, also for something that is
     not there, is left out by name. Raises ``MoveoutError``.
     """
-    done = read_done(job.target.connection)
+    done = read_done(job.destination.connection)
     todo = [one for one in definitions if one["kind"] in kinds and step_of(one) not in done]
     if todo:
         job.run.progress.note(f"{job.run.source}: making {kinds[0]}s to {kinds[-1]}s")
@@ -69,9 +69,9 @@ def _make(job: Job, definer: Definer, one: Definition) -> None:
 
 
 def _compare_system(job: Job, one: Definition) -> None:
-    """Name a spatial reference system whose number is that of another one on the target."""
-    if one not in reference_systems(job.target.connection):
-        item, reason = f"{SPATIAL} {one['name']}", "the target has another one of this number"
+    """Name a spatial reference system whose number is that of another one on the destination."""
+    if one not in reference_systems(job.destination.connection):
+        item, reason = f"{SPATIAL} {one['name']}", "the destination has another one of this number"
         job.losses.append(Loss(item, "definition", reason))
         job.notes.append(f"{item}: {reason}")
 
@@ -94,23 +94,25 @@ def _make_here(job: Job, definer: Definer, one: Definition) -> None:
                 raise
             return
         item, reason = f"table {quote_name(one['name'])}", f"{', '.join(words)}: {said_by(exc)}"
-        loss, note = Loss(item, "place", reason), f"{item} does not lie where it lay: {reason}"
-        mysql_left_out.add(job.target.connection, job.run.state, step_of(one), notes=[note], losses=[loss])
+        loss, note = Loss(item, "location", reason), f"{item} does not lie where it lay: {reason}"
+        mysql_left_out.add(
+            job.destination.connection, job.run.state, step_of(one), notes=[note], losses=[loss]
+        )
         try:
             definer.make({**one, "sql": sql})
         except pymysql.Error:
             if not _reduced(job, definer, {**one, "sql": sql}):
-                mysql_left_out.forget(job.target.connection, step_of(one))
+                mysql_left_out.forget(job.destination.connection, step_of(one))
                 raise exc from None
 
 
 def _reduced(job: Job, definer: Definer, one: Definition) -> bool:
-    return make_reduced(job.target.connection, definer, one, {table.name for table in job.run.tables})
+    return make_reduced(job.destination.connection, definer, one, {table.name for table in job.run.tables})
 
 
 def _made(job: Job, one: Definition) -> None:
     """Mark an object as made, together with what was left out of it."""
-    connection = job.target.connection
+    connection = job.destination.connection
     left_out = [entry for entry in job.left_out if entry not in job.recorded]
     notes = [note for note in job.notes if note not in job.recorded]
     losses = [loss for loss in job.losses if loss not in job.recorded]
@@ -129,11 +131,12 @@ def _leave_out(job: Job, one: Definition, error: BaseException) -> None:
 
 def note_expired(job: Job, definitions: Sequence[Definition]) -> None:
     """Name the events whose time was over: the server drops or disables them when they are made."""
-    schema = quote_literal(job.target.address.database)
+    schema = quote_literal(job.destination.address.database)
     states = {
-        str(name): str(state) for name, state in job.target.connection.rows(_EVENTS.format(schema=schema))
+        str(name): str(state)
+        for name, state in job.destination.connection.rows(_EVENTS.format(schema=schema))
     }
-    done = read_done(job.target.connection)
+    done = read_done(job.destination.connection)
     for one in definitions:
         if one["kind"] != "event" or step_of(one) not in done:
             continue
@@ -148,17 +151,17 @@ def note_expired(job: Job, definitions: Sequence[Definition]) -> None:
         job.left_out.append(f"{loss.item}: {loss.reason}")
 
 
-def refuse_twins(target: Target, definitions: Sequence[Definition]) -> None:
+def refuse_twins(destination: Destination, definitions: Sequence[Definition]) -> None:
     """Raise ``NotEmptyError`` if a name is both in the database and in the bundle."""
-    query = _NAMES.format(schema=quote_literal(target.address.database))
-    there = {(str(kind), str(name)) for kind, name in target.connection.rows(query)}
+    query = _NAMES.format(schema=quote_literal(destination.address.database))
+    there = {(str(kind), str(name)) for kind, name in destination.connection.rows(query)}
     if any(one["kind"] == "library" for one in definitions):
-        query = _LIBRARIES.format(schema=quote_literal(target.address.database))
-        there |= {("library", str(name)) for (name,) in target.connection.rows(query)}
+        query = _LIBRARIES.format(schema=quote_literal(destination.address.database))
+        there |= {("library", str(name)) for (name,) in destination.connection.rows(query)}
     for one in definitions:
         kind = "table" if one["kind"] in {"view", "sequence"} else one["kind"]
         if (kind, one["name"]) in there:
             raise NotEmptyError(
-                f"{target.address.url} has a {one['kind']} {quote_name(one['name'])} already",
+                f"{destination.address.url} has a {one['kind']} {quote_name(one['name'])} already",
                 next_step="Restore into another database, or rename it.",
             )

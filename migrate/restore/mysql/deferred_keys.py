@@ -16,7 +16,7 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.restore.mysql.definitions import Definition, ddl_error, needs_the_user
 from migrate.restore.mysql.degrade.concessions import note
 from migrate.restore.mysql.degrade.relaxed_constraints import not_unique
-from migrate.restore.mysql.destination import TargetConnection, items_there, mark_done
+from migrate.restore.mysql.destination import DestinationConnection, items_there, mark_done
 from migrate.restore.mysql.table_ddl import items_of
 
 Later = Mapping[str, Sequence[str]]
@@ -85,16 +85,16 @@ def set_aside(
     return kept, later
 
 
-def add_keys(target: TargetConnection, later: Later, done: set[str], workers: int) -> None:
+def add_keys(destination: DestinationConnection, later: Later, done: set[str], workers: int) -> None:
     """Complete the tables that are not noted as such, several at once. Raises ``MoveoutError``."""
     todo = [name for name in later if _step(name) not in done]
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="moveout-keys") as pool:
-        for future in [pool.submit(_add, target, name, later[name]) for name in todo]:
+        for future in [pool.submit(_add, destination, name, later[name]) for name in todo]:
             future.result()
 
 
-def _add(target: TargetConnection, name: str, items: Sequence[str]) -> None:
-    connection = target.another()
+def _add(destination: DestinationConnection, name: str, items: Sequence[str]) -> None:
+    connection = destination.another()
     try:
         try:
             _add_all(connection, name, items)
@@ -105,8 +105,8 @@ def _add(target: TargetConnection, name: str, items: Sequence[str]) -> None:
         connection.close()
 
 
-def _add_all(connection: TargetConnection, name: str, items: Sequence[str]) -> None:
-    """Add all at once, or what the target takes of it; what it refuses is noted. Raises the driver's errors."""
+def _add_all(connection: DestinationConnection, name: str, items: Sequence[str]) -> None:
+    """Add all at once, or what the destination takes of it; what it refuses is noted. Raises the driver's errors."""
     try:
         connection.run(f"ALTER TABLE {quote_name(name)} {', '.join(f'ADD {item}' for item in items)}")
     except pymysql.Error as exc:
@@ -126,7 +126,7 @@ def _add_all(connection: TargetConnection, name: str, items: Sequence[str]) -> N
             note(connection, Loss(f"table {quote_name(name)}", lost, reason))
 
 
-def _is_there(connection: TargetConnection, name: str, item: str) -> bool:
+def _is_there(connection: DestinationConnection, name: str, item: str) -> bool:
     begin = _NAMED.match(item)
     return begin is not None and any(one.startswith(begin[0]) for one in items_there(connection, name))
 

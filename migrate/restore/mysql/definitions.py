@@ -1,4 +1,4 @@
-"""Definitions into the target, each under the settings it was made with."""
+"""Definitions into the destination, each under the settings it was made with."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ LAST = ("event",)
 _EXISTS = {1050, 1304, 1359, 1537}
 _NEEDS_PRIVILEGE = {1227, 1044, 1142, 1370, 1419}
 _STEPS = {
-    1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the target",
-    1298: "Load the time zones into the target (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql, of /usr/share/zoneinfo)",
+    1418: "SET GLOBAL log_bin_trust_function_creators = 1 on the destination",
+    1298: "Load the time zones into the destination (mariadb-tzinfo-to-sql or mysql_tzinfo_to_sql /usr/share/zoneinfo)",
 }
 """What lets a server make an object that it has refused, by the number of its error."""
 _FULL = {1021, 1037, 1038, 1041, 1114, 1135, 3019}
@@ -133,7 +133,8 @@ class Definer:
     def make_views(
         self, views: Sequence[Definition], made: Callable[[Definition], None]
     ) -> list[tuple[Definition, pymysql.Error]]:
-        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the target
+        """Make views in an order in which each finds what it needs; ``made`` notes one. Return those that the
+        destination
         refuses: they need what is not there, as at the source, or what it has not. Raises ``MoveoutError``.
         """
         left = list(views)
@@ -182,7 +183,9 @@ class Definer:
                 if number_of(exc) not in _NEEDS_PRIVILEGE or not _DEFINER.search(one["sql"]):
                     raise
                 self._without_definers = True
-                self._notes.append(f"definers were left out, because the target refused them: {said_by(exc)}")
+                self._notes.append(
+                    f"definers were left out, because the destination refused them: {said_by(exc)}"
+                )
             else:
                 return
         self._connection.raw.query(self._encoded(without_definer(one["sql"]), charset))
@@ -227,7 +230,7 @@ def ddl_error(error: BaseException, one: Definition) -> MoveoutError:
     if number_of(error) in _NEEDS_PRIVILEGE:
         return NotAllowedError(
             f"{step_of(one)} cannot be made: {said}",
-            next_step="Grant the account ALL PRIVILEGES on the target database, then give the same command again.",
+            next_step="Grant the account ALL PRIVILEGES on the destination database, then give the same command again.",
         )
     if (step := _STEPS.get(number_of(error))) is not None:
         return UsageError(

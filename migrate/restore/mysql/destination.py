@@ -1,6 +1,7 @@
-"""The target database: may it be restored into, and how far an earlier run came.
+"""The destination database: may it be restored into, and how far an earlier run came.
 
-Control tables of our own in the target hold the state. A part's rows and the note that it is done are one transaction,
+Control tables of our own in the destination hold the state. A part's rows and the note that it is done are one
+transaction,
 so a run can die at any moment. Definitions are not transactional in MySQL; each is noted when it is made, and one that
 was made but not noted is recognised by its being there.
 """
@@ -28,17 +29,17 @@ _LOCK_SECONDS = 20
 
 _CONTENT = """
 SELECT what FROM (
-  SELECT 1 AS place, CONCAT(LOWER(TABLE_TYPE), ' ', TABLE_NAME) AS what FROM information_schema.TABLES
+  SELECT 1 AS location, CONCAT(LOWER(TABLE_TYPE), ' ', TABLE_NAME) AS what FROM information_schema.TABLES
     WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME NOT IN ({own})
   UNION ALL SELECT 2, CONCAT(LOWER(ROUTINE_TYPE), ' ', ROUTINE_NAME) FROM information_schema.ROUTINES
     WHERE ROUTINE_SCHEMA = {schema}
   UNION ALL SELECT 3, CONCAT('event ', EVENT_NAME) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {schema}
-) AS found ORDER BY place, what LIMIT 1
+) AS found ORDER BY location, what LIMIT 1
 """
 
 
-class TargetConnection(Connection):
-    """A session on the target. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
+class DestinationConnection(Connection):
+    """A session on the destination. ``control`` names the restore's control tables, ``about`` to ``away`` as SQL."""
 
     def __init__(self, address: Address, raw: Any, control: ControlTables) -> None:
         super().__init__(address, raw)
@@ -46,21 +47,21 @@ class TargetConnection(Connection):
         names = map(quote_name, control.names)
         self.about, self.done, self.left_out, self.again, self.away = names
 
-    def another(self) -> TargetConnection:
+    def another(self) -> DestinationConnection:
         """Open a further session. Raises ``SourceError``."""
-        return TargetConnection(self.address, connect(self.address).raw, self.control)
+        return DestinationConnection(self.address, connect(self.address).raw, self.control)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """The database and the session on which everything but rows is done; it holds the lock."""
 
     address: Address
-    connection: TargetConnection
+    connection: DestinationConnection
 
 
 @contextmanager
-def open_target(address: Address, names: Collection[str] = ()) -> Iterator[Target]:
+def open_destination(address: Address, names: Collection[str] = ()) -> Iterator[Destination]:
     """Connect and lock out other restores. The control tables have none of the ``names`` that the restore makes, and
     none of what is there. Raises ``BusyError``, ``SourceError``.
     """
@@ -76,21 +77,21 @@ def open_target(address: Address, names: Collection[str] = ()) -> Iterator[Targe
                 )
         _, others = find_control_tables(connection)
         control = ControlTables.beside({*names, *others})
-        yield Target(address, TargetConnection(address, connection.raw, control))
+        yield Destination(address, DestinationConnection(address, connection.raw, control))
     finally:
         connection.close()
 
 
-def content(target: Target) -> str:
+def content(destination: Destination) -> str:
     """Return the name of something in the database, or ""."""
-    own = ", ".join(map(quote_literal, target.connection.control.names))
-    schema = quote_literal(target.address.database)
-    return str(target.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
+    own = ", ".join(map(quote_literal, destination.connection.control.names))
+    schema = quote_literal(destination.address.database)
+    return str(destination.connection.value(_CONTENT.format(schema=schema, own=own)) or "")
 
 
-def read_state(target: Target) -> State | None:
+def read_state(destination: Destination) -> State | None:
     """Return what an earlier restore left, None where there was none."""
-    connection = target.connection
+    connection = destination.connection
     control, _ = find_control_tables(connection)
     if connection.control.about not in control:
         return None
@@ -98,9 +99,9 @@ def read_state(target: Target) -> State | None:
     return State(*rows[0]) if rows else None
 
 
-def begin_state(target: Target, state: State) -> None:
+def begin_state(destination: Destination, state: State) -> None:
     """Make the tables; the row that says whose they are comes last."""
-    connection = target.connection
+    connection = destination.connection
     kind = "ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     connection.run(f"CREATE TABLE IF NOT EXISTS {connection.done} (name VARCHAR(700) PRIMARY KEY) {kind}")
     connection.run(f"DELETE FROM {connection.done}")
@@ -112,23 +113,23 @@ def begin_state(target: Target, state: State) -> None:
     connection.run(f"INSERT INTO {connection.about} VALUES ({values})")
 
 
-def read_done(connection: TargetConnection) -> set[str]:
+def read_done(connection: DestinationConnection) -> set[str]:
     """Return the names of the parts and steps that are done."""
     return {str(row[0]) for row in connection.rows(f"SELECT name FROM {connection.done}")}
 
 
-def mark_done(connection: TargetConnection, name: str) -> None:
+def mark_done(connection: DestinationConnection, name: str) -> None:
     """Say, within the transaction that does it, that a part or step is done."""
     connection.run(f"INSERT INTO {connection.done} VALUES ({quote_literal(name)})")
 
 
 def items_there(connection: Connection, table: str) -> list[str]:
-    """Return the columns, keys and constraints of a table of the target, as it prints them."""
+    """Return the columns, keys and constraints of a table of the destination, as it prints them."""
     return items_of(str(connection.rows(f"SHOW CREATE TABLE {quote_name(table)}")[0][1]))[2]
 
 
 def alter(connection: Connection, table: str, words: str) -> str | None:
-    """Alter a table; return what the target says if it refuses. Raises the driver's errors."""
+    """Alter a table; return what the destination says if it refuses. Raises the driver's errors."""
     try:
         connection.run(f"ALTER TABLE {quote_name(table)} {words}")
     except pymysql.Error as exc:
@@ -138,7 +139,7 @@ def alter(connection: Connection, table: str, words: str) -> str | None:
     return None
 
 
-def make_empty(connection: TargetConnection, table: str) -> None:
+def make_empty(connection: DestinationConnection, table: str) -> None:
     """Remove the rows of a table without transactions; one that no row can be deleted from is made again."""
     name = quote_name(table)
     if connection.value(f"SELECT 1 FROM {name} LIMIT 1") is None:
@@ -155,7 +156,7 @@ def make_empty(connection: TargetConnection, table: str) -> None:
         connection.run(f"DROP TABLE {again}")
 
 
-def drop_state(target: Target) -> None:
+def drop_state(destination: Destination) -> None:
     """Remove the tables: the restore is over."""
-    connection = target.connection
+    connection = destination.connection
     connection.run(f"DROP TABLE IF EXISTS {connection.about}, {connection.done}, {connection.again}")

@@ -76,7 +76,7 @@ TO_MARIADB = Dialect(
             r" /\*!50606 (?:STORAGE|COLUMN_FORMAT) \w+ \*/",
             "",
             "storage",
-            "columns have no place of their own",
+            "columns have no location of their own",
         ),
         _rule(r" /\*!80016 (?:DEFAULT )?ENCRYPTION=[^*]*\*/", "", "encryption", "it is the server's affair"),
         _rule(_TYPE + r"json\b", "json", "type json", "the text is kept, in LONGTEXT with a check"),
@@ -242,16 +242,19 @@ class Adapter:
             self.losses.append(loss)
 
 
-def adapter_for(source: str, target: Connection) -> Adapter | None:
-    """Return what adapts definitions of a server (``MySQL 8.4.0``, ``MariaDB 10.11``) to the target, None where they
+def adapter_for(source: str, destination: Connection) -> Adapter | None:
+    """Return what adapts definitions of a server (``MySQL 8.4.0``, ``MariaDB 10.11``) to the destination, None where
+    they
     stay as they are. Raises the driver's errors.
     """
-    wrote = {"MySQL": False, "MariaDB": True}.get(source.partition(" ")[0], target.is_mariadb)
-    if wrote == target.is_mariadb:
+    wrote = {"MySQL": False, "MariaDB": True}.get(source.partition(" ")[0], destination.is_mariadb)
+    if wrote == destination.is_mariadb:
         return None
     try:
-        rows = target.rows(_FULL_NAMES)  # of collations that are several charsets', MariaDB 10.10 and newer
+        rows = destination.rows(
+            _FULL_NAMES
+        )  # of collations that are several charsets', MariaDB 10.10 and newer
     except pymysql.Error:
-        rows = target.rows(_NAMES)
+        rows = destination.rows(_NAMES)
     known = frozenset(str(row[0]).lower() for row in rows)
-    return Adapter(TO_MARIADB if target.is_mariadb else TO_MYSQL, known)
+    return Adapter(TO_MARIADB if destination.is_mariadb else TO_MYSQL, known)

@@ -17,7 +17,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.common.existing_tables import strange_trigger
 from migrate.restore.common.table_restore import Run
 from migrate.restore.mysql.definitions import Definition, step_of, without_definer
-from migrate.restore.mysql.destination import Target, mark_done
+from migrate.restore.mysql.destination import Destination, mark_done
 from migrate.restore.mysql.table_ddl import options_of
 
 _TRIGGERS = (
@@ -30,29 +30,29 @@ _COUNTER = re.compile(r"\bAUTO_INCREMENT=(\d+)")
 class Tables:
     """See ``relational.present.Present``."""
 
-    target: Target
+    destination: Destination
 
     def has(self, name: str) -> bool:
         """See ``Present.has``."""
-        schema = quote_literal(self.target.address.database)
+        schema = quote_literal(self.destination.address.database)
         query = f"SELECT 1 FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema} AND TABLE_NAME = "
-        return bool(self.target.connection.value(query + quote_literal(name)))
+        return bool(self.destination.connection.value(query + quote_literal(name)))
 
     def has_rows(self, name: str) -> bool:
         """See ``Present.has_rows``."""
-        return bool(self.target.connection.value(f"SELECT 1 FROM {quote_name(name)} LIMIT 1"))
+        return bool(self.destination.connection.value(f"SELECT 1 FROM {quote_name(name)} LIMIT 1"))
 
 
-def put_aside(run: Run, target: Target, definitions: Sequence[Definition], done: set[str]) -> None:
+def put_aside(run: Run, destination: Destination, definitions: Sequence[Definition], done: set[str]) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
-    connection = target.connection
+    connection = destination.connection
     ours = {one["name"]: one for one in definitions if one["kind"] == "trigger"}
     tables = {table.name for table in run.tables}
-    found = connection.rows(_TRIGGERS.format(schema=quote_literal(target.address.database)))
+    found = connection.rows(_TRIGGERS.format(schema=quote_literal(destination.address.database)))
     on_them = [(str(name), str(table)) for name, table in found if table in tables]
     for name, table in on_them:
-        if name not in ours or not _is_same(target, ours[name]):
-            raise strange_trigger(quote_name(name), quote_name(table), target.address.url)
+        if name not in ours or not _is_same(destination, ours[name]):
+            raise strange_trigger(quote_name(name), quote_name(table), destination.address.url)
     for name, _ in on_them:
         if step_of(ours[name]) in done:  # all rows are there, and it was made again
             continue
@@ -66,25 +66,25 @@ def were_aside(definitions: Sequence[Definition], done: set[str]) -> list[Defini
     return [one for one in definitions if one["kind"] == "trigger" and _aside(one) in done]
 
 
-def set_counters(run: Run, target: Target, definitions: Sequence[Definition]) -> None:
+def set_counters(run: Run, destination: Destination, definitions: Sequence[Definition]) -> None:
     """Let AUTO_INCREMENT and, where all tables came, sequences go on where they were. Raises the driver's errors."""
     tables = {table.name for table in run.tables}
     for one in definitions:
         name = quote_name(one["name"])
         if one["kind"] == "sequence" and not run.selection.tables:
-            target.connection.rows(set_sequence(one))
+            destination.connection.rows(set_sequence(one))
         counter = _COUNTER.search(options_of(one["sql"])) if one["kind"] == "table" else None
         if counter is not None and one["name"] in tables:
-            target.connection.run(f"ALTER TABLE {name} AUTO_INCREMENT = {counter[1]}")
+            destination.connection.run(f"ALTER TABLE {name} AUTO_INCREMENT = {counter[1]}")
 
 
 def _aside(one: Definition) -> str:
     return f"aside {one['name']}"
 
 
-def _is_same(target: Target, one: Definition) -> bool:
+def _is_same(destination: Destination, one: Definition) -> bool:
     try:
-        there = read_definition(target.connection, "trigger", one["name"])
+        there = read_definition(destination.connection, "trigger", one["name"])
     except pymysql.Error:
         return False
     return without_definer(there["sql"]) == without_definer(one["sql"])

@@ -1,4 +1,4 @@
-"""What a restore left out, kept in a control table of the target: while it runs by step, once finished in a record
+"""What a restore left out, kept in a control table of the destination: while it runs by step, once finished in a record
 that stays.
 """
 
@@ -17,23 +17,23 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.table_restore import State
-from migrate.restore.mysql.destination import TargetConnection
+from migrate.restore.mysql.destination import DestinationConnection
 
 _FINISHED = ""
 """The step of the record that stays."""
 
 
-def how_to_forget(connection: TargetConnection) -> str:
+def how_to_forget(connection: DestinationConnection) -> str:
     """Return what to tell of the record that stays."""
     name = connection.left_out
     return (
-        f"the target keeps this list in table {name}, so that the same command and verify --against name it again;"
+        f"the destination keeps this list in table {name}, so that the same command and verify --against name it again;"
         f" to forget it: DROP TABLE {name}"
     )
 
 
 def add(
-    connection: TargetConnection,
+    connection: DestinationConnection,
     state: State,
     step: str,
     *,
@@ -48,12 +48,12 @@ def add(
         _write(connection, state, step, FinishedRestore(state.only, left_out, notes, losses))
 
 
-def forget(connection: TargetConnection, step: str) -> None:
+def forget(connection: DestinationConnection, step: str) -> None:
     """Remove what was recorded of a step: it has failed. Raises the driver's errors."""
     connection.run(f"DELETE FROM {connection.left_out} WHERE step = {quote_literal(step)}")
 
 
-def read(connection: TargetConnection) -> FinishedRestore:
+def read(connection: DestinationConnection) -> FinishedRestore:
     """Return all that the steps of this restore have recorded. Raises the driver's errors."""
     query = f"SELECT only_, entry FROM {connection.left_out} WHERE step <> '{_FINISHED}'"
     records = [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
@@ -78,7 +78,7 @@ def read_finished(
     return [FinishedRestore.decode(*map(str, row)) for row in connection.rows(query)]
 
 
-def begin(connection: TargetConnection, state: State, *, every: bool) -> None:
+def begin(connection: DestinationConnection, state: State, *, every: bool) -> None:
     """Make the table. Records of this very restore, which is made anew, go; with ``every`` those of all: the database
     is empty. Raises the driver's errors.
     """
@@ -91,7 +91,7 @@ def begin(connection: TargetConnection, state: State, *, every: bool) -> None:
     connection.run(f"DELETE FROM {connection.left_out} WHERE step <> '{_FINISHED}' OR {_is(state)}")
 
 
-def finish(connection: TargetConnection, state: State, record: FinishedRestore) -> None:
+def finish(connection: DestinationConnection, state: State, record: FinishedRestore) -> None:
     """Write the record that stays where anything was left out, and remove what the steps have recorded. Raises the
     driver's errors.
     """
@@ -128,8 +128,8 @@ def known(
             if not about or about[0][:2] != (reader.info.id, source):
                 return records
             words = f"a restore of {about[0][2] or source} is not finished: give its command again"
-            target = TargetConnection(address, connection.raw, control)
-            return [*records, FinishedRestore("", [words, *read(target).left_out])]
+            destination = DestinationConnection(address, connection.raw, control)
+            return [*records, FinishedRestore("", [words, *read(destination).left_out])]
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 
@@ -141,7 +141,7 @@ def _is(state: State) -> str:
     )
 
 
-def _write(connection: TargetConnection, state: State, step: str, record: FinishedRestore) -> None:
+def _write(connection: DestinationConnection, state: State, step: str, record: FinishedRestore) -> None:
     values = state.bundle, state.source, state.only, step, record.encode()
     connection.run(
         f"INSERT INTO {connection.left_out} VALUES ({', '.join(quote_literal(value) for value in values)})"

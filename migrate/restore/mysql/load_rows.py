@@ -1,4 +1,5 @@
-"""Rows into the target: one transaction a part, together with the note that it is done. Tables without transactions
+"""Rows into the destination: one transaction a part, together with the note that it is done. Tables without
+transactions
 are noted afterwards: a MySQL that counts transactions (GTID) refuses to change them within one.
 """
 
@@ -33,7 +34,7 @@ from migrate.restore.common.connection_workers import Workers
 from migrate.restore.common.table_parts import PartFile, damage, parts_of, readable
 from migrate.restore.mysql.definitions import needs_the_user
 from migrate.restore.mysql.degrade.relaxed_constraints import CHECK_VIOLATED, Way, loosen
-from migrate.restore.mysql.destination import TargetConnection, make_empty, mark_done, read_done
+from migrate.restore.mysql.destination import DestinationConnection, make_empty, mark_done, read_done
 from migrate.restore.mysql.refused_rows import forget_refused, note_refused
 from migrate.restore.mysql.system_versioning import history_of, holding_still, lasting, momentary
 from migrate.restore.mysql.values.insert_values import (
@@ -67,11 +68,17 @@ class RowWriter:
     """
 
     def __init__(
-        self, reader: BundleReader, target: TargetConnection, *, workers: int, advance: Advance, ours: bool
+        self,
+        reader: BundleReader,
+        destination: DestinationConnection,
+        *,
+        workers: int,
+        advance: Advance,
+        ours: bool,
     ) -> None:
         self._reader, self._ours = reader, ours
-        self._workers = Workers(target.another, workers)
-        self._target, self._advance = target, advance
+        self._workers = Workers(destination.another, workers)
+        self._destination, self._advance = destination, advance
         self._refused: list[PartFile] = []
         self.damaged: list[tuple[PartFile, DamageError]] = []
 
@@ -83,13 +90,13 @@ class RowWriter:
         unreadable = {part.table.name for part, _ in self.damaged}
         self._workers.run([part for part in parts if part.table.name not in unreadable], self._write_or_wait)
         if self._refused:
-            with closing(self._target.another()) as connection:
+            with closing(self._destination.another()) as connection:
                 for table in {part.table.name: part.table for part in self._refused}.values():
                     self._write_late(
                         connection, table, [p for p in self._refused if p.table.name == table.name]
                     )
 
-    def _write_or_wait(self, connection: TargetConnection, part: PartFile) -> None:
+    def _write_or_wait(self, connection: DestinationConnection, part: PartFile) -> None:
         with translated(part):
             try:
                 self._write(connection, part)
@@ -101,7 +108,9 @@ class RowWriter:
                 connection.run("ROLLBACK")
                 self.damaged.append((part, exc))
 
-    def _write_late(self, connection: TargetConnection, table: CatalogRow, parts: Sequence[PartFile]) -> None:
+    def _write_late(
+        self, connection: DestinationConnection, table: CatalogRow, parts: Sequence[PartFile]
+    ) -> None:
         """Write parts of a table that the server has refused. Raises what ``translate`` returns."""
         todo = list(parts)
         write = self._write
@@ -127,7 +136,7 @@ class RowWriter:
                 else:
                     todo.pop(0)
 
-    def _write(self, connection: TargetConnection, part: PartFile) -> None:
+    def _write(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part, or nothing of it. Raises the driver's errors."""
         connection.run(f"SET SESSION unique_checks = {0 if _is_whole(part) else 1}")
         if history_of(part.table) and connection.takes_history:
@@ -146,7 +155,7 @@ class RowWriter:
             else:
                 return
 
-    def _transaction(self, connection: TargetConnection, part: PartFile) -> None:
+    def _transaction(self, connection: DestinationConnection, part: PartFile) -> None:
         """Insert all rows of a part; what was shown of a part that fails is taken back."""
         shown_rows = shown_bytes = 0
         try:
@@ -165,7 +174,7 @@ class RowWriter:
             self._advance(-shown_rows, -shown_bytes)
             raise
 
-    def _statements(self, connection: TargetConnection, part: PartFile) -> Iterator[Statement]:
+    def _statements(self, connection: DestinationConnection, part: PartFile) -> Iterator[Statement]:
         opened = self._open(connection, part)
         history = history_of(part.table)
         select: Select = _all_of
@@ -174,7 +183,7 @@ class RowWriter:
         batches = values_of(opened.file, opened.without, select=select, decimals=opened.decimals)
         return opened.statements(readable(part, batches, READ_ERRORS, self._workers.stopped))
 
-    def _open(self, connection: TargetConnection, part: PartFile) -> _Opened:
+    def _open(self, connection: DestinationConnection, part: PartFile) -> _Opened:
         try:
             file = open_part(self._reader.open(part.key))
             history = [] if connection.takes_history else history_of(part.table)
@@ -184,7 +193,7 @@ class RowWriter:
         allowed = int(connection.value("SELECT @@SESSION.max_allowed_packet"))
         return _Opened(part, file, without, allowed, decimals=not connection.is_mariadb)
 
-    def _write_singly(self, connection: TargetConnection, part: PartFile) -> None:
+    def _write_singly(self, connection: DestinationConnection, part: PartFile) -> None:
         """Write a part without the rows that the server refuses, and note these. Raises the driver's errors."""
         opened = self._open(connection, part)
         history = history_of(part.table)
@@ -204,8 +213,8 @@ class RowWriter:
 
     def _write_all_momentary(self, parts: Sequence[PartFile]) -> None:
         tables = {part.table.name: part.table for part in parts if history_of(part.table)}
-        if tables and self._target.takes_history:
-            with closing(self._target.another()) as connection:
+        if tables and self._destination.takes_history:
+            with closing(self._destination.another()) as connection:
                 done = read_done(connection)
                 for table in tables.values():
                     if done.isdisjoint({_momentary_step(table.name), *(p.name for p in parts_of([table]))}):
@@ -215,7 +224,7 @@ class RowWriter:
                             connection.run("ROLLBACK")
                             self.damaged.append((next(p for p in parts_of([table]) if p.key == exc.key), exc))
 
-    def _write_momentary(self, connection: TargetConnection, table: CatalogRow) -> None:
+    def _write_momentary(self, connection: DestinationConnection, table: CatalogRow) -> None:
         """Write the rows that never held, while the table has no others: insert and delete them when they began."""
         history = history_of(table)
         if not history or not connection.takes_history:
@@ -259,7 +268,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A part, how it is read for this target, and how long its server lets a statement be."""
+    """A part, how it is read for this destination, and how long its server lets a statement be."""
 
     part: PartFile
     file: Part
@@ -433,7 +442,9 @@ def transactional(part: PartFile) -> bool:
     return str(part.table.details.get("engine", "")).upper() == "INNODB"
 
 
-def empty_unfinished(connection: TargetConnection, parts: Sequence[PartFile], done: set[str]) -> set[str]:
+def empty_unfinished(
+    connection: DestinationConnection, parts: Sequence[PartFile], done: set[str]
+) -> set[str]:
     """Return what of ``done`` still counts. Tables without transactions may hold a half of a part that is not done:
     they are emptied, and all of their parts are written again. Raises the driver's errors.
     """
@@ -449,7 +460,7 @@ def empty_unfinished(connection: TargetConnection, parts: Sequence[PartFile], do
     return done - again
 
 
-def empty(connection: TargetConnection, parts: Sequence[PartFile]) -> None:
+def empty(connection: DestinationConnection, parts: Sequence[PartFile]) -> None:
     """Remove the rows of a table, and the notes of what is done of them; ``parts`` are all of its own. Raises the
     driver's errors.
     """
@@ -461,6 +472,6 @@ def empty(connection: TargetConnection, parts: Sequence[PartFile]) -> None:
     forget_refused(connection, table.name)
 
 
-def _forget(connection: TargetConnection, parts: AbstractSet[str]) -> None:
+def _forget(connection: DestinationConnection, parts: AbstractSet[str]) -> None:
     for name in parts:
         connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(name)}")

@@ -1,4 +1,5 @@
-"""Rows that the target refuses whatever gives way for them. They are left out and noted in the target, with their
+"""Rows that the destination refuses whatever gives way for them. They are left out and noted in the destination, with
+their
 digest: the comparison expects the table without them.
 """
 
@@ -12,7 +13,7 @@ from exporters.api import Loss
 from exporters.mysql.identifiers import quote_literal, quote_name
 from exporters.row_digest import MODULUS, Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
-from migrate.restore.mysql.destination import TargetConnection, mark_done, read_done
+from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 
 _STEP = "refused "
 _REASON_CHARACTERS = 300
@@ -30,20 +31,20 @@ class Refused:
     reason: str
 
 
-def note_refused(connection: TargetConnection, table: str, part: str, tally: Tally, reason: str) -> None:
+def note_refused(connection: DestinationConnection, table: str, part: str, tally: Tally, reason: str) -> None:
     """Note the rows, if there are any. Raises the driver's errors."""
     if tally.rows:
         refused = Refused(table, part, tally.rows, to_hex(tally.digest), reason[:_REASON_CHARACTERS])
         mark_done(connection, _STEP + json.dumps(asdict(refused), ensure_ascii=False))
 
 
-def read_refused(connection: TargetConnection) -> list[Refused]:
+def read_refused(connection: DestinationConnection) -> list[Refused]:
     """Return all that is noted. Raises the driver's errors."""
     steps = [step for step in sorted(read_done(connection)) if step.startswith(_STEP)]
     return [Refused(**json.loads(step.removeprefix(_STEP))) for step in steps]
 
 
-def forget_refused(connection: TargetConnection, table: str) -> None:
+def forget_refused(connection: DestinationConnection, table: str) -> None:
     """Remove the notes of a table, whose rows are written again. Raises the driver's errors."""
     for step in read_done(connection):
         if step.startswith(_STEP) and Refused(**json.loads(step.removeprefix(_STEP))).table == table:

@@ -1,8 +1,9 @@
 """A source's tables from a bundle into an empty MySQL or MariaDB database.
 
 Tables (foreign keys are not checked meanwhile), then the rows in parallel, then the keys of large tables, routines,
-views and triggers; then the target's rows are compared with the catalog's digests, and events come last of all. The
-same command after a crash goes on where it was: see ``target``. A part of it (``--only``) may come into a database
+views and triggers; then the destination's rows are compared with the catalog's digests, and events come last of all.
+The
+same command after a crash goes on where it was: see ``destination``. A part of it (``--only``) may come into a database
 that has other things in it.
 """
 
@@ -27,7 +28,7 @@ from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import Account
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import Run, Written, differences
-from migrate.restore.mysql import destination as mysql_target
+from migrate.restore.mysql import destination as mysql_destination
 from migrate.restore.mysql import left_out as mysql_left_out
 from migrate.restore.mysql.accounts import restore_accounts
 from migrate.restore.mysql.context import Job
@@ -56,7 +57,7 @@ from migrate.storage.api import MultipartStore
 def restore_database(
     reader: BundleReader,
     source: str,
-    target_url: str,
+    destination_url: str,
     *,
     workers: int,
     progress: Progress,
@@ -71,35 +72,35 @@ def restore_database(
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
-    address = parse_url(target_url, password=password)
+    address = parse_url(destination_url, password=password)
     try:
         names = [one["name"] for one in read_definitions(reader, source)]
-        with mysql_target.open_target(address, names) as target:
-            adapter = adapter_for(_server(run), target.connection)
-            job = Job(run, target, adapter)
+        with mysql_destination.open_destination(address, names) as destination:
+            adapter = adapter_for(_server(run), destination.connection)
+            job = Job(run, destination, adapter)
             outcome = _restore(job, into_existing=into_existing)
             if adapter is None and not job.losses:
                 return outcome
             ledger = Account(account, source)
             ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
-            return replace(outcome, losses=ledger.losses, account=ledger.place)
+            return replace(outcome, losses=ledger.losses, account=ledger.location)
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 
 
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
-    run, target = job.run, job.target
+    run, destination = job.run, job.destination
     definitions = _definitions(job)
-    state = mysql_target.read_state(target)
+    state = mysql_destination.read_state(destination)
     if state is None:
         if (outcome := _already(job, definitions, into_existing=into_existing)) is not None:
             return outcome
         state = run.state
-        mysql_left_out.begin(target.connection, state, every=run.whole and not into_existing)
-        mysql_target.begin_state(target, state)
-    how = f"drop the database (the state is in table {target.connection.control.about})"
-    run.ours(state, where=target.address.url, how=how)
-    definer = Definer(target.connection, job.notes, job.left_out)
+        mysql_left_out.begin(destination.connection, state, every=run.whole and not into_existing)
+        mysql_destination.begin_state(destination, state)
+    how = f"drop the database (the state is in table {destination.connection.control.about})"
+    run.ours(state, where=destination.address.url, how=how)
+    definer = Definer(destination.connection, job.notes, job.left_out)
     if run.selection.definitions:
         _note_names(job, definitions)
         written = _made(job, definer, definitions, alone=job.run.whole and not into_existing)
@@ -107,10 +108,10 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         written = _filled(job, definer, definitions)
     if job.run.whole and not into_existing:
         job.notes.extend(_grants(job))
-    job.refused.extend(read_refused(target.connection))
+    job.refused.extend(read_refused(destination.connection))
     findings = [finding for missing in job.damaged.values() for finding in missing]
     findings += _differences(job) if run.selection.rows else []
-    for loss in conceded(target.connection):
+    for loss in conceded(destination.connection):
         job.losses.append(loss)
         job.left_out.append(f"{loss.item}: {loss.reason}")
     for loss in losses_of(job.refused):
@@ -129,19 +130,19 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
 
 
 def _recall(job: Job) -> None:
-    """Add what earlier runs have recorded, and what the target refuses."""
-    recorded = mysql_left_out.read(job.target.connection)
+    """Add what earlier runs have recorded, and what the destination refuses."""
+    recorded = mysql_left_out.read(job.destination.connection)
     job.left_out[:] = unique(recorded.left_out, job.refusals, job.left_out)
     job.notes[:] = unique(recorded.notes, job.notes)
     job.losses[:] = unique(recorded.losses, job.losses)
 
 
 def _definitions(job: Job) -> list[Definition]:
-    """Return what is to be made, as the target can have it."""
+    """Return what is to be made, as the destination can have it."""
     definitions = read_definitions(job.run.reader, job.run.source)
     if job.run.selection.tables:
         definitions = select_definitions(definitions, {table.name for table in job.run.tables})
-    before, now = renamed_database.source_database(job.run), job.target.address.database
+    before, now = renamed_database.source_database(job.run), job.destination.address.database
     if before != now:
         definitions = [_moved(one, quote_name(before), quote_name(now)) for one in definitions]
     filled = {table.name for table in job.run.tables if table.items}
@@ -162,8 +163,8 @@ def _moved(one: Definition, before: str, now: str) -> Definition:
 
 
 def _note_names(job: Job, definitions: Sequence[Definition]) -> None:
-    """Note what names the source's database itself, where the target is called otherwise."""
-    before, now = renamed_database.source_database(job.run), job.target.address.database
+    """Note what names the source's database itself, where the destination is called otherwise."""
+    before, now = renamed_database.source_database(job.run), job.destination.address.database
     if not before or before.lower() == now.lower():
         return
     pattern = renamed_database.naming(before, quote="`")
@@ -185,20 +186,20 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
         _note_engines(job)
     _recall(job)
     record = job.run.record(job.left_out, job.notes, job.losses)
-    mysql_left_out.finish(job.target.connection, job.run.state, record)
-    mysql_target.drop_state(job.target)
+    mysql_left_out.finish(job.destination.connection, job.run.state, record)
+    mysql_destination.drop_state(job.destination)
     if job.left_out:
-        job.notes.append(mysql_left_out.how_to_forget(job.target.connection))
+        job.notes.append(mysql_left_out.how_to_forget(job.destination.connection))
 
 
 def _server(run: Run) -> str:
     """Return what the source's server was."""
-    return next((one.account.server for one in run.reader.scope() if one.name == run.source), "")
+    return next((one.account.server for one in run.reader.reconciliation() if one.name == run.source), "")
 
 
 def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:
     """Make everything, and write the rows if they are wanted. ``alone``: the database holds nothing else."""
-    run, target = job.run, job.target
+    run, destination = job.run, job.destination
     if alone:
         definer.set_database(definitions[0])
     definitions, later = set_aside(definitions, run.tables, foreign=job.adapter is not None)
@@ -207,18 +208,20 @@ def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alon
     later = {name: items for name, items in later.items() if name not in job.absent}
     if later:
         run.progress.note(f"{run.source}: making keys")
-        add_keys(target.connection, later, mysql_target.read_done(target.connection), run.workers)
+        add_keys(
+            destination.connection, later, mysql_destination.read_done(destination.connection), run.workers
+        )
     make_all(job, definer, _without_triggers(job, definitions), AFTER_ROWS)
     return written
 
 
 def _filled(job: Job, definer: Definer, definitions: Sequence[Definition]) -> Written:
     """Write the rows into tables that are there."""
-    connection = job.target.connection
-    put_aside(job.run, job.target, definitions, mysql_target.read_done(connection))
+    connection = job.destination.connection
+    put_aside(job.run, job.destination, definitions, mysql_destination.read_done(connection))
     written = _rows(job)
-    set_counters(job.run, job.target, definitions)
-    aside = were_aside(definitions, mysql_target.read_done(connection))
+    set_counters(job.run, job.destination, definitions)
+    aside = were_aside(definitions, mysql_destination.read_done(connection))
     make_all(job, definer, _without_triggers(job, aside), ("trigger",))
     return written
 
@@ -236,7 +239,7 @@ def _already(job: Job, definitions: Sequence[Definition], *, into_existing: bool
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of what is to
     come, ``UsageError`` for a table that has to be there.
     """
-    run, connection = job.run, job.target.connection
+    run, connection = job.run, job.destination.connection
     there: NotEmptyError | None
     try:
         there = _in_the_way(job, definitions, into_existing=into_existing)
@@ -262,25 +265,25 @@ def _in_the_way(job: Job, definitions: Sequence[Definition], *, into_existing: b
     """Return what to tell where something is in the way. Raises ``NotEmptyError`` for a name that is both in the
     database and in the bundle, ``UsageError`` for a table that has to be there.
     """
-    url = job.target.address.url
+    url = job.destination.address.url
     if not job.run.whole:
-        found = in_the_way(job.run, Tables(job.target), url)
+        found = in_the_way(job.run, Tables(job.destination), url)
         return not_empty(job.run, found, url) if found else None
-    found = "" if into_existing else mysql_target.content(job.target)
+    found = "" if into_existing else mysql_destination.content(job.destination)
     if found:
         return NotEmptyError(
             f"{url} is not empty: it has the {found}",
             next_step="Restore into a fresh, empty database, or say --merge if no name is in both.",
         )
-    refuse_twins(job.target, definitions[1:])
+    refuse_twins(job.destination, definitions[1:])
     return None
 
 
 def _rows(job: Job) -> Written:
     """Write the parts that are not done."""
-    run, connection = job.run, job.target.connection
+    run, connection = job.run, job.destination.connection
     parts = parts_of(_present(job))
-    done = empty_unfinished(connection, parts, mysql_target.read_done(connection))
+    done = empty_unfinished(connection, parts, mysql_destination.read_done(connection))
 
     def write(todo: Sequence[PartFile], advance: Advance) -> None:
         ours = run.selection.definitions
@@ -297,30 +300,31 @@ def _rows(job: Job) -> Written:
 
 def _note_engines(job: Job) -> None:
     """A server that lacks an engine takes its default one, and only warns."""
-    schema = quote_literal(job.target.address.database)
+    schema = quote_literal(job.destination.address.database)
     query = f"SELECT TABLE_NAME, ENGINE FROM information_schema.TABLES WHERE TABLE_SCHEMA = {schema}"
-    found = {str(name): str(engine) for name, engine in job.target.connection.rows(query)}
+    found = {str(name): str(engine) for name, engine in job.destination.connection.rows(query)}
     wanted = {table.name: str(table.details.get("engine")) for table in job.run.tables if table.name in found}
     for name, engine in wanted.items():
         if found[name] != engine:
-            reason = f"of engine {found[name]} here: the target has no {engine}"
+            reason = f"of engine {found[name]} here: the destination has no {engine}"
             job.losses.append(Loss(f"table {quote_name(name)}", "engine", f"it is {reason}"))
             job.notes.append(f"{quote_name(name)} is {reason}")
 
 
 def _present(job: Job) -> Sequence[CatalogRow]:
-    """Return the tables that are wanted, but for those that the target has refused."""
+    """Return the tables that are wanted, but for those that the destination has refused."""
     return [table for table in job.run.tables if table.name not in job.absent]
 
 
 def _grants(job: Job) -> list[str]:
-    """Grant on the target what the source's accounts may on the source's database."""
+    """Grant on the destination what the source's accounts may on the source's database."""
     database = next((str(table.point.get("database", "")) for table in job.run.tables), "")
-    return restore_accounts(job.run.reader, job.run.source, database, job.target.connection)
+    return restore_accounts(job.run.reader, job.run.source, database, job.destination.connection)
 
 
 def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]:
-    """Compare the target's rows with the bundle's, but for tables that the target cannot hold whole, that the bundle
+    """Compare the destination's rows with the bundle's, but for tables that the destination cannot hold whole, that
+    the bundle
     has not whole, or that are as ``records`` say. Those of which it holds some values otherwise are compared as it has
     them, and the values named.
     """
@@ -329,18 +333,22 @@ def _differences(job: Job, records: Sequence[FinishedRestore] = ()) -> list[str]
     run = replace(job.run, tables=tables)
     names = {table.name for table in run.tables} if run.selection.tables else None
     run.compare(
-        lambda advance: live_tables(job.target.address, workers=run.workers, advance=advance, names=names)
+        lambda advance: live_tables(
+            job.destination.address, workers=run.workers, advance=advance, names=names
+        )
     )
     return _settled(job, replace(run, tables=run.differing(records)))
 
 
 def _settled(job: Job, run: Run) -> list[str]:
-    """Return the findings that are more than values which the target holds or computes otherwise; those are losses."""
+    """Return the findings that are more than values which the destination holds or computes otherwise; those are
+    losses.
+    """
     others = []
     for table in run.tables:
         if not differences([table], run.found, _label):
             continue
-        losses = held_otherwise(run, job.target, table)
+        losses = held_otherwise(run, job.destination, table)
         job.losses.extend(losses)
         job.left_out.extend(f"values of {loss.item}: {loss.reason}" for loss in losses)
         if not losses:

@@ -140,7 +140,7 @@ def uncounted(sql: str) -> str:
     return edited(sql, _COUNTER, lambda _: "")[0] if _ARCHIVE.search(options_of(sql)) else sql
 
 
-_PLACES = re.compile(
+_LOCATIONS = re.compile(
     r"/\*!50100 TABLESPACE \0+(?: STORAGE \w+)? \*/ ?|\bTABLESPACE = \0+ ?|\b(?:DATA|INDEX) DIRECTORY ?= ?\0+ ?"
     r"|/\*!80016 ENCRYPTION=\0+ \*/ ?"
 )
@@ -150,7 +150,7 @@ _ENCRYPTED = (" `ENCRYPTED`=", " `ENCRYPTION_KEY_ID`=")
 
 def unplaced(sql: str) -> tuple[str, list[str]]:
     """Return a table's definition without where its file lies and how that is encrypted; and what was taken out."""
-    sql, words = edited(sql, _PLACES, lambda _: "")
+    sql, words = edited(sql, _LOCATIONS, lambda _: "")
     for match in reversed(list(_OPTION.finditer(masked(sql)))):
         option = sql[match.start() : match.end()]
         if option.upper().startswith(_ENCRYPTED):

@@ -10,7 +10,7 @@ from exporters.api import Loss
 from migrate.bundle.object_index import bucket_details
 from migrate.bundle.reader import BundleReader
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.acl import canned, grants
 from migrate.storage.s3.metadata.bucket_configuration import OF_THE_HOST, renamed, same_setting
 
@@ -22,20 +22,22 @@ _DEFAULTS: Mapping[str, Any] = {"request-payment": {"Payer": "BucketOwner"}, "lo
 """What a setting is where nobody has set it."""
 
 
-def of_bundle(reader: BundleReader, source: str, target: TargetBucket) -> Settings:
+def of_bundle(reader: BundleReader, source: str, destination: DestinationBucket) -> Settings:
     """Return the settings that a bundle has of a bucket; none where only a prefix was exported or is restored to."""
     details = bucket_details(reader, source)
     file = next(reader.source_files(source, "bucket.json"), None)
-    whole = not target.prefix and not details.get("prefix")
+    whole = not destination.prefix and not details.get("prefix")
     wanted = json.loads(reader.read_checked(file)) if file is not None and whole else {}
-    return Settings(wanted, str(details.get("bucket", "")), target)
+    return Settings(wanted, str(details.get("bucket", "")), destination)
 
 
 class Settings:
-    """The settings of a source's bucket, which is called ``old_name`` there, and the target that is to have them."""
+    """The settings of a source's bucket, which is called ``old_name`` there, and the destination that is to have
+    them.
+    """
 
-    def __init__(self, wanted: Mapping[str, Any], old_name: str, target: TargetBucket) -> None:
-        self.wanted, self._old_name, self._target = wanted, old_name, target
+    def __init__(self, wanted: Mapping[str, Any], old_name: str, destination: DestinationBucket) -> None:
+        self.wanted, self._old_name, self._destination = wanted, old_name, destination
 
     def write_first(self) -> list[Loss]:
         """Write what must hold before objects are written."""
@@ -53,14 +55,14 @@ class Settings:
                 yield self._loss(name, OF_THE_HOST[name])
 
     def _write(self, wanted: Mapping[str, Any]) -> Iterator[Loss]:
-        there = self._target.configuration() if wanted else {}
+        there = self._destination.configuration() if wanted else {}
         for name, value in sorted(wanted.items()):
-            new = renamed(name, value, self._old_name, self._target.name)
+            new = renamed(name, value, self._old_name, self._destination.name)
             if is_of_the_host(name, value) or same_setting(name, there.get(name), new):
                 continue
-            if name == "object-lock" and self._target.object_lock() is None:
+            if name == "object-lock" and self._destination.object_lock() is None:
                 yield self._loss(
-                    name, "the target bucket was made without object lock; that cannot be changed later"
+                    name, "the destination bucket was made without object lock; that cannot be changed later"
                 )
                 continue
             reason = self._try(name, new)
@@ -69,14 +71,14 @@ class Settings:
 
     def _try(self, name: str, value: Mapping[str, Any]) -> str | None:
         try:
-            if not self._target.configure(name, value):
+            if not self._destination.configure(name, value):
                 return "there is no way to write it"
         except UnreachableError:
             raise
         except MoveoutError as exc:
-            return f"the target does not take it ({exc})"
-        if not same_setting(name, self._target.setting(name), value):
-            return "the target takes it, and has something else afterwards"
+            return f"the destination does not take it ({exc})"
+        if not same_setting(name, self._destination.setting(name), value):
+            return "the destination takes it, and has something else afterwards"
         return None
 
     def _matters(self, name: str) -> bool:
@@ -86,7 +88,7 @@ class Settings:
         return bool(value) and value != _DEFAULTS.get(name) and name != "location"
 
     def _loss(self, name: str, reason: str) -> Loss:
-        return Loss(self._target.name, f"bucket {name}", reason)
+        return Loss(self._destination.name, f"bucket {name}", reason)
 
 
 def is_of_the_host(name: str, value: Mapping[str, Any]) -> bool:

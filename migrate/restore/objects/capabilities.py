@@ -1,4 +1,4 @@
-"""What of an object the target takes, and what it cannot: told before anything is written."""
+"""What of an object the destination takes, and what it cannot: told before anything is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _PLAIN_TAG = re.compile(r"[A-Za-z0-9 +\-=._:/@]*")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """``encrypts``: the target encrypts what it stores by its own default. ``snowball``: small objects are written many
+    """``encrypts``: the destination encrypts what it stores by its own default. ``snowball``: small objects are
+    written many
     at once, see ``s3_snowball``. ``refused_*``: see ``Capabilities``.
     """
 
@@ -38,7 +39,7 @@ class Terms:
 
     @classmethod
     def of(cls, found: Capabilities, *, encrypts: bool = False) -> Terms:
-        """Return the terms of a target that was tried out."""
+        """Return the terms of a destination that was tried out."""
         return cls(
             found.object_lock,
             found.refused_keys,
@@ -68,42 +69,44 @@ class Terms:
         )
 
     def losses(self, key: str, row: ObjectRow) -> Iterator[Loss]:
-        """Yield what will not be at the target of a version that is restored."""
+        """Yield what will not be at the destination of a version that is restored."""
         name = f"{key} (version {row.version_id})" if row.version_id else key
         if row.is_delete_marker:
             return
         if row.lock_mode:
             yield from self._lost_retention(name, row)
         if row.legal_hold and not self.object_lock:
-            yield Loss(name, "legal hold", "the target bucket has no object lock")
+            yield Loss(name, "legal hold", "the destination bucket has no object lock")
         yield from self._lost_tags(name, row)
         if row.storage_class in self.refused_classes:
-            reason = f"{row.storage_class}: the target {self.refused_classes[row.storage_class]}"
+            reason = f"{row.storage_class}: the destination {self.refused_classes[row.storage_class]}"
             yield Loss(name, "storage class", reason)
         if row.acl and not canned_acl(row):
             yield Loss(name, "ACL", "it names accounts of the old host")
         elif canned_acl(row) in self.refused_acls:
-            yield Loss(name, "ACL", f"{canned_acl(row)}: the target {self.refused_acls[canned_acl(row)]}")
+            yield Loss(
+                name, "ACL", f"{canned_acl(row)}: the destination {self.refused_acls[canned_acl(row)]}"
+            )
         if row.encryption and not self.encrypts:
-            yield Loss(name, "encryption", f"{row.encryption}: the target's own default holds")
+            yield Loss(name, "encryption", f"{row.encryption}: the destination's own default holds")
         if self.snowball and row.checksums and fits(self.describe(key, row), row.size_bytes):
-            yield Loss(name, "own checksum", "written with others by one request: the target keeps none")
+            yield Loss(name, "own checksum", "written with others by one request: the destination keeps none")
         else:
             yield from _lost_sums(name, row)
 
     def _lost_tags(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         for tag, value in row.tags.items():
             if why := self._refuses(tag, value):
-                yield Loss(name, "tag", f"{tag}={value}: the target {why}")
+                yield Loss(name, "tag", f"{tag}={value}: the destination {why}")
 
     def _refuses(self, tag: str, value: str) -> str:
-        """Return what the target does with a tag instead of keeping it; nothing where it keeps it."""
+        """Return what the destination does with a tag instead of keeping it; nothing where it keeps it."""
         return self.lost_tags or ("" if is_plain_tag(tag, value) else self.refused_tags)
 
     def _lost_retention(self, name: str, row: ObjectRow) -> Iterator[Loss]:
         said = f"{row.lock_mode} until {row.lock_until}"
         if not self.object_lock:
-            yield Loss(name, "retention", f"{said}: the target bucket has no object lock")
+            yield Loss(name, "retention", f"{said}: the destination bucket has no object lock")
         elif not self._is_locked(row):
             yield Loss(name, "retention", f"{said}: it has ended, and no server takes one that has")
 
@@ -122,7 +125,7 @@ def _lost_sums(name: str, row: ObjectRow) -> Iterator[Loss]:
         yield Loss(name, "ETag", f"{row.etag} is of parts that are not known or too large to be sent alike")
     if not keeps_checksum(row.checksums, in_parts=in_parts(row)):
         kinds = ", ".join(sorted(set(row.checksums) - {"type"}))
-        yield Loss(name, "own checksum", f"{kinds}: the target keeps a CRC64NVME of the whole instead")
+        yield Loss(name, "own checksum", f"{kinds}: the destination keeps a CRC64NVME of the whole instead")
 
 
 def canned_acl(row: ObjectRow) -> str:
@@ -147,7 +150,7 @@ def has_own_parts(row: ObjectRow) -> bool:
 
 
 def has_same_etag(row: ObjectRow) -> bool:
-    """Tell whether the ETag can be the same at the target: an MD5 of the whole is, one of parts where they are."""
+    """Tell whether the ETag can be the same at the destination: an MD5 of the whole is, one of parts where they are."""
     if "-" in row.etag:
         return has_own_parts(row)
     return row.size_bytes <= PUT_BYTES or not is_md5(row.etag)
@@ -159,7 +162,7 @@ def has_odd_tags(row: ObjectRow) -> bool:
 
 
 def is_of_concern(row: ObjectRow) -> bool:
-    """Tell whether some target might lose something of a version."""
+    """Tell whether some destination might lose something of a version."""
     if row.is_delete_marker:
         return False
     described = row.lock_mode or row.legal_hold or row.acl or row.encryption or row.storage_class != STANDARD

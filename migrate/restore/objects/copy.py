@@ -27,7 +27,7 @@ from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.part_sizes import part_sizes
 from migrate.storage.s3 import tar_upload as snowball
-from migrate.storage.s3.destination_bucket import TargetBucket, Written
+from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.object_upload import PartsUpload
 
@@ -79,7 +79,7 @@ class Writer:
     """Writes batches; thread-safe. Raises what stops the whole restore, tells the rest as findings."""
 
     store: Store
-    target: TargetBucket
+    destination: DestinationBucket
     progress: Progress
     terms: Terms
     go_on: GoOn = unless_halted
@@ -94,7 +94,9 @@ class Writer:
         items, size_bytes = len(arrived), sum(job.row.size_bytes for job in batch if job.key in arrived)
         self.progress.advance(items=items, size_bytes=size_bytes)
         batch = [job for job in batch if job.key not in arrived]
-        for written in self.target.put_all(self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES):
+        for written in self.destination.put_all(
+            self._bodies(batch, sent, findings), window_bytes=WINDOW_BYTES
+        ):
             job = sent.popleft()
             fault = fault_of(job, written)
             if fault:
@@ -109,7 +111,7 @@ class Writer:
         """Write one object in parts. Raises what stops the whole restore."""
         described = self.terms.describe(job.key, job.row)
         upload = PartsUpload(
-            self.target,
+            self.destination,
             described,
             job.row.size_bytes,
             self.progress,
@@ -124,7 +126,7 @@ class Writer:
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError as exc:
-            return Done(0, 0, (f"{job.key}: the target does not take it ({exc})",))
+            return Done(0, 0, (f"{job.key}: the destination does not take it ({exc})",))
         if has_own_parts(job.row) and made.info.etag != job.row.etag and not self.terms.encrypts:
             self.progress.note(
                 f"{job.key}: its parts are cut otherwise than at the source; so its ETag differs"
@@ -172,7 +174,7 @@ class Writer:
             return set()
         members.sort(key=lambda one: one.described.key)
         try:
-            return snowball.put(self.target, members)
+            return snowball.put(self.destination, members)
         except (UnreachableError, NoSpaceError, NotAllowedError):
             raise
         except MoveoutError:
@@ -224,10 +226,12 @@ def fault_of(job: Job, written: Written) -> str | None:
     error, md5 = written.error, written.md5
     if error is None:
         differs = bool(md5 and job.row.md5) and md5 != job.row.md5
-        return f"{job.key}: the target answers with the ETag {md5}, not {job.row.md5}" if differs else None
+        return (
+            f"{job.key}: the destination answers with the ETag {md5}, not {job.row.md5}" if differs else None
+        )
     if isinstance(error, UnreachableError | NoSpaceError | NotAllowedError):
         raise error
-    return f"{job.key}: the target does not take it ({error})"
+    return f"{job.key}: the destination does not take it ({error})"
 
 
 def damaged(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""What a target bucket holds already, compared with what it is to hold."""
+"""What a destination bucket holds already, compared with what it is to hold."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 from exporters.bucket_api import ObjectSummary
 from migrate.bundle.object_index import ObjectRow
 from migrate.restore.objects.lease import Folder
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.listing.ordered_listing import Listed, ListedVersions
 
 _SAME, _OTHER = "same", "other"
 
 
 class Present(Protocol):
-    """The target as it was when the restore began. For one thread at a time."""
+    """The destination as it was when the restore began. For one thread at a time."""
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """Return the versions of a key that are there and are the first of ``rows`` (oldest first); None where
@@ -35,9 +35,9 @@ class Present(Protocol):
 class PresentObjects:
     """``Present`` of a bucket whose versions are of no concern."""
 
-    def __init__(self, target: TargetBucket) -> None:
-        self._target = target
-        self._listed = Listed(of_others(target, target.list()))
+    def __init__(self, destination: DestinationBucket) -> None:
+        self._destination = destination
+        self._listed = Listed(of_others(destination, destination.list()))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``; of one row."""
@@ -46,7 +46,7 @@ class PresentObjects:
             return ()
         summary, mark = found
         if not mark:
-            mark = _SAME if self._target.holds(summary, rows[-1].content) else _OTHER
+            mark = _SAME if self._destination.holds(summary, rows[-1].content) else _OTHER
             self._listed.mark(key, mark)
         return (summary,) if mark == _SAME else None
 
@@ -62,9 +62,9 @@ class PresentObjects:
 class PresentVersions:
     """``Present`` of a bucket with all its versions."""
 
-    def __init__(self, target: TargetBucket) -> None:
-        self._target = target
-        self._listed = ListedVersions(of_others(target, target.list_versions()))
+    def __init__(self, destination: DestinationBucket) -> None:
+        self._destination = destination
+        self._listed = ListedVersions(of_others(destination, destination.list_versions()))
 
     def begun(self, key: str, rows: Sequence[ObjectRow]) -> Sequence[ObjectSummary] | None:
         """See ``Present.begun``."""
@@ -72,7 +72,7 @@ class PresentVersions:
         if not found:
             return ()
         if not mark:
-            mark = _SAME if begins(self._target, found, rows) else _OTHER
+            mark = _SAME if begins(self._destination, found, rows) else _OTHER
             self._listed.mark(key, mark)
         return found if mark == _SAME else None
 
@@ -85,20 +85,20 @@ class PresentVersions:
         self._listed.close()
 
 
-def begins(target: TargetBucket, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
+def begins(destination: DestinationBucket, found: Sequence[ObjectSummary], rows: Sequence[ObjectRow]) -> bool:
     """Tell whether what was found of a key is the first of ``rows``; both oldest first."""
     return len(found) <= len(rows) and all(
-        _is(target, summary, row) for summary, row in zip(found, rows, strict=False)
+        _is(destination, summary, row) for summary, row in zip(found, rows, strict=False)
     )
 
 
-def of_others(target: TargetBucket, found: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
-    """Leave out what restores keep in the target themselves."""
-    ours = Folder(target).prefix
+def of_others(destination: DestinationBucket, found: Iterable[ObjectSummary]) -> Iterator[ObjectSummary]:
+    """Leave out what restores keep in the destination themselves."""
+    ours = Folder(destination).prefix
     return (one for one in found if not one.key.startswith(ours))
 
 
-def _is(target: TargetBucket, summary: ObjectSummary, row: ObjectRow) -> bool:
+def _is(destination: DestinationBucket, summary: ObjectSummary, row: ObjectRow) -> bool:
     if summary.is_delete_marker or row.is_delete_marker:
         return summary.is_delete_marker == row.is_delete_marker
-    return target.holds(summary, row.content)
+    return destination.holds(summary, row.content)

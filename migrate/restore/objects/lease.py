@@ -1,4 +1,5 @@
-"""The lease of a restore, in the target bucket itself: two runs that fill one bucket see each other, wherever they are
+"""The lease of a restore, in the destination bucket itself: two runs that fill one bucket see each other, wherever
+they are
 started and whatever else they keep elsewhere.
 
 It lies in a folder that no bundle's object gets, and that is gone, all versions of it, when the objects are there. A
@@ -16,8 +17,8 @@ from exporters.bucket_api import ObjectSummary
 from migrate.bundle.lease import Lease
 from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
-from migrate.storage.registry import open_place
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.registry import open_location
+from migrate.storage.s3.destination_bucket import DestinationBucket
 
 RESERVED = ".moveout-restore/"
 _AT_ONCE = 8
@@ -25,24 +26,24 @@ _AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What restores keep in a target while they are under way."""
+    """What restores keep in a destination while they are under way."""
 
-    target: TargetBucket
+    destination: DestinationBucket
 
     @property
     def prefix(self) -> str:
         """What its keys begin with."""
-        return self.target.prefix + RESERVED
+        return self.destination.prefix + RESERVED
 
     @property
     def url(self) -> str:
-        """Where it lies, as a place."""
-        return replace(self.target.source.location, prefix=self.prefix).url
+        """Where it lies, as a location."""
+        return replace(self.destination.source.s3_location, prefix=self.prefix).url
 
     @property
     def would_stay(self) -> bool:
         """Whether the bucket locks whatever is written to it, so that nothing must be that is not to stay."""
-        return bool((self.target.object_lock() or {}).get("Rule"))
+        return bool((self.destination.object_lock() or {}).get("Rule"))
 
     def is_there(self) -> bool:
         """Tell whether there is any of it, be it an old version."""
@@ -51,31 +52,33 @@ class Folder:
     @contextmanager
     def held(self, progress: Progress, *, alone: bool) -> Iterator[Lease]:
         """Hold the lease; clear up where the context ends without an error. Raises ``BusyError``."""
-        secrets = self.target.source.location.secrets
-        store = open_place(self.url, secrets=secrets, note=progress.note)
+        secrets = self.destination.source.s3_location.secrets
+        store = open_location(self.url, secrets=secrets, note=progress.note)
         with Lease(store, "restore", progress=progress, alone=alone) as lease:
             yield lease
-            self._remove(one for one in self.target.list(prefix=self.prefix) if not self._is_lease(one))
+            self._remove(one for one in self.destination.list(prefix=self.prefix) if not self._is_lease(one))
         self._remove(one for one in self._all() if one.is_delete_marker or not one.is_latest)
 
     def _all(self) -> Iterator[ObjectSummary]:
         try:
-            yield from self.target.list_versions(prefix=self.prefix)
+            yield from self.destination.list_versions(prefix=self.prefix)
         except MoveoutError:  # a server that knows no versions
-            yield from self.target.list(prefix=self.prefix)
+            yield from self.destination.list(prefix=self.prefix)
 
     def _is_lease(self, one: ObjectSummary) -> bool:
         return one.key.startswith(f"{self.prefix}_work/lease")
 
     def _remove(self, found: Iterable[ObjectSummary]) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-clear") as executor:
-            list(executor.map(lambda one: self.target.delete(one.key, one.version_id), found))
+            list(executor.map(lambda one: self.destination.delete(one.key, one.version_id), found))
 
 
 @contextmanager
-def lease_of(target: TargetBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
-    """Hold the target where others write too, or where a lease lies there; otherwise None. Raises ``BusyError``."""
-    folder = Folder(target)
+def lease_of(destination: DestinationBucket, progress: Progress, *, others: bool) -> Iterator[Lease | None]:
+    """Hold the destination where others write too, or where a lease lies there; otherwise None. Raises
+    ``BusyError``.
+    """
+    folder = Folder(destination)
     if not (others or folder.is_there()) or folder.would_stay:
         yield None
         return

@@ -40,7 +40,7 @@ from migrate.restore.objects.workers import Hands, Writing, by_threads
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
-from migrate.storage.s3.destination_bucket import TargetBucket, open_target_bucket
+from migrate.storage.s3.destination_bucket import DestinationBucket, open_destination_bucket
 
 _NAMED = 20
 """Findings of one kind that are named one by one; the rest is counted."""
@@ -49,7 +49,7 @@ _NAMED = 20
 def restore_bucket(
     reader: BundleReader,
     source: str,
-    target_url: str,
+    destination_url: str,
     *,
     workers: int,
     progress: Progress,
@@ -60,35 +60,38 @@ def restore_bucket(
     hands: Hands | None = None,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
-    where the bundle has them and the target keeps them; then the bucket's settings. ``account`` is where the restore
-    says what the target cannot hold, before it writes anything, and which version became which. ``snowball``: small
-    objects are written many at once where the target can unpack them and keeps no versions. ``hands`` write the objects
+    where the bundle has them and the destination keeps them; then the bucket's settings. ``account`` is where the
+    restore
+    says what the destination cannot hold, before it writes anything, and which version became which. ``snowball``:
+    small
+    objects are written many at once where the destination can unpack them and keeps no versions. ``hands`` write the
+    objects
     instead of the threads of this process.
 
     The prefix that was exported is replaced by the URL's. Raises ``NotEmptyError`` where the bucket holds
     something that is not in the bundle (with ``merge`` that is left alone), and what stops everything:
     ``BusyError``, ``UnreachableError``, ``NotAllowedError``, ``NoSpaceError``, ``GoneError``. An object that
-    the target does not take is a finding.
+    the destination does not take is a finding.
     """
-    target = open_target_bucket(target_url, secrets=secrets)
-    if hands is not None and Folder(target).would_stay:
+    destination = open_destination_bucket(destination_url, secrets=secrets)
+    if hands is not None and Folder(destination).would_stay:
         hands = None
         progress.note(
-            f"{target.url} locks all that is written to it, so no lease can lie there: one machine fills it"
+            f"{destination.url} locks all that is written to it, so no lease can lie there: one machine fills it"
         )
-    restore = _Restore(reader, source, target, Account(account, source), progress)
+    restore = _Restore(reader, source, destination, Account(account, source), progress)
     return restore.run(workers, hands, merge=merge, snowball=snowball)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The objects of a source under the keys that they get at the target, each with the versions that are to be
+    """The objects of a source under the keys that they get at the destination, each with the versions that are to be
     restored, oldest first. ``flat``: only the current one. ``hidden``: see ``histories``.
     """
 
     reader: BundleReader
     source: str
-    target: TargetBucket
+    destination: DestinationBucket
     flat: str
     markers: Markers = field(default_factory=Markers)
     hidden: frozenset[str] = frozenset()
@@ -97,7 +100,7 @@ class _Rows:
         for key, rows in histories(object_rows(self.reader, self.source), self.hidden):
             kept = [row for row, reason in self._chosen(rows) if not reason]
             if kept:
-                yield self.target.prefix + key, kept
+                yield self.destination.prefix + key, kept
 
     def left_out(self) -> Iterator[tuple[str, ObjectRow, str]]:
         """Yield the versions that are not restored, each with the reason."""
@@ -105,7 +108,7 @@ class _Rows:
             for key, rows in histories(object_rows(self.reader, self.source)):
                 for row, reason in self._chosen(rows):
                     if reason:
-                        yield self.target.prefix + key, row, reason
+                        yield self.destination.prefix + key, row, reason
 
     def _chosen(self, rows: Sequence[ObjectRow]) -> Iterator[tuple[ObjectRow, str]]:
         before: ObjectRow | None = None
@@ -137,29 +140,34 @@ class _Restore:
     """One restore: look, tell, write."""
 
     def __init__(
-        self, reader: BundleReader, source: str, target: TargetBucket, account: Account, progress: Progress
+        self,
+        reader: BundleReader,
+        source: str,
+        destination: DestinationBucket,
+        account: Account,
+        progress: Progress,
     ) -> None:
-        self._reader, self._source, self._target = reader, source, target
+        self._reader, self._source, self._destination = reader, source, destination
         self._account, self._progress = account, progress
-        self._settings = of_bundle(reader, source, target)
+        self._settings = of_bundle(reader, source, destination)
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
 
     def run(self, workers: int, hands: Hands | None, *, merge: bool, snowball: bool) -> RestoreOutcome:
         """Do all of it."""
-        with lease_of(self._target, self._progress, others=hands is not None) as lease:
+        with lease_of(self._destination, self._progress, others=hands is not None) as lease:
             history = has_history(self._reader, self._source)
-            flat = why_flat(self._target) if history else ""
+            flat = why_flat(self._destination) if history else ""
             with_versions = history and not flat
-            markers = Markers(refused_markers(self._target) if with_versions else frozenset())
+            markers = Markers(refused_markers(self._destination) if with_versions else frozenset())
             hidden = hidden_keys(self._reader, self._source) if with_versions else frozenset()
-            rows = _Rows(self._reader, self._source, self._target, flat, markers, hidden)
-            present: Present = (PresentVersions if with_versions else PresentObjects)(self._target)
+            rows = _Rows(self._reader, self._source, self._destination, flat, markers, hidden)
+            present: Present = (PresentVersions if with_versions else PresentObjects)(self._destination)
             try:
                 plan = _survey(rows, present, merge=merge)
                 terms = self._tell(rows, plan, with_versions=with_versions, snowball=snowball)
                 self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
-                writing = Writing(self._source, self._reader.store, self._target, terms, with_versions)
+                writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
                 run = _Run(rows, present, writing, self._progress)
                 with self._account.versions() as moved:
                     done = run.write(workers, hands, lease, moved if with_versions else None)
@@ -170,10 +178,12 @@ class _Restore:
         return self._outcome(plan, run, done)
 
     def _tell(self, rows: _Rows, plan: _Plan, *, with_versions: bool, snowball: bool) -> Terms:
-        """Find out what the target takes, and write down what it does not; what must hold before objects is set."""
+        """Find out what the destination takes, and write down what it does not; what must hold before objects is
+        set.
+        """
         terms = self._look(plan)
         losses = [] if plan.extra else self._settings.write_first()
-        encrypts = bool(self._target.setting("encryption"))
+        encrypts = bool(self._destination.setting("encryption"))
         terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
         told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
         self._account.write_losses(told)
@@ -188,11 +198,11 @@ class _Restore:
             (*plan.findings, *done.findings),
             tuple(self._notes),
             self._account.losses,
-            self._account.place,
+            self._account.location,
             left_out=(*run.left_out(), *self._lacking()),
         )
         settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
-        kept = outcome.as_json() | {"target": self._target.url, "settings": settings}
+        kept = outcome.as_json() | {"destination": self._destination.url, "settings": settings}
         self._account.write_json("account.json", kept)
         return outcome
 
@@ -202,18 +212,20 @@ class _Restore:
         return objects or lacking_of(self._reader, self._source)
 
     def _unpacks(self) -> bool:
-        """Tell whether the target makes objects of a tar's members, one version each."""
-        able = has(self._target.server, Trait.UNPACKS_TARS) and self._target.versioning() != "Enabled"
+        """Tell whether the destination makes objects of a tar's members, one version each."""
+        able = (
+            has(self._destination.server, Trait.UNPACKS_TARS) and self._destination.versioning() != "Enabled"
+        )
         if not able:
             self._notes.append(
-                "objects were written one by one: the target does not unpack tars, or keeps versions"
+                "objects were written one by one: the destination does not unpack tars, or keeps versions"
             )
         return able
 
     def _look(self, plan: _Plan) -> Terms:
-        """Try the target out, and keep the record."""
+        """Try the destination out, and keep the record."""
         found = probe(
-            self._target,
+            self._destination,
             keys=plan.oddities,
             classes=plan.classes - {STANDARD},
             tags=plan.odd_tags,
@@ -221,17 +233,17 @@ class _Restore:
             acls=plan.acls,
         )
         if not found.probed:
-            self._notes.append(f"the target was not tried out: {found.why}")
+            self._notes.append(f"the destination was not tried out: {found.why}")
         self._account.write_json("capabilities.json", found.as_json())
         return Terms.of(found)
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
         yield from self._settings.losses_before()
-        name = self._target.name
+        name = self._destination.name
         yield Loss(name, "last modified", "every object has the time of its restore")
         if with_versions:
             yield Loss(
-                name, "version ids", "the target gives its own; versions.parquet says which became which"
+                name, "version ids", "the destination gives its own; versions.parquet says which became which"
             )
 
     def _finish(self, plan: _Plan, flat: str) -> None:
@@ -258,7 +270,7 @@ def _missing(failed: Iterable[FailedObject]) -> Iterator[str]:
 
 
 def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
-    """Yield what will not be at the target, version by version; looks at none where that cannot be."""
+    """Yield what will not be at the destination, version by version; looks at none where that cannot be."""
     if (
         plan.concerns
         or terms.snowball
@@ -270,7 +282,7 @@ def _row_losses(rows: _Rows, plan: _Plan, terms: Terms) -> Iterator[Loss]:
             refused = sorted(kinds.of(key, versions[-1].size_bytes) & terms.refused_keys.keys())
             for row in versions:
                 if refused:
-                    reason = f"it has {refused[0]}: the target {terms.refused_keys[refused[0]]}"
+                    reason = f"it has {refused[0]}: the destination {terms.refused_keys[refused[0]]}"
                     yield Loss(_name(key, row), "object", reason)
                 else:
                     yield from terms.losses(key, row)
@@ -283,7 +295,7 @@ def _name(key: str, row: ObjectRow) -> str:
 
 
 def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
-    plan, kinds, target = _Plan(), Oddities(), rows.target
+    plan, kinds, destination = _Plan(), Oddities(), rows.destination
     for key, versions in rows:
         plan.items += len(versions)
         plan.size_bytes += sum(row.size_bytes for row in versions)
@@ -295,19 +307,19 @@ def _survey(rows: _Rows, present: Present, *, merge: bool) -> _Plan:
         plan.odd_tags = plan.odd_tags or any(map(has_odd_tags, versions))
         if present.begun(key, versions) is None:
             if not merge:
-                raise _not_empty(target, key, "an object of that key with other content")
+                raise _not_empty(destination, key, "an object of that key with other content")
             plan.findings.append(f"{key}: the bucket holds another object of this key; it was left alone")
     foreign = present.foreign()
     if foreign is not None:
         plan.extra = 1
         if not merge:
-            raise _not_empty(target, foreign, "an object that is not in the bundle")
+            raise _not_empty(destination, foreign, "an object that is not in the bundle")
     return plan
 
 
-def _not_empty(target: TargetBucket, key: str, what: str) -> NotEmptyError:
+def _not_empty(destination: DestinationBucket, key: str, what: str) -> NotEmptyError:
     return NotEmptyError(
-        f"{target.url} is not empty: {key!r} is {what}",
+        f"{destination.url} is not empty: {key!r} is {what}",
         next_step="name an empty bucket or prefix, or say --merge to leave what is there as it is",
     )
 
@@ -320,7 +332,7 @@ class _Run:
         self._terms = writing.terms
         self._refused_keys: dict[str, list[str]] = {}
         self._refused_count = Counter[str]()
-        self._ours = Folder(writing.target).prefix
+        self._ours = Folder(writing.destination).prefix
         self._reserved: list[str] = []
         self.skipped = 0
 
@@ -343,11 +355,11 @@ class _Run:
         return by_threads(self._writing, wanted, workers, self._progress)
 
     def left_out(self) -> Iterator[str]:
-        """Yield what the target does not take, the first keys of each kind by name."""
+        """Yield what the destination does not take, the first keys of each kind by name."""
         for key in self._reserved:
             yield f"{key!r} lies where restores keep what they need themselves ({RESERVED})"
         for oddity, keys in self._refused_keys.items():
-            what = f"the target {self._terms.refused_keys[oddity]}"
+            what = f"the destination {self._terms.refused_keys[oddity]}"
             for key in keys:
                 yield f"{key!r} has {oddity}: {what}"
             if self._refused_count[oddity] > _NAMED:

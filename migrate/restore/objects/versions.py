@@ -26,14 +26,14 @@ from migrate.restore.objects.existing import of_others
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
 from migrate.storage.s3.capability_probe import FIRST_MARKER, REPEATED_MARKER
-from migrate.storage.s3.destination_bucket import TargetBucket, Written
+from migrate.storage.s3.destination_bucket import DestinationBucket, Written
 from migrate.storage.s3.metadata.object_metadata import Description
 
 BATCH_BYTES = 8 * 2**20
 """Bytes of a batch, held in memory until its last version is written."""
 
 
-REFUSED = "the target makes no delete marker"
+REFUSED = "the destination makes no delete marker"
 
 
 class Kind(Protocol):
@@ -47,12 +47,12 @@ class Kind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """The delete markers that a target does not make (see ``s3_canary``)."""
+    """The delete markers that a destination does not make (see ``s3_canary``)."""
 
     refused: frozenset[str] = frozenset()
 
     def refuse(self, one: Kind, before: Kind | None) -> str:
-        """Return why the target does not make it on top of what is before; nothing where it does."""
+        """Return why the destination does not make it on top of what is before; nothing where it does."""
         if one.is_delete_marker and before is None and FIRST_MARKER in self.refused:
             return f"{REFUSED} {FIRST_MARKER}"
         if one.is_delete_marker and before and before.is_delete_marker and REPEATED_MARKER in self.refused:
@@ -60,21 +60,22 @@ class Markers:
         return ""
 
 
-def why_flat(target: TargetBucket) -> str:
-    """Return why the target cannot have older versions; nothing where it can, then it keeps them from now on. Switches
+def why_flat(destination: DestinationBucket) -> str:
+    """Return why the destination cannot have older versions; nothing where it can, then it keeps them from now on.
+    Switches
     nothing on that was not asked for: a bucket that holds objects without versions is left as it is.
     """
-    if target.versioning() == "Enabled":
+    if destination.versioning() == "Enabled":
         return ""
-    if next(of_others(target, target.list(prefix="")), None) is not None:
+    if next(of_others(destination, destination.list(prefix="")), None) is not None:
         return "the bucket holds objects and keeps no versions"
     try:
-        target.configure("versioning", {"Status": "Enabled"})
+        destination.configure("versioning", {"Status": "Enabled"})
     except UnreachableError:
         raise
     except MoveoutError as exc:
-        return f"the target keeps no versions ({exc})"
-    return "" if target.versioning() == "Enabled" else "the target keeps no versions"
+        return f"the destination keeps no versions ({exc})"
+    return "" if destination.versioning() == "Enabled" else "the destination keeps no versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class HistoryWriter:
     """Writes batches; thread-safe, as long as no key is in two of them."""
 
     store: Store
-    target: TargetBucket
+    destination: DestinationBucket
     progress: Progress
     terms: Terms
     go_on: GoOn = unless_halted
@@ -123,13 +124,15 @@ class _Layers:
         markers = [job for job in layer if job.row.is_delete_marker]
         large = [job for job in layer if not job.row.is_delete_marker and in_parts(job.row)]
         small = [job for job in layer if not job.row.is_delete_marker and not in_parts(job.row)]
-        target = self.writer.target
+        destination = self.writer.destination
         self._take(
             markers,
-            target.put_versions((Description(job.key, before=self._before(job)), None) for job in markers),
+            destination.put_versions(
+                (Description(job.key, before=self._before(job)), None) for job in markers
+            ),
         )
         sent: list[Job] = []
-        self._take(sent, target.put_versions(self._described(small, sent)))
+        self._take(sent, destination.put_versions(self._described(small, sent)))
         for job in large:
             self._upload(job)
 
@@ -160,24 +163,26 @@ class _Layers:
 
     def _upload(self, job: Job) -> None:
         writer = self.writer
-        single = Writer(writer.store, writer.target, writer.progress, writer.terms, writer.go_on)
+        single = Writer(writer.store, writer.destination, writer.progress, writer.terms, writer.go_on)
         done = single.upload(job)
         self.items += done.items
         self.size_bytes += done.size_bytes
         self.findings += done.findings
         if done.items:
             self._counts[job.key] += 1
-            self.moved.append((job.key, job.row.version_id, writer.target.newest_version(job.key), False))
+            self.moved.append(
+                (job.key, job.row.version_id, writer.destination.newest_version(job.key), False)
+            )
 
     def _before(self, job: Job) -> int:
         return self._counts[job.key]
 
     def _body(self, job: Job) -> bytes:
-        place = (job.row.file, job.row.offset)
-        if place not in self._bodies and job.row.size_bytes:
+        location = (job.row.file, job.row.offset)
+        if location not in self._bodies and job.row.size_bytes:
             self._bodies.clear()
             self._read([job])
-        return self._bodies.get(place, b"")
+        return self._bodies.get(location, b"")
 
     def _read(self, jobs: Iterable[Job]) -> None:
         for run in runs(sorted(jobs, key=lambda job: (job.row.file, job.row.offset)), READ_BYTES):

@@ -18,7 +18,7 @@ from migrate.restore.objects.versions import HistoryWriter
 from migrate.runtime import malloc
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 
 _GIVE_BACK_EVERY = 32
 """After so many batches what their bodies took is given back: it lies scattered among what is still needed."""
@@ -30,7 +30,7 @@ class Writing:
 
     source: str
     store: Store
-    target: TargetBucket
+    destination: DestinationBucket
     terms: Terms
     versions: bool
 
@@ -42,9 +42,9 @@ class Writing:
     def write(self, batch: Sequence[History], progress: Progress, go_on: GoOn = unless_halted) -> Done:
         """Write one batch. Thread-safe, as long as no key is in two of them. ``go_on`` raises where it must end."""
         if self.versions:
-            return HistoryWriter(self.store, self.target, progress, self.terms, go_on).write(batch)
+            return HistoryWriter(self.store, self.destination, progress, self.terms, go_on).write(batch)
         jobs = [Job(one.key, one.rows[-1]) for one in batch]
-        return Writer(self.store, self.target, progress, self.terms, go_on).write(jobs)
+        return Writer(self.store, self.destination, progress, self.terms, go_on).write(jobs)
 
 
 class Hands(Protocol):

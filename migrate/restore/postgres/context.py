@@ -15,7 +15,7 @@ from migrate.restore.common.table_restore import Run
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
-from migrate.restore.postgres.destination import State, Target
+from migrate.restore.postgres.destination import Destination, State
 from migrate.restore.postgres.rows.load_rows import Copiers
 
 
@@ -28,7 +28,7 @@ class Job:
     """
 
     run: Run
-    target: Target
+    destination: Destination
     names: frozenset[Name]
     copiers: Copiers | None = None
     notes: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Job:
     losses: list[Loss] = field(default_factory=list)
     damaged: dict[Name, list[str]] = field(default_factory=dict)
     unread: dict[Name, str] = field(default_factory=dict)
-    """Tables that the target does not let be read, and why."""
+    """Tables that the destination does not let be read, and why."""
     refused_parts: list[PartFile] = field(default_factory=list)
 
     @property
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def state(self) -> State:
-        """What is written into the target to know this restore again."""
+        """What is written into the destination to know this restore again."""
         return State(self.run.reader.info.id, self.run.source, only=self.selection.words())
 
     @property
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def derived(self) -> set[Name]:
-        """What the target fills by itself: materialized views, and tables of extensions."""
+        """What the destination fills by itself: materialized views, and tables of extensions."""
         tables = [table for table in self.run.tables if table.details.get("extension")]
         return {(table.schema, table.name) for table in (*self.run.views, *tables)}
 

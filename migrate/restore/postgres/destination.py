@@ -1,6 +1,6 @@
-"""The target database: may it be restored into, and how far an earlier run came.
+"""The destination database: may it be restored into, and how far an earlier run came.
 
-A schema of our own in the target holds the state, written in the same transactions as what it speaks of. So a
+A schema of our own in the destination holds the state, written in the same transactions as what it speaks of. So a
 run can die at any moment: what the state says is done is done, once, and nothing else is.
 """
 
@@ -46,7 +46,7 @@ ORDER BY rank, what LIMIT 1
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """The database and the connection on which everything but rows is done; it holds the lock."""
 
     address: Address
@@ -70,12 +70,12 @@ class State:
 
 
 @contextlib.contextmanager
-def open_target(address: Address) -> Iterator[Target]:
+def open_destination(address: Address) -> Iterator[Destination]:
     """Connect and lock out other restores. Raises ``BusyError``, ``SourceError``."""
     connection = connect_writer(address)
     try:
         _lock(connection, address)
-        yield Target(address, connection)
+        yield Destination(address, connection)
     finally:
         connection.close()
 
@@ -115,26 +115,28 @@ def holds_lock(connection: psycopg.Connection[Any], pid: int) -> bool:
     return bool(row and row[0])
 
 
-def content(target: Target) -> str:
+def content(destination: Destination) -> str:
     """Return the name of something in the database that is neither the system's nor an extension's, or ""."""
-    return str(_value(target.connection, _CONTENT) or "")
+    return str(_value(destination.connection, _CONTENT) or "")
 
 
-def read_state(target: Target) -> State | None:
+def read_state(destination: Destination) -> State | None:
     """Return what an unfinished restore left, None where there is none. Raises ``UsageError`` if it cannot be read."""
-    if not _value(target.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
+    if not _value(destination.connection, f"SELECT to_regnamespace('{PROGRESS_SCHEMA}') IS NOT NULL"):
         return None
     try:
         if _value(
-            target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL"
-        ) and not _value(target.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NOT NULL"):
+            destination.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.finished') IS NOT NULL"
+        ) and not _value(
+            destination.connection, f"SELECT to_regclass('{PROGRESS_SCHEMA}.about') IS NOT NULL"
+        ):
             return None
-        row = target.connection.execute(
+        row = destination.connection.execute(
             f"SELECT bundle, source, portable, only_ FROM {PROGRESS_SCHEMA}.about".encode()
         ).fetchone()
     except psycopg.Error as exc:
         raise UsageError(
-            f"{target.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
+            f"{destination.address.url} has a schema {PROGRESS_SCHEMA} that is not a restore's: {exc}",
             next_step="Restore into a fresh, empty database.",
         ) from exc
     return State(*row) if row else None
@@ -157,9 +159,11 @@ def begin_state(connection: psycopg.Connection[Any], state: State) -> None:
     )
 
 
-def read_done(target: Target) -> set[str]:
+def read_done(destination: Destination) -> set[str]:
     """Return the names of the parts and steps that are done."""
-    return {row[0] for row in target.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())}
+    return {
+        row[0] for row in destination.connection.execute(f"SELECT name FROM {PROGRESS_SCHEMA}.done".encode())
+    }
 
 
 def mark_done(connection: psycopg.Connection[Any], *names: str) -> None:

@@ -1,4 +1,5 @@
-"""What a restore left out, kept in the target: while it runs beside the record of finished steps, written in the same
+"""What a restore left out, kept in the destination: while it runs beside the record of finished steps, written in the
+same
 transactions as that; once it is finished, in a record that stays.
 """
 
@@ -22,7 +23,7 @@ from migrate.restore.postgres.destination import State
 _TABLE = f"{PROGRESS_SCHEMA}.left_out"
 _FINISHED = f"{PROGRESS_SCHEMA}.finished"
 HOW_TO_FORGET = (
-    f"the target keeps this list in schema {PROGRESS_SCHEMA}, so that the same command and verify --against name it"
+    f"the destination keeps this list in schema {PROGRESS_SCHEMA}, so the same command and verify --against name it"
     f" again; to forget it: DROP SCHEMA {PROGRESS_SCHEMA} CASCADE"
 )
 

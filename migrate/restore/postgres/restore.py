@@ -1,9 +1,9 @@
 """A source's tables from a bundle into a PostgreSQL database.
 
 Definitions (pre-data), then the rows in parallel, then indexes and constraints in parallel, then foreign
-keys, then the rest in order (triggers, rules, policies, materialized views), sequences; then the target's
+keys, then the rest in order (triggers, rules, policies, materialized views), sequences; then the destination's
 rows are compared with the catalog's digests, and event triggers come last of all. The same command after a
-crash goes on where it was: see ``target``.
+crash goes on where it was: see ``destination``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import Account
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run, Written, differences
-from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.context import Job
 from migrate.restore.postgres.definitions import definition_files, pre_data
 from migrate.restore.postgres.definitions.after_rows import complete
 from migrate.restore.postgres.definitions.column_order import describe_order, misordered
-from migrate.restore.postgres.definitions.definition_files import target_error
+from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.definitions.dump_script import Name, Script
 from migrate.restore.postgres.definitions.extensions import filled_otherwise, note_other_rows, unlike
 from migrate.restore.postgres.definitions.matview_refresh import note_recomputed
@@ -55,7 +55,7 @@ _SHOWN = 5
 def restore_database(
     reader: BundleReader,
     source: str,
-    target_url: str,
+    destination_url: str,
     *,
     workers: int,
     progress: Progress,
@@ -73,23 +73,23 @@ def restore_database(
     """
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     names = frozenset(run.selection.names([*run.tables, *run.views]))
-    address = parse_url(target_url, password=password)
+    address = parse_url(destination_url, password=password)
     try:
-        with sql_target.open_target(address) as target:
-            job = Job(run, target, names, copiers)
+        with sql_destination.open_destination(address) as destination:
+            job = Job(run, destination, names, copiers)
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
             ledger = Account(account, source)
             ledger.write_losses(job.losses)
-            return replace(outcome, losses=ledger.losses, account=ledger.place)
+            return replace(outcome, losses=ledger.losses, account=ledger.location)
     except DRIVER_ERRORS as exc:
-        raise target_error(exc, address.url) from exc
+        raise destination_error(exc, address.url) from exc
 
 
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
-    run, target, selection = job.run, job.target, job.selection
-    state = sql_target.read_state(target)
+    run, destination, selection = job.run, job.destination, job.selection
+    state = sql_destination.read_state(destination)
     if state is None:
         if (found := _in_the_way(job, into_existing=into_existing)) is not None:
             return found
@@ -98,9 +98,9 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     else:
         _note_locale(job)
     _check_ours(job, state)
-    done = sql_target.read_done(target)
+    done = sql_destination.read_done(destination)
     if selection.definitions:
-        pre_data.go_on(target.connection, _wanted(job, state, alone=not into_existing), done)
+        pre_data.go_on(destination.connection, _wanted(job, state, alone=not into_existing), done)
     absent = _absent(job)
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
@@ -110,7 +110,7 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     findings: list[str] = []
     if selection.rows:
         run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
-        job.notes.extend(analyze(target.connection))
+        job.notes.extend(analyze(destination.connection))
         run.progress.end()
         missing = [finding for found in job.damaged.values() for finding in found]
         findings = [*missing, *_settled(job, _compared(job, run))]
@@ -120,15 +120,15 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
         _note_names(job)
         job.left_out.extend(_recoded(job, state))
         if not selection.tables:
-            known, _ = sql_left_out.read(target.connection)
-            left_out, notes = unlike(target.connection, job.definitions().extensions(), known)
+            known, _ = sql_left_out.read(destination.connection)
+            left_out, notes = unlike(destination.connection, job.definitions().extensions(), known)
             job.left_out.extend(left_out)
             job.notes.extend(notes)
         job.left_out.extend(_other_orders(job))
     job.left_out.extend(
         f"the rows of {quote_qualified(*name)}: it could not be made" for name in sorted(absent)
     )
-    left_out, notes = sql_left_out.read(target.connection)
+    left_out, notes = sql_left_out.read(destination.connection)
     job.left_out[:], job.notes[:] = unique(left_out, job.left_out), unique(notes, job.notes)
     if not findings:
         _finish(job, state, script, into_existing=into_existing)
@@ -145,16 +145,16 @@ def _finish(job: Job, state: State, script: Script, *, into_existing: bool) -> N
         settings = ()
     record = job.run.record(job.left_out, job.notes, job.losses)
     last = pre_data.Last(script, entries, settings)
-    job.left_out.extend(pre_data.finish(job.target.connection, last, state, record))
+    job.left_out.extend(pre_data.finish(job.destination.connection, last, state, record))
     if job.left_out:
         job.notes.append(sql_left_out.HOW_TO_FORGET)
 
 
 def _note_locale(job: Job) -> None:
-    """Note, before anything is made, that the target sorts text otherwise than the source: partitions, checks and
+    """Note, before anything is made, that the destination sorts text otherwise than the source: partitions, checks and
     ranges of text may refuse rows then.
     """
-    there, here = job.run.said("locale"), read_locale(job.target.connection)
+    there, here = job.run.said("locale"), read_locale(job.destination.connection)
     if there is None or same(there, here):
         return
     words = f"text sorts as {create_words(here)} here, at the source as {create_words(there)}"
@@ -180,8 +180,8 @@ ORDER BY 1
 
 
 def _note_names(job: Job) -> None:
-    """Note what names the source's database itself, where the target is called otherwise."""
-    connection = job.target.connection
+    """Note what names the source's database itself, where the destination is called otherwise."""
+    connection = job.destination.connection
     before, now = renamed_database.source_database(job.run), str(connection.info.dbname)
     if not before or before == now:
         return
@@ -198,24 +198,26 @@ def _other_orders(job: Job) -> list[str]:
     return [
         f"the order of the columns of {quote_qualified(*name)}: {describe_order(columns)},"
         f" at the source {describe_order(orders[name])}"
-        for name, columns in misordered(job.target.connection, orders).items()
+        for name, columns in misordered(job.destination.connection, orders).items()
     ]
 
 
 def _recoded(job: Job, state: State) -> list[str]:
-    """Return what to say of definitions with bytes for which the target has no character."""
+    """Return what to say of definitions with bytes for which the destination has no character."""
     sections = [
         job.definitions().section(name, portable=state.portable) for name in ("pre-data", "post-data")
     ]
     names = [
-        name for script in sections for name in definition_files.held_otherwise(job.target.connection, script)
+        name
+        for script in sections
+        for name in definition_files.held_otherwise(job.destination.connection, script)
     ]
     return [f"the bytes of some text in {name}: there is no character for them here" for name in names]
 
 
 def _check_ours(job: Job, state: State) -> None:
     """Raise ``NotEmptyError`` unless the state that was found is that of this very restore."""
-    where = job.target.address.url
+    where = job.destination.address.url
     how = f"drop the database (the state is in schema {PROGRESS_SCHEMA})"
     job.run.ours(state, where=where, how=how)
 
@@ -224,20 +226,20 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
     """Return the outcome if all is there already. Raises ``NotEmptyError`` if something is in the way of
     what is to come, ``DamageError`` where that cannot be told.
     """
-    connection, run = job.target.connection, job.run
+    connection, run = job.destination.connection, job.run
     names = [(table.schema, table.name) for table in job.tables]
     whole = job.selection.definitions and not job.selection.tables
     if whole:
-        found = "" if into_existing else sql_target.content(job.target)
+        found = "" if into_existing else sql_destination.content(job.destination)
     else:
-        found = sql_target.table_with_rows(connection, names)
+        found = sql_destination.table_with_rows(connection, names)
     if into_existing or not whole:
         found = found or large_objects.in_the_way(connection, run, filled=not whole)
     records = sql_left_out.read_finished(connection, run.reader.info.id, run.source)
     same = any(record.only == job.selection.words() for record in records)
     if same and not found and job.selection.definitions:
         found = next(
-            (f"table {'.'.join(name)}" for name in names if sql_target.has_table(connection, name)), ""
+            (f"table {'.'.join(name)}" for name in names if sql_destination.has_table(connection, name)), ""
         )
     if not found:
         return None
@@ -249,7 +251,7 @@ def _in_the_way(job: Job, *, into_existing: bool) -> RestoreOutcome | None:
             note_recomputed(job)
             return _already(job, records, findings)
     raise NotEmptyError(
-        f"{job.target.address.url} is not empty: it has the {found}",
+        f"{job.destination.address.url} is not empty: it has the {found}",
         next_step="Restore into a fresh, empty database, or say --merge if no name is in both."
         if whole
         else "Empty that table (TRUNCATE), remove that large object (lo_unlink), or leave it out.",
@@ -265,22 +267,22 @@ def _already(job: Job, records: Sequence[FinishedRestore], findings: Sequence[st
 
 def _begin(job: Job, *, alone: bool) -> State:
     """Make what the rows need, and the state."""
-    connection = job.target.connection
+    connection = job.destination.connection
     alone = alone and job.run.whole
     sql_left_out.forget_finished(connection, job.state, every=alone)
     if job.selection.definitions:
         job.run.progress.note(f"{job.run.source}: making tables, types and functions")
         return pre_data.define(connection, _wanted(job, job.state, alone=alone))
     names = [(table.schema, table.name) for table in job.tables]
-    missing = [quote_qualified(*name) for name in names if not sql_target.has_table(connection, name)]
+    missing = [quote_qualified(*name) for name in names if not sql_destination.has_table(connection, name)]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UsageError(
-            f"{job.target.address.url} has no table {missing[0]}{more}",
+            f"{job.destination.address.url} has no table {missing[0]}{more}",
             next_step="Restore with --only schema first.",
         )
     with connection.transaction():
-        sql_target.begin_state(connection, job.state)
+        sql_destination.begin_state(connection, job.state)
     return job.state
 
 
@@ -290,8 +292,12 @@ def _wanted(job: Job, state: State, *, alone: bool) -> pre_data.Wanted:
 
 
 def _absent(job: Job) -> frozenset[Name]:
-    """Return the tables that the target does not have, because they need what it refuses or what the bundle lacks."""
-    absent = sql_target.absent_tables(job.target.connection, [(one.schema, one.name) for one in job.tables])
+    """Return the tables that the destination does not have, because they need what it refuses or what the bundle
+    lacks.
+    """
+    absent = sql_destination.absent_tables(
+        job.destination.connection, [(one.schema, one.name) for one in job.tables]
+    )
     for name in sorted(absent)[:_SHOWN]:
         job.run.progress.note(f"{job.run.source}: the table {quote_qualified(*name)} cannot be made")
     return absent
@@ -307,9 +313,9 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
             job.refused_parts.extend(left)  # an earlier run has made triggers
             return
         if job.copiers is not None:
-            lead = job.target.connection.info.backend_pid
+            lead = job.destination.connection.info.backend_pid
             left = job.copiers.copy(run.source, left, lead, run.progress, advance)
-        writer = RowWriter(run.reader, job.target.address, workers=run.workers, advance=advance)
+        writer = RowWriter(run.reader, job.destination.address, workers=run.workers, advance=advance)
         job.refused_parts.extend(writer.write_all(left))
         job.note_damage(writer.damaged)
 
@@ -318,8 +324,8 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
 
 def _keeps_triggers_from_firing(job: Job) -> bool:
     """Tell whether the role may write rows without any trigger."""
-    with job.target.connection.transaction(force_rollback=True):
-        return sql_target.without_triggers(job.target.connection)
+    with job.destination.connection.transaction(force_rollback=True):
+        return sql_destination.without_triggers(job.destination.connection)
 
 
 def _check_triggers(job: Job) -> None:
@@ -330,7 +336,7 @@ def _check_triggers(job: Job) -> None:
         return
     if _keeps_triggers_from_firing(job):
         return
-    if table := sql_target.table_with_triggers(job.target.connection, job.names):
+    if table := sql_destination.table_with_triggers(job.destination.connection, job.names):
         raise NotAllowedError(
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
             next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
@@ -338,7 +344,8 @@ def _check_triggers(job: Job) -> None:
 
 
 def _settled(job: Job, run: Run) -> list[str]:
-    """Return the differences that are more than values which the target computes by itself, does not take or has no
+    """Return the differences that are more than values which the destination computes by itself, does not take or has
+    no
     bytes for; those are losses, by name.
     """
     findings = differences(run.tables, run.found, quote_qualified)
@@ -358,14 +365,15 @@ def _settled(job: Job, run: Run) -> list[str]:
 
 
 def _compared(job: Job, run: Run) -> Run:
-    """Read the target's rows, and return the tables that can be compared with the bundle's. What the target does not
+    """Read the destination's rows, and return the tables that can be compared with the bundle's. What the destination
+    does not
     let be read is left out of that by name; what cannot be read of the bundle is a finding already.
     """
     names = {(table.schema, table.name) for table in run.tables} if job.selection.tables else None
     numbers = large_objects.numbers(run, job.damaged.keys())
     run.compare(
         lambda advance: live_tables(
-            job.target.address,
+            job.destination.address,
             workers=run.workers,
             advance=advance,
             names=names,

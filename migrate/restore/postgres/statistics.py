@@ -1,4 +1,4 @@
-"""Statistics of the target's tables, for its planner.
+"""Statistics of the destination's tables, for its planner.
 
 ANALYZE of a parent samples the foreign tables below it too, and so asks other servers (PostgreSQL documentation,
 "ANALYZE"). A restore must not depend on these: such parents are not analyzed.

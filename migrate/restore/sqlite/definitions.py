@@ -1,4 +1,6 @@
-"""Definitions into the target: tables before the rows, everything else after them, all in the source's own order."""
+"""Definitions into the destination: tables before the rows, everything else after them, all in the source's own
+order.
+"""
 
 from __future__ import annotations
 
@@ -166,20 +168,21 @@ def add_virtual(connection: sqlite3.Connection, entries: Sequence[Entry]) -> Non
 
 
 def complete(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-    """Add what has no pages (views, triggers, virtual tables) and give every entry its old place. Called within the
-    last transaction of a connection, because SQLite does not notice (https://sqlite.org/pragma.html#pragma_writable_schema).
+    """Add what has no pages (views, triggers, virtual tables) and give every entry its old location. Called within the
+    last transaction of a connection, because SQLite does not notice
+    (https://sqlite.org/pragma.html#pragma_writable_schema).
     """
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_schema SET rowid = -rowid")
     found = connection.execute("SELECT rowid, type, name FROM sqlite_schema").fetchall()
-    places = {
-        (kind, name): place for place, kind, name in found
+    locations = {
+        (kind, name): location for location, kind, name in found
     }  # by name each would be looked for from the start
     for entry in entries:
-        if (place := places.get((entry.type, entry.name))) is not None:
+        if (location := locations.get((entry.type, entry.name))) is not None:
             connection.execute(
                 "UPDATE sqlite_schema SET rowid = ?, sql = ? WHERE rowid = ?",
-                (entry.number, entry.sql, place),
+                (entry.number, entry.sql, location),
             )
         elif entry.type in {"view", "trigger"} or is_virtual(entry):
             connection.execute(
@@ -193,7 +196,7 @@ def schema_differences(wanted: Sequence[Entry], found: Sequence[Entry]) -> list[
     expected = {(entry.type, entry.name): entry for entry in wanted}
     present = {(entry.type, entry.name): entry for entry in found}
     differences = [
-        f"the {kind} {name} is missing in the target" for kind, name in expected.keys() - present.keys()
+        f"the {kind} {name} is missing in the destination" for kind, name in expected.keys() - present.keys()
     ]
     differences += [
         f"the {kind} {name} is not in the bundle" for kind, name in present.keys() - expected.keys()

@@ -1,6 +1,6 @@
-"""The target file: may it be restored into, and how far an earlier run came.
+"""The destination file: may it be restored into, and how far an earlier run came.
 
-A table of our own in the target holds the state, written in the same transactions as what it speaks of; the last
+A table of our own in the destination holds the state, written in the same transactions as what it speaks of; the last
 transaction drops it and overwrites its bytes. So a run can die at any moment: what the state says is done is done.
 """
 
@@ -26,7 +26,7 @@ _DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Destination:
     """The file and the one connection that writes to it; it holds an exclusive lock."""
 
     address: Address
@@ -34,7 +34,7 @@ class Target:
 
 
 @contextmanager
-def open_target(address: Address) -> Iterator[Target]:
+def open_destination(address: Address) -> Iterator[Destination]:
     """Open or make the file, and lock others out. Raises ``GoneError``, ``BusyError``, ``UsageError`` and what
     ``translated`` raises.
     """
@@ -55,7 +55,7 @@ def open_target(address: Address) -> Iterator[Target]:
                 connection.execute("BEGIN EXCLUSIVE")
                 connection.execute("COMMIT")
             connection.execute("PRAGMA synchronous = NORMAL")
-            yield Target(address, connection)
+            yield Destination(address, connection)
         finally:
             connection.close()
             if not existed and address.path.exists() and not address.path.stat().st_size:
@@ -64,7 +64,7 @@ def open_target(address: Address) -> Iterator[Target]:
 
 @contextmanager
 def translated(address: Address) -> Iterator[None]:
-    """Raise what SQLite says about the target as an error with a next step."""
+    """Raise what SQLite says about the destination as an error with a next step."""
     try:
         yield
     except sqlite3.Error as exc:
@@ -91,18 +91,18 @@ def _translate(error: sqlite3.Error, where: str) -> MoveoutError:
     return MoveoutError(f"{where}: {error}", next_step="Remove the file, then give the same command again.")
 
 
-def is_fresh(target: Target) -> bool:
+def is_fresh(destination: Destination) -> bool:
     """Tell whether nothing at all was ever written to the file."""
-    return _is_fresh(target.connection)
+    return _is_fresh(destination.connection)
 
 
 def _is_fresh(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("PRAGMA page_count").fetchone()[0] == 0)
 
 
-def read_state(target: Target) -> State | None:
+def read_state(destination: Destination) -> State | None:
     """Return what an earlier restore left, None where there was none. Raises ``UsageError`` if it cannot be read."""
-    connection = target.connection
+    connection = destination.connection
     found = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (PROGRESS_TABLE,)).fetchone()
     if found is None:
         return None
@@ -110,7 +110,7 @@ def read_state(target: Target) -> State | None:
         (about,) = connection.execute(f"SELECT name, note FROM {PROGRESS_TABLE} WHERE kind = '{_ABOUT}'")
     except (sqlite3.Error, ValueError) as exc:
         raise UsageError(
-            f"{target.address.path} has a table {PROGRESS_TABLE} that is not a restore's",
+            f"{destination.address.path} has a table {PROGRESS_TABLE} that is not a restore's",
             next_step="Name a file that does not exist yet.",
         ) from exc
     return State(about[0], about[1], _note(connection, _ONLY))
@@ -132,10 +132,10 @@ def begin_state(connection: sqlite3.Connection, state: State) -> None:
     )
 
 
-def read_done(target: Target) -> set[str]:
+def read_done(destination: Destination) -> set[str]:
     """Return the names of the parts that are done."""
     query = f"SELECT name FROM {PROGRESS_TABLE} WHERE kind = '{_DONE}'"
-    return {row[0] for row in target.connection.execute(query)}
+    return {row[0] for row in destination.connection.execute(query)}
 
 
 def mark_done(connection: sqlite3.Connection, name: str) -> None:

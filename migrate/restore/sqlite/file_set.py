@@ -13,7 +13,7 @@ from migrate.errors import DamageError, NotAllowedError
 
 def read_files(reader: BundleReader, source: str) -> dict[str, str] | None:
     """Return folders in the bundle by the files' paths, None where the source is one file. A path that leads out of the
-    target's directory is a ``DamageError``: the bundle may come from anywhere.
+    destination's directory is a ``DamageError``: the bundle may come from anywhere.
     """
     file = next((one for one in reader.source_files(source, FILES)), None)
     if file is None:

@@ -1,4 +1,4 @@
-"""Rows into the target, part by part, several parts a transaction where they are small."""
+"""Rows into the destination, part by part, several parts a transaction where they are small."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from migrate.restore.common.table_parts import PartFile, Shown, missing_rows, pa
 from migrate.restore.common.table_restore import Written
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import Job
-from migrate.restore.sqlite.destination import Target, mark_done, read_done
+from migrate.restore.sqlite.destination import Destination, mark_done, read_done
 from migrate.restore.sqlite.long_rows import write_long
 from migrate.restore.sqlite.utf16 import codec_of, kept, literal
 
@@ -26,12 +26,12 @@ COMMIT_ROWS = 200_000
 COMMIT_BYTES = 64 * 2**20
 
 
-def bring_rows(job: Job, target: Target, lent: Lent) -> tuple[Written, list[str]]:
+def bring_rows(job: Job, destination: Destination, lent: Lent) -> tuple[Written, list[str]]:
     """Insert the parts that are not done, SQLite's own tables last: loading others changes them. Returns a finding for
     each part that cannot be read, too. Raises ``DamageError`` and ``sqlite3.Error``.
     """
     damaged: list[str] = []
-    run, connection = job.run, target.connection
+    run, connection = job.run, destination.connection
     connection.execute("PRAGMA ignore_check_constraints = ON")
     every = read_catalog(connection).tables
     tables = {table.name: table for table in every if table.name in job.names}
@@ -41,7 +41,7 @@ def bring_rows(job: Job, target: Target, lent: Lent) -> tuple[Written, list[str]
         damaged.extend(_write_parts(run.reader, connection, tables, todo, advance))
 
     parts = parts_of(sorted(run.tables, key=lambda table: (is_own(table.name), table.number)))
-    written = run.rows(parts, read_done(target), write)
+    written = run.rows(parts, read_done(destination), write)
     return written, damaged
 
 

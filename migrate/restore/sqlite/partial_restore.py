@@ -21,12 +21,12 @@ from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.table_parts import REPAIR, parts_of, readable
 from migrate.restore.common.table_restore import Written
 from migrate.restore.sqlite import definitions as sqlite_schema
-from migrate.restore.sqlite import destination as sqlite_target
+from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import Job, Loaded
 from migrate.restore.sqlite.definitions import SEQUENCE
-from migrate.restore.sqlite.destination import Target
+from migrate.restore.sqlite.destination import Destination
 from migrate.restore.sqlite.load_rows import bring_rows
 
 _ASIDE = "aside "
@@ -56,25 +56,27 @@ class Tables:
         return self.connection.execute(f"SELECT 1 FROM {quote_name(name)} LIMIT 1").fetchone() is not None
 
 
-def load_part(job: Job, target: Target) -> Loaded | MoveoutError:
-    """Bring the part into the target; or return what to tell where something is in the way, unless it is the same."""
-    run, connection, where = job.run, target.connection, str(job.address.path)
+def load_part(job: Job, destination: Destination) -> Loaded | MoveoutError:
+    """Bring the part into the destination; or return what to tell where something is in the way, unless it is the
+    same.
+    """
+    run, connection, where = job.run, destination.connection, str(job.address.path)
     lent = Lent(connection)
-    state = sqlite_target.read_state(target)
+    state = sqlite_destination.read_state(destination)
     if state is None:
         found = in_the_way(run, Tables(connection, job.virtual), where)
         if found:
             return not_empty(run, found, where)
-        _begin(job, target, lent)
+        _begin(job, destination, lent)
     else:
         run.ours(state, where=where, how="remove the file")
     if not run.selection.definitions:
-        _put_aside(job, target)
-    written, damaged = bring_rows(job, target, lent) if run.selection.rows else (Written(0, 0), [])
+        _put_aside(job, destination)
+    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (Written(0, 0), [])
     notes = lent.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
-    return Loaded(written, [], _complete(job, target, notes), notes)
+    return Loaded(written, [], _complete(job, destination, notes), notes)
 
 
 def unfinished(written: Written, damaged: list[str], notes: list[str]) -> Loaded:
@@ -83,32 +85,32 @@ def unfinished(written: Written, damaged: list[str], notes: list[str]) -> Loaded
     return Loaded(written, damaged, left_out, [*notes, REPAIR], finished=False)
 
 
-def _begin(job: Job, target: Target, lent: Lent) -> None:
-    connection = target.connection
-    if sqlite_target.is_fresh(target):
-        sqlite_target.prepare(connection, job.definitions.pragmas)
+def _begin(job: Job, destination: Destination, lent: Lent) -> None:
+    connection = destination.connection
+    if sqlite_destination.is_fresh(destination):
+        sqlite_destination.prepare(connection, job.definitions.pragmas)
     connection.execute("BEGIN IMMEDIATE")
-    sqlite_target.begin_state(connection, job.run.state)
+    sqlite_destination.begin_state(connection, job.run.state)
     if job.run.selection.definitions:
         sqlite_schema.make_tables(connection, job.entries, lent, empty=not job.run.selection.rows)
     connection.execute("COMMIT")
 
 
-def _complete(job: Job, target: Target, notes: list[str]) -> list[str]:
+def _complete(job: Job, destination: Destination, notes: list[str]) -> list[str]:
     """Do all that comes after the rows, in one transaction; the state goes with it. Returns what is left out, which is
     recorded before.
     """
-    connection, selection, left_out = target.connection, job.run.selection, list[str]()
+    connection, selection, left_out = destination.connection, job.run.selection, list[str]()
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     if selection.definitions:
         left_out = sqlite_schema.make_indexes(connection, job.entries)
         sqlite_schema.make_triggers(connection, job.entries)
     else:
-        sqlite_schema.make_triggers(connection, _were_aside(job, target))
+        sqlite_schema.make_triggers(connection, _were_aside(job, destination))
     if selection.rows:
         _set_counters(connection, _counters(job))
-    sqlite_target.drop_state(connection)
+    sqlite_destination.drop_state(connection)
     if selection.definitions:
         sqlite_schema.add_virtual(connection, job.entries)
     sqlite_left_out.write(
@@ -118,9 +120,9 @@ def _complete(job: Job, target: Target, notes: list[str]) -> list[str]:
     return left_out
 
 
-def _put_aside(job: Job, target: Target) -> None:
+def _put_aside(job: Job, destination: Destination) -> None:
     """Drop the triggers of the tables that get rows. Raises ``NotEmptyError`` for one that is not the bundle's."""
-    connection = target.connection
+    connection = destination.connection
     ours = {entry.name: entry for entry in job.definitions.entries if entry.type == "trigger"}
     there = connection.execute("SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'trigger'")
     found = [row for row in there.fetchall() if row[1] in job.names]
@@ -129,13 +131,13 @@ def _put_aside(job: Job, target: Target) -> None:
             raise strange_trigger(name, table, str(job.address.path))
     connection.execute("BEGIN IMMEDIATE")
     for name, _, _ in found:
-        sqlite_target.mark_done(connection, _ASIDE + name)
+        sqlite_destination.mark_done(connection, _ASIDE + name)
         connection.execute(f"DROP TRIGGER {quote_name(name)}")
     connection.execute("COMMIT")
 
 
-def _were_aside(job: Job, target: Target) -> list[Entry]:
-    done = sqlite_target.read_done(target)
+def _were_aside(job: Job, destination: Destination) -> list[Entry]:
+    done = sqlite_destination.read_done(destination)
     return [entry for entry in job.definitions.entries if _ASIDE + entry.name in done]
 
 

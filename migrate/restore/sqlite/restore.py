@@ -2,7 +2,7 @@
 
 Tables, then the rows, then in one transaction indexes, views, triggers, virtual tables and settings; at the end the
 file is checked by SQLite and its rows are compared with the catalog's digests. The same command after a crash goes on
-where it was: see ``target``. A part of it (``--only``) may come into a file that there is: see ``part``.
+where it was: see ``destination``. A part of it (``--only``) may come into a file that there is: see ``part``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.table_restore import Run, Written
 from migrate.restore.sqlite import definitions as sqlite_schema
-from migrate.restore.sqlite import destination as sqlite_target
+from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
 from migrate.restore.sqlite.application_functions import Lent
 from migrate.restore.sqlite.context import Job, Loaded
 from migrate.restore.sqlite.definitions import Definitions
-from migrate.restore.sqlite.destination import Target
+from migrate.restore.sqlite.destination import Destination
 from migrate.restore.sqlite.file_set import make_room, read_files
 from migrate.restore.sqlite.load_rows import bring_rows
 from migrate.restore.sqlite.partial_restore import load_part, unfinished
@@ -41,7 +41,7 @@ _FROM_THE_DATA = ("NULL value in", "CHECK constraint failed", "NUMERIC value in"
 def restore_database(
     reader: BundleReader,
     source: str,
-    target_url: str,
+    destination_url: str,
     *,
     workers: int,
     progress: Progress,
@@ -55,7 +55,7 @@ def restore_database(
     """
     del password
     check_library()
-    address = parse_url(target_url)
+    address = parse_url(destination_url)
     run = Run.of(reader, source, workers=workers, progress=progress, only=only)
     files = read_files(reader, source)
     if files is None:
@@ -63,11 +63,11 @@ def restore_database(
         return _restore(job, into_existing=into_existing)
     outcomes = []
     for name, folder in files.items():
-        target = address.below(name)
-        job = Job.of(run, Definitions.read(reader, source, f"{folder}/"), target, name)
+        destination = address.below(name)
+        job = Job.of(run, Definitions.read(reader, source, f"{folder}/"), destination, name)
         if run.selection.tables and not job.run.tables:
             continue
-        make_room(target.path.parent)
+        make_room(destination.path.parent)
         outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
     return _together(source, outcomes)
 
@@ -97,8 +97,8 @@ def _together(source: str, outcomes: Sequence[RestoreOutcome]) -> RestoreOutcome
 
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     run, address = job.run, job.address
-    with sqlite_target.open_target(address) as target:
-        loaded = _load(job, target) if run.whole else load_part(job, target)
+    with sqlite_destination.open_destination(address) as destination:
+        loaded = _load(job, destination) if run.whole else load_part(job, destination)
     if not isinstance(loaded, Loaded):
         records = sqlite_left_out.read_finished(address, run.reader.info.id, run.source)
         same = any(record.only == run.selection.words() for record in records)
@@ -118,24 +118,25 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     return run.outcome(loaded.rows, findings, [*loaded.notes, *notes, *how], loaded.left_out)
 
 
-def _load(job: Job, target: Target) -> Loaded | MoveoutError:
-    """Bring tables, rows and the rest into the target; or return what to tell where the file is not ours to write to,
+def _load(job: Job, destination: Destination) -> Loaded | MoveoutError:
+    """Bring tables, rows and the rest into the destination; or return what to tell where the file is not ours to
+    write to,
     unless it is the same.
     """
-    run, connection = job.run, target.connection
+    run, connection = job.run, destination.connection
     lent = Lent(connection)
-    state = sqlite_target.read_state(target)
+    state = sqlite_destination.read_state(destination)
     if state is None:
-        if not sqlite_target.is_fresh(target):
+        if not sqlite_destination.is_fresh(destination):
             return NotEmptyError(f"{job.address.path} holds something else already", next_step=_NEW_FILE)
-        sqlite_target.prepare(connection, job.definitions.pragmas)
+        sqlite_destination.prepare(connection, job.definitions.pragmas)
         connection.execute("BEGIN IMMEDIATE")
-        sqlite_target.begin_state(connection, run.state)
+        sqlite_destination.begin_state(connection, run.state)
         sqlite_schema.make_tables(connection, job.definitions.entries, lent, empty=not run.selection.rows)
         connection.execute("COMMIT")
     else:
         run.ours(state, where=str(job.address.path), how="remove the file")
-    written, damaged = bring_rows(job, target, lent) if run.selection.rows else (Written(0, 0), [])
+    written, damaged = bring_rows(job, destination, lent) if run.selection.rows else (Written(0, 0), [])
     notes = lent.take_back()
     if damaged:
         return unfinished(written, damaged, notes)
@@ -152,7 +153,7 @@ def _complete(job: Job, connection: sqlite3.Connection, notes: Sequence[str]) ->
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
-    sqlite_target.drop_state(connection)
+    sqlite_destination.drop_state(connection)
     left_out = sqlite_schema.make_indexes(connection, job.definitions.entries)
     for name in ("user_version", "application_id"):
         connection.execute(f"PRAGMA {name} = {int(pragmas[name])}")
@@ -171,7 +172,7 @@ def _findings(job: Job, left_out: Sequence[str]) -> list[str]:
         return rows
     connection = open_file(job.address.path, immutable=True)
     try:
-        with sqlite_target.translated(job.address):
+        with sqlite_destination.translated(job.address):
             found = read_catalog(connection)
     finally:
         connection.close()

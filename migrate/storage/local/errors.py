@@ -29,7 +29,7 @@ def translate_os(exc: OSError, path: str | os.PathLike[str]) -> MoveoutError:
     if exc.errno in _FULL:
         return NoSpaceError(said, next_step="make room there, then run the same command again")
     if exc.errno == errno.EROFS:
-        return NotAllowedError(said, next_step="name a place that can be written, or mount it for writing")
+        return NotAllowedError(said, next_step="name a location that can be written, or mount it for writing")
     if exc.errno in _DENIED:
         return NotAllowedError(said, next_step="check the owner and the permissions of the directory")
     if exc.errno in _GONE:

@@ -1,7 +1,7 @@
-"""A directory as a place.
+"""A directory as a location.
 
 A file is written beside the others (``_work/tmp``), made durable, and then renamed: nobody ever sees a part
-of it. An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its place
+of it. An upload is one file of its final size under ``_work/uploads/<id>`` in which every part has its location
 from the start, so that completing it is one rename; a journal names the parts that are durable.
 """
 
@@ -38,7 +38,7 @@ class LocalStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
-        self.place = self.root.as_uri()
+        self.location = self.root.as_uri()
         self._work = self.root / "_work"
         self._temporary = self._work / "tmp"
         self._lock = lock.DirectoryLock(self._work)
@@ -150,7 +150,7 @@ class LocalStore:
 
     def leftovers(self) -> Iterator[FileInfo]:
         """Yield the temporary files of writers that died or still write (``modified`` tells them apart), by
-        their names below the root. They are not files of the place: ``remove_leftover`` removes them.
+        their names below the root. They are not files of the location: ``remove_leftover`` removes them.
         """
         with translated(self._temporary):
             found = sorted(self._temporary.iterdir()) if self._temporary.is_dir() else []

@@ -1,7 +1,7 @@
-"""What a target takes as it is, tried out with keys of our own before the first object is written.
+"""What a destination takes as it is, tried out with keys of our own before the first object is written.
 
 S3 servers over file systems refuse keys that are no paths, or, worse, store them under another name and
-answer 200. Each kind of oddity that occurs is tried once, and so is what a target may refuse of an object.
+answer 200. Each kind of oddity that occurs is tried once, and so is what a destination may refuse of an object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from exporters.bucket_api import ObjectSummary
 from exporters.objects import key_oddities
 from migrate.errors import MoveoutError, NotAllowedError, UnreachableError
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.object_metadata import Description
 from migrate.storage.s3.transport.crt_client import was_answered
 
@@ -41,12 +41,12 @@ _SAMPLES: Mapping[str, tuple[str, ...]] = {
     key_oddities.FORM: ("{name}/\u00e9", "{name}/e\u0301"),
 }
 ALWAYS = frozenset({key_oddities.CASE, key_oddities.FORM})
-"""Tried of every target: which keys of a bucket would meet can only be told by looking at all of them."""
+"""Tried of every destination: which keys of a bucket would meet can only be told by looking at all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What was found out about a target. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
+    """What was found out about a destination. ``refused_keys``, ``refused_classes``, ``refused_acls`` (canned ones) and
     ``refused_tags`` (texts of other scripts) say what it does instead, ``lost_tags`` what it does with all tags.
     ``probed`` is False where nothing could be tried out, because it would have stayed (``why``).
     """
@@ -70,7 +70,7 @@ class Capabilities:
 
 
 def probe(
-    target: TargetBucket,
+    destination: DestinationBucket,
     *,
     keys: Iterable[str],
     classes: Iterable[str] = (),
@@ -81,12 +81,12 @@ def probe(
     """Try out these oddities, storage classes and canned ACLs, and tags (``any_tags``), also those that are not plain
     (``tags``). Leaves nothing behind. Raises ``UnreachableError``, ``NotAllowedError``.
     """
-    lock = target.object_lock()
+    lock = destination.object_lock()
     found = Capabilities(
-        url=target.url,
-        server=target.server,
+        url=destination.url,
+        server=destination.server,
         at=datetime.now(UTC).isoformat(),
-        versioning=target.versioning(),
+        versioning=destination.versioning(),
         object_lock=lock is not None,
     )
     if lock and lock.get("Rule"):
@@ -94,13 +94,13 @@ def probe(
         return Capabilities(**{**found.as_json(), "probed": False, "why": why})
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="moveout-canary") as threads:
 
-        def tried(trial: Callable[[TargetBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
-            return {kind: threads.submit(trial, target, kind) for kind in sorted(kinds)}
+        def tried(trial: Callable[[DestinationBucket, str], str | None], kinds: Iterable[str]) -> _Trials:
+            return {kind: threads.submit(trial, destination, kind) for kind in sorted(kinds)}
 
         refused_keys = tried(partial(_try_keys, versions=bool(found.versioning)), {*keys, *ALWAYS})
         refused_classes, refused_acls = tried(_try_class, classes), tried(_try_acl, acls)
-        refused_tags = threads.submit(_try_tags, target, {"t\u00f6": "\u65e5"}) if tags else None
-        lost_tags = threads.submit(_try_tags, target, {"moveout": "canary"}) if any_tags else None
+        refused_tags = threads.submit(_try_tags, destination, {"t\u00f6": "\u65e5"}) if tags else None
+        lost_tags = threads.submit(_try_tags, destination, {"moveout": "canary"}) if any_tags else None
         return Capabilities(
             **{
                 **found.as_json(),
@@ -125,30 +125,32 @@ FIRST_MARKER = "before any version"
 REPEATED_MARKER = "after another one"
 
 
-def refused_markers(target: TargetBucket) -> frozenset[str]:
+def refused_markers(destination: DestinationBucket) -> frozenset[str]:
     """Return which delete markers a bucket that keeps versions does not make: some servers make none for a key that
     has no version, or that has one already. Leaves nothing behind.
     """
-    if (target.object_lock() or {}).get("Rule"):
+    if (destination.object_lock() or {}).get("Rule"):
         return frozenset()
     name = f"moveout-canary-{secrets.token_hex(6)}"
-    key, never = f"{target.prefix}{name}", f"{target.prefix}{name}-never"
+    key, never = f"{destination.prefix}{name}", f"{destination.prefix}{name}-never"
     try:
-        if target.attempt(Description(key), _BODY) is not None:
+        if destination.attempt(Description(key), _BODY) is not None:
             return frozenset()
         for one in (key, key, never):
-            target.delete(one)
-        made = [one.key for one in target.list_versions(prefix=key) if one.is_delete_marker]
+            destination.delete(one)
+        made = [one.key for one in destination.list_versions(prefix=key) if one.is_delete_marker]
     finally:
-        _clear(target, name, [key, never])
+        _clear(destination, name, [key, never])
     refused = {FIRST_MARKER: never not in made, REPEATED_MARKER: made.count(key) < 2}
     return frozenset(kind for kind, is_refused in refused.items() if is_refused)
 
 
-def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
-    """Return what the target does with such keys, None where it keeps them. ``versions``: these are listed, too."""
+def _try_keys(destination: DestinationBucket, kind: str, *, versions: bool) -> str | None:
+    """Return what the destination does with such keys, None where it keeps them. ``versions``: these are listed,
+    too.
+    """
     name = f"moveout-canary-{secrets.token_hex(6)}"
-    wanted = _sample(target, kind, name)
+    wanted = _sample(destination, kind, name)
     if any(len(key.encode()) > LONGEST_KEY_BYTES for key in wanted):
         return f"takes no key of more than {LONGEST_KEY_BYTES} bytes, and its prefix is long"
     try:
@@ -157,64 +159,74 @@ def _try_keys(target: TargetBucket, kind: str, *, versions: bool) -> str | None:
             for number, key in enumerate(wanted)
         }
         for key, body in bodies.items():
-            error = _attempt(target, Description(key, _HEADERS, _METADATA), body, plain=target.prefix + name)
+            error = _attempt(
+                destination, Description(key, _HEADERS, _METADATA), body, plain=destination.prefix + name
+            )
             if error is not None:
                 return f"refuses it ({error})"
-        stored = _stored(target, name)
+        stored = _stored(destination, name)
         return (
             _differently({one.key for one in stored}, set(wanted))
-            or (_differently({one.key for one in _versions(target, name)}, set(wanted)) if versions else None)
-            or _changed(target, stored, bodies)
+            or (
+                _differently({one.key for one in _versions(destination, name)}, set(wanted))
+                if versions
+                else None
+            )
+            or _changed(destination, stored, bodies)
         )
     finally:
-        _clear(target, name, wanted)
+        _clear(destination, name, wanted)
 
 
-def _attempt(target: TargetBucket, described: Description, body: bytes, *, plain: str) -> MoveoutError | None:
+def _attempt(
+    destination: DestinationBucket, described: Description, body: bytes, *, plain: str
+) -> MoveoutError | None:
     """Write one object; return why not. Some servers say of keys that they cannot hold that access is denied: so it is
     only where that is said of a plain one, too. Raises ``NotAllowedError``.
     """
     try:
-        return target.attempt(described, body)
+        return destination.attempt(described, body)
     except NotAllowedError as exc:
         if described.key == plain:
             raise
-        target.attempt(Description(plain), body)
-        _quietly(target, plain, "")
+        destination.attempt(Description(plain), body)
+        _quietly(destination, plain, "")
         return exc
 
 
-def _try_one(target: TargetBucket, kept: Callable[[str], str | None], **described: Any) -> str | None:
+def _try_one(
+    destination: DestinationBucket, kept: Callable[[str], str | None], **described: Any
+) -> str | None:
     """Write one object so described; ``kept`` looks at it by its key. Return what is wrong, None where nothing is."""
     name = f"moveout-canary-{secrets.token_hex(6)}"
-    key = target.prefix + name
+    key = destination.prefix + name
     try:
-        error = target.attempt(Description(key, **described), _BODY)
+        error = destination.attempt(Description(key, **described), _BODY)
         return kept(key) if error is None else f"refuses it ({error})"
     finally:
-        _clear(target, name, [key])
+        _clear(destination, name, [key])
 
 
-def _try_tags(target: TargetBucket, tags: Mapping[str, str]) -> str:
+def _try_tags(destination: DestinationBucket, tags: Mapping[str, str]) -> str:
     def kept(key: str) -> str | None:
-        return None if target.tags(key) == tags else "takes it and does not keep it"
+        return None if destination.tags(key) == tags else "takes it and does not keep it"
 
-    return _try_one(target, kept, tags=tags) or ""
+    return _try_one(destination, kept, tags=tags) or ""
 
 
-def _try_acl(target: TargetBucket, acl: str) -> str | None:
+def _try_acl(destination: DestinationBucket, acl: str) -> str | None:
     def kept(key: str) -> str | None:
-        return None if target.acl(key) == acl else "takes it, and has another one afterwards"
+        return None if destination.acl(key) == acl else "takes it, and has another one afterwards"
 
-    return _try_one(target, kept, acl=acl)
+    return _try_one(destination, kept, acl=acl)
 
 
-def _try_class(target: TargetBucket, storage_class: str) -> str | None:
+def _try_class(destination: DestinationBucket, storage_class: str) -> str | None:
     def kept(key: str) -> str | None:
-        found = next((one.storage_class for one in target.list(prefix=key)), "")
+        found = next((one.storage_class for one in destination.list(prefix=key)), "")
         return None if found == storage_class else f"makes {found or 'nothing'} of it"
 
-    return _try_one(target, kept, storage_class=storage_class)
+    return _try_one(destination, kept, storage_class=storage_class)
 
 
 def _differently(stored: set[str], wanted: set[str]) -> str | None:
@@ -227,12 +239,12 @@ def _differently(stored: set[str], wanted: set[str]) -> str | None:
 
 
 def _changed(
-    target: TargetBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
+    destination: DestinationBucket, stored: Iterable[ObjectSummary], bodies: Mapping[str, bytes]
 ) -> str | None:
     """Return what has become of canaries that are listed by their names: of their content, and what is said of it."""
     kept = _HEADERS | {f"x-amz-meta-{name}": value for name, value in _METADATA.items()}
     for one in (one for one in stored if one.key in bodies):
-        found = target.source.head(one)
+        found = destination.source.head(one)
         if found.error is not None:
             return f"lists it and cannot read it ({found.error})"
         size_bytes = int(found.headers.get("content-length", one.size_bytes))
@@ -243,34 +255,36 @@ def _changed(
     return None
 
 
-def _sample(target: TargetBucket, kind: str, name: str) -> list[str]:
+def _sample(destination: DestinationBucket, kind: str, name: str) -> list[str]:
     if kind.startswith(key_oddities.CHARACTER):
         char = chr(int(kind.removeprefix(key_oddities.CHARACTER + "U+"), 16))
-        return [f"{target.prefix}{name}{char}x"]
+        return [f"{destination.prefix}{name}{char}x"]
     if kind == key_oddities.WHOLE:
-        begun = f"{target.prefix}{name}/"
+        begun = f"{destination.prefix}{name}/"
         rest = LONGEST_KEY_BYTES - len(begun.encode())
         return [begun + ("x" * 99 + "/") * (rest // 100) + "x" * (rest % 100 or 1)]
     return [
-        sample.format(name=name) if kind == key_oddities.LEADING else target.prefix + sample.format(name=name)
+        sample.format(name=name)
+        if kind == key_oddities.LEADING
+        else destination.prefix + sample.format(name=name)
         for sample in _SAMPLES[kind]
     ]
 
 
-def _stored(target: TargetBucket, name: str) -> list[ObjectSummary]:
+def _stored(destination: DestinationBucket, name: str) -> list[ObjectSummary]:
     """Return what has come to lie anywhere under the canary's name."""
-    return _everywhere(target, name, lambda prefix: target.list(prefix=prefix))
+    return _everywhere(destination, name, lambda prefix: destination.list(prefix=prefix))
 
 
-def _versions(target: TargetBucket, name: str) -> list[ObjectSummary]:
-    return _everywhere(target, name, lambda prefix: target.list_versions(prefix=prefix))
+def _versions(destination: DestinationBucket, name: str) -> list[ObjectSummary]:
+    return _everywhere(destination, name, lambda prefix: destination.list_versions(prefix=prefix))
 
 
 def _everywhere(
-    target: TargetBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
+    destination: DestinationBucket, name: str, listing: Callable[[str], Iterable[ObjectSummary]]
 ) -> list[ObjectSummary]:
     found: list[ObjectSummary] = []
-    for within in {"", target.prefix}:
+    for within in {"", destination.prefix}:
         for prefix in (f"{within}{name}", f"{within}/{name}"):
             try:
                 found += listing(prefix)
@@ -281,19 +295,19 @@ def _everywhere(
     return found
 
 
-def _clear(target: TargetBucket, name: str, wanted: Sequence[str]) -> None:
+def _clear(destination: DestinationBucket, name: str, wanted: Sequence[str]) -> None:
     """Remove the canaries, all versions of them."""
-    for key in {*(one.key for one in _stored(target, name)), *wanted}:
-        _quietly(target, key, "")
-    for left in _versions(target, name):
+    for key in {*(one.key for one in _stored(destination, name)), *wanted}:
+        _quietly(destination, key, "")
+    for left in _versions(destination, name):
         # SeaweedFS 4.53 lists versions, and only them, with U+FFFD for characters that XML cannot carry.
         for key in [left.key] if left.key in wanted else [left.key, *wanted]:
-            _quietly(target, key, left.version_id)
+            _quietly(destination, key, left.version_id)
 
 
-def _quietly(target: TargetBucket, key: str, version_id: str) -> None:
+def _quietly(destination: DestinationBucket, key: str, version_id: str) -> None:
     try:
-        target.delete(key, version_id)
+        destination.delete(key, version_id)
     except UnreachableError as exc:
         if not was_answered(exc):
             raise

@@ -45,7 +45,8 @@ SECRET_NAMES = ("access_key_id", "secret_access_key", "session_token")
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a place. ``CUSTOMER_KEY`` may be
+    """A parsed ``s3://`` URL. ``prefix`` is empty or ends with a slash where it names a location. ``CUSTOMER_KEY``
+    may be
     among the secrets, in base64.
     """
 
@@ -113,16 +114,16 @@ def _key(reference: str) -> str:
     return Secret(reference).reveal_key()
 
 
-def session(location: S3Location) -> Any:
+def session(s3_location: S3Location) -> Any:
     """Return the boto3 session of the location's profile."""
     try:
-        inner = botocore.session.Session(profile=location.profile)
+        inner = botocore.session.Session(profile=s3_location.profile)
         inner.register_component("data_loader", _loader())
         inner.get_scoped_config()  # looks for the profile
-        return boto3.Session(botocore_session=inner, **_given(location.secrets))
+        return boto3.Session(botocore_session=inner, **_given(s3_location.secrets))
     except boto_errors.ProfileNotFound as exc:
         raise UsageError(
-            f"there is no AWS profile {location.profile!r}",
+            f"there is no AWS profile {s3_location.profile!r}",
             next_step="see `aws configure list-profiles`; AWS_CONFIG_FILE names another file of profiles",
         ) from exc
 
@@ -137,7 +138,7 @@ def _given(secrets: Mapping[str, str]) -> dict[str, str]:
     return {f"aws_{name}": secrets[name] for name in SECRET_NAMES if name in secrets}
 
 
-def client(location: S3Location, *, signature: str | None = None, made: Any = None) -> Any:
+def client(s3_location: S3Location, *, signature: str | None = None, made: Any = None) -> Any:
     """Return a thread-safe boto3 S3 client that never retries by itself and adds no checksums of its own
     accord. The signature covers our CRC64NVME header instead of a SHA-256 of every body. ``signature``: its
     version, whatever the profile says (botocore's Config, ``signature_version``). ``made``: the location's session,
@@ -153,16 +154,16 @@ def client(location: S3Location, *, signature: str | None = None, made: Any = No
         response_checksum_validation="when_required",
         s3={"payload_signing_enabled": False},
     )
-    made = made or session(location)
+    made = made or session(s3_location)
     if made.get_credentials() is None:
         raise NotAllowedError(
-            f"no credentials for {location.url}",
+            f"no credentials for {s3_location.url}",
             next_step="name a profile (s3://bucket?profile=NAME) or set the AWS_* variables",
         )
     try:
         found = made.client("s3", config=config, **({} if made.region_name else {"region_name": "us-east-1"}))
     except (ValueError, boto_errors.BotoCoreError) as exc:
-        raise UsageError(f"the settings for {location.url} cannot be used: {exc}") from exc
+        raise UsageError(f"the settings for {s3_location.url} cannot be used: {exc}") from exc
     be_patient(found)
     return found
 

@@ -1,4 +1,4 @@
-"""A bucket as the target of a restore: objects with their headers, metadata and tags, each in one request.
+"""A bucket as the destination of a restore: objects with their headers, metadata and tags, each in one request.
 
 Small objects go by one PUT that carries everything and its checksums, so that none is ever seen half
 described. Larger ones go in parts, and what an interrupted run has sent is found again through ListParts.
@@ -67,8 +67,8 @@ class ObjectParts(S3Store):
     bucket.
     """
 
-    def __init__(self, location: client.S3Location, requests: Stream) -> None:
-        super().__init__(replace(location, prefix=""))
+    def __init__(self, s3_location: client.S3Location, requests: Stream) -> None:
+        super().__init__(replace(s3_location, prefix=""))
         self._requests = requests
 
     def begin_described(self, it: Description) -> str:
@@ -90,16 +90,16 @@ class ObjectParts(S3Store):
         return key
 
 
-class TargetBucket:
+class DestinationBucket:
     """Writes to one bucket under one prefix. Thread-safe. Raises ``MoveoutError``s."""
 
-    def __init__(self, location: client.S3Location) -> None:
-        self.source = S3Bucket(location)
-        self.name, self.prefix, self.url = location.bucket, self.source.prefix, location.url
+    def __init__(self, s3_location: client.S3Location) -> None:
+        self.source = S3Bucket(s3_location)
+        self.name, self.prefix, self.url = s3_location.bucket, self.source.prefix, s3_location.url
         self._boto = self.source.boto
         self._requests = self.source.requests
         self._wire = Wire(self._boto, self.name)
-        self._location = location
+        self._location = s3_location
 
     @property
     def server(self) -> str:
@@ -117,7 +117,7 @@ class TargetBucket:
             yield from page.rows()
 
     def holds(self, found: ObjectSummary, content: Content) -> bool:
-        """Tell whether an object of the target has this content: by its ETag where that is an MD5, by the
+        """Tell whether an object of the destination has this content: by its ETag where that is an MD5, by the
         whole-object checksum that the server keeps, or by reading it.
         """
         if found.size_bytes != content.size_bytes:
@@ -364,11 +364,11 @@ class TargetBucket:
         return remove_setting(self._boto, self.name, name)
 
 
-def open_target_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> TargetBucket:
+def open_destination_bucket(url: str, *, secrets: Mapping[str, str] | None = None) -> DestinationBucket:
     """Open the bucket of an ``s3://`` URL for writing and prove that it is there. Raises ``MoveoutError``."""
-    target = TargetBucket(client.parse(url, secrets=secrets))
-    target.source.check()
-    return target
+    destination = DestinationBucket(client.parse(url, secrets=secrets))
+    destination.source.check()
+    return destination
 
 
 def _content(body: bytes) -> Content:

@@ -1,4 +1,4 @@
-"""All versions of a place in a bucket, and Object Lock, through boto3."""
+"""All versions of a location in a bucket, and Object Lock, through boto3."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LOOKS = {"get_object_retention", "get_object_legal_hold"}
 """To these servers answer InvalidRequest where the bucket has no Object Lock."""
 _NO_FILE = "moveout-no-such-file"
 _TELLING = {*_LOOKS, "list_object_versions"}
-_HELD = "moveout hold status PLACE says what holds it, and until when"
+_HELD = "moveout hold status LOCATION says what holds it, and until when"
 _MODES: dict[str, Mode] = {"GOVERNANCE": "GOVERNANCE", "COMPLIANCE": "COMPLIANCE"}
 
 
 class S3Vault:
     """See ``Vault``."""
 
-    def __init__(self, location: client.S3Location, note: Note | None = None) -> None:
-        self._prefix = location.folder
-        self._bucket = location.bucket
-        self._client = client.client(location)
-        self.place = location.url
+    def __init__(self, s3_location: client.S3Location, note: Note | None = None) -> None:
+        self._prefix = s3_location.folder
+        self._bucket = s3_location.bucket
+        self._client = client.client(s3_location)
+        self.location = s3_location.url
         self._contact = Contact(note)
         self._ahead: timedelta | None = None
         self._server = ""
@@ -62,13 +62,13 @@ class S3Vault:
         try:
             self._client.head_object(Bucket=self._bucket, Key=f"{self._prefix}{_NO_FILE}")
         except boto_errors.ClientError as exc:
-            found = client.translate(exc, self.place)
+            found = client.translate(exc, self.location)
             if found.retryable:
                 raise found from exc
             headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             return any(str(name).lower().startswith("x-minio-") for name in headers)
         except (boto_errors.BotoCoreError, OSError) as exc:
-            raise client.translate(exc, self.place) from exc
+            raise client.translate(exc, self.location) from exc
         return False
 
     def _meet(self) -> None:

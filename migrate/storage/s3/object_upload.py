@@ -25,7 +25,7 @@ from migrate.storage.checksums import crc64nvme
 from migrate.storage.multipart import is_part
 from migrate.storage.part_sizes import cut_of
 from migrate.storage.retry import Retrying
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.metadata_check import has_headers, has_locks, has_tags
 from migrate.storage.s3.metadata.object_metadata import Description
 
@@ -36,7 +36,7 @@ AHEAD_BYTES = 48 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """The object as the target has it, and the hashes of what was sent."""
+    """The object as the destination has it, and the hashes of what was sent."""
 
     info: FileInfo
     sha256: str
@@ -48,7 +48,7 @@ ANOTHERS = "another program had begun to upload it, with other metadata, and tha
 
 
 class _RefusedError(Exception):
-    """The target does not take the parts, or makes no object of them. Seen of uploads that others had begun, with
+    """The destination does not take the parts, or makes no object of them. Seen of uploads that others had begun, with
     other checksums or none. Of MinIO 2026-02-12 also once in some hundred uploads of ours that were gone on with after
     a kill: every part had the checksum that was sent, the whole another one.
     """
@@ -65,26 +65,26 @@ class PartsUpload:
     is told of a new one before the first part is sent; ``before_end`` raises where the object must not be made.
     """
 
-    target: TargetBucket
+    destination: DestinationBucket
     described: Description
     size_bytes: int
     progress: Progress
     named: str = ""
     newest: bool = True
     numbers: Sequence[int] = ()
-    """Of the parts, where they are not to be 1, 2, 3 …; a target that refuses that gets these."""
+    """Of the parts, where they are not to be 1, 2, 3 …; a destination that refuses that gets these."""
     on_begun: Callable[[str], None] = lambda _: None
     before_end: Callable[[], None] = lambda: None
 
     def run(self, pieces: Callable[[int], Iterable[bytes]], *, sha256: str = "") -> Uploaded:
         """Send the pieces, each a part; those of an object that may be cut at will are to have the size that is given,
-        but the last. Where the target refuses them, or what it makes of them, or where it makes an
+        but the last. Where the destination refuses them, or what it makes of them, or where it makes an
         object that is described otherwise, they are sent once more, by another upload.
 
         Raises ``DamageError``, with nothing left of the upload, where they do not have the SHA-256 that is given, or
         are refused again; otherwise what is there stays, to go on with.
         """
-        patient = Retrying(self.target.parts())
+        patient = Retrying(self.destination.parts())
         upload, there = self._find(patient)
         cut = cut_of(there.values()) or patient.part_bytes(self.size_bytes)
         try:
@@ -109,14 +109,14 @@ class PartsUpload:
         """Look at what an upload has become that was there before; tell whether it is described as it is to be.
         Otherwise it is removed where versions are kept; where not, it is written over.
         """
-        wanted, target = self.described, self.target
+        wanted, destination = self.described, self.destination
         summary = ObjectSummary(wanted.key, info.size_bytes, info.etag, info.modified)
-        found = Fetched(summary, headers=target.headers(wanted.key), tags=target.tags(wanted.key))
+        found = Fetched(summary, headers=destination.headers(wanted.key), tags=destination.tags(wanted.key))
         if has_headers(found, wanted) and has_tags(found, wanted) and has_locks(found, wanted):
             return True
         if version := found.headers.get("x-amz-version-id", ""):
             try:
-                target.delete(wanted.key, version)
+                destination.delete(wanted.key, version)
             except UnreachableError:
                 raise
             except MoveoutError as exc:
@@ -133,7 +133,7 @@ class PartsUpload:
     ) -> Uploaded:
         key, resumed = self.described.key, bool(upload or self.numbers)
         if not upload:
-            upload = self.target.parts().begin_described(self.described)
+            upload = self.destination.parts().begin_described(self.described)
             self.on_begun(upload)
         whole, crc, size_bytes = hashlib.sha256(), 0, 0
         sent: list[Part] = []

@@ -82,20 +82,20 @@ _NO_SUCH_CALL = {"NotImplemented", "MethodNotAllowed"}
 class S3Bucket:
     """See ``exporters.bucket_api.Bucket``. ``stream`` and ``client`` are for the writing side."""
 
-    def __init__(self, location: client.S3Location) -> None:
-        self.location = location
-        self.name = location.bucket
-        self.prefix = location.folder
-        self.url = location.url
-        made = client.session(location)  # 25 ms each
-        self.boto = client.client(location, made=made)
-        self.client = CrtClient(self.boto, location, made)
+    def __init__(self, s3_location: client.S3Location) -> None:
+        self.s3_location = s3_location
+        self.name = s3_location.bucket
+        self.prefix = s3_location.folder
+        self.url = s3_location.url
+        made = client.session(s3_location)  # 25 ms each
+        self.boto = client.client(s3_location, made=made)
+        self.client = CrtClient(self.boto, s3_location, made)
         wire = Wire(self.boto, self.name)
         self.requests = Stream(self.client, Heavy(wire, self.client))
         self.listing = Pages(self.requests, self.url)
-        self._lanes = Lanes(self.boto, location, self.requests, made)
+        self._lanes = Lanes(self.boto, s3_location, self.requests, made)
         self._ranges = Ranges(wire, self.requests)
-        encoded = location.secrets.get(CUSTOMER_KEY)
+        encoded = s3_location.secrets.get(CUSTOMER_KEY)
         self._customer_key = CustomerKey(encoded) if encoded else None
         self.server = ""
         self._no_tags = self._counts_tags = False

@@ -1,4 +1,4 @@
-"""A bucket and a prefix as a place, through boto3.
+"""A bucket and a prefix as a location, through boto3.
 
 Every body carries its CRC64NVME, so that the server refuses what was damaged on the way. Uploads in parts are
 begun with a full-object CRC64NVME, which the server compares with ours when it makes the file. A server that
@@ -64,12 +64,12 @@ class S3Store:
 
     keeps_sha256 = True
 
-    def __init__(self, location: client.S3Location) -> None:
-        self.location = replace(location, prefix=location.folder)
-        self.place = self.location.url
+    def __init__(self, s3_location: client.S3Location) -> None:
+        self.s3_location = replace(s3_location, prefix=s3_location.folder)
+        self.location = self.s3_location.url
         self.checksums: Literal["crc64nvme", "none"] = "crc64nvme"
-        self._client = client.client(self.location)
-        self._bucket = self.location.bucket
+        self._client = client.client(self.s3_location)
+        self._bucket = self.s3_location.bucket
         self._wire = Wire(self._client, self._bucket)
         self._page_size = 1000
         self._stopped_at: float | None = None
@@ -149,15 +149,15 @@ class S3Store:
 
     def list(self, prefix: str = "", *, start_after: str = "") -> Iterator[FileInfo]:
         """See ``Store.list``; one page in memory."""
-        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self.location.prefix + prefix}
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self.s3_location.prefix + prefix}
         if start_after:
-            request["StartAfter"] = self.location.prefix + start_after
+            request["StartAfter"] = self.s3_location.prefix + start_after
         while True:
             with self._translated(""):
                 page = self._client.list_objects_v2(**request, MaxKeys=self._page_size)
             spoken(page, self._named(""))
             for row in page.get("Contents", ()):
-                key = row["Key"][len(self.location.prefix) :]
+                key = row["Key"][len(self.s3_location.prefix) :]
                 if key and key > start_after:
                     yield FileInfo(key, int(row["Size"]), row["ETag"].strip('"'), as_utc(row["LastModified"]))
             if not page.get("IsTruncated"):
@@ -197,7 +197,7 @@ class S3Store:
         MinIO takes the prefix for a whole key and otherwise answers with nothing; so where a folder is asked for and
         nothing is found, all of the bucket's uploads are asked for.
         """
-        whole = self.location.prefix + prefix
+        whole = self.s3_location.prefix + prefix
         found = list(self._uploads(whole))
         if not found and whole.endswith("/"):
             found = [upload for upload in self._uploads("") if upload.key.startswith(prefix)]
@@ -347,8 +347,10 @@ class S3Store:
             decode: Callable[[str], str] = unquote_plus if page.get("EncodingType") == "url" else str
             for row in page.get("Uploads", ()):
                 key = decode(row["Key"])
-                if key.startswith(self.location.prefix):
-                    yield Upload(key[len(self.location.prefix) :], row["UploadId"], as_utc(row["Initiated"]))
+                if key.startswith(self.s3_location.prefix):
+                    yield Upload(
+                        key[len(self.s3_location.prefix) :], row["UploadId"], as_utc(row["Initiated"])
+                    )
             if not page.get("IsTruncated"):
                 return
             request["KeyMarker"] = decode(page["NextKeyMarker"])
@@ -369,10 +371,10 @@ class S3Store:
         return getattr(self._client, operation)(Bucket=self._bucket, Key=self._whole(key), **arguments)
 
     def _whole(self, key: str) -> str:
-        return self.location.prefix + checked(key)
+        return self.s3_location.prefix + checked(key)
 
     def _named(self, key: str) -> str:
-        return f"s3://{self._bucket}/{self.location.prefix}{key}"
+        return f"s3://{self._bucket}/{self.s3_location.prefix}{key}"
 
     def _sending(self, data: bytes) -> AbstractContextManager[None]:
         return self._wire.flow.sending(len(data), go_on=self._go_on)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from exporters.objects import pax_headers
 from migrate.storage.checksums import crc64nvme, to_header
-from migrate.storage.s3.destination_bucket import TargetBucket
+from migrate.storage.s3.destination_bucket import DestinationBucket
 from migrate.storage.s3.metadata.object_metadata import Description, described_headers
 from migrate.storage.s3.transport.crt_client import Request
 
@@ -43,21 +43,21 @@ def fits(it: Description, size_bytes: int) -> bool:
     return all(value.isascii() for pair in described_headers(it).items() for value in pair)
 
 
-def put(target: TargetBucket, members: Sequence[Member]) -> set[str]:
+def put(destination: DestinationBucket, members: Sequence[Member]) -> set[str]:
     """Write objects, in the order of their keys; return the keys of those that are there afterwards with the right
     bytes. Raises ``MoveoutError``.
     """
     body = b"".join(_pieces(members))
-    key = f"{target.prefix}moveout-{secrets.token_hex(6)}.tar"
+    key = f"{destination.prefix}moveout-{secrets.token_hex(6)}.tar"
     headers = {
         "x-amz-meta-snowball-auto-extract": "true",
         "x-amz-checksum-crc64nvme": to_header(crc64nvme(body)),
         "Content-Type": "application/x-tar",
     }
-    target.send(Request("PutObject", "PUT", key, headers=headers, body=body))
+    destination.send(Request("PutObject", "PUT", key, headers=headers, body=body))
     wanted = {one.described.key: one.md5 for one in members}
     first, last = members[0].described.key, members[-1].described.key
-    return {one.key for one in target.between(first, last) if wanted.get(one.key) == one.etag}
+    return {one.key for one in destination.between(first, last) if wanted.get(one.key) == one.etag}
 
 
 def _pieces(members: Sequence[Member]) -> Iterator[bytes]:

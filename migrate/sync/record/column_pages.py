@@ -17,14 +17,14 @@ _FIRST_RUN = 16
 @dataclass(frozen=True, slots=True)
 class Known:
     """What the record says of a key: what was copied (times in microseconds since 1970), and which ETag it got at the
-    target. ``begun``: a run that did not end may have written it, so what lies there may be ours.
+    destination. ``begun``: a run that did not end may have written it, so what lies there may be ours.
     """
 
     key: str
     etag: str = ""
     size_bytes: int = -1
     modified: int = -1
-    target_etag: str = ""
+    destination_etag: str = ""
     begun: bool = False
 
     def is_of(self, source: ObjectSummary) -> bool:
@@ -33,9 +33,9 @@ class Known:
             return False
         return is_moment(from_microseconds(self.modified), source.modified)
 
-    def is_at(self, target: ObjectSummary) -> bool:
-        """Tell whether the target has what was written there."""
-        return self.target_etag == target.etag and self.size_bytes == target.size_bytes
+    def is_at(self, destination: ObjectSummary) -> bool:
+        """Tell whether the destination has what was written there."""
+        return self.destination_etag == destination.etag and self.size_bytes == destination.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class KnownPage:
     etags: Sequence[str]
     sizes: Sequence[int]
     modified: Sequence[int]
-    target_etags: Sequence[str]
+    destination_etags: Sequence[str]
     begun: Sequence[bool] = ()
 
     @staticmethod
     def of(rows: Sequence[Known]) -> KnownPage:
         """Return the page of these rows."""
         columns = zip(
-            *((it.key, it.etag, it.size_bytes, it.modified, it.target_etag, it.begun) for it in rows),
+            *((it.key, it.etag, it.size_bytes, it.modified, it.destination_etag, it.begun) for it in rows),
             strict=True,
         )
         return KnownPage(*columns)
@@ -62,7 +62,12 @@ class KnownPage:
         """Return a row."""
         begun = bool(self.begun) and self.begun[at]
         return Known(
-            self.keys[at], self.etags[at], self.sizes[at], self.modified[at], self.target_etags[at], begun
+            self.keys[at],
+            self.etags[at],
+            self.sizes[at],
+            self.modified[at],
+            self.destination_etags[at],
+            begun,
         )
 
 
@@ -188,7 +193,7 @@ def run_of_same(ours: Listed, theirs: Listed, noted: Noted) -> int:
         same = (
             ours.keys[mine] == theirs.keys[its] == known.keys[last]
             and ours.page.etags[mine] == known.etags[last]
-            and theirs.page.etags[its] == known.target_etags[last]
+            and theirs.page.etags[its] == known.destination_etags[last]
             and ours.page.sizes[mine] == theirs.page.sizes[its] == known.sizes[last]
             and ours.times[mine] == known.modified[last]
         )

@@ -12,7 +12,7 @@ from migrate.storage.s3.listing.page_parser import NULL
 
 KEY = "key"
 _OF_VERSION = ("version_id", "last_modified")
-_TARGET, _LOSSES = "target_version_id", "losses"
+_DESTINATION, _LOSSES = "destination_version_id", "losses"
 _CHANGEABLE = ("tags", "acl", "lock_mode", "lock_until", "legal_hold")
 """What can change of a version that is there."""
 _CHANGEABLE_LOSSES = frozenset({"tag", "ACL", "retention", "legal hold"})
@@ -35,19 +35,20 @@ def by_version(table: pa.Table) -> Any:
 
 
 def amended(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Take rows of ``after`` about a version of the target that ``before`` has a row of: it was looked at again. Return
+    """Take rows of ``after`` about a version of the destination that ``before`` has a row of: it was looked at again.
+    Return
     the old rows with what can have changed, each in its place, and the rest of the new ones.
     """
-    found = pc.index_in(_at_target(before), value_set=_at_target(after), skip_nulls=True)
+    found = pc.index_in(_at_destination(before), value_set=_at_destination(after), skip_nulls=True)
     pairs = [(row, its) for row, its in enumerate(found.to_pylist()) if its is not None]
     if not pairs:
         return before, after
-    places, again = (list(column) for column in zip(*pairs, strict=True))
-    rows = zip(before.take(places).to_pylist(), after.take(again).to_pylist(), strict=True)
+    locations, again = (list(column) for column in zip(*pairs, strict=True))
+    rows = zip(before.take(locations).to_pylist(), after.take(again).to_pylist(), strict=True)
     made = pa.Table.from_pylist([_amended(row, its) for row, its in rows], schema=before.schema)
     order = list(range(before.num_rows))
-    for number, place in enumerate(places):
-        order[place] = before.num_rows + number
+    for number, location in enumerate(locations):
+        order[location] = before.num_rows + number
     rest = [row for row in range(after.num_rows) if row not in set(again)]
     return pa.concat_tables([before, made]).take(order), after.take(pa.array(rest, pa.int64()))
 
@@ -58,9 +59,9 @@ def _amended(row: dict[str, Any], its: dict[str, Any]) -> dict[str, Any]:
     return row | {name: its[name] for name in _CHANGEABLE} | {_LOSSES: [*kept, *lost]}
 
 
-def _at_target(table: pa.Table) -> Any:
-    """Return a column that names the version of the target; null where it has no id."""
-    return pc.binary_join_element_wise(table[KEY], table[_TARGET], "\0")
+def _at_destination(table: pa.Table) -> Any:
+    """Return a column that names the version of the destination; null where it has no id."""
+    return pc.binary_join_element_wise(table[KEY], table[_DESTINATION], "\0")
 
 
 def folded(

@@ -20,20 +20,20 @@ from migrate.sync.versions.version_diff import KnownVersion
 
 _ELSEWHERE = {"pack", "offset", "length", "large", "disposition", "reason"}
 """Columns of a bundle's index that are about bundles, and those that say what all rows of a record have in common."""
-TARGET_ETAG, TARGET_VERSION, LOSSES = "target_etag", "target_version_id", "losses"
+DESTINATION_ETAG, DESTINATION_VERSION, LOSSES = "destination_etag", "destination_version_id", "losses"
 SYNCED = pa.schema(
     [one for one in INDEX if one.name not in _ELSEWHERE]
     + [
-        pa.field(TARGET_ETAG, pa.string()),
-        pa.field(TARGET_VERSION, pa.string()),
+        pa.field(DESTINATION_ETAG, pa.string()),
+        pa.field(DESTINATION_VERSION, pa.string()),
         pa.field(LOSSES, pa.map_(pa.string(), pa.string())),
     ]
 )
-"""One object that is at the target as it was at the source: columns as in a bundle's index, ``key`` relative to the
-source's prefix; ``losses`` are what the target does not have of it, the reason by property.
+"""One object that is at the destination as it was at the source: columns as in a bundle's index, ``key`` relative to
+the source's prefix; ``losses`` are what the destination does not have of it, the reason by property.
 """
-_OF_KNOWN = ("key", "etag", "size", "last_modified", TARGET_ETAG)
-_OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", TARGET_VERSION)
+_OF_KNOWN = ("key", "etag", "size", "last_modified", DESTINATION_ETAG)
+_OF_VERSIONS = ("key", "version_id", "etag", "size", "last_modified", "is_delete_marker", DESTINATION_VERSION)
 _LOSSES_AT_ONCE = _KNOWN_AT_ONCE = 20_000
 _MOMENT = pa.timestamp("us", tz="UTC")
 _PLAN = pa.schema(
@@ -47,7 +47,7 @@ _PLAN = pa.schema(
         ("before", pa.int64()),
         *(
             (f"{side}_{name}", kind)
-            for side in ("source", "target")
+            for side in ("source", "destination")
             for name, kind in (
                 ("key", pa.string()),
                 ("size", pa.int64()),
@@ -84,10 +84,13 @@ def read_versions(data: bytes) -> Iterator[tuple[str, KnownVersion]]:
     for batch in table.to_batches(max_chunksize=_KNOWN_AT_ONCE):
         columns = [batch[name] for name in _OF_VERSIONS]
         columns[4] = columns[4].view(pa.int64())
-        for key, version, etag, size_bytes, modified, is_marker, target in zip(
+        for key, version, etag, size_bytes, modified, is_marker, destination in zip(
             *(it.to_pylist() for it in columns), strict=True
         ):
-            yield key, KnownVersion(version or "", etag or "", size_bytes, modified, is_marker, target or "")
+            yield (
+                key,
+                KnownVersion(version or "", etag or "", size_bytes, modified, is_marker, destination or ""),
+            )
 
 
 def which_version(key: str, version_id: str, modified: int) -> str:
@@ -96,7 +99,7 @@ def which_version(key: str, version_id: str, modified: int) -> str:
 
 
 def read_losses(data: bytes, *, history: bool) -> Iterator[Loss]:
-    """Read what the target does not have of the objects of a file of the record."""
+    """Read what the destination does not have of the objects of a file of the record."""
     columns = ["key", "version_id", LOSSES]
     for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches(_LOSSES_AT_ONCE, columns=columns):
         if not len(batch[LOSSES].items):
@@ -118,7 +121,7 @@ def plan_bytes(steps: Sequence[Step]) -> bytes:
         "odd": [list(step.odd) for step in steps],
         "before": [step.before for step in steps],
     }
-    for side in ("source", "target"):
+    for side in ("source", "destination"):
         there: list[ObjectSummary | None] = [getattr(step, side) for step in steps]
         columns[f"{side}_key"] = [None if it is None else it.key for it in there]
         columns[f"{side}_size"] = [None if it is None else it.size_bytes for it in there]
@@ -138,7 +141,7 @@ def read_plan(data: bytes) -> Iterator[Step]:
             row["key"],
             row["why"],
             _summary(row, "source"),
-            _summary(row, "target"),
+            _summary(row, "destination"),
             ours=row["ours"],
             known=row["known"],
             odd=tuple(row["odd"]),

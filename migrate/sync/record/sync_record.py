@@ -1,7 +1,8 @@
-"""The record of a sync: which object of the source became which object of the target, and what a run is at.
+"""The record of a sync: which object of the source became which object of the destination, and what a run is at.
 
     sync.json                                   which buckets, and which generation of the index is the one that counts
-    index/<generation>/objects-000000.parquet   a row for every object that is at the target as it was at the source
+    index/<generation>/objects-000000.parquet   a row for every object that is at the destination as it was at the
+    source
     work/<run>/plan-000000.parquet              what a run is going to do; written before it touches anything
     work/<run>/done-000000.parquet              rows of what it has done, span by span
 
@@ -54,14 +55,15 @@ _RUN = re.compile(r"work/(\d{6,})/")
 @dataclass(frozen=True, slots=True)
 class Header:
     """``sync.json``. Buckets and prefixes say which sync it is, and whether it copies every version (``history``);
-    ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the target does
+    ``rows`` of the index, ``losses`` of the ledger; times UTC. ``refused_markers``: delete markers that the
+    destination does
     not make, None where that was not tried out.
     """
 
     source_bucket: str
     source_prefix: str
-    target_bucket: str
-    target_prefix: str
+    destination_bucket: str
+    destination_prefix: str
     begun: str
     generation: int = 0
     files: int = 0
@@ -111,7 +113,7 @@ class Record:
             yield from _tables(self._read(name))
 
     def losses(self) -> Iterator[Loss]:
-        """Yield what the target does not have of the objects of the index."""
+        """Yield what the destination does not have of the objects of the index."""
         for name in self._index():
             yield from read_losses(self._read(name), history=self.header.history)
 
@@ -202,7 +204,7 @@ class Record:
                 name,
                 expected="a file of the record",
                 found="nothing",
-                next_step=f"remove what is left of the record at {self.store.place}; the objects are then compared",
+                next_step=f"remove what is left of the record at {self.store.location}; the objects are then compared",
             ) from exc
 
 
@@ -216,14 +218,14 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
     if _which(found) != _which(fresh):
         before = f"s3://{found.source_bucket}/{found.source_prefix}"
         raise UsageError(
-            f"{store.place} is the record of another sync: from {before}"
-            f" to s3://{found.target_bucket}/{found.target_prefix}",
-            next_step="name another place with --record, or another prefix of the target",
+            f"{store.location} is the record of another sync: from {before}"
+            f" to s3://{found.destination_bucket}/{found.destination_prefix}",
+            next_step="name another location with --record, or another prefix of the destination",
         )
     if found.history != fresh.history:
         what = "whole histories" if found.history else "current versions"
         raise UsageError(
-            f"{store.place} is the record of a sync of {what}",
+            f"{store.location} is the record of a sync of {what}",
             next_step="say --history"
             if found.history
             else "leave out --history, or begin anew in another bucket",
@@ -232,7 +234,7 @@ def _read_header(store: MultipartStore, fresh: Header) -> Header | None:
 
 
 def _which(header: Header) -> tuple[str, ...]:
-    return (header.source_bucket, header.source_prefix, header.target_bucket, header.target_prefix)
+    return (header.source_bucket, header.source_prefix, header.destination_bucket, header.destination_prefix)
 
 
 def _together(rows: Sequence[Known]) -> Known:

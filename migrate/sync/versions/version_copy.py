@@ -33,7 +33,7 @@ from migrate.sync.diff import AGAIN, Do, Step
 from migrate.sync.inspect import Look
 from migrate.sync.large_object_copy import LargeCopy
 from migrate.sync.object_item import Done, Item
-from migrate.sync.record.record_rows import LOSSES, TARGET_ETAG, TARGET_VERSION
+from migrate.sync.record.record_rows import DESTINATION_ETAG, DESTINATION_VERSION, LOSSES
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.version_diff import OTHERS
 from migrate.sync.versions.version_inspect import HistoryLook
@@ -98,14 +98,14 @@ class HistoryCopy:
         return []
 
     def _adopt(self, step: Step) -> bool:
-        """Take in a version if it is the same at the target; tell whether it is."""
-        assert step.target is not None
+        """Take in a version if it is the same at the destination; tell whether it is."""
+        assert step.destination is not None
         if step.marks:
-            self._marked(step, step.target.version_id)
+            self._marked(step, step.destination.version_id)
             self.done.adopted += 1
             return True
         ours = self.way.source.head(source_of(step))
-        theirs = self.way.target.source.head(step.target)
+        theirs = self.way.destination.source.head(step.destination)
         self.way.note(ours, theirs)
         acl = next(acls(self.way, [source_of(step)]))
         same = None
@@ -120,7 +120,7 @@ class HistoryCopy:
             self.done.gaps.append(gap)
             return gap.disposition == "excluded"
         self.way.progress.skip(items=1, size_bytes=ours.summary.size_bytes)
-        written = Written(step.key, step.target.etag, version_id=step.target.version_id)
+        written = Written(step.key, step.destination.etag, version_id=step.destination.version_id)
         self.done.rows.append(same.finished(written, self.way.terms))
         self.done.adopted += 1
         return True
@@ -129,7 +129,7 @@ class HistoryCopy:
         """Add one version to each key."""
         whole = [step for step in steps if step.marks or is_small(step)]
         small, sent = VersionCopy(self.way, self.done), deque[Item | Step]()
-        for written in self.way.target.put_versions(self._bodies(whole, small, sent)):
+        for written in self.way.destination.put_versions(self._bodies(whole, small, sent)):
             self._take(small, sent.popleft(), written)
         small.end()
         large = LargeCopy(self.way, self.done, self.uploads, versions=True)
@@ -164,7 +164,7 @@ class HistoryCopy:
             self.way.progress.advance(items=1)
 
     def _marked(self, step: Step, version_id: str) -> None:
-        """Note a delete marker that is at the target."""
+        """Note a delete marker that is at the destination."""
         work = index_rows.marker(self.way.source.name, 0, source_of(step))
-        work |= {"key": step.key, TARGET_ETAG: "", TARGET_VERSION: version_id or None, LOSSES: []}
+        work |= {"key": step.key, DESTINATION_ETAG: "", DESTINATION_VERSION: version_id or None, LOSSES: []}
         self.done.rows.append(work)

@@ -1,7 +1,8 @@
 """What there is to do about whole histories: every version and delete marker of a key, oldest first, on both sides and
 in the record. Pure, and streamed by key. Which versions are wanted was decided before (``choice``).
 
-A server only ever adds versions on top, so what the target has of a key must be the beginning of what the source has,
+A server only ever adds versions on top, so what the destination has of a key must be the beginning of what the source
+has,
 but for what was deleted at the source since. What is new is added in its order; what cannot be in its place any more is
 never put elsewhere.
 """
@@ -23,15 +24,13 @@ from migrate.sync.record.column_pages import UnorderedError, from_microseconds, 
 from migrate.sync.versions.version_filter import Judged
 
 ANOTHER = "a version of its own"
-"""Why the target has a version of a key that the source has, too: nothing is known of where it came from."""
+"""Why the destination has a version of a key that the source has, too: nothing is known of where it came from."""
 MARKER = "-"
 """What stands in digests instead of the ETag of a delete marker."""
-OTHERS = (
-    "the target has another history of this key, which this sync did not write; --overwrite goes on above it"
-)
-NOT_CURRENT = "; what is current at the target is older"
+OTHERS = "the destination has another history of this key, which this sync did not write; --overwrite goes on above it"
+NOT_CURRENT = "; what is current at the destination is older"
 """What it comes to where the newest version of a key is not wanted, and others are."""
-_LATE = "a later version is at the target already; a version can only be added on top"
+_LATE = "a later version is at the destination already; a version can only be added on top"
 
 Histories = Iterable[tuple[str, Sequence[ObjectSummary]]]
 """Keys in order, without the prefix, each with its versions, oldest first."""
@@ -46,7 +45,7 @@ class KnownVersion:
     size_bytes: int
     modified: int
     is_delete_marker: bool
-    target_version: str
+    destination_version: str
 
     def is_of(self, source: ObjectSummary) -> bool:
         """Tell whether this is a version of the source. The one without an id of its own can be replaced; of all others
@@ -96,7 +95,7 @@ def in_order(pages: Iterable[Page], skip: int) -> Iterator[tuple[str, Sequence[O
 
 @dataclass(slots=True)
 class Decision:
-    """``same``: versions of the source, each with what it is at the target; and the steps about all others."""
+    """``same``: versions of the source, each with what it is at the destination; and the steps about all others."""
 
     same: list[tuple[ObjectSummary, ObjectSummary]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -105,7 +104,7 @@ class Decision:
 def decide(
     key: str,
     judged: Sequence[Judged],
-    target: Sequence[ObjectSummary],
+    destination: Sequence[ObjectSummary],
     known: Sequence[KnownVersion],
     markers: Markers,
     *,
@@ -113,57 +112,59 @@ def decide(
 ) -> Decision:
     """Decide about one key of which something is wanted. What is not stays as it is on both sides."""
     found = Decision()
-    there = {one.version_id: one for one in target}
-    ours = {one.target_version: one for one in known}
+    there = {one.version_id: one for one in destination}
+    ours = {one.destination_version: one for one in known}
     versions = [one for one, _ in judged]
-    became = list(_in_place(versions, [_at_target(one, known, there) for one in versions], target))
+    became = list(_in_place(versions, [_at_destination(one, known, there) for one in versions], destination))
     source = _told(judged, became)
     pairs = zip(source, became, strict=True)
     found.same = [(one, its) for (one, why), its in pairs if its is not None and not why]
     paired = {its.version_id for its in became if its is not None}
     top = max((at for at, its in enumerate(became) if its is not None), default=-1)
     found.steps += _below(key, source[: top + 1], became, markers)
-    begun = _begun(target, ours)
-    tail, left_out = _tail(key, source[top + 1 :], target[: len(target) - len(begun)], markers)
+    begun = _begun(destination, ours)
+    tail, left_out = _tail(key, source[top + 1 :], destination[: len(destination) - len(begun)], markers)
     found.steps += left_out
     fits = len(begun) <= len(tail) and all(map(_is_alike, begun, tail))
     if fits:
         found.steps += [_look(key, *pair) for pair in zip(tail, begun, strict=False)]
         tail = tail[len(begun) :]
     if fits or overwrite:
-        found.steps += [_copy(key, one, len(target) + number, known) for number, one in enumerate(tail)]
+        found.steps += [_copy(key, one, len(destination) + number, known) for number, one in enumerate(tail)]
     else:
         found.steps += [Step(Do.STUCK, key, OTHERS, one) for one in tail]
     adopted = {one.version_id for one in begun} if fits else set()
-    for one in target:
+    for one in destination:
         if one.version_id not in paired | adopted:
             found.steps.append(_extra(key, one, ours.get(one.version_id), versions))
     found.steps += [
         Step(Do.FORGET, key, "", one.summary(key), known=True)
         for one in known
-        if one.target_version not in there and not any(one.is_of(it) for it in versions)
+        if one.destination_version not in there and not any(one.is_of(it) for it in versions)
     ]
     return found
 
 
-def _at_target(
+def _at_destination(
     one: ObjectSummary, known: Sequence[KnownVersion], there: dict[str, ObjectSummary]
 ) -> ObjectSummary | None:
     """Return the version that a version of the source has become, None where none is there."""
-    found = (there.get(row.target_version) for row in known if row.is_of(one))
+    found = (there.get(row.destination_version) for row in known if row.is_of(one))
     return next((its for its in found if its is not None), None)
 
 
 def _in_place(
-    source: Sequence[ObjectSummary], became: Sequence[ObjectSummary | None], target: Sequence[ObjectSummary]
+    source: Sequence[ObjectSummary],
+    became: Sequence[ObjectSummary | None],
+    destination: Sequence[ObjectSummary],
 ) -> Iterator[ObjectSummary | None]:
     """Yield what the versions have become. The one without an id comes to stand on top each time that it is replaced;
     where it lies below what is older, it is not in its place.
     """
-    places = {one.version_id: number for number, one in enumerate(target)}
+    locations = {one.version_id: number for number, one in enumerate(destination)}
     top = -1
     for one, its in zip(source, became, strict=True):
-        at = -1 if its is None else places[its.version_id]
+        at = -1 if its is None else locations[its.version_id]
         moved = one.version_id == NULL and at < top
         yield None if moved else its
         top = max(top, at)
@@ -194,14 +195,15 @@ def _below(
 
 
 def _tail(
-    key: str, source: Sequence[Judged], target: Sequence[ObjectSummary], markers: Markers
+    key: str, source: Sequence[Judged], destination: Sequence[ObjectSummary], markers: Markers
 ) -> tuple[list[ObjectSummary], list[Step]]:
-    """Return what is to be added on top, and steps about what is not wanted, and delete markers that the target does
+    """Return what is to be added on top, and steps about what is not wanted, and delete markers that the destination
+    does
     not make.
     """
     kept: list[ObjectSummary] = []
     left_out = []
-    before = target[-1] if target else None
+    before = destination[-1] if destination else None
     for one, unwanted in source:
         if why := unwanted or markers.refuse(one, before):
             left_out.append(Step(Do.EXCLUDED, key, why, one))
@@ -211,10 +213,10 @@ def _tail(
     return kept, left_out
 
 
-def _begun(target: Sequence[ObjectSummary], ours: dict[str, KnownVersion]) -> Sequence[ObjectSummary]:
+def _begun(destination: Sequence[ObjectSummary], ours: dict[str, KnownVersion]) -> Sequence[ObjectSummary]:
     """Return what lies above all that the record knows: a run that was killed may have written it."""
-    last = max((at for at, one in enumerate(target) if one.version_id in ours), default=-1)
-    return target[last + 1 :]
+    last = max((at for at, one in enumerate(destination) if one.version_id in ours), default=-1)
+    return destination[last + 1 :]
 
 
 def _is_alike(one: ObjectSummary, other: ObjectSummary) -> bool:
@@ -235,7 +237,7 @@ def _extra(
 ) -> Step:
     if known is None:
         return Step(Do.EXTRA, key, ANOTHER if versions else "", None, its)
-    moved = any(known.is_of(one) for one in versions)  # which the source has, in another place
+    moved = any(known.is_of(one) for one in versions)  # which the source has, in another location
     return Step(Do.EXTRA, key, ANOTHER if moved else "", known.summary(key), its, known=True)
 
 
@@ -254,12 +256,12 @@ class HistoryComparison:
     same: int = 0
 
     def steps(
-        self, source: Iterable[tuple[str, Sequence[Judged]]], target: Histories, known: KnownHistories
+        self, source: Iterable[tuple[str, Sequence[Judged]]], destination: Histories, known: KnownHistories
     ) -> Iterator[Step | int]:
         """Yield what is to be done, by key, and between that how many versions are the same. Raises
         ``UnorderedError``.
         """
-        ours, theirs, noted = _Stream(iter(source)), _Stream(iter(target)), _Stream(iter(known))
+        ours, theirs, noted = _Stream(iter(source)), _Stream(iter(destination)), _Stream(iter(known))
         while (key := _least(ours.key, theirs.key, noted.key)) is not None:
             yield from self._steps(key, ours.take(key), theirs.take(key), noted.take(key))
 
@@ -267,10 +269,10 @@ class HistoryComparison:
         self,
         key: str,
         source: Sequence[Judged],
-        target: Sequence[ObjectSummary],
+        destination: Sequence[ObjectSummary],
         known: Sequence[KnownVersion],
     ) -> Iterator[Step | int]:
-        if not source and target and self.foreign(key):
+        if not source and destination and self.foreign(key):
             return
         self.listed += len(source)
         self.listed_bytes += sum(one.size_bytes for one, _ in source)
@@ -279,7 +281,7 @@ class HistoryComparison:
             return
         if source and self.see is not None:
             self.see([key])
-        decided = decide(key, source, target, known, self.markers, overwrite=self.overwrite)
+        decided = decide(key, source, destination, known, self.markers, overwrite=self.overwrite)
         again = [pair for pair in decided.same if self.recheck and not pair[0].is_delete_marker]
         same = [pair for pair in decided.same if not self.recheck or pair[0].is_delete_marker]
         self._take(key, same)

@@ -19,16 +19,16 @@ from migrate.storage.s3.transport.crt_client import Request
 from migrate.storage.s3.version_updates import acl_change, hold_change, retention_change, tags_change
 from migrate.sync.copy import Way, acls, as_read, lost_gaps, source_of
 from migrate.sync.diff import Step
-from migrate.sync.inspect import target_of
+from migrate.sync.inspect import destination_of
 from migrate.sync.object_item import Done, Item, item
 
-_HEADERS = "the target has it with other headers or metadata, and those of a version cannot be changed"
+_HEADERS = "the destination has it with other headers or metadata, and those of a version cannot be changed"
 _COMPLIANCE = "COMPLIANCE"
 
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """What is to be changed of a version at the target, each with its name, and what cannot be."""
+    """What is to be changed of a version at the destination, each with its name, and what cannot be."""
 
     changes: Sequence[tuple[str, Request]] = ()
     faults: Sequence[str] = ()
@@ -65,7 +65,7 @@ def amendment(
     now: datetime | None = None,
 ) -> Amendment:
     """Decide purely about a version. ``acl``: the canned one that it has, None where ACLs do not count.
-    ``locks_itself``: the target's bucket has a default retention, which may have locked it for longer.
+    ``locks_itself``: the destination's bucket has a default retention, which may have locked it for longer.
     """
     changes: list[tuple[str, Request]] = []
     faults = [] if has_headers(theirs, wanted) else [_HEADERS]
@@ -80,14 +80,14 @@ def amendment(
         changes.append(("retention", retention_change(its, wanted.lock_mode, wanted.lock_until)))
     elif not (its_lock.is_within(lock) or locks_itself):
         faults.append(
-            f"the target locks it until {its_lock.until:%Y-%m-%dT%H:%M:%SZ} ({its_lock.mode}), longer or more strictly"
+            f"the destination locks it until {its_lock.until:%Y-%m-%dT%H:%M:%SZ} ({its_lock.mode}), longer or stricter"
             " than the source; a sync lifts no lock"
         )
     held = theirs.headers.get(LEGAL_HOLD, "OFF") == "ON"
     if wanted.legal_hold and not held:
         changes.append(("legal hold", hold_change(its)))
     elif held and not wanted.legal_hold:
-        faults.append("the target has a legal hold on it, the source has none; a sync lifts no lock")
+        faults.append("the destination has a legal hold on it, the source has none; a sync lifts no lock")
     return Amendment(changes, faults)
 
 
@@ -124,7 +124,7 @@ class HistoryLook:
         """Yield what is found of those that can be looked at."""
         way = self.way
         here = way.source.heads(map(source_of, steps))
-        there = way.target.source.heads(map(target_of, steps))
+        there = way.destination.source.heads(map(destination_of, steps))
         found_acls = acls(way, map(source_of, steps))
         for step, ours, theirs, acl in zip(steps, here, there, found_acls, strict=False):
             way.note(ours, theirs)
@@ -133,15 +133,15 @@ class HistoryLook:
                 continue
             made = item(way.source.name, as_read(step, ours), ours, Content("", None, 0), acl)
             wanted = made.described(way.name(step), way.terms)
-            its = target_of(step)
-            kept = way.target.acl(its.key, its.version_id) if way.source.has_acls else None
+            its = destination_of(step)
+            kept = way.destination.acl(its.key, its.version_id) if way.source.has_acls else None
             yield _Seen(step, made, amendment(its, theirs, wanted, kept, locks_itself=self.locks_itself))
 
     def _lost(self, step: Step, ours: Fetched, theirs: Fetched) -> Gap:
         """Return the gap of a version that one side does not have any more, or does not show."""
         if ours.error is not None:
             return lost_gaps(self.way.source, [(step, ours.error)])[0]
-        return Gap(step.name, "failed", f"it cannot be looked at at the target: {theirs.error}")
+        return Gap(step.name, "failed", f"it cannot be looked at at the destination: {theirs.error}")
 
     def _is_settled(self, seen: _Seen) -> bool:
         if seen.found.changes or seen.found.faults:
@@ -154,9 +154,9 @@ class HistoryLook:
         self.way.progress.skip(items=1, size_bytes=source_of(seen.step).size_bytes)
 
     def _amend(self, due: Sequence[_Seen]) -> None:
-        """Send what is to be changed; note what the target refuses."""
+        """Send what is to be changed; note what the destination refuses."""
         changes = [(seen, what, request) for seen in due for what, request in seen.found.changes]
-        answers = self.way.target.amend(request for _, _, request in changes)
+        answers = self.way.destination.amend(request for _, _, request in changes)
         for (seen, what, _), answer in zip(changes, answers, strict=True):
             if answer.error is not None:
                 self._refused.setdefault(_which(seen.step), []).append(_refusal(what, answer.error))
@@ -171,10 +171,10 @@ class HistoryLook:
                 return  # it has become a gap meanwhile
             if not refused:
                 faults += [
-                    f"the target takes its {what} and does not show it afterwards"
+                    f"the destination takes its {what} and does not show it afterwards"
                     for what, _ in left.found.changes
                 ]
-            its = target_of(seen.step)
+            its = destination_of(seen.step)
             written = Written(seen.step.key, its.etag, version_id=its.version_id)
             self.done.rows.append(left.made.finished(written, self.way.terms))
         if faults:
@@ -184,11 +184,11 @@ class HistoryLook:
 
 
 def _which(step: Step) -> tuple[str, str]:
-    return step.key, target_of(step).version_id
+    return step.key, destination_of(step).version_id
 
 
 def _refusal(what: str, error: MoveoutError) -> str:
-    """Return the fault of a change that the target does not take. Raises what stops the whole sync."""
+    """Return the fault of a change that the destination does not take. Raises what stops the whole sync."""
     if isinstance(error, UnreachableError | NoSpaceError):
         raise error
-    return f"the target does not take its {what} ({error})"
+    return f"the destination does not take its {what} ({error})"

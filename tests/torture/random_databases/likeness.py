@@ -141,7 +141,8 @@ class Look:
 
     def _is_comparable(self, table: str) -> bool:
         """Not of what hides rows; Aria's depend on a row format that it does not show; and MariaDB adds up what happens
-        to lie in the place of virtual columns (``ALTER TABLE … FORCE`` changes the sum, or it crashes). MySQL adds up hidden columns of
+        to lie in the place of virtual columns (``ALTER TABLE … FORCE`` changes the sum, or it crashes). MySQL adds up
+        hidden columns of
         keys over expressions, see ``_plain``, and whether numbers in JSON have a sign, which the bundle's ledger names.
         """
         made = self._created(table)
@@ -211,19 +212,19 @@ def _printed(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def differences(source: Look, target: Look) -> list[str]:
+def differences(source: Look, destination: Look) -> list[str]:
     """Everything in which two databases are not alike."""
-    ours, theirs = source.catalogs(), target.catalogs()
+    ours, theirs = source.catalogs(), destination.catalogs()
     found = [f"{name} - {line}" for name in ours for line in ours[name] if line not in theirs[name]]
     found += [f"{name} + {line}" for name in ours for line in theirs[name] if line not in ours[name]]
-    for table in set(source.tables()) & set(target.tables()):
-        rows, others = source.rows(table), target.rows(table)
+    for table in set(source.tables()) & set(destination.tables()):
+        rows, others = source.rows(table), destination.rows(table)
         if rows != others:
             found.append(f"rows of {table!r}: - {list(rows - others)[:3]} + {list(others - rows)[:3]}")
-    sums, other_sums = source.checksums(), target.checksums()
+    sums, other_sums = source.checksums(), destination.checksums()
     found += [f"checksum of {name!r}" for name in sums if sums[name] != other_sums.get(name)]
-    if source.counters() != target.counters():
-        found.append(f"sequences: {source.counters()} {target.counters()}")
+    if source.counters() != destination.counters():
+        found.append(f"sequences: {source.counters()} {destination.counters()}")
     return found
 
 

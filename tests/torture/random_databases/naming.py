@@ -35,13 +35,13 @@ _JSON = "SELECT TABLE_NAME FROM information_schema.CHECK_CONSTRAINTS WHERE CONST
 _OF_JSON = f"{_JSON} = CONCAT('json_valid(`', REPLACE(CONSTRAINT_NAME, '`', '``'), '`)')"
 
 
-def unnamed(source: str, target: str, named: Sequence[str]) -> list[str]:
+def unnamed(source: str, destination: str, named: Sequence[str]) -> list[str]:
     """Return what only ``source`` has and no sentence of ``named`` has the name of."""
     found = []
     views = {name for _, name in fetch(source, _OBJECTS["view"])}
     lost = set[str]()
     for kind, query in _OBJECTS.items():
-        there = {(table, name.lower()) for table, name in fetch(target, query)}
+        there = {(table, name.lower()) for table, name in fetch(destination, query)}
         for table, name in fetch(source, query):
             kept = _AHEAD.sub("", name) if table in views else name
             if (table, kept.lower()) in there or (table, name.lower()) in there or table in lost:
@@ -49,7 +49,7 @@ def unnamed(source: str, target: str, named: Sequence[str]) -> list[str]:
             lost |= set() if table else {name}
             if not _is_named(table, name, kind, named):
                 found.append(f"{kind} {quote(name)} of {quote(table)}" if table else f"{kind} {quote(name)}")
-    checks = _checks(source, target, named)
+    checks = _checks(source, destination, named)
     return [*found, *(f"{count} checks of {quote(table)}" for table, count in checks if table not in lost)]
 
 
@@ -60,10 +60,11 @@ def _is_named(table: str, name: str, kind: str, named: Sequence[str]) -> bool:
     return any(word.lower() in one.lower() and about in one for one in named)
 
 
-def _checks(source: str, target: str, named: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Yield how many checks of a table are neither there nor named; those by which MariaDB knows JSON are not counted."""
-    ours, theirs = (Counter(row[0] for row in fetch(url, _CHECKS)) for url in (source, target))
-    for counted, url in ((ours, source), (theirs, target)):
+def _checks(source: str, destination: str, named: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """Yield how many checks of a table are neither there nor named; those by which MariaDB knows JSON are not
+    counted."""
+    ours, theirs = (Counter(row[0] for row in fetch(url, _CHECKS)) for url in (source, destination))
+    for counted, url in ((ours, source), (theirs, destination)):
         if "mariadb" in fetch(url, "SELECT VERSION()")[0][0].lower():
             counted.subtract(row[0] for row in fetch(url, _OF_JSON))
     for table, count in (ours - theirs).items():
@@ -85,14 +86,14 @@ _OTHERWISE = (
 """Types of values that a server of the other flavour may hold otherwise."""
 
 
-def other_rows(source: str, target: str) -> list[str]:
+def other_rows(source: str, destination: str) -> list[str]:
     """Return the tables whose values in columns of equal types are not equal, as the servers themselves show them."""
-    theirs = set(fetch(target, _COLUMNS))
+    theirs = set(fetch(destination, _COLUMNS))
     shared: dict[str, set[str]] = {}
     for table, column, kind in fetch(source, _COLUMNS + _NOT_COMPUTED):
         if (table, column, kind) in theirs and kind not in _OTHERWISE:
             shared.setdefault(table, set()).add(column)
-    ours, copy = Look(source), Look(target)
+    ours, copy = Look(source), Look(destination)
     try:
         return [
             f"rows of {table!r}"

@@ -63,7 +63,7 @@ class Tables:
         table.columns.append(column)
         for _ in range(self._dice.randint(0, 9)):
             column, words = self._column(table)
-            if self._run(f"ALTER TABLE {table.label} ADD {words}{self._place(table)}"):
+            if self._run(f"ALTER TABLE {table.label} ADD {words}{self._location(table)}"):
                 table.columns.append(column)
         self.found.append(table)
         self._complete(table, counted=counted)
@@ -83,7 +83,7 @@ class Tables:
             if self._chance(0.4):
                 self._run(f"ALTER TABLE {table.label} PARTITION BY SYSTEM_TIME LIMIT 3 PARTITIONS 3")
 
-    def _place(self, table: Table) -> str:
+    def _location(self, table: Table) -> str:
         return self._dice.choice(("", "", "", " FIRST", f" AFTER {self._dice.choice(table.columns).label}"))
 
     def _options(self, counted: bool) -> str:

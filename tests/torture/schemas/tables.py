@@ -290,8 +290,8 @@ class Tables:
             return
         for number in range(self.rng.choice([0, 1, 5, 20])):
             values = [
-                str(number * 7 - 3) if one.type.sql == "int4" and place < 2 else one.type.value(self.rng)
-                for place, one in enumerate(given.values())
+                str(number * 7 - 3) if one.type.sql == "int4" and location < 2 else one.type.value(self.rng)
+                for location, one in enumerate(given.values())
             ]
             self.add(f"INSERT INTO {table.name} ({', '.join(given)}) VALUES ({', '.join(values)})")
 

@@ -35,14 +35,14 @@ class BucketHold:
     def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None, witness: str = "") -> None:
         self._settings = BucketSettings(url, secrets=secrets)
         self.url = self._settings.url
-        self._witness = _as(self._settings.location, witness) if witness else None
+        self._witness = _as(self._settings.s3_location, witness) if witness else None
         self._policies = self._open_policies()
 
     def _open_policies(self) -> Policies | None:
         """Return the users' policies of a MinIO that we administer."""
         if self._settings.server() != "MinIO":
             return None
-        found = Policies(self._settings.location)
+        found = Policies(self._settings.s3_location)
         try:
             found.users()
         except (NotAllowedError, UsageError, GoneError):
@@ -175,7 +175,7 @@ class BucketHold:
                 return ()
             return [
                 Finding(
-                    f"the profile {self._witness.location.profile}",
+                    f"the profile {self._witness.s3_location.profile}",
                     "may delete versions all the same",
                     "refused",
                 )
@@ -218,8 +218,8 @@ class BucketHold:
         return self._policies
 
 
-def _as(location: S3Location, profile: str) -> BucketSettings:
-    return BucketSettings(f"s3://{location.bucket}/{location.prefix}?profile={profile}")
+def _as(s3_location: S3Location, profile: str) -> BucketSettings:
+    return BucketSettings(f"s3://{s3_location.bucket}/{s3_location.prefix}?profile={profile}")
 
 
 def _statements(bucket: str, prefix: str, of_bucket: Sequence[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""What a table of the target is without, because the target, or its own rows there, would not have it. Each is noted
+"""What a table of the destination is without, because the destination, or its own rows there, would not have it. Each
+is noted
 before it is done, so that the run that ends the restore names it, whichever run did it.
 """
 
@@ -9,25 +10,25 @@ from collections.abc import Iterator
 
 from exporters.api import Loss
 from exporters.mysql.identifiers import quote_literal
-from migrate.restore.mysql.destination import TargetConnection, mark_done, read_done
+from migrate.restore.mysql.destination import DestinationConnection, mark_done, read_done
 
 _STEP = "without "
 _REASON_CHARACTERS = 400
 """A note has room for 700 characters."""
 
 
-def note(connection: TargetConnection, loss: Loss) -> None:
+def note(connection: DestinationConnection, loss: Loss) -> None:
     """Note what is to be left out. Raises the driver's errors."""
     if _step(loss) not in read_done(connection):
         mark_done(connection, _step(loss))
 
 
-def forget(connection: TargetConnection, loss: Loss) -> None:
+def forget(connection: DestinationConnection, loss: Loss) -> None:
     """It is there nevertheless. Raises the driver's errors."""
     connection.run(f"DELETE FROM {connection.done} WHERE name = {quote_literal(_step(loss))}")
 
 
-def conceded(connection: TargetConnection) -> Iterator[Loss]:
+def conceded(connection: DestinationConnection) -> Iterator[Loss]:
     """Yield all that is noted."""
     for step in sorted(read_done(connection)):
         if step.startswith(_STEP):

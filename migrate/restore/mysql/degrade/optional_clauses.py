@@ -68,12 +68,12 @@ def pieces_of(sql: str) -> list[Piece]:
     counter = next((piece.column for piece in found if piece.lost == "AUTO_INCREMENT"), "")
     leads = any(f"PRIMARY KEY ({counter}" in piece.words for piece in found)
 
-    def place(piece: Piece) -> tuple[int, int]:
+    def location(piece: Piece) -> tuple[int, int]:
         needed = "PRIMARY KEY " in piece.words or (not leads and f"({counter}" in piece.words)
         lost = "primary key" if piece.lost == "key" and needed else piece.lost
         return _ORDER.index(lost), piece.begin
 
-    return sorted(found, key=place)
+    return sorted(found, key=location)
 
 
 def _pieces(sql: str) -> Iterator[Piece]:
@@ -117,8 +117,9 @@ def without(sql: str, out: Collection[Piece]) -> str:
 
 
 def least(sql: str, refusal: Callable[[str], str]) -> dict[Piece, str] | None:
-    """Return as few pieces as a table has to do without so that the target takes the definition, and why each; None
-    where it does not even without all. ``refusal``: what the target says to a definition, nothing if it takes it.
+    """Return as few pieces as a table has to do without so that the destination takes the definition, and why each;
+    None
+    where it does not even without all. ``refusal``: what the destination says to a definition, nothing if it takes it.
     """
     pieces = pieces_of(sql)
     out = dict.fromkeys(pieces, "")

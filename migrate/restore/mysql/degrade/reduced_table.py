@@ -1,7 +1,8 @@
-"""A table of which the target refuses something: made without that, which is named.
+"""A table of which the destination refuses something: made without that, which is named.
 
 What it is, is tried out with a table of our own that is dropped again. Keys, constraints and partitions that no CREATE
-TABLE may have are added afterwards where the target takes them so: a server may refuse in one statement what it has let
+TABLE may have are added afterwards where the destination takes them so: a server may refuse in one statement what it
+has let
 come about in several.
 """
 
@@ -18,7 +19,7 @@ from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.restore.mysql.definitions import Definer, Definition
 from migrate.restore.mysql.degrade.concessions import forget, note
 from migrate.restore.mysql.degrade.optional_clauses import FOREIGN, Piece, least, without
-from migrate.restore.mysql.destination import TargetConnection, alter, items_there
+from migrate.restore.mysql.destination import DestinationConnection, alter, items_there
 
 _FOREIGN_KEYS = (
     "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS"
@@ -27,9 +28,10 @@ _FOREIGN_KEYS = (
 
 
 def make_reduced(
-    connection: TargetConnection, definer: Definer, one: Definition, ours: Collection[str]
+    connection: DestinationConnection, definer: Definer, one: Definition, ours: Collection[str]
 ) -> bool:
-    """Make a table without what the target refuses of it; return whether there is a way. ``ours``: the tables that are
+    """Make a table without what the destination refuses of it; return whether there is a way. ``ours``: the tables
+    that are
     being restored. Raises the driver's errors.
     """
     trial = _Trial(connection, definer, one)
@@ -59,7 +61,7 @@ def make_reduced(
     return True
 
 
-def _put_back(connection: TargetConnection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
+def _put_back(connection: DestinationConnection, foreign_keys: Sequence[tuple[str, str, str]]) -> None:
     for table, _, item in foreign_keys:
         said = alter(connection, table, f"ADD {item}")
         if said is not None:
@@ -75,14 +77,14 @@ def _away(table: str, item: str) -> Loss:
 
 
 class _Trial:
-    """Tries definitions of a table on the target."""
+    """Tries definitions of a table on the destination."""
 
-    def __init__(self, connection: TargetConnection, definer: Definer, one: Definition) -> None:
+    def __init__(self, connection: DestinationConnection, definer: Definer, one: Definition) -> None:
         self._connection, self._definer, self._one = connection, definer, one
         self._head = len(f"CREATE TABLE {quote_name(one['name'])}")
 
     def refusal(self, sql: str) -> str:
-        """Return what the target says, nothing if it makes the table. Raises the driver's errors."""
+        """Return what the destination says, nothing if it makes the table. Raises the driver's errors."""
         again = self._connection.again
         self._connection.run(f"DROP TABLE IF EXISTS {again}")
         try:
@@ -102,15 +104,15 @@ def _loss(one: Definition, piece: Piece, said: str) -> Loss:
     return Loss(f"table {quote_name(one['name'])}", piece.lost, f"{piece.shown}: {said}")
 
 
-def _foreign_keys_to(connection: TargetConnection, table: str) -> list[tuple[str, str, str]]:
+def _foreign_keys_to(connection: DestinationConnection, table: str) -> list[tuple[str, str, str]]:
     """Return the tables that are there already and point to this one, with their foreign keys' names and definitions:
-    the target would refuse a table that does not fit to these.
+    the destination would refuse a table that does not fit to these.
     """
     schema = quote_literal(connection.address.database)
     rows = connection.rows(_FOREIGN_KEYS.format(schema=schema, table=quote_literal(table)))
     return [(str(child), str(name), _item(connection, str(child), str(name))) for child, name in rows]
 
 
-def _item(connection: TargetConnection, table: str, constraint: str) -> str:
+def _item(connection: DestinationConnection, table: str, constraint: str) -> str:
     begin = f"CONSTRAINT {quote_name(constraint)} "
     return next((item for item in items_there(connection, table) if item.startswith(begin)), "")

@@ -1,4 +1,5 @@
-"""A table whose own rows the target refuses, as another server had let them in: what keeps them out gives way, and is
+"""A table whose own rows the destination refuses, as another server had let them in: what keeps them out gives way,
+and is
 named. Checks stay without being enforced, unique keys as plain ones.
 """
 
@@ -15,7 +16,7 @@ from exporters.mysql.errors import number_of, said_by
 from exporters.mysql.identifiers import quote_name
 from migrate.restore.mysql.degrade.concessions import forget, note
 from migrate.restore.mysql.degrade.optional_clauses import GENERATED, pieces_of
-from migrate.restore.mysql.destination import TargetConnection, alter, items_there
+from migrate.restore.mysql.destination import DestinationConnection, alter, items_there
 from migrate.restore.mysql.table_ddl import items_of, masked
 
 CHECK_VIOLATED = 3819
@@ -38,10 +39,10 @@ class Way(Enum):
     TABLE = "write the whole table again"
 
 
-def loosen(connection: TargetConnection, table: str, error: pymysql.Error) -> Way:
+def loosen(connection: DestinationConnection, table: str, error: pymysql.Error) -> Way:
     """Let a table have rows that it has refused with ``error``, if there is a way. Raises the driver's errors."""
     number = number_of(error)
-    ways: dict[int, Callable[[TargetConnection, str, str], bool]] = {
+    ways: dict[int, Callable[[DestinationConnection, str, str], bool]] = {
         CHECK_VIOLATED: _unenforced,
         1062: _plain_key,
     }
@@ -57,13 +58,13 @@ def _item(table: str) -> str:
     return f"table {quote_name(table)}"
 
 
-def _unenforced(connection: TargetConnection, table: str, check: str) -> bool:
+def _unenforced(connection: DestinationConnection, table: str, check: str) -> bool:
     label = f"check {quote_name(check)} of {quote_name(table)}"
     loss = Loss(label, "constraint", "it is not enforced: rows that are there violate it")
     return _altered(connection, table, f"ALTER CHECK {quote_name(check)} NOT ENFORCED", [loss])
 
 
-def _plain_key(connection: TargetConnection, table: str, key: str) -> bool:
+def _plain_key(connection: DestinationConnection, table: str, key: str) -> bool:
     """MySQL puts the table's name before that of the key."""
     names = {key, key.removeprefix(f"{table}.")}
     begins = [
@@ -82,7 +83,7 @@ def not_unique(table: str, item: str) -> Loss:
     return Loss(_item(table), "key", f"{' '.join(item.split())}: it is not unique: rows are equal here")
 
 
-def _nullable(connection: TargetConnection, table: str, column: str) -> bool:
+def _nullable(connection: DestinationConnection, table: str, column: str) -> bool:
     begin = f"{quote_name(column)} "
     item = next((item for item in items_there(connection, table) if item.startswith(begin)), "")
     at = masked(item).find(" NOT NULL")
@@ -93,12 +94,12 @@ def _nullable(connection: TargetConnection, table: str, column: str) -> bool:
     return _altered(connection, table, words, [Loss(_item(table), "NOT NULL", reason)])
 
 
-def _unpartitioned(connection: TargetConnection, table: str, error: pymysql.Error) -> bool:
+def _unpartitioned(connection: DestinationConnection, table: str, error: pymysql.Error) -> bool:
     loss = Loss(_item(table), "partitions", f"it has no PARTITIONS here: {said_by(error)}")
     return _altered(connection, table, "REMOVE PARTITIONING", [loss])
 
 
-def _uncomputed(connection: TargetConnection, table: str, error: pymysql.Error) -> bool:
+def _uncomputed(connection: DestinationConnection, table: str, error: pymysql.Error) -> bool:
     """Make computed columns plain ones, which are to have the values that are in the bundle."""
     sql = _definition(connection, table)
     computed = {piece.column: piece for piece in pieces_of(sql) if piece.lost == GENERATED}
@@ -136,12 +137,12 @@ def _dropped(item: str) -> str:
     return f"KEY {name}"
 
 
-def _definition(connection: TargetConnection, table: str) -> str:
+def _definition(connection: DestinationConnection, table: str) -> str:
     return str(connection.named(f"SHOW CREATE TABLE {quote_name(table)}")[0]["create table"])
 
 
-def _altered(connection: TargetConnection, table: str, words: str, losses: Sequence[Loss]) -> bool:
-    """Alter a table and note what it loses by that; return whether the target has done so."""
+def _altered(connection: DestinationConnection, table: str, words: str, losses: Sequence[Loss]) -> bool:
+    """Alter a table and note what it loses by that; return whether the destination has done so."""
     for loss in losses:
         note(connection, loss)
     if alter(connection, table, words) is None:

@@ -25,28 +25,29 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.restore.common.table_parts import damage, parts_of
 from migrate.restore.common.table_restore import Run
-from migrate.restore.mysql.destination import Target
+from migrate.restore.mysql.destination import Destination
 
 _REALS = (b"mysqlfloat", b"mysqldouble")
 _LAST_TIME = r"^(-?838:59:59\.)[0-9]*[1-9][0-9]*$"
 
 
-_COMPUTED = "the target computes other values than the source had, which the bundle has"
+_COMPUTED = "the destination computes other values than the source had, which the bundle has"
 
 
-def held_otherwise(run: Run, target: Target, table: CatalogRow) -> list[Loss]:
-    """Return which values of a table the target has otherwise, nothing where that does not explain all of it. Raises
+def held_otherwise(run: Run, destination: Destination, table: CatalogRow) -> list[Loss]:
+    """Return which values of a table the destination has otherwise, nothing where that does not explain all of it.
+    Raises
     ``DamageError``, ``SourceError``.
     """
     there = run.found.get(("", table.name))
     if there is None or there.rows != table.items:
         return []
-    mariadb = target.connection.is_mariadb
+    mariadb = destination.connection.is_mariadb
     held, losses = _as_held(run.reader, table, mariadb=mariadb)
     computed = [column["name"] for column in table.details.get("columns", ()) if column.get("generated")]
     if computed and held != there:
         held, losses = _as_held(run.reader, table, mariadb=mariadb, without=computed)
-        live = live_tables(target.address, workers=run.workers, names={table.name}, without=computed)
+        live = live_tables(destination.address, workers=run.workers, names={table.name}, without=computed)
         there = live.get(("", table.name))
         label = quote_name(table.name)
         losses += [Loss(f"{label}.{quote_name(name)}", "generated values", _COMPUTED) for name in computed]
@@ -56,7 +57,8 @@ def held_otherwise(run: Run, target: Target, table: CatalogRow) -> list[Loss]:
 def _as_held(
     reader: BundleReader, table: CatalogRow, *, mariadb: bool, without: Collection[str] = ()
 ) -> tuple[Tally, list[Loss]]:
-    """Return a table's rows and digest as the target holds them, columns of the names ``without`` left out, and a row
+    """Return a table's rows and digest as the destination holds them, columns of the names ``without`` left out, and
+    a row
     for each column with other values. Raises ``DamageError``.
     """
     found, counts = Tally(), Counter[tuple[str, str]]()

@@ -10,7 +10,7 @@ import psycopg
 
 from exporters.postgres.large_objects import NUMBER
 from migrate.restore.common.selection import ancestors
-from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.context import Job
 from migrate.restore.postgres.definitions.constraint_triggers import (
@@ -41,7 +41,7 @@ _TRIGGERS = "constraint-triggers"
 
 def complete(job: Job, state: State, done: set[str]) -> Script:
     """Make what is not done yet, and set sequences; return the script of post-data."""
-    connection, progress = job.target.connection, job.run.progress
+    connection, progress = job.destination.connection, job.run.progress
     definitions = job.definitions()
     script = read_script(connection, definitions.section("post-data", portable=state.portable))
     triggers = definitions.constraint_triggers()
@@ -53,7 +53,7 @@ def complete(job: Job, state: State, done: set[str]) -> Script:
     if steps:
         progress.begin(f"indexes and constraints of {job.run.source}", items=steps, size_bytes=0)
         runner = StepRunner(
-            job.target.address,
+            job.destination.address,
             script.head + begun_as(connection, job.run.said("sessions")),
             workers=job.run.workers,
             advance=lambda: progress.advance(items=1),
@@ -87,7 +87,7 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
     every = "; ".join(sql for _, sql in statements) or "SELECT 1"
     try:
         with connection.transaction():
-            sql_target.mark_done(connection, step)
+            sql_destination.mark_done(connection, step)
             if refusal_of(connection, step, every.encode()):
                 refusals = [refusal_of(connection, name, sql.encode()) for name, sql in statements]
                 sql_left_out.add(connection, step, [refusal for refusal in refusals if refusal])
@@ -96,10 +96,12 @@ def _set(connection: psycopg.Connection[Any], step: str, statements: Sequence[tu
 
 
 def _write_refused_parts(job: Job) -> None:
-    """Write the rows that the target refused before it had indexes and constraints."""
+    """Write the rows that the destination refused before it had indexes and constraints."""
     if not job.refused_parts:
         return
-    writer = RowWriter(job.run.reader, job.target.address, workers=1, advance=lambda _rows, _size_bytes: None)
+    writer = RowWriter(
+        job.run.reader, job.destination.address, workers=1, advance=lambda _rows, _size_bytes: None
+    )
     writer.rows_missing = bool(job.damaged)
     writer.write_last(job.refused_parts)
     job.left_out.extend(writer.left_out)
@@ -112,10 +114,10 @@ def _set_triggers(job: Job, triggers: Sequence[Trigger]) -> None:
         triggers = [one for one in triggers if (one["schema"], one["table"]) in job.names]
     if not triggers:
         return
-    connection = job.target.connection
+    connection = job.destination.connection
     try:
         with connection.transaction():
-            sql_target.mark_done(connection, _TRIGGERS)
+            sql_destination.mark_done(connection, _TRIGGERS)
             sql_left_out.add(connection, _TRIGGERS, set_constraint_triggers(connection, triggers))
     except psycopg.Error as exc:
         raise ddl_error(exc, "constraint-triggers.json") from exc
@@ -153,6 +155,6 @@ def _sequences(job: Job, definitions: Definitions) -> Sequence[Mapping[str, Any]
     every = definitions.sequences()
     if not job.selection.tables:
         return every
-    script = read_script(job.target.connection, definitions.section("pre-data", portable=True))
+    script = read_script(job.destination.connection, definitions.section("pre-data", portable=True))
     owned = OwnedSequences.of(script.entries).of_tables(job.names)
     return [one for one in every if (one["schema"], one["name"]) in owned]

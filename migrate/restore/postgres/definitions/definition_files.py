@@ -1,4 +1,4 @@
-"""Definitions into the target: roles, pg_dump's sections, sequences."""
+"""Definitions into the destination: roles, pg_dump's sections, sequences."""
 
 from __future__ import annotations
 
@@ -200,12 +200,12 @@ def _word(privilege: str) -> str:
     return privilege
 
 
-def target_error(error: BaseException, where: str) -> MoveoutError:
-    """Return what to tell when the target fails."""
+def destination_error(error: BaseException, where: str) -> MoveoutError:
+    """Return what to tell when the destination fails."""
     if isinstance(error, psycopg.errors.DiskFull):
         return NoSpaceError(
             f"{where}: {' '.join(str(error).split())}",
-            next_step="Make room on the target server, then give the same command again.",
+            next_step="Make room on the destination server, then give the same command again.",
         )
     return translate(error, where)
 
@@ -218,15 +218,15 @@ def ddl_error(error: psycopg.Error, section: str) -> MoveoutError:
         and "extension" in said
     ):
         return UsageError(
-            f"the target server lacks an extension: {said}",
-            next_step="Install the extension's package on the target server, then give the same command again.",
+            f"the destination server lacks an extension: {said}",
+            next_step="Install the extension's package on the destination server, then give the same command again.",
         )
     if isinstance(error, psycopg.OperationalError):
-        return target_error(error, section)
+        return destination_error(error, section)
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return NotAllowedError(
             f"{section} cannot be restored: {said}",
-            next_step="Restore as the owner of the target database or as a superuser.",
+            next_step="Restore as the owner of the destination database or as a superuser.",
         )
     return UsageError(
         f"{section} cannot be restored: {said}",

@@ -58,9 +58,9 @@ class Entry:
     @property
     def label(self) -> str:
         """``INDEX public.some_idx``, for people."""
-        place = "" if self.schema == "-" else f"{self.schema}."
+        location = "" if self.schema == "-" else f"{self.schema}."
         kind = "" if self.name.startswith(f"{self.kind} ") else f"{self.kind} "
-        return f"{kind}{place}{self.name}"
+        return f"{kind}{location}{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

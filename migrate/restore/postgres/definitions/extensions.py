@@ -30,7 +30,7 @@ _LISTS = frozenset(
 MEMBER = -1
 """The number of entries for members of extensions: no script has them."""
 _MARK = "extension-table/"
-"""How the name begins under which the target remembers that an extension's table is ours to fill."""
+"""How the name begins under which the destination remembers that an extension's table is ours to fill."""
 
 Extension = Mapping[str, Any]
 Member = Mapping[str, Any]
@@ -155,9 +155,9 @@ def _entries(pair: _Pair, *, portable: bool) -> Iterator[Entry]:
 
 def filled_otherwise(job: Job, done: AbstractSet[str]) -> frozenset[Name]:
     """Return the tables of extensions that are not to be filled: the extension does that, or there is no such table
-    here. Others are empty, and the target remembers that their rows are ours to write.
+    here. Others are empty, and the destination remembers that their rows are ours to write.
     """
-    connection = job.target.connection
+    connection = job.destination.connection
     found = set()
     for table in job.run.tables:
         name, mark = (table.schema, table.name), f"{_MARK}{table.number}"

@@ -1,4 +1,4 @@
-"""Post-data into the target: one transaction an entry, or several light ones, with the note that they are done."""
+"""Post-data into the destination: one transaction an entry, or several light ones, with the note that they are done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _IN_EACH_OTHERS_WAY = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAv
 
 
 class StepRunner:
-    """Makes entries in the target. ``head``: the settings under which the script is run. An entry that the server
+    """Makes entries in the destination. ``head``: the settings under which the script is run. An entry that the server
     refuses is tried again when all others are there; what it refuses even then is named in ``left_out``, and not
     marked as done: a later run tries it again.
     """
@@ -231,7 +231,7 @@ def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
     """Take out of ``waiting`` the first step that can be made beside those that run, and behind it light ones if it is
     one.
     """
-    begin = next((place for place, step in enumerate(waiting) if step.fits(running)), len(waiting))
+    begin = next((location for location, step in enumerate(waiting) if step.fits(running)), len(waiting))
     end = begin + 1
     if begin < len(waiting) and waiting[begin].is_light:
         while (
@@ -244,10 +244,10 @@ def _taken(waiting: list[Step], running: Sequence[Step]) -> list[Step]:
 
 
 def mark_of(entry: Entry) -> str:
-    """Return by what name the target remembers that an entry is made."""
+    """Return by what name the destination remembers that an entry is made."""
     return f"{_MARK}{entry.number:06d}"
 
 
 def is_mark(name: str) -> bool:
-    """Tell whether what the target remembers under a name is an entry of post-data."""
+    """Tell whether what the destination remembers under a name is an entry of post-data."""
     return name.startswith(_MARK)

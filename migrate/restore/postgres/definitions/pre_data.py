@@ -1,4 +1,4 @@
-"""Roles, types, tables and functions (pre-data) into the target, together with the state of the restore."""
+"""Roles, types, tables and functions (pre-data) into the destination, together with the state of the restore."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from migrate.restore.common.finished_record import FinishedRestore, unique
-from migrate.restore.postgres import destination as sql_target
+from migrate.restore.postgres import destination as sql_destination
 from migrate.restore.postgres import left_out as sql_left_out
 from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import (
@@ -55,15 +55,15 @@ class Wanted:
 
 
 def define(connection: psycopg.Connection[Any], wanted: Wanted) -> State:
-    """Make it all in one transaction: first with owners and privileges, then, where the target does not
+    """Make it all in one transaction: first with owners and privileges, then, where the destination does not
     permit that, without. A database whose server cannot lock so many tables in one transaction is made in
-    several. What is left out is recorded in the target (``left_out``). Returns the state that was begun.
+    several. What is left out is recorded in the destination (``left_out``). Returns the state that was begun.
     """
     try:
         return _define(connection, wanted, portable=False)
     except _REFUSED as exc:
         refused = " ".join(str(exc).split())
-    note = f"owners and privileges were left out, because the target refused them: {refused}"
+    note = f"owners and privileges were left out, because the destination refused them: {refused}"
     try:
         return _define(connection, wanted, portable=True, notes=[note])
     except psycopg.Error as exc:
@@ -90,7 +90,7 @@ def _define(
         try:
             with connection.transaction():
                 _begin(connection, wanted, state, notes)
-                sql_target.mark_done(connection, _PRE_DATA)
+                sql_destination.mark_done(connection, _PRE_DATA)
                 with under_settings(connection, script):
                     left_out = _make_all(connection, script.entries, wanted, portable=portable)
                 sql_left_out.add(connection, _PRE_DATA, left_out)
@@ -107,7 +107,7 @@ def _define(
 
 def _begin(connection: psycopg.Connection[Any], wanted: Wanted, state: State, notes: Sequence[str]) -> None:
     """Make roles and the state, within the caller's transaction."""
-    sql_target.begin_state(connection, state)
+    sql_destination.begin_state(connection, state)
     roles = [] if state.portable else wanted.definitions.roles()
     made = missing_roles(connection, roles)
     refused = make_roles(connection, roles, made)
@@ -123,8 +123,8 @@ def _script(connection: psycopg.Connection[Any], wanted: Wanted, *, portable: bo
     if wanted.tables is None:
         entries = with_versions(connection, script.entries, wanted.definitions.extensions())
         return Script(script.head, entries)
-    missing = {name for name in wanted.tables if not sql_target.has_table(connection, name)}
-    schemas = {schema for schema, _ in missing if not sql_target.has_schema(connection, schema)}
+    missing = {name for name in wanted.tables if not sql_destination.has_table(connection, name)}
+    schemas = {schema for schema, _ in missing if not sql_destination.has_schema(connection, schema)}
     chosen = select_entries(script.entries, missing)
     made = [entry for entry in script.entries if entry.kind == "SCHEMA" and entry.name in schemas]
     return Script(script.head, (*made, *chosen))
@@ -184,13 +184,13 @@ def _make_in_batches(
         if name in done:
             continue
         with connection.transaction():
-            sql_target.mark_done(connection, name)
+            sql_destination.mark_done(connection, name)
             with under_settings(connection, script):
                 batch = script.entries[start : start + _BATCH]
                 left_out = _make(connection, batch, wanted, portable=portable)
             sql_left_out.add(connection, name, left_out)
     with connection.transaction():
-        sql_target.mark_done(connection, _PRE_DATA)
+        sql_destination.mark_done(connection, _PRE_DATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def finish(
     connection: psycopg.Connection[Any], last: Last, state: State, record: FinishedRestore
 ) -> list[str]:
     """Do what is last and forget the state, in one transaction. Returns what was left out of it; where anything was,
-    before or now, ``record`` stays in the target with all of it.
+    before or now, ``record`` stays in the destination with all of it.
     """
     keep = bool(record.left_out)
     while True:

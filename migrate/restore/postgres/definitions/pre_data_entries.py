@@ -1,4 +1,4 @@
-"""The entries of pre-data into the target. What the server refuses costs only itself and what needs it."""
+"""The entries of pre-data into the destination. What the server refuses costs only itself and what needs it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ WHERE d.deptype = 'e' AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.r
 _UNIMPORTANT = frozenset({"ACL", "COMMENT", "SECURITY LABEL"})
 """What is not worth a word where the object that it speaks of is missing."""
 _OF_SERVER = frozenset({"FUNCTION", "PROCEDURE", "OPERATOR FAMILY"})
-_INSTALL = "install its package on the target server and restore into a fresh database, or do without it"
+_INSTALL = "install its package on the destination server and restore into a fresh database, or do without it"
 
 
 @dataclass(frozen=True, slots=True)

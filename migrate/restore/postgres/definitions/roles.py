@@ -1,4 +1,4 @@
-"""Roles that the target lacks, and what is set for roles and for the database."""
+"""Roles that the destination lacks, and what is set for roles and for the database."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 
 
 def missing_roles(connection: psycopg.Connection[Any], roles: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the roles that the target does not have."""
+    """Return the names of the roles that the destination does not have."""
     have = {row[0] for row in connection.execute("SELECT rolname FROM pg_catalog.pg_roles")}
     return [role["name"] for role in roles if role["name"] not in have]
 
@@ -89,7 +89,9 @@ def _withheld(roles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _belonging(role: Mapping[str, Any], *, options: bool) -> Iterator[str]:
-    """Yield the statements that put a role into its groups, and say what it is. ``options``: the target knows them."""
+    """Yield the statements that put a role into its groups, and say what it is. ``options``: the destination knows
+    them.
+    """
     name = quote_name(role["name"])
     for one in role.get("memberships") or [{"role": group} for group in role.get("member_of", ())]:
         words = ["ADMIN OPTION"] * bool(one.get("admin"))

@@ -75,7 +75,7 @@ _MOST_DIGITS = 15
 
 def encoder_of(schema: pa.Schema, types: Mapping[str, str]) -> Encoder | None:
     """Return what makes rows of batches of a part, a binary value each; None where they have to go as CSV. ``types``:
-    of the target's columns, by name, as ``format_type`` writes them.
+    of the destination's columns, by name, as ``format_type`` writes them.
     """
     if any(EXACT_OF in (field.metadata or {}) for field in schema):
         return None

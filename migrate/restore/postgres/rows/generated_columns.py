@@ -1,4 +1,5 @@
-"""Generated columns whose values the target computes otherwise: the function behind them was changed since the rows
+"""Generated columns whose values the destination computes otherwise: the function behind them was changed since the
+rows
 were written, or reads what is another here. Nobody can write into such a column, so those values stay in the bundle
 only.
 """
@@ -18,9 +19,7 @@ from migrate.restore.common.table_restore import Run
 from migrate.restore.postgres.context import Job
 from migrate.restore.postgres.definitions.dump_script import Name
 
-_REASON = (
-    "the target computes other values than the source had stored, or shows none; the bundle has the source's"
-)
+_REASON = "the destination computes other values than the source had stored, or shows none; the bundle has the source's"
 
 
 def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
@@ -33,7 +32,7 @@ def computed_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
         return {}
     names = {(table.schema, table.name) for table in doubtful}
     live = live_tables(
-        job.target.address, workers=run.workers, names=names, generated=False, orders=job.orders
+        job.destination.address, workers=run.workers, names=names, generated=False, orders=job.orders
     )
     return {
         (table.schema, table.name): _losses(table)

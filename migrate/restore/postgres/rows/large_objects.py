@@ -1,4 +1,4 @@
-"""Large objects into the target: found by their numbers, which must not be another's there."""
+"""Large objects into the destination: found by their numbers, which must not be another's there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def numbers(run: Run, damaged: Collection[Name] = ()) -> set[int]:
 
 
 def in_the_way(connection: psycopg.Connection[Any], run: Run, *, filled: bool) -> str:
-    """Return the name of a large object that the target has under a number of the bundle's, or ""; with ``filled`` of
+    """Return the name of a large object that the destination has under a number of the bundle's, or ""; with
+    ``filled`` of
     one that is not empty.
     """
     wanted = sorted(numbers(run))

@@ -1,4 +1,6 @@
-"""Rows into the target: one transaction a part, or several small ones, together with the note that they are done."""
+"""Rows into the destination: one transaction a part, or several small ones, together with the note that they are
+done.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from migrate.errors import DamageError
 from migrate.restore.common.connection_workers import Workers
 from migrate.restore.common.table_parts import PartFile, Shown, batches_of, damage, readable
 from migrate.restore.postgres import left_out as sql_left_out
-from migrate.restore.postgres.definitions.definition_files import target_error
+from migrate.restore.postgres.definitions.definition_files import destination_error
 from migrate.restore.postgres.definitions.refused_objects import (
     Check,
     first_line,
@@ -65,7 +67,8 @@ class Copiers(Protocol):
 
 class RowWriter:
     """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
-    the target refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run tries
+    the destination refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run
+    tries
     them again.
     """
 
@@ -91,7 +94,8 @@ class RowWriter:
 
     def write_all(self, parts: Sequence[PartFile]) -> list[PartFile]:
         """Copy every part; after the first error the others stop soon, and the error is raised. What a check refuses
-        comes last: its function may read other tables. Returns what the target refuses even so, for ``write_last``.
+        comes last: its function may read other tables. Returns what the destination refuses even so, for
+        ``write_last``.
         """
         self._workers.run(batches_of(parts, size_bytes=_BATCH_BYTES, count=_BATCH_PARTS), self._write_batch)
         if not self._refused:
@@ -100,7 +104,8 @@ class RowWriter:
             return [part for part in self._refused if self._refusal(connection, part) is not None]
 
     def write_last(self, parts: Sequence[PartFile]) -> None:
-        """Copy parts that the target refused while it had no indexes and constraints yet: a value may name one. What
+        """Copy parts that the destination refused while it had no indexes and constraints yet: a value may name one.
+        What
         it refuses even now comes without the values that it does not take, or is named in ``left_out``, and does not
         stop the rest: the comparison will miss it.
         """
@@ -123,7 +128,8 @@ class RowWriter:
         self._workers.close()
 
     def _write_batch(self, connection: psycopg.Connection[Any], parts: Sequence[PartFile]) -> None:
-        """Copy parts in one transaction; if the target refuses anything of it, or a part is damaged, each in one of its
+        """Copy parts in one transaction; if the destination refuses anything of it, or a part is damaged, each in one
+        of its
         own.
         """
         if len(parts) > 1 and self._copy_together(connection, parts):
@@ -156,7 +162,7 @@ class RowWriter:
                 self._copy_once(connection, part, self._above(connection, label, exc))
         except psycopg.Error as exc:
             if not is_refusal(exc, connection):
-                raise target_error(exc, f"{label} ({part.name})") from exc
+                raise destination_error(exc, f"{label} ({part.name})") from exc
             self._refused.append(part)
         except DamageError as exc:
             self.damaged.append((part, exc))
@@ -166,7 +172,8 @@ class RowWriter:
     ) -> psycopg.Error | None:
         """Copy a part with all other rows there and all schemas in sight; what its rows violate even so, they
         violate at the source, where such a check is not looked at again. Where rows are missing because of damage, a
-        check may need those. Returns why the target refuses it for another reason. ``filtered``: without the values
+        check may need those. Returns why the destination refuses it for another reason. ``filtered``: without the
+        values
         that it does not take.
         """
         label = _label(part)
@@ -176,7 +183,7 @@ class RowWriter:
                 self._copy_once(connection, part, self._by_root.get(label, label), loose, filtered=filtered)
             except psycopg.Error as exc:
                 if not is_refusal(exc, connection):
-                    raise target_error(exc, f"{label} ({part.name})") from exc
+                    raise destination_error(exc, f"{label} ({part.name})") from exc
                 found = [check for check in suspects(connection, exc, label) if check not in loose]
                 if not found or self.rows_missing or self.damaged:
                     return exc
@@ -308,7 +315,7 @@ class RowWriter:
         generated: bool,
     ) -> tuple[str, Iterator[tuple[bytes, int]]]:
         """Return COPY's options, and what to send with the number of rows in it; with ``generated`` the values, too,
-        that the source's server computed. ``types`` of the target's columns, by name.
+        that the source's server computed. ``types`` of the destination's columns, by name.
         """
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)

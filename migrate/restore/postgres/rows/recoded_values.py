@@ -1,4 +1,4 @@
-"""Values in the source's own encoding (``render.OWN``) that a target of another encoding holds otherwise."""
+"""Values in the source's own encoding (``render.OWN``) that a destination of another encoding holds otherwise."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def held_otherwise(job: Job, run: Run) -> dict[Name, list[Loss]]:
 
 
 def _as_sent(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
-    """Return what the target has of a table, if it took what it was sent, and the losses in that."""
+    """Return what the destination has of a table, if it took what it was sent, and the losses in that."""
     tally = Tally()
     counts: Counter[tuple[str, str]] = Counter()
     for part in parts_of([table]):
         try:
             file = open_part(run.reader.open(part.key))
             encoding = encoding_of(file.schema_arrow)
-            own = OwnEncoding(job.target.connection, encoding)
+            own = OwnEncoding(job.destination.connection, encoding)
             if not own.kept:
                 counts.update(
                     {(column, encoding): many for column, many in _values(file, encoding).items() if many}
@@ -65,7 +65,8 @@ def _as_sent(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
 
 def _reason(values: int, encoding: str) -> str:
     return (
-        f"{values} have bytes of {encoding} for which there is no character, or a second code of one: the target has"
+        f"{values} have bytes of {encoding} for which there is no character, or a second code of one: the "
+        f"destination has"
         " the characters, a replacement where there is none; the bundle has the bytes"
     )
 

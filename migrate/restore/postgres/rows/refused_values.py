@@ -1,4 +1,4 @@
-"""Tables of which the target does not take some values (``value_filter``), and has all else."""
+"""Tables of which the destination does not take some values (``value_filter``), and has all else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
         tally = run.found.get(name)
         if tally is None or not table.number or to_hex(tally.digest) == table.digest:
             continue
-        with job.target.connection.transaction(force_rollback=True):
+        with job.destination.connection.transaction(force_rollback=True):
             expected, losses = _as_taken(job, run, table)
         if losses and expected == tally:
             found[name] = losses
@@ -30,9 +30,9 @@ def without_refused(job: Job, run: Run) -> dict[Name, list[Loss]]:
 
 
 def _as_taken(job: Job, run: Run, table: CatalogRow) -> tuple[Tally, list[Loss]]:
-    """Return what the target has of a table if it lacks nothing but such values, and the losses in that."""
+    """Return what the destination has of a table if it lacks nothing but such values, and the losses in that."""
     label = quote_qualified(table.schema, table.name)
-    values = ValueFilter(job.target.connection, label, job.orders[table.schema, table.name])
+    values = ValueFilter(job.destination.connection, label, job.orders[table.schema, table.name])
     tally = Tally()
     for part in parts_of([table]) if values.doubtful else ():
         try:

@@ -1,7 +1,7 @@
-"""Values that stand in the source's own encoding (``render.OWN``) into a target: as they are where it has the same
+"""Values that stand in the source's own encoding (``render.OWN``) into a destination: as they are where it has the same
 encoding; else in the characters that they are, as far as a server knows any.
 
-The target's server converts, both ways. The text of rows comes in pieces that may end anywhere.
+The destination's server converts, both ways. The text of rows comes in pieces that may end anywhere.
 """
 
 from __future__ import annotations
@@ -97,27 +97,27 @@ class OwnEncoding:
     def __init__(self, connection: psycopg.Connection[Any], encoding: str) -> None:
         self._connection = connection
         self._encoding = encoding
-        self._target = database_encoding(connection)
+        self._destination = database_encoding(connection)
         self._codec = Codec(encoding, asking(connection, encoding))
         self._value = b""
-        self._replacement = "\ufffd".encode() if self._target == "UTF8" else b"?"
+        self._replacement = "\ufffd".encode() if self._destination == "UTF8" else b"?"
 
     @property
     def kept(self) -> bool:
-        """Whether the target holds such values as they are: what is no UTF-8 no server of that takes."""
-        return self._target == ("SQL_ASCII" if self._encoding == "UTF8" else self._encoding)
+        """Whether the destination holds such values as they are: what is no UTF-8 no server of that takes."""
+        return self._destination == ("SQL_ASCII" if self._encoding == "UTF8" else self._encoding)
 
     @property
     def copied_as(self) -> str:
         """The encoding for COPY."""
-        return self._target if self.kept else copy_encoding(self._target)
+        return self._destination if self.kept else copy_encoding(self._destination)
 
     def is_held(self, text: bytes) -> bool:
-        """Tell whether the target holds a text of that encoding as it is."""
+        """Tell whether the destination holds a text of that encoding as it is."""
         return self.kept or self._codec.is_faithful(text)
 
     def in_utf8(self, text: bytes) -> bytes:
-        """Return a text of that encoding for a target of another one."""
+        """Return a text of that encoding for a destination of another one."""
         return self._codec.replaced(text, self._replacement)
 
     def blocks_of(self, file: Part, *, generated: bool = False) -> Iterator[tuple[bytes, int]]:
@@ -140,7 +140,7 @@ class OwnEncoding:
             yield decoder.decode(block).replace("\ufffd", self._replacement.decode()).encode(), rows
 
     def _as_bytes(self, pieces: Sequence[tuple[bytes, bool]]) -> list[bytes]:
-        """Return text in the target's encoding, and values as they are."""
+        """Return text in the destination's encoding, and values as they are."""
         wanted = [text for text, own in pieces if not own and not text.isascii()]
         answers = iter(self._encoded(wanted)) if wanted else iter(())
         return [text if own or text.isascii() else next(answers) for text, own in pieces]

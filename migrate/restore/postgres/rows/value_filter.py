@@ -1,4 +1,4 @@
-"""Values that the target's types do not take: of types without an input function (pg_node_tree), or with names of
+"""Values that the destination's types do not take: of types without an input function (pg_node_tree), or with names of
 objects and roles that are not there. A row comes with NULL in place of such a value; where the column is NOT NULL it
 does not come.
 """

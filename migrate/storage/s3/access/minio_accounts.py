@@ -46,11 +46,11 @@ class Account:
 
 
 class Accounts:
-    """The accounts that belong to the user by whose credentials a place is opened."""
+    """The accounts that belong to the user by whose credentials a location is opened."""
 
-    def __init__(self, location: client.S3Location) -> None:
-        boto = client.client(location)
-        found = client.session(location).get_credentials().get_frozen_credentials()
+    def __init__(self, s3_location: client.S3Location) -> None:
+        boto = client.client(s3_location)
+        found = client.session(s3_location).get_credentials().get_frozen_credentials()
         self.endpoint = str(boto.meta.endpoint_url)
         self.region = str(boto.meta.region_name)
         address = urlsplit(self.endpoint)

@@ -14,12 +14,13 @@ from migrate.storage.s3.access.minio_accounts import Accounts
 
 
 class Policies:
-    """The users of the server at which a place is opened, and their policies. Raises ``NotAllowedError`` for who is no
+    """The users of the server at which a location is opened, and their policies. Raises ``NotAllowedError`` for who
+    is no
     administrator.
     """
 
-    def __init__(self, location: client.S3Location) -> None:
-        self._accounts = Accounts(location)
+    def __init__(self, s3_location: client.S3Location) -> None:
+        self._accounts = Accounts(s3_location)
         self._admin = self._accounts.admin
 
     def users(self) -> Mapping[str, Sequence[str]]:

@@ -34,12 +34,14 @@ class Attempt:
     run: Callable[[], str]
 
 
-def forbidden(location: s3_client.S3Location, *, known: str = "") -> list[Attempt]:
-    """Return attempts at everything but reading and listing below the place. ``known``: a key that exists elsewhere
+def forbidden(s3_location: s3_client.S3Location, *, known: str = "") -> list[Attempt]:
+    """Return attempts at everything but reading and listing below the location. ``known``: a key that exists elsewhere
     in the bucket, to be read.
     """
-    client = s3_client.client(location)
-    calls = _Calls(location.bucket, location.folder, f"moveout-grant-test-{secrets.token_hex(8)}", known)
+    client = s3_client.client(s3_location)
+    calls = _Calls(
+        s3_location.bucket, s3_location.folder, f"moveout-grant-test-{secrets.token_hex(8)}", known
+    )
     return [
         Attempt(what, lambda call=call, request=request: _run(client, call, request))  # type: ignore[misc]
         for what, call, request in calls.all()

@@ -1,4 +1,5 @@
-"""Links that open one file each for a time, for places whose server makes no accounts (Amazon S3 user guide, "presigned
+"""Links that open one file each for a time, for locations whose server makes no accounts (Amazon S3 user guide,
+"presigned
 URLs"): whoever has the link reads the file, and nothing else.
 """
 
@@ -17,7 +18,9 @@ LONGEST = timedelta(days=7)
 """What signature version 4 allows."""
 
 
-def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta) -> Iterator[tuple[str, str]]:
+def links(
+    s3_location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta
+) -> Iterator[tuple[str, str]]:
     """Yield (key, link). Nothing is asked of the server: the link is computed. Raises ``UsageError``, also where the
     credential that signs them ends sooner, and they with it.
     """
@@ -25,20 +28,20 @@ def links(location: s3_client.S3Location, keys: Iterable[str], lasts: timedelta)
         raise UsageError(
             "links last at most 7 days", next_step="name an earlier end, and make new links then"
         )
-    made = s3_client.session(location)
+    made = s3_client.session(s3_location)
     _check_credential(made, datetime.now(UTC) + lasts)
     client = s3_client.client(
-        location, signature="s3v4", made=made
+        s3_location, signature="s3v4", made=made
     )  # botocore would make links of version 2 for most servers
     for key in keys:
         try:
             link = client.generate_presigned_url(
                 "get_object",
-                Params={"Bucket": location.bucket, "Key": location.folder + key},
+                Params={"Bucket": s3_location.bucket, "Key": s3_location.folder + key},
                 ExpiresIn=int(lasts.total_seconds()),
             )
         except (boto_errors.BotoCoreError, ValueError) as exc:
-            raise s3_client.translate(exc, location.url) from exc
+            raise s3_client.translate(exc, s3_location.url) from exc
         yield key, str(link)
 
 

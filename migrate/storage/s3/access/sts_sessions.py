@@ -38,13 +38,13 @@ class SessionKey:
 
 
 class TokenService:
-    """The token service of the account by whose credentials a place is opened."""
+    """The token service of the account by whose credentials a location is opened."""
 
-    def __init__(self, location: client.S3Location) -> None:
-        made = client.session(location)
+    def __init__(self, s3_location: client.S3Location) -> None:
+        made = client.session(s3_location)
         if made.get_credentials() is None:
             raise NotAllowedError(
-                f"no credentials for {location.url}", next_step="name a profile: s3://bucket?profile=NAME"
+                f"no credentials for {s3_location.url}", next_step="name a profile: s3://bucket?profile=NAME"
             )
         config = botocore.config.Config(
             retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60

@@ -1,4 +1,4 @@
-"""The settings of a bucket, as JSON: read what can be read, write what the target takes."""
+"""The settings of a bucket, as JSON: read what can be read, write what the destination takes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ OF_THE_HOST = {
     "inventory": "it writes to another bucket of the old host",
     "metrics": "it is a service of the old host",
 }
-"""Settings that are never written to a target, and why. They would fail there, or act on what is not meant."""
+"""Settings that are never written to a destination, and why. They would fail there, or act on what is not meant."""
 
 WRITERS = {
     "versioning": ("put_bucket_versioning", "VersioningConfiguration", None),

@@ -21,10 +21,10 @@ class BucketSettings:
     """A bucket and prefix, by its URL. Raises errors of ``migrate.errors``."""
 
     def __init__(self, url: str, *, secrets: Mapping[str, str] | None = None) -> None:
-        self.location = client.parse(url, secrets=secrets)
-        self.bucket, self.url = self.location.bucket, self.location.url
-        self.prefix = self.location.folder
-        self._client = client.client(self.location)
+        self.s3_location = client.parse(url, secrets=secrets)
+        self.bucket, self.url = self.s3_location.bucket, self.s3_location.url
+        self.prefix = self.s3_location.folder
+        self._client = client.client(self.s3_location)
         self._contact = Contact()
 
     def server(self) -> str:

@@ -1,4 +1,4 @@
-"""What belongs to an object besides its bytes, and the headers that say so to a target."""
+"""What belongs to an object besides its bytes, and the headers that say so to a destination."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 class Description:
     """What belongs to an object besides its bytes. ``key`` is the whole key in the bucket; ``metadata``
     without ``x-amz-meta-``; ``checksums`` the source's own, by algorithm, as S3 writes them; the lock as in its
-    headers, the storage class empty for the target's own choice. ``acl`` is the name of a canned one.
+    headers, the storage class empty for the destination's own choice. ``acl`` is the name of a canned one.
 
     ``before``: how many versions the key has already, for ``put_versions``.
     """
@@ -89,7 +89,7 @@ def _metadata_value(value: str) -> str:
 
 def _checksum(it: Description, body: bytes) -> dict[str, str]:
     """Return the one checksum that goes along: the kind that the source keeps, where it is of the whole object, so
-    that the target keeps it too; else CRC64NVME.
+    that the destination keeps it too; else CRC64NVME.
     """
     own = _own_checksum(it.checksums)
     if own is not None:
@@ -106,13 +106,13 @@ def _own_checksum(checksums: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def keeps_checksum(checksums: Mapping[str, str], *, in_parts: bool) -> bool:
-    """Tell whether the target will have the checksum that the source keeps, or a CRC64NVME as it does."""
+    """Tell whether the destination will have the checksum that the source keeps, or a CRC64NVME as it does."""
     others = set(checksums) - {"type", "crc64nvme"}
     return not others or (not in_parts and _own_checksum(checksums) is not None)
 
 
 def sendable(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers that a target takes. ``aws-chunked`` describes how a request was sent, not the
+    """Return the headers that a destination takes. ``aws-chunked`` describes how a request was sent, not the
     object; some servers keep it.
     """
     found = {name: value for name, value in headers.items() if name in STANDARD_HEADERS}

@@ -75,17 +75,17 @@ class Pending:
         "_handle",
         "_headers",
         "_heard",
+        "_location",
         "_on_headers",
-        "_place",
         "_request",
         "_status",
     )
 
     def __init__(
-        self, request: Request, place: str, on_headers: Callable[[Headers], Pending | None] | None
+        self, request: Request, location: str, on_headers: Callable[[Headers], Pending | None] | None
     ) -> None:
         self._request = request
-        self._place = place
+        self._location = location
         self._on_headers = on_headers
         self._status = 0
         self._headers: dict[str, str] = {}
@@ -118,7 +118,7 @@ class Pending:
             self._handle = None
 
     def _wait(self) -> Response:
-        what = self._request.key or self._place
+        what = self._request.key or self._location
         future = self._handle.finished_future
         patience = QUIET_SECONDS + len(self._request.body) / _SLOWEST
         while True:
@@ -171,10 +171,10 @@ class CrtClient:
     taken, ``made`` the location's session.
     """
 
-    def __init__(self, client: Any, location: S3Location, made: Any) -> None:
-        self.bucket = location.bucket
+    def __init__(self, client: Any, s3_location: S3Location, made: Any) -> None:
+        self.bucket = s3_location.bucket
         self.flow = flow_to(str(client.meta.endpoint_url))
-        url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
+        url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": s3_location.bucket}))
         self._host = url.netloc
         self._root = url.path.rstrip("/") + "/"
         region = client.meta.region_name or "us-east-1"

@@ -62,9 +62,9 @@ _HELD_BYTES = 8 * 2**20
 class Lanes:
     """Reads, and writes, through connections of its own. Thread-safe: no two runs share one at a time."""
 
-    def __init__(self, client: Any, location: S3Location, stream: Stream, made: Any = None) -> None:
-        url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": location.bucket}))
-        made = made or session(location)
+    def __init__(self, client: Any, s3_location: S3Location, stream: Stream, made: Any = None) -> None:
+        url = urlsplit(client.generate_presigned_url("head_bucket", Params={"Bucket": s3_location.bucket}))
+        made = made or session(s3_location)
         self._stream = stream
         self._signer = Signer(made.get_credentials(), client.meta.region_name or "us-east-1", url.netloc)
         self._root = url.path.rstrip("/") + "/"

@@ -42,8 +42,8 @@ class Signer:
         constant = self._constant(tuple(amz))
         digest = hashlib.sha256(f"{method}\n{path}\n{query}\n{constant.canonical}".encode()).hexdigest()
         signature = hmac.digest(constant.key, (constant.to_sign + digest).encode(), "sha256").hex()
-        target = f"{path}?{query}" if query else path
-        return f"{method} {target} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
+        destination = f"{path}?{query}" if query else path
+        return f"{method} {destination} HTTP/1.1\r\n{others}{constant.head}{signature}\r\n\r\n".encode()
 
     def put(self, path: str, headers: Headers, size_bytes: int) -> bytes:
         """Return the bytes of a PUT up to its body. ``path`` is encoded already, ``headers`` are plain."""
