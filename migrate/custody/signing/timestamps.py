@@ -66,7 +66,7 @@ def stamp(store: Store, url: str) -> tuple[str, Stamp]:
 
     Raises ``UnreachableError``, ``NotAllowedError`` (the authority refuses), ``UsageError`` (it is none).
     """
-    from migrate.custody import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
+    from migrate.custody.signing import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
 
     request = timestamp_token.request(store.read(layout.TAG_MANIFEST))
     digest = request.message_imprint.message
@@ -112,7 +112,7 @@ def _keys(store: Store) -> list[str]:
 def _read(store: Store, key: str, roots: Sequence[x509.Certificate]) -> Stamp | Finding:
     if not _NAME.fullmatch(key):
         return Finding(key, "is named like no timestamp of a bundle")
-    from migrate.custody import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
+    from migrate.custody.signing import timestamp_token  # noqa: PLC0415  its libraries are only for bundles with timestamps
 
     try:
         return timestamp_token.parse(store.read(key, 0, MAX_BYTES), roots)
