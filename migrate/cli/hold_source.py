@@ -97,7 +97,7 @@ def source_command(
         bool,
         typer.Option(
             "--whole-server",
-            help="MariaDB, old MySQL: read-only as a whole, rather than one database by its accounts' privileges.",
+            help="MariaDB, old MySQL: make the server read-only, with all of its databases.",
         ),
     ] = False,
     try_as: TryAs = "",

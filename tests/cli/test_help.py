@@ -66,6 +66,7 @@ def test_the_list_of_commands_imports_none_of_them():
         assert said.rpartition("imported")[2].split() == [
             "migrate.cli",
             "migrate.errors",
+            "migrate.runtime",
             "migrate.runtime.malloc",
         ]
 

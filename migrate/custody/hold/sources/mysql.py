@@ -1,7 +1,7 @@
 """A MySQL database in read-only mode: ``ALTER DATABASE … READ ONLY`` (MySQL manual, since 8.0.22). MariaDB and older
 servers have such a mode for the whole server only: ``read_only``, and ``super_read_only`` where there is one (MySQL
-manual, "read_only"; MariaDB knowledge base, "Read-Only Replicas"). Where other databases are on such a server, the
-privileges to write into the one are taken instead (``mysql_accounts``).
+manual, "read_only"; MariaDB knowledge base, "Read-Only Replicas"). Where other databases are on such a server, that is
+done only if the caller asks for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from exporters.mysql.connection import parse_url
 from exporters.mysql.identifiers import quote_literal, quote_name
 from migrate.bundle.findings import Finding
 from migrate.custody.hold.sources.contract import Change, SourceHold, Wish
-from migrate.custody.hold.sources.mysql_accounts import AccountsHold
 from migrate.custody.hold.sources.mysql_events import Events
 from migrate.custody.hold.sources.mysql_server import Server, listed
 from migrate.errors import UsageError
@@ -29,11 +28,16 @@ _HAS_MODE = """
 SELECT 1 FROM information_schema.tables
 WHERE table_schema = 'information_schema' AND table_name = 'SCHEMATA_EXTENSIONS'
 """
+_WRITERS = """
+SELECT DISTINCT user, host FROM mysql.db WHERE {name} LIKE db AND host <> ''
+AND 'Y' IN (insert_priv, update_priv, delete_priv, create_priv, drop_priv, alter_priv, execute_priv) ORDER BY user, host
+"""
+"""Accounts with privileges on the database; its name there is a pattern of LIKE's. Roles have no host."""
 _MODE = "SELECT options FROM information_schema.schemata_extensions WHERE schema_name = {}"
 
 
-class _AtOnce:
-    """What holds have in common that bind open sessions at once."""
+class _ServerMode:
+    """What both kinds of holds share: the server binds open sessions at once."""
 
     def __init__(self, server: Server) -> None:
         self.url, self._server = server.url, server
@@ -57,7 +61,7 @@ class _AtOnce:
         self._server.close()
 
 
-class DatabaseHold(_AtOnce):
+class DatabaseHold(_ServerMode):
     """See ``SourceHold``: MySQL's own mode for one database. Its value is 0 or 1."""
 
     def wanted(self) -> Sequence[Change]:
@@ -89,7 +93,7 @@ class DatabaseHold(_AtOnce):
         return ("whoever has the privilege ALTER on the database may lift it; replicas do not get it",)
 
 
-class ServerHold(_AtOnce):
+class ServerHold(_ServerMode):
     """See ``SourceHold``: a server that is read-only as a whole. A value is the text of the variable."""
 
     def __init__(self, server: Server) -> None:
@@ -166,23 +170,31 @@ def _need(known: bool, setting: str) -> None:
 
 
 def open_hold(url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
-    """Open a server by the URL of one of its databases. What an undo file names already decides how it is held, then
-    what the server can, then whether other databases are concerned.
+    """Open a server by the URL of one of its databases. Raises ``UsageError`` where only the whole server could be
+    held, which has other databases, and nobody asked for that.
     """
     server = Server(parse_url(url, password=secrets.get("password")))
     if server.value(_HAS_MODE):
         return DatabaseHold(server)
     is_on = (server.variable("read_only") or "OFF").upper() not in _OFF
-    if any(one in _VARIABLES for one in wish.settings):
+    meant = wish.whole_server or is_on or any(one in _VARIABLES for one in wish.settings)
+    others = [] if meant else server.neighbours()
+    if not others:
         return ServerHold(server)
-    if any(AccountsHold.has(one) for one in wish.settings):
-        if wish.whole_server:
-            server.close()
-            raise UsageError(
-                f"{server.url} is held by its accounts' privileges already",
-                next_step="moveout hold undo FILE first",
-            )
-        return AccountsHold(server)
-    if wish.whole_server or is_on or not server.neighbours():
-        return ServerHold(server)
-    return AccountsHold(server)
+    statements = _locks(server)
+    server.close()
+    raise UsageError(
+        f"{server.url}: this server cannot make one database read-only; it also has {listed(others)}",
+        next_step="add --whole-server: all databases of the server become read-only. Or stop what writes and let an"
+        f" administrator lock its accounts: {statements}",
+    )
+
+
+def _locks(server: Server) -> str:
+    """Return the SQL that keeps the accounts out that may write into the database."""
+    try:
+        rows = server.rows(_WRITERS.format(name=quote_literal(server.name)))
+    except SourceError:
+        rows = []
+    accounts = [f"{quote_literal(str(user))}@{quote_literal(str(host))}" for user, host in rows]
+    return " ".join(f"ALTER USER {one} ACCOUNT LOCK;" for one in accounts) or "ALTER USER … ACCOUNT LOCK"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any
 
-from exporters.errors import SourceError
 from exporters.mysql.connection import Address, connect
 from exporters.mysql.errors import DRIVER_ERRORS, translate
 from migrate.custody.hold.sources.driver import translated
 
 _SYSTEM = ("mysql", "information_schema", "performance_schema", "sys")
-_NEEDS = "use an account with ALL PRIVILEGES ON *.* WITH GRANT OPTION"
+_NEEDS = "use an account with the privilege SUPER or READ_ONLY ADMIN"
 _SHOWN = 10
 
 
@@ -26,11 +25,6 @@ class Server:
         """Return the rows of a query."""
         with self._translated():
             return self._connection.rows(query)
-
-    def named(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows by lower-case names of columns."""
-        with self._translated():
-            return self._connection.named(query)
 
     def value(self, query: str) -> Any:
         """Return the first value, None where there is none."""
@@ -51,15 +45,6 @@ class Server:
         """Return the other databases of the server, without its own."""
         rows = self.rows("SELECT schema_name FROM information_schema.schemata ORDER BY schema_name")
         return [str(row[0]) for row in rows if str(row[0]) not in (*_SYSTEM, self.name)]
-
-    def again(self) -> Server:
-        """Return another session with the same server."""
-        return Server(self._connection.address)
-
-    def end(self, number: int) -> None:
-        """End somebody's session, if it has not ended by itself."""
-        with suppress(SourceError):
-            self.run(f"KILL {number}")
 
     def close(self) -> None:
         """End the session."""
