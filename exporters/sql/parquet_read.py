@@ -23,6 +23,8 @@ _BATCH_BYTES = 8 * 2**20
 _BUFFER_BYTES = 2**20
 _BUFFERS_BYTES = 32 * 2**20
 """What is read ahead of each column, and of all of them."""
+_WHOLE_BYTES = 2**20
+"""A file up to this size is read at once: a read of each column and of the footer takes longer than its values."""
 
 
 def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
@@ -33,7 +35,7 @@ def column_names(file: pq.ParquetFile, *, generated: bool) -> list[str]:
 class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
     """An open part; ``raw`` is the file itself."""
 
-    def __init__(self, raw: Any, metadata: pq.FileMetaData, buffer_bytes: int) -> None:
+    def __init__(self, raw: Any, metadata: pq.FileMetaData | None, buffer_bytes: int) -> None:
         super().__init__(raw, metadata=metadata, memory_map=False, pre_buffer=False, buffer_size=buffer_bytes)
         self.raw = raw
 
@@ -41,6 +43,10 @@ class Part(pq.ParquetFile):  # type: ignore[misc]  # pyarrow has no types
 def open_part(file: Any) -> Part:
     """Open a part, to be read in pieces; ``file`` is a path or a random-access file."""
     raw = pa.OSFile(os.fspath(file)) if isinstance(file, (str, os.PathLike)) else file
+    size_bytes = raw.seek(0, os.SEEK_END)
+    raw.seek(0)
+    if size_bytes <= _WHOLE_BYTES:
+        return Part(pa.BufferReader(raw.read()), None, 0)
     whole = pq.ParquetFile(raw, memory_map=False, pre_buffer=False)
     ahead = min(_BUFFER_BYTES, _BUFFERS_BYTES // max(whole.metadata.num_columns, 1))
     return Part(raw, whole.metadata, max(ahead, 2**14))

@@ -1,9 +1,17 @@
 """Rows that are restored in binary are those that left, and only where the destination's columns are the source's."""
 
+import time
+
 import pytest
 
+from exporters.postgres.sessions.connection import parse_url
+from migrate.restore.common.table_parts import parts_of
+from migrate.restore.common.table_restore import Run
+from migrate.restore.postgres.destination import State, begin_state, open_destination
 from migrate.restore.postgres.restore import restore_database
 from migrate.restore.postgres.rows import copy_binary
+from migrate.restore.postgres.rows.load_rows import RowWriter
+from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 from migrate.runtime.progress import Silent
 from tests.postgres.databases import fetch, run_sql
 
@@ -89,3 +97,22 @@ def test_a_table_with_other_types_takes_text(exported, other_postgres, sent):
     outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), only=["data"])
     assert (outcome.findings, sent) == ((), [])
     assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]
+
+
+def test_a_prepared_part_is_written_as_it_is_only_where_types_are_the_same(exported, other_postgres, sent):
+    _, reader = exported("CREATE TABLE t (n bigint, d date); INSERT INTO t VALUES (1, '2024-01-01')")
+    parts = parts_of(Run.of(reader, "app", workers=1, progress=Silent()).tables)
+    for declared in ("bigint", "numeric"):
+        destination = other_postgres.database()
+        run_sql(destination, f"CREATE TABLE t (n {declared}, d date)")
+        address = parse_url(destination)
+        with open_destination(address) as opened, opened.connection.transaction():
+            begin_state(opened.connection, State("bundle", "app"))
+        prepared = PreparedParts(reader)
+        with prepared.filled(parts):
+            while not sent:
+                time.sleep(0.01)
+        sent.clear()
+        writer = RowWriter(reader, address, workers=1, advance=lambda *_: None, prepared=prepared)
+        assert (writer.write_all(parts), sent) == ([], [])
+        assert fetch(destination, "SELECT n::text, d::text FROM t") == [("1", "2024-01-01")]

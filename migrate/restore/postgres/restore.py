@@ -8,8 +8,13 @@ crash goes on where it was: see ``destination``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+
+import psycopg
 
 from exporters.postgres.catalog import PROGRESS_SCHEMA
 from exporters.postgres.definitions.collation import create_words, read_locale, same
@@ -42,6 +47,7 @@ from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows import large_objects
 from migrate.restore.postgres.rows.generated_columns import computed_otherwise
 from migrate.restore.postgres.rows.load_rows import Copiers, RowWriter
+from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 from migrate.restore.postgres.rows.recoded_values import held_otherwise
 from migrate.restore.postgres.rows.refused_values import without_refused
 from migrate.restore.postgres.statistics import analyze
@@ -90,11 +96,14 @@ def restore_database(
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     run, destination, selection = job.run, job.destination, job.selection
     state = sql_destination.read_state(destination)
+    prepared = PreparedParts(run.reader)
     if state is None:
         if (found := _in_the_way(job, into_existing=into_existing)) is not None:
             return found
         _note_locale(job)
-        state = _begin(job, alone=not into_existing)
+        copied_here = selection.definitions and selection.rows and job.copiers is None
+        with prepared.filled(parts_of(run.tables) if copied_here else ()):
+            state = _begin(job, alone=not into_existing)
     else:
         _note_locale(job)
     _check_ours(job, state)
@@ -105,15 +114,14 @@ def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:
     filled = filled_otherwise(job, done) if selection.rows else frozenset()
     without = absent | filled
     run = replace(run, tables=[table for table in run.tables if (table.schema, table.name) not in without])
-    written = _rows(job, run, done) if selection.rows else Written(0, 0)
+    written = _rows(job, run, done, prepared) if selection.rows else Written(0, 0)
     script = complete(job, state, done)
     findings: list[str] = []
     if selection.rows:
-        run.progress.begin(f"statistics of {run.source}", items=0, size_bytes=0)
-        job.notes.extend(analyze(destination.connection))
-        run.progress.end()
+        with _analyzed(job):
+            compared = _compared(job, run)
         missing = [finding for found in job.damaged.values() for finding in found]
-        findings = [*missing, *_settled(job, _compared(job, run))]
+        findings = [*missing, *_settled(job, compared)]
         note_recomputed(job)
         note_other_rows(job, filled)
     if selection.definitions:
@@ -303,7 +311,7 @@ def _absent(job: Job) -> frozenset[Name]:
     return absent
 
 
-def _rows(job: Job, run: Run, done: set[str]) -> Written:
+def _rows(job: Job, run: Run, done: set[str], prepared: PreparedParts) -> Written:
     """Copy the parts that are not done, the largest first: the end is reached sooner."""
     _check_triggers(job)
 
@@ -315,7 +323,9 @@ def _rows(job: Job, run: Run, done: set[str]) -> Written:
         if job.copiers is not None:
             lead = job.destination.connection.info.backend_pid
             left = job.copiers.copy(run.source, left, lead, run.progress, advance)
-        writer = RowWriter(run.reader, job.destination.address, workers=run.workers, advance=advance)
+        writer = RowWriter(
+            run.reader, job.destination.address, workers=run.workers, advance=advance, prepared=prepared
+        )
         job.refused_parts.extend(writer.write_all(left))
         job.note_damage(writer.damaged)
 
@@ -341,6 +351,24 @@ def _check_triggers(job: Job) -> None:
             f"{table} has triggers or foreign keys, and this role may not keep them from firing",
             next_step="Restore as a superuser, or: GRANT SET ON PARAMETER session_replication_role TO the role.",
         )
+
+
+@contextmanager
+def _analyzed(job: Job) -> Iterator[None]:
+    """Analyze the tables by the destination's own connection, while the caller reads them by others."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="moveout-analyze") as pool:
+        notes = pool.submit(analyze, job.destination.connection, stop)
+        try:
+            yield
+            job.run.progress.begin(f"statistics of {job.run.source}", items=0, size_bytes=0)
+            job.notes.extend(notes.result())
+            job.run.progress.end()
+        except BaseException:
+            stop.set()
+            with suppress(psycopg.Error):
+                job.destination.connection.cancel()
+            raise
 
 
 def _settled(job: Job, run: Run) -> list[str]:

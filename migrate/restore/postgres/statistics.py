@@ -6,6 +6,7 @@ ANALYZE of a parent samples the foreign tables below it too, and so asks other s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,9 +32,10 @@ _REMOTE = "it has foreign tables below it, and their servers are not asked"
 _SHOWN = 5
 
 
-def analyze(connection: psycopg.Connection[Any]) -> list[str]:
+def analyze(connection: psycopg.Connection[Any], stop: threading.Event) -> list[str]:
     """Analyze every table, and return notes about those that cannot be analyzed. A table that fails, because its index
-    calls what works for the application only, say, costs only its own statistics. In no transaction.
+    calls what works for the application only, say, costs only its own statistics. In no transaction. Who sets ``stop``
+    and cancels the statement ends it.
     """
     tables = connection.execute(_TABLES.encode()).fetchall()
     reasons = {name: _REMOTE for _, name, remote in tables if remote}
@@ -42,14 +44,14 @@ def analyze(connection: psycopg.Connection[Any]) -> list[str]:
         if local:
             connection.execute(f"ANALYZE {', '.join(local)}".encode())
     except psycopg.Error:
-        if connection.broken:
+        if connection.broken or stop.is_set():
             raise
-        refusals = {name: _refusal(connection, schema, name) for name, schema in local.items()}
+        refusals = {name: _refusal(connection, schema, name, stop) for name, schema in local.items()}
         reasons |= {name: reason for name, reason in refusals.items() if reason}
     return [_note(reasons)] if reasons else []
 
 
-def _refusal(connection: psycopg.Connection[Any], schema: str, name: str) -> str:
+def _refusal(connection: psycopg.Connection[Any], schema: str, name: str, stop: threading.Event) -> str:
     """Analyze one table while code of its indexes finds names without a schema; return why the server stopped, or
     "".
     """
@@ -58,7 +60,7 @@ def _refusal(connection: psycopg.Connection[Any], schema: str, name: str) -> str
             use_every_schema(connection, schema)
             connection.execute(f"ANALYZE {name}".encode())
     except psycopg.Error as exc:
-        if connection.broken:
+        if connection.broken or stop.is_set():
             raise
         return first_line(exc)
     return ""

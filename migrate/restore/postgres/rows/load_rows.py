@@ -43,6 +43,7 @@ from migrate.restore.postgres.destination import (
     without_user_triggers,
 )
 from migrate.restore.postgres.rows import copy_binary, large_objects
+from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, ENCODING, PreparedParts
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
 from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
 from migrate.runtime.progress import Progress
@@ -69,7 +70,7 @@ class RowWriter:
     """Copies parts into one database, several at once. ``stop`` ends what is at work. ``left_out`` names the rows that
     the destination refuses, ``damaged`` the parts that cannot be read: these are not marked as done, so a later run
     tries
-    them again.
+    them again. ``prepared`` parts need not be read.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class RowWriter:
         workers: int,
         advance: Advance,
         stop: threading.Event | None = None,
+        prepared: PreparedParts | None = None,
     ) -> None:
         self._reader = reader
         self._address = address
         self._workers = Workers(lambda: _connect(address), workers, stop)
         self._advance = advance
+        self._prepared = prepared
         self._by_root: dict[str, str] = {}
         self._encoding = ""
         self._refused: list[PartFile] = []
@@ -257,6 +260,12 @@ class RowWriter:
         *,
         filtered: bool = False,
     ) -> None:
+        own = types.get(label, {})
+        prepared = self._prepared.take(part) if self._prepared is not None and not filtered else None
+        if prepared is not None and prepared.fits(own, self._copy_encoding(connection)):
+            statement = _statement(label, list(prepared.types), prepared.options)
+            self._send(connection, part, statement, iter(prepared.blocks), advance)
+            return
         try:
             file = open_part(self._reader.open(part.key))
             names = column_names(file, generated=False)
@@ -276,16 +285,24 @@ class RowWriter:
             )
             advance(rows, 0)
             return
-        columns = ", ".join(map(quote_name, names))
-        share = _Share(part)
         with ExitStack() as stack:
             if filtered:
-                options, blocks = "FORMAT csv, ENCODING 'UTF8'", self._filtered(file, part, names, stack)
+                options, blocks = CSV, self._filtered(file, part, names, stack)
             else:
-                own = types.get(label, {})
                 options, blocks = self._blocks(connection, file, own, stack, generated=generated)
-            statement = f"COPY {label} ({columns}) FROM STDIN WITH ({options})"
-            copy = stack.enter_context(stack.enter_context(connection.cursor()).copy(statement.encode()))
+            self._send(connection, part, _statement(label, names, options), blocks, advance)
+
+    def _send(
+        self,
+        connection: psycopg.Connection[Any],
+        part: PartFile,
+        statement: str,
+        blocks: Iterator[tuple[bytes, int]],
+        advance: Advance,
+    ) -> None:
+        """Copy the blocks of a part, each with its number of rows."""
+        share = _Share(part)
+        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for block, rows in readable(part, blocks, READ_ERRORS, self._workers.stopped):
                 view = memoryview(block)
                 for start in range(0, len(view), _PIECE_BYTES):
@@ -320,15 +337,20 @@ class RowWriter:
         if encoding := encoding_of(file.schema_arrow):
             own = OwnEncoding(stack.enter_context(closing(_connect(self._address))), encoding)
             return f"FORMAT csv, ENCODING '{own.copied_as}'", own.blocks_of(file, generated=generated)
-        if not self._encoding:
-            self._encoding = copy_encoding(database_encoding(connection))
-        encoding = self._encoding
+        encoding = self._copy_encoding(connection)
         encode = (
-            copy_binary.encoder_of(file.schema_arrow, types) if encoding == "UTF8" and not generated else None
+            copy_binary.encoder_of(file.schema_arrow, types)
+            if encoding == ENCODING and not generated
+            else None
         )
         if encode is not None:
-            return "FORMAT binary", copy_binary.blocks_of(file, encode)
+            return BINARY, copy_binary.blocks_of(file, encode)
         return f"FORMAT csv, ENCODING '{encoding}'", blocks_of(file, generated=generated)
+
+    def _copy_encoding(self, connection: psycopg.Connection[Any]) -> str:
+        if not self._encoding:
+            self._encoding = copy_encoding(database_encoding(connection))
+        return self._encoding
 
 
 class _Share:
@@ -342,6 +364,11 @@ class _Share:
         before, self._rows = self._rows, self._rows + rows
         size, whole = self._part.size_bytes, max(self._part.rows, 1)
         return size * self._rows // whole - size * before // whole
+
+
+def _statement(label: str, names: Sequence[str], options: str) -> str:
+    """Return the COPY that takes rows. ``label``: the table, as in SQL; ``names``: of the columns."""
+    return f"COPY {label} ({', '.join(map(quote_name, names))}) FROM STDIN WITH ({options})"
 
 
 def _label(part: PartFile) -> str:
