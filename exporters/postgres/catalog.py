@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ from exporters.postgres.rows.column_types import kind_of
 from exporters.postgres.rows.type_catalog import fetch, known_types
 from exporters.sql.column_types import Kind
 
+_MOVED = """
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = ANY (%s::oid[])
+  AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
+"""
 _TABLES = """
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS relkind,
   c.relpersistence AS persistence, c.relfilenode::int8 AS filenode,
@@ -30,7 +34,7 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind AS 
   has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE') AS readable,
   row_security_active(c.oid) AS hidden,
   c.relpersistence = 'u' AND pg_is_in_recovery() AS out_of_reach, coalesce(t.spcname, '') AS tablespace,
-  pg_relation_filenode(c.oid)::int8 AS filenode_now, current_setting('block_size')::int AS page_bytes,
+  current_setting('block_size')::int AS page_bytes,
   CASE WHEN c.relispartition THEN ARRAY(
     WITH RECURSIVE above(oid, depth) AS (
       SELECT i.inhparent, 1 FROM pg_inherits i WHERE i.inhrelid = c.oid
@@ -123,7 +127,6 @@ class Table:
     heap_bytes: int
     readable: bool
     tablespace: str
-    moved: bool
     columns: tuple[Column, ...]
     ancestors: tuple[tuple[str, str], ...] = ()
     """Schema and name of the partitioned tables that it is a partition of, the nearest first."""
@@ -227,9 +230,6 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
             toast_bytes=row["toast_bytes"] or 0,
             readable=row["readable"],
             tablespace=row["tablespace"],
-            moved=row["relkind"] != "f"
-            and row["filenode"] != row["filenode_now"]
-            and row["oid"] not in locked,
             columns=tuple(columns.get(row["oid"], ())),
             out_of_reach=row["out_of_reach"],
             hidden=row["hidden"],
@@ -243,6 +243,15 @@ def read_tables(connection: psycopg.Connection[Any], locked: Mapping[int, str] |
         )
         for row in rows
     ]
+
+
+def have_moved(connection: psycopg.Connection[Any], tables: Sequence[Table]) -> bool:
+    """Tell whether one of these tables has another file now than in the snapshot: it was truncated, rewritten or
+    dropped since.
+    """
+    oids = [table.oid for table in tables if not table.foreign and not table.locked]
+    row = connection.execute(_MOVED.encode(), (oids,)).fetchone()
+    return bool(row and row[0])
 
 
 def read_columns(connection: psycopg.Connection[Any], oids: list[int]) -> dict[int, list[Column]]:

@@ -77,7 +77,6 @@ def table(count: int, condition: str = "") -> Table:
         heap_bytes=0,
         readable=True,
         tablespace="",
-        moved=False,
         columns=tuple(_column(name, sql_type) for name, sql_type in columns),
         condition=condition,
     )

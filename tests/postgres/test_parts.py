@@ -46,7 +46,6 @@ def table(
         heap_bytes=pages * 8192,
         readable=True,
         tablespace="",
-        moved=False,
         columns=(column("a", "int4"),),
         tid_ranges=tid_ranges,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from exporters.errors import SourceError, SourceUnreachableError
-from exporters.postgres.catalog import Table, read_tables
+from exporters.postgres.catalog import Table, have_moved, read_tables
 from exporters.postgres.definitions.collation import read_locale
 from exporters.postgres.errors import DRIVER_ERRORS, translate
 from exporters.postgres.rows.unplannable_tables import note_refusals
@@ -123,8 +123,7 @@ def _consistent(holder: psycopg.Connection[Any], without: Mapping[int, str]) -> 
         _lock(
             [table for table in tables if table.readable and not table.foreign and not table.locked], holder
         )
-        again = {table.oid: table for table in read_tables(holder, without)}
-        if not any(table.moved for table in again.values()):
+        if not have_moved(holder, tables):
             return tables
         holder.execute("ROLLBACK")
     raise SourceUnreachableError(

@@ -38,6 +38,7 @@ class Job:
     unread: dict[Name, str] = field(default_factory=dict)
     """Tables that the destination does not let be read, and why."""
     refused_parts: list[PartFile] = field(default_factory=list)
+    _definitions: list[Definitions] = field(default_factory=list)
 
     @property
     def selection(self) -> Selection:
@@ -76,5 +77,7 @@ class Job:
         self.notes.extend([REPAIR] if damaged and REPAIR not in self.notes else [])
 
     def definitions(self) -> Definitions:
-        """Read the definitions from the bundle."""
-        return Definitions.read(self.run.reader, self.run.source)
+        """Return the definitions, read from the bundle once."""
+        if not self._definitions:
+            self._definitions.append(Definitions.read(self.run.reader, self.run.source))
+        return self._definitions[0]

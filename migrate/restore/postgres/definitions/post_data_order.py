@@ -69,6 +69,8 @@ class Step:
     lock: Lock = Lock.EXCLUSIVE
     size_bytes: int = 0
     """Of the table that it is about."""
+    parents: frozenset[Name] = frozenset()
+    """The tables to which a foreign key refers."""
 
     @property
     def is_light(self) -> bool:
@@ -112,7 +114,7 @@ class _Segment:
     def stages(self, weights: Mapping[Name, int]) -> Iterator[Stage]:
         yield Stage(tuple(_heaviest_first(self.indexes, weights)), parallel=True)
         yield Stage(tuple(self.attached), parallel=False)
-        yield Stage(tuple(_heaviest_first(self.foreign_keys, weights)), parallel=True)
+        yield Stage(tuple(_by_parent(_heaviest_first(self.foreign_keys, weights))), parallel=True)
         yield Stage(tuple(self.others), parallel=False)
 
 
@@ -151,12 +153,20 @@ def _step(entry: Entry, weights: Mapping[Name, int]) -> Step:
         return Step(entry)
     table = unquote(alter[1])
     others = _REFERENCES.findall(entry.sql) if entry.kind == "FK CONSTRAINT" else []
-    return Step(entry, frozenset({table, *map(unquote, others)}), size_bytes=weights.get(table, 0))
+    parents = frozenset(map(unquote, others))
+    return Step(entry, parents | {table}, size_bytes=weights.get(table, 0), parents=parents)
 
 
 def _heaviest_first(steps: Iterable[Step], weights: Mapping[Name, int]) -> list[Step]:
     """The longest work first, so that it does not end alone."""
     return sorted(steps, key=lambda step: -sum(weights.get(table, 0) for table in step.tables))
+
+
+def _by_parent(steps: Iterable[Step]) -> list[Step]:
+    """Those that are soon made come last, those of the same parent one after the other: each of them locks it, so those
+    of other parents can be made meanwhile.
+    """
+    return sorted(steps, key=lambda step: (step.is_light, sorted(step.parents) if step.is_light else []))
 
 
 def is_event_trigger(entry: Entry) -> bool:
