@@ -140,17 +140,17 @@ class Enumeration:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SourceSummary:
     """What a source says at the end: its catalog rows, how it counted, what is missing, what was lost.
 
-    ``points`` are the snapshots over which the bundle was taken, oldest first (more than one after a resume).
+    ``positions`` are the snapshots over which the bundle was taken, oldest first (more than one after a resume).
     """
 
     entries: Sequence[CatalogEntry]
     enumerations: Sequence[Enumeration]
     gaps: Sequence[Gap] = ()
     losses: Sequence[Loss] = ()
-    points: Sequence[Json] = ()
+    positions: Sequence[Json] = ()
     server: str = ""
 
 
@@ -189,7 +189,7 @@ class Sink(Protocol):
 class Snapshot(Protocol):
     """One consistent view of a source, shared by the worker threads."""
 
-    point: Json
+    position: Json
 
     def units(self) -> Iterator[Unit]:
         """Yield every unit, deterministic across restarts for the same workspace."""
@@ -203,8 +203,8 @@ class Snapshot(Protocol):
         """Tell whether a unit that was finished under an earlier snapshot is the same under this one."""
         ...
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
-        """Write what belongs to the whole source (DDL, indexes) and give the account. Called once all units are done,
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
+        """Write what belongs to the whole source (DDL, indexes) and return the summary. Called once all units are done,
         or when no more can be had; may be called again after a crash.
         """
         ...
@@ -268,7 +268,7 @@ class Shareable(Protocol):
         ...
 
     def join(self, workspace: Workspace, ticket: Json, *, workers: int) -> AbstractContextManager[Snapshot]:
-        """Return the snapshot that another machine holds, for ``workers`` threads here: the same point, the same
+        """Return the snapshot that another machine holds, for ``workers`` threads here: the same position, the same
         units. Proves first that the source can be read from here. Raises ``SourceError``.
         """
         ...

@@ -26,7 +26,6 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 from exporters.api import (
-    Account,
     DoneUnit,
     Outcome,
     Shareable,
@@ -34,6 +33,7 @@ from exporters.api import (
     Sink,
     Snapshot,
     Source,
+    SourceSummary,
     Unit,
     Workspace,
 )
@@ -160,16 +160,16 @@ def done_unit(unit: Unit, outcome: Outcome, sink: MemorySink) -> DoneUnit:
     return DoneUnit(unit, outcome, sorted(sink.files))
 
 
-def disagreements(account: Account) -> list[str]:
-    """Return why an account cannot be called complete; nothing if it can."""
+def disagreements(summary: SourceSummary) -> list[str]:
+    """Return why an summary cannot be called complete; nothing if it can."""
     counts: dict[str, dict[str, int]] = {}
-    for one in account.enumerations:
+    for one in summary.enumerations:
         counts.setdefault(one.what, {})[one.how] = one.count
     found = [f"{what} were counted in one way only" for what, ways in counts.items() if len(ways) < 2]
     found += [
         f"the counts of {what} differ: {ways}" for what, ways in counts.items() if len(set(ways.values())) > 1
     ]
-    found += [f"{gap.item}: {gap.reason}" for gap in account.gaps if gap.disposition == "failed"]
+    found += [f"{gap.item}: {gap.reason}" for gap in summary.gaps if gap.disposition == "failed"]
     return found if counts else ["nothing was counted"]
 
 
@@ -201,13 +201,13 @@ class ExporterContract:
         finally:
             source.close()
 
-    def _whole(self) -> tuple[list[DoneUnit], dict[str, bytes], Account]:
+    def _whole(self) -> tuple[list[DoneUnit], dict[str, bytes], SourceSummary]:
         """Export everything at once."""
         with self._snapshot(MemoryWorkspace()) as snapshot:
             done, files = export_units(snapshot, list(snapshot.units()))
             sink = MemorySink()
-            account = snapshot.finish(iter(done), sink)
-        return done, files | sink.files, account
+            summary = snapshot.finish(iter(done), sink)
+        return done, files | sink.files, summary
 
     def test_the_survey_says_what_is_there(self) -> None:
         """``survey`` names every table or bucket, counts nothing below zero, and says who answers."""
@@ -226,10 +226,10 @@ class ExporterContract:
         assert dict(self.host_files()) == before
 
     def test_no_secret_is_in_what_is_written(self) -> None:
-        """Neither the URL nor a unit, a file, or the account holds a password."""
+        """Neither the URL nor a unit, a file, or the summary holds a password."""
         source = self.open()
-        done, files, account = self._whole()
-        said = [source.url, repr(done), repr(account), *(data.decode("latin-1") for data in files.values())]
+        done, files, summary = self._whole()
+        said = [source.url, repr(done), repr(summary), *(data.decode("latin-1") for data in files.values())]
         source.close()
         for secret in self.secrets:
             assert not any(secret in text for text in said)
@@ -249,16 +249,16 @@ class ExporterContract:
         assert all(json.loads(json.dumps(unit.spec)) == unit.spec for unit in first), "specs are plain JSON"
 
     def test_units_are_exported_by_several_threads_in_any_order(self) -> None:
-        """Their outcomes add up to the account, whose counts agree, and whose entries name all items."""
-        done, files, account = self._whole()
-        assert disagreements(account) == []
-        assert sum(entry.items for entry in account.entries) == sum(one.outcome.items for one in done)
-        assert all(_DIGEST.fullmatch(entry.digest) for entry in account.entries)
-        names = [(entry.schema, entry.name) for entry in account.entries]
+        """Their outcomes add up to the summary, whose counts agree, and whose entries name all items."""
+        done, files, summary = self._whole()
+        assert disagreements(summary) == []
+        assert sum(entry.items for entry in summary.entries) == sum(one.outcome.items for one in done)
+        assert all(_DIGEST.fullmatch(entry.digest) for entry in summary.entries)
+        names = [(entry.schema, entry.name) for entry in summary.entries]
         assert len(set(names)) == len(names)
-        assert account.server
-        assert account.points
-        json.dumps([list(account.points), [entry.details for entry in account.entries]])
+        assert summary.server
+        assert summary.positions
+        json.dumps([list(summary.positions), [entry.details for entry in summary.entries]])
         assert {name for one in done for name in one.files} <= files.keys()
 
     def test_a_unit_that_is_done_again_comes_to_the_same(self) -> None:
@@ -292,12 +292,12 @@ class ExporterContract:
             rest = [unit for unit in units.values() if unit.id not in {one.unit.id for one in held}]
             assert rest, "a change went unnoticed"
             again, _ = export_units(snapshot, rest)
-            account = snapshot.finish(
+            summary = snapshot.finish(
                 iter(sorted([*held, *again], key=lambda one: one.unit.id)), MemorySink()
             )
-        assert disagreements(account) == []
+        assert disagreements(summary) == []
         _, _, fresh = self._whole()
-        assert _entries(account) == _entries(fresh)
+        assert _entries(summary) == _entries(fresh)
 
     def test_machines_elsewhere_join_the_snapshot(self) -> None:
         """Of a ``Shareable`` source: with the workspace and a ticket of plain JSON they read the same, also what has
@@ -312,7 +312,7 @@ class ExporterContract:
             ticket = json.loads(json.dumps(cast("Shared", held).ticket))
             self.change()
             with cast("Shareable", other).join(workspace, ticket, workers=self.workers) as joined:
-                assert joined.point == held.point
+                assert joined.position == held.position
                 units = list(joined.units())
                 theirs, _ = export_units(joined, units)
                 assert all(joined.still_holds(one) for one in theirs)
@@ -338,8 +338,8 @@ class ExporterContract:
             largest = max(done, key=lambda one: one.outcome.items)
             assert largest.outcome.items, "the contract needs data"
             rest = [one for one in done if one is not largest]
-            account = snapshot.finish(iter(rest), MemorySink())
-        assert disagreements(account)
+            summary = snapshot.finish(iter(rest), MemorySink())
+        assert disagreements(summary)
 
     def test_an_error_of_the_location_is_not_an_item_that_failed(self) -> None:
         """A full disk ends the unit; it does not become a gap."""
@@ -353,8 +353,8 @@ class ExporterContract:
                 raise AssertionError(f"unit {unit.id} says that it was exported to a full disk")
 
 
-def _entries(account: Account) -> list[tuple[str, str, str, int, str]]:
-    return sorted((one.kind, one.schema, one.name, one.items, one.digest) for one in account.entries)
+def _entries(summary: SourceSummary) -> list[tuple[str, str, str, int, str]]:
+    return sorted((one.kind, one.schema, one.name, one.items, one.digest) for one in summary.entries)
 
 
 def _summed(done: DoneUnit) -> tuple[str, int, int, int | None, Sequence[str]]:

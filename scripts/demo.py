@@ -192,14 +192,14 @@ url = "s3://plaza-media?profile=old-s3"
 [bundle]
 location = "bundle"
 
-[destination]
+[transfer]
 location = "s3://evacuated/plaza?profile=new-s3"
 
-[[restore]]
+[[destination]]
 source = "app"
 url = "{new}"
 
-[[restore]]
+[[destination]]
 source = "media"
 url = "s3://plaza-media?profile=new-s3"
 """

@@ -47,7 +47,7 @@ event = ["erasing", "erased"]
 period = "{seconds} seconds"
 """
 CASE = """\
-[destination]
+[transfer]
 location = "s3://{bucket}/acme?profile={profile}"
 
 [custody]

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporters.api import (
-    Account,
     CatalogEntry,
     DoneUnit,
     Enumeration,
     Json,
     Outcome,
     Sink,
+    SourceSummary,
     Survey,
     Unit,
     Workspace,
@@ -63,7 +63,7 @@ class Shelf:
     table: bool = True
     name: str = "media"
     url: str = "shelf://host/media"
-    point: Json = field(default_factory=dict)
+    position: Json = field(default_factory=dict)
     odd: Sequence[str] = (ODD_KEY,)
 
     def survey(self) -> Survey:
@@ -92,7 +92,7 @@ class Shelf:
         del done
         return True
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         list(done)
         with sink.create("index/objects-000000.parquet") as file:
             file.write(_parquet(index_table(self.objects, self.odd)))
@@ -102,7 +102,7 @@ class Shelf:
             entries.append(CatalogEntry("table", 1, "public", "people", 4, 1, "", {"parts": parts}))
         total = self.objects + 4 * self.table
         counts = [Enumeration("items", "listed", total), Enumeration("items", "exported", total)]
-        return Account(entries=entries, enumerations=counts, points=[{}], server="memory")
+        return SourceSummary(entries=entries, enumerations=counts, positions=[{}], server="memory")
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""The sessions of one snapshot, by the strongest way that the server permits; which one it was is in the point.
+"""The sessions of one snapshot, by the strongest way that the server permits; which one it was is in the position.
 
 ``global read lock``   FLUSH TABLES WITH READ LOCK for as long as it takes to begin all transactions (milliseconds).
 ``table locks``        LOCK TABLES … READ on all tables, for as long.
@@ -46,7 +46,7 @@ class Session:
     feeds: Feeds
     rung: str
     refusals: Sequence[str]
-    point: Mapping[str, Any]
+    position: Mapping[str, Any]
     server: str
     unreadable: Mapping[str, str]
 
@@ -100,7 +100,7 @@ def _begin(address: Address, opened: Sequence[Connection], tables: Sequence[Tabl
     holder = opened[0]
     unreadable = _hold_definitions(holder, tables)
     server = f"{'MariaDB' if holder.is_mariadb else 'MySQL'} {holder.version}"
-    point = {
+    position = {
         "consistency": rung,
         "refused": refusals,
         "position": position or {},
@@ -110,7 +110,7 @@ def _begin(address: Address, opened: Sequence[Connection], tables: Sequence[Tabl
         "not_transactional": [t.name for t in tables if not t.transactional and not t.elsewhere],
     }
     feeds = Feeds(address.url, opened if rung == ONE_SESSION and len(opened) == 1 else _readers(opened, rung))
-    return Session(address, holder, feeds, rung, refusals, point, server, unreadable)
+    return Session(address, holder, feeds, rung, refusals, position, server, unreadable)
 
 
 def _readers(opened: Sequence[Connection], rung: str) -> Sequence[Connection]:

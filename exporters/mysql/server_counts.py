@@ -19,7 +19,7 @@ from exporters.mysql.consistent_snapshot import Session
 from exporters.mysql.errors import DRIVER_ERRORS, is_about_the_thing, said_by, translate
 from exporters.mysql.json_types import json_columns, loss_of, types_query
 from exporters.mysql.rows.row_feed import Feed
-from exporters.sql.reconciliation import Counted
+from exporters.sql.source_summary import Counted
 
 _Use = Callable[[Callable[[Feed], bytes | str]], bytes | str]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from exporters.api import Account, DoneUnit, Outcome, Sink, Unit, Workspace
+from exporters.api import DoneUnit, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.mysql.catalog import Table
 from exporters.mysql.chunk_plan import Range
 from exporters.mysql.consistent_snapshot import ONE_SESSION, Session
 from exporters.mysql.definitions.show_create import write_schema
 from exporters.mysql.errors import DRIVER_ERRORS, translate
-from exporters.mysql.reconciliation import Finished, account
 from exporters.mysql.rows.chunk_export import export_rows, tally_rows
 from exporters.mysql.server_counts import Counting
+from exporters.mysql.source_summary import Finished, summary
 from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.column_layout import Layout
@@ -33,7 +33,7 @@ class MysqlSnapshot:
     def __init__(
         self, session: Session, tables: Sequence[Table], plan: Plan, workspace: Workspace, workers: int
     ) -> None:
-        self.point = session.point
+        self.position = session.position
         self._session = session
         self._plan = plan
         self._all_tables = tables
@@ -45,7 +45,7 @@ class MysqlSnapshot:
         tables_by_number = {number: planned.table for number, planned in self._planned.items()}
         self._counting = Counting(session, tables_by_number, workers=workers)
         self._specs = {unit.id: unit.spec for unit in self.units()}
-        self._points = snapshot_positions.remember(workspace, self.point)
+        self._points = snapshot_positions.remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the plan's chunks."""
@@ -77,8 +77,8 @@ class MysqlSnapshot:
         tally = self._session.feeds.use(lambda feed: tally_rows(feed, table, _keys(done.unit)))
         return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
-        """Write the definitions and give the account, with the server's own count of every table."""
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
+        """Write the definitions and return the summary, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         counted = self._counting.result()
         try:
@@ -87,7 +87,7 @@ class MysqlSnapshot:
             raise translate(exc, self._session.address.url) from exc
         missing.losses.extend(self._counting.losses)
         tables = {number: planned.table for number, planned in self._planned.items()}
-        return account(
+        return summary(
             Finished(
                 tables,
                 self._all_tables,

@@ -222,7 +222,7 @@ class _Pack:
                 self.lost.append((row, summary, read.error))
 
     def name_lost(self, *, ordered: bool) -> None:
-        """Account for the objects that could not be had."""
+        """List the objects that could not be had."""
         lost = [(summary, error) for _, summary, error in self.lost]
         found = changed_objects.gaps(self.bucket, lost, ordered=ordered)
         for (row, summary, _), gap in zip(self.lost, found, strict=True):

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 
 from exporters.api import (
-    Account,
     DoneUnit,
     Estimate,
     Host,
     Json,
     Outcome,
     Sink,
+    SourceSummary,
     Survey,
     SurveyItem,
     Unit,
@@ -31,7 +31,7 @@ from exporters.objects.listing.s3_inventory_report import Files
 from exporters.objects.listing.second_listing import Begun
 from exporters.objects.outage_detection import Outage
 from exporters.objects.rate_estimate import Census, estimate
-from exporters.objects.reconciliation import Closing, ReadReport
+from exporters.objects.source_summary import Closing, ReadReport
 from exporters.selection import EVERYTHING, Selection
 
 
@@ -134,7 +134,7 @@ class ObjectSnapshot:
         self._outage = Outage(bucket)
         self._again: Begun | None = None
         totals = taken.totals
-        self.point: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
+        self.position: Json = {"listed_from": totals.listed_from, "listed_to": totals.listed_to}
         self.ticket: Json = {"inventory": totals.id}
 
     def units(self) -> Iterator[Unit]:
@@ -183,7 +183,7 @@ class ObjectSnapshot:
         if self._inventory.totals.ordered:
             self._again = Begun(self._bucket, self._inventory.totals)
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """See ``Snapshot.finish``."""
         planned = units.cut(self._inventory, self._bucket.name)
         begun, self._again = self._again, None

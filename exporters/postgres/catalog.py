@@ -193,7 +193,7 @@ class Table:
 
     @property
     def item(self) -> str:
-        """Its name as an item of the account."""
+        """Its name as an item of the summary."""
         return f"{self.kind} {self.label}" if self.view else self.label
 
     @property

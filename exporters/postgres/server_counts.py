@@ -23,7 +23,7 @@ from exporters.postgres.sessions.connection import connect
 from exporters.postgres.sessions.session_settings import explained
 from exporters.postgres.sessions.snapshot_session import Session
 from exporters.postgres.sessions.snapshot_transaction import Transaction
-from exporters.sql.reconciliation import Counted
+from exporters.sql.source_summary import Counted
 
 Answer = TypeVar("Answer")
 _CANCEL_SECONDS = 5.0

@@ -9,14 +9,14 @@ from functools import partial
 
 from pyarrow import ArrowInvalid
 
-from exporters.api import Account, DoneUnit, Json, Outcome, Sink, Unit
+from exporters.api import DoneUnit, Json, Outcome, Sink, SourceSummary, Unit
 from exporters.postgres import changed_chunks, large_objects
 from exporters.postgres.catalog import Table
 from exporters.postgres.definitions.definition_files import Missing, write_schema
-from exporters.postgres.reconciliation import Finished, account
 from exporters.postgres.rows.copy_feed import Feeds
 from exporters.postgres.server_counts import Counting
 from exporters.postgres.sessions.snapshot_session import Session
+from exporters.postgres.source_summary import Finished, summary
 from exporters.sql.chunk_export import copy_chunk
 from exporters.sql.chunk_plan import Plan, stem, units_of
 from exporters.sql.column_layout import Layout
@@ -43,9 +43,9 @@ class PostgresSnapshot:
     """See ``exporters.api.Snapshot``. Opened by ``PostgresSource.snapshot``; thread-safe."""
 
     def __init__(
-        self, session: Session, tables: Sequence[Table], plan: Plan, points: Sequence[Json], workers: int
+        self, session: Session, tables: Sequence[Table], plan: Plan, positions: Sequence[Json], workers: int
     ) -> None:
-        self.point = session.point
+        self.position = session.position
         self.ticket = session.ticket
         self._session = session
         self._plan = plan
@@ -65,7 +65,7 @@ class PostgresSnapshot:
             self._planned[large_objects.NUMBER] = _Planned(objects, Layout.of(objects.columns))
         self._specs = {unit.id: unit.spec for unit in self.units()}
         self._feeds = Feeds(session, workers=workers)
-        self._points = points
+        self._points = positions
         self._holder_lock = threading.Lock()
         self._counting: Counting | None = None
 
@@ -85,11 +85,11 @@ class PostgresSnapshot:
         try:
             copied = copy_chunk(rows, planned.layout, sink, stem(unit.spec))
         except ArrowInvalid:
-            if self.point["encoding"] != "UTF8":
+            if self.position["encoding"] != "UTF8":
                 raise
             copied = copy_chunk(rows, planned.lenient, sink, stem(unit.spec))
         facts = {
-            "snapshot": self.point["snapshot"],
+            "snapshot": self.position["snapshot"],
             "filenode": planned.table.filenode,
             "parts": [asdict(part) for part in copied.parts],
             "exact": list(copied.exact),
@@ -103,13 +103,13 @@ class PostgresSnapshot:
         if wanted is None or dict(wanted) != dict(done.unit.spec):
             return False
         before = str(done.outcome.facts.get("snapshot", ""))
-        if changed_chunks.nothing_happened(before, self.point["snapshot"]):
+        if changed_chunks.nothing_happened(before, self.position["snapshot"]):
             return True
         table = self._planned[wanted["table"]].table
         if not table.heap or table.refusal or table.filenode != done.outcome.facts.get("filenode"):
             return False
         first, last = wanted["range"]
-        query = changed_chunks.query(table, (first, last), before, self.point["snapshot"])
+        query = changed_chunks.query(table, (first, last), before, self.position["snapshot"])
         return query is not None and self._feeds.numbers(query) == [done.outcome.items, 0]
 
     def foresee_finish(self) -> None:
@@ -117,8 +117,8 @@ class PostgresSnapshot:
         if not self._limited:
             self._begun_counting()
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
-        """Write the definitions and give the account, with the server's own count of every table."""
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
+        """Write the definitions and return the summary, with the server's own count of every table."""
         held = [unit for unit in done if self._specs.get(unit.unit.id) == unit.unit.spec]
         if self._limited:
             self._feeds.close()  # their connections are pg_dump's, then the counts'
@@ -128,7 +128,7 @@ class PostgresSnapshot:
             counting = self._begun_counting()
             missing = self._define(sink)
         tables = {number: planned.table for number, planned in self._planned.items()}
-        return account(
+        return summary(
             Finished(
                 tables,
                 self._all_tables,

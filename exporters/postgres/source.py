@@ -84,7 +84,7 @@ class PostgresSource:
             plan = make_plan(exported, former)
             if plan != former:
                 workspace.write(PLAN, plan.dump())
-            taken = snapshot_positions.remember(workspace, session.point)
+            taken = snapshot_positions.remember(workspace, session.position)
             with closing(PostgresSnapshot(session, tables, plan, taken, workers)) as view:
                 yield view
 
@@ -100,7 +100,7 @@ class PostgresSource:
             plan = Plan.load(workspace.read(PLAN))
             if plan is None:
                 raise SourceGoneError(f"{self.url}: there is no plan of this export here")
-            with closing(PostgresSnapshot(session, tables, plan, [session.point], workers)) as view:
+            with closing(PostgresSnapshot(session, tables, plan, [session.position], workers)) as view:
                 yield view
 
     def close(self) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from exporters.api import Workspace
 
-NAME = "points.json"
+NAME = "positions.json"
 
 
-def remember(workspace: Workspace, point: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Add this point to those of former runs; return all."""
-    points = json.loads(workspace.read(NAME) or b"[]")
-    points.append(dict(point))
-    workspace.write(NAME, json.dumps(points).encode())
-    return list(points)
+def remember(workspace: Workspace, position: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Add this position to those of former runs; return all."""
+    positions = json.loads(workspace.read(NAME) or b"[]")
+    positions.append(dict(position))
+    workspace.write(NAME, json.dumps(positions).encode())
+    return list(positions)

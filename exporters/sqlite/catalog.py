@@ -11,7 +11,7 @@ from typing import Any
 
 from exporters.api import Loss
 from exporters.errors import SourceUsageError
-from exporters.sql.reconciliation import of_a_restore
+from exporters.sql.source_summary import of_a_restore
 from exporters.sqlite.identifiers import SCHEMA, is_own, label, quote_name
 
 OLDEST = (3, 37, 0)

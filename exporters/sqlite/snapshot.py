@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from exporters.api import Account, DoneUnit, Gap, Loss, Outcome, Sink, Unit, Workspace
+from exporters.api import DoneUnit, Gap, Loss, Outcome, Sink, SourceSummary, Unit, Workspace
 from exporters.errors import SourceError
 from exporters.row_digest import Tally
 from exporters.sql import chunk_plan as plans
@@ -19,7 +19,7 @@ from exporters.sql import snapshot_positions
 from exporters.sql.chunk_plan import Plan, PlannedTable, Range, spec, stem, units_of
 from exporters.sql.large_values.long_values import LongRow, Spool
 from exporters.sql.parquet_write import PartWriter
-from exporters.sql.reconciliation import Exported, entries_of, enumerations
+from exporters.sql.source_summary import Exported, entries_of, enumerations
 from exporters.sqlite.catalog import Catalog, Table, read_catalog
 from exporters.sqlite.chunk_plan import plan_readable
 from exporters.sqlite.definitions import write_schema
@@ -56,14 +56,14 @@ class SqliteSnapshot:
         self._tables: dict[int, tuple[PlannedTable, Table]] = {
             planned.number: (planned, by_name[planned.name]) for planned in self._plan.tables
         }
-        self.point: Mapping[str, Any] = {
+        self.position: Mapping[str, Any] = {
             "snapshot": copy.sha256,
             "size_bytes": copy.size_bytes,
             "journal_mode": "wal" if header.wal else "delete",
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = snapshot_positions.remember(workspace, self.point)
+        self._points = snapshot_positions.remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the chunks of every table."""
@@ -79,7 +79,7 @@ class SqliteSnapshot:
         octets = Octets(len(layout.fields))
         tally, size_bytes = self._write(writer, layout, unit, octets)
         facts = {
-            "snapshot": self.point["snapshot"],
+            "snapshot": self.position["snapshot"],
             "parts": [asdict(part) for part in writer.parts()],
             "exact": list(writer.exact()),
             "octets": octets.by_name([one.name for one in layout.fields]),
@@ -112,7 +112,7 @@ class SqliteSnapshot:
         known = self._tables.get(done.unit.spec.get("table", 0))
         if known is None or dict(done.unit.spec) != spec(known[0], done.unit.spec["chunk"]):
             return False
-        if done.outcome.facts.get("snapshot") == self.point["snapshot"]:
+        if done.outcome.facts.get("snapshot") == self.position["snapshot"]:
             return True
         planned, table = known
         first, last = done.unit.spec["range"]
@@ -121,16 +121,16 @@ class SqliteSnapshot:
             tally = tally_table(connection, table, (first, last), largest_bytes=largest)
         return (tally.rows, tally.digest) == (done.outcome.items, done.outcome.digest)
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
-        """Write the definitions and give the account, with SQLite's own count of every table."""
-        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.point["journal_mode"]}
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
+        """Write the definitions and return the summary, with SQLite's own count of every table."""
+        pragmas = dict(self._catalog.pragmas) | {"journal_mode": self.position["journal_mode"]}
         write_schema(sink, self._catalog.entries, pragmas)
         exported = [self._exported(number, octets) for number, octets in self._octets().items()]
         ours = (one for one in done if one.unit.spec.get("table") in self._tables)
         entries, gaps = entries_of(exported, ours)
         listed = sum(1 for entry in self._catalog.entries if entry.type == "table") - self._virtual()
         unread = [Gap(f"{SCHEMA}.{name}", "failed", why) for name, why in self._damaged.items()]
-        return Account(
+        return SourceSummary(
             entries,
             enumerations(
                 exported,
@@ -141,7 +141,7 @@ class SqliteSnapshot:
             ),
             gaps=[*unread, *gaps],
             losses=[*self._catalog.losses, *self._header_losses()],
-            points=self._points,
+            positions=self._points,
             server=server(),
         )
 

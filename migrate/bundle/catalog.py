@@ -30,7 +30,7 @@ CATALOG_SCHEMA = pa.schema(
         pa.field("items", pa.int64(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("digest", pa.string(), nullable=False),
-        pa.field("point", pa.string(), nullable=False),
+        pa.field("position", pa.string(), nullable=False),
         pa.field("details", pa.string(), nullable=False),
     ]
 )
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CatalogRow:
-    """One row of the catalog: a table, materialized view or bucket of one source. ``point`` is that of the newest
+    """One row of the catalog: a table, materialized view or bucket of one source. ``position`` is that of the newest
     snapshot, {} without any.
     """
 
@@ -58,7 +58,7 @@ class CatalogRow:
     items: int
     size_bytes: int
     digest: str
-    point: Json
+    position: Json
     details: Json
 
     @property
@@ -72,7 +72,7 @@ def write_catalog(file: BinaryIO, rows: Iterable[CatalogRow]) -> None:
     _write(file, CATALOG_SCHEMA, map(_from_catalog_row, rows))
 
 
-def catalog_row(source: str, entry: CatalogEntry, point: Json) -> CatalogRow:
+def catalog_row(source: str, entry: CatalogEntry, position: Json) -> CatalogRow:
     """Return the catalog's row for what a source says of one table or bucket."""
     return CatalogRow(
         source,
@@ -83,7 +83,7 @@ def catalog_row(source: str, entry: CatalogEntry, point: Json) -> CatalogRow:
         entry.items,
         entry.size_bytes,
         entry.digest,
-        point,
+        position,
         entry.details,
     )
 
@@ -131,15 +131,15 @@ def read_gaps(file: Any, key: str) -> Iterator[tuple[str, Gap]]:
 
 def _from_catalog_row(row: CatalogRow) -> tuple[Any, ...]:
     values = {name: getattr(row, name) for name in CATALOG_SCHEMA.names}
-    for name in ("point", "details"):
+    for name in ("position", "details"):
         values[name] = canonical_json.encode(values[name]).decode("ascii")
     return tuple(values.values())
 
 
 def _to_catalog_row(row: dict[str, Any]) -> CatalogRow:
-    said = {name: json.loads(row[name]) for name in ("point", "details")}
+    said = {name: json.loads(row[name]) for name in ("position", "details")}
     if not all(isinstance(value, dict) for value in said.values()):
-        raise ValueError("point and details are no JSON objects")
+        raise ValueError("position and details are no JSON objects")
     return CatalogRow(**{**row, **said})
 
 

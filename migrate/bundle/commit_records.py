@@ -4,7 +4,7 @@ A unit writes its files, then its record ``_work/<source>/units/<unit id>.json``
 so it is there whole or not at all. Where a unit is done *again* (its snapshot no longer holds, or something failed in
 it) the record is removed before the first file is replaced: a record never describes files that are being replaced.
 
-A source that is finished has one more record, ``_work/<source>/final.json``: its account and the files that
+A source that is finished has one more record, ``_work/<source>/final.json``: its summary and the files that
 belong to the whole source. From then on the seal needs the source no more.
 """
 
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporters.api import (
-    Account,
     CatalogEntry,
     DoneUnit,
     Enumeration,
     Gap,
     Loss,
     Outcome,
+    SourceSummary,
     Unit,
 )
 from migrate.bundle import canonical_json, layout
@@ -48,7 +48,7 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """A finished unit: its outcome, its files, the point of the snapshot that it was read under, and when
+    """A finished unit: its outcome, its files, the position of the snapshot that it was read under, and when
     (UTC, ISO 8601).
     """
 
@@ -56,7 +56,7 @@ class CommitRecord:
     unit: Unit
     outcome: Outcome
     files: Sequence[FileRecord]
-    point: Mapping[str, Any]
+    position: Mapping[str, Any]
     finished: str
 
     def done(self) -> DoneUnit:
@@ -67,10 +67,10 @@ class CommitRecord:
 
 @dataclass(frozen=True, slots=True)
 class FinalRecord:
-    """A finished source: its account and the files that belong to no unit."""
+    """A finished source: its summary and the files that belong to no unit."""
 
     source: str
-    account: Account
+    summary: SourceSummary
     files: Sequence[FileRecord]
 
 
@@ -119,7 +119,7 @@ def read_final(store: Store, source: str) -> FinalRecord:
     value = canonical_json.decode(store.read(key), key)
     canonical_json.check_version(value, key, VERSION)
     try:
-        return FinalRecord(source, _account(value["account"]), [_file(item) for item in value["files"]])
+        return FinalRecord(source, _summary(value["summary"]), [_file(item) for item in value["files"]])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DamageError(key, expected="a final record", found=f"a malformed one ({exc!r})") from exc
 
@@ -145,7 +145,7 @@ def encode_record(record: CommitRecord) -> bytes:
                 "facts": outcome.facts,
             },
             "files": _files_out(record.files),
-            "point": record.point,
+            "position": record.position,
             "finished": record.finished,
         }
     )
@@ -169,7 +169,7 @@ def decode_record(data: bytes, key: str, source: str) -> CommitRecord:
                 facts=dict(outcome["facts"]),
             ),
             files=[_file(item) for item in value["files"]],
-            point=dict(value["point"]),
+            position=dict(value["position"]),
             finished=str(value["finished"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
@@ -178,17 +178,17 @@ def decode_record(data: bytes, key: str, source: str) -> CommitRecord:
 
 def encode_final(final: FinalRecord) -> bytes:
     """Return a final record as canonical JSON."""
-    account = final.account
+    summary = final.summary
     return canonical_json.encode(
         {
             "version": VERSION,
-            "account": {
-                "entries": [_entry_out(entry) for entry in account.entries],
-                "enumerations": [[item.what, item.how, item.count] for item in account.enumerations],
-                "gaps": _gaps_out(account.gaps),
-                "losses": _losses_out(account.losses),
-                "points": list(account.points),
-                "server": account.server,
+            "summary": {
+                "entries": [_entry_out(entry) for entry in summary.entries],
+                "enumerations": [[item.what, item.how, item.count] for item in summary.enumerations],
+                "gaps": _gaps_out(summary.gaps),
+                "losses": _losses_out(summary.losses),
+                "positions": list(summary.positions),
+                "server": summary.server,
             },
             "files": _files_out(final.files),
         }
@@ -234,12 +234,12 @@ def _entry_out(entry: CatalogEntry) -> dict[str, Any]:
     }
 
 
-def _account(value: Mapping[str, Any]) -> Account:
-    return Account(
+def _summary(value: Mapping[str, Any]) -> SourceSummary:
+    return SourceSummary(
         entries=[CatalogEntry(**entry) for entry in value["entries"]],
         enumerations=[Enumeration(*item) for item in value["enumerations"]],
         gaps=[Gap(*item) for item in value["gaps"]],
         losses=[Loss(*item) for item in value["losses"]],
-        points=[dict(point) for point in value["points"]],
+        positions=[dict(position) for position in value["positions"]],
         server=str(value["server"]),
     )

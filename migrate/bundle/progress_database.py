@@ -27,7 +27,7 @@ from migrate.errors import MoveoutError, NoSpaceError
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE units (source TEXT, id TEXT, items INTEGER, size_bytes INTEGER, point TEXT, finished TEXT, record BLOB,
+CREATE TABLE units (source TEXT, id TEXT, items INTEGER, size_bytes INTEGER, position TEXT, finished TEXT, record BLOB,
   PRIMARY KEY (source, id)) WITHOUT ROWID;
 CREATE TABLE files (key TEXT PRIMARY KEY, size_bytes INTEGER, sha256 TEXT, crc64nvme TEXT, source TEXT, unit
 TEXT) WITHOUT ROWID;
@@ -82,7 +82,7 @@ class Ledger:
                     unit.id,
                     record.outcome.items,
                     record.outcome.size_bytes,
-                    canonical_json.encode(record.point).decode(),
+                    canonical_json.encode(record.position).decode(),
                     record.finished,
                     encode_record(record),
                 ),
@@ -94,7 +94,7 @@ class Ledger:
         """Take in what belongs to a whole source."""
         with self._writing():
             self._add_files(final.source, "", final.files)
-            self._add_notes(final.source, final.account.gaps, final.account.losses)
+            self._add_notes(final.source, final.summary.gaps, final.summary.losses)
 
     def add_files(self, files: Sequence[FileRecord]) -> None:
         """Take in files that belong to the whole bundle."""
@@ -144,13 +144,14 @@ class Ledger:
         )
         return Totals(units, int(items), int(size_bytes))
 
-    def points(self, source: str) -> list[tuple[Json, int, int]]:
-        """Return the points under which the finished units were read, with the number of units and of items."""
+    def positions(self, source: str) -> list[tuple[Json, int, int]]:
+        """Return the positions under which the finished units were read, with the number of units and of items."""
         rows = self._rows(
-            "SELECT point, count(*), total(items) FROM units WHERE source = ? GROUP BY point ORDER BY min(finished)",
+            "SELECT position, count(*), total(items) FROM units WHERE source = ?"
+            " GROUP BY position ORDER BY min(finished)",
             source,
         )
-        return [(json.loads(point), units, int(items)) for point, units, items in rows]
+        return [(json.loads(position), units, int(items)) for position, units, items in rows]
 
     def times(self) -> list[tuple[str, int]]:
         """Return when units were finished (UTC, ISO 8601), oldest first, and how many bytes were read in them."""

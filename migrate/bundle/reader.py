@@ -138,7 +138,7 @@ class BundleReader:
         return catalog.read_gaps(self.open(layout.GAPS), layout.GAPS)
 
     def reconciliation(self) -> list[SourceReconciliation]:
-        """Return the closure account, a source each. Raises ``DamageError``."""
+        """Return the reconciliation, a source each. Raises ``DamageError``."""
         return reconciliation.decode(_read(self.store, layout.RECONCILIATION))
 
     def index(self, source: str, *, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""The closure account: is everything that was enumerated accounted for? Pure; the answer is
+"""The reconciliation: is everything that was enumerated accounted for? Pure; the answer is
 ``meta/reconciliation.json``.
 
 A source is complete when
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.api import Account, Enumeration, Gap, Json
+from exporters.api import Enumeration, Gap, Json, SourceSummary
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.progress_database import Totals
 from migrate.errors import DamageError
@@ -30,11 +30,11 @@ INLINE_GAPS = 1000
 
 @dataclass(frozen=True, slots=True)
 class SourceReconciliation:
-    """The account of one source. ``reasons`` are sentences; none means complete."""
+    """The summary of one source. ``reasons`` are sentences; none means complete."""
 
     name: str
     url: str
-    account: Account
+    summary: SourceSummary
     totals: Totals
     dispositions: Mapping[str, int]
     gaps: Sequence[Gap]
@@ -47,7 +47,7 @@ class SourceReconciliation:
 
 
 def reasons_incomplete(
-    account: Account, totals: Totals, gaps: Mapping[str, int], failures: Sequence[str] = ()
+    summary: SourceSummary, totals: Totals, gaps: Mapping[str, int], failures: Sequence[str] = ()
 ) -> list[str]:
     """Return what does not add up, as sentences. ``gaps``: number of gaps by disposition; ``failures``:
     units that failed.
@@ -55,12 +55,12 @@ def reasons_incomplete(
     reasons = list(failures[:INLINE_FAILURES])
     if len(failures) > INLINE_FAILURES:
         reasons.append(f"{len(failures) - INLINE_FAILURES} more units failed")
-    reasons += _disagreements(account.enumerations)
-    listed = sum(entry.items for entry in account.entries)
+    reasons += _disagreements(summary.enumerations)
+    listed = sum(entry.items for entry in summary.entries)
     if listed != totals.items:
         reasons.append(f"the catalog says {listed} items, the commit records {totals.items}")
-    counts = {item.count for item in account.enumerations}
-    buckets = any(entry.kind == "bucket" for entry in account.entries)
+    counts = {item.count for item in summary.enumerations}
+    buckets = any(entry.kind == "bucket" for entry in summary.entries)
     accounted = totals.items + (sum(gaps.values()) if buckets else 0)
     if counts and accounted not in counts and not gaps.get("failed"):
         reasons.append(
@@ -87,21 +87,21 @@ def _disagreements(enumerations: Sequence[Enumeration]) -> list[str]:
     return reasons
 
 
-def used_points(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) -> list[Json]:
-    """Return the points over which a source was taken, oldest first: those under which units were read, each with
-    ``units`` and ``items``, and the newest, under which all of them were found to hold. ``known``: all points of all
-    runs; ``used``: point, units and items of the commit records.
+def used_positions(known: Sequence[Json], used: Sequence[tuple[Json, int, int]]) -> list[Json]:
+    """Return the positions over which a source was taken, oldest first: those under which units were read, each with
+    ``units`` and ``items``, and the newest, under which all of them were found to hold. ``known``: all positions of all
+    runs; ``used``: position, units and items of the commit records.
     """
-    counts = {canonical_json.encode(point): (units, items) for point, units, items in used}
-    listed = {canonical_json.encode(point) for point in known}
+    counts = {canonical_json.encode(position): (units, items) for position, units, items in used}
+    listed = {canonical_json.encode(position) for position in known}
     newest = canonical_json.encode(known[-1]) if known else b""
     found: dict[bytes, Json] = {}
-    earlier = (point for point, _, _ in used if canonical_json.encode(point) not in listed)
-    for point in [*earlier, *known]:
-        key = canonical_json.encode(point)
+    earlier = (position for position, _, _ in used if canonical_json.encode(position) not in listed)
+    for position in [*earlier, *known]:
+        key = canonical_json.encode(position)
         if key in counts or key == newest:
             units, items = counts.get(key, (0, 0))
-            found.setdefault(key, {**point, "units": units, "items": items})
+            found.setdefault(key, {**position, "units": units, "items": items})
     return list(found.values())
 
 
@@ -119,7 +119,7 @@ def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
     return {
         "name": reconciliation.name,
         "url": reconciliation.url,
-        "server": reconciliation.account.server,
+        "server": reconciliation.summary.server,
         "complete": reconciliation.complete,
         "reasons": list(reconciliation.reasons),
         "units": reconciliation.totals.units,
@@ -128,9 +128,9 @@ def _source_json(reconciliation: SourceReconciliation) -> dict[str, Any]:
         "dispositions": dict(reconciliation.dispositions),
         "enumerations": [
             {"what": item.what, "how": item.how, "count": item.count}
-            for item in reconciliation.account.enumerations
+            for item in reconciliation.summary.enumerations
         ],
-        "points": list(reconciliation.account.points),
+        "positions": list(reconciliation.summary.positions),
         "gaps_total": gaps,
         "gaps": [
             {"item": gap.item, "disposition": gap.disposition, "reason": gap.reason}
@@ -149,7 +149,7 @@ def decode(data: bytes) -> list[SourceReconciliation]:
         found = [_source_reconciliation(item) for item in value["sources"]]
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as exc:
         raise DamageError(
-            layout.RECONCILIATION, expected="a closure account", found=f"a malformed one ({exc!r})"
+            layout.RECONCILIATION, expected="a reconciliation", found=f"a malformed one ({exc!r})"
         ) from exc
     for one in found:
         if not layout.is_source_name(one.name):
@@ -166,8 +166,8 @@ def _source_reconciliation(value: Mapping[str, Any]) -> SourceReconciliation:
     return SourceReconciliation(
         name=str(value["name"]),
         url=str(value["url"]),
-        account=Account(
-            [], counts, gaps, points=[dict(p) for p in value["points"]], server=str(value["server"])
+        summary=SourceSummary(
+            [], counts, gaps, positions=[dict(p) for p in value["positions"]], server=str(value["server"])
         ),
         totals=Totals(_count(value["units"]), _count(value["items"]), _count(value["size_bytes"])),
         dispositions={str(name): _count(count) for name, count in value["dispositions"].items()},

@@ -142,10 +142,10 @@ def _write_tables(
         catalog.catalog_row(
             reconciliation.name,
             entry,
-            reconciliation.account.points[-1] if reconciliation.account.points else {},
+            reconciliation.summary.positions[-1] if reconciliation.summary.positions else {},
         )
         for reconciliation in reconciliations
-        for entry in reconciliation.account.entries
+        for entry in reconciliation.summary.entries
     )
     losses = (
         (reconciliation.name, loss)

@@ -31,7 +31,7 @@ class Sealing:
     ledger: Ledger
 
     def reconciliation(self) -> Sequence[SourceReconciliation]:
-        """Return the closure account, a source each."""
+        """Return the reconciliation, a source each."""
         return self.reconciliations
 
     def catalog(self) -> Sequence[CatalogRow]:

@@ -37,12 +37,12 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
     "source": ("name", "url", "inventory", CUSTOMER_KEY, *SECRET_FIELDS, *SELECTION_FIELDS),
     "bundle": ("location", *SECRET_FIELDS),
-    "destination": ("location", *SECRET_FIELDS),
-    "restore": ("source", "url", *SECRET_FIELDS),
+    "transfer": ("location", *SECRET_FIELDS),
+    "destination": ("source", "url", *SECRET_FIELDS),
     "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
-_LISTS = ("source", "restore")
+_LISTS = ("source", "destination")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,14 @@ class Custody:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One move. ``sources`` and ``restores`` map a source's name to where it comes from and goes to."""
+    """One move. ``sources`` and ``destinations`` map a source's name to where it comes from and goes to."""
 
     name: str
     deadline: datetime | None
     sources: Mapping[str, Endpoint]
     bundle: Endpoint | None
-    destination: Endpoint | None
-    restores: Mapping[str, Endpoint]
+    transfer_to: Endpoint | None
+    destinations: Mapping[str, Endpoint]
     workers: int | None = None
     bwlimit: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -129,17 +129,19 @@ class _Reader:
         head = document.get("case", {})
         limits = document.get("limits", {})
         sources = self._endpoints(document, "source", key="name")
-        restores = self._endpoints(document, "restore", key="source")
-        for name in restores:
+        destinations = self._endpoints(document, "destination", key="source")
+        for name in destinations:
             if sources and name not in sources:
-                self._fail(f"[[restore]] names the source {name!r}, which is not among {', '.join(sources)}")
+                self._fail(
+                    f"[[destination]] names the source {name!r}, which is not among {', '.join(sources)}"
+                )
         return Case(
             name=self._text(head, "name", "[case]", default=self._path.stem),
             deadline=self._deadline(head.get("deadline")),
             sources=sources,
             bundle=self._location(document, "bundle"),
-            destination=self._location(document, "destination"),
-            restores=restores,
+            transfer_to=self._location(document, "transfer"),
+            destinations=destinations,
             workers=self._workers(limits.get("workers")),
             bwlimit=str(limits["bwlimit"]) if "bwlimit" in limits else None,
             limits=self._limits(limits),

@@ -33,15 +33,15 @@ url = "s3://media?profile=old"
 location = "./bundle"
 
 # Where the bundle travels to, on the new host.
-[destination]
+[transfer]
 location = "s3://evacuated/acme?profile=new"
 
 # What is brought up again on the new host, from the bundle there.
-[[restore]]
+[[destination]]
 source = "app"
 url = "postgresql://owner@new.example:5432/app"
 
-[[restore]]
+[[destination]]
 source = "media"
 url = "s3://media?profile=new"
 

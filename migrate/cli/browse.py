@@ -316,7 +316,7 @@ def _parse_range(text: str | None) -> tuple[int, int | None]:
 def _open(session: Session, words: Sequence[str], case: Path | None) -> tuple[BundleReader, list[str]]:
     """Return the bundle and the words behind its place; with a case file the location is the case's."""
     loaded = load_case(case)
-    kept = (loaded.destination or loaded.bundle) if loaded else None
+    kept = (loaded.transfer_to or loaded.bundle) if loaded else None
     rest = list(words)
     location = kept or (Endpoint(rest.pop(0)) if rest else None)
     if location is None:

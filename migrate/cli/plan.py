@@ -141,7 +141,7 @@ def run_plan(
     with open_sources(endpoints, limits=limits, note=session.progress.note) as sources:
         found = survey(sources, workers=workers)
     throttle = session.throttle(case.bwlimit if case else None)
-    locations = (case.bundle, case.destination) if case else (None, None)
+    locations = (case.bundle, case.transfer_to) if case else (None, None)
     bundle, destination = (_write_rate(p) if p else None for p in locations)
     verdict = forecast(
         found,
@@ -167,7 +167,7 @@ def _write_rate(location: Endpoint) -> float | None:
 
 def _destinations(found: Sequence[SourcePlan], case: Case | None) -> list[DestinationPlan]:
     """Look at the buckets that the case restores to."""
-    restores = case.restores if case else {}
+    restores = case.destinations if case else {}
     pairs = [(source, restores[source.name]) for source in found if source.name in restores]
     return [
         look(source, endpoint.url, secrets=endpoint.reveal())

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from migrate.cluster.machines import Machines
 
 _SHOWN = 20
-ACCOUNTS = "moveout-restored"
-"""The directory of accounts, one for each bundle, unless told otherwise."""
+REPORTS = "moveout-restored"
+"""The directory of reports, one for each bundle, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,10 @@ class Restored:
                 f"{one.source}: {count_words(one.items)} restored{skipped}, {bytes_words(one.size_bytes)}"
                 f" → {self.destinations[one.source]}",
             )
-            if one.losses and one.account:
+            if one.losses and one.report:
                 console.print(
                     Text(
-                        f"  what the destination cannot hold: {count_words(one.losses)} rows in {one.account}",
+                        f"  what the destination cannot hold: {count_words(one.losses)} rows in {one.report}",
                         style="dim",
                     )
                 )
@@ -100,12 +100,12 @@ def run_restore(
     merge: bool,
     only: Sequence[str] = (),
     signers: Sequence[Signer] = (),
-    account: str | None = None,
+    report_to: str | None = None,
     snowball: bool = False,
     scheduler: str | None = None,
 ) -> Restored:
     """Bring the named sources up from the bundle at a location; the custody log says so where there is a key.
-    ``account``: see the option. The bandwidth limit holds for what is read of the bundle, by all workers of the
+    ``report_to``: see the option. The bandwidth limit holds for what is read of the bundle, by all workers of the
     ``scheduler`` together.
     """
     with machines(session, scheduler, case.bwlimit if case else None) as others:
@@ -118,7 +118,7 @@ def run_restore(
             merge=merge,
             only=only,
             signers=signers,
-            account=account,
+            report_to=report_to,
             snowball=snowball,
         )
 
@@ -133,7 +133,7 @@ def _run_restore(
     merge: bool,
     only: Sequence[str],
     signers: Sequence[Signer],
-    account: str | None,
+    report_to: str | None,
     snowball: bool,
 ) -> Restored:
     throttle = others.throttle if others else session.throttle(case.bwlimit if case else None)
@@ -143,7 +143,7 @@ def _run_restore(
     started = time.monotonic()
     reader = BundleReader(store)
     check_pairs(reader, destinations)
-    kept = open_location(account or f"{ACCOUNTS}/{reader.info.id}", note=session.progress.note)
+    kept = open_location(report_to or f"{REPORTS}/{reader.info.id}", note=session.progress.note)
     outcomes = []
     for name, endpoint in destinations.items():
         default = TRANSFER_WORKERS if endpoint.url.startswith("s3:") else export_workers()
@@ -156,7 +156,7 @@ def _run_restore(
                 workers=workers,
                 progress=session.progress,
                 merge=merge,
-                account=kept,
+                report_to=kept,
                 only=only,
                 snowball=snowball,
                 others=Others(others, location) if others else None,
@@ -195,12 +195,12 @@ def restore_command(
     ] = None,
     key: KeyFiles = None,
     passphrase: Passphrase = None,
-    account: Annotated[
+    report_to: Annotated[
         str | None,
         typer.Option(
-            "--account",
+            "--report-to",
             metavar="LOCATION",
-            help=f"Where a bucket's restore says what became of it (default: {ACCOUNTS}/ID).",
+            help=f"Where a bucket's restore says what became of it (default: {REPORTS}/ID).",
         ),
     ] = None,
     snowball: Annotated[
@@ -220,13 +220,13 @@ def restore_command(
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
     location = one_location(
-        sorted_words, (loaded.destination or loaded.bundle) if loaded else None, "location"
+        sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
-    destinations = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.restores) if loaded else {})
+    destinations = known_secrets(sorted_words.pairs, loaded) or (dict(loaded.destinations) if loaded else {})
     if not destinations:
         raise UsageError(
             "nothing says what goes where",
-            next_step="give NAME=URL …, or [[restore]] tables in the case file",
+            next_step="give NAME=URL …, or [[destination]] tables in the case file",
         )
     signers = load_keys(key, passphrase, loaded)
     cluster = which_scheduler(executor, scheduler)
@@ -238,7 +238,7 @@ def restore_command(
         merge=merge,
         only=only or (),
         signers=signers,
-        account=account,
+        report_to=report_to,
         snowball=snowball,
         scheduler=cluster,
     )

@@ -153,7 +153,7 @@ def _steps(
 ) -> Iterator[tuple[str, Callable[[], Answer | None]]]:
     """Yield the verbs of the move. A complete bundle is not exported again: the source may be gone by now."""
     signers = load_keys(None, None, case)
-    destination = case.destination
+    destination = case.transfer_to
     away = destination is not None and _sealed(destination) is Sealed.COMPLETE
     here = Sealed.COMPLETE if away else _sealed(bundle)
     if here is Sealed.NOT:
@@ -172,14 +172,14 @@ def _steps(
         )
     last = destination or bundle
     yield "verify", lambda: run_verify(session, last, Level.FULL, {}, case, keys=signers)
-    if case.restores:
+    if case.destinations:
         yield (
             "restore",
             lambda: run_restore(
-                session, last, case.restores, case, merge=False, signers=signers, scheduler=cluster
+                session, last, case.destinations, case, merge=False, signers=signers, scheduler=cluster
             ),
         )
-        yield "compare", lambda: run_verify(session, last, Level.QUICK, case.restores, case, keys=signers)
+        yield "compare", lambda: run_verify(session, last, Level.QUICK, case.destinations, case, keys=signers)
 
 
 class Sealed(Enum):

@@ -148,7 +148,7 @@ def status_command(
 def _locations(words: Sequence[str], case: Case | None) -> list[Endpoint]:
     if words or case is None:
         return [one_location(sort_words(words), None, "location")]
-    named = [location for location in (case.bundle, case.destination) if location is not None]
+    named = [location for location in (case.bundle, case.transfer_to) if location is not None]
     return named or [one_location(sort_words([]), None, "location")]
 
 

@@ -82,7 +82,7 @@ class Synced:
             console.print(Text(f"  ! {line}", style="bold red"))
         _draw_settings(console, done)
         _draw_removed(console, done)
-        console.print(Text(f"The account and the record: {done.record}", style="dim"))
+        console.print(Text(f"The report and the record: {done.record}", style="dim"))
         _draw_verdict(console, done)
 
 
@@ -166,7 +166,7 @@ def sync_command(
         str | None,
         typer.Option(
             metavar="LOCATION",
-            help="Where the record and the account lie (default: below .moveout-sync/ in the destination bucket).",
+            help="Where the record and the report lie (default: below .moveout-sync/ in the destination bucket).",
         ),
     ] = None,
     delete: Annotated[

@@ -173,12 +173,12 @@ def _ends(locations: Sequence[str], case: Case | None) -> tuple[Endpoint, Endpoi
         raise UsageError(
             f"two locations are wanted, {len(locations)} given", next_step="moveout transfer FROM TO"
         )
-    if case is None or case.bundle is None or case.destination is None:
+    if case is None or case.bundle is None or case.transfer_to is None:
         raise UsageError(
             "no locations are named",
             next_step="moveout transfer FROM TO, or a case file with [bundle] and [destination]",
         )
-    return case.bundle, case.destination
+    return case.bundle, case.transfer_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ def clean_command(
     Aborts leftover multipart uploads, drops temporary files; never a file of a bundle.
     """
     loaded = load_case(case)
-    location = one_location(sort_words(words or []), loaded.destination if loaded else None, "location")
+    location = one_location(sort_words(words or []), loaded.transfer_to if loaded else None, "location")
     store = open_location(location.url, secrets=location.reveal())
     found = clean(store, dry_run=True)
     if not found:

@@ -315,7 +315,7 @@ def verify_command(
     loaded = load_case(case)
     sorted_words = sort_words(words or [])
     location = one_location(
-        sorted_words, (loaded.destination or loaded.bundle) if loaded else None, "location"
+        sorted_words, (loaded.transfer_to or loaded.bundle) if loaded else None, "location"
     )
     pairs = known_secrets({**parse_pairs(against or []), **sorted_words.pairs}, loaded)
     level = level or (Level.QUICK if pairs else Level.FULL)

@@ -24,7 +24,7 @@ class ExportOptions:
 
     ``prove``: rows are read back from the files that were written, and compared with what the source sent.
 
-    ``ask``: a source whose finished account does not add up is asked again; else that account stands.
+    ``ask``: a source whose finished summary does not add up is asked again; else that summary stands.
 
     ``strict_snapshot``: what was read under an earlier snapshot is read again, even where it is shown to be the same.
     """
@@ -96,5 +96,5 @@ def result(reconciliation: SourceReconciliation) -> SourceResult:
         reconciliation.dispositions,
         reconciliation.reasons,
         reconciliation.gaps,
-        reconciliation.account.enumerations,
+        reconciliation.summary.enumerations,
     )

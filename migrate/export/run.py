@@ -20,7 +20,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from exporters.api import Account, Gap, Snapshot, Source
+from exporters.api import Gap, Snapshot, Source, SourceSummary
 from exporters.errors import SourceError, SourceGoneError, SourceNotAllowedError, SourceUnreachableError
 from migrate.bundle import identity, layout, reconciliation, tag_files
 from migrate.bundle.commit_records import FinalRecord, read_final, read_records, record_ids, write_final
@@ -144,18 +144,18 @@ def _raise_if_open(
     by_name = {found.name: found for found in reconciliations}
     for name, error in broken:
         shut = isinstance(error, SourceNotAllowedError | SourceGoneError)
-        if not shut or not by_name[name].totals.units or not by_name[name].account.enumerations:
+        if not shut or not by_name[name].totals.units or not by_name[name].summary.enumerations:
             raise error
 
 
 def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError | None]:
-    """Export one source; return its account, and the error if it broke off."""
+    """Export one source; return its summary, and the error if it broke off."""
     before = _finished_before(run, source)
     if before is not None and (before.complete or not run.options.ask):
         return before, None
     run.progress.begin(f"export {source.name}", items=0, size_bytes=0)
     error: SourceError | None = None
-    account: Account | None = None
+    summary: SourceSummary | None = None
     units: UnitRun | None = None
     try:
         with source.snapshot(StoreWorkspace(run.store, source.name), workers=run.workers) as snapshot:
@@ -168,7 +168,7 @@ def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError
             if error is not None or units.failed:
                 _load_records(run, source.name)  # what an earlier run has of a unit that failed now
             if error is None or run.options.seal_incomplete or not isinstance(error, SourceUnreachableError):
-                account = _finish(run, source, snapshot, whole=error is None and not units.failed)
+                summary = _finish(run, source, snapshot, whole=error is None and not units.failed)
     except SourceError as exc:
         error = error or exc
     run.progress.end()
@@ -176,14 +176,14 @@ def _source(run: Run, source: Source) -> tuple[SourceReconciliation, SourceError
     if error is not None:
         failures.insert(0, f"{source.name} broke off: {error}")
     if units is None and before is not None:
-        return _reconciliation(run.ledger, source.name, source.url, before.account, failures), error
-    if account is None:
+        return _reconciliation(run.ledger, source.name, source.url, before.summary, failures), error
+    if summary is None:
         # Nobody could say what is missing, so that is the one thing to say.
         error = error or SourceError(f"{source.name} was not finished")
-        account = Account([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
+        summary = SourceSummary([], [], gaps=[Gap(f"the rest of {source.name}", "failed", str(error))])
         _load_records(run, source.name)
-        run.ledger.add_gaps(source.name, account.gaps)
-    return _reconciliation(run.ledger, source.name, source.url, account, failures), error
+        run.ledger.add_gaps(source.name, summary.gaps)
+    return _reconciliation(run.ledger, source.name, source.url, summary, failures), error
 
 
 def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
@@ -211,7 +211,7 @@ def _crew(run: Run, source: Source, work: UnitWork) -> Crew:
     return Threads(work, run.executor, run.workers)
 
 
-def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Account:
+def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> SourceSummary:
     """Let the source write what belongs to the whole; a final record only where nothing failed, else a
     rerun tries again.
     """
@@ -219,30 +219,30 @@ def _finish(run: Run, source: Source, snapshot: Snapshot, *, whole: bool) -> Acc
     malloc.give_back()  # the units' buffers are needed no more
     sink = StoreSink(run.store, source.name, stop=run.stop)
     try:
-        account = snapshot.finish(run.ledger.done(source.name), sink)
+        summary = snapshot.finish(run.ledger.done(source.name), sink)
     except MoveoutError:
         raise
     except Exception as exc:
         raise sink.error or SourceError(f"{source.name} could not be finished: {exc!r}") from exc
     if sink.error is not None:
         raise sink.error
-    final = FinalRecord(source.name, account, sink.files)
+    final = FinalRecord(source.name, summary, sink.files)
     run.lease.check()
     if whole:
         write_final(run.store, final)
     run.ledger.add_final(final)
-    return account
+    return summary
 
 
 def _finished_before(run: Run, source: Source) -> SourceReconciliation | None:
-    """Return the account of a source that an earlier run finished; with nothing amiss it is not even read again."""
+    """Return the summary of a source that an earlier run finished; with nothing amiss it is not even read again."""
     try:
         final = read_final(run.store, source.name)
     except GoneError:
         return None
     _load_records(run, source.name)
     run.ledger.add_final(final)
-    found = _reconciliation(run.ledger, source.name, source.url, final.account)
+    found = _reconciliation(run.ledger, source.name, source.url, final.summary)
     if found.complete:
         run.progress.note(f"{source.name} was exported by an earlier run; only the seal is left")
     return found
@@ -258,20 +258,22 @@ def _load_records(run: Run, source: str) -> None:
 
 
 def _reconciliation(
-    ledger: Ledger, name: str, url: str, account: Account, failures: Sequence[str] = ()
+    ledger: Ledger, name: str, url: str, summary: SourceSummary, failures: Sequence[str] = ()
 ) -> SourceReconciliation:
-    account = replace(account, points=reconciliation.used_points(account.points, ledger.points(name)))
+    summary = replace(
+        summary, positions=reconciliation.used_positions(summary.positions, ledger.positions(name))
+    )
     totals = ledger.totals(name)
     gaps = ledger.gap_counts(name)
     first = [gap for gap, _ in zip(ledger.gaps(name), range(reconciliation.INLINE_GAPS), strict=False)]
     return SourceReconciliation(
         name=name,
         url=url,
-        account=account,
+        summary=summary,
         totals=totals,
         dispositions={"excluded": 0, "failed": 0} | gaps | {"exported": totals.items},
         gaps=first,
-        reasons=reconciliation.reasons_incomplete(account, totals, gaps, failures),
+        reasons=reconciliation.reasons_incomplete(summary, totals, gaps, failures),
     )
 
 
@@ -290,7 +292,7 @@ def _outcome(
 
 
 def described(store: MultipartStore, info: identity.BundleInfo) -> ExportOutcome:
-    """Describe a sealed bundle that lies there from its own account."""
+    """Describe a sealed bundle that lies there from its own summary."""
     reconciliations = reconciliation.decode(store.read(layout.RECONCILIATION))
     labels = tag_files.parse_bag_info(store.read(layout.BAG_INFO))
     size_bytes, files = tag_files.parse_oxum(labels.get("Payload-Oxum", ""))

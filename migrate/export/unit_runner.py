@@ -77,7 +77,7 @@ class UnitWork:
         except DamageError as exc:
             self._void(unit, exc)
             return None
-        same = not self.strict or same_point(record.point, self.snapshot.point)
+        same = not self.strict or same_position(record.position, self.snapshot.position)
         if not (same and record.unit.id == unit.id and self.snapshot.still_holds(record.done())):
             return _Earlier(record, holds=False)
         try:
@@ -148,7 +148,7 @@ class UnitWork:
 
     def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
         self.lease.check()
-        return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.point, now()))
+        return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.position, now()))
 
     def _read(self, read: Callable[[], Outcome], sink: StoreSink) -> Outcome:
         """Have a unit read into the sink, whose own error comes first."""
@@ -228,6 +228,6 @@ def _is_better(new: Outcome, old: Outcome) -> bool:
     return _failed(new) < _failed(old) and all(gap.item in lacked for gap in new.gaps)
 
 
-def same_point(one: Json, other: Json) -> bool:
-    """Tell whether two points are of one snapshot."""
+def same_position(one: Json, other: Json) -> bool:
+    """Tell whether two positions are of one snapshot."""
     return canonical_json.encode(one) == canonical_json.encode(other)

@@ -41,7 +41,7 @@ class Contents(Protocol):
         ...
 
     def reconciliation(self) -> Sequence[SourceReconciliation]:
-        """Return the closure account."""
+        """Return the reconciliation."""
         ...
 
     def catalog(self) -> Sequence[CatalogRow]:

@@ -54,9 +54,9 @@ def _missing(source: SourceFacts) -> int:
     return sum(count for what, count in source.reconciliation.dispositions.items() if what != "exported")
 
 
-def _position(point: Mapping[str, object]) -> list[tuple[str, str]]:
+def _position(position: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return what a position says, for people."""
-    known = ((key, value) for key, value in sorted(point.items()) if value not in ("", None, [], {}))
+    known = ((key, value) for key, value in sorted(position.items()) if value not in ("", None, [], {}))
     return [(key.replace("_", " "), _plain(value)) for key, value in known]
 
 

@@ -97,8 +97,8 @@ def _area(pace: Pace, width: int, height: int) -> str:
     """Return the corners of a polygon: bytes by time, in steps."""
     largest = max(pace.size_bytes, default=0) or 1
     step = width / max(len(pace.size_bytes), 1)
-    points = [f"0,{height}"]
+    positions = [f"0,{height}"]
     for location, size in enumerate(pace.size_bytes):
         top = height - size / largest * (height - 4)
-        points += [f"{location * step:.1f},{top:.1f}", f"{(location + 1) * step:.1f},{top:.1f}"]
-    return " ".join([*points, f"{width},{height}"])
+        positions += [f"{location * step:.1f},{top:.1f}", f"{(location + 1) * step:.1f},{top:.1f}"]
+    return " ".join([*positions, f"{width},{height}"])

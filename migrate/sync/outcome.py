@@ -10,7 +10,7 @@ from exporters.api import Gap
 from migrate.errors import OK, DamageError, IncompleteError
 
 _TOLD = 1000
-"""Gaps that the account names one by one; ``gaps.parquet`` has all."""
+"""Gaps that the report names one by one; ``gaps.parquet`` has all."""
 
 
 @dataclass(frozen=True, slots=True)

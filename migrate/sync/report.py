@@ -1,7 +1,7 @@
 """What a sync says of itself, beside its record: what is where, what is missing, what was lost, and what was
 removed.
 
-    account.json, REPORT.html         what the last run came to
+    report.json, REPORT.html         what the last run came to
     gaps.parquet                      what the source has and the destination has not, with the reason; as in a bundle
     losses.parquet                    what the destination does not have of the objects and of the bucket; as in a
     bundle
@@ -43,8 +43,8 @@ _OBJECTS = pa.schema(
 _BATCH = 20_000
 
 
-class Account:
-    """The account at the record's store."""
+class SyncReport:
+    """The report at the record's store."""
 
     def __init__(self, store: MultipartStore, sides: Sides) -> None:
         self._store, self._sides = store, sides
@@ -97,7 +97,7 @@ class Account:
 
     def close(self, outcome: SyncOutcome) -> None:
         """Say what the command came to."""
-        self.write_json("account.json", outcome.as_json())
+        self.write_json("report.json", outcome.as_json())
         self._store.put("REPORT.html", page(outcome))
 
     def _drop(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One bucket brought to where another one is: plan, act, account; with a proof at the end where one is asked for."""
+"""One bucket brought to where another one is: plan, act, report; with a proof at the end where one is asked for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from migrate.sync.open_buckets import check_histories
 from migrate.sync.outcome import SyncOutcome
 from migrate.sync.plan import NAMELESS, Plan, Sides, make_plan
 from migrate.sync.record.sync_record import Header, Record
-from migrate.sync.report import PROOF, Account
+from migrate.sync.report import PROOF, SyncReport
 from migrate.sync.upload_owners import Uploads
 from migrate.sync.versions.hidden_keys import HiddenKeys
 
@@ -140,12 +140,12 @@ class _Sync:
         if self.options.history:
             hidden = HiddenKeys(self.record.store, self.sides.destination)
             self.sides = replace(self.sides, markers=self._markers(), hidden=hidden)
-        account = Account(self.record.store, self.sides)
-        outcome = self._pass(account)
+        report = SyncReport(self.record.store, self.sides)
+        outcome = self._pass(report)
         self.sides = replace(self.sides, recheck=False)
         if self.options.cutover:
-            outcome = self._cut_over(account, outcome)
-        account.close(outcome)
+            outcome = self._cut_over(report, outcome)
+        report.close(outcome)
         return outcome
 
     def foresee(self) -> SyncOutcome:
@@ -162,50 +162,50 @@ class _Sync:
             record.write_header()
         return Markers(frozenset(record.header.refused_markers or ()))
 
-    def _cut_over(self, account: Account, outcome: SyncOutcome) -> SyncOutcome:
+    def _cut_over(self, report: SyncReport, outcome: SyncOutcome) -> SyncOutcome:
         for _ in range(CUTOVER_TRIES):
             if not outcome.complete:
                 return replace(outcome, unproven="not every object is at the destination")
             proof, walk = prove(self.sides, self.record, self.progress)
             if proof is not None:
-                account.write_json(PROOF, proof.as_json())
+                report.write_json(PROOF, proof.as_json())
                 return replace(outcome, proof=proof)
             if not walk.changes:
                 return replace(outcome, unproven=walk.sentence)
             self.progress.note(f"not equal yet: {walk.sentence}")
-            outcome = outcome.then(self._pass(account))
+            outcome = outcome.then(self._pass(report))
         return replace(outcome, unproven=f"the source is still being written to: {walk.sentence}")
 
-    def _pass(self, account: Account) -> SyncOutcome:
+    def _pass(self, report: SyncReport) -> SyncOutcome:
         """Bring the destination to where the source is now."""
         run = self.record.begin_run()
         plan = make_plan(self.sides, self.record, run, self.progress)
         others = plan.strangers > 0
         if self._settings.write_first(others=others):
             self.record.store.delete(CAPABILITIES)  # what is encrypted has other ETags
-        done = self._copy(account, plan) if plan.to_do else Done()
+        done = self._copy(report, plan) if plan.to_do else Done()
         if self.sides.hidden is not None:
             self.sides.hidden.settle(done.hidden)
         removal = Removal()
         if self.options.delete and plan.extra:
-            self._remove(account, plan, removal)
+            self._remove(report, plan, removal)
         others = (others and not self.options.delete) or any(
             gap.reason.startswith(FOREIGN) for gap in done.gaps
         )
         lost = self._settings.write_last(others=others)
         if self._fold(plan, done, removal) or self._settled or lost:
-            self._write_losses(account, plan, self._survey(plan))
+            self._write_losses(report, plan, self._survey(plan))
             self._settled = False
-        account.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*done.gaps, *removal.gaps()])
+        report.write_gaps(self._steps(plan, Do.EXCLUDED, Do.STUCK), [*done.gaps, *removal.gaps()])
         removed = frozenset(one.which for one in removal.removed)
-        account.write_extra(self._steps(plan, Do.EXTRA), removed)
+        report.write_extra(self._steps(plan, Do.EXTRA), removed)
         self.record.sweep()
         return self._outcome(plan, done, removal)
 
-    def _copy(self, account: Account, plan: Plan) -> Done:
+    def _copy(self, report: SyncReport, plan: Plan) -> Done:
         found = self._survey(plan)
         way = self._way(found.terms)
-        self._write_losses(account, plan, found)
+        self._write_losses(report, plan, found)
         uploads = Uploads(self.record.store, self.sides.destination)
         self.progress.begin(f"copy {self.sides.name}", items=plan.to_do, size_bytes=plan.size_bytes)
         work = Work(
@@ -259,7 +259,7 @@ class _Sync:
             self.throttle,
         )
 
-    def _remove(self, account: Account, plan: Plan, removal: Removal) -> None:
+    def _remove(self, report: SyncReport, plan: Plan, removal: Removal) -> None:
         """Remove what only the destination has; what was removed is said, also where not all could be."""
         if not plan.listed:
             raise UsageError(
@@ -272,10 +272,10 @@ class _Sync:
             removal.run(self._way(Terms(object_lock=False)), self._steps(plan, Do.EXTRA))
         finally:
             if removal.removed:
-                account.write_removed(removal.removed)
+                report.write_removed(removal.removed)
             self.progress.end()
 
-    def _write_losses(self, account: Account, plan: Plan, found: Survey) -> None:
+    def _write_losses(self, report: SyncReport, plan: Plan, found: Survey) -> None:
         """Write the ledger, as far as it is known by now."""
         known = chain(
             found.losses,
@@ -284,7 +284,7 @@ class _Sync:
             self._left_out(plan),
             self.record.losses(),
         )
-        self.record.header = replace(self.record.header, losses=account.write_losses(known))
+        self.record.header = replace(self.record.header, losses=report.write_losses(known))
         self.record.write_header()
 
     def _fold(self, plan: Plan, done: Done, removal: Removal) -> bool:

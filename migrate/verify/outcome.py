@@ -16,7 +16,7 @@ class Level(StrEnum):
     QUICK = "quick"
     """Tag files by SHA-256; payload by names, sizes and Payload-Oxum."""
     COMPLETE = "complete"
-    """Every file is there, and nothing else is, inside and outside of ``data/``; the account adds up."""
+    """Every file is there, and nothing else is, inside and outside of ``data/``; the summary adds up."""
     FULL = "full"
     """Every byte is hashed; objects in packs against the index; the values in tables against the catalog's
     digests.

@@ -1,4 +1,4 @@
-"""The closure account, recomputed: whether a bundle may be called what it calls itself.
+"""The reconciliation, recomputed: whether a bundle may be called what it calls itself.
 
 Hashes and signatures show that nobody changed it since; not that whoever sealed it counted right, or meant well.
 """
@@ -19,7 +19,7 @@ from migrate.errors import DamageError
 
 
 def check(reader: BundleReader) -> list[Finding]:
-    """Return where the account, the catalog and the gaps contradict the word ``complete``, or each other."""
+    """Return where the summary, the catalog and the gaps contradict the word ``complete``, or each other."""
     try:
         reconciliations, rows = reader.reconciliation(), reader.catalog()
         missing: dict[str, Counter[str]] = {}
@@ -76,8 +76,8 @@ def _source(
         )
         for row in rows
     ]
-    account = replace(reconciliation.account, entries=entries)
-    for reason in reasons_incomplete(account, reconciliation.totals, missing):
+    summary = replace(reconciliation.summary, entries=entries)
+    for reason in reasons_incomplete(summary, reconciliation.totals, missing):
         yield Finding(layout.RECONCILIATION, f"says that {reconciliation.name} is complete, though {reason}")
 
 

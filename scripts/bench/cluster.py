@@ -124,7 +124,7 @@ def _commands(number: int, workers: int, verbs: Sequence[str]) -> list[tuple[str
     export = ["export", "media=s3://bench?profile=old", "--to", location]
     transfer = ["transfer", BUNDLE, f"s3://bench/again-{number}-{workers}?profile=new"]
     restore = ["restore", BUNDLE, f"media=s3://again-{number}-{workers}?profile=old"]
-    restore += ["--account", f"s3://bench/account-{number}-{workers}?profile=new"]
+    restore += ["--report-to", f"s3://bench/account-{number}-{workers}?profile=new"]
     pairs = zip(VERBS, (export, transfer, restore), strict=True)
     return [(verb, words) for verb, words in pairs if verb in verbs]
 

@@ -195,7 +195,7 @@ def _restore(world: World, options: argparse.Namespace) -> Task:
         "restore",
         _OLD_BUNDLE,
         "media=s3://DESTINATION?profile=new",
-        "--account",
+        "--report-to",
         "s3://account?profile=old",
     )
     return Task(_bundle(world, options), words)

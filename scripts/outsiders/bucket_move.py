@@ -116,7 +116,7 @@ class BucketMove:
         outcomes = [program.run("export", *sources, "--to", str(bundle))]
         if outcomes[0].finished:
             ends = [f"{name}={_url(self.destination, it)}" for name, it in destinations.items()]
-            outcomes.append(program.run("restore", str(bundle), *ends, "--account", str(account)))
+            outcomes.append(program.run("restore", str(bundle), *ends, "--report-to", str(account)))
         row.errors += [one.failure for one in outcomes if not one.finished]
         if row.errors:
             return row

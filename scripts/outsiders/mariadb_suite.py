@@ -196,7 +196,7 @@ class _Batch:
         ]
         exported = program.run("export", *sources, "--to", "bundle")
         restored = (
-            program.run("restore", "bundle", *destinations, "--account", "account")
+            program.run("restore", "bundle", *destinations, "--report-to", "account")
             if exported.finished
             else exported
         )
@@ -216,7 +216,7 @@ class _Batch:
             directory.mkdir()
             exported = alone.run("export", sources[number], "--to", "bundle")
             restored = (
-                alone.run("restore", "bundle", destinations[number], "--account", "account")
+                alone.run("restore", "bundle", destinations[number], "--report-to", "account")
                 if exported.finished
                 else exported
             )

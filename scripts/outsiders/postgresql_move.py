@@ -124,7 +124,7 @@ class _Copy:
 
     def restore_words(self, bundle: str) -> list[str]:
         """Return the words of a restore as superuser."""
-        return [bundle, f"app={self.server.url_of('copy')}", "--account", "account"]
+        return [bundle, f"app={self.server.url_of('copy')}", "--report-to", "account"]
 
     def reported(self, exported: Outcome, restored: Outcome) -> list[str]:
         """Return all that moveout reported of the move."""

@@ -1,4 +1,4 @@
-"""Commit records, the ledger made of them, and the account made of that."""
+"""Commit records, the ledger made of them, and the summary made of that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.api import Account, CatalogEntry, Enumeration, Gap, Loss, Outcome, Unit
+from exporters.api import CatalogEntry, Enumeration, Gap, Loss, Outcome, SourceSummary, Unit
 from migrate.bundle import layout, reconciliation
 from migrate.bundle.commit_records import (
     CommitRecord,
@@ -144,7 +144,7 @@ def test_many_units_are_walked_page_by_page():
 
 
 def test_a_final_record_is_read_as_it_was_written(tmp_path):
-    account = Account(
+    summary = SourceSummary(
         [CatalogEntry("table", 1, "s", "n", 3, 4, "f" * 32, {"a": [1]})],
         [Enumeration("rows", "count(*)", 3)],
         [Gap("i", "failed", "r")],
@@ -153,7 +153,7 @@ def test_a_final_record_is_read_as_it_was_written(tmp_path):
         "PostgreSQL",
     )
     store = LocalStore(tmp_path)
-    final = FinalRecord("app", account, [FileRecord("data/app/x", 1, "0" * 64, 7)])
+    final = FinalRecord("app", summary, [FileRecord("data/app/x", 1, "0" * 64, 7)])
     write_final(store, final)
     assert read_final(store, "app") == final
 
@@ -167,27 +167,27 @@ def entry(items: int, kind="table") -> CatalogEntry:
 
 
 @pytest.mark.parametrize(
-    ("account", "items", "gaps", "reason"),
+    ("summary", "items", "gaps", "reason"),
     [
-        (Account([entry(5)], counts(5, 5)), 5, {}, None),
-        (Account([entry(5)], counts(5, 6)), 5, {}, "the counts of rows differ: way 0: 5, way 1: 6"),
-        (Account([entry(5)], counts(5)), 5, {}, "rows were counted in one way only (way 0: 5)"),
-        (Account([], []), 0, {}, "nothing was counted"),
-        (Account([entry(4)], counts(5, 5)), 5, {}, "the catalog says 4 items, the commit records 5"),
+        (SourceSummary([entry(5)], counts(5, 5)), 5, {}, None),
+        (SourceSummary([entry(5)], counts(5, 6)), 5, {}, "the counts of rows differ: way 0: 5, way 1: 6"),
+        (SourceSummary([entry(5)], counts(5)), 5, {}, "rows were counted in one way only (way 0: 5)"),
+        (SourceSummary([], []), 0, {}, "nothing was counted"),
+        (SourceSummary([entry(4)], counts(5, 5)), 5, {}, "the catalog says 4 items, the commit records 5"),
         (
-            Account([entry(4)], counts(5, 5)),
+            SourceSummary([entry(4)], counts(5, 5)),
             4,
             {},
             "4 items are accounted for, but none of the counts says so: [5]",
         ),
-        (Account([entry(5)], counts(5, 5)), 5, {"failed": 1}, "1 item could not be exported"),
-        (Account([entry(4, "bucket")], counts(5, 5)), 4, {"excluded": 1}, None),
-        (Account([entry(3, "bucket")], counts(5, 5)), 3, {"excluded": 1}, "4 items are accounted for"),
-        (Account([entry(0)], counts(0, 0)), 0, {}, None),
+        (SourceSummary([entry(5)], counts(5, 5)), 5, {"failed": 1}, "1 item could not be exported"),
+        (SourceSummary([entry(4, "bucket")], counts(5, 5)), 4, {"excluded": 1}, None),
+        (SourceSummary([entry(3, "bucket")], counts(5, 5)), 3, {"excluded": 1}, "4 items are accounted for"),
+        (SourceSummary([entry(0)], counts(0, 0)), 0, {}, None),
     ],
 )
-def test_the_account_says_what_does_not_add_up(account, items, gaps, reason):
-    reasons = reconciliation.reasons_incomplete(account, Totals(1, items, 0), gaps)
+def test_the_account_says_what_does_not_add_up(summary, items, gaps, reason):
+    reasons = reconciliation.reasons_incomplete(summary, Totals(1, items, 0), gaps)
     assert reasons == [] if reason is None else reasons[0].startswith(reason)
 
 

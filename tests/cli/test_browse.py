@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporters.objects import reconciliation
+from exporters.objects import source_summary
 from migrate.browse import single_objects, table_rows
 from migrate.browse.single_objects import Wanted
 from migrate.bundle.catalog import CatalogRow
@@ -36,7 +36,7 @@ def location(minio, make_bucket, tmp_path_factory):
     db.commit()
     db.close()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reconciliation, "_GROUP_ROWS", 2)
+        patch.setattr(source_summary, "_GROUP_ROWS", 2)
         words = (f"shop=s3://{name}?profile={minio.profile}", f"app=sqlite://{folder}/app.db")
         ended = call("export", *words, "--to", folder / "bundle")
     assert ended.code == 0, ended.err

@@ -23,9 +23,9 @@ def test_the_template_is_a_case_file(tmp_path):
     case = load(write(tmp_path, TEMPLATE))
     assert case.name == "acme"
     assert list(case.sources) == ["app", "media"]
-    assert set(case.restores) == {"app", "media"}
+    assert set(case.destinations) == {"app", "media"}
     assert case.bundle.url == str(tmp_path / "bundle")
-    assert case.destination.url == "s3://evacuated/acme?profile=new"
+    assert case.transfer_to.url == "s3://evacuated/acme?profile=new"
 
 
 def test_every_sample_of_the_template_holds_when_its_mark_is_taken_away(tmp_path):
@@ -44,7 +44,7 @@ def test_status_says_how_much_time_is_left(hours, words, tmp_path):
     until = (datetime.now(UTC) + timedelta(hours=hours)).replace(microsecond=0)
     location = tmp_path / "bundle"
     location.mkdir()
-    path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nplace = "{location}"\n')
+    path = write(tmp_path, f'[case]\ndeadline = {until.isoformat()}\n[bundle]\nlocation = "{location}"\n')
     said = call("status", "-c", path).out
     assert re.search(rf"^deadline .* UTC: .* {words}\n", said)
     assert "nothing is there yet" in said
@@ -65,7 +65,7 @@ def test_a_deadline_without_a_zone_is_local_time(tmp_path):
         ("[[source]]\nname = 'a'\n", "needs url"),
         ("[[source]]\nname = 'a'\nurl = 's3://b'\nulr = 1\n", "did you mean 'url'"),
         ("[[source]]\nname='a'\nurl='s3://b'\n[[source]]\nname='a'\nurl='s3://c'\n", "twice"),
-        ("[[source]]\nname='a'\nurl='s3://b'\n[[restore]]\nsource='z'\nurl='s3://c'\n", "not among a"),
+        ("[[source]]\nname='a'\nurl='s3://b'\n[[destination]]\nsource='z'\nurl='s3://c'\n", "not among a"),
         ("[[source]]\nname='a'\nurl='postgresql://h/d'\npassword='hunter2'\n", "takes no secret itself"),
         ("[limits]\nworkers = 0\n", "from 1 to 256"),
         ("[case]\ndeadline = 'soon'\n", "no moment in time"),

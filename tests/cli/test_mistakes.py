@@ -50,7 +50,9 @@ def test_a_plan_says_where_there_is_no_room_for_the_bundle(tmp_path, monkeypatch
         made.execute("CREATE TABLE t AS SELECT zeroblob(5000) AS x")
     made.close()
     case = tmp_path / "moveout.toml"
-    case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n[bundle]\nplace = "to/be"\n')
+    case.write_text(
+        f'[[source]]\nname = "a"\nurl = "sqlite://{tmp_path}/a.db"\n[bundle]\nlocation = "to/be"\n'
+    )
     real = shutil.disk_usage
 
     def usage(path):
@@ -69,7 +71,7 @@ def test_a_plan_is_made_for_a_full_disk_too(littered, monkeypatch, tmp_path):
     monkeypatch.setattr("migrate.cli.plan.measure_write", full)
     monkeypatch.setattr("migrate.cli.plan.free_bytes", lambda _: 5)
     case = tmp_path / "moveout.toml"
-    case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nplace = "to"\n')
+    case.write_text(f'[[source]]\nname = "a"\nurl = "sqlite://{littered[0]}"\n[bundle]\nlocation = "to"\n')
     planned = call("plan", "-c", case)
     assert (planned.code, "the bundle's location has 5 B free" in planned.out) == (0, True), planned
 

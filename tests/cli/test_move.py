@@ -20,12 +20,12 @@ name = "media"
 url = "{media}"
 [bundle]
 location = "bundle"
-[destination]
+[transfer]
 location = "s3://{evacuated}/shop?profile={profile}"
-[[restore]]
+[[destination]]
 source = "app"
 url = "{new_app}"
-[[restore]]
+[[destination]]
 source = "media"
 url = "s3://{new_media}?profile={profile}"
 """
@@ -148,7 +148,7 @@ def test_run_takes_what_can_be_had_and_says_what_is_missing(case, minio, postgre
         connection.execute("CREATE ROLE reader LOGIN PASSWORD 'reader'")
         connection.execute("GRANT SELECT ON customers, customers_id_seq TO reader")
     text = case.read_text().replace("postgres@127", "reader@127", 1)
-    case.write_text(text[: text.index("[[restore]]")])
+    case.write_text(text[: text.index("[[destination]]")])
     done = call("run", "-c", case, "--json", env={"PGPASSWORD": "reader", "PGPASSFILE": "/dev/null"})
     steps = {step["step"]: step for step in done.json["result"]["steps"]}
     assert done.code == 3, done.err

@@ -114,7 +114,7 @@ def test_no_secret_leaves_the_process(database, postgres, minio, media, bucket, 
     case = tmp_path / "moveout.toml"
     case.write_text(
         f'[case]\nname = "c"\n[[source]]\nname = "app"\nurl = "{url}"\npassword = "env:MY_SECRET"\n'
-        f'[bundle]\nplace = "{tmp_path / "by-case"}"\n'
+        f'[bundle]\nlocation = "{tmp_path / "by-case"}"\n'
     )
     by_case = {"PGPASSFILE": os.devnull, "MY_SECRET": password}
     watch.run("run", "-c", case, env=by_case, code=0)

@@ -69,14 +69,14 @@ def test_two_workers_fill_a_bucket_and_leave_nothing_else(pair, bundle, destinat
     """Objects of all sizes; then there is nothing left to do, by threads either; the account is the same."""
     location = bundle(small=300, large=5)
     words = ("restore", location, f"media={destination.url}")
-    ended = call(*words, *by(pair), "--account", tmp_path / "there", "--json")
+    ended = call(*words, *by(pair), "--report-to", tmp_path / "there", "--json")
     assert ended.code == 0, ended.err
     (outcome,) = ended.json["result"]["restored"]
     assert (outcome["items"], outcome["skipped_items"], outcome["findings"]) == (305, 0, [])
     assert compare(location, destination).code == 0
     assert len(destination.keys()) == 305
     assert pair.took_part() == 2
-    again = call(*words, "--account", tmp_path / "again", "--json")
+    again = call(*words, "--report-to", tmp_path / "again", "--json")
     assert again.json["result"]["restored"][0]["skipped_items"] == 305
     losses = [pq.read_table(tmp_path / one / "media/losses.parquet") for one in ("there", "again")]
     assert losses[0].equals(losses[1])
@@ -87,7 +87,7 @@ def test_histories_come_up_in_their_order(pair, minio, other_minio, tmp_path):
     shop, there = make_old_shop(minio), make_old_shop(other_minio)
     count = make_history(shop, keys=30, versions=6)
     assert call("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
-    words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--account", tmp_path / "account")
+    words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--report-to", tmp_path / "account")
     ended = call(*words, *by(pair), "--json")
     assert ended.code == 0, ended.err
     assert ended.json["result"]["restored"][0]["items"] == count
@@ -206,7 +206,7 @@ def old(minio, other_minio, tmp_path):
     shop, there = make_old_shop(minio), make_old_shop(other_minio)
     count = make_history(shop, keys=300, versions=10)
     assert run("export", f"shop={shop.url}", "--to", tmp_path / "bundle").code == 0
-    words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--account", tmp_path / "account")
+    words = ("restore", tmp_path / "bundle", f"shop={there.url}", "--report-to", tmp_path / "account")
     return shop, there, count, words
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from exporters.api import (
-    Account,
     CatalogEntry,
     DoneUnit,
     Enumeration,
@@ -17,6 +16,7 @@ from exporters.api import (
     Loss,
     Outcome,
     Sink,
+    SourceSummary,
     Survey,
     SurveyItem,
     Unit,
@@ -65,7 +65,7 @@ class Numbers:
 @dataclass
 class NumbersSnapshot:
     source: Numbers
-    point: dict[str, object] = field(default_factory=lambda: {"time": "then"})
+    position: dict[str, object] = field(default_factory=lambda: {"time": "then"})
 
     def units(self) -> Iterator[Unit]:
         for start in range(0, self.source.count, UNIT_ITEMS):
@@ -87,7 +87,7 @@ class NumbersSnapshot:
         assert list(done.files) == [f"numbers/{done.unit.spec['start']:08d}.txt"]
         return self.source.holds
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         self.source.on_finish()
         self.source.finished += 1
         items = digest = 0
@@ -98,7 +98,7 @@ class NumbersSnapshot:
                 file.write(f"{unit.unit.id} {unit.outcome.facts['first']}\n".encode())
         gaps = sorted(self.source.gaps.values(), key=lambda gap: gap.item)
         counted = self.source.count if self.source.counted is None else self.source.counted
-        return Account(
+        return SourceSummary(
             entries=[
                 CatalogEntry(
                     "bucket", 0, "", "numbers", items, items * 4, f"{digest:032x}", {"kind": "whole"}
@@ -110,7 +110,7 @@ class NumbersSnapshot:
             ],
             gaps=gaps,
             losses=list(self.source.losses),
-            points=[self.point],
+            positions=[self.position],
             server="memory",
         )
 

@@ -45,7 +45,7 @@ def numbers(store: MultipartStore) -> list[int]:
 
 
 def check_as_before(store: MultipartStore) -> None:
-    """All but one are there, that one is named, and the bundle is whole by its own account."""
+    """All but one are there, that one is named, and the bundle is whole by its own summary."""
     assert numbers(store) == [number for number in range(95) if number != 13]
     assert list(BundleReader(store).gaps()) == [("app", FAILED)]
     assert verify(store, Level.FULL, workers=1, progress=Silent()).findings == []

@@ -88,7 +88,7 @@ def test_progress_is_told_of_parts_as_they_arrive_and_of_none_twice(tmp_path, mo
             told.append((items, size_bytes))
 
     class Once:
-        point: ClassVar[dict[str, object]] = {}
+        position: ClassVar[dict[str, object]] = {}
         failed = False
 
         def export(self, unit, sink):

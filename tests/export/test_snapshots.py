@@ -14,10 +14,10 @@ FIRST, SECOND = {"time": "first"}, {"time": "second"}
 
 
 class Moving(Numbers):
-    """Numbers whose snapshots have a point of their own each; ``broken`` lets the run die in its sixth unit."""
+    """Numbers whose snapshots have a position of their own each; ``broken`` lets the run die in its sixth unit."""
 
-    def at(self, point, *, broken=False):
-        self.point = point
+    def at(self, position, *, broken=False):
+        self.position = position
         self.exported = []
         self.on_export = self.die if broken else lambda unit: None
         return self
@@ -29,7 +29,7 @@ class Moving(Numbers):
     def snapshot(self, workspace, *, workers):
         from contextlib import nullcontext
 
-        return nullcontext(NumbersSnapshot(self, self.point))
+        return nullcontext(NumbersSnapshot(self, self.position))
 
 
 def run(source, location, *, strict=False):
@@ -45,15 +45,15 @@ def broken(tmp_path):
     return source, tmp_path
 
 
-def points(location):
-    return BundleReader(open_location(str(location))).reconciliation()[0].account.points
+def positions(location):
+    return BundleReader(open_location(str(location))).reconciliation()[0].summary.positions
 
 
 def test_what_still_holds_is_kept_and_both_points_are_told(broken):
     source, location = broken
     assert run(source.at(SECOND), location).complete
     assert len(source.exported) == 5
-    assert points(location) == [
+    assert positions(location) == [
         {"time": "first", "units": 5, "items": 50},
         {"time": "second", "units": 5, "items": 45},
     ]
@@ -63,11 +63,11 @@ def test_strict_reads_everything_under_one_snapshot(broken):
     source, location = broken
     assert run(source.at(SECOND), location, strict=True).complete
     assert len(source.exported) == 10
-    assert points(location) == [{"time": "second", "units": 10, "items": 95}]
+    assert positions(location) == [{"time": "second", "units": 10, "items": 95}]
 
 
 def test_strict_keeps_what_was_read_under_the_same_snapshot(broken):
     source, location = broken
     assert run(source.at(FIRST), location, strict=True).complete
     assert len(source.exported) == 5
-    assert points(location) == [{"time": "first", "units": 10, "items": 95}]
+    assert positions(location) == [{"time": "first", "units": 10, "items": 95}]

@@ -153,7 +153,7 @@ def test_the_example_makes_a_bundle_that_others_read(tmp_path):
 
 
 def test_an_exporter_of_another_package_is_found_by_its_scheme(tmp_path, monkeypatch):
-    """As ``pip install`` would leave it: a module and its entry point."""
+    """As ``pip install`` would leave it: a module and its entry position."""
     code = re.search(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     declared = re.search(
         r"^```toml\n\[.*?\"(.*?)\"\]\n(.*?)\n```", GUIDE.read_text(encoding="utf-8"), re.MULTILINE
@@ -205,12 +205,12 @@ class _Careless:
         finish = snapshot.finish
 
         def careless(done, sink):
-            account = finish(done, sink)
-            if disagreements(account):
-                object.__setattr__(account, "gaps", ())
-                counts = [type(one)(one.what, one.how, 7) for one in account.enumerations]
-                object.__setattr__(account, "enumerations", counts)
-            return account
+            summary = finish(done, sink)
+            if disagreements(summary):
+                object.__setattr__(summary, "gaps", ())
+                counts = [type(one)(one.what, one.how, 7) for one in summary.enumerations]
+                object.__setattr__(summary, "enumerations", counts)
+            return summary
 
         snapshot.finish = careless
         return snapshot

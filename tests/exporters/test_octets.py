@@ -39,7 +39,7 @@ def test_bytes_are_counted_in_two_ways(kind, request, tmp_path):
     assert (details["octets"]["a"], details["octets"]["b"]) == (9 + 5, 6)
     counts = [
         one.count
-        for one in reader.reconciliation()[0].account.enumerations
+        for one in reader.reconciliation()[0].summary.enumerations
         if one.what == "bytes of text and binary values"
     ]
     assert len(counts) == 2

@@ -55,19 +55,19 @@ def make_accounts(mariadb, accounts: int) -> str:
     url = mariadb.database()
     run_sql(
         url,
-        "CREATE TABLE account (id INT PRIMARY KEY, amount DECIMAL(12,2), note VARCHAR(200)); ANALYZE TABLE account",
+        "CREATE TABLE summary (id INT PRIMARY KEY, amount DECIMAL(12,2), note VARCHAR(200)); ANALYZE TABLE summary",
     )
     rows = ",".join(f"({i}, 100, REPEAT('n', 150))" for i in range(accounts))
     run_sql(
         url,
-        f"INSERT INTO account VALUES {rows}; ANALYZE TABLE account;"
+        f"INSERT INTO summary VALUES {rows}; ANALYZE TABLE summary;"
         " CREATE TABLE log (id INT PRIMARY KEY AUTO_INCREMENT)",
     )
     return url
 
 
 def transfer_money(url: str, seed: int, stop: threading.Event) -> None:
-    """Move one unit from account to account until told to stop; a deadlock undoes its transaction."""
+    """Move one unit from summary to summary until told to stop; a deadlock undoes its transaction."""
     n = seed
     with open_database(url) as connection, connection.cursor() as cursor:
         while not stop.is_set():
@@ -75,8 +75,8 @@ def transfer_money(url: str, seed: int, stop: threading.Event) -> None:
             a, b = sorted((n % 2000, (n // 2000) % 2000))
             try:
                 cursor.execute(
-                    f"BEGIN; UPDATE account SET amount = amount - 1 WHERE id = {a};"
-                    f" UPDATE account SET amount = amount + 1 WHERE id = {b}; INSERT INTO log VALUES (); COMMIT"
+                    f"BEGIN; UPDATE summary SET amount = amount - 1 WHERE id = {a};"
+                    f" UPDATE summary SET amount = amount + 1 WHERE id = {b}; INSERT INTO log VALUES (); COMMIT"
                 )
                 while cursor.nextset():
                     pass
@@ -100,9 +100,9 @@ def test_sums_are_exact_while_others_transfer_money(mariadb, tmp_path, small_chu
     assert all(outcome.complete for outcome in outcomes), outcomes
     for n in range(3):
         reader = read_bundle(tmp_path / f"bundle-{n}")
-        row = next(row for row in reader.catalog() if row.name == "account")
+        row = next(row for row in reader.catalog() if row.name == "summary")
         assert len(row.details["parts"]) > 3
-        assert sum(values(reader, "account", "amount")) == Decimal(200_000)
+        assert sum(values(reader, "summary", "amount")) == Decimal(200_000)
 
 
 def account_of(mariadb, url, *grants) -> str:
@@ -137,7 +137,7 @@ def test_the_strongest_snapshot_that_is_permitted_is_taken_and_recorded(
 
 def test_a_table_that_may_not_be_read_is_a_gap(mariadb, tmp_path):
     url = make_accounts(mariadb, 10)
-    limited = account_of(mariadb, url, "SELECT (id) ON {database}.account", "SELECT ON {database}.log")
+    limited = account_of(mariadb, url, "SELECT (id) ON {database}.summary", "SELECT ON {database}.log")
     outcome = export_database(limited, tmp_path / "bundle")
     assert not outcome.complete
 
@@ -183,12 +183,12 @@ def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_
     victim.start()
     victim.join(60)
     assert victim.exitcode == -9
-    run_sql(url, "UPDATE account SET amount = 7 WHERE id IN (0, 1999); DELETE FROM account WHERE id = 1000")
+    run_sql(url, "UPDATE summary SET amount = 7 WHERE id IN (0, 1999); DELETE FROM summary WHERE id = 1000")
     outcome = export_database(url, tmp_path / "bundle")
     assert outcome.complete, outcome
     reader = read_bundle(tmp_path / "bundle")
-    tally = live_tables(parse_url(url))["", "account"]
-    row = next(row for row in reader.catalog() if row.name == "account")
+    tally = live_tables(parse_url(url))["", "summary"]
+    row = next(row for row in reader.catalog() if row.name == "summary")
     assert (row.items, row.digest) == (1999, f"{tally.digest:032x}")
 
 

@@ -74,7 +74,7 @@ def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(source,
         victim.start()
         victim.join(60)
         assert victim.exitcode == -signal.SIGKILL
-    account = ("--account", tmp_path / "account", "--json", "--quiet")
+    account = ("--report-to", tmp_path / "account", "--json", "--quiet")
     ended = [run("restore", location, f"app={destination}", *account) for _ in range(2)]
     for one in ended:
         (restored,) = one.json["result"]["restored"]

@@ -51,7 +51,7 @@ def test_events_whose_time_is_over_are_in_the_ledger(my_exported, other_mariadb,
     while not fetch(url, OVER)[0][0]:
         time.sleep(0.2)
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=kept)
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=kept)
     assert outcome.findings == ()
     assert outcome.left_out == (
         "event `gone`: its time is over: the server drops it at once",

@@ -18,7 +18,7 @@ def test_a_directory_that_is_taken_is_a_row_of_the_ledger(mariadb, my_exported, 
     )
     destination = other_mariadb.database()
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=kept)
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=kept)
     assert (outcome.findings, outcome.left_out) == ((), ())
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert (loss["item"], loss["property"]) == ("table `placed`", "location")
@@ -51,7 +51,7 @@ def test_an_engine_that_the_destination_has_not_is_in_the_ledger(mariadb, other_
         run_sql(url, "UNINSTALL SONAME 'ha_blackhole'")
     reader, kept = read_bundle(tmp_path / "bundle"), open_location(str(tmp_path / "kept"))
     outcome = restore_database(
-        reader, "app", other_mariadb.database(), workers=1, progress=Silent(), account=kept
+        reader, "app", other_mariadb.database(), workers=1, progress=Silent(), report=kept
     )
     assert outcome.notes == ("`nothing` is of engine InnoDB here: the destination has no BLACKHOLE",)
     (loss,) = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()

@@ -30,7 +30,7 @@ def test_a_key_that_a_server_makes_only_by_and_by_is_named_and_its_table_comes(
     url, reader = my_exported(SCRIPT)
     destination = other_mariadb.database()
     account = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), account=account)
+    outcome = restore_database(reader, "app", destination, workers=1, progress=Silent(), report=account)
     assert outcome.findings == ()
     assert live_tables(parse_url(destination)) == live_tables(parse_url(url))
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()

@@ -42,7 +42,7 @@ def bundle(mariadb, tmp_path_factory):
 def test_what_names_its_database_is_in_the_ledger(bundle, other_mariadb, tmp_path):
     destination = other_mariadb.database()
     kept = open_location(str(tmp_path / "account"))
-    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), account=kept)
+    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), report=kept)
     assert (outcome.findings, outcome.losses) == ((), len(NAMED))
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == NAMED

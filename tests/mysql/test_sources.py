@@ -1,4 +1,4 @@
-"""What the documentation promises of an account, and what a bundle says of tables and accounts that are special."""
+"""What the documentation promises of an summary, and what a bundle says of tables and accounts that are special."""
 
 import re
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_acls_leave_and_come_back_where_they_name_nobody(
         accounts = {}
         for name, url in (("acls", f"s3://{destination.name}?profile={profile}"), ("none", plain.url)):
             outcome = restore_bucket(
-                reader, "shop", url, workers=2, progress=Silent(), account=open_location(str(tmp_path / name))
+                reader, "shop", url, workers=2, progress=Silent(), report=open_location(str(tmp_path / name))
             )
             assert outcome.findings == ()
             rows = pq.read_table(tmp_path / name / "shop/losses.parquet").to_pylist()

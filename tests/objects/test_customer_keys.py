@@ -109,7 +109,7 @@ def test_with_the_key_all_of_it_leaves(source: Shop, key: bytes, minio: S3Server
     case = tmp_path / "moveout.toml"
     case.write_text(
         f'[[source]]\nname = "shop"\nurl = "{source.url}"\nsse_c = "file:key"\n'
-        f'[bundle]\nplace = "bundle"\n[[restore]]\nsource = "shop"\nurl = "{restored.url}"\n'
+        f'[bundle]\nlocation = "bundle"\n[[destination]]\nsource = "shop"\nurl = "{restored.url}"\n'
     )
     assert call("export", "-c", str(case), "--quiet").code == 0
     assert call("restore", "-c", str(case), "--quiet").code == 0

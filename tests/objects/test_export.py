@@ -17,7 +17,7 @@ from exporters.api import DoneUnit
 from exporters.bucket_api import Fetched
 from exporters.errors import SourceGoneError, SourceUnreachableError
 from exporters.objects import ObjectExporter, bucket_survey, changed_objects
-from exporters.objects import reconciliation as account_module
+from exporters.objects import source_summary as account_module
 from exporters.objects.listing import inventory
 from exporters.objects.source import ObjectSnapshot
 from exporters.objects.unit_plan import runs
@@ -98,8 +98,8 @@ def test_the_exporter_loads_all_that_it_uses() -> None:
     """In a process of its own: in this one other tests have imported ``pyarrow.compute``."""
     program = """if True:
         import pyarrow as pa
-        from exporters.objects import account, rows
-        account._count(rows.INDEX.empty_table(), account.Tally())
+        from exporters.objects import summary, rows
+        summary._count(rows.INDEX.empty_table(), summary.Tally())
     """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -206,14 +206,14 @@ def test_units_that_were_not_done_are_named(
     fill(shop)
     taken = snapshot(shop.url, Workspace())
     done = do_all(taken, Files(tmp_path), leave_out=["packs/000000"])
-    account = taken.finish(iter(done), Files(tmp_path))
-    assert account.entries[0].items == 1
-    assert all("packs/000000" in gap.reason for gap in account.gaps)
-    assert {one.count for one in account.enumerations} == {1 + len(account.gaps)}, "they add up"
-    assert len({gap.item for gap in account.gaps}) == len(account.gaps) > 1
+    summary = taken.finish(iter(done), Files(tmp_path))
+    assert summary.entries[0].items == 1
+    assert all("packs/000000" in gap.reason for gap in summary.gaps)
+    assert {one.count for one in summary.enumerations} == {1 + len(summary.gaps)}, "they add up"
+    assert len({gap.item for gap in summary.gaps}) == len(summary.gaps) > 1
     monkeypatch.setattr(account_module, "_NAMED_GAPS", 1)
     [gap] = taken.finish(iter(done), Files(tmp_path)).gaps
-    assert gap.item.startswith(f"{len(account.gaps)} objects from ")
+    assert gap.item.startswith(f"{len(summary.gaps)} objects from ")
 
 
 def test_the_inventory_goes_on_where_it_was_killed(
@@ -284,9 +284,9 @@ def test_settings_and_losses(shop: Shop, tmp_path: Path) -> None:
     shop.put("a")
     shop.boto.put_bucket_versioning(Bucket=shop.name, VersioningConfiguration={"Status": "Enabled"})
     taken = snapshot(shop.url, Workspace())
-    account = taken.finish(iter(do_all(taken, Files(tmp_path))), Files(tmp_path))
-    assert "versions" not in {loss.property for loss in account.losses}
-    assert account.entries[0].details["history"]
+    summary = taken.finish(iter(do_all(taken, Files(tmp_path))), Files(tmp_path))
+    assert "versions" not in {loss.property for loss in summary.losses}
+    assert summary.entries[0].details["history"]
     settings = json.loads((tmp_path / "bucket.json").read_text())
     assert settings["versioning"]["Status"] == "Enabled"
 
@@ -341,7 +341,7 @@ def test_a_server_that_lists_in_its_own_order(
         shop.put(key)
     taken = snapshot(shop.url, Workspace())
     done = do_all(taken, Files(tmp_path))
-    account = taken.finish(iter(done), Files(tmp_path))
+    summary = taken.finish(iter(done), Files(tmp_path))
     assert [gap.item for one in done for gap in one.outcome.gaps] == ["\ufffdctl"]
-    assert {one.count for one in account.enumerations} == {3}
+    assert {one.count for one in summary.enumerations} == {3}
     assert open_bucket(shop.url).server.lower() == "versitygw"

@@ -126,7 +126,7 @@ def take(shop, manifest, location, prefix=""):
     source = ObjectExporter().open("shop", url, Host(manifest))
     outcome = export([source], open_location(str(location)), workers=2, progress=Silent())
     found = BundleReader(open_location(str(location))).reconciliation()[0]
-    counts = {one.how: one.count for one in found.account.enumerations}
+    counts = {one.how: one.count for one in found.summary.enumerations}
     return outcome, next(count for how, count in counts.items() if "S3 Inventory" in how), found
 
 
@@ -224,7 +224,7 @@ def test_a_report_in_a_bucket_by_the_command(filled, make_shop, minio, tmp_path)
     ended = run("export", f"shop=s3://{filled.name}{profile}", *words)
     assert ended.code == 0, ended.err
     found = BundleReader(open_location(str(tmp_path / "bundle"))).reconciliation()[0]
-    assert any("S3 Inventory" in one.how for one in found.account.enumerations)
+    assert any("S3 Inventory" in one.how for one in found.summary.enumerations)
 
 
 def test_a_damaged_file_is_found(filled, write, tmp_path):

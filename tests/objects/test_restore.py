@@ -381,7 +381,7 @@ def test_odd_keys_arrive_or_are_named(
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
     outcome = restore_bucket(
-        reader, "shop", destination.url, workers=2, progress=Silent(), account=open_location(str(account))
+        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     lost = {
         row["item"]

@@ -62,9 +62,9 @@ def rotten(minio: S3Server, make_shop: MakeShop) -> Iterator[tuple[Shop, RottenP
 
 
 def export(shop: Shop, proxy: RottenProxy, location: Path) -> int:
-    account = {"AWS_ACCESS_KEY_ID": shop.server.access_key, "AWS_SECRET_ACCESS_KEY": shop.server.secret_key}
+    summary = {"AWS_ACCESS_KEY_ID": shop.server.access_key, "AWS_SECRET_ACCESS_KEY": shop.server.secret_key}
     words = ("export", f"shop=s3://{shop.name}", "--to", location, "--workers", "2", "--quiet")
-    return call(*words, env={"AWS_ENDPOINT_URL": proxy.endpoint, **account}).code
+    return call(*words, env={"AWS_ENDPOINT_URL": proxy.endpoint, **summary}).code
 
 
 def check(location: Path, gaps: frozenset[str]) -> None:

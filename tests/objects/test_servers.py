@@ -48,7 +48,7 @@ def fill(shop: Shop) -> dict[str, bytes]:
 def restored(reader: BundleReader, destination: Shop, account: Path) -> tuple[set[str], list[str]]:
     """Restore; return the keys that the ledger says beforehand will not be there, and what was left out."""
     outcome = restore_bucket(
-        reader, "shop", destination.url, workers=2, progress=Silent(), account=open_location(str(account))
+        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
     return {row["item"] for row in rows if row["property"] == "object"}, list(outcome.left_out)
@@ -124,7 +124,7 @@ def test_a_destination_that_keeps_no_tags_is_found_out(
     shop.put("tagged", b"x", Tagging="a=b")
     outcome = restore_bucket(
         take_out(shop.url, tmp_path / "bundle"), "shop", destination.url, workers=2, progress=Silent(),
-        account=open_location(str(tmp_path / "account")),
+        report=open_location(str(tmp_path / "account")),
     )  # fmt: skip
     assert outcome.findings == ()
     rows = pq.read_table(tmp_path / "account/shop/losses.parquet").to_pylist()

@@ -65,11 +65,11 @@ def restored(shop: Shop, destination: Shop, tmp_path: Path) -> dict[str, str]:
     reader = take_out(shop.url, tmp_path / "bundle")
     account = tmp_path / "account"
     outcome = restore_bucket(
-        reader, "shop", destination.url, workers=2, progress=Silent(), account=open_location(str(account))
+        reader, "shop", destination.url, workers=2, progress=Silent(), report=open_location(str(account))
     )
     assert outcome.findings == ()
     rows = pq.read_table(account / "shop/losses.parquet").to_pylist()
-    rows += json.loads((account / "shop/account.json").read_text())["settings"]
+    rows += json.loads((account / "shop/report.json").read_text())["settings"]
     return {row["property"]: row["reason"] for row in rows if row["property"].startswith("bucket ")}
 
 

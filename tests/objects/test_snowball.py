@@ -47,7 +47,7 @@ def test_a_tar_becomes_objects(
         profile = extra_profile(monkeypatch, tmp_path, other_minio, endpoint=proxy.endpoint)
         outcome = restore_bucket(
             reader, "shop", f"s3://{destination.name}?profile={profile}", workers=2, progress=Silent(),
-            account=open_location(str(tmp_path / "account")), snowball=True,
+            report=open_location(str(tmp_path / "account")), snowball=True,
         )  # fmt: skip
     assert (outcome.findings, outcome.notes) == ((), ())
     objects = [asked for asked in proxy.puts if "canary" not in asked.path and asked.path.count("/") > 1]
@@ -78,7 +78,7 @@ def test_a_destination_that_keeps_versions_or_unpacks_nothing_gets_one_by_one(
     reader = take_out(shop.url, tmp_path / "bundle")
     for destination in (make_old_shop(minio, lock=False), make_shop(versitygw)):
         outcome = restore_bucket(
-            reader, "shop", destination.url, workers=2, progress=Silent(), account=None, snowball=True
+            reader, "shop", destination.url, workers=2, progress=Silent(), report=None, snowball=True
         )
         assert (outcome.items, outcome.findings) == (30, ())
         assert any("one by one" in note for note in outcome.notes)

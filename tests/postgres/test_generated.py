@@ -28,7 +28,7 @@ def test_what_the_destination_computes_otherwise_is_a_loss_by_name(exported, oth
         destination,
         workers=2,
         progress=Silent(),
-        account=open_location(str(tmp_path / "kept")),
+        report=open_location(str(tmp_path / "kept")),
     )
     assert outcome.findings == ()
     said = [f'"public".{name}' for name in ('"alone"."id"', '"stale_1"."g"', '"stale_2"."g"')]

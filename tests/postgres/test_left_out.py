@@ -140,7 +140,7 @@ def moveout(*words: object) -> tuple[int, dict]:
 
 
 def test_verify_names_what_a_restore_left_out_instead_of_all_rows_and_objects(bundle, destination, tmp_path):
-    account = ["--account", tmp_path / "account"]
+    account = ["--report-to", tmp_path / "account"]
     code, restored = moveout("restore", bundle, f"app={destination}", *account)
     assert (code, len(restored["restored"][0]["left_out"])) == (3, 5)
     code, again = moveout("restore", bundle, f"app={destination}", *account)

@@ -46,7 +46,7 @@ def test_rows_that_a_refresh_does_not_bring_back_stay_in_the_bundle_and_are_name
     assert column(reader, "stale", "a") == [1, 2, 3, 4, 5]
     assert call("verify", bundle, "--level", "full", "--against", f"app={url}").code == 0
 
-    account = ("--account", tmp_path / "account")
+    account = ("--report-to", tmp_path / "account")
     code, first = restored(bundle, f"app={destination}", *account)
     assert (code, first["findings"], set(first["left_out"])) == (
         3,

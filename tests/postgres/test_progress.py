@@ -26,7 +26,7 @@ def test_progress_ends_with_the_numbers_of_the_result(postgres, other_postgres, 
     ((rows, size),) = re.findall(r"app  ([\d,]+) exported, (.+) read", exported.out)
     assert rows == "2,579"
     assert end_of("export app", exported.err) == (rows, rows, size, size)
-    restored = call("restore", tmp_path / "bundle", f"app={destination}", "--account", tmp_path / "account")
+    restored = call("restore", tmp_path / "bundle", f"app={destination}", "--report-to", tmp_path / "account")
     ((rows, size),) = re.findall(r"app: ([\d,]+) restored, (.+) →", restored.out)
     assert rows == "2,509"
     assert end_of("restore app", restored.err) == (rows, rows, size, size)

@@ -32,7 +32,7 @@ def bundle(postgres, tmp_path_factory):
 def test_what_names_its_database_is_in_the_ledger(bundle, other_postgres, tmp_path):
     kept = open_location(str(tmp_path / "account"))
     destination = other_postgres.database()
-    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), account=kept)
+    outcome = restore_database(bundle, "app", destination, workers=1, progress=Silent(), report=kept)
     assert (outcome.findings, outcome.losses) == ((), 2)
     rows = pq.read_table(tmp_path / "account/app/losses.parquet").to_pylist()
     assert {row["item"] for row in rows} == {"function public.sum_of()", "procedure public.sweep()"}

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from exporters.api import Account, CatalogEntry, Gap, Loss
+from exporters.api import CatalogEntry, Gap, Loss, SourceSummary
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader, read_tag_manifest
 from migrate.bundle.tag_files import manifest_line
@@ -47,17 +47,17 @@ class Evil(Numbers):
 
 class EvilSnapshot(NumbersSnapshot):
     def finish(self, done, sink):
-        account = super().finish(done, sink)
+        summary = super().finish(done, sink)
         tables = [
             CatalogEntry("table", n, word, word, 0, n * 1000, "", {"columns": [word]})
             for n, word in enumerate(EVIL, 1)
         ]
-        return Account(
-            [*account.entries, *tables],
-            account.enumerations,
+        return SourceSummary(
+            [*summary.entries, *tables],
+            summary.enumerations,
             [Gap(word, "excluded", word) for word in EVIL],
             [Loss(word, word, word) for word in EVIL],
-            account.points,
+            summary.positions,
             EVIL[0],
         )
 
@@ -122,7 +122,7 @@ def test_what_a_strangers_bundle_says_of_itself_is_text_too(tmp_path):
             source = value["sources"][0]
             source["dispositions"][EVIL[4]] = 3
             source["enumerations"] += [{"what": EVIL[4], "how": 7, "count": 3}]
-            source["points"] = [{EVIL[4]: EVIL[4]}]
+            source["positions"] = [{EVIL[4]: EVIL[4]}]
             source["server"] = 7
 
     data = page(gather(stranger(tmp_path, change)))

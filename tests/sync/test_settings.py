@@ -72,7 +72,7 @@ def test_what_a_destination_does_not_take_is_in_the_ledger(
     lost = ledger(move)
     assert "bucket lifecycle" in lost
     assert lost == {f"bucket {name}": why for name, why in done.settings.items() if why != "written"}
-    assert json.loads(move.location().read("account.json"))["settings"] == done.settings
+    assert json.loads(move.location().read("report.json"))["settings"] == done.settings
 
 
 def test_settings_are_kept_in_step(move: Move) -> None:

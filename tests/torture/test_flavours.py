@@ -41,9 +41,9 @@ def bundle(source, tmp_path_factory) -> Path:
 def restored(location: Path, url: str, kept: Path) -> set[tuple[str, str]]:
     """Restore everything; return what the ledger says."""
     reader, account = read_bundle(location), open_location(str(kept))
-    outcome = restore_database(reader, "app", url, workers=2, progress=Silent(), account=account)
+    outcome = restore_database(reader, "app", url, workers=2, progress=Silent(), report=account)
     assert (outcome.findings, outcome.left_out) == ((), ())
-    losses = pq.read_table(kept / "app/losses.parquet").to_pylist() if outcome.account else []
+    losses = pq.read_table(kept / "app/losses.parquet").to_pylist() if outcome.report else []
     return {(row["item"], row["property"]) for row in losses}
 
 
@@ -62,7 +62,7 @@ def test_mysql_comes_back_on_mysql(source, bundle, other_mysql, tmp_path):
     assert restored(bundle, destination, tmp_path) == set()
     assert ended_alike(definitions(destination)) == ended_alike(definitions(source))
     assert checksums(destination) == checksums(source)
-    assert read_bundle(bundle).catalog()[0].point["consistency"] == "global read lock"
+    assert read_bundle(bundle).catalog()[0].position["consistency"] == "global read lock"
     assert verify(open_location(str(bundle)), Level.FULL, workers=2, progress=Silent()).findings == []
     programs_work(destination)
 
@@ -103,7 +103,7 @@ def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb,
     )
     reader = read_bundle(exported(url, tmp_path / "bundle"))
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), report=kept)
     assert outcome.findings == ()
     assert [one.partition(":")[0] for one in outcome.left_out] == [
         "check `o``dd` of `t`",
@@ -118,7 +118,7 @@ def test_rows_that_violate_a_check_come_to_mysql_and_the_check_is_named(mariadb,
 def lost_values(url: str, destination: str, location: Path) -> list[str]:
     reader = read_bundle(exported(url, location / "bundle"))
     account = open_location(str(location / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=account)
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), report=account)
     assert outcome.findings == ()
     losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist()
     said = {f"{one['item']}: {one['reason']}" for one in losses if one["property"] == "values"}
@@ -186,7 +186,7 @@ def test_what_mysql_refuses_of_tables_of_mariadb_is_named_and_all_rows_come(mari
     run_sql(url, f"SET foreign_key_checks = 0; {REFUSED}")
     reader = read_bundle(exported(url, tmp_path / "bundle"))
     kept = open_location(str(tmp_path / "kept"))
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), report=kept)
     assert outcome.findings == ()
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()
     assert sorted((one["item"], one["property"]) for one in losses if "collation" not in one["property"]) == [

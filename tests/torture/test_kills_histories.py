@@ -28,7 +28,7 @@ def old(minio, other_minio, tmp_path_factory):
     must("export", f"shop={shop.url}", "--to", location)
     there = make_old_shop(other_minio, lock=False)
     account = tmp_path_factory.mktemp("undisturbed")
-    seconds = must("restore", location, f"shop={there.url}", "--account", account).seconds
+    seconds = must("restore", location, f"shop={there.url}", "--report-to", account).seconds
     return contents(minio, shop.name), location, count, seconds
 
 
@@ -41,7 +41,7 @@ def contents(server, name):
 def test_a_restore_of_histories_that_was_killed_goes_on(number, old, other_minio, moments, tmp_path):
     history, location, count, seconds = old
     there = make_old_shop(other_minio, lock=False)
-    words = ("restore", location, f"shop={there.url}", "--account", tmp_path)
+    words = ("restore", location, f"shop={there.url}", "--report-to", tmp_path)
     for moment in moments(f"history {number}", seconds, 3):
         killed = moveout(*words, kill_after=moment)
         assert killed.code in {0, -9}, killed.said

@@ -103,7 +103,7 @@ def check(url: str, location) -> int:
     outcome = export_database(url, location)
     assert outcome.complete, outcome
     reader = read_bundle(location)
-    assert reader.catalog()[0].point["consistency"] == "global read lock"
+    assert reader.catalog()[0].position["consistency"] == "global read lock"
     accounts = {row["id"]: int(row["amount"]) for row in rows_of(reader, "account")}
     log = rows_of(reader, "log")
     assert len(next(row for row in reader.catalog() if row.name == "account").details["parts"]) > 3

@@ -57,7 +57,7 @@ def test_what_only_mysql_has_comes_back_or_is_named(databases, tmp_path):
         destination,
         workers=2,
         progress=Silent(),
-        account=open_location(str(tmp_path / "kept")),
+        report=open_location(str(tmp_path / "kept")),
     )
     assert (outcome.findings, outcome.left_out) == ((), ())
     losses = pq.read_table(tmp_path / "kept/app/losses.parquet").to_pylist()

@@ -36,8 +36,8 @@ def moved(url: str, destination: str, location: Path):
     assert export_database(url, location / "bundle").complete
     kept = open_location(str(location / "kept"))
     reader = read_bundle(location / "bundle")
-    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), account=kept)
-    losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist() if outcome.account else []
+    outcome = restore_database(reader, "app", destination, workers=2, progress=Silent(), report=kept)
+    losses = pq.read_table(location / "kept/app/losses.parquet").to_pylist() if outcome.report else []
     return outcome, [*losses, *({"item": loss.item, "reason": loss.reason} for _, loss in reader.losses())]
 
 

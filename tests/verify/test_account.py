@@ -1,4 +1,4 @@
-"""A bundle that calls itself complete and is not: its hashes hold, its account does not."""
+"""A bundle that calls itself complete and is not: its hashes hold, its summary does not."""
 
 from __future__ import annotations
 

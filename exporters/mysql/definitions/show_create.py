@@ -37,7 +37,7 @@ from exporters.mysql.definitions.spatial_reference_systems import reference_syst
 from exporters.mysql.definitions.table_expressions import with_expressions
 from exporters.mysql.errors import is_about_the_thing, number_of, said_by
 from exporters.mysql.identifiers import quote_literal, quote_name
-from exporters.sql.reconciliation import of_a_restore
+from exporters.sql.source_summary import of_a_restore
 
 DEFINITIONS = "schema/definitions.json"
 SCRIPT = "schema/schema.sql"

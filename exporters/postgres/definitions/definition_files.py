@@ -66,7 +66,7 @@ def write_schema(session: Session, tables: Sequence[Table], sink: Sink) -> Missi
     password = session.holder.info.password or None
     environment = dict(os.environ) | session.address.environment(password)
     environment["PGAPPNAME"] = session.manners.application
-    encoding = session.point["encoding"]
+    encoding = session.position["encoding"]
     changes = may_change(encoding)
     spoken = encoding if changes or encoding == "SQL_ASCII" else "UTF8"
     environment["PGCLIENTENCODING"] = spoken
@@ -134,7 +134,7 @@ def _write_lists(
     _write(sink, SEQUENCES, _json(sequences))
     losses = []
     for name, query in ((ROLES, roles.ROLES), (SETTINGS, roles.SETTINGS)):
-        keepable, secret = roles.keepable(fetch(session.holder, query), session.point["database"])
+        keepable, secret = roles.keepable(fetch(session.holder, query), session.position["database"])
         _write(sink, name, _json(keepable))
         losses += secret
     if session.large_objects and tools.major >= large_objects.METADATA_VERSION:

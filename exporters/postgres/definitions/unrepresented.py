@@ -11,7 +11,7 @@ from exporters.api import Gap, Loss
 from exporters.postgres.catalog import PROGRESS_SCHEMA, Table
 from exporters.postgres.definitions.roles import TELLTALE
 from exporters.postgres.identifiers import quote_name
-from exporters.sql.reconciliation import of_a_restore
+from exporters.sql.source_summary import of_a_restore
 
 _LOSSES = """
 SELECT 'database ' || current_database(), 'comment', 'the destination database has its own'

@@ -245,7 +245,7 @@ class Feeds:
 
     def __init__(self, session: Session, *, workers: int) -> None:
         self._session = session
-        self._encoding = str(session.point["encoding"])
+        self._encoding = str(session.position["encoding"])
         self._codec = Codec(self._encoding, self._conversions)
         self._room = threading.BoundedSemaphore(session.manners.workers(workers))
         self._idle: list[tuple[Feed, Transaction]] = []

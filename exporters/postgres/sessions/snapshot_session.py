@@ -35,14 +35,14 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An exported snapshot. ``exported`` is its name for other sessions; ``point`` what the bundle says
+    """An exported snapshot. ``exported`` is its name for other sessions; ``position`` what the bundle says
     about it.
     """
 
     address: Address
     holder: psycopg.Connection[Any]
     exported: str
-    point: Mapping[str, Any]
+    position: Mapping[str, Any]
     server: str
     version: int
     large_objects: int
@@ -54,7 +54,7 @@ class Session:
     @property
     def ticket(self) -> Mapping[str, Any]:
         """What others need to ``join``."""
-        names = ("exported", "point", "server", "version", "large_objects")
+        names = ("exported", "position", "server", "version", "large_objects")
         locked = {str(oid): reason for oid, reason in self.locked.items()}
         return {name: getattr(self, name) for name in names} | {"locked": locked}
 
@@ -143,19 +143,19 @@ def _lock(tables: Sequence[Table], holder: psycopg.Connection[Any]) -> None:
 def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manners) -> Session:
     version = holder.info.server_version
     current = "pg_current_snapshot()" if version >= 130000 else "txid_current_snapshot()"
-    position = (
+    lsn = (
         "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
         if version >= 100000
         else "NULL"
     )
     row = holder.execute(
-        f"SELECT pg_export_snapshot(), {current}::text, ({position})::text, current_database(),"
+        f"SELECT pg_export_snapshot(), {current}::text, ({lsn})::text, current_database(),"
         " pg_is_in_recovery(), getdatabaseencoding(),"
         " (SELECT count(*) FROM pg_largeobject_metadata), pg_postmaster_start_time()::text".encode()
     ).fetchone()
     assert row is not None
     server = f"PostgreSQL {holder.info.parameter_status('server_version')}"
-    point = {
+    position = {
         "snapshot": row[1],
         "lsn": row[2],
         "database": row[3],
@@ -167,7 +167,7 @@ def _describe(address: Address, holder: psycopg.Connection[Any], manners: Manner
         "sessions": _sessions(holder),
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
     }
-    return Session(address, holder, row[0], point, server, version, row[6], manners)
+    return Session(address, holder, row[0], position, server, version, row[6], manners)
 
 
 def _sessions(holder: psycopg.Connection[Any]) -> dict[str, str]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from exporters.api import (
-    Account,
     DoneUnit,
     Enumeration,
     Estimate,
@@ -26,6 +25,7 @@ from exporters.api import (
     Outcome,
     Sink,
     Snapshot,
+    SourceSummary,
     Survey,
     SurveyItem,
     Unit,
@@ -207,15 +207,15 @@ class DirectorySnapshot:
         self._members = {member.name: member for member in members}
         self._found = found
         together = hashlib.sha256(
-            "".join(f"{one.name}\0{one.snapshot.point['snapshot']}\0" for one in members).encode()
+            "".join(f"{one.name}\0{one.snapshot.position['snapshot']}\0" for one in members).encode()
         )
-        self.point: Mapping[str, Any] = {
+        self.position: Mapping[str, Any] = {
             "snapshot": together.hexdigest(),
             "files": len(members),
             "server": server(),
             "time": dt.datetime.now(dt.UTC).isoformat(timespec="microseconds"),
         }
-        self._points = remember(workspace, self.point)
+        self._points = remember(workspace, self.position)
 
     def units(self) -> Iterator[Unit]:
         """Yield the units of every file."""
@@ -241,7 +241,7 @@ class DirectorySnapshot:
         member.snapshot.release()
         return held
 
-    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> Account:
+    def finish(self, done: Iterator[DoneUnit], sink: Sink) -> SourceSummary:
         """Finish every file, and add up."""
         by_file: dict[str, list[DoneUnit]] = {name: [] for name in self._members}
         for one in done:
@@ -254,18 +254,18 @@ class DirectorySnapshot:
         with sink.create(FILES) as file:
             listed = [{"name": one.name, "folder": one.folder} for one in self._members.values()]
             file.write(json.dumps({"version": 1, "files": listed}, indent=1).encode() + b"\n")
-        return self._account(accounts)
+        return self._summary(accounts)
 
-    def _account(self, accounts: Mapping[str, Account]) -> Account:
+    def _summary(self, accounts: Mapping[str, SourceSummary]) -> SourceSummary:
         sums: dict[tuple[str, str], int] = {}
-        for account in accounts.values():
-            for one in account.enumerations:
+        for summary in accounts.values():
+            for one in summary.enumerations:
                 sums[one.what, one.how] = sums.get((one.what, one.how), 0) + one.count
         failed = sum(1 for gap in self._found.gaps if gap.disposition == "failed")
         several = [Loss("files", "one moment", "each file is consistent, not all of them together")]
-        return Account(
+        return SourceSummary(
             entries=[
-                replace(entry, schema=name) for name, account in accounts.items() for entry in account.entries
+                replace(entry, schema=name) for name, summary in accounts.items() for entry in summary.entries
             ],
             enumerations=[
                 Enumeration("files", "databases in the directory", len(self._found.databases) + failed),
@@ -288,7 +288,7 @@ class DirectorySnapshot:
                     for loss in one.losses
                 ),
             ],
-            points=self._points,
+            positions=self._points,
             server=server(),
         )
 

@@ -109,12 +109,12 @@ def restore_source(
     workers: int,
     progress: Progress,
     merge: bool,
-    account: MultipartStore,
+    report_to: MultipartStore,
     only: Sequence[str] = (),
     snowball: bool = False,
     others: Others | None = None,
 ) -> RestoreOutcome:
-    """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``account`` is where the
+    """Bring one source of the bundle, or what ``only`` says of it, up at the endpoint. ``report_to`` is where the
     restore says what the destination cannot hold. ``others`` help where they can.
     """
     way = _way(endpoint)
@@ -131,7 +131,7 @@ def restore_source(
             progress=progress,
             merge=merge,
             secrets=endpoint.reveal(),
-            account=account,
+            report_to=report_to,
             snowball=snowball,
             hands=others.fillers(endpoint) if others else None,
         )
@@ -149,7 +149,7 @@ def restore_source(
         into_existing=merge,
         password=password,
         only=only,
-        **({"account": account} if way.ledger else {}),
+        **({"report_to": report_to} if way.ledger else {}),
         **({"copiers": copiers} if copiers else {}),
     )
     return outcome

@@ -95,7 +95,7 @@ def known_location(words: Sequence[str] | None, case: Case | None) -> Endpoint:
     destination, or
     its bundle where it has no destination.
     """
-    listed = [location for location in (case.destination, case.bundle) if location] if case else []
+    listed = [location for location in (case.transfer_to, case.bundle) if location] if case else []
     found = one_location(sort_words(words or []), listed[0] if listed else None, "location")
     return next((location for location in listed if location.url == found.url), found)
 

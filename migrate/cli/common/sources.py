@@ -67,7 +67,7 @@ def choose(pairs: Mapping[str, Endpoint], case: Case | None) -> Mapping[str, End
 
 def known_secrets(pairs: Mapping[str, Endpoint], case: Case | None) -> dict[str, Endpoint]:
     """Give each endpoint the secrets that the case file has for the same URL."""
-    listed = [*case.sources.values(), *case.restores.values()] if case else []
+    listed = [*case.sources.values(), *case.destinations.values()] if case else []
     by_url = {endpoint.url: endpoint for endpoint in listed}
     return {name: by_url.get(endpoint.url, endpoint) for name, endpoint in pairs.items()}
 

@@ -6,7 +6,7 @@ about the destination, and which version became which.
     <source>/capabilities.json      what was tried out
     <source>/versions.parquet       key, version id at the source, version id at the destination; where there are
     versions
-    <source>/account.json           counts, findings, notes, and ``settings`` that were not taken; written last
+    <source>/report.json           counts, findings, notes, and ``settings`` that were not taken; written last
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Moved = tuple[str, str, str, bool]
 """A row of ``versions.parquet``. Keys are whole keys of the destination."""
 
 
-class Account:
-    """The account of one source's restore, at a store; nowhere where that is None."""
+class RestoreReport:
+    """The report of one source's restore, at a store; nowhere where that is None."""
 
     def __init__(self, store: MultipartStore | None, source: str) -> None:
         self._store, self._source = store, source

@@ -1,4 +1,4 @@
-"""One restore of one source, and the account that it gives: what was there, what was written, what is not as it was."""
+"""One restore of one source, and the summary that it gives: what was there, what was written, what is not as it was."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ class Run:
         return self.selection.definitions and not self.selection.tables
 
     def said(self, name: str) -> Any:
-        """Return what the last point of the source's snapshots that has it says, None where none does."""
+        """Return what the last position of the source's snapshots that has it says, None where none does."""
         reconciliations = [one for one in self.reader.reconciliation() if one.name == self.source]
-        points = [point for one in reconciliations for point in one.account.points]
-        return next((point[name] for point in reversed(points) if point.get(name)), None)
+        positions = [position for one in reconciliations for position in one.summary.positions]
+        return next((position[name] for position in reversed(positions) if position.get(name)), None)
 
     def with_tables(self, tables: Sequence[CatalogRow]) -> Run:
-        """Return the same for these tables, with an account of its own."""
+        """Return the same for these tables, with an summary of its own."""
         return Run(self.reader, self.source, tables, self.workers, self.progress, self.selection)
 
     @property

@@ -25,7 +25,7 @@ from migrate.restore.common import renamed_database
 from migrate.restore.common.existing_tables import in_the_way, not_empty
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.report import Account
+from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows, parts_of
 from migrate.restore.common.table_restore import Run, Written, differences
 from migrate.restore.mysql import destination as mysql_destination
@@ -64,9 +64,9 @@ def restore_database(
     into_existing: bool = False,
     password: str | None = None,
     only: Iterable[str] = (),
-    account: MultipartStore | None = None,
+    report: MultipartStore | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what the other flavour has not, and what names its database itself. Raises ``NotEmptyError`` if
     the database holds something else and neither ``into_existing`` nor a selection is given, ``BusyError``,
     ``DamageError``, ``UsageError`` and errors of ``exporters.errors``.
@@ -81,9 +81,9 @@ def restore_database(
             outcome = _restore(job, into_existing=into_existing)
             if adapter is None and not job.losses:
                 return outcome
-            ledger = Account(account, source)
+            ledger = RestoreReport(report, source)
             ledger.write_losses([*(adapter.losses if adapter is not None else ()), *job.losses])
-            return replace(outcome, losses=ledger.losses, account=ledger.location)
+            return replace(outcome, losses=ledger.losses, report=ledger.location)
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
 
@@ -194,7 +194,7 @@ def _end(job: Job, definer: Definer, definitions: Sequence[Definition]) -> None:
 
 def _server(run: Run) -> str:
     """Return what the source's server was."""
-    return next((one.account.server for one in run.reader.reconciliation() if one.name == run.source), "")
+    return next((one.summary.server for one in run.reader.reconciliation() if one.name == run.source), "")
 
 
 def _made(job: Job, definer: Definer, definitions: Sequence[Definition], *, alone: bool) -> Written:
@@ -318,7 +318,7 @@ def _present(job: Job) -> Sequence[CatalogRow]:
 
 def _grants(job: Job) -> list[str]:
     """Grant on the destination what the source's accounts may on the source's database."""
-    database = next((str(table.point.get("database", "")) for table in job.run.tables), "")
+    database = next((str(table.position.get("database", "")) for table in job.run.tables), "")
     return restore_accounts(job.run.reader, job.run.source, database, job.destination.connection)
 
 

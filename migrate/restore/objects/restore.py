@@ -28,7 +28,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.restore.common.bundle_gaps import lacking_of
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.report import Account, VersionMap
+from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
 from migrate.restore.objects.bucket_settings import of_bundle
 from migrate.restore.objects.capabilities import STANDARD, Terms, canned_acl, has_odd_tags, is_of_concern
@@ -55,12 +55,12 @@ def restore_bucket(
     progress: Progress,
     merge: bool = False,
     secrets: Mapping[str, str] | None = None,
-    account: MultipartStore | None = None,
+    report: MultipartStore | None = None,
     snowball: bool = False,
     hands: Hands | None = None,
 ) -> RestoreOutcome:
     """Write all objects of a source to a bucket with their headers, metadata, tags and locks, all versions of them
-    where the bundle has them and the destination keeps them; then the bucket's settings. ``account`` is where the
+    where the bundle has them and the destination keeps them; then the bucket's settings. ``report`` is where the
     restore
     says what the destination cannot hold, before it writes anything, and which version became which. ``snowball``:
     small
@@ -79,7 +79,7 @@ def restore_bucket(
         progress.note(
             f"{destination.url} locks all that is written to it, so no lease can lie there: one machine fills it"
         )
-    restore = _Restore(reader, source, destination, Account(account, source), progress)
+    restore = _Restore(reader, source, destination, RestoreReport(report, source), progress)
     return restore.run(workers, hands, merge=merge, snowball=snowball)
 
 
@@ -144,11 +144,11 @@ class _Restore:
         reader: BundleReader,
         source: str,
         destination: DestinationBucket,
-        account: Account,
+        report: RestoreReport,
         progress: Progress,
     ) -> None:
         self._reader, self._source, self._destination = reader, source, destination
-        self._account, self._progress = account, progress
+        self._report, self._progress = report, progress
         self._settings = of_bundle(reader, source, destination)
         self._notes: list[str] = []
         self._lost_settings: list[Loss] = []
@@ -169,7 +169,7 @@ class _Restore:
                 self._progress.begin(f"restore {self._source}", items=plan.items, size_bytes=plan.size_bytes)
                 writing = Writing(self._source, self._reader.store, self._destination, terms, with_versions)
                 run = _Run(rows, present, writing, self._progress)
-                with self._account.versions() as moved:
+                with self._report.versions() as moved:
                     done = run.write(workers, hands, lease, moved if with_versions else None)
                 self._progress.end()
             finally:
@@ -186,7 +186,7 @@ class _Restore:
         encrypts = bool(self._destination.setting("encryption"))
         terms = replace(terms, encrypts=encrypts, snowball=snowball and not encrypts and self._unpacks())
         told = chain(losses, self._losses(with_versions=with_versions), _row_losses(rows, plan, terms))
-        self._account.write_losses(told)
+        self._report.write_losses(told)
         return terms
 
     def _outcome(self, plan: _Plan, run: _Run, done: Done) -> RestoreOutcome:
@@ -197,13 +197,13 @@ class _Restore:
             run.skipped,
             (*plan.findings, *done.findings),
             tuple(self._notes),
-            self._account.losses,
-            self._account.location,
+            self._report.losses,
+            self._report.location,
             left_out=(*run.left_out(), *self._lacking()),
         )
         settings = [{"property": it.property, "reason": it.reason} for it in self._lost_settings]
         kept = outcome.as_json() | {"destination": self._destination.url, "settings": settings}
-        self._account.write_json("account.json", kept)
+        self._report.write_json("report.json", kept)
         return outcome
 
     def _lacking(self) -> Sequence[str]:
@@ -234,7 +234,7 @@ class _Restore:
         )
         if not found.probed:
             self._notes.append(f"the destination was not tried out: {found.why}")
-        self._account.write_json("capabilities.json", found.as_json())
+        self._report.write_json("capabilities.json", found.as_json())
         return Terms.of(found)
 
     def _losses(self, *, with_versions: bool) -> Iterator[Loss]:
@@ -254,7 +254,7 @@ class _Restore:
             self._notes.append("the bucket held objects before, so its settings were left as they are")
         elif self._settings.wanted:
             lost = self._lost_settings = self._settings.write_last()
-            self._account.losses += len(lost)
+            self._report.losses += len(lost)
             self._notes += [f"the bucket's {it.property.removeprefix('bucket ')}: {it.reason}" for it in lost]
 
 

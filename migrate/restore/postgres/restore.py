@@ -28,7 +28,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
-from migrate.restore.common.report import Account
+from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run, Written, differences
 from migrate.restore.postgres import destination as sql_destination
@@ -68,10 +68,10 @@ def restore_database(
     into_existing: bool = False,
     password: str | None = None,
     only: Iterable[str] = (),
-    account: MultipartStore | None = None,
+    report: MultipartStore | None = None,
     copiers: Copiers | None = None,
 ) -> RestoreOutcome:
-    """Restore one source, or what ``only`` says of it (see ``Selection``). ``account`` is where the loss ledger of
+    """Restore one source, or what ``only`` says of it (see ``Selection``). ``report`` is where the loss ledger of
     the restore goes: what names its database itself. ``copiers`` bring in the rows instead of the threads of this
     process. Raises ``NotEmptyError`` if the database holds something else
     and neither ``into_existing`` nor a selection is given, ``BusyError``, ``DamageError``, ``UsageError`` and errors
@@ -86,9 +86,9 @@ def restore_database(
             outcome = _restore(job, into_existing=into_existing)
             if not job.losses:
                 return outcome
-            ledger = Account(account, source)
+            ledger = RestoreReport(report, source)
             ledger.write_losses(job.losses)
-            return replace(outcome, losses=ledger.losses, account=ledger.location)
+            return replace(outcome, losses=ledger.losses, report=ledger.location)
     except DRIVER_ERRORS as exc:
         raise destination_error(exc, address.url) from exc
 

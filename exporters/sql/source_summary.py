@@ -1,4 +1,4 @@
-"""The account at the end: one catalog row a table, two counts of everything, what is missing."""
+"""The summary of a source: one catalog row a table, two counts of everything, what is missing."""
 
 from __future__ import annotations
 

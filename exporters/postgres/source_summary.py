@@ -1,4 +1,4 @@
-"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was
+"""The summary of a source: one catalog row a table, two counts of everything, what is missing and what was
 lost.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.api import Account, DoneUnit, Gap, Loss
+from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.postgres import large_objects
 from exporters.postgres.catalog import Table
-from exporters.sql.reconciliation import (
+from exporters.sql.source_summary import (
     Counted,
     Exported,
     column_details,
@@ -33,20 +33,20 @@ class Finished:
     all_tables: Sequence[Table]
     counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
-    points: Sequence[Mapping[str, Any]]
+    positions: Sequence[Mapping[str, Any]]
     server: str
     losses: Sequence[Loss]
     gaps: Sequence[Gap] = ()
 
 
-def account(finished: Finished) -> Account:
+def summary(finished: Finished) -> SourceSummary:
     """Add up the units by table and set them beside what the server counted."""
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
     unreadable = [Gap(table.item, "failed", table.gap) for table in finished.all_tables if table.gap]
     labels = {number: table.item for number, table in finished.tables.items()}
-    return Account(
+    return SourceSummary(
         entries,
         enumerations(
             exported,
@@ -58,7 +58,7 @@ def account(finished: Finished) -> Account:
         ),
         gaps=one_each([*unreadable, *uncounted(labels, finished.counted), *finished.gaps, *gaps]),
         losses=finished.losses,
-        points=finished.points,
+        positions=finished.positions,
         server=finished.server,
     )
 

@@ -1,4 +1,4 @@
-"""The account at the end: one catalog row a table, two counts of everything, what is missing and what was lost."""
+"""The summary of a source: one catalog row a table, two counts of everything, what is missing and what was lost."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.api import Account, DoneUnit, Gap, Loss
+from exporters.api import DoneUnit, Gap, Loss, SourceSummary
 from exporters.mysql.catalog import Table
 from exporters.mysql.consistent_snapshot import GLOBAL_LOCK
 from exporters.mysql.definitions.show_create import Missing
-from exporters.sql.reconciliation import (
+from exporters.sql.source_summary import (
     Counted,
     Exported,
     column_details,
@@ -33,18 +33,18 @@ class Finished:
     unreadable: Mapping[str, str]
     counted: Mapping[int, Counted | str]
     done: Sequence[DoneUnit]
-    points: Sequence[Mapping[str, Any]]
+    positions: Sequence[Mapping[str, Any]]
     server: str
     missing: Missing
 
 
-def account(finished: Finished) -> Account:
+def summary(finished: Finished) -> SourceSummary:
     """Add up the units by table and set them beside what the server counted."""
     counts = settled(finished.counted)
     exported = [_exported(number, table, counts[number]) for number, table in finished.tables.items()]
     entries, gaps = entries_of(exported, finished.done)
     listed = sum(1 for table in finished.all_tables if not table.elsewhere)
-    return Account(
+    return SourceSummary(
         entries,
         enumerations(
             exported,
@@ -54,8 +54,8 @@ def account(finished: Finished) -> Account:
             measured=f"sum(length()) under the snapshot{_not_counted(finished.tables.values(), exported)}",
         ),
         gaps=one_each([*_unreadable(finished), *finished.missing.gaps, *gaps]),
-        losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.points[-1])],
-        points=finished.points,
+        losses=[*finished.missing.losses, *table_losses(finished.all_tables, finished.positions[-1])],
+        positions=finished.positions,
         server=finished.server,
     )
 
@@ -72,13 +72,11 @@ def _not_counted(tables: Iterable[Table], exported: Sequence[Exported]) -> str:
     return f", {columns} columns not counted" if columns else ""
 
 
-def table_losses(tables: Sequence[Table], point: Mapping[str, Any]) -> list[Loss]:
+def table_losses(tables: Sequence[Table], position: Mapping[str, Any]) -> list[Loss]:
     """Return what of tables is not in the bundle, and where the snapshot is weaker than it could be."""
     losses = []
-    if point["consistency"] != GLOBAL_LOCK:
-        reason = (
-            f"{point['consistency']} ({'; '.join(point['refused'])}): the binary log's position is not exact"
-        )
+    if position["consistency"] != GLOBAL_LOCK:
+        reason = f"{position['consistency']} ({'; '.join(position['refused'])}): the binary log's position is not exact"
         losses.append(Loss("snapshot", "position", reason))
     for table in tables:
         if table.elsewhere:

@@ -1,5 +1,5 @@
 """What is left to do once all units are done: one index over all objects, the bucket's settings, and the
-account.
+summary.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exporters.api import (
-    Account,
     CatalogEntry,
     DoneUnit,
     Enumeration,
     Gap,
     Loss,
     Sink,
+    SourceSummary,
     Unit,
     Workspace,
 )
@@ -100,8 +100,8 @@ class Closing:
     """The second listing, where it is under way."""
     report: ReadReport | None = None
 
-    def run(self, done: Iterable[DoneUnit], sink: Sink) -> Account:
-        """Write the index and the settings, give the account. Raises ``SourceError``."""
+    def run(self, done: Iterable[DoneUnit], sink: Sink) -> SourceSummary:
+        """Write the index and the settings, return the summary. Raises ``SourceError``."""
         finished = Finished(done)
         relisting = Relisting(self.bucket, self.inventory.totals, self.begun)
         reported = self.report(self.inventory.totals) if self.report else None
@@ -119,7 +119,7 @@ class Closing:
             file.write(json.dumps(configuration, indent=2, sort_keys=True, default=str).encode() + b"\n")
         if reported is not None:
             reported.end()
-        return self._account(tally, relisting, reported, configuration)
+        return self._summary(tally, relisting, reported, configuration)
 
     def _tables(
         self, finished: Finished, relisting: Relisting, reported: Reported | None, tally: Tally
@@ -162,7 +162,7 @@ class Closing:
         return self._missing(unit, tally)
 
     def _missing(self, unit: Unit, tally: Tally) -> pa.Table:
-        """Return rows that say that a unit was not done, and note each object as a gap, so that the account adds up; of
+        """Return rows that say that a unit was not done, and note each object as a gap, so that the summary adds up; of
         very many the whole unit as one.
         """
         spec = unit.spec
@@ -181,9 +181,9 @@ class Closing:
         tally.gaps += gaps
         return table
 
-    def _account(
+    def _summary(
         self, tally: Tally, relisting: Relisting, reported: Reported | None, configuration: Mapping[str, Any]
-    ) -> Account:
+    ) -> SourceSummary:
         totals = self.inventory.totals
         name = self.bucket.name + (f"/{self.bucket.prefix}" if self.bucket.prefix else "")
         entry = CatalogEntry(
@@ -207,7 +207,7 @@ class Closing:
         what = "versions" if totals.versions else "objects"
         again = [] if relisting.refusal else [Enumeration(what, relisting.how, relisting.count)]
         again += [reported.enumeration()] if reported else []
-        return Account(
+        return SourceSummary(
             entries=[entry],
             enumerations=[
                 Enumeration(what, "the listing", totals.objects),
@@ -220,7 +220,7 @@ class Closing:
                 *relisting.losses(),
                 *(reported.losses() if reported else ()),
             ],
-            points=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
+            positions=[{"listed_from": totals.listed_from, "listed_to": totals.listed_to}],
             server=self.bucket.server,
         )
 
