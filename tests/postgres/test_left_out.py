@@ -33,7 +33,7 @@ BY_STEP = {
     "last": "EVENT TRIGGER et",
 }
 _WHILE_ROWS = """
-from migrate.restore.postgres import rows as sql_rows
+from migrate.restore.postgres.rows import load_rows as sql_rows
 real = sql_rows.RowWriter._copy
 def slow(self, connection, part, *rest, **options):
     real(self, connection, part, *rest, **options)
@@ -41,7 +41,7 @@ def slow(self, connection, part, *rest, **options):
 sql_rows.RowWriter._copy = slow
 """
 _WHILE_COMPARING = """
-from migrate.restore.postgres import database
+from migrate.restore.postgres import restore as database
 def wait(*_, **__):
     Path(sys.argv[3]).touch()
     time.sleep(60)

@@ -109,7 +109,7 @@ import sys
 import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
-from migrate.restore.postgres import steps
+from migrate.restore.postgres.definitions import post_data as steps
 from migrate.restore.postgres.restore import restore_database
 from tests.postgres.databases import read_bundle
 real = steps.StepRunner._make

@@ -45,7 +45,7 @@ import sys
 import time
 from pathlib import Path
 from migrate.runtime.progress import Silent
-from migrate.restore.postgres import rows as sql_rows
+from migrate.restore.postgres.rows import load_rows as sql_rows
 from migrate.restore.postgres.restore import restore_database
 from tests.postgres.databases import read_bundle
 real = sql_rows.RowWriter._copy
