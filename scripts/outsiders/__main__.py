@@ -76,6 +76,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make outsiders", description="Run suites of others on moveout.")
     parser.add_argument("names", nargs="*", metavar="SUITE", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--slice", metavar="N/M", default="1/1", help="run the N-th of M parts of each suite")
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="end each suite after N rows that were not skipped"
+    )
     parser.add_argument("--seconds", type=float, metavar="BUDGET", help="begin nothing new after that time")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run's choices (default: random)")
     options = parser.parse_args(argv)
@@ -86,6 +89,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     part = re.fullmatch(r"(\d+)/(\d+)", options.slice)
     if not part or not 1 <= int(part[1]) <= int(part[2]):
         parser.error(f"--slice {options.slice}: expected N/M with N from 1 to M, such as 2/8")
+    if options.rows is not None and options.rows < 1:
+        parser.error(f"--rows {options.rows}: expected at least 1")
     options.slice_index, options.slice_count = int(part[1]) - 1, int(part[2])
     if options.seed is None:
         options.seed = secrets.randbelow(10**6)
@@ -119,6 +124,8 @@ def _run(suite: Suite, material: Path, options: argparse.Namespace, ends_at: flo
             for row in suite.run(context):
                 rows.append(row)
                 print_row(row)
+                if sum(not each.skipped for each in rows) == options.rows:
+                    break
     except (ServerError, subprocess.SubprocessError) as error:
         rows.append(Row("setup", errors=[str(error)]))
         print_row(rows[-1])
