@@ -69,9 +69,8 @@ def result(*words):
     return ended.json["result"]
 
 
-@pytest.fixture
-def shop(postgres):
-    """The URL of a small database."""
+def make_shop(postgres):
+    """Make a small database, return its URL."""
     url = postgres.database()
     with psycopg.connect(url) as connection:
         connection.execute(SHOP)
@@ -79,8 +78,13 @@ def shop(postgres):
 
 
 @pytest.fixture
-def media(minio, bucket):
-    """The URL of a small bucket with odd keys, and one object of several parts."""
+def shop(postgres):
+    """The URL of a small database."""
+    return make_shop(postgres)
+
+
+def make_media(minio, bucket):
+    """Fill a small bucket with odd keys, and one object of several parts; return its URL."""
     client = boto_client(minio.profile)
     for number, key in enumerate(KEYS):
         client.put_object(
@@ -93,3 +97,9 @@ def media(minio, bucket):
         )
     client.put_object(Bucket=bucket, Key="large.bin", Body=bytes(range(256)) * 2**16)
     return f"s3://{bucket}?profile={minio.profile}"
+
+
+@pytest.fixture
+def media(minio, bucket):
+    """The URL of a bucket that ``make_media`` has filled."""
+    return make_media(minio, bucket)

@@ -5,7 +5,7 @@ import subprocess
 import psycopg
 import pytest
 
-from tests.cli.conftest import KEYS, call, run
+from tests.cli.conftest import KEYS, call, make_media, make_shop, run
 from tests.tools.clients import boto_client
 
 CASE = """
@@ -31,24 +31,36 @@ url = "s3://{new_media}?profile={profile}"
 """
 
 
-@pytest.fixture
-def case(tmp_path, shop, media, other_postgres, other_minio, make_bucket):
-    path = tmp_path / "moveout.toml"
-    path.write_text(
-        CASE.format(
-            app=shop,
-            media=media,
-            new_app=other_postgres.database(),
-            evacuated=make_bucket(other_minio),
-            new_media=make_bucket(other_minio),
-            profile=other_minio.profile,
+@pytest.fixture(scope="module")
+def make_case(postgres, minio, other_postgres, other_minio, make_bucket):
+    """Make a database and a bucket, and a case file in a directory by which they move."""
+
+    def make(directory):
+        path = directory / "moveout.toml"
+        path.write_text(
+            CASE.format(
+                app=make_shop(postgres),
+                media=make_media(minio, make_bucket(minio)),
+                new_app=other_postgres.database(),
+                evacuated=make_bucket(other_minio),
+                new_media=make_bucket(other_minio),
+                profile=other_minio.profile,
+            )
         )
-    )
-    return path
+        return path
+
+    return make
 
 
-def test_run_moves_everything_and_a_second_run_moves_nothing(case, other_minio):
-    first = call("run", "-c", case, "--json")
+@pytest.fixture(scope="module")
+def moved(make_case, tmp_path_factory):
+    """A case, and what the command said that moved it as a process of its own."""
+    case = make_case(tmp_path_factory.mktemp("moved"))
+    return case, run("run", "-c", case, "--json")
+
+
+def test_run_moves_everything_and_a_second_run_moves_nothing(moved):
+    case, first = moved
     assert first.code == 0, first.err
     steps = {step["step"]: step["result"] for step in first.json["result"]["steps"]}
     assert list(steps) == ["plan", "export", "transfer", "verify", "restore", "compare"]
@@ -63,9 +75,8 @@ def test_run_moves_everything_and_a_second_run_moves_nothing(case, other_minio):
     assert all(one["items"] == one["skipped_items"] for one in steps["restore"]["restored"])
 
 
-def test_what_arrives_is_what_left(case):
-    assert run("run", "-c", case, "-q").code == 0
-    text = case.read_text()
+def test_what_arrives_is_what_left(moved):
+    text = moved[0].read_text()
     old, new = (line.split('"')[1] for line in text.splitlines() if line.startswith('url = "postgresql'))
     for query in (
         "SELECT * FROM customers ORDER BY id",
@@ -122,7 +133,7 @@ def test_a_difference_in_the_live_database_is_a_finding(tmp_path, shop):
 
 
 def test_progress_without_a_terminal_is_plain_lines_on_stderr(tmp_path, shop):
-    done = run("export", f"app={shop}", "--to", tmp_path / "bundle", "--json")
+    done = call("export", f"app={shop}", "--to", tmp_path / "bundle", "--json")
     assert done.out.count("\n") == 1
     assert "export app  100%" in done.err
     assert "\x1b" not in done.err
@@ -138,8 +149,9 @@ def test_an_export_whose_source_is_gone_by_now_is_still_known_to_be_done(tmp_pat
     assert (again.code, again.json["result"]["already_sealed"]) == (0, True)
 
 
-def test_run_takes_what_can_be_had_and_says_what_is_missing(case, minio, postgres):
+def test_run_takes_what_can_be_had_and_says_what_is_missing(make_case, tmp_path):
     """A table that may not be read is a gap: the rest leaves all the same, and the exit code tells."""
+    case = make_case(tmp_path)
     url = next(
         line.split('"')[1] for line in case.read_text().splitlines() if line.startswith('url = "postgresql')
     )

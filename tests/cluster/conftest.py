@@ -46,9 +46,11 @@ class Pair:
         return sum(b"'halt'" in log[before:] for log, before in zip(logs, self.said_before, strict=True))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def two_workers(servers, tmp_path_factory) -> Iterator[DaskCluster]:
-    """To start a worker takes longer than what most tests have for it."""
+    """To start a worker takes longer than what most tests have for it. They end with the tests of this directory: a
+    scheduler and workers without work use as much of the processor as a server under load.
+    """
     with DaskCluster(tmp_path_factory.mktemp("dask"), environment=servers.environment) as running:
         running.join()
         running.join()

@@ -17,8 +17,18 @@ from migrate.storage.registry import open_location
 from tests.export.sources import Numbers
 
 WRITES = {"put", "create", "replace", "delete", "begin", "put_part", "complete", "abort"}
-SPAWN = multiprocessing.get_context("forkserver")
-SPAWN.set_forkserver_preload(["tests.export.victims", "migrate.storage.s3.store", "migrate.transfer"])
+_IMPORTED_ONCE = [
+    "tests.export.victims",
+    "exporters.mysql",
+    "hypothesis",
+    "migrate.restore.mysql.restore",
+    "migrate.storage.s3.store",
+    "migrate.transfer",
+    "pyarrow.parquet",
+]
+"""What victims need is imported once, by the process that they are forked from."""
+_FORK_SERVER = multiprocessing.get_context("forkserver")
+_FORK_SERVER.set_forkserver_preload(_IMPORTED_ONCE)
 
 
 class Counting:
@@ -77,7 +87,7 @@ def _within(environment: dict[str, str], destination, args) -> None:
 
 def run(destination, *args) -> multiprocessing.process.BaseProcess:
     """Start a victim in a process of its own."""
-    process = SPAWN.Process(target=_within, args=(dict(os.environ), destination, args))
+    process = _FORK_SERVER.Process(target=_within, args=(dict(os.environ), destination, args))
     process.start()
     return process
 

@@ -17,9 +17,6 @@
 | to compare and find a difference is exit code 0 | ``test_a_difference_is_an_exit_code`` |
 """
 
-import os
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -33,6 +30,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.restore.mysql.restore import restore_database as to_mariadb
 from migrate.restore.postgres.restore import restore_database as to_postgres
 from migrate.runtime.progress import Silent
+from tests.cli.conftest import call
 from tests.mysql import databases as my
 from tests.postgres import databases as pg
 
@@ -193,16 +191,10 @@ def test_generated_columns_and_extensions_are_there(moved, my_moved):
 def test_a_difference_is_an_exit_code(moved, my_moved):
     for one, run_sql in ((moved, pg.run_sql), (my_moved, my.run_sql)):
         location = one.reader.store.location.removeprefix("file://")
-        command = [
-            Path(sys.executable).parent / "moveout",
-            "verify",
-            location,
-            "--against",
-            f"app={one.destination}",
-        ]
-        assert subprocess.run(command, capture_output=True, env=os.environ, check=False).returncode == 0
+        words = ("verify", location, "--against", f"app={one.destination}")
+        assert call(*words).code == 0
         run_sql(one.destination, "UPDATE many SET t = 'y' WHERE n = 1500")
-        assert subprocess.run(command, capture_output=True, env=os.environ, check=False).returncode == 6
+        assert call(*words).code == 6
         run_sql(
             one.destination,
             "UPDATE many SET t = (SELECT o.t FROM (SELECT t FROM many WHERE n = 1) o) WHERE n = 1500",

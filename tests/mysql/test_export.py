@@ -29,7 +29,7 @@ from migrate.bundle import layout
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from scripts.process import free_port
-from tests.export.victims import SPAWN, Counting
+from tests.export.victims import Counting, run
 from tests.mysql.databases import export_database, fetch, open_database, read_bundle, run_sql
 from tests.postgres.databases import NoBuckets
 
@@ -179,8 +179,7 @@ def die(url: str, location: str, fatal: int) -> None:
 @pytest.mark.parametrize("fatal", [4, 9, 17, 30])
 def test_a_killed_export_goes_on_and_changed_chunks_are_done_again(mariadb, tmp_path, small_chunks, fatal):
     url = make_accounts(mariadb, 2000)
-    victim = SPAWN.Process(target=die, args=(url, str(tmp_path / "bundle"), fatal))
-    victim.start()
+    victim = run(die, url, str(tmp_path / "bundle"), fatal)
     victim.join(60)
     assert victim.exitcode == -9
     run_sql(url, "UPDATE summary SET amount = 7 WHERE id IN (0, 1999); DELETE FROM summary WHERE id = 1000")
@@ -213,8 +212,7 @@ def test_a_killed_restore_goes_on_where_it_was(mariadb, other_mariadb, tmp_path,
     url = make_accounts(mariadb, 2000)
     assert export_database(url, tmp_path / "bundle").complete
     destination = other_mariadb.database()
-    victim = SPAWN.Process(target=die_restoring, args=(str(tmp_path / "bundle"), destination, steps))
-    victim.start()
+    victim = run(die_restoring, str(tmp_path / "bundle"), destination, steps)
     victim.join(60)
     assert victim.exitcode == -9
     outcome = restore_database(

@@ -1,6 +1,5 @@
 """What a restore leaves out it names each time, and a damaged file of a bundle costs its own rows only."""
 
-import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -15,7 +14,8 @@ from migrate.restore.mysql import load_rows as mysql_rows
 from migrate.restore.mysql import restore as mysql_database
 from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
-from tests.cli.conftest import run
+from tests.cli.conftest import call
+from tests.export.victims import run
 from tests.mysql.databases import export_database, fetch, read_bundle, run_sql
 
 SOURCE = """
@@ -68,20 +68,17 @@ def test_a_restore_that_was_killed_or_is_repeated_names_what_it_left_out(source,
     _, location = source
     destination = other_mariadb.database()
     for where in ("rows", "comparison"):
-        victim = multiprocessing.get_context("spawn").Process(
-            target=die_late, args=(str(location), destination, where)
-        )
-        victim.start()
+        victim = run(die_late, str(location), destination, where)
         victim.join(60)
         assert victim.exitcode == -signal.SIGKILL
     account = ("--report-to", tmp_path / "account", "--json", "--quiet")
-    ended = [run("restore", location, f"app={destination}", *account) for _ in range(2)]
+    ended = [call("restore", location, f"app={destination}", *account) for _ in range(2)]
     for one in ended:
         (restored,) = one.json["result"]["restored"]
         assert (one.code, restored["findings"]) == (3, []), one.err
         assert sorted(entry.partition(":")[0] for entry in restored["left_out"]) == LEFT_OUT
         assert "DROP TABLE `moveout_restore_left_out`" in restored["notes"][-1]
-    verified = run("verify", location, "--against", f"app={destination}", "--json", "--quiet")
+    verified = call("verify", location, "--against", f"app={destination}", "--json", "--quiet")
     (compared,) = verified.json["result"]["compared"]
     assert (verified.code, compared["findings"]) == (3, [])
     assert sorted(entry.partition(":")[0] for entry in compared["left_out"]) == LEFT_OUT

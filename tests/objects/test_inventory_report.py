@@ -22,7 +22,7 @@ from migrate.bundle.reader import BundleReader
 from migrate.export import export
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
-from tests.cli.conftest import run
+from tests.cli.conftest import call
 from tests.objects.conftest import BucketHost
 
 KEYS = ("a b+c%2F", "ünï/çödé", "plain", 'quo"ted', "line\nbreak", "sub/one", "sub/two")
@@ -221,7 +221,7 @@ def test_a_report_in_a_bucket_by_the_command(filled, make_shop, minio, tmp_path)
     where = publish(*as_parquet(listed(filled), filled.name), bucket=filled.name, write=reports.put)
     profile = f"?profile={minio.profile}"
     words = ("--inventory", f"s3://{reports.name}/{where}{profile}", "--to", tmp_path / "bundle")
-    ended = run("export", f"shop=s3://{filled.name}{profile}", *words)
+    ended = call("export", f"shop=s3://{filled.name}{profile}", *words)
     assert ended.code == 0, ended.err
     found = BundleReader(open_location(str(tmp_path / "bundle"))).reconciliation()[0]
     assert any("S3 Inventory" in one.how for one in found.summary.enumerations)

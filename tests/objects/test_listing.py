@@ -131,8 +131,8 @@ def test_a_server_that_turns_out_not_to_list_by_key_is_listed_again_in_one_part(
 def filled(minio: S3Server, make_bucket: Callable[[S3Server], str]) -> tuple[str, list[str]]:
     """A bucket on a real server with directories, a flat part, and keys that stand at the edges of directories."""
     url = f"s3://{make_bucket(minio)}?profile={minio.profile}"
-    keys = [f"user-{number % 9}/photo-{number:05d}" for number in range(900)]
-    keys += [f"flat/{secrets.token_hex(8)}" for _ in range(500)] + [f"user-{number}0" for number in range(9)]
+    keys = [f"user-{number % 9}/photo-{number:05d}" for number in range(450)]
+    keys += [f"flat/{secrets.token_hex(8)}" for _ in range(250)] + [f"user-{number}0" for number in range(9)]
     keys += ["user-3/ä", "user-3/日", "user-3/a b+c%2F", "user-3/😀", "z" * 200]
     destination = open_destination_bucket(url)
     assert all(

@@ -1,6 +1,5 @@
 """What cannot be read or written is named, with the right exit code and a next step."""
 
-import multiprocessing
 import os
 import signal
 import sqlite3
@@ -18,6 +17,7 @@ from migrate.errors import BusyError, GoneError, MoveoutError, NotEmptyError, Us
 from migrate.restore.sqlite import restore as sqlite_database
 from migrate.restore.sqlite.left_out import record_path
 from tests.cli.conftest import call
+from tests.export.victims import run
 from tests.sqlite.databases import (
     NoBuckets,
     export_file,
@@ -148,10 +148,7 @@ def test_an_index_that_only_the_application_can_make_is_named_each_time_and_the_
     outcome = export_file(path, tmp_path / "bundle")
     assert outcome.complete, outcome.sources
     destination = tmp_path / "b.db"
-    victim = multiprocessing.get_context("spawn").Process(
-        target=die_before_comparing, args=(tmp_path / "bundle", destination)
-    )
-    victim.start()
+    victim = run(die_before_comparing, tmp_path / "bundle", destination)
     victim.join(60)
     assert victim.exitcode == -signal.SIGKILL
     for _ in range(2):
