@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from migrate.errors import MoveoutError, UnreachableError
-from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
 
 T = TypeVar("T")
 Call = Callable[[], Any]
@@ -125,11 +125,17 @@ class Faulty:
         self.inner = store
         self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
+        self.together = store.together
         self._plan = plan
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
         return self._do("put", key, lambda: self.inner.put(key, data, sha256=sha256))
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``. A fault of ``put`` strikes between two files."""
+        for file in files:
+            self.put(file.key, file.data, sha256=file.sha256)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
@@ -154,6 +160,11 @@ class Faulty:
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
         self._do("delete", key, lambda: self.inner.delete(key))
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        for key in keys:
+            self.delete(key)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""

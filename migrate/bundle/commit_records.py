@@ -28,7 +28,7 @@ from exporters.api import (
 )
 from migrate.bundle import canonical_json, layout
 from migrate.errors import DamageError
-from migrate.storage.api import Store
+from migrate.storage.api import NewFile, Store
 
 VERSION = 1
 _AHEAD = 64
@@ -77,6 +77,16 @@ class FinalRecord:
 def write_record(store: Store, record: CommitRecord) -> None:
     """Commit a unit. Everything it names must be durable already."""
     store.put(layout.commit_record(record.source, record.unit.id), encode_record(record))
+
+
+def write_records(store: Store, records: Sequence[CommitRecord]) -> None:
+    """Commit units together; after a crash some may be committed."""
+    store.put_all(
+        [
+            NewFile(layout.commit_record(record.source, record.unit.id), encode_record(record))
+            for record in records
+        ]
+    )
 
 
 def read_record(store: Store, source: str, unit_id: str) -> CommitRecord:

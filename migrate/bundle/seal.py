@@ -307,5 +307,6 @@ def _delete_all(
     store: MultipartStore, executor: Executor, chosen: Callable[[str], bool], prefix: str
 ) -> None:
     keys = [info.key for info in store.list(prefix) if chosen(info.key)]
-    for start in range(0, len(keys), 256):
-        list(executor.map(store.delete, keys[start : start + 256]))
+    groups = [keys[start : start + store.together] for start in range(0, len(keys), store.together)]
+    for start in range(0, len(groups), 256):
+        list(executor.map(store.delete_all, groups[start : start + 256]))

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 from migrate.bundle import layout
 from migrate.bundle.commit_records import FileRecord
 from migrate.errors import MoveoutError, UsageError
-from migrate.storage.api import PART_BYTES, MultipartStore
+from migrate.storage.api import PART_BYTES, MultipartStore, NewFile
 from migrate.storage.file_writer import FileWriter, OnPart
 
 RESUMED_BYTES = 4 * PART_BYTES
@@ -94,6 +94,18 @@ class StoreSink:
         while self._waiting:
             _, writer = self._waiting.popitem()
             writer.make()
+
+    def release(self) -> list[NewFile]:
+        """Make the large files that were held, and give up the others, for ``put_all``. Raises the store's errors."""
+        small = []
+        while self._waiting:
+            _, writer = self._waiting.popitem()
+            file = writer.release()
+            if file is None:
+                writer.make()
+            else:
+                small.append(file)
+        return small
 
     def drop(self) -> None:
         """Give up what was held."""

@@ -18,8 +18,8 @@ from migrate.cluster.dispatch import Dispatch, begin
 from migrate.cluster.machines import Machines
 from migrate.cluster.members import Roster
 from migrate.cluster.protocol import ExportJob, Reach
-from migrate.export.unit_runner import UnitWork, grow_to
-from migrate.export.worker_pool import Crew, Pull, Settled
+from migrate.export.unit_runner import Settled, UnitWork, grow_to
+from migrate.export.worker_pool import Crew, Pull, Ready
 
 BATCH_BYTES = 8 * 2**20
 BATCH_UNITS = 64
@@ -87,7 +87,7 @@ class Workers:
         """See ``Crew.hungry``."""
         return self._dispatch.hungry
 
-    def fill(self, pull: Pull) -> None:
+    def fill(self, pull: Pull, ready: Ready) -> None:  # noqa: ARG002
         """See ``Crew.fill``."""
         while self._dispatch.has_room and (units := self._batch(pull)):
             self._dispatch.send([_piece(unit) for unit in units])

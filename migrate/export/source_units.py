@@ -54,7 +54,7 @@ class UnitRun:
         self._plan.start()
         try:
             while not self._ended():
-                self._crew.fill(self._next)
+                self._crew.fill(self._next, self._plan.ready)
                 self._foresee()
                 self._settle()
                 self._work.lease.check()

@@ -15,6 +15,7 @@ from migrate.errors import MoveoutError
 from migrate.runtime.progress import Progress
 
 _PAGE = 200
+_LEAST_READY = 128
 JOIN_SECONDS = 5.0
 
 
@@ -55,12 +56,17 @@ class Planner:
 
     def next(self) -> Unit | None:
         """Return the next unit, None where there is none now."""
-        if not self._buffer:
-            self._buffer.extend(self._ledger.planned(self._source, self._last, _PAGE))
-        if not self._buffer:
+        if not self._buffer and not self.ready():
             return None
         self._last, unit = self._buffer.popleft()
         return unit
+
+    def ready(self) -> int:
+        """Return how many units can be handed out now, up to some number."""
+        if len(self._buffer) < _LEAST_READY:
+            last = self._buffer[-1][0] if self._buffer else self._last
+            self._buffer.extend(self._ledger.planned(self._source, last, _PAGE))
+        return len(self._buffer)
 
     def ended(self) -> bool:
         """Tell whether no more units will come. Raises what ended the planning too early (``SourceError``
@@ -74,10 +80,7 @@ class Planner:
 
     def drained(self) -> bool:
         """Tell whether nothing is left to hand out and nothing will come."""
-        if self._thread.is_alive() or self._buffer:
-            return False
-        self._buffer.extend(self._ledger.planned(self._source, self._last, _PAGE))
-        return not self._buffer
+        return not self._thread.is_alive() and not self.ready()
 
     def _work(self) -> None:
         try:

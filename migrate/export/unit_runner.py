@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import TypeVar
 
 from exporters.api import Json, Mendable, Outcome, Snapshot, Unit
 from exporters.engine import Engine
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
-from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record
+from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
 from migrate.bundle.export_state import now
 from migrate.bundle.lease import Fence
 from migrate.bundle.unit_sink import Stopped, StoreSink
-from migrate.errors import DamageError, GoneError
+from migrate.errors import DamageError, GoneError, MoveoutError
 from migrate.export.read_back import is_proved, prove
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
+T = TypeVar("T")
+
 RETRY_WAITS = (1.0, 5.0, 15.0)
+SMALL_BYTES = 2**20
+"""Units of up to this size are committed together."""
+_TOGETHER_BYTES, _TOGETHER_SECONDS = 16 * 2**20, 0.5
+"""What of them is held until it is committed, and for how long: a kill loses no more."""
+
+Settled = tuple[Unit, CommitRecord | Exception]
+"""A unit that came to its end: what was committed, or why it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +65,90 @@ class UnitWork:
             self.progress.skip(items=outcome.items, size_bytes=outcome.size_bytes)
             return earlier.record
         told = _Told(self.progress, unit.size_bytes)
+        record = self._try(unit, told, lambda: self._export(unit, earlier, told))
+        told.end(unit, record.outcome)
+        return record
+
+    def do_all(self, units: Iterable[tuple[Unit, bool]]) -> Sequence[Settled]:
+        """Do units one after the other, each with whether it is recorded; return what became of each. Small ones that
+        are not are committed together.
+        """
+        settled: list[Settled] = []
+        lost: SourceUnreachableError | None = None
+        with closing(_Group()) as group:
+            for unit, recorded in units:
+                if lost is not None:
+                    settled.append((unit, lost))
+                    continue
+                try:
+                    if is_small(unit, recorded=recorded):
+                        group.add(self._hold(unit))
+                    else:
+                        settled += self._commit_group(group.take())
+                        settled.append((unit, self.do(unit, recorded=recorded)))
+                except (Stopped, KeyboardInterrupt):
+                    self._commit_group(group.take())
+                    raise
+                except MoveoutError:
+                    raise
+                except Exception as exc:
+                    lost = exc if isinstance(exc, SourceUnreachableError) else None
+                    settled.append((unit, exc))
+                if group.is_full:
+                    settled += self._commit_group(group.take())
+            return settled + self._commit_group(group.take())
+
+    def _try(self, unit: Unit, told: _Told, export: Callable[[], T]) -> T:
+        """Export a unit; again where its source cannot be reached."""
         for attempt in range(self.attempts):
             if self.stop.is_set():
                 raise Stopped
             told.begin()
             try:
-                record = self._export(unit, earlier, told)
+                return export()
             except SourceUnreachableError as exc:
                 if attempt + 1 == self.attempts:
                     raise
                 self.progress.note(f"{self.source}: {exc}; trying unit {unit.id} again")
                 self.stop.wait(RETRY_WAITS[min(attempt, len(RETRY_WAITS) - 1)])
-            else:
-                grow_to(self.progress, unit, record.outcome)
-                told.end(record.outcome)
-                return record
         raise Stopped
+
+    def _hold(self, unit: Unit) -> _Held:
+        """Read a unit, and hold what is to be written."""
+        told = _Told(self.progress, unit.size_bytes)
+
+        def export() -> _Held:
+            sink = self._sink(told, held=True)
+            try:
+                return _Held(unit, self._read(lambda: self.snapshot.export(unit, sink), sink), sink, told)
+            except BaseException:
+                sink.drop()
+                raise
+
+        return self._try(unit, told, export)
+
+    def _commit_group(self, group: Sequence[_Held]) -> list[Settled]:
+        """Write what is held, then its records."""
+        if not group:
+            return []
+        self.lease.check()
+        self.store.put_all([file for held in group for file in held.sink.release()])
+        self.lease.check()
+        settled: list[Settled] = []
+        records: list[CommitRecord] = []
+        for held in group:
+            try:
+                record = self._proved(self._record(held.unit, held.outcome, held.sink.files))
+            except MoveoutError:
+                raise
+            except Exception as exc:
+                settled.append((held.unit, exc))
+            else:
+                records.append(record)
+                settled.append((held.unit, record))
+                held.told.end(held.unit, held.outcome)
+        write_records(self.store, records)
+        return settled
 
     def _earlier(self, unit: Unit) -> _Earlier | None:
         """Return what an earlier run has of a unit; None, and nothing is left of it, where that is of no use."""
@@ -148,7 +228,10 @@ class UnitWork:
 
     def _finish(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
         self.lease.check()
-        return self._commit(CommitRecord(self.source, unit, outcome, files, self.snapshot.position, now()))
+        return self._commit(self._record(unit, outcome, files))
+
+    def _record(self, unit: Unit, outcome: Outcome, files: Sequence[FileRecord]) -> CommitRecord:
+        return CommitRecord(self.source, unit, outcome, files, self.snapshot.position, now())
 
     def _read(self, read: Callable[[], Outcome], sink: StoreSink) -> Outcome:
         """Have a unit read into the sink, whose own error comes first."""
@@ -165,11 +248,16 @@ class UnitWork:
         return outcome
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
-        """Write the record, after reading the rows back where that is wanted."""
-        if self.engine is not None and not is_proved(record):
-            record = prove(self.store, self.engine, record)
-            self.lease.check()
+        record = self._proved(record)
         write_record(self.store, record)
+        return record
+
+    def _proved(self, record: CommitRecord) -> CommitRecord:
+        """Return the record after reading the rows back, where that is wanted."""
+        if self.engine is None or is_proved(record):
+            return record
+        record = prove(self.store, self.engine, record)
+        self.lease.check()
         return record
 
 
@@ -198,9 +286,56 @@ class _Told:
         if more > 0:
             self._progress.advance(size_bytes=more)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, unit: Unit, outcome: Outcome) -> None:
         """Say that the unit is done."""
+        grow_to(self._progress, unit, outcome)
         self._progress.advance(items=outcome.items, size_bytes=outcome.size_bytes - self._told)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A unit that was read, and is not written yet."""
+
+    unit: Unit
+    outcome: Outcome
+    sink: StoreSink
+    told: _Told
+
+
+class _Group:
+    """Units that are committed together."""
+
+    def __init__(self) -> None:
+        self._held: list[_Held] = []
+        self._size_bytes = 0
+        self._begun = time.monotonic()
+
+    def add(self, held: _Held) -> None:
+        """Take one more."""
+        self._held.append(held)
+        self._size_bytes += sum(file.size_bytes for file in held.sink.files)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether to commit them now."""
+        passed = time.monotonic() - self._begun
+        return bool(self._held) and (self._size_bytes >= _TOGETHER_BYTES or passed >= _TOGETHER_SECONDS)
+
+    def take(self) -> Sequence[_Held]:
+        """Return the units, and begin anew."""
+        held, self._held = self._held, []
+        self._size_bytes, self._begun = 0, time.monotonic()
+        return held
+
+    def close(self) -> None:
+        """Give up what is held."""
+        for held in self.take():
+            held.sink.drop()
+
+
+def is_small(unit: Unit, *, recorded: bool) -> bool:
+    """Tell whether a unit may be committed together with others: one of an earlier run has a way of its own."""
+    return unit.size_bytes <= SMALL_BYTES and not recorded
 
 
 def grow_to(progress: Progress, unit: Unit, outcome: Outcome) -> None:

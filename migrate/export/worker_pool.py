@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Protocol
 
 from exporters.api import Source, Unit
-from migrate.bundle.commit_records import CommitRecord
 from migrate.bundle.lease import Lease
-from migrate.export.unit_runner import UnitWork
+from migrate.export.unit_runner import Settled, UnitWork, is_small
 
 HUNGRY_SECONDS = 0.02
 
 Pull = Callable[[], tuple[Unit, bool] | None]
 """Gives the next unit, and whether an earlier run has left a commit record of it; None where there is none now."""
-Settled = tuple[Unit, CommitRecord | Exception]
-"""A unit that came to its end: what was committed, or why it was not."""
+Ready = Callable[[], int]
+"""Returns how many units there are now for ``Pull``, at least."""
 
 
 class Crew(Protocol):
@@ -35,7 +34,7 @@ class Crew(Protocol):
         """Whether more could be done at once than is under way."""
         ...
 
-    def fill(self, pull: Pull) -> None:
+    def fill(self, pull: Pull, ready: Ready) -> None:
         """Begin as many units as there is room for."""
         ...
 
@@ -75,7 +74,7 @@ class Threads:
         self._work = work
         self._executor = executor
         self._workers = workers
-        self._pending: dict[Future[CommitRecord], Unit] = {}
+        self._pending: dict[Future[Sequence[Settled]], Sequence[Unit]] = {}
 
     @property
     def idle(self) -> bool:
@@ -87,11 +86,22 @@ class Threads:
         """See ``Crew.hungry``."""
         return len(self._pending) < self._workers
 
-    def fill(self, pull: Pull) -> None:
-        """See ``Crew.fill``: a few more than there are workers."""
-        while len(self._pending) < self._workers * 2 and (found := pull()) is not None:
+    def fill(self, pull: Pull, ready: Ready) -> None:
+        """See ``Crew.fill``: groups of units, a few more of them than there are workers."""
+        while len(self._pending) < self._workers * 2 and (group := self._group(pull, ready())):
+            units = [unit for unit, _ in group]
+            self._pending[self._executor.submit(self._work.do_all, group)] = units
+
+    def _group(self, pull: Pull, ready: int) -> Sequence[tuple[Unit, bool]]:
+        """Return units for one worker: small ones are done together, as long as there is enough for all workers."""
+        most = max(1, min(self._work.store.together, ready // (self._workers * 2)))
+        group: list[tuple[Unit, bool]] = []
+        while len(group) < most and (found := pull()) is not None:
+            group.append(found)
             unit, recorded = found
-            self._pending[self._executor.submit(self._work.do, unit, recorded=recorded)] = unit
+            if not is_small(unit, recorded=recorded):
+                break
+        return group
 
     def settle(self, seconds: float) -> Iterator[Settled]:
         """See ``Crew.settle``."""
@@ -100,13 +110,12 @@ class Threads:
             return
         finished, _ = wait(self._pending, timeout=seconds, return_when=FIRST_COMPLETED)
         for future in finished:
-            unit = self._pending.pop(future)
+            units = self._pending.pop(future)
             try:
-                record = future.result()
+                settled = future.result()
             except Exception as exc:
-                yield unit, exc
-            else:
-                yield unit, record
+                settled = [(unit, exc) for unit in units]
+            yield from settled
 
     def cancel(self) -> None:
         """See ``Crew.cancel``."""

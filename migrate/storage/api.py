@@ -7,7 +7,7 @@ raise only errors of ``migrate.errors``: the foreign ones are translated where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -44,6 +44,15 @@ class Part:
     crc64nvme: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A whole file that is to be written."""
+
+    key: str
+    data: bytes
+    sha256: str | None = None
+
+
 Parts: TypeAlias = list[Part]
 """A name for use inside of classes that have a method ``list``."""
 
@@ -64,10 +73,18 @@ class Store(Protocol):
     """The location as a URL, without secrets."""
     keeps_sha256: bool
     """Whether ``stat`` tells the SHA-256 that the writer gave."""
+    together: int
+    """How many files ``put_all`` and ``delete_all`` should get at once; 1 where many take as long as each by itself."""
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """Write or replace a file. It mustn't be possible to observe a part of it, not even after a crash;
         when this returns it is durable.
+        """
+        ...
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """Write or replace files, each as by ``put``; when this returns all are durable. After an error or a crash some
+        may be there, each of them whole.
         """
         ...
 
@@ -97,6 +114,10 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove a file; nothing happens where there is none."""
+        ...
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Remove files, each as by ``delete``."""
         ...
 
 

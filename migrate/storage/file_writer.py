@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from migrate.errors import DamageError, MoveoutError, UsageError
 from migrate.storage import multipart
-from migrate.storage.api import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, Part, Parts
+from migrate.storage.api import MAX_PARTS, PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts
 from migrate.storage.checksums import combine, crc64nvme
 
 if TYPE_CHECKING:
@@ -181,6 +181,15 @@ class FileWriter(io.RawIOBase):
     def make(self) -> None:
         """Make the file of what was written."""
         self._settle(self._complete)
+
+    def release(self) -> NewFile | None:
+        """Give up the file that was held, for ``put_all``; None where it goes in parts, so that ``make`` has to make
+        it.
+        """
+        if self._upload is not None:
+            return None
+        self._release()
+        return NewFile(self.key, self._take(), self._promised or self.sha256)
 
     def _settle(self, end: Callable[[], None]) -> None:
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from migrate.errors import UsageError
 from migrate.quantities import Rates, Timetable
 from migrate.runtime.cancellation import is_halted, pause
-from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
 
 _STEP_SECONDS = 1.0
 """So long one waits at once: the timetable may have changed the rate by then."""
@@ -86,12 +86,18 @@ class Throttled:
         self.inner = store
         self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
+        self.together = store.together
         self._throttle = throttle
 
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
         self._throttle.take(len(data))
         return self.inner.put(key, data, sha256=sha256)
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``."""
+        self._throttle.take(sum(len(file.data) for file in files))
+        self.inner.put_all(files)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
@@ -121,6 +127,10 @@ class Throttled:
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
         self.inner.delete(key)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        self.inner.delete_all(keys)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import tenacity
@@ -24,7 +24,7 @@ from migrate.errors import (
     SlowDownError,
 )
 from migrate.runtime.cancellation import is_halted, pause
-from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, FileInfo, MultipartStore, NewFile, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.concurrency_limit import Pace
 
@@ -64,6 +64,7 @@ class Retrying:
         self.inner = store
         self.location = store.location
         self.keeps_sha256 = store.keeps_sha256
+        self.together = store.together
         self.note: Note = note or _ignore
         self.retries = 0
         self.pace = Pace()
@@ -88,6 +89,10 @@ class Retrying:
     def put(self, key: str, data: bytes, *, sha256: str | None = None) -> FileInfo:
         """See ``Store.put``."""
         return self._try(lambda: self.inner.put(key, data, sha256=sha256))
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``."""
+        self._try(lambda: self.inner.put_all(files))
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``."""
@@ -125,6 +130,10 @@ class Retrying:
     def delete(self, key: str) -> None:
         """See ``Store.delete``."""
         self._try(lambda: self.inner.delete(key))
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        self._try(lambda: self.inner.delete_all(keys))
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""

@@ -32,13 +32,14 @@ def nothing(unit: Unit) -> None:
 
 @dataclass
 class Numbers:
-    """The numbers below ``count``. ``on_export`` is called with each unit before it writes; what it raises,
-    the unit raises.
+    """The numbers below ``count``, each planned as ``item_bytes``. ``on_export`` is called with each unit before it
+    writes; what it raises, the unit raises.
     """
 
     name: str = "app"
     url: str = "numbers://host/app"
     count: int = 95
+    item_bytes: int = 4
     on_export: Callable[[Unit], None] = nothing
     on_finish: Callable[[], None] = lambda: None
     holds: bool = True
@@ -70,7 +71,9 @@ class NumbersSnapshot:
     def units(self) -> Iterator[Unit]:
         for start in range(0, self.source.count, UNIT_ITEMS):
             items = min(UNIT_ITEMS, self.source.count - start)
-            yield Unit(f"chunk/{start:08d}", items, items * 4, {"start": start, "items": items})
+            yield Unit(
+                f"chunk/{start:08d}", items, items * self.source.item_bytes, {"start": start, "items": items}
+            )
 
     def export(self, unit: Unit, sink: Sink) -> Outcome:
         self.source.exported.append(unit.id)

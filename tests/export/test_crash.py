@@ -14,6 +14,7 @@ import pytest
 from migrate.bundle import layout
 from migrate.errors import BusyError
 from migrate.export import export, export_status
+from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -64,7 +65,7 @@ def test_killed_before_every_write_then_the_same_command(tmp_path, whole, step):
 def test_two_runs_at_once_are_one_too_many(tmp_path):
     """The second says who holds the location; the first goes on."""
     location, marker = str(tmp_path / "location"), tmp_path / "there"
-    first = run(stay_in_unit, location, str(marker))
+    first = run(stay_in_unit, location, str(marker), SMALL_BYTES)
     wait_for(marker)
     store = open_location(location)
     with pytest.raises(BusyError, match=rf"process {first.pid}, since") as caught:

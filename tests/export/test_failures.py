@@ -19,6 +19,7 @@ from migrate.errors import DamageError, NoSpaceError, NotEmptyError, UsageError
 from migrate.export import ExportOptions, export, export_status
 from migrate.export import source_units as units_module
 from migrate.export import unit_runner as work_module
+from migrate.export.unit_runner import SMALL_BYTES
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.verify import Level, verify
@@ -169,9 +170,9 @@ def test_a_full_location_stops_the_run_and_keeps_what_is_done(tmp_path):
     inner = open_location(str(tmp_path))
     plan = FaultPlan(Fault("put", fail(NoSpaceError("no room")), nth=4, prefix="data/", times=99))
     with pytest.raises(NoSpaceError):
-        go(Faulty(inner, plan), Numbers(), workers=1)
+        go(Faulty(inner, plan), Numbers(item_bytes=SMALL_BYTES), workers=1)
     assert export_status(inner).sources[0].done.units == 3
-    again = Numbers()
+    again = Numbers(item_bytes=SMALL_BYTES)
     assert go(inner, again).complete
     assert len(again.exported) == 7
 

@@ -43,6 +43,16 @@ class Counting:
         call = getattr(self.inner, name)
         return self._counted(call) if name in WRITES else call
 
+    def put_all(self, files):
+        """Write one file after the other, so that a group dies in the middle too."""
+        for file in files:
+            self.put(file.key, file.data, sha256=file.sha256)
+
+    def delete_all(self, keys):
+        """Remove one file after the other."""
+        for key in keys:
+            self.delete(key)
+
     def _counted(self, call):
         def counted(*args, **kwargs):
             with self._lock:
@@ -61,15 +71,16 @@ def die_at_write(location: str, fatal: int) -> None:
     export([Numbers(count=15)], store, workers=1, progress=Silent())
 
 
-def stay_in_unit(location: str, marker: str) -> None:
-    """Export until the third unit, tell so by a file, and stay there."""
+def stay_in_unit(location: str, marker: str, item_bytes: int = 4) -> None:
+    """Export until the third unit, tell so by a file, and stay there. Units of large items are committed one by one."""
 
     def stay(unit: Unit) -> None:
         if unit.spec["start"] == 20:
             Path(marker).touch()
             time.sleep(60)
 
-    export([Numbers(on_export=stay)], open_location(location), workers=1, progress=Silent())
+    source = Numbers(on_export=stay, item_bytes=item_bytes)
+    export([source], open_location(location), workers=1, progress=Silent())
 
 
 def slowly(seconds: float, sleep=time.sleep) -> None:

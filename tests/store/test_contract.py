@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from migrate.errors import AlreadyExistsError, ChangedError, DamageError, GoneError, MoveoutError, UsageError
-from migrate.storage.api import MIN_PART_BYTES, MultipartStore, Part
+from migrate.storage.api import MIN_PART_BYTES, MultipartStore, NewFile, Part
 from migrate.storage.checksums import combine, crc64nvme
 
 KEYS = ["a-b", "a.b", "a/b", "a/c/d", "a0", "b b", "b+c", "b%2f", "b?", "k/é", "k/\U0001f600", "k/\uff5e"]
@@ -63,6 +63,22 @@ def test_the_sha256_is_kept_where_the_store_says_so(store):
 def test_ranges_end_with_the_file(store, start, length, expected):
     store.put("file", b"0123456789")
     assert store.read("file", start, length) == expected
+
+
+def test_many_files_at_once(store):
+    store.put("a/old", b"old")
+    files = [NewFile(f"a/{number}/file", b"x" * number) for number in range(40)]
+    store.put_all([*files, NewFile("a/old", b"new", sha256="ab" * 32)])
+    assert {info.key: store.read(info.key) for info in store.list("a/")} == {
+        **{file.key: file.data for file in files},
+        "a/old": b"new",
+    }
+    assert store.stat("a/old").sha256 == ("ab" * 32 if store.keeps_sha256 else None)
+    store.delete_all([file.key for file in files] + ["a/missing"])
+    assert [info.key for info in store.list()] == ["a/old"]
+    store.delete_all(["a/old"])
+    store.put_all([])
+    assert list(store.list()) == []
 
 
 def test_what_is_not_there_is_gone(store):

@@ -196,7 +196,7 @@ def test_a_listing_goes_on_behind_the_last_file_seen(local):
     class Breaking:
         """Breaks every listing after seven rows."""
 
-        location, keeps_sha256 = local.location, False
+        location, keeps_sha256, together = local.location, False, 1
         listings = 0
 
         def list(self, prefix: str = "", *, start_after: str = ""):

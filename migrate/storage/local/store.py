@@ -11,14 +11,16 @@ import os
 import stat as stat_module
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeVar
 
 from migrate.errors import AlreadyExistsError, ChangedError, GoneError, UsageError
-from migrate.storage.api import PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.storage.api import PART_BYTES, FileInfo, NewFile, Part, Parts, Upload
 from migrate.storage.key_rules import HIDDEN, checked
 from migrate.storage.local import lock
 from migrate.storage.local import uploads as local_uploads
@@ -26,7 +28,11 @@ from migrate.storage.local.errors import translated
 from migrate.storage.local.fsync import sync_directory
 from migrate.storage.part_sizes import part_bytes_for
 
+T = TypeVar("T")
+
 _TRIES = 20
+_TOGETHER = 32
+"""So many files are made durable together: each by itself waits for the disk four times, and for its directory."""
 
 
 class LocalStore:
@@ -35,6 +41,7 @@ class LocalStore:
     """
 
     keeps_sha256 = False
+    together = _TOGETHER
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).absolute()
@@ -51,6 +58,26 @@ class LocalStore:
         with translated(path), self._written(data) as temporary:
             self._rename(temporary, path)
         return self._finish(key, path)
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``. All are written before the first one is waited for."""
+        if not files:
+            return
+        paths = [self._path(file.key) for file in files]
+        with translated(self.root), ExitStack() as stack:
+            temporaries = [self._temporary / uuid.uuid4().hex for _ in files]
+            stack.callback(_unlink, temporaries)
+            _write_all(temporaries, files)
+            directories = {path.parent for path in paths}
+            for directory in directories:
+                _make_directory(directory)
+            with self._lock:
+                for temporary, path in zip(temporaries, paths, strict=True):
+                    self._rename(temporary, path)
+            for directory in directories | {directory.parent for directory in directories - {self.root}}:
+                _sync_directory(directory)
+            if self._is_idle():
+                self._prune(self._work)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create``: a hard link is made or refused by the file system in one step."""
@@ -105,6 +132,18 @@ class LocalStore:
             if not path.exists():
                 return
             self._remove(path)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``. Only what is left of the directories is written to the disk."""
+        paths = [self._path(key) for key in keys]
+        with translated(self.root):
+            with self._lock:
+                _unlink(paths)
+            directories = {path.parent for path in paths}
+            for directory in directories:
+                self._prune(directory)
+            for directory in {_nearest(directory) for directory in directories}:
+                _sync_directory(directory)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``."""
@@ -287,15 +326,49 @@ def _read_exactly(descriptor: int, start: int, wanted: int) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Write a new file, durable."""
+    descriptor = _create(path, data)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(paths: Sequence[Path], files: Sequence[NewFile]) -> None:
+    """Write new files, durable. The kernel is told to begin with each (posix_fadvise(2), POSIX_FADV_DONTNEED), so that
+    it writes all of them at once while the first one is waited for.
+    """
+    descriptors: list[int] = []
+    try:
+        for path, file in zip(paths, files, strict=True):
+            descriptors.append(_retry_without_directory(path, partial(_create, path, file.data)))
+            os.posix_fadvise(descriptors[-1], 0, 0, os.POSIX_FADV_DONTNEED)
+        for descriptor in descriptors:
+            os.fsync(descriptor)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _create(path: Path, data: bytes) -> int:
+    """Write a new file; return its open descriptor."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
         _stamp(descriptor)
-        os.fsync(descriptor)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _unlink(paths: Sequence[Path]) -> None:
+    """Remove what is there of some files."""
+    for path in paths:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
 
 def _stamp(file: int | Path) -> None:
@@ -306,19 +379,31 @@ def _stamp(file: int | Path) -> None:
     os.utime(file, ns=(now, now))
 
 
-def _retry_without_directory(path: Path, do: Callable[[], object]) -> None:
-    """Run ``do`` after making the directory of ``path``; again if another thread removed it, empty, in
+def _retry_without_directory(path: Path, do: Callable[[], T]) -> T:
+    """Return what ``do`` returns, after making the directory of ``path``; again if another thread removed it, empty, in
     between.
     """
-    for attempt in range(_TRIES):
+    for _ in range(_TRIES - 1):
         try:
-            do()
+            return do()
         except FileNotFoundError:
-            if attempt == _TRIES - 1:
-                raise
             _make_directories(path.parent)
-        else:
-            return
+    return do()
+
+
+def _nearest(directory: Path) -> Path:
+    """Return the directory, or the nearest one above it that is there."""
+    return next(each for each in (directory, *directory.parents) if each.exists())
+
+
+def _make_directory(directory: Path) -> None:
+    """Make a directory; whoever calls makes its name durable, but not those of the directories above it."""
+    if not directory.exists():
+        _make_directories(directory.parent)
+        try:
+            directory.mkdir()
+        except OSError:  # another thread was sooner, or removed what it is in; or that is a file
+            _make_directories(directory)
 
 
 def _make_directories(directory: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from migrate.errors import (
     UnreachableError,
 )
 from migrate.runtime.cancellation import GRACE_SECONDS
-from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, FileInfo, Part, Parts, Upload
+from migrate.storage.api import MIN_PART_BYTES, PART_BYTES, FileInfo, NewFile, Part, Parts, Upload
 from migrate.storage.checksums import crc64nvme as crc64
 from migrate.storage.checksums import from_header, to_header
 from migrate.storage.inflight_limit import leaving
@@ -63,6 +63,7 @@ class S3Store:
     """
 
     keeps_sha256 = True
+    together = 1
 
     def __init__(self, s3_location: client.S3Location) -> None:
         self.s3_location = replace(s3_location, prefix=s3_location.folder)
@@ -90,6 +91,11 @@ class S3Store:
                 long = self._call("put_object", key, Body=data, ChecksumCRC64NVME=crc, **_metadata(sha256))
                 answer = long["ResponseMetadata"]["HTTPHeaders"]
         return replace(self._was_put(key, len(data), answer, crc), sha256=sha256)
+
+    def put_all(self, files: Sequence[NewFile]) -> None:
+        """See ``Store.put_all``."""
+        for file in files:
+            self.put(file.key, file.data, sha256=file.sha256)
 
     def create(self, key: str, data: bytes) -> FileInfo:
         """See ``Store.create`` (If-None-Match)."""
@@ -169,6 +175,11 @@ class S3Store:
         with self._translated(key):
             if not self._wire.delete(self._whole(key)):
                 self._call("delete_object", key)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """See ``Store.delete_all``."""
+        for key in keys:
+            self.delete(key)
 
     def part_bytes(self, size_bytes: int) -> int:
         """See ``MultipartStore.part_bytes``: a part takes a few seconds, where it can."""
