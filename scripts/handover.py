@@ -181,7 +181,7 @@ class Handover:
         heading("The host holds the bundle: every version is locked, and each lock read back")
         reason = "the customer was shut out; its data is preserved"
         self.provider.run(
-            "hold", "location", "-c", "case.toml", "--until", "30d", "--legal", "--reason", reason, "-q"
+            "hold", "place", "-c", "case.toml", "--until", "30d", "--legal", "--reason", reason, "-q"
         )
         self.provider.run("erase", "-c", "case.toml", "--rules", "contract.toml", "--yes", code=4)
 

@@ -86,7 +86,7 @@ def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, Vau
     )
 
 
-@verb(group, "location", title="hold place")
+@verb(group, "place", title="hold place")
 def place_command(
     session: Session,
     until: _Until,

@@ -215,7 +215,7 @@ def test_a_bucket_or_bundle_that_is_not_there_is_said_so(locked, minio, make_key
     key = make_key.path_of("provider")
     for url in (f"s3://no-such-bucket/b?profile={minio.profile}", locked[2]):
         words = ("--until", "1d", "--legal", "--reason", "x", "--key", key)
-        ended = call("hold", "location", url, *words)
+        ended = call("hold", "place", url, *words)
         assert ended.code == (2 if url == locked[2] else 7), ended.err
         assert "no Object Lock" not in ended.err
 
@@ -266,9 +266,7 @@ def test_the_commands(location, locked, make_key):
     extended = call("hold", "extend", locked[2], "--until", "3d", "--key", key, "--json")
     assert (extended.code, extended.json["result"]["held"]) == (0, True), extended.err
     assert call("hold", "extend", locked[2], "--until", "2d", "--key", key).code == 2  # sooner
-    assert (
-        call("hold", "location", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
-    )
+    assert call("hold", "place", locked[2], "--until", "2020-01-01", "--reason", "x", "--key", key).code == 2
     assert call("hold", "release", locked[2], "--reason", "received", "--key", key).code == 0
     assert call("hold", "status", locked[2]).code == 3
     assert call("custody", "verify", locked[2]).code == 0
