@@ -23,13 +23,13 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.reader import BundleReader
 from migrate.case.model import Endpoint
 from migrate.cli import app
-from migrate.cli.common.number_text import bytes_words, count_words, things
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
 from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.errors import OK, GoneError, NotEmptyError, UsageError
+from migrate.number_text import bytes_words, count_words, things
 from migrate.storage.local.errors import translate_os
 from migrate.storage.registry import open_location
 

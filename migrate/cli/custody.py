@@ -18,7 +18,6 @@ from migrate.case.model import Endpoint, parse_deadline
 from migrate.cli import app
 from migrate.cli.common.document_files import read_files
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.number_text import count_words
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_trust, need_keys
@@ -32,6 +31,7 @@ from migrate.custody.log.events import record
 from migrate.custody.signing import bundle_signatures
 from migrate.custody.signing.allowed_signers import Trust
 from migrate.errors import OK, DamageError, UsageError
+from migrate.number_text import count_words
 from migrate.storage.registry import open_location
 
 group = typer.Typer(help="The record of who did what to a bundle.", no_args_is_help=True)

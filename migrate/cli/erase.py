@@ -11,7 +11,6 @@ from rich.text import Text
 
 from migrate.cli import app
 from migrate.cli.clock import Rules, load_rules
-from migrate.cli.common.number_text import bytes_words, count_words
 from migrate.cli.common.options import CaseFile, Yes, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
@@ -22,6 +21,7 @@ from migrate.custody.erasure.erase import Erased
 from migrate.custody.log import custody_log
 from migrate.custody.obligations import clock
 from migrate.errors import OK, UsageError
+from migrate.number_text import bytes_words, count_words
 
 _ERASURE = ("erasing", "erased")
 

@@ -18,7 +18,6 @@ from migrate.case.model import Case, Endpoint, parse_limits
 from migrate.case.selection import from_words, parse_tags
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words
 from migrate.cli.common.options import (
     CaseFile,
     CurrentOnly,
@@ -40,6 +39,7 @@ from migrate.custody.signing.bundle_signatures import Signed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
 from migrate.export import ExportOptions, ExportOutcome, SourceResult, already_sealed, export, export_status
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:

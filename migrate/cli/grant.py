@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.number_text import count_words
 from migrate.cli.common.options import CaseFile, known_location
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
@@ -22,6 +21,7 @@ from migrate.custody.grant import grant, made_grants
 from migrate.custody.grant.grant import Tested
 from migrate.custody.grant.made_grants import Granted, Revoked
 from migrate.errors import OK, DamageError, IncompleteError
+from migrate.number_text import count_words
 
 _SOONER = {
     "elsewhere": "a grant of another location: moveout grant revoke THAT LOCATION",

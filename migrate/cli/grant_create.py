@@ -12,7 +12,6 @@ from rich.console import Console
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.link_files import Linked, new_files, write_links
-from migrate.cli.common.number_text import moment_words
 from migrate.cli.common.options import CaseFile, known_location, moment_to_come
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
@@ -20,6 +19,7 @@ from migrate.cli.common.sources import load_case
 from migrate.cli.hold import LocationWord
 from migrate.custody.grant import grant
 from migrate.errors import OK, UsageError
+from migrate.number_text import moment_words
 from migrate.storage.api import MultipartStore
 
 group = typer.Typer(help="Read access to one bundle, for a time.", no_args_is_help=True)

@@ -15,7 +15,6 @@ from rich.text import Text
 from migrate.case.model import Endpoint
 from migrate.cli import app
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.number_text import count_words, moment_words
 from migrate.cli.common.options import CaseFile, known_location, moment_to_come
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, custody_of, need_keys
@@ -24,6 +23,7 @@ from migrate.cli.hold_source import Frozen, TryAs, group, source_status
 from migrate.custody.hold import bundle_hold
 from migrate.custody.hold.bundle_hold import Protection, Terms
 from migrate.errors import OK, IncompleteError, UsageError
+from migrate.number_text import count_words, moment_words
 from migrate.storage.api import MultipartStore
 from migrate.storage.object_lock import Vault
 from migrate.storage.object_lock_registry import open_vault

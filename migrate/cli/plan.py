@@ -16,11 +16,11 @@ from rich.text import Text
 from exporters.api import SurveyItem
 from migrate.case.model import Case, Endpoint, parse_deadline
 from migrate.cli import app
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.cli.common.options import CaseFile
 from migrate.cli.common.session import Session, export_workers, verb
 from migrate.cli.common.sources import choose, load_case, open_sources, parse_pairs
 from migrate.errors import OK, DeadlineError, NoSpaceError
+from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
 from migrate.plan.destination_checks import DestinationPlan, look
 from migrate.storage.registry import free_bytes, open_location

@@ -17,7 +17,6 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.destinations import Others, check_pairs, restore_source
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
@@ -25,6 +24,7 @@ from migrate.cli.common.sources import known_secrets, load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.storage.registry import open_location
 

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import Session, verb
 from migrate.cli.common.sources import load_case
 from migrate.errors import OK, MoveoutError
 from migrate.export import ExportStatus, SourceStatus, export_status
+from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.storage.registry import open_location
 from migrate.transfer import TransferStatus, transfer_status
 

@@ -15,7 +15,6 @@ from exporters.selection import EVERYTHING
 from migrate.case.model import Case, Endpoint
 from migrate.case.selection import from_words, parse_tags
 from migrate.cli import app
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words
 from migrate.cli.common.options import (
     CaseFile,
     Exclude,
@@ -32,6 +31,7 @@ from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
 from migrate.custody.signing.bundle_signatures import sign_file
 from migrate.custody.signing.keys import Signer
 from migrate.errors import UsageError
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.registry import open_location
 from migrate.sync import SyncOptions, SyncOutcome, sync
 from migrate.sync.bucket_settings import REMOVED, WRITTEN, Wish

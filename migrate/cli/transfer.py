@@ -14,7 +14,6 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
 from migrate.cli.common.findings import draw_findings
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words
 from migrate.cli.common.options import CaseFile, Yes, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
@@ -22,6 +21,7 @@ from migrate.cli.common.sources import load_case
 from migrate.custody.log.events import record_transfer
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.registry import open_location
 from migrate.transfer import Leaving, TransferOutcome, clean, transfer
 from migrate.transfer.run import Carriers

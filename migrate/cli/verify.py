@@ -21,7 +21,6 @@ from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.destinations import check_pairs, compare_source
 from migrate.cli.common.findings import SHOWN, draw_findings
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
@@ -35,6 +34,7 @@ from migrate.custody.signing.keys import PublicKey, Signer
 from migrate.custody.signing.timestamps import Chain, Stamp
 from migrate.custody.tree import bundle_tree
 from migrate.errors import OK, DamageError, IncompleteError
+from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify

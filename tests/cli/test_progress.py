@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from migrate.cli.common.number_text import bytes_words, duration_words
 from migrate.cli.common.progress_view import LineProgress, Meter
+from migrate.number_text import bytes_words, duration_words
 
 
 class Clock:

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from migrate.bundle import identity
 from migrate.case.model import Endpoint
-from migrate.cli.common.number_text import count_words, moment_words
 from migrate.cli.common.session import Session
 from migrate.custody.grant import link_scripts
 from migrate.custody.log.events import record
 from migrate.custody.signing.keys import Signer
 from migrate.errors import OK, UsageError
+from migrate.number_text import count_words, moment_words
 from migrate.report import Link, Offer, links_page
 from migrate.storage.api import Store
 from migrate.storage.local.errors import translated

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from migrate.cli.common.number_text import bytes_words, count_words, duration_words
+from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.storage.inflight_limit import gone_bytes
 
 LINE_SECONDS = 10.0
