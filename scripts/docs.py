@@ -27,7 +27,7 @@ STAGED = ROOT / "build" / "docs"
 MAN = ROOT / "build" / "man"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 """Pages that lie beside ``docs/`` and are pages of the site, too. The README is its home."""
-COMMON = ("--json", "--quiet", "--workers", "--bwlimit", "--no-input", "--help")
+COMMON = ("--json", "--quiet", "--no-input", "--help")
 """Options that every command takes: explained once."""
 EXAMPLES = "Examples:"
 HEAD = """\

@@ -52,7 +52,7 @@ class Result:
         console.print(f"Signed: {self.done.document.key}")
 
 
-@verb(app, "audit")
+@verb(app, "audit", workers=True, bwlimit=True)
 def audit_command(
     session: Session,
     words: LocationWord = None,

@@ -103,6 +103,7 @@ class Got:
 @verb(
     app,
     "ls",
+    bwlimit=True,
     examples=(
         "ls bundle",
         'ls bundle "photos/**" --source media --versions',
@@ -192,6 +193,7 @@ def _list_tables(session: Session, reader: BundleReader, name: str, globs: Seque
 @verb(
     app,
     "get",
+    bwlimit=True,
     examples=(
         "get bundle photos/cat.jpg --source media --to .",
         "get bundle public.customers --source app --rows 0:10",

@@ -50,7 +50,7 @@ class Certified:
             console.print(Text(f"  - {line}"))
 
 
-@verb(app, "erase")
+@verb(app, "erase", workers=True)
 def erase_command(
     session: Session,
     words: LocationWord = None,

@@ -200,6 +200,8 @@ def _run_export(
 @verb(
     app,
     "export",
+    workers=True,
+    bwlimit=True,
     examples=(
         'export app=postgresql://me@old/app "media=s3://media?profile=old" --to bundle',
         "export -c moveout.toml --bwlimit 20M",

@@ -150,7 +150,7 @@ class Probed:
             draw_findings(console, found.findings)
 
 
-@verb(group, "test", title="grant test")
+@verb(group, "test", title="grant test", workers=True)
 def probe_command(
     session: Session,
     words: LocationWord = None,

@@ -68,7 +68,7 @@ class Received:
             )
 
 
-@verb(app, "receive")
+@verb(app, "receive", workers=True, bwlimit=True)
 def receive_command(
     session: Session,
     words: LocationWord = None,

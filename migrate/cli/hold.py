@@ -86,7 +86,7 @@ def open_both(session: Session, location: Endpoint) -> tuple[MultipartStore, Vau
     )
 
 
-@verb(group, "place", title="hold place")
+@verb(group, "place", title="hold place", workers=True)
 def place_command(
     session: Session,
     until: _Until,
@@ -128,7 +128,7 @@ def place_command(
     return Held(store.location, found)
 
 
-@verb(group, "extend", title="hold extend")
+@verb(group, "extend", title="hold extend", workers=True)
 def extend_command(
     session: Session,
     until: _Until,
@@ -185,7 +185,7 @@ def _end(details: Mapping[str, Any]) -> datetime | None:
     return end if end.tzinfo else end.replace(tzinfo=UTC)
 
 
-@verb(group, "status", title="hold status")
+@verb(group, "status", title="hold status", workers=True)
 def status_command(
     session: Session,
     words: Annotated[
@@ -237,7 +237,7 @@ class Released:
             )
 
 
-@verb(group, "release", title="hold release")
+@verb(group, "release", title="hold release", workers=True)
 def release_command(
     session: Session,
     reason: _Reason,

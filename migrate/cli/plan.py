@@ -179,6 +179,8 @@ def _destinations(found: Sequence[SourcePlan], case: Case | None) -> list[Destin
 @verb(
     app,
     "plan",
+    workers=True,
+    bwlimit=True,
     examples=(
         'plan app=postgresql://me@old/app "media=s3://media?profile=old" --deadline 30h',
         "plan -c moveout.toml",

@@ -54,7 +54,7 @@ class Proved:
         )
 
 
-@verb(app, "prove")
+@verb(app, "prove", bwlimit=True)
 def prove_command(
     session: Session,
     location: Annotated[str, typer.Argument(metavar="LOCATION", help="Where the signed bundle lies.")],

@@ -53,7 +53,7 @@ class Reported:
         console.print(f"Wrote {self.file}")
 
 
-@verb(app, "report")
+@verb(app, "report", workers=True, bwlimit=True)
 def report_command(
     session: Session,
     words: Annotated[

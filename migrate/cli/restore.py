@@ -173,6 +173,8 @@ def _run_restore(
 @verb(
     app,
     "restore",
+    workers=True,
+    bwlimit=True,
     examples=(
         'restore bundle app=postgresql://me@new/app "media=s3://media?profile=new"',
         "restore bundle app=postgresql://me@new/app --only schema",

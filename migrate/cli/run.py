@@ -113,7 +113,7 @@ class StillIncomplete:
         console.print(f"The bundle stays incomplete: {self.reason}")
 
 
-@verb(app, "run")
+@verb(app, "run", workers=True, bwlimit=True)
 def run_command(
     session: Session,
     case: Annotated[

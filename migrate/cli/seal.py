@@ -17,7 +17,7 @@ from migrate.cli.sign import sealed_by
 from migrate.export import seal_unasked
 
 
-@verb(app, "seal")
+@verb(app, "seal", workers=True, bwlimit=True)
 def seal_command(
     session: Session,
     words: Annotated[

@@ -70,7 +70,7 @@ def run_sign(
     return SignedBundle(store.location, root_of(store), sealed_by(store, signers, timestamp))
 
 
-@verb(app, "sign")
+@verb(app, "sign", bwlimit=True)
 def sign_command(
     session: Session,
     words: Annotated[

@@ -145,6 +145,8 @@ def _draw_verdict(console: Console, done: SyncOutcome) -> None:
 @verb(
     app,
     "sync",
+    workers=True,
+    bwlimit=True,
     examples=(
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --dry-run',
         'sync "old=s3://media?profile=old" "new=s3://media?profile=new" --exclude "tmp/**"',

@@ -129,6 +129,8 @@ def _run_transfer(
 @verb(
     app,
     "transfer",
+    workers=True,
+    bwlimit=True,
     examples=(
         'transfer bundle "s3://evacuated/app?profile=new"',
         "transfer -c moveout.toml",

@@ -281,6 +281,8 @@ def run_verify(
 @verb(
     app,
     "verify",
+    workers=True,
+    bwlimit=True,
     examples=(
         "verify bundle",
         "verify bundle --level full --against app=postgresql://me@new/app",

@@ -98,7 +98,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path):
         ("restore", "location"),
         ("verify", "one", "two"),
         ("clean",),
-        ("status", "--bwlimit", "fast", "x", "y"),
+        ("plan", "a=s3://b", "--bwlimit", "fast"),
     ],
 )
 def test_words_that_make_no_sense(words, tmp_path, monkeypatch):

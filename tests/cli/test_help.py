@@ -88,3 +88,39 @@ def test_a_shell_completes_commands_options_and_values(line, expected):
 
 def test_a_misspelt_command_is_answered_by_those_that_look_like_it():
     assert "Did you mean 'export'" in call("exprt").err
+
+
+MUCH = {
+    *("plan", "export", "seal", "transfer", "verify", "restore", "sync", "run", "report", "receive", "audit"),
+}
+"""Commands that move or read much."""
+
+
+def options():
+    """Yield each command's name and its options."""
+    group = typer.main.get_command(app)
+    pending = [(group, typer.Context(group), "")]
+    while pending:
+        command, context, name = pending.pop()
+        pending += [
+            (command.resolve_command(context, [each])[1], context, f"{name} {each}".strip())
+            for each in getattr(command, "commands", ())
+        ]
+        if not hasattr(command, "commands"):
+            yield name, {option for parameter in command.params for option in parameter.opts}
+
+
+def test_commands_have_the_options_that_do_something_there():
+    found = dict(options())
+    holds = {"hold place", "hold extend", "hold status", "hold release"}
+    assert {name for name, has in found.items() if "--workers" in has} == MUCH | holds | {
+        "grant test",
+        "erase",
+    }
+    assert {name for name, has in found.items() if "--bwlimit" in has} == MUCH | {
+        "ls",
+        "get",
+        "prove",
+        "sign",
+    }
+    assert {name for name, has in found.items() if not {"--json", "--quiet", "--no-input"} <= has} == set()

@@ -120,11 +120,25 @@ _NO_INPUT = Annotated[bool, typer.Option("--no-input", help="Never ask; fail whe
 
 
 def verb(
-    app: typer.Typer, name: str, *, title: str = "", examples: Sequence[str] = ()
+    app: typer.Typer,
+    name: str,
+    *,
+    title: str = "",
+    examples: Sequence[str] = (),
+    workers: bool = False,
+    bwlimit: bool = False,
 ) -> Callable[[Callable[..., Answer]], Callable[..., None]]:
     """Register a command that takes a ``Session`` and returns an ``Answer``; adds the common options. ``title`` is its
-    whole name where it belongs to a group; ``examples`` stand at the end of its help.
+    whole name where it belongs to a group; ``examples`` stand at the end of its help. ``workers``, ``bwlimit``: it has
+    these options.
     """
+    common: list[tuple[str, Any, Any]] = [
+        ("json_", _JSON, False),
+        ("quiet", _QUIET, False),
+        *((("workers", _WORKERS, None),) if workers else ()),
+        *((("bwlimit", _BWLIMIT, None),) if bwlimit else ()),
+        ("no_input", _NO_INPUT, False),
+    ]
 
     def decorate(function: Callable[..., Answer]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -140,7 +154,7 @@ def verb(
             session = _session(title or name, json_, quiet, no_input, workers=workers, bwlimit=bwlimit)
             raise typer.Exit(_run(session, lambda: function(session, **own)))
 
-        _add_common_options(command, function)
+        _add_options(command, function, common)
         epilog = "\n".join(["\b", "Examples:", *(f"  moveout {line}" for line in examples)])
         app.command(name, epilog=epilog if examples else None)(command)
         return command
@@ -148,14 +162,12 @@ def verb(
     return decorate
 
 
-def _add_common_options(command: Callable[..., None], function: Callable[..., Answer]) -> None:
+def _add_options(
+    command: Callable[..., None], function: Callable[..., Answer], common: Sequence[tuple[str, Any, Any]]
+) -> None:
     hints = get_type_hints(function, include_extras=True)
     own = list(inspect.signature(function).parameters.values())[1:]
     parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    common: list[tuple[str, Any, Any]] = [
-        ("json_", _JSON, False), ("quiet", _QUIET, False), ("workers", _WORKERS, None),
-        ("bwlimit", _BWLIMIT, None), ("no_input", _NO_INPUT, False),
-    ]  # fmt: skip
     parameters += [
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d, annotation=a) for n, a, d in common
     ]
