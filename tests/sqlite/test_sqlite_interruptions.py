@@ -189,7 +189,7 @@ def test_a_file_that_changed_meanwhile_is_exported_as_it_is_now(big, tmp_path, r
     assert export_file(big, location).complete
     assert len(done & redone.keys()) <= 1
     assert compare_database(read_bundle(location), "app", url_of(big), workers=2, progress=Silent()) == []
-    assert len(read_bundle(location).reconciliation()[0].account.points) == 2
+    assert len(read_bundle(location).reconciliation()[0].summary.positions) == 2
 
 
 def test_copies_of_killed_runs_are_removed(big, tmp_path, monkeypatch):
