@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from exporters.objects import pack, reconciliation, unit_plan
+from exporters.objects import pack, source_summary, unit_plan
 from exporters.objects.listing import inventory
 from migrate.bundle import layout
 from migrate.case.model import Endpoint
@@ -42,7 +42,7 @@ def bundle(minio, postgres, make_bucket, tmp_path_factory) -> Files:
     location = open_location(str(tmp_path_factory.mktemp("bundle")))
     sources = {"app": Endpoint(url), "media": Endpoint(f"s3://{bucket}?profile={minio.profile}")}
     with pytest.MonkeyPatch.context() as patch, open_sources(sources) as opened:
-        for module in (inventory, unit_plan, pack, reconciliation):
+        for module in (inventory, unit_plan, pack, source_summary):
             patch.setattr(module, "SMALL_BYTES", 100_000)
         assert export(opened, location, workers=2, progress=Silent()).complete
     files = contents(location)

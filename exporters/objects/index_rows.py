@@ -192,9 +192,9 @@ def _sorted_out(headers: Mapping[str, str]) -> tuple[_Pairs, _Pairs, _Pairs, _Pa
     found: tuple[_Pairs, _Pairs, _Pairs, _Pairs] = ([], [], [], [])
     if not all(map(str.isascii, headers.values())):
         headers = _as_utf_8(headers, found[_OTHER])
-    for location, value in zip(_locations(tuple(headers)), headers.values(), strict=True):
-        if location is not None:
-            kind, name = location
+    for column, value in zip(_columns_of(tuple(headers)), headers.values(), strict=True):
+        if column is not None:
+            kind, name = column
             found[kind].append((name, value))
     return found
 
@@ -224,14 +224,14 @@ def as_came(row: Mapping[str, Any], kind: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=4096)
-def _locations(headers: tuple[str, ...]) -> list[tuple[int, str] | None]:
+def _columns_of(headers: tuple[str, ...]) -> list[tuple[int, str] | None]:
     """Return of which kind each header is, and its name there; None for what belongs to the request. Remembered,
     because the objects of a bucket have much the same headers, and there are many objects.
     """
-    return [_location(header) for header in headers]
+    return [_column_of(header) for header in headers]
 
 
-def _location(header: str) -> tuple[int, str] | None:
+def _column_of(header: str) -> tuple[int, str] | None:
     if header in STANDARD_HEADERS:
         return _STANDARD, header
     if not header.startswith("x-amz-") or header in _OF_THE_REQUEST:

@@ -56,16 +56,16 @@ def where_clause(table: Table, pages: Range) -> str:
 
 
 def _tids(table: Table, pages: Range) -> str:
-    """Return a query for the locations of all rows that these pages can hold; the last page of an open range is that
+    """Return a query for the row ids of all rows that these pages can hold; the last page of an open range is that
     which the table has when the query runs, and no row of the snapshot can be behind it.
     """
     first, last = pages
     rows = (table.page_bytes - _PAGE_HEADER_BYTES) // _LEAST_ROW_BYTES
-    locations = ",".join(f'"(?,{row})"' for row in range(1, rows + 1))
+    tids = ",".join(f'"(?,{row})"' for row in range(1, rows + 1))
     size = f"pg_catalog.pg_relation_size({quote_literal(table.label)}::pg_catalog.regclass)"
     end = f"{size} / {table.page_bytes} - 1" if last is None else f"{last - 1}"
     return (
-        f"SELECT pg_catalog.unnest(pg_catalog.replace('{{{locations}}}', '?', page::pg_catalog.text)::pg_catalog.tid[])"
+        f"SELECT pg_catalog.unnest(pg_catalog.replace('{{{tids}}}', '?', page::pg_catalog.text)::pg_catalog.tid[])"
         f" FROM pg_catalog.generate_series({first}::pg_catalog.int8, {end}) AS p(page)"
     )
 

@@ -18,13 +18,13 @@ from exporters.sql.row_text import split_lines
 
 _KEYS = """
 SELECT i.indexrelid::int8, a.attname FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, location)
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, position)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
 WHERE i.indrelid = %(table)s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-  AND k.location <= {columns}
+  AND k.position <= {columns}
   AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid AND n.attnum = ANY(i.indkey::int2[])
     AND NOT n.attnotnull)
-ORDER BY i.indisprimary DESC, i.indexrelid, k.location
+ORDER BY i.indisprimary DESC, i.indexrelid, k.position
 """
 """The primary key first, else a unique index over columns that are never NULL."""
 

@@ -108,7 +108,7 @@ def _plain(values: pa.Array) -> pa.Array:
 
 
 def _decimal(values: pa.Array) -> pa.Array:
-    """Arrow writes an exponent where the first digit is more than six locations after the point; the server does
+    """Arrow writes an exponent where the first digit is more than six places after the point; the server does
     not.
     """
     text = pc.cast(values, pa.string())

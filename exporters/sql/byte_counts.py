@@ -23,17 +23,17 @@ class Octets:
     """Adds up the bytes of every column that is kept as text or bytes."""
 
     def __init__(self, layout: Layout) -> None:
-        self._locations = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
-        self._names = [layout.fields[i].name for i in self._locations]
+        self._byte_columns = [i for i, one in enumerate(layout.fields) if _is_bytes(one.type)]
+        self._names = [layout.fields[i].name for i in self._byte_columns]
         self._sides = [side.name for side in layout.sides]
-        self._sums = [0] * len(self._locations)
+        self._sums = [0] * len(self._byte_columns)
 
     def add(self, typed: Typed, long: Mapping[str, LongValue] | None = None) -> None:
         """Take a block of rows, or one with these ``long`` values, by name of field."""
-        for number, location in enumerate(self._locations):
-            self._sums[number] += _sum(typed.columns[location]) + _sum(typed.sides.get(location))
-        for number, location in enumerate(self._locations if long else ()):
-            for name in (self._names[number], self._sides[location]):
+        for number, column in enumerate(self._byte_columns):
+            self._sums[number] += _sum(typed.columns[column]) + _sum(typed.sides.get(column))
+        for number, column in enumerate(self._byte_columns if long else ()):
+            for name in (self._names[number], self._sides[column]):
                 self._sums[number] += long[name].size_bytes if long and name in long else 0
 
     def by_name(self) -> dict[str, int]:

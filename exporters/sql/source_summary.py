@@ -13,7 +13,7 @@ from exporters.sql.column_layout import Column
 
 
 def of_a_restore(item: str, *, finished: bool = False) -> Loss:
-    """Return the loss of what has the name of the location where a restore keeps its own state. ``finished``: there is
+    """Return the loss of what has the name under which a restore keeps its own state. ``finished``: there is
     only the record of what it left out.
     """
     reason = "a restore that is not finished keeps its place there; it is no part of the data"

@@ -65,7 +65,7 @@ class IndexWalk:
         if row["pack"]:
             numbers = (row["offset"], row["length"])
             if any(number is None or number < 0 for number in numbers) or row["length"] != row["size"]:
-                self._note(row, "has no location in its pack", "offset and length", str(numbers))
+                self._note(row, "has no offset in its pack", "offset and length", str(numbers))
                 return
             self._members.append(Member(row["key"], row["offset"], row["length"], row["sha256"] or ""))
         elif row["large"]:

@@ -29,7 +29,7 @@ class Dying:
             raise UnreachableError("killed")
 
 
-def location(path, holds):
+def place(path, holds):
     source_hold.place(path, holds, source_hold.planned(holds, undo_file.read(path) or undo_file.new("asked")))
     return source_hold.survey(holds, undo_file.read(path))
 
@@ -48,17 +48,17 @@ def killed_everywhere(path, one, *, late):
     before = read_all(one, [step.setting for step in steps])
     for left in range(len(steps)):
         with pytest.raises(UnreachableError):
-            location(path, {"it": Dying(one, left, late=late)})
+            place(path, {"it": Dying(one, left, late=late)})
         (standing,) = source_hold.survey({"it": one}, undo_file.read(path))
         assert standing.is_held == (late and left == len(steps) - 1)
         take_back(path, {"it": one})
         assert not path.exists()
         assert all(one.same(name, one.read(name), back(steps, name)) for name in before)
     with pytest.raises(UnreachableError):
-        location(path, {"it": Dying(one, 0, late=True)})
-    (standing,) = location(path, {"it": one})
+        place(path, {"it": Dying(one, 0, late=True)})
+    (standing,) = place(path, {"it": one})
     assert (standing.findings, len(standing.in_force)) == ([], len(steps))
-    assert location(path, {"it": one}) == [standing]
+    assert place(path, {"it": one}) == [standing]
     while True:
         try:
             take_back(path, {"it": Dying(one, 0 if late else 1, late=late)})

@@ -32,7 +32,7 @@ VALUES = [
     (pa.float32(), st.floats(width=32, allow_nan=False)),
     (pa.float64(), st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0])),
     (pa.float16(), st.floats(width=16)),
-    (pa.decimal128(7, 2), st.decimals(Decimal(-99999), Decimal(99999), locations=2)),
+    (pa.decimal128(7, 2), st.decimals(Decimal(-99999), Decimal(99999), places=2)),
     (pa.decimal128(18, 0), st.integers(-(10**18) + 1, 10**18 - 1).map(Decimal)),
     (pa.decimal128(38, 5), st.integers(-(10**30), 10**30).map(Decimal)),
     (pa.decimal256(60, 0), st.integers(-(10**60) + 1, 10**60 - 1).map(Decimal)),

@@ -167,7 +167,7 @@ def test_a_source_that_changed_is_exported_as_it_is_now(big, tmp_path, small_chu
     assert len(done & redone.keys()) <= 1  # the chunk that changed, where it was done already
     reader = read_bundle(location)
     assert compare_database(reader, "app", big, workers=2, progress=Silent()) == []
-    assert len(reader.reconciliation()[0].account.points) == 2
+    assert len(reader.reconciliation()[0].summary.positions) == 2
 
 
 @pytest.mark.parametrize(

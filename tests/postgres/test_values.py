@@ -72,7 +72,7 @@ def test_every_timestamp_comes_back_as_the_servers_text(server, micros):
 
 
 @quick
-@given(st.lists(st.decimals(-(10**20), 10**20, locations=10), min_size=1, max_size=100))
+@given(st.lists(st.decimals(-(10**20), 10**20, places=10), min_size=1, max_size=100))
 def test_every_decimal_comes_back_with_all_its_zeros(server, values):
     numeric = kind("numeric", ((38 << 16) | 10) + 4)
     said = texts(server, "numeric(38,10)", values)

@@ -56,7 +56,7 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "int4": plain(st.integers(-(2**31), 2**31 - 1)),
     "int8": plain(st.integers(-(2**63), 2**63 - 1)),
     "oid": plain(st.integers(0, 2**32 - 1)),
-    "numeric(15,2)": st.one_of(st.just("NaN"), plain(st.decimals(-(10**12), 10**12, locations=2))),
+    "numeric(15,2)": st.one_of(st.just("NaN"), plain(st.decimals(-(10**12), 10**12, places=2))),
     "numeric": st.one_of(
         st.sampled_from(["NaN", "Infinity", "-Infinity", "1e300", "-1e-200"]),
         plain(st.decimals(-(10**40), 10**40)),
@@ -93,7 +93,7 @@ STRATEGIES: dict[str, st.SearchStrategy[str]] = {
     "int4range": st.builds("[{},{})".format, st.integers(-9, 0), st.integers(0, 9)),
     "inet": st.ip_addresses().map(str),
     "bit varying": st.text("01", max_size=9),
-    "money": plain(st.decimals(-(10**9), 10**9, locations=2)),
+    "money": plain(st.decimals(-(10**9), 10**9, places=2)),
 }
 
 

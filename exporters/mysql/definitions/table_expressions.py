@@ -54,9 +54,9 @@ def with_expressions(connection: Connection, table: str, sql: str) -> str:
     """Return a table's definition with its expressions as they are. Raises the driver's errors."""
     if connection.is_mariadb or "?" not in sql:
         return sql
-    location = {"schema": quote_literal(connection.address.database), "table": quote_literal(table)}
+    names = {"schema": quote_literal(connection.address.database), "table": quote_literal(table)}
     for query, before in _QUERIES:
-        for name, shown in connection.rows(query.format(**location)):
+        for name, shown in connection.rows(query.format(**names)):
             if not shown or str(shown).isascii():
                 continue
             skeleton, expression = _read(str(shown))

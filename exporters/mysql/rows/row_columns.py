@@ -39,7 +39,7 @@ def columns_of(rows: Sequence[bytes], types: Sequence[pa.DataType]) -> list[pa.A
         raise _other_columns() from None
     if not position.equals(bounds[1:]):
         raise _other_columns()
-    return [_cut(buffer, locations, data_type) for locations, data_type in zip(found, types, strict=True)]
+    return [_cut(buffer, spans, data_type) for spans, data_type in zip(found, types, strict=True)]
 
 
 def _other_columns() -> SourceError:
@@ -50,7 +50,7 @@ def _other_columns() -> SourceError:
 
 
 @dataclass(frozen=True, slots=True)
-class _Locations:
+class _Spans:
     """Where a column's strings start and end, and which are not NULL, if some are."""
 
     start: pa.Array
@@ -58,13 +58,13 @@ class _Locations:
     valid: pa.Array | None
 
 
-def _measure(data: pa.Array, position: pa.Array) -> _Locations:
+def _measure(data: pa.Array, position: pa.Array) -> _Spans:
     """Return where the strings at these positions are. Raises ``IndexError`` where there is none."""
     first = data.take(position)
     start = pc.add(position, _ONE)
     size = first.cast(pa.int64())
     if pc.max(first).as_py() < NULL:
-        return _Locations(start, pc.add(start, size), None)
+        return _Spans(start, pc.add(start, size), None)
     null = pc.equal(first, pa.scalar(NULL, pa.uint8()))
     size = pc.if_else(null, 0, size)
     for mark, width in WIDE:
@@ -72,29 +72,27 @@ def _measure(data: pa.Array, position: pa.Array) -> _Locations:
         if pc.any(here).as_py():
             size = pc.replace_with_mask(size, here, _number(data, start.filter(here), width))
             start = pc.if_else(here, pc.add(start, width), start)
-    return _Locations(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
+    return _Spans(start, pc.add(start, size), pc.invert(null) if pc.any(null).as_py() else None)
 
 
 def _number(data: pa.Array, position: pa.Array, width: int) -> pa.Array:
     """Return the little-endian numbers of so many bytes at these positions."""
     found = pa.array([0] * len(position), pa.int64())
-    for location in range(width):
-        byte = data.take(pc.add(position, location)).cast(pa.int64())
-        found = pc.bit_wise_or(found, pc.shift_left(byte, 8 * location))
+    for byte_number in range(width):
+        byte = data.take(pc.add(position, byte_number)).cast(pa.int64())
+        found = pc.bit_wise_or(found, pc.shift_left(byte, 8 * byte_number))
     return found
 
 
-def _cut(buffer: pa.Buffer, locations: _Locations, data_type: pa.DataType) -> pa.Array:
+def _cut(buffer: pa.Buffer, spans: _Spans, data_type: pa.DataType) -> pa.Array:
     """Return what lies between starts and ends. Every start and its end are two offsets of one array; its second,
     fourth … value is what lies between two rows, and the others are taken.
     """
-    pairs = pc.bit_wise_or(pc.shift_left(locations.end, _HALF), locations.start)
+    pairs = pc.bit_wise_or(pc.shift_left(spans.end, _HALF), spans.start)
     _, offsets = pairs.buffers()
     slices = pa.Array.from_buffers(data_type, 2 * len(pairs) - 1, [None, offsets, buffer])
     found = pc.take(slices, _even(len(pairs)), boundscheck=False)
-    return (
-        found if locations.valid is None else pc.if_else(locations.valid, found, pa.scalar(None, data_type))
-    )
+    return found if spans.valid is None else pc.if_else(spans.valid, found, pa.scalar(None, data_type))
 
 
 def _even(count: int) -> pa.Array:

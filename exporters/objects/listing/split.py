@@ -46,7 +46,7 @@ def _even(names: Sequence[str], wanted: int) -> list[str]:
 
 
 def _between(bucket: Bucket, low: str, until: str | None, wanted: int) -> list[str]:
-    """Cut a directory by characters: at the first location at which the keys behind ``low`` differ from it, at those
+    """Cut a directory by characters: at the first position at which the keys behind ``low`` differ from it, at those
     characters that occur there.
     """
     at = _first_difference(bucket, low, until)
@@ -59,8 +59,8 @@ def _between(bucket: Bucket, low: str, until: str | None, wanted: int) -> list[s
 
 
 def _first_difference(bucket: Bucket, low: str, until: str | None) -> int | None:
-    """Return the first location at which some key behind differs from ``low``, by halving: if there are keys behind all
-    that begin like ``low`` does up to some location, there are also behind those that begin like it for longer.
+    """Return the first position at which some key behind differs from ``low``, by halving: if there are keys behind all
+    that begin like ``low`` does up to some position, there are also behind those that begin like it for longer.
     """
     least, most = len(beginning(low, until)) if until is not None else 0, len(low)
     if _first(bucket, low[:most], until) is None:

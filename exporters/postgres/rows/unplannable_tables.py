@@ -100,15 +100,15 @@ def as_selected(table: Table, on_block: OnBlock, on_long: OnLong) -> tuple[OnBlo
     """Return takers of rows as COPY writes them that hand them on as the canonical query writes them: ``real`` as the
     ``double precision`` that it is.
     """
-    locations = [location for location, column in enumerate(table.columns) if column.kind.name == "float4"]
-    if not locations:
+    numbers = [number for number, column in enumerate(table.columns) if column.kind.name == "float4"]
+    if not numbers:
         return on_block, on_long
 
     def take(block: bytes) -> None:
-        on_block(_widened(block, locations))
+        on_block(_widened(block, numbers))
 
     def take_long() -> LongText:
-        return WholeText(lambda text: _hand_on(_widened(text, locations), on_long))
+        return WholeText(lambda text: _hand_on(_widened(text, numbers), on_long))
 
     return take, take_long
 
@@ -119,12 +119,12 @@ def _hand_on(text: bytes, on_long: OnLong) -> None:
     row.close()
 
 
-def _widened(block: bytes, locations: Sequence[int]) -> bytes:
+def _widened(block: bytes, numbers: Sequence[int]) -> bytes:
     rows = [_fields(line) for line in split_lines(block)]
-    for location in locations:
-        singles = pa.array([row[location].decode() or None for row in rows], pa.string()).cast(pa.float32())
+    for number in numbers:
+        singles = pa.array([row[number].decode() or None for row in rows], pa.string()).cast(pa.float32())
         for row, text in zip(rows, float_text(singles.cast(pa.float64())).to_pylist(), strict=True):
-            row[location] = (text or "").encode()
+            row[number] = (text or "").encode()
     return b"".join(b",".join(row) + b"\n" for row in rows)
 
 

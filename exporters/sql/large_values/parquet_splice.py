@@ -71,7 +71,7 @@ class SplicedFile:
         """
         begin, long = self._at, long or {}
         for leaf, chunk in enumerate(chunks):
-            self._location(chunk)
+            self._move_offsets(chunk)
             if leaf in long:
                 self._splice(chunk.meta, chunk.pages[0], long[leaf])
             else:
@@ -88,7 +88,7 @@ class SplicedFile:
             }
         )
 
-    def _location(self, chunk: Chunk) -> None:
+    def _move_offsets(self, chunk: Chunk) -> None:
         """Let the offsets of a chunk count from the beginning of the file, where it comes next."""
         meta, start = chunk.meta, chunk.start
         for offset in (DATA_PAGE, DICTIONARY_PAGE):
@@ -191,7 +191,7 @@ def _content(file: BinaryIO, start: int, size: int) -> pa.CompressedInputStream:
 
 
 class _Region(io.RawIOBase):
-    """A part of a file. It keeps its own location: others may read the file in between."""
+    """A part of a file. It keeps its own position: others may read the file in between."""
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ TO_MARIADB = Dialect(
             r" /\*!50606 (?:STORAGE|COLUMN_FORMAT) \w+ \*/",
             "",
             "storage",
-            "columns have no location of their own",
+            "columns are kept where the table is",
         ),
         _rule(r" /\*!80016 (?:DEFAULT )?ENCRYPTION=[^*]*\*/", "", "encryption", "it is the server's affair"),
         _rule(_TYPE + r"json\b", "json", "type json", "the text is kept, in LONGTEXT with a check"),
