@@ -1,24 +1,73 @@
-"""What verification needs to know about a database engine, whichever it is.
+"""What one kind of source brings to moveout, declared once.
 
-A further engine joins by three entries, each named by its URL scheme: its exporter in the entry-point group
-``moveout.exporters``, an object with the methods of ``Engine`` in ``moveout.engines``, and its restore in the table
-of ``migrate.cli.common.destinations``. Schemes that are aliases of one another name the same object.
+An engine joins by one entry in the entry-point group ``moveout.engines``, which names its ``Engine`` object. Everything
+else asks the registry of engines (``migrate.engines.registry``) by URL scheme, and names no engine.
+
+The parts of an engine are dotted references (``"package.module:name"``). They are imported when they are used first, so
+that a command waits for no driver that it does not need. Only ``exporter`` is required. The protocols of parts that
+read are here; those that write are with their users:
+
+==================== ===========================================================
+``restorer``         ``migrate.restore.restorer.Restorer``
+``row_writer``       ``migrate.restore.common.remote_rows.RowDestination``
+``hold``             ``migrate.custody.hold.sources.contract.OpenHold``
+``comparison``       ``migrate.verify.compare.Compare``
+``destination_check`` ``migrate.plan.destination_checks.Check``
+==================== ===========================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, Protocol, cast
 
+from exporters.api import Exporter
 from exporters.row_digest import Advance, Tally
 
 ENTRY_POINTS = "moveout.engines"
 
 Texts = Sequence[bytes]
 """The texts of some rows: what is digested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One kind of database or bucket. A part that an engine lacks is ``""``; the command that needs it says so.
+
+    ``name`` is for people. ``schemes`` are the URL schemes that mean this engine; the first one is preferred.
+    ``contents`` says what a bundle keeps of a source: rows of tables in Parquet, or objects with an index.
+    ``secrets`` are the names of the secrets that open a URL; a case file may give them.
+    """
+
+    name: str
+    schemes: tuple[str, ...]
+    exporter: str
+    """The class of an ``Exporter``, made without arguments."""
+    contents: Literal["tables", "objects"] = "tables"
+    secrets: tuple[str, ...] = ("password",)
+    part_reader: str = ""
+    """The class of a ``PartReader``: for ``verify --level full`` and ``export --prove``."""
+    live_reader: str = ""
+    """The class of a ``LiveReader``: for ``verify --against``."""
+    comparison: str = ""
+    """A function that compares a bundle with a live source whose contents are no tables: for ``verify --against``."""
+    restorer: str = ""
+    """The class of a ``Restorer``: for ``restore``."""
+    row_writer: str = ""
+    """The class of a ``RowDestination``: for ``restore`` by several machines."""
+    hold: str = ""
+    """A function that opens a source to be held: for ``hold source``."""
+    destination_check: str = ""
+    """A function that tries out a destination: for ``plan``."""
+
+
+def load_part(reference: str) -> Any:
+    """Import what a reference ``"package.module:name"`` names."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
 
 
 class LiveRows(Protocol):
@@ -37,17 +86,14 @@ class LiveRows(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """One kind of database. Its texts of rows are the same from the server, from Parquet and from a restored copy."""
-
-    read_errors: tuple[type[Exception], ...]
-    """What ``tally_part`` raises where a Parquet part is damaged."""
+class LiveReader(Protocol):
+    """Reads live databases, to compare them with a bundle. Texts of rows are those of the ``PartReader``."""
 
     def live_tables(
         self,
         url: str,
         *,
-        password: str | None,
+        secrets: Mapping[str, str],
         workers: int,
         advance: Advance,
         also: Collection[tuple[str, str]] = (),
@@ -59,14 +105,23 @@ class Engine(Protocol):
         """
         ...
 
-    def tally_part(self, file: Any, rows: int) -> Tally:
-        """Return rows and digest of one Parquet part, from its values. ``file`` is a path or a random-access file;
-        ``rows`` is what the catalog says of the part, for tables whose parts have no columns.
-        """
+    def live_rows(self, url: str, *, secrets: Mapping[str, str]) -> AbstractContextManager[LiveRows]:
+        """Open a live database to look at single rows. Raises ``SourceError``."""
         ...
 
-    def live_rows(self, url: str, *, password: str | None) -> AbstractContextManager[LiveRows]:
-        """Open a live database to look at single rows. Raises ``SourceError``."""
+
+class PartReader(Protocol):
+    """Reads the Parquet parts of tables. A row has one text: the same from the server, from Parquet and from a restored
+    copy.
+    """
+
+    read_errors: tuple[type[Exception], ...]
+    """What the methods raise where a part is damaged."""
+
+    def tally_part(self, file: Any, rows: int) -> Tally:
+        """Return rows and digest of one part, from its values. ``file`` is a path or a random-access file; ``rows`` is
+        what the catalog says of the part, for tables whose parts have no columns.
+        """
         ...
 
     def part_columns(self, file: Any) -> Sequence[str]:
@@ -88,17 +143,16 @@ class Engine(Protocol):
         ...
 
 
-def has_engine(kind: str) -> bool:
-    """Tell whether sources of this kind (a URL scheme) are databases that can be compared."""
-    return kind in _engines()
+def exporter_of(engine: Engine) -> Exporter:
+    """Return the engine's exporter."""
+    return cast("Exporter", load_part(engine.exporter)())
 
 
-def engine_for(kind: str) -> Engine:
-    """Return the engine of a kind of source. Raises ``KeyError`` where there is none."""
-    return cast("Engine", _engines()[kind].load())
+def part_reader_of(engine: Engine) -> PartReader:
+    """Return what reads the engine's Parquet parts; the engine has to bring it."""
+    return cast("PartReader", load_part(engine.part_reader)())
 
 
-@cache
-def _engines() -> Mapping[str, EntryPoint]:
-    """Return what is installed: looking takes 5 ms."""
-    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+def live_reader_of(engine: Engine) -> LiveReader:
+    """Return what reads the engine's live databases; the engine has to bring it."""
+    return cast("LiveReader", load_part(engine.live_reader)())

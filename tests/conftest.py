@@ -5,11 +5,14 @@ import secrets
 import shutil
 import signal
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
+from exporters.engine import ENTRY_POINTS
 from scripts.mariadb import MariadbServer, find_mariadb
 from scripts.postgresql import PostgresServer
 from scripts.process import ServerError
@@ -17,11 +20,24 @@ from scripts.servers import FOREIGN, S3Server, Servers
 from scripts.toxiproxy import Toxiproxy
 from tests.tools.clients import boto_client
 
+ROOT = Path(__file__).parents[1]
 _IN_MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 8 * 2**30
 
 
 def pytest_configure() -> None:
+    """Refuse an environment that was made before pyproject.toml changed, and prepare the process."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    installed = {(entry.name, entry.value) for entry in entry_points(group=ENTRY_POINTS)}
+    if not installed >= set(declared[ENTRY_POINTS].items()):
+        raise pytest.UsageError(
+            "the installed moveout is older than pyproject.toml; run:"
+            " .venv/bin/python -m pip install --no-deps --no-build-isolation -e ."
+        )
+    _prepare_process()
+
+
+def _prepare_process() -> None:
     """Take Ctrl-C even where a shell has started the run in the background, which then ignores it, as would
     every process that a test interrupts. Keep the data of servers and tests in memory where there is room for it and
     TMPDIR names no other directory.

@@ -20,9 +20,10 @@ from exporters.limits import ARCHIVE_TIERS, Limits
 from exporters.selection import EVERYTHING, Selection
 from migrate.case import selection
 from migrate.case.secrets import CUSTOMER_KEY, Secret, is_reference, redact
+from migrate.engines import registry
 from migrate.errors import UsageError
 
-SECRET_FIELDS = ("password", "access_key_id", "secret_access_key", "session_token")
+LOCATION_SECRETS = ("password", "access_key_id", "secret_access_key", "session_token")
 SELECTION_FIELDS = (
     "include",
     "exclude",
@@ -35,19 +36,20 @@ SELECTION_FIELDS = (
 )
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "case": ("name", "deadline"),
-    "source": ("name", "url", "inventory", CUSTOMER_KEY, *SECRET_FIELDS, *SELECTION_FIELDS),
-    "bundle": ("location", *SECRET_FIELDS),
-    "transfer": ("location", *SECRET_FIELDS),
-    "destination": ("source", "url", *SECRET_FIELDS),
+    "source": ("name", "url", "inventory", CUSTOMER_KEY, *SELECTION_FIELDS),
+    "bundle": ("location", *LOCATION_SECRETS),
+    "transfer": ("location", *LOCATION_SECRETS),
+    "destination": ("source", "url"),
     "limits": ("workers", "bwlimit", "max_connections", "statement_timeout", "lock_timeout", "archived"),
     "custody": ("key", "passphrase", "timestamp", "signers", "release_keys", "release_quorum"),
 }
+"""The keys of each section. ``_LISTS`` hold the secrets of the engines besides."""
 _LISTS = ("source", "destination")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A URL and the secrets that open it, by the names in ``SECRET_FIELDS``; of a source also the customer's own key
+    """A URL and the secrets that open it, by the names that its engine knows; of a source also the customer's own key
     (``CUSTOMER_KEY``), which of its items are wanted, and where a report lies by which they are counted once more.
     """
 
@@ -156,12 +158,13 @@ class _Reader:
             self._fail(f"unknown section [{section}]{_suggest(section, _SECTIONS)}")
         wanted = "a list of tables, written [[%s]]" if section in _LISTS else "a table, written [%s]"
         tables = content if section in _LISTS else [content]
+        known = _SECTIONS[section] + (registry.secret_names() if section in _LISTS else ())
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             self._fail(f"{section!r} must be {wanted % section}")
         for table in tables:
             for key in table:
-                if key not in _SECTIONS[section]:
-                    self._fail(f"[{section}] has no {key!r}{_suggest(key, _SECTIONS[section])}")
+                if key not in known:
+                    self._fail(f"[{section}] has no {key!r}{_suggest(key, known)}")
 
     def _text(self, table: Mapping[str, Any], key: str, where: str, *, default: str | None = None) -> str:
         value = table.get(key, default)
@@ -227,10 +230,11 @@ class _Reader:
         return Path(self._resolve(self._text(table, key, "[custody]"))) if key in table else None
 
     def _secrets(
-        self, table: Mapping[str, Any], where: str, names: Iterable[str] = (*SECRET_FIELDS, CUSTOMER_KEY)
+        self, table: Mapping[str, Any], where: str, names: Iterable[str] | None = None
     ) -> dict[str, Secret]:
+        """Return a table's secrets; without ``names`` those of locations and engines."""
         found = {}
-        for name in names:
+        for name in names or {*LOCATION_SECRETS, *registry.secret_names(), CUSTOMER_KEY}:
             if name not in table:
                 continue
             reference = table[name]

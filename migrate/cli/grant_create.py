@@ -18,6 +18,7 @@ from migrate.cli.common.signing_keys import KeyFiles, Passphrase, need_keys
 from migrate.cli.common.sources import load_case
 from migrate.cli.hold import LocationWord
 from migrate.custody.grant import grant
+from migrate.engines import registry
 from migrate.errors import OK, UsageError
 from migrate.number_text import moment_words
 from migrate.storage.api import MultipartStore
@@ -175,7 +176,8 @@ def open_accounts(session: Session, location: Endpoint) -> tuple[MultipartStore,
 
 def need_s3(location: Endpoint) -> str:
     """Return the URL of a location in a bucket. Raises ``UsageError`` for any other."""
-    if not location.url.startswith("s3://"):
+    engine = registry.find(location.url)
+    if engine is None or engine.contents != "objects":
         raise UsageError(
             f"{location.shown} is no bucket: access to a directory is the operating system's to grant",
             next_step="transfer the bundle to a bucket on a MinIO server, and grant it there",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,18 +24,6 @@ from migrate.custody.hold.sources.undo_file import UndoFile
 from migrate.errors import OK, IncompleteError, UsageError
 
 group = typer.Typer(help="Keep a bundle, or its sources, as they are for a time.", no_args_is_help=True)
-
-_POSTGRES = "migrate.custody.hold.sources.postgres"
-_MYSQL = "migrate.custody.hold.sources.mysql"
-_KINDS: Mapping[str, str] = {
-    "postgresql": _POSTGRES,
-    "postgres": _POSTGRES,
-    "mysql": _MYSQL,
-    "mariadb": _MYSQL,
-    "sqlite": "migrate.custody.hold.sources.sqlite",
-    "s3": "migrate.custody.hold.sources.bucket",
-}
-"""The modules by URL scheme, each imported when it is needed."""
 
 TryAs = Annotated[
     str,
@@ -223,17 +210,9 @@ def _opened(
     with ExitStack() as stack:
         holds: dict[str, SourceHold] = {}
         for name, endpoint in endpoints.items():
-            scheme = endpoint.url.partition("://")[0].lower()
-            if scheme not in _KINDS:
-                raise UsageError(
-                    f"{name}: sources of this kind cannot be held",
-                    next_step=f"it begins with {', '.join(_KINDS)}",
-                )
             recorded = known.sources.get(name)
             settings = [change.setting for change in recorded.changes] if recorded else []
-            opened: SourceHold = import_module(_KINDS[scheme]).open_hold(
-                endpoint.url, endpoint.reveal(), replace(wish, settings=settings)
-            )
+            opened = source_hold.open_hold(endpoint, replace(wish, settings=settings))
             stack.callback(opened.close)
             holds[name] = opened
         yield holds

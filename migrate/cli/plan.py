@@ -22,7 +22,7 @@ from migrate.cli.common.sources import choose, load_case, open_sources, parse_pa
 from migrate.errors import OK, DeadlineError, NoSpaceError
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
 from migrate.plan import Forecast, SourcePlan, forecast, measure_write, survey
-from migrate.plan.destination_checks import DestinationPlan, look
+from migrate.plan.destination_checks import DestinationPlan, check_destinations
 from migrate.storage.registry import free_bytes, open_location
 
 _SHOWN_ITEMS = 12
@@ -152,7 +152,14 @@ def run_plan(
         deadline=until,
     )
     free = free_bytes(locations[0].url) if locations[0] else None
-    return Planned(found, verdict, bundle, destination, _destinations(found, case), free)
+    return Planned(
+        found,
+        verdict,
+        bundle,
+        destination,
+        list(check_destinations(found, case.destinations if case else {})),
+        free,
+    )
 
 
 def _write_rate(location: Endpoint) -> float | None:
@@ -163,17 +170,6 @@ def _write_rate(location: Endpoint) -> float | None:
         if free_bytes(location.url) is None:
             raise
         return None
-
-
-def _destinations(found: Sequence[SourcePlan], case: Case | None) -> list[DestinationPlan]:
-    """Look at the buckets that the case restores to."""
-    restores = case.destinations if case else {}
-    pairs = [(source, restores[source.name]) for source in found if source.name in restores]
-    return [
-        look(source, endpoint.url, secrets=endpoint.reveal())
-        for source, endpoint in pairs
-        if endpoint.url.startswith("s3:")
-    ]
 
 
 @verb(

@@ -16,16 +16,17 @@ from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
 from migrate.cli.common.cluster_options import THREADS, Executor, Scheduler, machines, which_scheduler
-from migrate.cli.common.destinations import Others, check_pairs, restore_source
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, export_workers, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, load_keys
-from migrate.cli.common.sources import known_secrets, load_case
+from migrate.cli.common.sources import check_kinds, known_secrets, load_case
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing.keys import Signer
+from migrate.engines import registry
 from migrate.errors import OK, DamageError, IncompleteError, UsageError
 from migrate.number_text import bytes_words, count_words, duration_words
 from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.restorer import RestoreRequest, restore_source
 from migrate.storage.registry import open_location
 
 if TYPE_CHECKING:
@@ -142,32 +143,47 @@ def _run_restore(
     )
     started = time.monotonic()
     reader = BundleReader(store)
-    check_pairs(reader, destinations)
+    check_kinds(reader, destinations)
     kept = open_location(report_to or f"{REPORTS}/{reader.info.id}", note=session.progress.note)
     outcomes = []
     for name, endpoint in destinations.items():
-        default = TRANSFER_WORKERS if endpoint.url.startswith("s3:") else export_workers()
-        workers = session.workers(default=default, case=case.workers if case else None)
-        outcomes.append(
-            restore_source(
-                reader,
-                name,
-                endpoint,
-                workers=workers,
-                progress=session.progress,
-                merge=merge,
-                report_to=kept,
-                only=only,
-                snowball=snowball,
-                others=Others(others, location) if others else None,
-            )
+        helpers = _helpers(session, others, location, name, endpoint) if others else None
+        request = RestoreRequest(
+            reader,
+            name,
+            endpoint.url,
+            _workers(session, endpoint, case),
+            session.progress,
+            endpoint.reveal(),
+            merge=merge,
+            only=only,
+            report=kept,
+            helpers=helpers,
+            pack_small_objects=snowball,
         )
+        outcomes.append(restore_source(request, endpoint.shown))
     shown = {name: endpoint.shown for name, endpoint in destinations.items()}
     details = {"to": shown, "findings": sum(len(one.findings) for one in outcomes)}
     details |= {"only": list(only)} if only else {}
     if (why := record_if_allowed(store, signers, "restored", details)) is not None:
         session.progress.note(why)
     return Restored(store.location, shown, outcomes, time.monotonic() - started, reader.info.id, now())
+
+
+def _workers(session: Session, endpoint: Endpoint, case: Case | None) -> int:
+    engine = registry.engine_for(endpoint.url, endpoint.shown)
+    default = TRANSFER_WORKERS if engine.contents == "objects" else export_workers()
+    return session.workers(default=default, case=case.workers if case else None)
+
+
+def _helpers(session: Session, others: Machines, location: Endpoint, name: str, endpoint: Endpoint) -> Any:
+    """Return what a cluster does of a restore; None, and a note, where one machine restores it."""
+    from migrate.cluster.restore_helpers import restore_helpers  # noqa: PLC0415  see ``cli.common.cluster_options``
+
+    helpers = restore_helpers(others, location, endpoint)
+    if helpers is None:
+        session.progress.note(f"{name} can only be restored by one machine: this one does it")
+    return helpers
 
 
 @verb(

@@ -19,12 +19,11 @@ from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_digests import TableDigest
 from migrate.case.model import Case, Endpoint
 from migrate.cli import app
-from migrate.cli.common.destinations import check_pairs, compare_source
 from migrate.cli.common.findings import SHOWN, draw_findings
 from migrate.cli.common.options import CaseFile, one_location, sort_words
 from migrate.cli.common.session import TRANSFER_WORKERS, Session, verb
 from migrate.cli.common.signing_keys import KeyFiles, Passphrase, Signers, load_keys, load_trust
-from migrate.cli.common.sources import known_secrets, load_case, parse_pairs
+from migrate.cli.common.sources import check_kinds, known_secrets, load_case, parse_pairs
 from migrate.cli.common.terminal import plain
 from migrate.custody.log.events import record_if_allowed
 from migrate.custody.signing import timestamps
@@ -35,9 +34,11 @@ from migrate.custody.signing.timestamps import Chain, Stamp
 from migrate.custody.tree import bundle_tree
 from migrate.errors import OK, DamageError, IncompleteError
 from migrate.number_text import bytes_words, count_words, duration_words, moment_words
+from migrate.restore.restorer import finished_restores, missing_from
 from migrate.storage.api import Store
 from migrate.storage.registry import open_location
 from migrate.verify import Level, VerifyOutcome, verify
+from migrate.verify.compare import compare_source
 
 _CHECKED = {
     Level.QUICK: "names and sizes",
@@ -254,10 +255,11 @@ def run_verify(
     compared = []
     if against and not outcome.findings:
         reader = BundleReader(store)
-        check_pairs(reader, against)
+        check_kinds(reader, against)
         for name, endpoint in against.items():
             digests: list[TableDigest] = []
-            findings, left_out = compare_source(
+            records = finished_restores(reader, name, endpoint.url, secrets=endpoint.reveal())
+            findings = compare_source(
                 reader,
                 name,
                 endpoint,
@@ -265,7 +267,9 @@ def run_verify(
                 progress=session.progress,
                 read_all=level is Level.FULL,
                 digests=digests,
+                accepted=[record.accepts for record in records],
             )
+            left_out = missing_from(reader, name, records)
             compared.append(Compared(name, endpoint.shown, findings, digests, left_out))
     deep = level is Level.FULL and not outcome.findings
     signed = check_signed(store, trust, deep=deep, timestamp_ca=timestamp_ca)

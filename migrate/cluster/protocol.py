@@ -119,7 +119,7 @@ class RestoreJob:
 
 @dataclass(frozen=True, slots=True)
 class RowsJob:
-    """What all parts of one PostgreSQL database's restore share: ``location`` is the bundle, ``lease`` the server's
+    """What all parts of one database's restore share: ``location`` is the bundle, ``lease`` the server's
     process whose session holds the destination's lock.
     """
 

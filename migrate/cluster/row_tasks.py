@@ -1,4 +1,4 @@
-"""Rows copied into a PostgreSQL database by the workers of a cluster (see ``restore.postgres.rows.load_rows.Copiers``).
+"""Rows copied into a database by the workers of a cluster (see ``restore.common.remote_rows``).
 
 The database itself keeps two from doing one part: the note that a part is done is written in its transaction, and there
 can be one. Who finds it there has nothing to do.

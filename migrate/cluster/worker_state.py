@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import cast
 
 from exporters.api import Shareable
-from exporters.postgres.sessions.connection import connect, parse_url
+from exporters.engine import load_part
 from migrate.bundle import layout
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.source_workspace import StoreWorkspace
@@ -22,14 +22,14 @@ from migrate.cluster.batch_claims import Claims
 from migrate.cluster.dask_client import own_threads
 from migrate.cluster.lease_guard import LOOK_SECONDS, Fence, LockFence
 from migrate.cluster.protocol import ExportJob, Job, Reach, RestoreJob, RowsJob, TransferJob
+from migrate.engines import registry
 from migrate.export.open_sources import open_source
-from migrate.export.read_back import engine_of
+from migrate.export.read_back import part_reader_for
 from migrate.export.unit_runner import UnitWork
+from migrate.restore.common.remote_rows import PartWriter, RowDestination
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run
 from migrate.restore.objects.workers import Writing
-from migrate.restore.postgres.destination import holds_lock
-from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.runtime.progress import Silent
 from migrate.storage.api import MultipartStore
 from migrate.storage.rate_limit import Throttle
@@ -121,7 +121,7 @@ class ExportSession(Session):
             job.name,
             snapshot,
             job.attempts,
-            engine_of(source.url) if job.prove else None,
+            part_reader_for(source.url) if job.prove else None,
             job.strict,
             job.sealed_before,
         )
@@ -160,14 +160,15 @@ class RowsSession(Session):
     """A source's parts in the bundle, and the database that they go into."""
 
     def __init__(self, job: RowsJob) -> None:
-        destination = job.destination.endpoint()
-        self._address = parse_url(destination.url, password=destination.reveal().get("password"))
+        endpoint = job.destination.endpoint()
+        row_writer = registry.engine_for(endpoint.url, endpoint.shown).row_writer
+        self._database: RowDestination = load_part(row_writer)(endpoint.url, endpoint.reveal())
         super().__init__(job)
         self._name = job.name
         self._opening = threading.Lock()
-        self._rows: tuple[RowWriter, dict[str, PartFile]] | None = None
+        self._rows: tuple[PartWriter, dict[str, PartFile]] | None = None
 
-    def rows(self) -> tuple[RowWriter, Mapping[str, PartFile]]:
+    def rows(self) -> tuple[PartWriter, Mapping[str, PartFile]]:
         """Return what writes parts, and the parts by name. The bundle is read when they are wanted, not before: a
         session that is being opened has no share of the bandwidth yet.
         """
@@ -175,9 +176,7 @@ class RowsSession(Session):
             if self._rows is None:
                 reader = BundleReader(self.store)
                 run = Run.of(reader, self._name, workers=1, progress=self.notes)
-                writer = RowWriter(
-                    reader, self._address, workers=own_threads(), advance=_nobody, stop=self.stop
-                )
+                writer = self._database.writer(reader, workers=own_threads(), stop=self.stop)
                 self._held.callback(writer.close)
                 self._rows = writer, {part.name: part for part in parts_of(run.tables)}
             return self._rows
@@ -186,12 +185,7 @@ class RowsSession(Session):
         return LockFence(self._is_led, self.stop)
 
     def _is_led(self) -> bool:
-        with connect(self._address) as connection:
-            return holds_lock(connection, int(self.job.lease))
-
-
-def _nobody(_rows: int, _size_bytes: int) -> None:
-    """Tell nobody: the lead counts parts."""
+        return self._database.is_led(int(self.job.lease))
 
 
 def _open(

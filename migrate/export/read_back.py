@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from exporters.engine import Engine, engine_for, has_engine
+from exporters.engine import PartReader, part_reader_of
 from exporters.errors import SourceError
 from exporters.row_digest import Tally, to_hex
 from migrate.bundle import layout
 from migrate.bundle.commit_records import CommitRecord
+from migrate.engines import registry
 from migrate.storage.api import Store
 from migrate.storage.file_reader import RandomAccess
 
@@ -22,10 +23,10 @@ PROVED = "proved"
 """The fact that says so in a commit record."""
 
 
-def engine_of(url: str) -> Engine | None:
-    """Return the engine of a source whose rows have digests, None for others: buckets, say."""
-    kind = url.partition(":")[0]
-    return engine_for(kind) if has_engine(kind) else None
+def part_reader_for(url: str) -> PartReader | None:
+    """Return what reads the Parquet parts of a source, None where its rows have no digests (a bucket has no rows)."""
+    engine = registry.find(url)
+    return part_reader_of(engine) if engine is not None and engine.part_reader else None
 
 
 def is_proved(record: CommitRecord) -> bool:
@@ -33,15 +34,15 @@ def is_proved(record: CommitRecord) -> bool:
     return record.outcome.digest is None or record.outcome.facts.get(PROVED) is True
 
 
-def prove(store: Store, engine: Engine, record: CommitRecord) -> CommitRecord:
+def prove(store: Store, reader: PartReader, record: CommitRecord) -> CommitRecord:
     """Return the record with the fact added. Raises ``SourceError`` where a value did not survive."""
     found = Tally()
     parts: list[dict[str, Any]] = list(record.outcome.facts.get("parts", ()))
     try:
         for part in parts:
             with RandomAccess(store, layout.source_file(record.source, part["name"])) as file:
-                found += engine.tally_part(file, part["rows"])
-    except engine.read_errors as exc:
+                found += reader.tally_part(file, part["rows"])
+    except reader.read_errors as exc:
         raise SourceError(
             f"unit {record.unit.id} of {record.source} cannot be read back: {exc}",
             next_step="Give the same command again; if it stays so, please report it.",

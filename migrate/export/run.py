@@ -34,7 +34,7 @@ from migrate.bundle.unit_sink import StoreSink
 from migrate.errors import GoneError, MoveoutError
 from migrate.export.outcome import ExportOptions, ExportOutcome, result
 from migrate.export.preflight import check_names, claim, refuse_foreign
-from migrate.export.read_back import engine_of
+from migrate.export.read_back import part_reader_for
 from migrate.export.source_units import UnitRun
 from migrate.export.unit_runner import UnitWork
 from migrate.export.worker_pool import Crew, Threads
@@ -195,7 +195,7 @@ def _work(run: Run, source: Source, snapshot: Snapshot) -> UnitWork:
         source.name,
         snapshot,
         run.options.attempts,
-        engine_of(source.url) if run.options.prove else None,
+        part_reader_for(source.url) if run.options.prove else None,
         run.options.strict_snapshot,
         run.state.created if run.state.continues else "",
     )

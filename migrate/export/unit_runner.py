@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from exporters.api import Json, Mendable, Outcome, Snapshot, Unit
-from exporters.engine import Engine
+from exporters.engine import PartReader
 from exporters.errors import SourceError, SourceUnreachableError
 from migrate.bundle import canonical_json, layout
 from migrate.bundle.commit_records import CommitRecord, FileRecord, read_record, write_record, write_records
@@ -45,7 +45,7 @@ class UnitWork:
     source: str
     snapshot: Snapshot
     attempts: int
-    engine: Engine | None = None
+    part_reader: PartReader | None = None
     """Reads rows back from what was written; None: they are not read back."""
     strict: bool = False
     """Whether units of other snapshots are done again, come what may."""
@@ -162,7 +162,7 @@ class UnitWork:
             return _Earlier(record, holds=False)
         try:
             return _Earlier(
-                record if self.engine is None or is_proved(record) else self._commit(record), holds=True
+                record if self.part_reader is None or is_proved(record) else self._commit(record), holds=True
             )
         except (SourceError, DamageError, GoneError) as exc:
             self._void(unit, exc)
@@ -254,9 +254,9 @@ class UnitWork:
 
     def _proved(self, record: CommitRecord) -> CommitRecord:
         """Return the record after reading the rows back, where that is wanted."""
-        if self.engine is None or is_proved(record):
+        if self.part_reader is None or is_proved(record):
             return record
-        record = prove(self.store, self.engine, record)
+        record = prove(self.store, self.part_reader, record)
         self.lease.check()
         return record
 

@@ -1,21 +1,21 @@
-"""What the buckets that things are restored to will not take, found before the move."""
+"""What the destinations of a case will not take, found before the move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
-from exporters.objects.bucket_survey import CLASS, MARKERS, OBJECT_LOCK, OLDER
-from migrate.errors import GoneError
+from exporters.engine import load_part
+from migrate.case.model import Endpoint
+from migrate.engines import registry
 from migrate.plan.survey import SourcePlan
-from migrate.storage.s3.capability_probe import Capabilities, probe
-from migrate.storage.s3.destination_bucket import open_destination_bucket
 
 
 @dataclass(frozen=True, slots=True)
 class DestinationPlan:
-    """A bucket that a source is to be restored to. ``warnings`` are sentences: what it will not take, or that it is not
-    there yet.
+    """A destination that a source is to be restored to. ``warnings`` are sentences: what it will not take, or that it
+    does not exist yet.
     """
 
     source: str
@@ -23,31 +23,21 @@ class DestinationPlan:
     warnings: tuple[str, ...]
 
 
-def look(source: SourcePlan, url: str, *, secrets: Mapping[str, str] | None = None) -> DestinationPlan:
-    """Try the destination out with what the source has (it is left as it was). Raises ``MoveoutError``."""
-    features = source.survey.features
-    try:
-        destination = open_destination_bucket(url, secrets=secrets)
-    except GoneError as exc:
-        more = ", with object lock" if OBJECT_LOCK in features else ""
-        return DestinationPlan(source.name, url, (f"{exc}: create it{more} before the restore",))
-    kinds = [
-        kind for kind in features if kind not in {OBJECT_LOCK, OLDER, MARKERS} and not kind.startswith(CLASS)
-    ]
-    classes = [kind.removeprefix(CLASS) for kind in features if kind.startswith(CLASS)]
-    found = probe(destination, keys=kinds, classes=classes)
-    return DestinationPlan(source.name, destination.url, tuple(_warnings(features, found)))
+class Check(Protocol):
+    """Tries out a destination with what the source has, and leaves it as it was. Raises ``MoveoutError``."""
+
+    def __call__(self, source: SourcePlan, url: str, *, secrets: Mapping[str, str]) -> DestinationPlan:
+        """Return what was found."""
+        ...
 
 
-def _warnings(features: Mapping[str, int], found: Capabilities) -> Iterator[str]:
-    if not found.probed:
-        yield f"the destination was not tried out: {found.why}"
-    for kind, what in found.refused_keys.items():
-        if kind in features:
-            yield f"{features[kind]} keys have {kind}: the destination {what}; they will not be restored"
-        else:
-            yield f"keys with {kind} will not be restored: the destination {what}"
-    for name, what in found.refused_classes.items():
-        yield f"{features[CLASS + name]} objects have the storage class {name}: the destination {what}"
-    if OBJECT_LOCK in features and not found.object_lock:
-        yield "the source locks objects, the destination bucket has no object lock; create it anew with object lock"
+def check_destinations(
+    sources: Sequence[SourcePlan], destinations: Mapping[str, Endpoint]
+) -> Iterator[DestinationPlan]:
+    """Yield what was found of each source's destination that its engine can try out."""
+    for source in sources:
+        endpoint = destinations.get(source.name)
+        engine = None if endpoint is None else registry.find(endpoint.url)
+        if endpoint is not None and engine is not None and engine.destination_check:
+            check = cast("Check", load_part(engine.destination_check))
+            yield check(source, endpoint.url, secrets=endpoint.reveal())

@@ -12,10 +12,11 @@ from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import REQUIRED, BundleReader
 from migrate.bundle.table_digests import TableDigest
+from migrate.engines import registry
 from migrate.errors import DamageError
 from migrate.runtime.progress import Progress
 from migrate.storage.api import Store
-from migrate.verify import object_contents, table_contents
+from migrate.verify import table_contents
 from migrate.verify.file_hashes import check_file
 from migrate.verify.file_presence import Counted, check_payload
 from migrate.verify.object_contents import IndexWalk, PackJob
@@ -77,7 +78,8 @@ class Content:
     def _check_objects(
         self, reader: BundleReader, source: str, rows: list[CatalogRow], findings: list[Finding]
     ) -> None:
-        if reader.sources[source].kind not in object_contents.KINDS:
+        engine = registry.find(reader.sources[source].kind)
+        if engine is None or engine.contents != "objects":
             return
         files = self._source_files(source)
         walk = IndexWalk(reader, source, files, findings)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-from exporters.engine import Engine, engine_for
+from exporters.engine import PartReader, live_reader_of, part_reader_of
 from exporters.row_digest import Tally, to_hex
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.partition_moves import moved_within
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_digests import TableDigest, digests_of
+from migrate.engines import registry
 from migrate.runtime.progress import Progress
 from migrate.verify.table_differences import Looker
 
@@ -28,7 +29,7 @@ def compare_database(
     *,
     workers: int,
     progress: Progress,
-    password: str | None = None,
+    secrets: Mapping[str, str] | None = None,
     digests: list[TableDigest] | None = None,
     accepted: Sequence[Accepts] = (),
 ) -> list[Finding]:
@@ -38,15 +39,19 @@ def compare_database(
 
     Raises errors of ``exporters.errors`` where it cannot be read, ``UsageError`` for an unknown source.
     """
-    engine = engine_for(reader.info.source(source).kind)
+    engine = registry.engine_for(url, url)
+    registry.require(engine, engine.part_reader, "sources cannot be compared by moveout")
+    registry.require(engine, engine.live_reader, "sources cannot be compared by moveout")
+    part_reader, live_reader = part_reader_of(engine), live_reader_of(engine)
+    secrets = secrets or {}
     tables = [row for row in reader.catalog() if row.source == source and row.has_rows]
     items = sum(table.items for table in tables)
     progress.begin(f"compare {source}", items=items, size_bytes=sum(table.size_bytes for table in tables))
     unread: dict[tuple[str, str], str] = {}
     live = dict(
-        engine.live_tables(
+        live_reader.live_tables(
             url,
-            password=password,
+            secrets=secrets,
             workers=workers,
             advance=lambda rows, size_bytes: progress.advance(items=rows, size_bytes=size_bytes),
             also={(table.schema, table.name) for table in tables if _derived(table)},
@@ -59,23 +64,23 @@ def compare_database(
     findings = []
     moved = moved_within(tables, live)
     with ExitStack() as stack:
-        looker = Looker(engine, reader, url, password, stack)
+        looker = Looker(live_reader, part_reader, reader, url, secrets, stack)
         for table in tables:
             if (reason := unread.pop((table.schema, table.name), None)) is not None:
-                findings.append(_unread(engine.label(table.schema, table.name), reason))
+                findings.append(_unread(part_reader.label(table.schema, table.name), reason))
                 continue
             tally = live.pop((table.schema, table.name), None)
             if (table.schema, table.name) in moved:
                 continue
             if any(accepts((table.schema, table.name), tally) for accepts in accepted):
                 continue
-            found = _compare_table(engine, table, tally)
+            found = _compare_table(part_reader, table, tally)
             if tally is not None and found:
                 progress.note(f"{source}: looking for the rows of {found[0].key} that differ")
                 found = [looker.look(table, finding) for finding in found]
             findings += found
     for (schema, name), tally in sorted(live.items()):
-        label = engine.label(schema, name)
+        label = part_reader.label(schema, name)
         findings.append(Finding(label, "is in the database, not in the bundle", "", f"{tally.rows} rows"))
     return findings
 
@@ -84,9 +89,9 @@ def _unread(label: str, reason: str) -> Finding:
     return Finding(label, f"could not be compared: {reason}", incomplete=True)
 
 
-def _compare_table(engine: Engine, table: CatalogRow, tally: Tally | None) -> list[Finding]:
+def _compare_table(part_reader: PartReader, table: CatalogRow, tally: Tally | None) -> list[Finding]:
     """Compare one table's rows with what was found of it; ``None`` for not at all."""
-    label = engine.label(table.schema, table.name)
+    label = part_reader.label(table.schema, table.name)
     if (what := _derived(table)) != "":
         return _compare_derived(label, what, table, tally)
     if tally is None:

@@ -14,8 +14,6 @@ from migrate.bundle.reader import BundleReader
 from migrate.verify.file_hashes import Member
 from migrate.verify.tag_file_checks import Expected
 
-KINDS = frozenset({"s3"})
-"""Sources that have an object index."""
 COLUMNS = ["key", "size", "sha256", "pack", "offset", "length", "large", "disposition", "is_delete_marker"]
 
 

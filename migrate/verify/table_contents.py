@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from exporters.engine import Engine, engine_for, has_engine
+from exporters.engine import PartReader, part_reader_of
 from exporters.row_digest import Tally, to_hex
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding
 from migrate.bundle.reader import BundleReader
 from migrate.bundle.table_digests import TableDigest
+from migrate.engines import registry
 from migrate.errors import DamageError
 from migrate.verify.thread_pool import in_parallel
 
@@ -37,17 +38,17 @@ def check(
     whole tables.
     """
     for row in rows:
-        kind = reader.sources[row.source].kind
-        if not row.has_rows or not has_engine(kind):
+        engine = registry.find(reader.sources[row.source].kind)
+        if not row.has_rows or engine is None or not engine.part_reader:
             continue
-        engine = engine_for(kind)
+        part_reader = part_reader_of(engine)
         try:
             parts = [_Part(_key(row, part["name"]), int(part["rows"])) for part in row.details["parts"]]
         except (KeyError, TypeError, ValueError) as exc:
             yield Finding(layout.CATALOG, f"{_label(row)} has no list of parts", found=repr(exc))
             continue
         read: dict[str, Tally] = {}
-        found = in_parallel(executor, partial(_tally, engine, reader), parts, ahead=ahead)
+        found = in_parallel(executor, partial(_tally, part_reader, reader), parts, ahead=ahead)
         for part, tally in zip(parts, found, strict=True):
             if isinstance(tally, Finding):
                 yield tally
@@ -89,13 +90,13 @@ def _chunks(
             yield Finding(keys[0], what, str(chunk["digest"]), to_hex(tally.digest))
 
 
-def _tally(engine: Engine, reader: BundleReader, part: _Part) -> Tally | Finding:
+def _tally(part_reader: PartReader, reader: BundleReader, part: _Part) -> Tally | Finding:
     try:
         with reader.open(part.key) as file:
-            return engine.tally_part(file, part.rows)
+            return part_reader.tally_part(file, part.rows)
     except DamageError:
         return Finding(part.key, "is missing; it is in the catalog")
-    except engine.read_errors as exc:
+    except part_reader.read_errors as exc:
         return Finding(part.key, "cannot be read as Parquet", found=str(exc)[:200])
 
 

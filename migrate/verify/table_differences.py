@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from exporters.engine import Engine, LiveRows
+from exporters.engine import LiveReader, LiveRows, PartReader
 from migrate.bundle import layout
 from migrate.bundle.catalog import CatalogRow
 from migrate.bundle.findings import Finding, RowDifference, Values
@@ -40,9 +40,9 @@ class LiveSide:
 class BundleSide:
     """A table's Parquet parts."""
 
-    def __init__(self, engine: Engine, reader: BundleReader, table: CatalogRow) -> None:
+    def __init__(self, part_reader: PartReader, reader: BundleReader, table: CatalogRow) -> None:
         self.part = ""
-        self._engine = engine
+        self._part_reader = part_reader
         self._reader = reader
         self._keys = [layout.source_file(table.source, str(part["name"])) for part in table.details["parts"]]
 
@@ -50,7 +50,7 @@ class BundleSide:
     def columns(self) -> Sequence[str]:
         """The names of the columns in the order of the row's text."""
         with self._reader.open(self._keys[0]) as file:
-            return self._engine.part_columns(file)
+            return self._part_reader.part_columns(file)
 
     def each(self, take: Take, parts: frozenset[str] | None = None) -> None:
         """Read the parts, or some of them."""
@@ -58,7 +58,7 @@ class BundleSide:
             if parts is None or key in parts:
                 self.part = key
                 with self._reader.open(key) as file:
-                    for texts in self._engine.part_texts(file):
+                    for texts in self._part_reader.part_texts(file):
                         take(texts)
 
 
@@ -66,10 +66,11 @@ class BundleSide:
 class Looker:
     """Looks for rows in one live database, which is opened when the first table is looked at."""
 
-    engine: Engine
+    live_reader: LiveReader
+    part_reader: PartReader
     reader: BundleReader
     url: str
-    password: str | None
+    secrets: Mapping[str, str]
     stack: ExitStack
     looked_at: int = 0
     _rows: LiveRows | None = None
@@ -80,8 +81,8 @@ class Looker:
             return finding
         self.looked_at += 1
         if self._rows is None:
-            self._rows = self.stack.enter_context(self.engine.live_rows(self.url, password=self.password))
-        here = BundleSide(self.engine, self.reader, table)
+            self._rows = self.stack.enter_context(self.live_reader.live_rows(self.url, secrets=self.secrets))
+        here = BundleSide(self.part_reader, self.reader, table)
         found = self._rows.columns(table.schema, table.name)
         if not found or not here.columns:
             return finding
@@ -89,7 +90,7 @@ class Looker:
             names = (", ".join(here.columns), ", ".join(found))
             return replace(finding, what="has other columns", expected=names[0], found=names[1])
         key = list(self._rows.key(table.schema, table.name))
-        show = _Show(self.engine, found, key)
+        show = _Show(self.part_reader, found, key)
         there = LiveSide(self._rows, table)
         narrowed = narrow(here, there, rows=table.items, key_of=show.key_of if key else None)
         what = f"{finding.what}: {_words(narrowed, key=bool(key))}"
@@ -114,12 +115,12 @@ def _words(narrowed: Narrowed, *, key: bool) -> str:
 class _Show:
     """Makes values for people out of rows' texts."""
 
-    engine: Engine
+    part_reader: PartReader
     columns: Sequence[str]
     key: Sequence[str]
 
     def key_of(self, text: bytes) -> tuple[bytes | None, ...]:
-        values = self.engine.split(text)
+        values = self.part_reader.split(text)
         return tuple(values[self.columns.index(name)] for name in self.key)
 
     def rows(self, narrowed: Narrowed) -> list[RowDifference]:
@@ -138,7 +139,9 @@ class _Show:
     def _changed(self, one: Row, other: Row) -> RowDifference:
         expected: list[tuple[str, str | None]] = []
         found: list[tuple[str, str | None]] = []
-        pairs = zip(self.columns, self.engine.split(one.text), self.engine.split(other.text), strict=True)
+        pairs = zip(
+            self.columns, self.part_reader.split(one.text), self.part_reader.split(other.text), strict=True
+        )
         for name, left, right in pairs:
             if left != right:
                 at = _first_difference(left, right)
@@ -152,7 +155,7 @@ class _Show:
         )
 
     def _all(self, row: Row) -> Values:
-        values = zip(self.columns, self.engine.split(row.text), strict=True)
+        values = zip(self.columns, self.part_reader.split(row.text), strict=True)
         return tuple((_name(name), _shown(value)) for name, value in values)
 
 

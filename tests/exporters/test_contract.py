@@ -13,14 +13,15 @@ import exporters.mysql.chunk_plan as mysql_plan
 import exporters.postgres.chunk_plan as postgres_plan
 import exporters.sqlite.chunk_plan as sqlite_plan
 from exporters.api import Source
+from exporters.engine import exporter_of
 from exporters.mysql import MysqlExporter
 from exporters.objects import ObjectExporter
 from exporters.postgres import PostgresExporter
 from exporters.sqlite import SqliteExporter
 from exporters.testing import ExporterContract, StandaloneHost, disagreements
 from migrate.bundle.reader import BundleReader
+from migrate.engines import registry
 from migrate.export import export
-from migrate.export.open_sources import exporter_for
 from migrate.runtime.progress import Silent
 from migrate.storage.registry import open_location
 from migrate.storage.s3.source_bucket import open_bucket
@@ -166,7 +167,14 @@ def test_an_exporter_of_another_package_is_found_by_its_scheme(tmp_path, monkeyp
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: csv-directory\nVersion: 1\n")
     (information / "entry_points.txt").write_text(f"[{declared[1]}]\n{declared[2].replace(chr(34), '')}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert type(exporter_for(f"csvdir://{tmp_path}")).__name__ == "CsvExporter"
+    url = f"csvdir://{tmp_path}"
+    for cached in (registry._installed, registry._by_scheme):
+        cached.cache_clear()
+    try:
+        assert type(exporter_of(registry.engine_for(url, url))).__name__ == "CsvExporter"
+    finally:
+        for cached in (registry._installed, registry._by_scheme):
+            cached.cache_clear()
     sys.modules.pop("csv_directory")
     shutil.rmtree(information)
 

@@ -13,8 +13,10 @@ from exporters.errors import SourceError
 from exporters.limits import Limits, Note
 from exporters.selection import EVERYTHING, Selection
 from migrate.bundle import layout
+from migrate.bundle.reader import BundleReader
 from migrate.case.model import Case, Endpoint, load
 from migrate.case.secrets import redact
+from migrate.engines import registry
 from migrate.errors import UsageError
 
 
@@ -42,6 +44,17 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name a source",
             next_step="use lower-case letters, digits, '-' and '_', at most 63",
         )
+
+
+def check_kinds(reader: BundleReader, endpoints: Mapping[str, Endpoint]) -> None:
+    """Raise ``UsageError`` for a name that is no source of the bundle, or a URL of another engine than the source's."""
+    for name, endpoint in endpoints.items():
+        kind = reader.info.source(name).kind
+        if registry.engine_for(endpoint.url, endpoint.shown) != registry.find(kind):
+            raise UsageError(
+                f"{name} is a {kind}:// source, {endpoint.shown} is of another kind",
+                next_step=f"give {name}={kind}://…",
+            )
 
 
 def load_case(path: Path | None) -> Case | None:

@@ -9,7 +9,7 @@ that has other things in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exporters.api import Loss
@@ -50,6 +50,7 @@ from migrate.restore.mysql.refused_rows import losses_of, read_refused, without_
 from migrate.restore.mysql.selected_tables import select_definitions
 from migrate.restore.mysql.table_ddl import in_database, inheriting, uncounted
 from migrate.restore.mysql.values.value_differences import held_otherwise
+from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
@@ -86,6 +87,30 @@ def restore_database(
             return replace(outcome, losses=ledger.losses, report=ledger.location)
     except DRIVER_ERRORS as exc:
         raise translate(exc, address.url) from exc
+
+
+class MysqlRestorer:
+    """Restores MySQL and MariaDB databases; see ``Restorer``."""
+
+    def restore(self, request: RestoreRequest) -> RestoreOutcome:
+        """See ``restore_database``."""
+        return restore_database(
+            request.reader,
+            request.source,
+            request.url,
+            workers=request.workers,
+            progress=request.progress,
+            into_existing=request.merge,
+            password=request.secrets.get("password"),
+            only=request.only,
+            report=request.report,
+        )
+
+    def finished(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Sequence[FinishedRestore]:
+        """Read the record that restores keep in the database."""
+        return mysql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:

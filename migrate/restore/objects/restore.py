@@ -27,6 +27,7 @@ from migrate.bundle.object_index import (
 from migrate.bundle.reader import BundleReader
 from migrate.errors import NotEmptyError
 from migrate.restore.common.bundle_gaps import lacking_of
+from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.report import RestoreReport, VersionMap
 from migrate.restore.objects.batches import History
@@ -37,6 +38,7 @@ from migrate.restore.objects.existing import Present, PresentObjects, PresentVer
 from migrate.restore.objects.lease import RESERVED, Folder, lease_of
 from migrate.restore.objects.versions import Markers, why_flat
 from migrate.restore.objects.workers import Hands, Writing, by_threads
+from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 from migrate.storage.s3.capability_probe import ALWAYS, probe, refused_markers
@@ -81,6 +83,32 @@ def restore_bucket(
         )
     restore = _Restore(reader, source, destination, RestoreReport(report, source), progress)
     return restore.run(workers, hands, merge=merge, snowball=snowball)
+
+
+class BucketRestorer:
+    """Restores buckets; see ``Restorer``."""
+
+    def restore(self, request: RestoreRequest) -> RestoreOutcome:
+        """See ``restore_bucket``."""
+        return restore_bucket(
+            request.reader,
+            request.source,
+            request.url,
+            workers=request.workers,
+            progress=request.progress,
+            merge=request.merge,
+            secrets=request.secrets,
+            report=request.report,
+            snowball=request.pack_small_objects,
+            hands=request.helpers,
+        )
+
+    def finished(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Sequence[FinishedRestore]:
+        """Return nothing: a bucket keeps no record, the comparison finds what is missing."""
+        del reader, source, url, secrets
+        return []
 
 
 @dataclass(frozen=True, slots=True)

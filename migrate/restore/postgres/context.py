@@ -9,6 +9,7 @@ from exporters.api import Loss
 from exporters.postgres.identifiers import quote_qualified
 from migrate.bundle.catalog import CatalogRow
 from migrate.errors import DamageError
+from migrate.restore.common.remote_rows import Copiers
 from migrate.restore.common.selection import Selection
 from migrate.restore.common.table_parts import REPAIR, PartFile, missing_rows
 from migrate.restore.common.table_restore import Run
@@ -16,7 +17,6 @@ from migrate.restore.postgres.definitions.column_order import Orders
 from migrate.restore.postgres.definitions.definition_files import Definitions
 from migrate.restore.postgres.definitions.dump_script import Name
 from migrate.restore.postgres.destination import Destination, State
-from migrate.restore.postgres.rows.load_rows import Copiers
 
 
 @dataclass(frozen=True, slots=True)

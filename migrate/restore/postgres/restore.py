@@ -9,7 +9,7 @@ crash goes on where it was: see ``destination``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -28,6 +28,7 @@ from migrate.errors import NotAllowedError, NotEmptyError, UsageError
 from migrate.restore.common import renamed_database
 from migrate.restore.common.finished_record import FinishedRestore, unique
 from migrate.restore.common.outcome import RestoreOutcome
+from migrate.restore.common.remote_rows import Copiers
 from migrate.restore.common.report import RestoreReport
 from migrate.restore.common.table_parts import PartFile, parts_of
 from migrate.restore.common.table_restore import Run, Written, differences
@@ -46,11 +47,12 @@ from migrate.restore.postgres.definitions.post_data_order import is_event_trigge
 from migrate.restore.postgres.destination import State
 from migrate.restore.postgres.rows import large_objects
 from migrate.restore.postgres.rows.generated_columns import computed_otherwise
-from migrate.restore.postgres.rows.load_rows import Copiers, RowWriter
+from migrate.restore.postgres.rows.load_rows import RowWriter
 from migrate.restore.postgres.rows.prepared_parts import PreparedParts
 from migrate.restore.postgres.rows.recoded_values import held_otherwise
 from migrate.restore.postgres.rows.refused_values import without_refused
 from migrate.restore.postgres.statistics import analyze
+from migrate.restore.restorer import RestoreRequest
 from migrate.runtime.progress import Progress
 from migrate.storage.api import MultipartStore
 
@@ -91,6 +93,31 @@ def restore_database(
             return replace(outcome, losses=ledger.losses, report=ledger.location)
     except DRIVER_ERRORS as exc:
         raise destination_error(exc, address.url) from exc
+
+
+class PostgresRestorer:
+    """Restores PostgreSQL databases; see ``Restorer``."""
+
+    def restore(self, request: RestoreRequest) -> RestoreOutcome:
+        """See ``restore_database``."""
+        return restore_database(
+            request.reader,
+            request.source,
+            request.url,
+            workers=request.workers,
+            progress=request.progress,
+            into_existing=request.merge,
+            password=request.secrets.get("password"),
+            only=request.only,
+            report=request.report,
+            copiers=request.helpers,
+        )
+
+    def finished(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Sequence[FinishedRestore]:
+        """Read the record that restores keep in the database."""
+        return sql_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
 def _restore(job: Job, *, into_existing: bool) -> RestoreOutcome:

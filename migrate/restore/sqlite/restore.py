@@ -8,7 +8,7 @@ where it was: see ``destination``. A part of it (``--only``) may come into a fil
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exporters.sqlite.address import Address, parse_url
@@ -21,6 +21,7 @@ from migrate.errors import MoveoutError, NotEmptyError, UsageError
 from migrate.restore.common.finished_record import FinishedRestore
 from migrate.restore.common.outcome import RestoreOutcome
 from migrate.restore.common.table_restore import Run, Written
+from migrate.restore.restorer import RestoreRequest
 from migrate.restore.sqlite import definitions as sqlite_schema
 from migrate.restore.sqlite import destination as sqlite_destination
 from migrate.restore.sqlite import left_out as sqlite_left_out
@@ -70,6 +71,29 @@ def restore_database(
         make_room(destination.path.parent)
         outcomes.append(_in_file(name, _restore(job, into_existing=into_existing)))
     return _together(source, outcomes)
+
+
+class SqliteRestorer:
+    """Restores SQLite files; see ``Restorer``."""
+
+    def restore(self, request: RestoreRequest) -> RestoreOutcome:
+        """See ``restore_database``."""
+        return restore_database(
+            request.reader,
+            request.source,
+            request.url,
+            workers=request.workers,
+            progress=request.progress,
+            into_existing=request.merge,
+            password=request.secrets.get("password"),
+            only=request.only,
+        )
+
+    def finished(
+        self, reader: BundleReader, source: str, url: str, *, secrets: Mapping[str, str]
+    ) -> Sequence[FinishedRestore]:
+        """Read the record that restores keep beside the file."""
+        return sqlite_left_out.known(reader, source, url, password=secrets.get("password"))
 
 
 def _in_file(name: str, one: RestoreOutcome) -> RestoreOutcome:

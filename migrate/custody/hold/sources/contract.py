@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,4 +83,12 @@ class SourceHold(Protocol):
 
     def close(self) -> None:
         """Release connections."""
+        ...
+
+
+class OpenHold(Protocol):
+    """Opens a source to be held."""
+
+    def __call__(self, url: str, secrets: Mapping[str, str], wish: Wish) -> SourceHold:
+        """Return the source. Raises errors of ``migrate.errors`` or ``exporters.errors``."""
         ...

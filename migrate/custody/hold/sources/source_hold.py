@@ -10,11 +10,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+from exporters.engine import load_part
 from migrate.bundle.findings import Finding
+from migrate.case.model import Endpoint
 from migrate.custody.hold.sources import undo_file
-from migrate.custody.hold.sources.contract import Change, SourceHold
+from migrate.custody.hold.sources.contract import Change, OpenHold, SourceHold, Wish
 from migrate.custody.hold.sources.undo_file import Recorded, UndoFile
+from migrate.engines import registry
 from migrate.errors import DamageError, UsageError
 
 Holds = Mapping[str, SourceHold]
@@ -38,6 +42,13 @@ class Standing:
     def is_held(self) -> bool:
         """Whether every setting is in force and no way around them was found."""
         return not self.findings
+
+
+def open_hold(endpoint: Endpoint, wish: Wish) -> SourceHold:
+    """Open a source to be held. Raises ``UsageError`` where its engine cannot be held."""
+    engine = registry.engine_for(endpoint.url, endpoint.shown)
+    reference = registry.require(engine, engine.hold, "sources cannot be held by moveout")
+    return cast("OpenHold", load_part(reference))(endpoint.url, endpoint.reveal(), wish)
 
 
 def planned(holds: Holds, known: UndoFile) -> UndoFile:

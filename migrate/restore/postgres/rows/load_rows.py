@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 
@@ -46,24 +46,11 @@ from migrate.restore.postgres.rows import copy_binary, large_objects
 from migrate.restore.postgres.rows.prepared_parts import BINARY, CSV, ENCODING, PreparedParts
 from migrate.restore.postgres.rows.source_charset import OwnEncoding, encoding_of
 from migrate.restore.postgres.rows.value_filter import ValueFilter, lines_of_part
-from migrate.runtime.progress import Progress
 
 _PIECE_BYTES = 2**20
 _BATCH_BYTES = 2 * 2**20
 _BATCH_PARTS = 64
 """Parts that are together no larger are copied in one transaction, so many at most: each locks its table."""
-
-
-class Copiers(Protocol):
-    """Others than the threads of this process."""
-
-    def copy(
-        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
-    ) -> list[PartFile]:
-        """Copy parts, as ``RowWriter.write`` does, as long as the session of the server's process ``lead`` holds the
-        lock; return those that were refused. Raises what stops the restore.
-        """
-        ...
 
 
 class RowWriter:

@@ -1,0 +1,38 @@
+"""Parquet parts of PostgreSQL tables; see ``exporters.engine.PartReader``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from exporters.engine import Texts
+from exporters.postgres.identifiers import quote_qualified
+from exporters.row_digest import Tally
+from exporters.sql.csv_lines import csv_values
+from exporters.sql.parquet_read import READ_ERRORS, column_names, open_part, tally_part, texts_of
+
+
+class PostgresPartReader:
+    """The methods are those of ``PartReader``."""
+
+    read_errors: tuple[type[Exception], ...] = READ_ERRORS
+
+    def tally_part(self, file: Any, rows: int) -> Tally:
+        """Render the part back to the server's text."""
+        return tally_part(file, rows)
+
+    def part_columns(self, file: Any) -> Sequence[str]:
+        """Return the table's own columns."""
+        return column_names(open_part(file), generated=True)
+
+    def part_texts(self, file: Any) -> Iterator[Texts]:
+        """Render the part back to the server's lines."""
+        return texts_of(open_part(file))
+
+    def split(self, text: bytes) -> list[bytes | None]:
+        """Return the values of a CSV line."""
+        return csv_values(text)
+
+    def label(self, schema: str, name: str) -> str:
+        """Return ``"schema"."name"``."""
+        return quote_qualified(schema, name)

@@ -1,0 +1,13 @@
+"""MySQL and MariaDB."""
+
+from exporters.engine import Engine
+
+ENGINE = Engine(
+    name="MySQL or MariaDB",
+    schemes=("mysql", "mariadb"),
+    exporter="exporters.mysql.source:MysqlExporter",
+    part_reader="exporters.mysql.part_reader:MysqlPartReader",
+    live_reader="exporters.mysql.live_reader:MysqlLiveReader",
+    restorer="migrate.restore.mysql.restore:MysqlRestorer",
+    hold="migrate.custody.hold.sources.mysql:open_hold",
+)

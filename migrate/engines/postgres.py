@@ -1,0 +1,14 @@
+"""PostgreSQL."""
+
+from exporters.engine import Engine
+
+ENGINE = Engine(
+    name="PostgreSQL",
+    schemes=("postgresql", "postgres"),
+    exporter="exporters.postgres.source:PostgresExporter",
+    part_reader="exporters.postgres.part_reader:PostgresPartReader",
+    live_reader="exporters.postgres.live_reader:PostgresLiveReader",
+    restorer="migrate.restore.postgres.restore:PostgresRestorer",
+    row_writer="migrate.restore.postgres.rows.remote_rows:PostgresRows",
+    hold="migrate.custody.hold.sources.postgres:open_hold",
+)

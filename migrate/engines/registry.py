@@ -1,0 +1,77 @@
+"""Which engine a URL means: the only place that knows all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import entry_points
+
+from exporters.engine import ENTRY_POINTS, Engine
+from migrate.errors import UsageError
+
+
+def find(url: str) -> Engine | None:
+    """Return the engine of a URL, or of a scheme alone (a source's ``kind`` in a bundle); None where there is none."""
+    return _by_scheme().get(url.partition(":")[0].lower())
+
+
+def engine_for(url: str, shown: str) -> Engine:
+    """Return the engine of a URL. Raises ``UsageError`` that lists the schemes there are; ``shown`` is the URL without
+    secrets.
+    """
+    engine = find(url)
+    if engine is not None and "://" in url:
+        return engine
+    what = f"{url.partition('://')[0]}://" if "://" in url else repr(shown)
+    broken = "".join(f"; the engine {name} cannot be loaded: {why}" for name, why in _installed()[1].items())
+    raise UsageError(
+        f"{what} is no database or bucket that moveout knows{broken}",
+        next_step=f"give a URL that begins with {known_schemes()}",
+    )
+
+
+def require(engine: Engine, reference: str, what: str) -> str:
+    """Return a part's reference. Raises ``UsageError`` where the engine does not bring it; ``what`` cannot be done."""
+    if not reference:
+        raise UsageError(f"{engine.schemes[0]}:// {what}", next_step="the engine does not offer this")
+    return reference
+
+
+def known_schemes() -> str:
+    """Return all schemes, for people."""
+    return ", ".join(f"{scheme}://" for engine in engines() for scheme in engine.schemes)
+
+
+def secret_names() -> tuple[str, ...]:
+    """Return the names of secrets that engines know."""
+    return tuple(dict.fromkeys(name for engine in engines() for name in engine.secrets))
+
+
+def engines() -> Sequence[Engine]:
+    """Return all engines that can be loaded."""
+    return _installed()[0]
+
+
+@cache
+def _by_scheme() -> Mapping[str, Engine]:
+    return {scheme: engine for engine in engines() for scheme in engine.schemes}
+
+
+@cache
+def _installed() -> tuple[Sequence[Engine], Mapping[str, str]]:
+    """Return the engines in the order of their entry points' names, and why others cannot be loaded."""
+    loaded: list[Engine] = []
+    broken: dict[str, str] = {}
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda entry: entry.name):
+        try:
+            engine = entry.load()
+        except Exception as exc:  # an engine of somebody else's package: the other engines still work
+            broken[entry.name] = f"{type(exc).__name__}: {exc}"
+            continue
+        if not isinstance(engine, Engine):
+            broken[entry.name] = f"{entry.value} is no exporters.engine.Engine"
+        elif taken := [other.name for other in loaded if {*other.schemes} & {*engine.schemes}]:
+            broken[entry.name] = f"its scheme is that of {taken[0]}"
+        else:
+            loaded.append(engine)
+    return loaded, broken

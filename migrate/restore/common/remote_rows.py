@@ -1,0 +1,55 @@
+"""The contracts of a restore whose rows are copied by several machines.
+
+The machine that leads makes the tables and holds the destination's lock. The others copy parts as long as it is held.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from exporters.row_digest import Advance
+from migrate.bundle.reader import BundleReader
+from migrate.restore.common.table_parts import PartFile
+from migrate.runtime.progress import Progress
+
+
+class Copiers(Protocol):
+    """Workers other than the threads of this process, as the leading machine sees them."""
+
+    def copy(
+        self, source: str, parts: Sequence[PartFile], lead: int, progress: Progress, advance: Advance
+    ) -> list[PartFile]:
+        """Copy parts, as ``PartWriter.write`` does, as long as the session of the server's process ``lead`` holds the
+        lock; return those that were refused. Raises what stops the restore.
+        """
+        ...
+
+
+class PartWriter(Protocol):
+    """Copies parts into one database, from several threads."""
+
+    def write(self, part: PartFile) -> bool:
+        """Copy a part unless it is there already; False where the database refuses some of its rows. Raises
+        ``InterruptedError`` once it must end.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class RowDestination(Protocol):
+    """A database that any machine can copy parts into. Its class is made from the URL and its secrets."""
+
+    def __init__(self, url: str, secrets: Mapping[str, str]) -> None: ...
+
+    def is_led(self, lead: int) -> bool:
+        """Tell whether the session of the server's process ``lead`` still holds the restore's lock."""
+        ...
+
+    def writer(self, reader: BundleReader, *, workers: int, stop: threading.Event) -> PartWriter:
+        """Return what copies parts of a bundle. ``stop`` ends what is at work."""
+        ...
