@@ -47,7 +47,7 @@ $(VENV)/.docs: requirements/docs.txt scripts/make_venv.sh
 	@touch $@
 
 docs: $(VENV)/.ready $(VENV)/.docs ## build the documentation (build/site) and the man pages (build/man)
-	@$(PY) -m scripts.docs commands
+	@$(PY) -m scripts.docs reference
 	@$(PY) -m scripts.docs man
 	@$(PY) -m scripts.docs stage
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/site/bin/mkdocs build --strict --quiet

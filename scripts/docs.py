@@ -12,17 +12,20 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import typer.main
 
 from migrate import software
+from migrate.case.template import TEMPLATE
 from migrate.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 COMMANDS = DOCS / "reference" / "commands.md"
+CASE_FILE = DOCS / "reference" / "case-file.md"
 STAGED = ROOT / "build" / "docs"
 MAN = ROOT / "build" / "man"
 ROOT_PAGES = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
@@ -33,7 +36,7 @@ EXAMPLES = "Examples:"
 HEAD = """\
 # Commands
 
-Generated from `moveout … --help` by `python -m scripts.docs commands`; a test keeps both equal.
+Generated from `moveout … --help` by `python -m scripts.docs reference`; a test keeps both equal.
 See also [exit codes](exit-codes.md), [environment variables](environment.md) and [the case file](case-file.md).
 
 """
@@ -61,10 +64,11 @@ class Command:
     common: list[Parameter]
 
 
-def commands() -> Iterator[Command]:
-    """Yield every command in the order of the help, those of a group one by one."""
+@cache
+def commands() -> tuple[Command, ...]:
+    """Return every command in the order of the help, those of a group one by one."""
     root: Any = typer.main.get_command(app)
-    yield from _commands(root, root.make_context("moveout", [], resilient_parsing=True))
+    return tuple(_commands(root, root.make_context("moveout", [], resilient_parsing=True)))
 
 
 def _commands(group: Any, context: Any) -> Iterator[Command]:
@@ -112,7 +116,7 @@ def _one_line(text: str) -> str:
 
 def markdown() -> str:
     """Return the page ``docs/reference/commands.md``."""
-    every = list(commands())
+    every = commands()
     parts = [HEAD]
     parts += [f"- [`{command.words}`](#{_anchor(command)}): {command.summary}\n" for command in every]
     parts.append("\n## Options of every command\n\n" + _table("option", "meaning", every[0].common))
@@ -142,9 +146,16 @@ def _table(first: str, second: str, parameters: list[Parameter]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def case_file() -> str:
+    """Return the page ``docs/reference/case-file.md`` with the template as it is now."""
+    before, _, rest = CASE_FILE.read_text(encoding="utf-8").partition("```toml\n")
+    after = rest.partition("```\n")[2]
+    return f"{before}```toml\n{TEMPLATE}```\n{after}"
+
+
 def man_pages() -> Iterator[tuple[str, str]]:
     """Yield file name and text of every man page, section 1."""
-    every = list(commands())
+    every = commands()
     names = [_roff(f"{command.words}: {command.summary}") for command in every]
     overview = "".join(f".TP\n.B {name.partition(':')[0]}\n{name.partition(': ')[2]}\n" for name in names)
     yield (
@@ -200,11 +211,11 @@ def stage() -> None:
 def main() -> None:
     """Do one of the steps."""
     parser = argparse.ArgumentParser(prog="python -m scripts.docs", description="Parts of the documentation.")
-    parser.add_argument("step", choices=["commands", "man", "stage"])
+    parser.add_argument("step", choices=["reference", "man", "stage"])
     step = parser.parse_args().step
-    if step == "commands":
-        COMMANDS.parent.mkdir(exist_ok=True)
+    if step == "reference":
         COMMANDS.write_text(markdown(), encoding="utf-8")
+        CASE_FILE.write_text(case_file(), encoding="utf-8")
     elif step == "man":
         shutil.rmtree(MAN, ignore_errors=True)
         MAN.mkdir(parents=True)

@@ -23,7 +23,7 @@ _GRANTS = (
     f"""DO $$ DECLARE o oid; BEGIN FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
     EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {_LEAST_ROLE}', o); END LOOP; END $$""",
 )
-"""See docs/internals/sources.md."""
+"""See docs/reference/privileges.md."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from migrate.restore.mysql.restore import restore_database
 from migrate.runtime.progress import Silent
 from tests.mysql.databases import definitions, export_database, fetch, read_bundle, run_sql
 
-SOURCES = (Path(__file__).parents[2] / "docs/internals/sources.md").read_text()
+SOURCES = (Path(__file__).parents[2] / "docs/reference/privileges.md").read_text()
 
 
 def documented_sql() -> str:

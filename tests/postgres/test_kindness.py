@@ -189,8 +189,8 @@ def test_other_sessions_statements_are_shown_by_their_first_words_only():
 
 
 def least_privilege(heading: str) -> str:
-    """The SQL that docs/internals/sources.md gives under a heading."""
-    text = (Path(__file__).parents[2] / "docs/internals/sources.md").read_text()
+    """The SQL that docs/reference/privileges.md gives under a heading."""
+    text = (Path(__file__).parents[2] / "docs/reference/privileges.md").read_text()
     section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return "\n".join(re.findall(r"```sql\n(.*?)```", section, re.DOTALL))
 

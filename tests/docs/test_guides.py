@@ -1,0 +1,201 @@
+"""Every command of the guides runs, in order, against real servers whose addresses stand in for those of the guide."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import blocks
+from tests.postgres.databases import run_sql
+from tests.tools.clients import boto_client
+
+BIN = Path(sys.executable).parent
+SHOP = "CREATE SCHEMA social; CREATE TABLE social.logins AS SELECT n, n::text AS name FROM generate_series(1, 99) n"
+STRANGERS = re.compile(r"\.example|amazonaws|profile=(old|new|aws|admin)\b")
+"""What must not be left of a guide's addresses."""
+
+
+@pytest.fixture
+def shell(tmp_path, postgres):
+    """A function that runs lines of bash in the test's folder, with the guide's words replaced, and returns what they
+    print.
+    """
+    env = dict(os.environ) | {
+        "PATH": f"{BIN}:{postgres.bin_dir}:{os.environ['PATH']}",
+        "PGPASSWORD": postgres.password,
+        "SHOP_PASSWORD": postgres.password,
+    }
+
+    def run(text, replaced=(), *, folder=tmp_path, code=0, **more):
+        text = replace(text, replaced)
+        assert not STRANGERS.search(text), text
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=folder, env=env | more, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def replace(text, replaced):
+    for old, new in dict(replaced).items():
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def shop(postgres):
+    """The URL of an old database."""
+    url = postgres.database()
+    run_sql(url, SHOP)
+    return url
+
+
+@pytest.fixture
+def media(minio, make_bucket):
+    """The URL of an old bucket."""
+    bucket = make_bucket(minio)
+    for number in range(3):
+        boto_client(minio.profile).put_object(Bucket=bucket, Key=f"photos/{number}", Body=b"x" * number)
+    return f"s3://{bucket}?profile={minio.profile}"
+
+
+@pytest.fixture
+def new(other_minio, make_bucket):
+    """A function that returns the URL of a fresh bucket at the new host."""
+    return lambda: f"s3://{make_bucket(other_minio)}?profile={other_minio.profile}"
+
+
+def test_leave_aws(shell, shop, media, new, other_postgres, tmp_path):
+    page = "docs/guides/leave-aws.md"
+    addresses = {
+        "postgresql://mover@shop.abc123.eu-west-1.rds.amazonaws.com:5432/shop?sslmode=require": shop,
+        "postgresql://owner@db.new.example:5432/shop": other_postgres.database(),
+        "s3://shop-media?profile=aws": media,
+        "s3://shop-media?profile=new": new(),
+        "s3://bundles/shop?profile=new": new().replace("?", "/shop?"),
+        "2026-11-29T18:00:00Z": "2999-11-29T18:00:00Z",
+    }
+    case = replace(blocks(page, "toml")[0], addresses)
+    # The destination's password is another one here, and comes from where libpq looks for it.
+    (tmp_path / "moveout.toml").write_text(case)
+    printed = shell("unset PGPASSWORD\n" + "\n".join(blocks(page, "sh")))
+    assert blocks(page, "text")[0].strip() in printed
+    assert "IN TIME" in printed
+    assert (tmp_path / "REPORT.html").exists()
+
+
+def test_own_servers(shell, shop, media, new, other_postgres):
+    page = "docs/guides/own-servers.md"
+    server = other_postgres.url.rpartition("/")[0]
+    addresses = {
+        "postgresql://mover@db.old.example/shop": shop,
+        "postgresql://postgres@db.new.example/shop": f"{server}/guide",
+        "postgresql://postgres@db.new.example": server,
+        "DATABASE shop": "DATABASE guide",
+        "s3://shop-media?profile=old": media,
+        "s3://shop-media?profile=new": new(),
+    }
+    printed = shell("unset PGPASSWORD\n" + "\n".join(blocks(page, "sh")), addresses)
+    assert "Equal at " in printed
+    assert "agree: all rows and objects" in printed
+
+
+def test_bad_night(shell, postgres, shop, tmp_path):
+    """Each block is typed in the state that its exit code speaks of."""
+    status, grant, again, retry, mend, room, clean, plan = blocks("docs/guides/bad-night.md", "sh")
+    role = f"mover_{shop.rpartition('_')[2]}"
+    run_sql(
+        shop,
+        f"CREATE ROLE {role} LOGIN PASSWORD '{postgres.password}'; GRANT USAGE ON SCHEMA social TO {role};"
+        "CREATE TABLE social.posts (id int)",
+    )
+    run_sql(shop, f"GRANT SELECT ON social.posts TO {role}")
+    old = shop.removeprefix("postgresql://postgres@")
+    addresses = {
+        "postgresql://mover@db.old.example/shop": f"postgresql://{role}@{old}",
+        "postgresql://postgres@db.old.example/shop": shop,
+        "TO mover": f"TO {role}",
+    }
+    shell(again, addresses, code=3)
+    assert 'failed: "social"."logins": the role may not read it' in shell(status)
+    shell(grant, addresses)
+    assert "Sealed, complete" in shell(again, addresses)
+    shell(retry, addresses)
+    shell("moveout transfer bundle copy")
+    part = next((tmp_path / "copy").rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    shell("moveout verify copy", code=6)
+    assert "is whole" in shell(mend)
+    assert "Mounted on" in shell(room)
+    shell(clean)
+    assert "IN TIME" in shell(plan, addresses)
+    run_sql(shop, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_hold_sources(shell, shop, media, tmp_path):
+    addresses = {"postgresql://admin@db.old.example/shop": shop, "s3://shop-media?profile=admin": media}
+    held, status, undone = blocks("docs/guides/hold-sources.md", "sh")
+    assert shell(held, addresses).count("HELD: ") == 2
+    with pytest.raises(AssertionError, match="read-only transaction"):
+        shell(f"psql {shop} -c 'DELETE FROM social.logins'")
+    assert shell(status).count("HELD: ") == 2
+    assert "each setting read back as it was" in shell(undone.replace("undo ", "undo --yes "))
+    shell(f"psql {shop} -c 'DELETE FROM social.logins'")
+    assert not (tmp_path / "shop-hold.json").exists()
+
+
+class Parties:
+    """The host and the customer of the handover: a folder and an AWS configuration each, and one folder for both."""
+
+    def __init__(self, folder, servers):
+        self.folder = folder
+        (folder / "exchange").mkdir()
+        for name, server in servers.items():
+            (folder / name).mkdir()
+            (folder / name / "exchange").symlink_to(folder / "exchange")
+            profile = "host" if name == "host" else "acme"
+            (folder / name / "aws-config").write_text(
+                f"[profile {profile}]\nregion = us-east-1\nendpoint_url = {server.endpoint}\n"
+                f"aws_access_key_id = {server.access_key}\naws_secret_access_key = {server.secret_key}\n"
+                "s3 =\n    addressing_style = path\n\n"
+            )
+
+
+def test_handover(shell, minio, other_minio, make_bucket, tmp_path):
+    page = "docs/guides/handover.md"
+    parties = Parties(tmp_path, {"host": minio, "customer": other_minio})
+    preserved = f"preserved-{tmp_path.name[-12:].replace('_', '-').lower()}"
+    client = boto_client(minio.profile)
+    client.create_bucket(Bucket=preserved, ObjectLockEnabledForBucket=True)
+    bucket = make_bucket(minio)
+    client.put_object(Bucket=bucket, Key="posts/1", Body=b"a post")
+    names = {
+        "acme-media": bucket,
+        "s3://preserved": f"s3://{preserved}",
+        "s3://received": f"s3://{make_bucket(other_minio)}",
+        "90 days": "1 seconds",
+    }
+    case, contract = blocks(page, "toml")
+    printed = ""
+    for number, text in enumerate(blocks(page, "sh")):
+        folder = parties.folder / re.match(r"# (host|customer)\n", text)[1]
+        if number == 2:
+            keys = re.findall(r"SHA256:\S+", printed)
+            case = case.replace("SHA256:HOST", keys[0]).replace("SHA256:COUNSEL", keys[1])
+            (folder / "case.toml").write_text(replace(case, names))
+            (folder / "contract.toml").write_text(replace(contract, names))
+        if "moveout erase" in text:
+            time.sleep(2)
+        config = str(folder / "aws-config")
+        printed += shell(
+            text, names, folder=folder, AWS_CONFIG_FILE=config, AWS_SHARED_CREDENTIALS_FILE=os.devnull
+        )
+    for words in ("HELD:", "Receipt for the bundle", "Acknowledged:", "Released:", "Erased:"):
+        assert words in printed
